@@ -1,0 +1,1 @@
+//! Accounts created, changed and deleted by Greta's core system.

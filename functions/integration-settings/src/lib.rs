@@ -1,0 +1,1 @@
+//! The integration card, its switches, credits and ledger.

@@ -1,0 +1,1 @@
+//! Connect, test and disconnect the OpenRouter key.

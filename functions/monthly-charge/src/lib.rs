@@ -1,0 +1,1 @@
+//! The billing tick and the charge worker.

@@ -1,0 +1,679 @@
+//! The add-on's life (contract, section 5).
+//!
+//! Facts come from the webhook, the monthly charge and the user, at least once, late, and in any
+//! order. [`AddOn`] therefore does not step from state to state: it keeps the *join* of all facts it
+//! has heard (highest period paid, highest user action, …), and [`AddOn::status`] is computed from
+//! that. A join does not depend on order or repetition, so neither does the status.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::period::{Period, end_of_period};
+
+/// Where the add-on stands, as the integration card shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AddOnStatus {
+    /// Never bought.
+    None,
+    /// Paid, and to be charged again.
+    Active,
+    /// A charge was declined; access goes on through the grace period.
+    PastDue,
+    /// Cancelled; access goes on until what was paid for is over.
+    Cancelling,
+    /// Unpaid after the grace period, or under dispute.
+    Suspended,
+    /// Over.
+    Ended,
+}
+
+/// Who collects the monthly price; copied to the generation when it is activated. (The order has
+/// no meaning; it only defines the join of two activations of one generation.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Collection {
+    /// We charge the kept card.
+    Card,
+    /// We take credits.
+    Credits,
+    /// The payment provider runs a subscription.
+    Provider,
+}
+
+/// One purchase of the add-on and all that follows from it, named by its checkout session (for
+/// collection from credits, by its ledger entry).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct GenerationId(String);
+
+impl GenerationId {
+    pub fn new(name: impl Into<String>) -> Self {
+        Self(name.into())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Something that happened to the add-on. Each names what it is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fact {
+    /// A generation begins: its first period is paid. `at` is the provider's own time of that
+    /// payment, and the anchor of all periods.
+    Activated {
+        generation: GenerationId,
+        at: Timestamp,
+        collection: Collection,
+    },
+    Paid {
+        generation: GenerationId,
+        period: Period,
+    },
+    Declined {
+        generation: GenerationId,
+        period: Period,
+    },
+    /// The grace period ran out and the period is still unpaid.
+    GraceOver {
+        generation: GenerationId,
+        period: Period,
+    },
+    /// The user cancelled. `counter` is the account's own count of such actions; `while_due` is the
+    /// period that was unpaid at that moment, if the add-on was past due.
+    Cancelled {
+        generation: GenerationId,
+        counter: u64,
+        while_due: Option<Period>,
+    },
+    /// The user took the cancellation back.
+    Resumed {
+        generation: GenerationId,
+        counter: u64,
+        at: Timestamp,
+    },
+    /// What was paid for has run out.
+    PeriodOver {
+        generation: GenerationId,
+        period: Period,
+    },
+    /// Somebody other than us gave the whole payment of a period back.
+    RefundedInFull {
+        generation: GenerationId,
+        period: Period,
+    },
+    Disputed {
+        generation: GenerationId,
+        period: Period,
+        dispute: String,
+    },
+    DisputeClosed {
+        generation: GenerationId,
+        dispute: String,
+        won: bool,
+        at: Timestamp,
+    },
+    /// The account became enterprise by the event of this version.
+    Upgraded { version: u64, at: Timestamp },
+    /// The account became standard by the event of this version.
+    Downgraded { version: u64, at: Timestamp },
+}
+
+/// All that is known of one account's add-on.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct AddOn {
+    generations: BTreeMap<GenerationId, Generation>,
+    plan_change: Option<PlanChange>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+struct Generation {
+    /// `None` while only facts that overtook the activation are known.
+    activation: Option<Activation>,
+    last_paid: Option<Period>,
+    last_declined: Option<Period>,
+    last_grace_over: Option<Period>,
+    last_period_over: Option<Period>,
+    user_action: Option<UserAction>,
+    refunded: BTreeSet<Period>,
+    disputes: BTreeMap<String, Dispute>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Activation {
+    anchor: Timestamp,
+    collection: Collection,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct UserAction {
+    counter: u64,
+    did: Did,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Did {
+    Cancel { while_due: Option<Period> },
+    Resume { at: Timestamp },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+struct Dispute {
+    period: Option<Period>,
+    closed: Option<DisputeEnd>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct DisputeEnd {
+    won: bool,
+    at: Timestamp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct PlanChange {
+    version: u64,
+    upgraded: bool,
+    at: Timestamp,
+}
+
+impl AddOn {
+    /// Takes a fact in. Facts already known, and facts that later ones overtook, change nothing.
+    pub fn apply(&mut self, fact: Fact) {
+        match fact {
+            Fact::Activated {
+                generation,
+                at,
+                collection,
+            } => {
+                let activation = Activation {
+                    anchor: at,
+                    collection,
+                };
+                let known = &mut self.generation_mut(generation).activation;
+                *known = Some(known.map_or(activation, |known| known.min(activation)));
+            }
+            Fact::Paid { generation, period } => {
+                raise(&mut self.generation_mut(generation).last_paid, period);
+            }
+            Fact::Declined { generation, period } => {
+                raise(&mut self.generation_mut(generation).last_declined, period);
+            }
+            Fact::GraceOver { generation, period } => {
+                raise(&mut self.generation_mut(generation).last_grace_over, period);
+            }
+            Fact::PeriodOver { generation, period } => {
+                raise(
+                    &mut self.generation_mut(generation).last_period_over,
+                    period,
+                );
+            }
+            Fact::Cancelled {
+                generation,
+                counter,
+                while_due,
+            } => {
+                let did = Did::Cancel { while_due };
+                self.user_did(generation, UserAction { counter, did });
+            }
+            Fact::Resumed {
+                generation,
+                counter,
+                at,
+            } => {
+                let did = Did::Resume { at };
+                self.user_did(generation, UserAction { counter, did });
+            }
+            Fact::RefundedInFull { generation, period } => {
+                self.generation_mut(generation).refunded.insert(period);
+            }
+            Fact::Disputed {
+                generation,
+                period,
+                dispute,
+            } => {
+                let disputes = &mut self.generation_mut(generation).disputes;
+                disputes.entry(dispute).or_default().period = Some(period);
+            }
+            Fact::DisputeClosed {
+                generation,
+                dispute,
+                won,
+                at,
+            } => {
+                let disputes = &mut self.generation_mut(generation).disputes;
+                disputes.entry(dispute).or_default().closed = Some(DisputeEnd { won, at });
+            }
+            Fact::Upgraded { version, at } => self.plan_changed(PlanChange {
+                version,
+                upgraded: true,
+                at,
+            }),
+            Fact::Downgraded { version, at } => self.plan_changed(PlanChange {
+                version,
+                upgraded: false,
+                at,
+            }),
+        }
+    }
+
+    /// Where the add-on stands by all facts heard so far.
+    pub fn status(&self) -> AddOnStatus {
+        let Some(current) = self.current() else {
+            return AddOnStatus::None;
+        };
+        let by_its_own_facts = current.generation.status(current.paid_through());
+        let Some(change) = self.plan_change else {
+            return by_its_own_facts;
+        };
+        if change.at < current.activation.anchor || current.generation.resumed_after(change.at) {
+            return by_its_own_facts;
+        }
+        let over = current.generation.paid_period_is_over();
+        if change.upgraded
+            || by_its_own_facts == AddOnStatus::Ended
+            || current.paid_through() <= change.at
+            || over
+        {
+            AddOnStatus::Ended
+        } else {
+            AddOnStatus::Cancelling
+        }
+    }
+
+    /// Until when the current generation is paid.
+    pub fn paid_through(&self) -> Option<Timestamp> {
+        self.current().map(|current| current.paid_through())
+    }
+
+    /// The generation that facts must name to have an effect now.
+    pub fn generation(&self) -> Option<&GenerationId> {
+        self.current().map(|current| current.id)
+    }
+
+    /// Who collects from the account.
+    pub fn collection(&self) -> Option<Collection> {
+        self.current().map(|current| current.activation.collection)
+    }
+
+    /// The last period that is paid.
+    pub fn last_paid(&self) -> Option<Period> {
+        self.current().map(|current| current.generation.last_paid())
+    }
+
+    /// The newest purchase that took place.
+    fn current(&self) -> Option<Current<'_>> {
+        self.generations
+            .iter()
+            .filter_map(|(id, generation)| {
+                let activation = generation.activation?;
+                Some(Current {
+                    id,
+                    generation,
+                    activation,
+                })
+            })
+            .max_by_key(|current| (current.activation, current.id))
+    }
+
+    fn generation_mut(&mut self, id: GenerationId) -> &mut Generation {
+        self.generations.entry(id).or_default()
+    }
+
+    fn user_did(&mut self, generation: GenerationId, action: UserAction) {
+        let known = &mut self.generation_mut(generation).user_action;
+        if known.is_none_or(|known| known.counter < action.counter) {
+            *known = Some(action);
+        }
+    }
+
+    fn plan_changed(&mut self, change: PlanChange) {
+        if self
+            .plan_change
+            .is_none_or(|known| known.version < change.version)
+        {
+            self.plan_change = Some(change);
+        }
+    }
+}
+
+/// The current generation with its activation at hand.
+struct Current<'a> {
+    id: &'a GenerationId,
+    generation: &'a Generation,
+    activation: Activation,
+}
+
+impl Current<'_> {
+    fn paid_through(&self) -> Timestamp {
+        end_of_period(self.activation.anchor, self.generation.last_paid())
+    }
+}
+
+impl Generation {
+    /// The activation itself paid the first period.
+    fn last_paid(&self) -> Period {
+        self.last_paid.unwrap_or(Period::FIRST).max(Period::FIRST)
+    }
+
+    fn paid_period_is_over(&self) -> bool {
+        self.last_period_over >= Some(self.last_paid())
+    }
+
+    fn resumed_after(&self, moment: Timestamp) -> bool {
+        matches!(self.user_action, Some(UserAction { did: Did::Resume { at }, .. }) if at > moment)
+    }
+
+    /// The status without regard to changes of plan.
+    fn status(&self, paid_through: Timestamp) -> AddOnStatus {
+        let last_paid = self.last_paid();
+        let disputes = || {
+            let of_current = |dispute: &&Dispute| dispute.period == Some(last_paid);
+            self.disputes.values().filter(of_current)
+        };
+        let ended_by_dispute = |dispute: &Dispute| {
+            let is_the_end = |end: DisputeEnd| !end.won || end.at >= paid_through;
+            dispute.closed.is_some_and(is_the_end)
+        };
+        if self.refunded.contains(&last_paid) || disputes().any(ended_by_dispute) {
+            return AddOnStatus::Ended;
+        }
+        if disputes().any(|dispute| dispute.closed.is_none()) {
+            return AddOnStatus::Suspended;
+        }
+        if let Some(UserAction {
+            did: Did::Cancel { while_due },
+            ..
+        }) = self.user_action
+        {
+            return if while_due.is_some() || self.paid_period_is_over() {
+                AddOnStatus::Ended
+            } else {
+                AddOnStatus::Cancelling
+            };
+        }
+        if self.last_grace_over > Some(last_paid) {
+            AddOnStatus::Suspended
+        } else if self.last_declined > Some(last_paid) {
+            AddOnStatus::PastDue
+        } else {
+            AddOnStatus::Active
+        }
+    }
+}
+
+fn raise(known: &mut Option<Period>, period: Period) {
+    *known = (*known).max(Some(period));
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn g(name: &str) -> GenerationId {
+        GenerationId::new(name)
+    }
+
+    fn p(number: u32) -> Period {
+        Period::new(number).unwrap()
+    }
+
+    fn activated(name: &str, when: &str) -> Fact {
+        Fact::Activated {
+            generation: g(name),
+            at: at(when),
+            collection: Collection::Card,
+        }
+    }
+
+    fn bought() -> Fact {
+        activated("g1", "2026-01-31T00:00:00Z")
+    }
+
+    fn paid(period: u32) -> Fact {
+        Fact::Paid {
+            generation: g("g1"),
+            period: p(period),
+        }
+    }
+
+    fn declined(period: u32) -> Fact {
+        Fact::Declined {
+            generation: g("g1"),
+            period: p(period),
+        }
+    }
+
+    fn grace_over(period: u32) -> Fact {
+        Fact::GraceOver {
+            generation: g("g1"),
+            period: p(period),
+        }
+    }
+
+    fn cancelled(counter: u64, while_due: Option<u32>) -> Fact {
+        Fact::Cancelled {
+            generation: g("g1"),
+            counter,
+            while_due: while_due.map(p),
+        }
+    }
+
+    fn resumed(counter: u64, when: &str) -> Fact {
+        Fact::Resumed {
+            generation: g("g1"),
+            counter,
+            at: at(when),
+        }
+    }
+
+    fn period_over(period: u32) -> Fact {
+        Fact::PeriodOver {
+            generation: g("g1"),
+            period: p(period),
+        }
+    }
+
+    fn refunded(period: u32) -> Fact {
+        Fact::RefundedInFull {
+            generation: g("g1"),
+            period: p(period),
+        }
+    }
+
+    fn disputed(period: u32) -> Fact {
+        Fact::Disputed {
+            generation: g("g1"),
+            period: p(period),
+            dispute: "dp_1".to_owned(),
+        }
+    }
+
+    fn dispute_closed(won: bool, when: &str) -> Fact {
+        Fact::DisputeClosed {
+            generation: g("g1"),
+            dispute: "dp_1".to_owned(),
+            won,
+            at: at(when),
+        }
+    }
+
+    fn upgraded(version: u64, when: &str) -> Fact {
+        Fact::Upgraded {
+            version,
+            at: at(when),
+        }
+    }
+
+    fn downgraded(version: u64, when: &str) -> Fact {
+        Fact::Downgraded {
+            version,
+            at: at(when),
+        }
+    }
+
+    fn after(facts: &[Fact]) -> AddOn {
+        let mut add_on = AddOn::default();
+        for fact in facts {
+            add_on.apply(fact.clone());
+        }
+        add_on
+    }
+
+    /// Histories of the contract's table, and where each ends.
+    fn histories() -> Vec<(Vec<Fact>, AddOnStatus)> {
+        use AddOnStatus::{Active, Cancelling, Ended, None, PastDue, Suspended};
+        const FEB_10: &str = "2026-02-10T00:00:00Z";
+        const FEB_20: &str = "2026-02-20T00:00:00Z";
+        const MAR_05: &str = "2026-03-05T00:00:00Z";
+        const DEC_01: &str = "2026-12-01T00:00:00Z";
+        vec![
+            (vec![], None),
+            (vec![upgraded(2, FEB_10)], None),
+            (vec![upgraded(2, FEB_10), downgraded(3, FEB_20)], None),
+            (vec![bought()], Active),
+            (vec![bought(), paid(2)], Active),
+            (vec![bought(), declined(2)], PastDue),
+            (vec![bought(), declined(2), paid(2)], Active),
+            (vec![bought(), declined(2), grace_over(2)], Suspended),
+            (vec![bought(), declined(2), grace_over(2), paid(2)], Active),
+            (vec![bought(), cancelled(1, Option::None)], Cancelling),
+            (
+                vec![bought(), cancelled(1, Option::None), paid(2)],
+                Cancelling,
+            ),
+            (
+                vec![bought(), cancelled(1, Option::None), resumed(2, FEB_10)],
+                Active,
+            ),
+            (
+                vec![bought(), cancelled(1, Option::None), period_over(1)],
+                Ended,
+            ),
+            (
+                vec![
+                    bought(),
+                    cancelled(1, Option::None),
+                    paid(2),
+                    period_over(1),
+                ],
+                Cancelling,
+            ),
+            (vec![bought(), declined(2), cancelled(1, Some(2))], Ended),
+            (
+                vec![bought(), declined(2), cancelled(1, Some(2)), paid(2)],
+                Ended,
+            ),
+            (vec![bought(), refunded(1)], Ended),
+            (vec![bought(), paid(2), refunded(1)], Active),
+            (vec![bought(), disputed(1)], Suspended),
+            (
+                vec![bought(), disputed(1), dispute_closed(true, FEB_10)],
+                Active,
+            ),
+            (
+                vec![bought(), disputed(1), dispute_closed(true, DEC_01)],
+                Ended,
+            ),
+            (
+                vec![bought(), disputed(1), dispute_closed(false, FEB_10)],
+                Ended,
+            ),
+            (vec![bought(), paid(2), disputed(1)], Active),
+            (vec![bought(), upgraded(2, FEB_10)], Ended),
+            (
+                vec![bought(), upgraded(2, FEB_10), downgraded(3, FEB_20)],
+                Cancelling,
+            ),
+            (
+                vec![bought(), upgraded(2, FEB_10), downgraded(3, MAR_05)],
+                Ended,
+            ),
+            (
+                vec![
+                    bought(),
+                    upgraded(2, FEB_10),
+                    downgraded(3, FEB_20),
+                    resumed(1, "2026-02-21T00:00:00Z"),
+                ],
+                Active,
+            ),
+            (
+                vec![
+                    bought(),
+                    declined(2),
+                    grace_over(2),
+                    activated("g2", "2026-04-01T00:00:00Z"),
+                ],
+                Active,
+            ),
+            (
+                vec![
+                    bought(),
+                    upgraded(2, FEB_10),
+                    downgraded(3, MAR_05),
+                    activated("g2", "2026-04-01T00:00:00Z"),
+                ],
+                Active,
+            ),
+            (
+                vec![
+                    bought(),
+                    activated("g2", "2026-04-01T00:00:00Z"),
+                    declined(2),
+                ],
+                Active,
+            ),
+        ]
+    }
+
+    #[test]
+    fn every_row_of_the_table_leads_where_it_says() {
+        for (facts, expected) in histories() {
+            assert_eq!(after(&facts).status(), expected, "{facts:#?}");
+        }
+    }
+
+    #[test]
+    fn paid_through_is_the_end_of_the_last_paid_period() {
+        assert_eq!(
+            after(&[bought()]).paid_through(),
+            Some(at("2026-02-28T00:00:00Z"))
+        );
+        let two = after(&[bought(), paid(2)]);
+        assert_eq!(two.paid_through(), Some(at("2026-03-31T00:00:00Z")));
+        let upgraded = after(&[bought(), upgraded(2, "2026-02-10T00:00:00Z")]);
+        assert_eq!(upgraded.paid_through(), Some(at("2026-02-28T00:00:00Z")));
+    }
+
+    #[test]
+    fn it_survives_being_stored() {
+        for (facts, _) in histories() {
+            let add_on = after(&facts);
+            let text = serde_json::to_string(&add_on).unwrap();
+            assert_eq!(serde_json::from_str::<AddOn>(&text).unwrap(), add_on);
+        }
+    }
+
+    proptest! {
+        /// Any order and any repetition of a history ends in the same place.
+        #[test]
+        fn order_and_repetition_do_not_matter(
+            (facts, shuffled) in prop::sample::select(histories()).prop_flat_map(|(facts, _)| {
+                let twice = [facts.clone(), facts.clone()].concat();
+                (Just(facts), Just(twice).prop_shuffle())
+            }),
+        ) {
+            prop_assert_eq!(after(&shuffled), after(&facts));
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Names of things. Each id is its own type, so that one cannot stand in for another.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Why a text is not an id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an id has 1 to 64 letters, digits, `_` or `-`")]
+pub struct IdError;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// Takes a text as an id.
+            ///
+            /// # Errors
+            /// [`IdError`] unless it matches `^[A-Za-z0-9_-]{1,64}$`.
+            pub fn new(text: impl Into<String>) -> Result<Self, IdError> {
+                let text = text.into();
+                let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+                if (1..=64).contains(&text.len()) && text.bytes().all(allowed) {
+                    Ok(Self(text))
+                } else {
+                    Err(IdError)
+                }
+            }
+
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = IdError;
+            fn try_from(text: String) -> Result<Self, IdError> {
+                Self::new(text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> Self {
+                id.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+id! {
+    /// A Greta customer, as the caller's token names it.
+    AccountId
+}
+id! {
+    /// The account's internal name in ledger, holds and charges; random, never shown.
+    AccountNumber
+}
+id! {
+    /// One saved key; a new one for each save.
+    KeyId
+}
+id! {
+    /// One AI call; also the id of its hold and of its ledger entry.
+    CallId
+}
+id! {
+    /// One ledger entry.
+    EntryId
+}
+
+impl From<&CallId> for EntryId {
+    /// A call has at most one ledger entry, and it has the call's id.
+    fn from(call: &CallId) -> Self {
+        Self(call.0.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_keep_to_their_alphabet_and_length() {
+        for good in ["a", "A-Z_09", &"x".repeat(64)] {
+            assert_eq!(
+                AccountId::new(good).map(|id| id.as_str().to_owned()),
+                Ok(good.to_owned())
+            );
+        }
+        for bad in ["", "a b", "a/b", "ä", "a\n", "a.b", &"x".repeat(65)] {
+            assert_eq!(AccountId::new(bad), Err(IdError), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! What an account is: its plan, its add-on, its key, its credits, and what a call may cost.
+//!
+//! Everything here is a pure function of its arguments: no I/O, no async, no clock, no AWS types,
+//! no logging. Time and ids come in from outside.
+//!
+//! Invariants held here and nowhere else:
+//! - money is a whole number of micro-credits, with checked arithmetic, and never a float;
+//! - `available = balance − held` is never negative ([`Balance`]);
+//! - a call never costs more than was held for it ([`price`]);
+//! - the add-on's state is the join of all facts heard of it, so that their order does not matter
+//!   ([`add_on`]).
+
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::as_conversions,
+        clippy::indexing_slicing
+    )
+)]
+
+pub mod add_on;
+mod balance;
+mod decimal;
+mod ids;
+mod key;
+mod money;
+mod period;
+pub mod price;
+
+pub use add_on::{AddOn, AddOnStatus};
+pub use balance::{Balance, BalanceError};
+pub use decimal::DecimalError;
+pub use ids::{AccountId, AccountNumber, CallId, EntryId, IdError, KeyId};
+pub use key::{KeyState, SavedKey};
+pub use money::{Credits, CreditsPerUsd, Usd};
+pub use period::{Period, end_of_period};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// What Greta sold the account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Plan {
+    /// BYOK is included.
+    Enterprise,
+    /// BYOK needs the add-on and a minimum balance.
+    Standard,
+}
+
+/// What a user or an event can change about an account. Money is apart, in [`Balance`], because
+/// calls move it at any moment and must not collide with a change of settings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Profile {
+    pub plan: Plan,
+    /// The version of the event that set `plan`; an event with a lower one is late and ignored.
+    pub plan_version: u64,
+    pub add_on: AddOn,
+    /// Facts about the connected key. The key itself is in Secrets Manager.
+    pub key: Option<SavedKey>,
+    /// The key is used for calls while `always_use_key` is off.
+    pub enabled: bool,
+    /// Every call goes through the key; credits are never touched.
+    pub always_use_key: bool,
+}
+
+impl Profile {
+    /// A new account: nothing connected, nothing bought, both switches off.
+    pub fn new(plan: Plan, plan_version: u64) -> Self {
+        Self {
+            plan,
+            plan_version,
+            add_on: AddOn::default(),
+            key: None,
+            enabled: false,
+            always_use_key: false,
+        }
+    }
+
+    /// Connects `key`, or replaces the one before it. The key is enabled; "always" stays as it was.
+    pub fn connect(&mut self, key: SavedKey) {
+        self.key = Some(key);
+        self.enabled = true;
+    }
+
+    /// Forgets the key and sets both switches off. Doing it twice changes nothing.
+    pub fn disconnect(&mut self) {
+        self.key = None;
+        self.enabled = false;
+        self.always_use_key = false;
+    }
+
+    /// Sets the switches that are given.
+    ///
+    /// # Errors
+    /// [`SwitchError`] where the contract's section 2 forbids the combination; nothing is changed.
+    pub fn switch(
+        &mut self,
+        enabled: Option<bool>,
+        always_use_key: Option<bool>,
+    ) -> Result<(), SwitchError> {
+        if self.key.is_none() {
+            return Err(SwitchError::NotConnected);
+        }
+        let always = always_use_key.unwrap_or(self.always_use_key);
+        if always && enabled == Some(false) {
+            return Err(SwitchError::AlwaysUseKeyOn);
+        }
+        self.always_use_key = always;
+        self.enabled = if always_use_key == Some(true) {
+            true
+        } else {
+            enabled.unwrap_or(self.enabled)
+        };
+        Ok(())
+    }
+}
+
+/// Why the switches stay as they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SwitchError {
+    #[error("there is no key to switch")]
+    NotConnected,
+    #[error("the key cannot be switched off while it is always used")]
+    AlwaysUseKeyOn,
+}
+
+/// One Greta customer, as read in one consistent read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Account {
+    pub id: AccountId,
+    /// Names the account in the ledger, in holds and in charges, so that deleting the account
+    /// record removes the only link from them to a person.
+    pub number: AccountNumber,
+    pub profile: Profile,
+    /// Counts the changes of `profile`; a write is conditional on it.
+    pub revision: u64,
+    pub balance: Balance,
+    pub created_at: Timestamp,
+}
+
+impl Account {
+    /// The key's state as the routing table sees it.
+    pub fn key_state(&self) -> Option<KeyState> {
+        self.profile.key.as_ref().map(|key| key.state)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connected(enabled: bool, always_use_key: bool) -> Profile {
+        let mut profile = Profile::new(Plan::Standard, 1);
+        profile.connect(key::tests::saved_key("key_1"));
+        profile.enabled = enabled;
+        profile.always_use_key = always_use_key;
+        profile
+    }
+
+    #[test]
+    fn switches_follow_the_contract() {
+        use SwitchError::AlwaysUseKeyOn;
+        let on = Some(true);
+        let off = Some(false);
+        // (before: enabled, always) (asked: enabled, always) → after, or the refusal
+        let table = [
+            ((true, false), (off, None), Ok((false, false))),
+            ((false, false), (on, None), Ok((true, false))),
+            ((false, false), (None, on), Ok((true, true))),
+            ((true, true), (None, off), Ok((true, false))),
+            ((true, true), (off, None), Err(AlwaysUseKeyOn)),
+            ((true, true), (off, off), Ok((false, false))),
+            ((false, false), (off, on), Err(AlwaysUseKeyOn)),
+            ((true, true), (off, on), Err(AlwaysUseKeyOn)),
+            ((true, true), (on, None), Ok((true, true))),
+        ];
+        for (before, asked, expected) in table {
+            let mut profile = connected(before.0, before.1);
+            let answer = profile.switch(asked.0, asked.1);
+            let after = (profile.enabled, profile.always_use_key);
+            match expected {
+                Ok(expected) => assert_eq!((answer, after), (Ok(()), expected), "{asked:?}"),
+                Err(error) => assert_eq!((answer, after), (Err(error), before), "{asked:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn without_a_key_there_is_nothing_to_switch() {
+        let mut profile = Profile::new(Plan::Enterprise, 1);
+        assert_eq!(
+            profile.switch(Some(true), None),
+            Err(SwitchError::NotConnected)
+        );
+    }
+
+    #[test]
+    fn replacing_a_key_keeps_always_and_disconnecting_clears_both() {
+        let mut profile = connected(true, true);
+        profile.connect(key::tests::saved_key("key_2"));
+        assert!(profile.always_use_key && profile.enabled);
+        profile.disconnect();
+        let once = profile.clone();
+        profile.disconnect();
+        assert_eq!(profile, once);
+        assert!(!profile.enabled && !profile.always_use_key && profile.key.is_none());
+    }
+}

@@ -1,0 +1,245 @@
+//! Credits and dollars, as whole numbers of a small unit.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::decimal::{self, DecimalError, Excess};
+
+const CREDIT_SCALE: u32 = 6;
+const USD_SCALE: u32 = 18;
+/// Atto-dollars times credits-per-dollar, over this, is micro-credits.
+const ATTO_TO_MICRO: u128 = 1_000_000_000_000;
+
+/// An amount of Greta credits, in whole micro-credits (1 credit = 1,000,000). May be negative: a
+/// ledger entry that takes credits is.
+///
+/// On the wire it is a decimal string, for example `"12.5"`.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[serde(try_from = "String", into = "String")]
+pub struct Credits(i64);
+
+impl Credits {
+    pub const ZERO: Self = Self(0);
+    /// The smallest amount that can be charged.
+    pub const MICRO: Self = Self(1);
+
+    pub const fn from_micros(micros: i64) -> Self {
+        Self(micros)
+    }
+
+    pub const fn micros(self) -> i64 {
+        self.0
+    }
+
+    pub fn checked_add(self, other: Self) -> Option<Self> {
+        self.0.checked_add(other.0).map(Self)
+    }
+
+    pub fn checked_sub(self, other: Self) -> Option<Self> {
+        self.0.checked_sub(other.0).map(Self)
+    }
+
+    pub fn checked_neg(self) -> Option<Self> {
+        self.0.checked_neg().map(Self)
+    }
+
+    pub fn is_negative(self) -> bool {
+        self.0 < 0
+    }
+}
+
+impl std::str::FromStr for Credits {
+    type Err = DecimalError;
+
+    fn from_str(text: &str) -> Result<Self, DecimalError> {
+        let (negative, micros) = decimal::parse(text, CREDIT_SCALE, Excess::Refuse)?;
+        let micros = i64::try_from(micros).map_err(|_| DecimalError::OutOfRange)?;
+        let signed = if negative {
+            micros.checked_neg()
+        } else {
+            Some(micros)
+        };
+        signed.map(Self).ok_or(DecimalError::OutOfRange)
+    }
+}
+
+impl TryFrom<String> for Credits {
+    type Error = DecimalError;
+    fn try_from(text: String) -> Result<Self, DecimalError> {
+        text.parse()
+    }
+}
+
+impl From<Credits> for String {
+    fn from(credits: Credits) -> Self {
+        credits.to_string()
+    }
+}
+
+impl fmt::Display for Credits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = decimal::format(self.0 < 0, u128::from(self.0.unsigned_abs()), CREDIT_SCALE);
+        f.write_str(&text)
+    }
+}
+
+/// A price or a cost in US dollars, in whole atto-dollars (10^-18), never negative. Fine enough
+/// for a price per token; what is finer still is rounded up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Usd(u128);
+
+impl Usd {
+    pub const ZERO: Self = Self(0);
+
+    pub const fn from_attos(attos: u128) -> Self {
+        Self(attos)
+    }
+
+    pub fn times(self, count: u64) -> Option<Self> {
+        self.0.checked_mul(u128::from(count)).map(Self)
+    }
+
+    pub fn checked_add(self, other: Self) -> Option<Self> {
+        self.0.checked_add(other.0).map(Self)
+    }
+
+    pub fn is_zero(self) -> bool {
+        self.0 == 0
+    }
+
+    /// This many dollars in credits, rounded up to a micro-credit. `None` where it cannot be
+    /// counted.
+    pub fn in_credits(self, rate: CreditsPerUsd) -> Option<Credits> {
+        let micros = self
+            .0
+            .checked_mul(u128::from(rate.0))?
+            .div_ceil(ATTO_TO_MICRO);
+        i64::try_from(micros).ok().map(Credits)
+    }
+
+    /// How many times `self`, as a price per unit, can be paid from `credits` after `fixed` was
+    /// paid from them. `None`: it is free, any number.
+    pub(crate) fn affordable(
+        self,
+        credits: Credits,
+        fixed: Self,
+        rate: CreditsPerUsd,
+    ) -> Option<u64> {
+        if self.is_zero() {
+            return None;
+        }
+        let micros = u128::try_from(credits.0).unwrap_or(0);
+        // The most atto-dollars whose rounded-up credits are still within `micros`.
+        let budget = micros
+            .saturating_mul(ATTO_TO_MICRO)
+            .checked_div(u128::from(rate.0))
+            .unwrap_or(0);
+        let left = budget.saturating_sub(fixed.0);
+        let units = left.checked_div(self.0).unwrap_or(0);
+        Some(u64::try_from(units).unwrap_or(u64::MAX))
+    }
+}
+
+impl std::str::FromStr for Usd {
+    type Err = DecimalError;
+
+    /// Reads a JSON number's text, exponent allowed; digits below 10^-18 are rounded up.
+    fn from_str(text: &str) -> Result<Self, DecimalError> {
+        match decimal::parse(text, USD_SCALE, Excess::RoundUp)? {
+            (true, _) => Err(DecimalError::Negative),
+            (false, attos) => Ok(Self(attos)),
+        }
+    }
+}
+
+impl fmt::Display for Usd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&decimal::format(false, self.0, USD_SCALE))
+    }
+}
+
+/// How many credits one US dollar buys (`CREDITS_PER_USD`), at least 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CreditsPerUsd(u32);
+
+impl CreditsPerUsd {
+    /// `None` for zero.
+    pub const fn new(credits: u32) -> Option<Self> {
+        if credits == 0 {
+            None
+        } else {
+            Some(Self(credits))
+        }
+    }
+
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TEN: CreditsPerUsd = CreditsPerUsd(10);
+
+    fn usd(text: &str) -> Usd {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn dollars_become_credits_rounded_up() {
+        let table = [
+            ("0", 0),
+            ("1", 10_000_000),
+            ("0.0000001", 1),
+            ("0.00000010000000001", 2),
+            ("0.000014250000000000001", 143),
+            ("1e-18", 1),
+        ];
+        for (text, micros) in table {
+            assert_eq!(
+                usd(text).in_credits(TEN),
+                Some(Credits::from_micros(micros)),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_negative_price_is_no_price() {
+        assert_eq!("-1".parse::<Usd>(), Err(DecimalError::Negative));
+    }
+
+    proptest! {
+        #[test]
+        fn credits_survive_the_wire(micros in any::<i64>().prop_filter("min", |m| *m != i64::MIN)) {
+            let credits = Credits::from_micros(micros);
+            prop_assert_eq!(credits.to_string().parse(), Ok(credits));
+        }
+
+        /// What can be afforded is paid within the credits, and one more is not.
+        #[test]
+        fn affordable_is_exact(
+            credits in 0_i64..10_000_000,
+            price in 1_u128..1_000_000_000_000_000,
+            fixed in 0_u128..1_000_000_000_000_000,
+            rate in 1_u32..1000,
+        ) {
+            let (price, fixed, rate) = (Usd(price), Usd(fixed), CreditsPerUsd(rate));
+            let units = price.affordable(Credits(credits), fixed, rate).unwrap();
+            let cost = |units: u64| {
+                price.times(units).unwrap().checked_add(fixed).unwrap().in_credits(rate).unwrap()
+            };
+            if units > 0 {
+                prop_assert!(cost(units) <= Credits(credits));
+            }
+            prop_assert!(cost(units + 1) > Credits(credits));
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Months of the add-on, counted from the anchor.
+
+use jiff::{Span, Timestamp, tz::TimeZone};
+use serde::{Deserialize, Serialize};
+
+/// The number of a paid month; the first is 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Period(u32);
+
+impl Period {
+    pub const FIRST: Self = Self(1);
+
+    /// `None` for zero: periods are counted from 1.
+    pub const fn new(number: u32) -> Option<Self> {
+        if number == 0 {
+            None
+        } else {
+            Some(Self(number))
+        }
+    }
+
+    pub const fn number(self) -> u32 {
+        self.0
+    }
+
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+/// When `period` ends: `anchor` + that many months in UTC, the day clamped to the month's end
+/// (31 January → 28 February → 31 March). Always from the anchor, never from the month before, so
+/// that a clamped day does not stick.
+///
+/// Saturates at the last timestamp that can be written.
+pub fn end_of_period(anchor: Timestamp, period: Period) -> Timestamp {
+    let months = Span::new().try_months(i64::from(period.number()));
+    months
+        .and_then(|months| anchor.to_zoned(TimeZone::UTC).checked_add(months))
+        .map_or(Timestamp::MAX, |end| end.timestamp())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn months_are_counted_from_the_anchor_and_clamped() {
+        let table = [
+            ("2026-01-29T10:00:00Z", 1, "2026-02-28T10:00:00Z"),
+            ("2026-01-30T10:00:00Z", 1, "2026-02-28T10:00:00Z"),
+            ("2026-01-31T10:00:00Z", 1, "2026-02-28T10:00:00Z"),
+            ("2026-01-31T10:00:00Z", 2, "2026-03-31T10:00:00Z"),
+            ("2026-01-31T10:00:00Z", 3, "2026-04-30T10:00:00Z"),
+            ("2028-01-29T10:00:00Z", 1, "2028-02-29T10:00:00Z"),
+            ("2028-01-31T10:00:00Z", 1, "2028-02-29T10:00:00Z"),
+            ("2028-01-31T10:00:00Z", 2, "2028-03-31T10:00:00Z"),
+            ("2028-02-29T10:00:00Z", 12, "2029-02-28T10:00:00Z"),
+            ("2028-02-29T10:00:00Z", 48, "2032-02-29T10:00:00Z"),
+            ("2026-11-30T23:59:59Z", 3, "2027-02-28T23:59:59Z"),
+        ];
+        for (anchor, period, end) in table {
+            let anchor: Timestamp = anchor.parse().unwrap();
+            let period = Period::new(period).unwrap();
+            assert_eq!(end_of_period(anchor, period).to_string(), end, "{anchor}");
+        }
+    }
+
+    #[test]
+    fn saturates_at_the_end_of_time() {
+        let last = Period::new(u32::MAX).unwrap();
+        assert_eq!(end_of_period(Timestamp::UNIX_EPOCH, last), Timestamp::MAX);
+    }
+}

@@ -1,0 +1,334 @@
+//! What a call may cost at most, and what it did cost.
+//!
+//! The ceiling is taken before the call and the cost after it; the cost is cut at the ceiling, so
+//! that a wrong list price can cost Greta money but never the user.
+
+use crate::{Credits, CreditsPerUsd, Usd};
+
+/// Prices of a model as a list names them, in US dollars: per token, and per request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ListedPrices<'a> {
+    pub prompt: Option<&'a str>,
+    pub completion: Option<&'a str>,
+    pub request: Option<&'a str>,
+    pub image: Option<&'a str>,
+    pub audio: Option<&'a str>,
+    pub input_cache_write: Option<&'a str>,
+    pub internal_reasoning: Option<&'a str>,
+}
+
+/// The highest price of a token that goes in, and of one that comes out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenPrices {
+    pub input: Usd,
+    pub output: Usd,
+}
+
+impl TokenPrices {
+    /// The prices that bound a call; `None` where the list does not bound it: a price for prompt
+    /// or completion is absent, any price is negative or unreadable, or there is one per request.
+    pub fn from_listed(listed: &ListedPrices<'_>) -> Option<Self> {
+        let required = |text: Option<&str>| text?.parse::<Usd>().ok();
+        let optional = |text: Option<&str>| match text {
+            Some(text) => text.parse::<Usd>().ok(),
+            None => Some(Usd::ZERO),
+        };
+        if !optional(listed.request)?.is_zero() {
+            return None;
+        }
+        let input = required(listed.prompt)?
+            .max(optional(listed.input_cache_write)?)
+            .max(optional(listed.image)?)
+            .max(optional(listed.audio)?);
+        let output = required(listed.completion)?.max(optional(listed.internal_reasoning)?);
+        Some(Self { input, output })
+    }
+
+    /// The cheapest call there is: an empty prompt and one output token.
+    pub fn cheapest_call(&self, rate: CreditsPerUsd) -> Option<Credits> {
+        self.output.in_credits(rate)
+    }
+}
+
+/// A model that credits can pay for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PricedModel {
+    pub id: String,
+    pub prices: TokenPrices,
+    /// Tokens of prompt and answer together; `None` where the list does not say.
+    pub context_length: Option<u64>,
+    /// Tokens of one answer.
+    pub max_output_tokens: Option<u64>,
+}
+
+/// The caller's side of a ceiling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallSize {
+    /// No prompt of this call has more tokens.
+    pub prompt_tokens: u64,
+    /// The least of the limits that the caller set.
+    pub output_limit: Option<u64>,
+}
+
+/// What a call is held to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ceiling {
+    /// Sent upstream as the call's limit on output tokens.
+    pub output_limit: u64,
+    /// Held before the call.
+    pub amount: Credits,
+}
+
+/// The most that the call can cost, its answer shortened to what `available` affords. `None` if
+/// that leaves fewer than `min_output_tokens` (or than the caller's own limit, where it is lower).
+pub fn ceiling(
+    model: &PricedModel,
+    size: CallSize,
+    available: Credits,
+    min_output_tokens: u64,
+    rate: CreditsPerUsd,
+) -> Option<Ceiling> {
+    let prompt = model.prices.input.times(size.prompt_tokens)?;
+    if prompt.in_credits(rate)? > available {
+        return None;
+    }
+    let affordable = model.prices.output.affordable(available, prompt, rate);
+    let limits = [
+        size.output_limit,
+        model.max_output_tokens.or(model.context_length),
+        affordable,
+    ];
+    let output_limit = limits.into_iter().flatten().min().unwrap_or(u64::MAX);
+    let least = min_output_tokens.min(size.output_limit.unwrap_or(u64::MAX));
+    if output_limit < least {
+        return None;
+    }
+    let total = model
+        .prices
+        .output
+        .times(output_limit)?
+        .checked_add(prompt)?;
+    Some(Ceiling {
+        output_limit,
+        amount: total.in_credits(rate)?,
+    })
+}
+
+/// What an answer says of its own cost. Every field may be missing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    pub prompt_tokens: Option<u64>,
+    pub completion_tokens: Option<u64>,
+    /// What the provider took for the call.
+    pub cost: Option<Usd>,
+    /// What the model's own provider took, where `cost` is zero because another account paid it.
+    pub upstream_inference_cost: Option<Usd>,
+}
+
+impl Usage {
+    /// The call's cost in credits, not yet cut at the hold. `None` if the usage does not tell.
+    pub fn cost_in_credits(&self, prices: TokenPrices, rate: CreditsPerUsd) -> Option<Credits> {
+        let usd = match (self.cost, self.upstream_inference_cost) {
+            (Some(cost), Some(inference)) if cost.is_zero() => inference,
+            (Some(cost), _) => cost,
+            (None, _) => prices
+                .input
+                .times(self.prompt_tokens?)?
+                .checked_add(prices.output.times(self.completion_tokens?)?)?,
+        };
+        usd.in_credits(rate)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn rate() -> CreditsPerUsd {
+        CreditsPerUsd::new(10).unwrap()
+    }
+
+    fn model(input: &str, output: &str) -> PricedModel {
+        PricedModel {
+            id: "m".to_owned(),
+            prices: TokenPrices {
+                input: input.parse().unwrap(),
+                output: output.parse().unwrap(),
+            },
+            context_length: Some(100_000),
+            max_output_tokens: Some(4_000),
+        }
+    }
+
+    #[test]
+    fn a_listed_price_bounds_the_call_or_is_no_price() {
+        let full = ListedPrices {
+            prompt: Some("0.000001"),
+            completion: Some("0.000002"),
+            request: Some("0"),
+            image: Some("0.000003"),
+            audio: None,
+            input_cache_write: Some("0.0000015"),
+            internal_reasoning: Some("0.000004"),
+        };
+        let prices = TokenPrices::from_listed(&full).unwrap();
+        assert_eq!(prices.input, "0.000003".parse().unwrap());
+        assert_eq!(prices.output, "0.000004".parse().unwrap());
+        let no_price = [
+            ListedPrices {
+                prompt: None,
+                ..full
+            },
+            ListedPrices {
+                completion: None,
+                ..full
+            },
+            ListedPrices {
+                prompt: Some("-1"),
+                ..full
+            },
+            ListedPrices {
+                audio: Some("-1"),
+                ..full
+            },
+            ListedPrices {
+                completion: Some("free"),
+                ..full
+            },
+            ListedPrices {
+                request: Some("0.01"),
+                ..full
+            },
+        ];
+        for listed in no_price {
+            assert_eq!(TokenPrices::from_listed(&listed), None, "{listed:?}");
+        }
+    }
+
+    #[test]
+    fn the_output_limit_is_the_least_of_the_limits() {
+        let model = model("0.000001", "0.000002");
+        let plenty = Credits::from_micros(1_000_000_000);
+        let limit = |output_limit, available| {
+            let size = CallSize {
+                prompt_tokens: 100,
+                output_limit,
+            };
+            ceiling(&model, size, available, 16, rate()).map(|c| c.output_limit)
+        };
+        assert_eq!(limit(Some(50), plenty), Some(50));
+        assert_eq!(limit(None, plenty), Some(4_000));
+        assert_eq!(limit(Some(9_000), plenty), Some(4_000));
+        // 100 input tokens cost 1,000 micro-credits, an output token 20.
+        assert_eq!(limit(None, Credits::from_micros(1_000 + 20 * 30)), Some(30));
+        assert_eq!(limit(None, Credits::from_micros(1_000 + 20 * 15)), None);
+        assert_eq!(
+            limit(Some(3), Credits::from_micros(1_000 + 20 * 3)),
+            Some(3)
+        );
+        assert_eq!(limit(Some(3), Credits::from_micros(1_000 + 20 * 2)), None);
+        assert_eq!(limit(None, Credits::from_micros(999)), None);
+    }
+
+    #[test]
+    fn a_free_model_needs_no_credits() {
+        let free = model("0", "0");
+        let size = CallSize {
+            prompt_tokens: 10,
+            output_limit: None,
+        };
+        let ceiling = ceiling(&free, size, Credits::ZERO, 16, rate()).unwrap();
+        assert_eq!(
+            (ceiling.amount, ceiling.output_limit),
+            (Credits::ZERO, 4_000)
+        );
+    }
+
+    #[test]
+    fn the_answer_says_what_it_cost() {
+        let prices = model("0.000001", "0.000002").prices;
+        let usd = |text: &str| Some(text.parse().unwrap());
+        let tokens = Usage {
+            prompt_tokens: Some(10),
+            completion_tokens: Some(5),
+            ..Usage::default()
+        };
+        let table = [
+            (
+                Usage {
+                    cost: usd("0.001"),
+                    ..tokens
+                },
+                Some(10_000),
+            ),
+            (
+                Usage {
+                    cost: usd("0"),
+                    ..tokens
+                },
+                Some(0),
+            ),
+            (
+                Usage {
+                    cost: usd("0"),
+                    upstream_inference_cost: usd("0.002"),
+                    ..tokens
+                },
+                Some(20_000),
+            ),
+            (
+                Usage {
+                    cost: usd("0.001"),
+                    upstream_inference_cost: usd("0.002"),
+                    ..tokens
+                },
+                Some(10_000),
+            ),
+            (tokens, Some(200)),
+            (
+                Usage {
+                    completion_tokens: None,
+                    ..tokens
+                },
+                None,
+            ),
+            (Usage::default(), None),
+        ];
+        for (usage, micros) in table {
+            let cost = usage.cost_in_credits(prices, rate());
+            assert_eq!(cost, micros.map(Credits::from_micros), "{usage:?}");
+        }
+    }
+
+    proptest! {
+        /// The hold covers any call that keeps to its limits, and is itself covered.
+        #[test]
+        fn the_ceiling_covers_the_call_and_is_covered(
+            input in 0_u128..10_000_000_000_000,
+            output in 0_u128..10_000_000_000_000,
+            prompt_tokens in 0_u64..100_000,
+            output_limit in prop::option::of(1_u64..10_000),
+            available in 0_i64..100_000_000,
+            part in 0_u64..=100,
+        ) {
+            let model = PricedModel {
+                prices: TokenPrices { input: Usd::from_attos(input), output: Usd::from_attos(output) },
+                ..model("0", "0")
+            };
+            let available = Credits::from_micros(available);
+            let size = CallSize { prompt_tokens, output_limit };
+            if let Some(ceiling) = ceiling(&model, size, available, 16, rate()) {
+                prop_assert!(ceiling.amount <= available);
+                prop_assert!(ceiling.output_limit >= 1);
+                let usage = Usage {
+                    prompt_tokens: Some(prompt_tokens * part / 100),
+                    completion_tokens: Some(ceiling.output_limit * part / 100),
+                    ..Usage::default()
+                };
+                prop_assert!(usage.cost_in_credits(model.prices, rate()).unwrap() <= ceiling.amount);
+            }
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The HTTP and Lambda edge: settings, identity, errors, logs.

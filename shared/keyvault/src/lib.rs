@@ -1,0 +1,1 @@
+//! OpenRouter keys in Secrets Manager, and the cache in front of them.

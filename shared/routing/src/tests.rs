@@ -1,0 +1,255 @@
+use account::add_on::{Collection, Fact, GenerationId};
+use account::{Period, Plan, Profile};
+use proptest::prelude::*;
+
+use super::*;
+
+fn all_situations() -> Vec<Situation> {
+    let mut all = Vec::new();
+    for always_use_key in [Switch::On, Switch::Off] {
+        for key in [Key::None, Key::Usable, Key::Rejected] {
+            for entitlement in [Entitlement::Entitled, Entitlement::NotEntitled] {
+                for enabled in [Switch::On, Switch::Off] {
+                    for plan in [Plan::Enterprise, Plan::Standard] {
+                        for minimum_balance in [MinimumBalance::Met, MinimumBalance::Missed] {
+                            all.push(Situation {
+                                always_use_key,
+                                key,
+                                entitlement,
+                                enabled,
+                                plan,
+                                minimum_balance,
+                            });
+                        }
+                    }
+                }
+            }
+        }
+    }
+    all
+}
+
+/// The contract's rows again, in its own words: which situations a row is about, and its decision.
+fn row_of(s: &Situation) -> (u8, &'static str) {
+    let always = s.always_use_key == Switch::On;
+    let stored = s.key != Key::None;
+    let usable = s.key == Key::Usable;
+    let entitled = s.entitlement == Entitlement::Entitled;
+    let enabled = s.enabled == Switch::On;
+    let under = s.plan == Plan::Standard && s.minimum_balance == MinimumBalance::Missed;
+    let rows = [
+        (1, always && stored && !entitled, "refuse add_on_inactive"),
+        (
+            2,
+            always && stored && entitled && under,
+            "refuse minimum_balance",
+        ),
+        (
+            3,
+            always && stored && entitled && !under,
+            "openrouter always_use_key fallback never",
+        ),
+        (
+            4,
+            !always && usable && entitled && enabled && under,
+            "refuse minimum_balance",
+        ),
+        (
+            5,
+            !always && usable && entitled && enabled && !under,
+            "openrouter key_enabled fallback allowed",
+        ),
+        (
+            6,
+            !always && usable && !entitled && enabled,
+            "greta_credits add_on_inactive",
+        ),
+        (
+            7,
+            !always && s.key == Key::Rejected && enabled,
+            "greta_credits key_rejected",
+        ),
+        (
+            8,
+            !always && stored && !enabled,
+            "greta_credits key_disabled",
+        ),
+        (9, !stored, "greta_credits not_connected"),
+    ];
+    let matching: Vec<_> = rows.iter().filter(|(_, applies, _)| *applies).collect();
+    assert_eq!(matching.len(), 1, "exactly one row is about {s:?}");
+    (matching[0].0, matching[0].2)
+}
+
+fn in_words(decision: Decision) -> String {
+    let reason = decision.reason().as_str();
+    match decision {
+        Decision::OpenRouter {
+            fallback: Fallback::Never,
+            ..
+        } => {
+            format!("openrouter {reason} fallback never")
+        }
+        Decision::OpenRouter {
+            fallback: Fallback::Allowed,
+            ..
+        } => {
+            format!("openrouter {reason} fallback allowed")
+        }
+        Decision::GretaCredits { .. } => format!("greta_credits {reason}"),
+        Decision::Refuse { .. } => format!("refuse {reason}"),
+    }
+}
+
+#[test]
+fn the_whole_input_space_follows_the_table() {
+    let mut seen = std::collections::BTreeSet::new();
+    for situation in all_situations() {
+        let (row, expected) = row_of(&situation);
+        assert_eq!(
+            in_words(decide(situation)),
+            expected,
+            "row {row}: {situation:?}"
+        );
+        seen.insert(row);
+    }
+    assert_eq!(seen, (1..=9).collect(), "every row occurs");
+}
+
+proptest! {
+    #[test]
+    fn always_on_with_a_key_never_yields_credits(
+        situation in prop::sample::select(all_situations()),
+    ) {
+        if situation.always_use_key == Switch::On && situation.key != Key::None {
+            let decision = decide(situation);
+            let credits = matches!(decision, Decision::GretaCredits { .. });
+            let falls_back =
+                matches!(decision, Decision::OpenRouter { fallback: Fallback::Allowed, .. });
+            prop_assert!(!credits && !falls_back);
+        }
+    }
+
+    /// Only rows 2–5 name the balance, and only for the standard plan.
+    #[test]
+    fn the_balance_matters_only_where_the_table_names_it(
+        situation in prop::sample::select(all_situations()),
+    ) {
+        let with = |minimum_balance| decide(Situation { minimum_balance, ..situation });
+        let matters = with(MinimumBalance::Met) != with(MinimumBalance::Missed);
+        let (row, _) = row_of(&situation);
+        prop_assert_eq!(matters, situation.plan == Plan::Standard && (2..=5).contains(&row));
+    }
+}
+
+fn policy() -> Policy {
+    Policy {
+        minimum_balance: Credits::from_micros(1_000_000),
+        grace: SignedDuration::from_hours(8 * 24),
+    }
+}
+
+fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+/// An add-on bought on 10 January and paid until 10 February.
+fn bought(more: &[Fact]) -> AddOn {
+    let mut add_on = AddOn::default();
+    add_on.apply(Fact::Activated {
+        generation: GenerationId::new("g"),
+        at: at("2026-01-10T00:00:00Z"),
+        collection: Collection::Card,
+    });
+    for fact in more {
+        add_on.apply(fact.clone());
+    }
+    add_on
+}
+
+fn declined() -> Fact {
+    Fact::Declined {
+        generation: GenerationId::new("g"),
+        period: Period::FIRST.next(),
+    }
+}
+
+fn grace_over() -> Fact {
+    Fact::GraceOver {
+        generation: GenerationId::new("g"),
+        period: Period::FIRST.next(),
+    }
+}
+
+fn cancelled() -> Fact {
+    Fact::Cancelled {
+        generation: GenerationId::new("g"),
+        counter: 1,
+        while_due: None,
+    }
+}
+
+#[test]
+fn entitlement_ends_with_what_was_paid_or_with_the_grace_period() {
+    const LAST: &str = "2026-02-09T23:59:59Z";
+    const DUE: &str = "2026-02-10T00:00:00Z";
+    const LAST_OF_GRACE: &str = "2026-02-17T23:59:59Z";
+    const AFTER_GRACE: &str = "2026-02-18T00:00:00Z";
+    let table = [
+        (AddOn::default(), DUE, false),
+        (bought(&[]), LAST, true),
+        (bought(&[]), DUE, true),
+        (bought(&[]), LAST_OF_GRACE, true),
+        (bought(&[]), AFTER_GRACE, false),
+        (bought(&[declined()]), LAST_OF_GRACE, true),
+        (bought(&[declined()]), AFTER_GRACE, false),
+        (bought(&[cancelled()]), LAST, true),
+        (bought(&[cancelled()]), DUE, false),
+        (bought(&[declined(), grace_over()]), DUE, false),
+    ];
+    for (add_on, now, expected) in table {
+        let status = add_on.status();
+        assert_eq!(
+            entitled(Plan::Standard, &add_on, at(now), &policy()),
+            expected,
+            "{status:?} at {now}"
+        );
+        assert!(entitled(Plan::Enterprise, &add_on, at(now), &policy()));
+        let profile = Profile {
+            add_on,
+            ..Profile::new(Plan::Standard, 1)
+        };
+        assert_eq!(may_save_key(&profile, at(now), &policy()), expected);
+    }
+}
+
+#[test]
+fn the_add_on_is_owed_from_the_day_it_is_due_and_never_by_enterprise() {
+    const BEFORE: &str = "2026-02-09T23:59:59Z";
+    const DUE: &str = "2026-02-10T00:00:00Z";
+    let table = [
+        (AddOn::default(), DUE, false),
+        (bought(&[]), BEFORE, false),
+        (bought(&[]), DUE, true),
+        (bought(&[declined()]), DUE, true),
+        (bought(&[cancelled()]), DUE, false),
+        (bought(&[declined(), grace_over()]), DUE, false),
+    ];
+    for (add_on, now, expected) in table {
+        let status = add_on.status();
+        let standard = Profile {
+            add_on,
+            ..Profile::new(Plan::Standard, 1)
+        };
+        assert_eq!(
+            owes_add_on(&standard, at(now)),
+            expected,
+            "{status:?} at {now}"
+        );
+        let enterprise = Profile {
+            plan: Plan::Enterprise,
+            ..standard
+        };
+        assert!(!owes_add_on(&enterprise, at(now)));
+    }
+}

@@ -1,0 +1,1 @@
+//! Accounts, credits with holds, and the ledger in DynamoDB.

@@ -1,0 +1,1 @@
+//! The client for OpenRouter and the default AI.
