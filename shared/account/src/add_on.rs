@@ -530,6 +530,7 @@ mod tests {
     }
 
     /// Histories of the contract's table, and where each ends.
+    #[expect(clippy::too_many_lines, reason = "one table")]
     fn histories() -> Vec<(Vec<Fact>, AddOnStatus)> {
         use AddOnStatus::{Active, Cancelling, Ended, None, PastDue, Suspended};
         const FEB_10: &str = "2026-02-10T00:00:00Z";

@@ -22,7 +22,7 @@ pub enum BalanceError {
 /// The store makes the same steps with conditional writes; these functions are their definition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Balance {
-    balance: Credits,
+    total: Credits,
     held: Credits,
     owed: Credits,
     open_holds: u32,
@@ -33,7 +33,7 @@ impl Balance {
     pub fn new(balance: Credits, held: Credits, owed: Credits, open_holds: u32) -> Option<Self> {
         let sound = !held.is_negative() && held <= balance && !owed.is_negative();
         sound.then_some(Self {
-            balance,
+            total: balance,
             held,
             owed,
             open_holds,
@@ -42,7 +42,7 @@ impl Balance {
 
     /// All credits of the account, the held ones included.
     pub fn balance(&self) -> Credits {
-        self.balance
+        self.total
     }
 
     /// Credits set aside for calls under way.
@@ -62,7 +62,7 @@ impl Balance {
 
     /// What can still be spent: balance less held.
     pub fn available(&self) -> Credits {
-        Credits::from_micros(self.balance.micros().saturating_sub(self.held.micros()))
+        Credits::from_micros(self.total.micros().saturating_sub(self.held.micros()))
     }
 
     /// Sets `amount` aside for one more call.
@@ -101,7 +101,7 @@ impl Balance {
             from.checked_sub(amount).ok_or(BalanceError::OutOfRange)
         };
         let resolved = Self {
-            balance: less(self.balance, posted)?,
+            total: less(self.total, posted)?,
             held: less(self.held, held)?,
             open_holds: self
                 .open_holds
@@ -110,7 +110,7 @@ impl Balance {
             ..self
         };
         Self::new(
-            resolved.balance,
+            resolved.total,
             resolved.held,
             resolved.owed,
             resolved.open_holds,

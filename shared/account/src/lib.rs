@@ -20,6 +20,7 @@
 )]
 
 pub mod add_on;
+mod attempts;
 mod balance;
 mod decimal;
 mod ids;
@@ -29,6 +30,7 @@ mod period;
 pub mod price;
 
 pub use add_on::{AddOn, AddOnStatus};
+pub use attempts::{Attempts, Purpose};
 pub use balance::{Balance, BalanceError};
 pub use decimal::DecimalError;
 pub use ids::{AccountId, AccountNumber, CallId, EntryId, IdError, KeyId};

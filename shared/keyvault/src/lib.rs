@@ -1,1 +1,188 @@
-//! OpenRouter keys in Secrets Manager, and the cache in front of them.
+//! OpenRouter keys in Secrets Manager: the only place, but for the wire to OpenRouter, where a
+//! key's text is.
+//!
+//! One secret for each *saved* key, named prefix + account id + `/` + key id, so that replacing a
+//! key is a new secret and a switch of the account's key id, never an overwrite. The cache is keyed
+//! by that name too: a key that is not the account's current one is not asked for, so a swap or a
+//! disconnect acts on the next call of every instance.
+//!
+//! Architecture invariant: nothing here lists secrets, prints one, or falls back to another one.
+
+mod key;
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use account::{AccountId, KeyId};
+use aws_sdk_secretsmanager::Client;
+use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
+use moka::future::Cache;
+use secrecy::{ExposeSecret, SecretString};
+
+pub use key::{FormatError, UserKey};
+
+/// A cached secret is used for at most this long.
+const MAX_AGE: Duration = Duration::from_mins(15);
+/// So many secrets are cached at most; the least recently used goes first.
+const MAX_CACHED: u64 = 10_000;
+
+/// Why there is no key.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum VaultError {
+    #[error("the secret does not exist")]
+    Missing,
+    #[error("Secrets Manager did not carry out {operation}")]
+    Unavailable {
+        operation: &'static str,
+        #[source]
+        source: Arc<dyn Error + Send + Sync>,
+    },
+}
+
+/// Secrets Manager with a cache: single flight, bounded in size and age, wiped when dropped. Cheap
+/// to clone.
+#[derive(Clone)]
+pub struct Vault {
+    client: Client,
+    prefix: String,
+    cache: Cache<String, Arc<SecretString>>,
+}
+
+impl Vault {
+    /// `prefix` is `SECRETS_PREFIX`, put before the names of users' secrets.
+    pub fn new(client: Client, prefix: impl Into<String>) -> Self {
+        let cache = Cache::builder()
+            .max_capacity(MAX_CACHED)
+            .time_to_live(MAX_AGE)
+            .build();
+        Self {
+            client,
+            prefix: prefix.into(),
+            cache,
+        }
+    }
+
+    /// Creates the secret of a key that is about to be saved.
+    ///
+    /// # Errors
+    /// [`VaultError::Unavailable`] if the outcome is not known or Secrets Manager refuses.
+    pub async fn create(
+        &self,
+        account: &AccountId,
+        id: &KeyId,
+        key: &UserKey,
+    ) -> Result<(), VaultError> {
+        self.client
+            .create_secret()
+            .name(self.name_of(account, id))
+            .secret_string(key.secret().expose_secret())
+            .send()
+            .await
+            .map(drop)
+            .map_err(|error| unavailable("create secret", error))
+    }
+
+    /// Deletes a key's secret at once, without a recovery window. A secret that is not there is
+    /// deleted already.
+    ///
+    /// # Errors
+    /// [`VaultError::Unavailable`] if the outcome is not known or Secrets Manager refuses.
+    pub async fn delete(&self, account: &AccountId, id: &KeyId) -> Result<(), VaultError> {
+        let name = self.name_of(account, id);
+        self.cache.invalidate(&name).await;
+        let deleted = self
+            .client
+            .delete_secret()
+            .secret_id(name)
+            .force_delete_without_recovery(true)
+            .send()
+            .await;
+        match deleted {
+            Ok(_) => Ok(()),
+            Err(error) if is_missing(&error) => Ok(()),
+            Err(error) => Err(unavailable("delete secret", error)),
+        }
+    }
+
+    /// The account's key `id`, which must be its current one.
+    ///
+    /// # Errors
+    /// [`VaultError::Missing`] if there is no such secret; nothing stands in for it.
+    pub async fn user_key(
+        &self,
+        account: &AccountId,
+        id: &KeyId,
+    ) -> Result<Arc<SecretString>, VaultError> {
+        self.cached(self.name_of(account, id)).await
+    }
+
+    /// A secret of the platform, by its full name.
+    ///
+    /// # Errors
+    /// [`VaultError::Missing`] if there is no such secret.
+    pub async fn platform_secret(&self, name: &str) -> Result<Arc<SecretString>, VaultError> {
+        self.cached(name.to_owned()).await
+    }
+
+    /// Reads a platform secret anew on its next use: the provider did not accept the cached one, so
+    /// it may have been rotated.
+    pub async fn forget_platform_secret(&self, name: &str) {
+        self.cache.invalidate(name).await;
+    }
+
+    async fn cached(&self, name: String) -> Result<Arc<SecretString>, VaultError> {
+        let read = self.read(name.clone());
+        self.cache
+            .try_get_with(name, read)
+            .await
+            .map_err(|error: Arc<VaultError>| (*error).clone())
+    }
+
+    async fn read(&self, name: String) -> Result<Arc<SecretString>, VaultError> {
+        let read = self.client.get_secret_value().secret_id(name).send().await;
+        match read {
+            Ok(output) => output
+                .secret_string
+                .map(|text| Arc::new(SecretString::from(text)))
+                .ok_or(VaultError::Missing),
+            Err(error) if is_missing(&error) => Err(VaultError::Missing),
+            Err(error) => Err(unavailable("read secret", error)),
+        }
+    }
+
+    fn name_of(&self, account: &AccountId, id: &KeyId) -> String {
+        format!("{}{account}/{id}", self.prefix)
+    }
+}
+
+/// A secret that is marked for deletion counts as missing too.
+fn is_missing<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> bool {
+    let marked = || {
+        let message = error.message().unwrap_or_default();
+        message.contains("marked for deletion") || message.contains("marked deleted")
+    };
+    match error.code() {
+        Some("ResourceNotFoundException") => true,
+        Some("InvalidRequestException") => marked(),
+        _ => false,
+    }
+}
+
+/// Keeps what Secrets Manager said, or why it was not reached, but never a request or an answer:
+/// those hold secrets, and a `Debug` of the error would show them.
+fn unavailable<E, R>(operation: &'static str, error: SdkError<E, R>) -> VaultError
+where
+    E: Error + Send + Sync + 'static,
+    R: std::fmt::Debug + Send + Sync + 'static,
+{
+    let source: Arc<dyn Error + Send + Sync> = match error {
+        SdkError::ServiceError(refused) => Arc::new(refused.into_err()),
+        other => Arc::new(NotReached(other.to_string())),
+    };
+    VaultError::Unavailable { operation, source }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct NotReached(String);

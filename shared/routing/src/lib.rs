@@ -157,6 +157,7 @@ impl Reason {
 
 /// The routing table of the contract's section 1, row by row.
 #[rustfmt::skip]
+#[expect(clippy::match_same_arms, reason = "one arm for each row of the table")]
 pub fn decide(situation: Situation) -> Decision {
     use Entitlement::{Entitled, NotEntitled};
     use MinimumBalance::{Met, Missed};

@@ -30,7 +30,7 @@ fn all_situations() -> Vec<Situation> {
 }
 
 /// The contract's rows again, in its own words: which situations a row is about, and its decision.
-fn row_of(s: &Situation) -> (u8, &'static str) {
+fn row_of(s: Situation) -> (u8, &'static str) {
     let always = s.always_use_key == Switch::On;
     let stored = s.key != Key::None;
     let usable = s.key == Key::Usable;
@@ -105,7 +105,7 @@ fn in_words(decision: Decision) -> String {
 fn the_whole_input_space_follows_the_table() {
     let mut seen = std::collections::BTreeSet::new();
     for situation in all_situations() {
-        let (row, expected) = row_of(&situation);
+        let (row, expected) = row_of(situation);
         assert_eq!(
             in_words(decide(situation)),
             expected,
@@ -137,7 +137,7 @@ proptest! {
     ) {
         let with = |minimum_balance| decide(Situation { minimum_balance, ..situation });
         let matters = with(MinimumBalance::Met) != with(MinimumBalance::Missed);
-        let (row, _) = row_of(&situation);
+        let (row, _) = row_of(situation);
         prop_assert_eq!(matters, situation.plan == Plan::Standard && (2..=5).contains(&row));
     }
 }

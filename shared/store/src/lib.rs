@@ -1,1 +1,68 @@
-//! Accounts, credits with holds, and the ledger in DynamoDB.
+//! Accounts, credits with holds, and the ledger, in DynamoDB.
+//!
+//! # What one AI call costs here
+//!
+//! | path | requests |
+//! |---|---|
+//! | OpenRouter pays | one strongly consistent `GetItem` |
+//! | credits pay | one `GetItem`, one `TransactWriteItems` (balance and hold), one `UpdateItem` (generation id), one `TransactWriteItems` (balance, hold, ledger entry, day) |
+//!
+//! The account's profile and its balance are one item, so that one read answers "who pays" and "is
+//! it covered". They are written apart: a change of the profile is conditional on `revision`, a
+//! change of the balance on the amounts themselves, and neither disturbs the other.
+//!
+//! # Items
+//!
+//! | table | key | item |
+//! |---|---|---|
+//! | accounts | `account_id`, `account` | profile and balance |
+//! | accounts | `account_id`, `attempts` | key checks of the last hour |
+//! | accounts | `account_id`, `secret#<key id>` | a secret to delete unless it is the account's key by `due_at` |
+//! | accounts | `account_id`, `event#<event id>` | a domain event to deliver (outbox) |
+//! | ledger | `account_number`, `e#<time>#<id>` | a ledger entry, never changed |
+//! | ledger | `account_number`, `id#<id>` | guards an entry's id, for entries that are not a call's |
+//! | ledger | `account_number`, `d#<date>` | credits spent and calls made on a day |
+//! | holds | `account_number`, `<call id>` | a hold |
+//! | holds | `account_number`, `idem#<hash>` | an idempotency key in use |
+//!
+//! Architecture invariant: every movement of credits is one transaction of balance, ledger entry and
+//! what caused it; `balance`, `held` and `available` are written nowhere else than in `credits.rs`.
+
+mod accounts;
+mod credits;
+mod error;
+mod item;
+mod ledger;
+mod reconcile;
+mod transaction;
+mod work;
+
+pub use accounts::{DomainEvent, Effect, UpdateError};
+pub use credits::{Hold, HoldRefused, NewHold, Posting, Resolution};
+pub use error::StoreError;
+pub use ledger::{Cursor, Day, EntryKind, LedgerEntry, LedgerPage};
+pub use reconcile::{OpenHold, Reconciliation};
+pub use work::DueSecret;
+
+use aws_sdk_dynamodb::Client;
+
+/// The tables' names (`ACCOUNTS_TABLE`, `LEDGER_TABLE`, `HOLDS_TABLE`).
+#[derive(Debug, Clone)]
+pub struct Tables {
+    pub accounts: String,
+    pub ledger: String,
+    pub holds: String,
+}
+
+/// All access to DynamoDB. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store {
+    client: Client,
+    tables: Tables,
+}
+
+impl Store {
+    pub fn new(client: Client, tables: Tables) -> Self {
+        Self { client, tables }
+    }
+}

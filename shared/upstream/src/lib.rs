@@ -1,1 +1,107 @@
-//! The client for OpenRouter and the default AI.
+//! The client for OpenRouter and for the default AI, which speak the same protocol: key check,
+//! model list, chat relay.
+//!
+//! - [`Upstream`] makes the requests. No total time-out ever covers a stream; connecting, waiting
+//!   for the head and waiting for the next bytes each have their own.
+//! - [`sse`] reads answers by the line, on the side of a relay that does not wait for it.
+//! - [`Failure`] is what an answer that is not 200 means, in the contract's terms.
+//! - [`PriceBook`] is the default AI's price list, cached.
+//!
+//! Architecture invariant: only an allow-list of headers travels, in either direction, and nothing
+//! of an upstream error's text is passed on (it may hold input or facts about the account).
+
+mod chat;
+mod failure;
+mod key;
+mod models;
+pub mod sse;
+mod usage;
+
+use std::time::Duration;
+
+use http::HeaderValue;
+use http::header::AUTHORIZATION;
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
+
+pub use chat::{Answer, BodyError, ChatError};
+pub use failure::Failure;
+pub use key::{KeyCheckError, KeyFacts};
+pub use models::{ModelsError, PriceBook};
+pub use usage::{PlainAnswer, usage_from_json};
+
+/// How long to wait for what (`UPSTREAM_*_MS`).
+#[derive(Debug, Clone, Copy)]
+pub struct TimeOuts {
+    pub connect: Duration,
+    /// For the head of a streamed answer.
+    pub head_stream: Duration,
+    /// For a whole answer that is not streamed: nothing of it reaches the caller before its end, and
+    /// the gateway in front of us gives up on a silent connection.
+    pub plain: Duration,
+    /// Between two pieces of a stream.
+    pub idle: Duration,
+}
+
+/// One upstream: OpenRouter for the users' keys, or the default AI. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    http: reqwest::Client,
+    base: Url,
+    time_outs: TimeOuts,
+    referer: HeaderValue,
+}
+
+impl Upstream {
+    /// `base` is the API's root, for example `https://openrouter.ai/api/v1`; `referer` is how we
+    /// name ourselves there (`PUBLIC_BASE_URL`).
+    ///
+    /// # Errors
+    /// If the HTTP client cannot be built.
+    pub fn new(
+        base: Url,
+        time_outs: TimeOuts,
+        referer: HeaderValue,
+    ) -> Result<Self, reqwest::Error> {
+        let http = reqwest::Client::builder()
+            .connect_timeout(time_outs.connect)
+            .tcp_nodelay(true)
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .build()?;
+        Ok(Self {
+            http,
+            base,
+            time_outs,
+            referer,
+        })
+    }
+
+    fn request(&self, method: http::Method, path: &str) -> reqwest::RequestBuilder {
+        let mut url = self.base.clone();
+        url.set_path(&format!("{}{path}", self.base.path().trim_end_matches('/')));
+        self.http
+            .request(method, url)
+            .header(http::header::ACCEPT_ENCODING, "identity")
+            .header("HTTP-Referer", self.referer.clone())
+            .header("X-OpenRouter-Title", "Greta")
+    }
+}
+
+trait WithKey {
+    /// Adds the key, marked so that no log shows it. A key that cannot be a header is left out, and
+    /// upstream then refuses the call.
+    fn with_key(self, key: &SecretString) -> Self;
+}
+
+impl WithKey for reqwest::RequestBuilder {
+    fn with_key(self, key: &SecretString) -> Self {
+        match HeaderValue::try_from(format!("Bearer {}", key.expose_secret())) {
+            Ok(mut value) => {
+                value.set_sensitive(true);
+                self.header(AUTHORIZATION, value)
+            }
+            Err(_) => self,
+        }
+    }
+}

@@ -1,0 +1,396 @@
+//! The account's profile: read, create, change.
+
+use std::error::Error;
+use std::fmt;
+
+use account::{Account, AccountId, AccountNumber, Attempts, KeyId, Profile, Purpose};
+use aws_sdk_dynamodb::types::builders::UpdateBuilder;
+use aws_sdk_dynamodb::types::{Delete, Put, TransactWriteItem, Update};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::error::condition_failed;
+use crate::item::{self, ACCOUNT, Item, key, number, text, time};
+use crate::transaction::{self, invalid};
+use crate::work::{Work, due_item};
+use crate::{Store, StoreError};
+
+/// How often a change is tried again on top of somebody else's.
+const TRIES: usize = 8;
+
+/// What a change of the profile brings with it, in the same transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// The key's secret is not in force any more: delete it from `due` on, if it still exists.
+    SecretDue { key: KeyId, due: Timestamp },
+    /// The key's secret is in force: its intended name needs no clean-up.
+    SecretInForce { key: KeyId },
+    /// Greta's other systems are to hear of it.
+    Event(DomainEvent),
+}
+
+/// Something that Greta's other systems are to hear of, delivered from an outbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DomainEvent {
+    /// Deterministic: the same change never makes two events.
+    pub id: String,
+    /// For example `key.rejected`.
+    pub kind: &'static str,
+    pub at: Timestamp,
+}
+
+/// Why a change of the profile did not take place.
+#[derive(Debug)]
+pub enum UpdateError<E> {
+    NotFound,
+    /// The change itself said no.
+    Refused(E),
+    Store(StoreError),
+}
+
+impl<E> From<StoreError> for UpdateError<E> {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for UpdateError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotFound => f.write_str("there is no such account"),
+            Self::Refused(error) => write!(f, "the change was refused: {error}"),
+            Self::Store(_) => f.write_str("the change could not be stored"),
+        }
+    }
+}
+
+impl<E: fmt::Debug + fmt::Display> Error for UpdateError<E> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Store(error) => Some(error),
+            Self::NotFound | Self::Refused(_) => None,
+        }
+    }
+}
+
+impl Store {
+    /// The account as it is now: one strongly consistent read.
+    ///
+    /// # Errors
+    /// [`StoreError`] if DynamoDB does not answer or the item cannot be read.
+    pub async fn account(&self, id: &AccountId) -> Result<Option<Account>, StoreError> {
+        let item = self.account_item(id.as_str(), ACCOUNT).await?;
+        item.map(|item| item::account_from_item(id, item))
+            .transpose()
+    }
+
+    /// Makes an account without credits. `Ok(false)` if it exists.
+    ///
+    /// # Errors
+    /// [`StoreError`] if DynamoDB does not answer.
+    pub async fn create_account(
+        &self,
+        id: &AccountId,
+        number: &AccountNumber,
+        profile: &Profile,
+        at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let zero = || item::number(0);
+        let put = self
+            .client
+            .put_item()
+            .table_name(&self.tables.accounts)
+            .item("account_id", text(id.as_str()))
+            .item("item", text(ACCOUNT))
+            .item("account_number", text(number.as_str()))
+            .item("profile", item::to_attribute("account", profile)?)
+            .item("revision", zero())
+            .item("created_at", time(at))
+            .item("balance", zero())
+            .item("held", zero())
+            .item("available", zero())
+            .item("owed", zero())
+            .item("open_holds", zero())
+            .item("entries", zero())
+            .condition_expression("attribute_not_exists(account_id)")
+            .send()
+            .await;
+        match put {
+            Ok(_) => Ok(true),
+            // Our own first try may have been the one that made it.
+            Err(error) if condition_failed(&error) => {
+                let stored = self.account(id).await?;
+                Ok(stored.is_some_and(|stored| stored.number == *number))
+            }
+            Err(error) => Err(StoreError::unavailable("create account", error)),
+        }
+    }
+
+    /// Changes the profile: `change` is given it as it stands, and is called again on a newer one if
+    /// somebody else was faster. It must therefore be a pure function of the profile. A change that
+    /// changes nothing writes nothing.
+    ///
+    /// `known` saves the first read.
+    ///
+    /// # Errors
+    /// [`UpdateError::Refused`] with what `change` refused with.
+    pub async fn update<E>(
+        &self,
+        id: &AccountId,
+        known: Option<Account>,
+        change: impl Fn(&mut Profile) -> Result<Vec<Effect>, E>,
+    ) -> Result<Account, UpdateError<E>> {
+        let mut known = known;
+        for _ in 0..TRIES {
+            let before = match known.take() {
+                Some(account) => account,
+                None => self.account(id).await?.ok_or(UpdateError::NotFound)?,
+            };
+            let mut after = before.clone();
+            let effects = change(&mut after.profile).map_err(UpdateError::Refused)?;
+            if after == before && effects.is_empty() {
+                return Ok(before);
+            }
+            after.revision += 1;
+            if self.write_profile(&before, &after, effects).await? {
+                return Ok(after);
+            }
+        }
+        Err(StoreError::Contended {
+            operation: "change account",
+        }
+        .into())
+    }
+
+    /// Remembers a secret's name before the secret exists, so that it is cleaned up if nothing comes
+    /// of it.
+    ///
+    /// # Errors
+    /// [`StoreError`] if DynamoDB does not answer.
+    pub async fn intend_secret(
+        &self,
+        id: &AccountId,
+        key: &KeyId,
+        due: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.client
+            .put_item()
+            .table_name(&self.tables.accounts)
+            .set_item(Some(secret_due(id, key, due)))
+            .send()
+            .await
+            .map(drop)
+            .map_err(|error| StoreError::unavailable("remember secret", error))
+    }
+
+    /// Forgets a secret's name once the secret is gone.
+    ///
+    /// # Errors
+    /// [`StoreError`] if DynamoDB does not answer.
+    pub async fn secret_gone(&self, id: &AccountId, key: &KeyId) -> Result<(), StoreError> {
+        self.client
+            .delete_item()
+            .table_name(&self.tables.accounts)
+            .set_key(Some(secret_key(id, key)))
+            .send()
+            .await
+            .map(drop)
+            .map_err(|error| StoreError::unavailable("forget secret", error))
+    }
+
+    /// Is another key check allowed? Reads only.
+    ///
+    /// # Errors
+    /// [`StoreError`] if DynamoDB does not answer.
+    pub async fn check_allowed(
+        &self,
+        id: &AccountId,
+        purpose: Purpose,
+        now: Timestamp,
+    ) -> Result<Result<(), SignedDuration>, StoreError> {
+        let (attempts, _) = self.attempts(id).await?;
+        Ok(attempts.allowed(purpose, now))
+    }
+
+    /// Counts a key check that is about to be made, if it is still allowed; else the time to wait.
+    ///
+    /// # Errors
+    /// [`StoreError`] if DynamoDB does not answer.
+    pub async fn count_check(
+        &self,
+        id: &AccountId,
+        purpose: Purpose,
+        now: Timestamp,
+    ) -> Result<Result<(), SignedDuration>, StoreError> {
+        self.change_attempts(id, |attempts| {
+            attempts.allowed(purpose, now)?;
+            attempts.count(purpose, now);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Gives back the save that was counted at `counted_at`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if DynamoDB does not answer.
+    pub async fn give_back_save(
+        &self,
+        id: &AccountId,
+        counted_at: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.change_attempts(id, |attempts| {
+            attempts.give_back_save(counted_at);
+            Ok::<_, std::convert::Infallible>(())
+        })
+        .await
+        .map(|Ok(())| ())
+    }
+
+    async fn change_attempts<E>(
+        &self,
+        id: &AccountId,
+        change: impl Fn(&mut Attempts) -> Result<(), E>,
+    ) -> Result<Result<(), E>, StoreError> {
+        for _ in 0..TRIES {
+            let (mut attempts, version) = self.attempts(id).await?;
+            if let Err(refused) = change(&mut attempts) {
+                return Ok(Err(refused));
+            }
+            let put = self
+                .client
+                .put_item()
+                .table_name(&self.tables.accounts)
+                .item("account_id", text(id.as_str()))
+                .item("item", text("attempts"))
+                .item("attempts", item::to_attribute("attempts", &attempts)?)
+                .item("version", number(version + 1))
+                .condition_expression("attribute_not_exists(version) OR version = :version")
+                .expression_attribute_values(":version", number(version))
+                .send()
+                .await;
+            match put {
+                Ok(_) => return Ok(Ok(())),
+                Err(error) if condition_failed(&error) => {}
+                Err(error) => return Err(StoreError::unavailable("count key check", error)),
+            }
+        }
+        Err(StoreError::Contended {
+            operation: "count key check",
+        })
+    }
+
+    async fn attempts(&self, id: &AccountId) -> Result<(Attempts, u64), StoreError> {
+        const WHAT: &str = "attempts";
+        let Some(mut item) = self.account_item(id.as_str(), "attempts").await? else {
+            return Ok((Attempts::default(), 0));
+        };
+        let version = item::get_number(&item, "version", WHAT)?;
+        let attempts = item
+            .remove("attempts")
+            .ok_or_else(|| StoreError::corrupt(WHAT))?;
+        Ok((item::from_attribute(WHAT, attempts)?, version))
+    }
+
+    pub(crate) async fn account_item(
+        &self,
+        id: &str,
+        item: &str,
+    ) -> Result<Option<Item>, StoreError> {
+        self.client
+            .get_item()
+            .table_name(&self.tables.accounts)
+            .set_key(Some(key([("account_id", id), ("item", item)])))
+            .consistent_read(true)
+            .send()
+            .await
+            .map(|output| output.item)
+            .map_err(|error| StoreError::unavailable("read account", error))
+    }
+
+    /// Writes `after` where `before` still stands; `Ok(false)` if it does not.
+    async fn write_profile(
+        &self,
+        before: &Account,
+        after: &Account,
+        effects: Vec<Effect>,
+    ) -> Result<bool, StoreError> {
+        let update = Update::builder()
+            .table_name(&self.tables.accounts)
+            .set_key(Some(account_key(&before.id)))
+            .update_expression("SET profile = :profile, revision = :after")
+            .condition_expression("revision = :before")
+            .expression_attribute_values(":profile", item::to_attribute("account", &after.profile)?)
+            .expression_attribute_values(":before", number(before.revision))
+            .expression_attribute_values(":after", number(after.revision));
+        if effects.is_empty() {
+            return self.write_profile_alone(update).await;
+        }
+        let mut items = vec![transaction::update(update)?];
+        for effect in effects {
+            items.push(self.effect(&before.id, effect)?);
+        }
+        self.transact("change account", items)
+            .await
+            .map(|outcome| outcome.is_ok())
+    }
+
+    async fn write_profile_alone(&self, update: UpdateBuilder) -> Result<bool, StoreError> {
+        let update = update.build().map_err(invalid)?;
+        let sent = self
+            .client
+            .update_item()
+            .table_name(update.table_name)
+            .set_key(Some(update.key))
+            .update_expression(update.update_expression)
+            .set_condition_expression(update.condition_expression)
+            .set_expression_attribute_values(update.expression_attribute_values)
+            .send()
+            .await;
+        match sent {
+            Ok(_) => Ok(true),
+            // Perhaps our own write, whose answer was lost: the caller reads again, and its change
+            // then finds itself done.
+            Err(error) if condition_failed(&error) => Ok(false),
+            Err(error) => Err(StoreError::unavailable("change account", error)),
+        }
+    }
+
+    fn effect(&self, id: &AccountId, effect: Effect) -> Result<TransactWriteItem, StoreError> {
+        let table = &self.tables.accounts;
+        let put =
+            |item: Item| transaction::put(Put::builder().table_name(table).set_item(Some(item)));
+        match effect {
+            Effect::SecretDue { key, due } => put(secret_due(id, &key, due)),
+            Effect::SecretInForce { key } => {
+                let delete = Delete::builder()
+                    .table_name(table)
+                    .set_key(Some(secret_key(id, &key)));
+                let delete = delete.build().map_err(invalid)?;
+                Ok(TransactWriteItem::builder().delete(delete).build())
+            }
+            Effect::Event(event) => put(event_item(id, event)),
+        }
+    }
+}
+
+pub(crate) fn account_key(id: &AccountId) -> Item {
+    key([("account_id", id.as_str()), ("item", ACCOUNT)])
+}
+
+fn secret_key(id: &AccountId, key_id: &KeyId) -> Item {
+    let item = format!("secret#{key_id}");
+    key([("account_id", id.as_str()), ("item", &item)])
+}
+
+fn secret_due(id: &AccountId, key: &KeyId, due: Timestamp) -> Item {
+    due_item(secret_key(id, key), Work::Secret, id, due)
+}
+
+fn event_item(id: &AccountId, event: DomainEvent) -> Item {
+    let name = format!("event#{}", event.id);
+    let event_key = key([("account_id", id.as_str()), ("item", &name)]);
+    let mut item = due_item(event_key, Work::Event, id, event.at);
+    item.insert("kind".to_owned(), text(event.kind));
+    item.insert("at".to_owned(), time(event.at));
+    item
+}

@@ -1,0 +1,151 @@
+//! Between DynamoDB's items and our types.
+
+use std::collections::HashMap;
+
+use account::{Account, AccountId, AccountNumber, Balance, Credits, Profile};
+use aws_sdk_dynamodb::types::AttributeValue;
+use jiff::Timestamp;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::StoreError;
+
+pub(crate) type Item = HashMap<String, AttributeValue>;
+
+/// The range key of the item that holds the profile and the balance.
+pub(crate) const ACCOUNT: &str = "account";
+
+/// How many partitions the sparse indexes are spread over.
+pub(crate) const SHARDS: u8 = 16;
+
+pub(crate) fn text(text: impl Into<String>) -> AttributeValue {
+    AttributeValue::S(text.into())
+}
+
+pub(crate) fn number(number: impl ToString) -> AttributeValue {
+    AttributeValue::N(number.to_string())
+}
+
+pub(crate) fn micros(credits: Credits) -> AttributeValue {
+    number(credits.micros())
+}
+
+/// Fixed width, so that the text sorts as the time does.
+pub(crate) fn time_text(at: Timestamp) -> String {
+    format!("{at:.6}")
+}
+
+pub(crate) fn time(at: Timestamp) -> AttributeValue {
+    text(time_text(at))
+}
+
+pub(crate) fn key<const N: usize>(parts: [(&str, &str); N]) -> Item {
+    parts
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), text(value)))
+        .collect()
+}
+
+/// Which of the [`SHARDS`] the items of `id` are in.
+pub(crate) fn shard_of(id: &str) -> u8 {
+    let sum = id
+        .bytes()
+        .fold(0_u8, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte));
+    sum % SHARDS
+}
+
+pub(crate) fn to_attribute<T: Serialize>(
+    what: &'static str,
+    value: &T,
+) -> Result<AttributeValue, StoreError> {
+    serde_dynamo::to_attribute_value(value).map_err(|error| StoreError::unreadable(what, error))
+}
+
+pub(crate) fn from_attribute<T: DeserializeOwned>(
+    what: &'static str,
+    value: AttributeValue,
+) -> Result<T, StoreError> {
+    serde_dynamo::from_attribute_value(value).map_err(|error| StoreError::unreadable(what, error))
+}
+
+pub(crate) fn get_text(item: &Item, name: &str, what: &'static str) -> Result<String, StoreError> {
+    let value = item.get(name).and_then(|value| value.as_s().ok());
+    value.cloned().ok_or_else(|| StoreError::corrupt(what))
+}
+
+pub(crate) fn get_time(
+    item: &Item,
+    name: &str,
+    what: &'static str,
+) -> Result<Timestamp, StoreError> {
+    let text = get_text(item, name, what)?;
+    text.parse().map_err(|_| StoreError::corrupt(what))
+}
+
+pub(crate) fn get_number<T: std::str::FromStr>(
+    item: &Item,
+    name: &str,
+    what: &'static str,
+) -> Result<T, StoreError> {
+    let value = item.get(name).and_then(|value| value.as_n().ok());
+    value
+        .and_then(|number| number.parse().ok())
+        .ok_or_else(|| StoreError::corrupt(what))
+}
+
+pub(crate) fn get_credits(
+    item: &Item,
+    name: &str,
+    what: &'static str,
+) -> Result<Credits, StoreError> {
+    get_number(item, name, what).map(Credits::from_micros)
+}
+
+/// The balance attributes of an account item.
+pub(crate) fn get_balance(item: &Item) -> Result<Balance, StoreError> {
+    const WHAT: &str = "balance";
+    let balance = Balance::new(
+        get_credits(item, "balance", WHAT)?,
+        get_credits(item, "held", WHAT)?,
+        get_credits(item, "owed", WHAT)?,
+        get_number(item, "open_holds", WHAT)?,
+    );
+    balance.ok_or_else(|| StoreError::corrupt(WHAT))
+}
+
+pub(crate) fn account_from_item(id: &AccountId, mut item: Item) -> Result<Account, StoreError> {
+    const WHAT: &str = "account";
+    let profile = item
+        .remove("profile")
+        .ok_or_else(|| StoreError::corrupt(WHAT))?;
+    let number = AccountNumber::new(get_text(&item, "account_number", WHAT)?);
+    Ok(Account {
+        id: id.clone(),
+        number: number.map_err(|_| StoreError::corrupt(WHAT))?,
+        profile: from_attribute::<Profile>(WHAT, profile)?,
+        revision: get_number(&item, "revision", WHAT)?,
+        balance: get_balance(&item)?,
+        created_at: get_time(&item, "created_at", WHAT)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_sort_as_text() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let times = [
+            at("2026-01-01T00:00:00Z"),
+            at("2026-01-01T00:00:00.000001Z"),
+            at("2026-01-01T00:00:00.1Z"),
+            at("2026-01-01T00:00:01Z"),
+        ];
+        let texts: Vec<String> = times.iter().map(|at| time_text(*at)).collect();
+        let mut sorted = texts.clone();
+        sorted.sort();
+        assert_eq!(texts, sorted);
+        assert!(texts.iter().all(|text| text.len() == 27), "{texts:?}");
+    }
+}

@@ -1,0 +1,89 @@
+//! Transactions, tried again where they only met another one.
+
+use std::time::Duration;
+
+use aws_sdk_dynamodb::error::BuildError;
+use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
+use aws_sdk_dynamodb::types::builders::{PutBuilder, UpdateBuilder};
+use aws_sdk_dynamodb::types::{CancellationReason, TransactWriteItem};
+
+use crate::{Store, StoreError};
+
+const TRIES: u32 = 12;
+const FIRST_PAUSE_MS: u64 = 4;
+const LONGEST_PAUSE_MS: u64 = 250;
+
+/// Some condition of the transaction did not hold: the reasons, one for each item in order.
+#[derive(Debug)]
+pub(crate) struct Cancelled(Vec<CancellationReason>);
+
+impl Cancelled {
+    /// Did the condition of the item at `index` fail? With the item as it stands, if asked for.
+    pub(crate) fn condition_failed(&self, index: usize) -> Option<&CancellationReason> {
+        self.0
+            .get(index)
+            .filter(|reason| reason.code() == Some("ConditionalCheckFailed"))
+    }
+}
+
+impl Store {
+    /// Carries `items` out as one transaction. A collision with another transaction, or a throttle,
+    /// is waited out with growing, random pauses.
+    pub(crate) async fn transact(
+        &self,
+        operation: &'static str,
+        items: Vec<TransactWriteItem>,
+    ) -> Result<Result<(), Cancelled>, StoreError> {
+        let mut longest_ms = FIRST_PAUSE_MS;
+        for _ in 0..TRIES {
+            let sent = self
+                .client
+                .transact_write_items()
+                .set_transact_items(Some(items.clone()))
+                .send()
+                .await;
+            let Err(error) = sent else {
+                return Ok(Ok(()));
+            };
+            let Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) =
+                error.as_service_error()
+            else {
+                return Err(StoreError::unavailable(operation, error));
+            };
+            let reasons = cancelled.cancellation_reasons();
+            let code_is = |code| reasons.iter().any(|reason| reason.code() == Some(code));
+            if code_is("ConditionalCheckFailed") {
+                return Ok(Err(Cancelled(reasons.to_vec())));
+            }
+            let passing = [
+                "TransactionConflict",
+                "ThrottlingError",
+                "ProvisionedThroughputExceeded",
+            ];
+            if !passing.into_iter().any(code_is) {
+                return Err(StoreError::unavailable(operation, error));
+            }
+            tokio::time::sleep(Duration::from_millis(fastrand::u64(0..=longest_ms))).await;
+            longest_ms = (longest_ms * 2).min(LONGEST_PAUSE_MS);
+        }
+        Err(StoreError::Contended { operation })
+    }
+}
+
+/// A request that we put together wrongly: a bug, reported like any failure of the store.
+pub(crate) fn invalid(error: BuildError) -> StoreError {
+    StoreError::Unavailable {
+        operation: "build request",
+        source: Box::new(error),
+    }
+}
+
+pub(crate) fn update(update: UpdateBuilder) -> Result<TransactWriteItem, StoreError> {
+    let update = update.build().map_err(invalid)?;
+    Ok(TransactWriteItem::builder().update(update).build())
+}
+
+pub(crate) fn put(put: PutBuilder) -> Result<TransactWriteItem, StoreError> {
+    let put = put.build().map_err(invalid)?;
+    Ok(TransactWriteItem::builder().put(put).build())
+}

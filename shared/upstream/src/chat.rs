@@ -1,0 +1,173 @@
+//! The chat call: its head, and its body piece by piece.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use secrecy::SecretString;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::{Upstream, WithKey};
+
+const X_GENERATION_ID: HeaderName = HeaderName::from_static("x-generation-id");
+/// An error's body is read up to here to see what it is about.
+const MAX_ERROR_BODY: usize = 64 * 1024;
+/// The longest answer that is not streamed; images travel in it as text.
+const MAX_PLAIN_BODY: usize = 64 * 1024 * 1024;
+const ERROR_BODY_TIME: Duration = Duration::from_secs(5);
+
+/// Why there is no head.
+#[derive(Debug, thiserror::Error)]
+pub enum ChatError {
+    /// Not connected, or the connection was lost before the head: upstream did not take the call.
+    #[error("upstream could not be reached")]
+    Unavailable(#[source] reqwest::Error),
+    /// No answer in time: upstream may have taken the call, and may bill it.
+    #[error("upstream did not answer in time")]
+    TimedOut,
+}
+
+/// Why a body ended before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    #[error("the connection to upstream broke")]
+    Broken(#[source] reqwest::Error),
+    #[error("upstream fell silent")]
+    Idle,
+    #[error("the answer did not end in time")]
+    TimedOut,
+    #[error("the answer is longer than {MAX_PLAIN_BODY} bytes")]
+    TooLong,
+}
+
+/// An answer whose head has arrived.
+#[derive(Debug)]
+pub struct Answer {
+    response: reqwest::Response,
+    idle: Duration,
+    /// For an answer that is not streamed.
+    must_end_by: Instant,
+}
+
+impl Upstream {
+    /// Sends a chat call whose `body` travels unchanged, and waits for the head.
+    ///
+    /// # Errors
+    /// [`ChatError`] if no head came.
+    pub async fn chat(
+        &self,
+        key: &SecretString,
+        body: Bytes,
+        streamed: bool,
+    ) -> Result<Answer, ChatError> {
+        let (accept, head_time) = if streamed {
+            ("text/event-stream", self.time_outs.head_stream)
+        } else {
+            ("application/json", self.time_outs.plain)
+        };
+        let must_end_by = Instant::now() + self.time_outs.plain;
+        let request = self
+            .request(Method::POST, "/chat/completions")
+            .header(CONTENT_TYPE, "application/json")
+            .header(ACCEPT, accept)
+            .with_key(key)
+            .body(body);
+        match timeout(head_time, request.send()).await {
+            Ok(Ok(response)) => Ok(Answer {
+                response,
+                idle: self.time_outs.idle,
+                must_end_by,
+            }),
+            Ok(Err(error)) => Err(ChatError::Unavailable(error.without_url())),
+            Err(_) => Err(ChatError::TimedOut),
+        }
+    }
+}
+
+impl Answer {
+    pub fn status(&self) -> StatusCode {
+        self.response.status()
+    }
+
+    pub fn is_event_stream(&self) -> bool {
+        let content_type = self.response.headers().get(CONTENT_TYPE);
+        content_type
+            .and_then(|value| value.to_str().ok())
+            .is_some_and(|value| value.trim_start().starts_with("text/event-stream"))
+    }
+
+    /// Upstream's id of the call, by which its cost can be looked up.
+    pub fn generation_id(&self) -> Option<String> {
+        let id = self.response.headers().get(X_GENERATION_ID)?;
+        id.to_str().ok().map(str::to_owned)
+    }
+
+    /// The headers that may travel to the caller.
+    pub fn headers(&self) -> HeaderMap {
+        let allowed = [CONTENT_TYPE, X_GENERATION_ID, RETRY_AFTER];
+        let ours = self.response.headers();
+        allowed
+            .into_iter()
+            .filter_map(|name| Some((name.clone(), ours.get(name)?.clone())))
+            .collect()
+    }
+
+    pub fn retry_after(&self) -> Option<HeaderValue> {
+        self.response.headers().get(RETRY_AFTER).cloned()
+    }
+
+    /// The next piece of the body, as it came; `None` at its end.
+    ///
+    /// # Errors
+    /// [`BodyError`] if the body broke off.
+    pub async fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
+        match timeout(self.idle, self.response.chunk()).await {
+            Ok(Ok(piece)) => piece.map(Ok),
+            Ok(Err(error)) => Some(Err(BodyError::Broken(error.without_url()))),
+            Err(_) => Some(Err(BodyError::Idle)),
+        }
+    }
+
+    /// The whole body of an answer that is not streamed.
+    ///
+    /// # Errors
+    /// [`BodyError`] if it broke off, did not end in time or is too long.
+    pub async fn collect(mut self) -> Result<Bytes, BodyError> {
+        let mut first = Bytes::new();
+        let mut all = BytesMut::new();
+        loop {
+            let piece = match timeout_at(self.must_end_by, self.response.chunk()).await {
+                Ok(Ok(Some(piece))) => piece,
+                Ok(Ok(None)) if all.is_empty() => return Ok(first),
+                Ok(Ok(None)) => return Ok(all.freeze()),
+                Ok(Err(error)) => return Err(BodyError::Broken(error.without_url())),
+                Err(_) => return Err(BodyError::TimedOut),
+            };
+            if first.is_empty() && all.is_empty() {
+                first = piece;
+                continue;
+            }
+            if all.is_empty() {
+                all.extend_from_slice(&first);
+            }
+            all.extend_from_slice(&piece);
+            if all.len() > MAX_PLAIN_BODY {
+                return Err(BodyError::TooLong);
+            }
+        }
+    }
+
+    /// The beginning of an error's body; whatever arrived, where it broke off.
+    pub async fn error_body(mut self) -> Bytes {
+        let mut body = BytesMut::new();
+        let deadline = Instant::now() + ERROR_BODY_TIME;
+        while let Ok(Ok(Some(piece))) = timeout_at(deadline, self.response.chunk()).await {
+            body.extend_from_slice(&piece);
+            if body.len() >= MAX_ERROR_BODY {
+                break;
+            }
+        }
+        body.freeze()
+    }
+}

@@ -1,0 +1,128 @@
+//! Asking OpenRouter about a key: `GET /key` (never `/models`, which answers without one).
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use account::Usd;
+use http::{Method, StatusCode};
+use secrecy::SecretString;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::time::timeout;
+
+use crate::{Upstream, WithKey};
+
+/// What OpenRouter says of a key that it accepts.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct KeyFacts {
+    /// The masked label.
+    pub label: String,
+    /// US dollars as decimals; `None` without a limit.
+    pub limit_usd: Option<String>,
+    pub limit_remaining_usd: Option<String>,
+    pub expires_at: Option<String>,
+    /// A key that manages keys and cannot make calls.
+    pub is_management: bool,
+}
+
+/// Why there are no facts.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyCheckError {
+    /// OpenRouter answered 401.
+    #[error("OpenRouter does not accept the key")]
+    Rejected,
+    #[error("OpenRouter answered {0} to a key check")]
+    Unexpected(StatusCode),
+    #[error("OpenRouter's answer to a key check cannot be read")]
+    Unreadable(#[source] serde_json::Error),
+    #[error("OpenRouter could not be reached for a key check")]
+    Unreachable(#[source] reqwest::Error),
+    #[error("OpenRouter did not answer a key check in time")]
+    TimedOut,
+}
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    data: HashMap<String, &'a RawValue>,
+}
+
+impl Upstream {
+    /// Asks OpenRouter about `key`, for at most `time`.
+    ///
+    /// # Errors
+    /// [`KeyCheckError::Rejected`] is OpenRouter's word on the key; all others say nothing of it.
+    pub async fn check_key(
+        &self,
+        key: &SecretString,
+        time: Duration,
+    ) -> Result<KeyFacts, KeyCheckError> {
+        let ask = async {
+            let sent = self.request(Method::GET, "/key").with_key(key).send().await;
+            let answer = sent.map_err(|error| KeyCheckError::Unreachable(error.without_url()))?;
+            match answer.status() {
+                StatusCode::UNAUTHORIZED => Err(KeyCheckError::Rejected),
+                status if status.is_success() => {
+                    let body = answer.bytes().await;
+                    body.map_err(|error| KeyCheckError::Unreachable(error.without_url()))
+                }
+                status => Err(KeyCheckError::Unexpected(status)),
+            }
+        };
+        let body = timeout(time, ask)
+            .await
+            .map_err(|_| KeyCheckError::TimedOut)??;
+        facts_from_json(&body).map_err(KeyCheckError::Unreadable)
+    }
+}
+
+/// Every field may be missing or of another type than today's.
+fn facts_from_json(body: &[u8]) -> Result<KeyFacts, serde_json::Error> {
+    let data = serde_json::from_slice::<Envelope<'_>>(body)?.data;
+    let raw = |name: &str| data.get(name).map(|raw| raw.get());
+    let text = |name: &str| serde_json::from_str::<String>(raw(name)?).ok();
+    let is_true = |name: &str| raw(name) == Some("true");
+    Ok(KeyFacts {
+        label: text("label").unwrap_or_default(),
+        limit_usd: raw("limit").and_then(dollars),
+        limit_remaining_usd: raw("limit_remaining").and_then(dollars),
+        expires_at: text("expires_at"),
+        is_management: is_true("is_management_key") || is_true("is_provisioning_key"),
+    })
+}
+
+/// A JSON number as a plain decimal. What is below zero is spent.
+fn dollars(number: &str) -> Option<String> {
+    match number.parse::<Usd>() {
+        Ok(usd) => Some(usd.to_string()),
+        Err(account::DecimalError::Negative) => Some("0".to_owned()),
+        Err(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_are_read_as_far_as_they_are_there() {
+        let full = br#"{"data":{"label":"sk-or-v1-abc...xyz","limit":20,"limit_remaining":12.3,
+            "is_management_key":true,"expires_at":"2027-01-01T00:00:00Z","usage":7.7}}"#;
+        let facts = facts_from_json(full).unwrap();
+        assert_eq!(
+            facts,
+            KeyFacts {
+                label: "sk-or-v1-abc...xyz".to_owned(),
+                limit_usd: Some("20".to_owned()),
+                limit_remaining_usd: Some("12.3".to_owned()),
+                expires_at: Some("2027-01-01T00:00:00Z".to_owned()),
+                is_management: true,
+            }
+        );
+        let odd = br#"{"data":{"label":null,"limit":null,"limit_remaining":-0.5,"expires_at":7}}"#;
+        let facts = facts_from_json(odd).unwrap();
+        assert_eq!(facts.limit_remaining_usd.as_deref(), Some("0"));
+        assert_eq!((facts.limit_usd, facts.expires_at), (None, None));
+        assert!(facts_from_json(b"<html>").is_err());
+    }
+}

@@ -1,0 +1,217 @@
+//! The model list, and the prices in it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use account::price::{ListedPrices, PricedModel, TokenPrices};
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use secrecy::SecretString;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
+
+use crate::{Failure, Upstream, WithKey};
+
+/// A fetched price list is used for this long.
+const MAX_AGE: Duration = Duration::from_mins(10);
+/// After a failed fetch the old list is used for this long before the next try.
+const RETRY_PAUSE: Duration = Duration::from_secs(30);
+const FETCH_TIME: Duration = Duration::from_secs(5);
+
+/// Prices of common models, for when the list cannot be fetched.
+const SHIPPED: &str = include_str!("shipped_prices.json");
+
+/// Why there is no list.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelsError {
+    #[error("upstream answered {status} to a request for its models")]
+    Refused {
+        status: StatusCode,
+        failure: Failure,
+    },
+    #[error("upstream could not be reached for its models")]
+    Unreachable(#[source] reqwest::Error),
+    #[error("upstream did not list its models in time")]
+    TimedOut,
+}
+
+impl Upstream {
+    /// The model list as it came. OpenRouter's own needs no key.
+    ///
+    /// # Errors
+    /// [`ModelsError`] if there is none.
+    pub async fn models(&self, key: Option<&SecretString>) -> Result<Bytes, ModelsError> {
+        let fetch = async {
+            let mut request = self.request(Method::GET, "/models");
+            if let Some(key) = key {
+                request = request.with_key(key);
+            }
+            let unreachable = |error: reqwest::Error| ModelsError::Unreachable(error.without_url());
+            let answer = request.send().await.map_err(unreachable)?;
+            let status = answer.status();
+            let body = answer.bytes().await.map_err(unreachable)?;
+            match Failure::of(status, &body) {
+                None => Ok(body),
+                Some(failure) => Err(ModelsError::Refused { status, failure }),
+            }
+        };
+        timeout(FETCH_TIME, fetch)
+            .await
+            .map_err(|_| ModelsError::TimedOut)?
+    }
+}
+
+/// The models that credits can pay for, by id.
+type Prices = HashMap<String, PricedModel>;
+
+/// The default AI's prices: fetched, cached, kept while the default AI is down, and from a table
+/// shipped with the program before the first fetch succeeds.
+#[derive(Debug, Clone)]
+pub struct PriceBook {
+    upstream: Upstream,
+    cached: Arc<Mutex<Cached>>,
+}
+
+#[derive(Debug)]
+struct Cached {
+    prices: Arc<Prices>,
+    fresh_until: Option<Instant>,
+}
+
+impl PriceBook {
+    pub fn new(upstream: Upstream) -> Self {
+        let cached = Cached {
+            prices: Arc::new(prices_from_json(SHIPPED.as_bytes()).unwrap_or_default()),
+            fresh_until: None,
+        };
+        Self {
+            upstream,
+            cached: Arc::new(Mutex::new(cached)),
+        }
+    }
+
+    /// The model with its prices; `None` if the list has none that bound a call.
+    pub async fn model(&self, id: &str) -> Option<PricedModel> {
+        self.prices().await.get(id).cloned()
+    }
+
+    /// One fetch at a time; others wait for it.
+    async fn prices(&self) -> Arc<Prices> {
+        let mut cached = self.cached.lock().await;
+        let now = Instant::now();
+        if cached.fresh_until.is_some_and(|until| now < until) {
+            return Arc::clone(&cached.prices);
+        }
+        let fetched = self.upstream.models(None).await;
+        cached.fresh_until = match fetched.map(|body| prices_from_json(&body)) {
+            Ok(Some(prices)) => {
+                cached.prices = Arc::new(prices);
+                Some(now + MAX_AGE)
+            }
+            Ok(None) => {
+                tracing::warn!("the default AI's model list has no prices; keeping the old ones");
+                Some(now + RETRY_PAUSE)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no model list from the default AI; keeping the old prices");
+                Some(now + RETRY_PAUSE)
+            }
+        };
+        Arc::clone(&cached.prices)
+    }
+}
+
+#[derive(Deserialize)]
+struct List<'a> {
+    #[serde(borrow)]
+    data: Vec<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Listed {
+    id: String,
+    pricing: HashMap<String, serde_json::Value>,
+    #[serde(default)]
+    context_length: Option<u64>,
+    #[serde(default)]
+    top_provider: Option<TopProvider>,
+}
+
+#[derive(Deserialize)]
+struct TopProvider {
+    #[serde(default)]
+    max_completion_tokens: Option<u64>,
+}
+
+/// Reads a model list. An entry that cannot be read, or whose price does not bound a call, is left
+/// out; `None` if no entry is left.
+fn prices_from_json(body: &[u8]) -> Option<Prices> {
+    let list: List<'_> = serde_json::from_slice(body).ok()?;
+    let prices: Prices = list
+        .data
+        .into_iter()
+        .filter_map(|entry| serde_json::from_str::<Listed>(entry.get()).ok())
+        .filter_map(priced)
+        .map(|model| (model.id.clone(), model))
+        .collect();
+    (!prices.is_empty()).then_some(prices)
+}
+
+fn priced(listed: Listed) -> Option<PricedModel> {
+    let price = |name: &str| match listed.pricing.get(name) {
+        None | Some(serde_json::Value::Null) => None,
+        // Anything but a string is unreadable, and no price.
+        Some(value) => Some(value.as_str().unwrap_or("unreadable")),
+    };
+    let prices = TokenPrices::from_listed(&ListedPrices {
+        prompt: price("prompt"),
+        completion: price("completion"),
+        request: price("request"),
+        image: price("image"),
+        audio: price("audio"),
+        input_cache_write: price("input_cache_write"),
+        internal_reasoning: price("internal_reasoning"),
+    })?;
+    let top = listed.top_provider;
+    Some(PricedModel {
+        id: listed.id,
+        prices,
+        context_length: listed.context_length,
+        max_output_tokens: top.and_then(|top| top.max_completion_tokens),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_read_entry_by_entry() {
+        let body = br#"{"data":[
+            {"id":"a","context_length":100,"top_provider":{"max_completion_tokens":50},
+             "pricing":{"prompt":"0.000001","completion":"0.000002","request":"0"}},
+            {"id":"auto","pricing":{"prompt":"-1","completion":"-1"}},
+            {"id":"per-request","pricing":{"prompt":"0","completion":"0","request":"0.01"}},
+            {"id":"float","pricing":{"prompt":0.1,"completion":"0"}},
+            {"id":"free","pricing":{"prompt":"0","completion":"0"}},
+            {"name":"no id"}, 7]}"#;
+        let prices = prices_from_json(body).unwrap();
+        let mut ids: Vec<&str> = prices.keys().map(String::as_str).collect();
+        ids.sort_unstable();
+        assert_eq!(ids, ["a", "free"]);
+        let a = &prices["a"];
+        assert_eq!(
+            (a.context_length, a.max_output_tokens),
+            (Some(100), Some(50))
+        );
+    }
+
+    #[test]
+    fn the_shipped_table_can_be_read() {
+        let shipped = prices_from_json(SHIPPED.as_bytes()).unwrap();
+        assert!(shipped.contains_key("openai/gpt-4o-mini"));
+    }
+}

@@ -1,0 +1,250 @@
+//! Server-sent events, by the line.
+//!
+//! [`Lines`] cuts a byte stream at its line ends and loses nothing; [`Line::of`] says what a line
+//! means to us. Only lines that can matter are parsed as JSON.
+
+use account::price::Usage;
+use bytes::{Bytes, BytesMut};
+use memchr::memmem;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::usage_from_json;
+
+/// A line beyond this length is passed on in pieces, and not looked into.
+const MAX_LINE: usize = 4 * 1024 * 1024;
+
+/// Cuts a stream into lines, each with its line end.
+#[derive(Debug, Default)]
+pub struct Lines {
+    partial: BytesMut,
+}
+
+impl Lines {
+    /// Takes the next piece of the stream; gives every line that it completes.
+    pub fn push(&mut self, mut piece: Bytes) -> Vec<Bytes> {
+        let mut lines = Vec::new();
+        while let Some(end) = memchr::memchr(b'\n', &piece) {
+            let rest = piece.split_to(end + 1);
+            lines.push(if self.partial.is_empty() {
+                rest
+            } else {
+                self.partial.extend_from_slice(&rest);
+                self.partial.split().freeze()
+            });
+        }
+        self.partial.extend_from_slice(&piece);
+        if self.partial.len() > MAX_LINE {
+            lines.push(self.partial.split().freeze());
+        }
+        lines
+    }
+
+    /// What came after the last line end.
+    pub fn rest(&mut self) -> Bytes {
+        self.partial.split().freeze()
+    }
+}
+
+/// What a line means to a relay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Line {
+    /// `data: [DONE]`: the answer is complete.
+    Done,
+    /// A chunk with `usage`.
+    Usage(Usage),
+    /// A chunk that reports a failure in mid-stream.
+    Error,
+    /// Any other chunk.
+    Data,
+    /// A comment, another field, or the empty line between events.
+    Other,
+}
+
+#[derive(Deserialize)]
+struct Chunk<'a> {
+    #[serde(borrow)]
+    usage: Option<&'a RawValue>,
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
+}
+
+impl Line {
+    /// Reads a line, with or without its line end.
+    pub fn of(line: &[u8]) -> Self {
+        let Some(payload) = data(line) else {
+            return Self::Other;
+        };
+        if payload == b"[DONE]" {
+            return Self::Done;
+        }
+        let mentions = |name: &str| memmem::find(payload, name.as_bytes()).is_some();
+        if !mentions("\"usage\"") && !mentions("\"error\"") {
+            return Self::Data;
+        }
+        let Ok(chunk) = serde_json::from_slice::<Chunk<'_>>(payload) else {
+            return Self::Data;
+        };
+        if chunk.error.is_some_and(|error| error.get() != "null") {
+            return Self::Error;
+        }
+        chunk
+            .usage
+            .and_then(|usage| usage_from_json(usage.get()))
+            .map_or(Self::Data, Self::Usage)
+    }
+}
+
+/// A chunk's own `id`, which is the generation's where no header named it.
+pub fn chunk_id(line: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Id {
+        id: String,
+    }
+    let chunk: Id = serde_json::from_slice(data(line)?).ok()?;
+    Some(chunk.id)
+}
+
+/// The chunk in `line` with one more member at its end; all other bytes as they were. `None` if the
+/// line holds no JSON object.
+pub fn with_member(line: &Bytes, name: &str, json: &str) -> Option<Bytes> {
+    data(line)?;
+    let end = line.iter().rposition(|byte| *byte == b'}')?;
+    let (head, tail) = line.split_at_checked(end)?;
+    let mut longer = BytesMut::with_capacity(line.len() + name.len() + json.len() + 4);
+    longer.extend_from_slice(head);
+    longer.extend_from_slice(b",\"");
+    longer.extend_from_slice(name.as_bytes());
+    longer.extend_from_slice(b"\":");
+    longer.extend_from_slice(json.as_bytes());
+    longer.extend_from_slice(tail);
+    Some(longer.freeze())
+}
+
+fn data(line: &[u8]) -> Option<&[u8]> {
+    line.strip_prefix(b"data:").map(<[u8]>::trim_ascii)
+}
+
+/// Follows a stream on the side of a relay that passes its bytes on unchanged.
+#[derive(Debug, Default)]
+pub struct Scanner {
+    lines: Lines,
+    pub done: bool,
+    pub failed: bool,
+    pub usage: Option<Usage>,
+}
+
+impl Scanner {
+    /// Takes the next piece of the stream.
+    pub fn feed(&mut self, piece: Bytes) {
+        for line in self.lines.push(piece) {
+            self.look_at(&line);
+        }
+    }
+
+    /// The stream is over; its last line may lack a line end.
+    pub fn end(&mut self) {
+        let rest = self.lines.rest();
+        self.look_at(&rest);
+    }
+
+    fn look_at(&mut self, line: &[u8]) {
+        match Line::of(line) {
+            Line::Done => self.done = true,
+            Line::Usage(usage) => self.usage = Some(usage),
+            Line::Error => self.failed = true,
+            Line::Data | Line::Other => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STREAM: &str = ": OPENROUTER PROCESSING\n\n\
+        data: {\"id\":\"gen-1\",\"choices\":[{\"delta\":{\"content\":\"caf\u{e9} \\\"usage\\\"\"}}]}\r\n\r\n\
+        data: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":2,\"cost\":0.00001}}\n\n\
+        data: [DONE]\n\n";
+
+    #[test]
+    fn however_the_stream_is_cut_it_reads_the_same() {
+        let bytes = STREAM.as_bytes();
+        let whole: Vec<Bytes> = Lines::default().push(Bytes::from_static(bytes));
+        for size in 1..bytes.len() {
+            let mut lines = Lines::default();
+            let mut scanner = Scanner::default();
+            let mut found = Vec::new();
+            for piece in bytes.chunks(size) {
+                found.extend(lines.push(Bytes::copy_from_slice(piece)));
+                scanner.feed(Bytes::copy_from_slice(piece));
+            }
+            scanner.end();
+            assert_eq!(found, whole, "pieces of {size}");
+            assert_eq!(found.concat(), bytes);
+            assert!(scanner.done && !scanner.failed);
+            assert_eq!(scanner.usage.unwrap().completion_tokens, Some(2));
+        }
+    }
+
+    #[test]
+    fn lines_have_one_meaning_each() {
+        let usage = Usage {
+            cost: "0.5".parse().ok(),
+            ..Usage::default()
+        };
+        let table = [
+            ("data: [DONE]", Line::Done),
+            ("data:[DONE]\r\n", Line::Done),
+            ("data: {\"usage\":{\"cost\":0.5}}\n", Line::Usage(usage)),
+            ("data: {\"usage\":null}\n", Line::Data),
+            (
+                "data: {\"error\":{\"code\":502},\"choices\":[]}\n",
+                Line::Error,
+            ),
+            ("data: {\"error\":\"gone\"}\n", Line::Error),
+            (
+                "data: {\"error\":null,\"usage\":{\"cost\":0.5}}\n",
+                Line::Usage(usage),
+            ),
+            ("data: {\"choices\":[]}\n", Line::Data),
+            ("data: {\"usage\":\n", Line::Data),
+            (": comment with [DONE]\n", Line::Other),
+            ("event: message\n", Line::Other),
+            ("\n", Line::Other),
+            ("", Line::Other),
+        ];
+        for (line, expected) in table {
+            assert_eq!(Line::of(line.as_bytes()), expected, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn a_last_line_without_its_end_still_counts() {
+        let mut scanner = Scanner::default();
+        scanner.feed(Bytes::from_static(b"data: [DONE]"));
+        assert!(!scanner.done);
+        scanner.end();
+        assert!(scanner.done);
+    }
+
+    #[test]
+    fn a_member_is_added_and_nothing_else_changes() {
+        let line = Bytes::from_static(b"data: {\"a\": {\"b\":1} }\r\n");
+        let longer = with_member(&line, "greta", "{\"x\":2}").unwrap();
+        assert_eq!(
+            &longer[..],
+            b"data: {\"a\": {\"b\":1} ,\"greta\":{\"x\":2}}\r\n"
+        );
+        assert_eq!(with_member(&Bytes::from_static(b": {}\n"), "g", "1"), None);
+        assert_eq!(
+            with_member(&Bytes::from_static(b"data: x\n"), "g", "1"),
+            None
+        );
+        assert_eq!(
+            chunk_id(b"data: {\"id\":\"gen-1\"}\n").as_deref(),
+            Some("gen-1")
+        );
+        assert_eq!(chunk_id(b"data: {}\n"), None);
+    }
+}

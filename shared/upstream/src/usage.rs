@@ -1,0 +1,77 @@
+//! What an answer says it cost. Numbers are read from their JSON text, never through a float.
+
+use std::collections::HashMap;
+
+use account::price::Usage;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+type Fields<'a> = HashMap<String, &'a RawValue>;
+
+/// The parts of a plain answer that we act on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PlainAnswer {
+    pub usage: Option<Usage>,
+}
+
+impl PlainAnswer {
+    /// Reads an answer's body; what cannot be read is absent.
+    pub fn from_json(body: &[u8]) -> Self {
+        #[derive(Deserialize)]
+        struct Body<'a> {
+            #[serde(borrow)]
+            usage: Option<&'a RawValue>,
+        }
+        let usage = serde_json::from_slice::<Body<'_>>(body)
+            .ok()
+            .and_then(|body| usage_from_json(body.usage?.get()));
+        Self { usage }
+    }
+}
+
+/// Reads a `usage` member; `None` unless it is an object. A field that is missing or of another
+/// type is absent.
+pub fn usage_from_json(json: &str) -> Option<Usage> {
+    let fields: Fields<'_> = serde_json::from_str(json).ok()?;
+    let count = |name: &str| fields.get(name)?.get().parse().ok();
+    let details: Option<Fields<'_>> = fields
+        .get("cost_details")
+        .and_then(|raw| serde_json::from_str(raw.get()).ok());
+    let upstream_inference_cost = details
+        .as_ref()
+        .and_then(|details| details.get("upstream_inference_cost")?.get().parse().ok());
+    Some(Usage {
+        prompt_tokens: count("prompt_tokens"),
+        completion_tokens: count("completion_tokens"),
+        cost: fields.get("cost").and_then(|raw| raw.get().parse().ok()),
+        upstream_inference_cost,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usage_is_read_exactly_and_leniently() {
+        let body = br#"{"id":"gen-1","usage":{"prompt_tokens":10,"completion_tokens":5,
+            "cost":1.425e-05,"cost_details":{"upstream_inference_cost":null}}}"#;
+        let usage = PlainAnswer::from_json(body).usage.unwrap();
+        assert_eq!(usage.cost, "0.00001425".parse().ok());
+        assert_eq!(usage.upstream_inference_cost, None);
+        let byok = r#"{"cost":0,"cost_details":{"upstream_inference_cost":0.002}}"#;
+        let byok = usage_from_json(byok).unwrap();
+        assert_eq!(byok.upstream_inference_cost, "0.002".parse().ok());
+        let odd = r#"{"prompt_tokens":"10","cost":"free","cost_details":[]}"#;
+        assert_eq!(usage_from_json(odd), Some(Usage::default()));
+        for none in [
+            &b"{}"[..],
+            br#"{"usage":null}"#,
+            br#"{"usage":7}"#,
+            b"[",
+            b"",
+        ] {
+            assert_eq!(PlainAnswer::from_json(none).usage, None);
+        }
+    }
+}
