@@ -1,1 +1,52 @@
-//! The AI proxy: POST /v1/chat/completions and GET /v1/models.
+//! The AI proxy: `POST /v1/chat/completions` and `GET /v1/models`.
+//!
+//! A call goes: identity → body → account (one read) → [`routing::decide`] → either [`byok`] (the
+//! user's key; bytes pass unchanged; no credit moves) or [`credits`] (hold, call, settle on the
+//! default AI). [`byok`] hands a call over to [`credits`] only where the table's row 5 allows it,
+//! and only before a byte has gone to the caller.
+//!
+//! Architecture invariant: under "Always use this key" nothing in [`credits`] is reached.
+
+mod byok;
+mod call;
+mod credits;
+mod key_health;
+mod models;
+mod receipt;
+mod request;
+mod settings;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{get, post};
+use edge::{Clock, Identity, Shape};
+use keyvault::Vault;
+use store::Store;
+use upstream::{PriceBook, Upstream};
+
+pub use settings::{DefaultAiKind, Settings};
+
+/// Everything that the function works with. Cheap to clone.
+#[derive(Clone)]
+pub struct Deps {
+    pub settings: Arc<Settings>,
+    pub clock: Clock,
+    pub identity: Identity,
+    pub store: Store,
+    pub vault: Vault,
+    pub openrouter: Upstream,
+    pub default_ai: Upstream,
+    /// The default AI's prices.
+    pub prices: PriceBook,
+}
+
+/// The function's routes, ready to be run by Lambda or by the local gateway.
+pub fn router(deps: Deps) -> Router {
+    let http = deps.settings.http.clone();
+    let routes = Router::new()
+        .route("/v1/chat/completions", post(call::chat))
+        .route("/v1/models", get(models::list))
+        .with_state(deps);
+    edge::app(routes, Shape::OpenAi, &http)
+}

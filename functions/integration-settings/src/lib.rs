@@ -1,1 +1,86 @@
-//! The integration card, its switches, credits and ledger.
+//! The integration card and its switches; credits, their ledger and their days; the add-on's
+//! subscription.
+//!
+//! Architecture invariant: this function has no access to secrets. It never sees a key.
+
+mod credits;
+mod cursor;
+mod integration;
+mod settings;
+mod subscription;
+
+use std::sync::Arc;
+
+use account::{Account, AccountId};
+use axum::Router;
+use axum::routing::{get, post};
+use card::Card;
+use edge::{ApiError, Caller, Clock, Identity, Role, Shape};
+use store::Store;
+use upstream::PriceBook;
+
+pub use settings::Settings;
+
+/// Everything that the function works with. Cheap to clone.
+#[derive(Clone)]
+pub struct Deps {
+    pub settings: Arc<Settings>,
+    pub clock: Clock,
+    pub identity: Identity,
+    pub store: Store,
+    /// The default AI's prices, for the card.
+    pub prices: PriceBook,
+}
+
+impl axum::extract::FromRef<Deps> for Identity {
+    fn from_ref(deps: &Deps) -> Self {
+        deps.identity.clone()
+    }
+}
+
+/// The function's routes, ready to be run by Lambda or by the local gateway.
+pub fn router(deps: Deps) -> Router {
+    let http = deps.settings.http.clone();
+    let routes = Router::new()
+        .route(
+            "/v1/integrations/openrouter",
+            get(integration::read).patch(integration::switch),
+        )
+        .route(
+            "/v1/integrations/openrouter/subscription",
+            post(subscription::not_yet).delete(subscription::not_yet),
+        )
+        .route(
+            "/v1/integrations/openrouter/subscription/payment-method",
+            post(subscription::not_yet),
+        )
+        .route("/v1/credits", get(credits::read))
+        .route("/v1/credits/ledger", get(credits::ledger))
+        .route("/v1/credits/daily", get(credits::daily))
+        .route("/v1/credits/checkout", post(subscription::not_yet))
+        .with_state(deps);
+    edge::app(routes, Shape::Problem, &http)
+}
+
+impl Deps {
+    async fn account(&self, id: &AccountId) -> Result<Account, ApiError> {
+        let account = self.store.account(id).await;
+        account
+            .map_err(|error| ApiError::storage(&error))?
+            .ok_or_else(ApiError::account_not_found)
+    }
+
+    async fn card(&self, account: &Account, caller: &Caller) -> Card {
+        let settings = &self.settings;
+        let model = self.prices.model(&settings.default_ai_model).await;
+        let cheapest = model.and_then(|model| model.prices.cheapest_call(settings.rate));
+        let can_edit = caller.role == Role::Owner;
+        Card::of(
+            account,
+            self.clock.now(),
+            &settings.policy,
+            can_edit,
+            cheapest,
+        )
+    }
+}

@@ -1,1 +1,123 @@
-//! Connect, test and disconnect the OpenRouter key.
+//! Connect, replace, test and disconnect the OpenRouter key: the only writer of users' secrets.
+//!
+//! A key and its record are in two stores. Their order makes every crash harmless:
+//!
+//! - saving: the intended secret's name is written down with a due time → the secret is created → the
+//!   account is switched to it, and in the same transaction the old secret is written down as due →
+//!   the old secret is deleted;
+//! - disconnecting: the account's record goes, the secret is written down as due → the secret is
+//!   deleted.
+//!
+//! What a crash leaves behind is a secret that no account names, and that the billing tick deletes.
+
+mod disconnect;
+mod save;
+mod settings;
+mod test;
+
+use std::sync::Arc;
+
+use account::{Account, AccountId, Purpose};
+use axum::Router;
+use axum::routing::{post, put};
+use card::Card;
+use edge::{ApiError, Caller, Clock, Code, Identity, Role, Shape};
+use jiff::{SignedDuration, Timestamp};
+use keyvault::Vault;
+use serde::Serialize;
+use store::Store;
+use upstream::{PriceBook, Upstream};
+
+pub use settings::Settings;
+
+/// A secret that no account names is deleted after this time.
+const ORPHAN_LIFE: SignedDuration = SignedDuration::from_hours(1);
+
+/// Everything that the function works with. Cheap to clone.
+#[derive(Clone)]
+pub struct Deps {
+    pub settings: Arc<Settings>,
+    pub clock: Clock,
+    pub identity: Identity,
+    pub store: Store,
+    pub vault: Vault,
+    pub openrouter: Upstream,
+    /// The default AI's prices, for the card.
+    pub prices: PriceBook,
+}
+
+impl axum::extract::FromRef<Deps> for Identity {
+    fn from_ref(deps: &Deps) -> Self {
+        deps.identity.clone()
+    }
+}
+
+/// The function's routes, ready to be run by Lambda or by the local gateway.
+pub fn router(deps: Deps) -> Router {
+    let http = deps.settings.http.clone();
+    let routes = Router::new()
+        .route(
+            "/v1/integrations/openrouter/key",
+            put(save::save).delete(disconnect::disconnect),
+        )
+        .route("/v1/integrations/openrouter/key/test", post(test::test_key))
+        .with_state(deps);
+    edge::app(routes, Shape::Problem, &http)
+}
+
+/// The answer of routes that change the integration.
+#[derive(Serialize)]
+struct Changed {
+    integration: Card,
+}
+
+impl Deps {
+    async fn account(&self, id: &AccountId) -> Result<Account, ApiError> {
+        let account = self.store.account(id).await;
+        account
+            .map_err(|error| ApiError::storage(&error))?
+            .ok_or_else(ApiError::account_not_found)
+    }
+
+    async fn card(&self, account: &Account, caller: &Caller) -> Card {
+        let settings = &self.settings;
+        let model = self.prices.model(&settings.default_ai_model).await;
+        let cheapest = model.and_then(|model| model.prices.cheapest_call(settings.rate));
+        let can_edit = caller.role == Role::Owner;
+        Card::of(
+            account,
+            self.clock.now(),
+            &settings.policy,
+            can_edit,
+            cheapest,
+        )
+    }
+
+    /// Counts a key check that is about to be made.
+    async fn count_check(
+        &self,
+        account: &AccountId,
+        purpose: Purpose,
+        now: Timestamp,
+    ) -> Result<(), ApiError> {
+        let counted = self.store.count_check(account, purpose, now).await;
+        counted
+            .map_err(|error| ApiError::storage(&error))?
+            .map_err(too_many_attempts)
+    }
+}
+
+fn too_many_attempts(wait: SignedDuration) -> ApiError {
+    let error = ApiError::new(
+        Code::TooManyAttempts,
+        "an account may have a key checked 10 times and saved 5 times in an hour; try again later",
+    );
+    error.with_retry_after(wait.unsigned_abs())
+}
+
+fn openrouter_unavailable() -> ApiError {
+    ApiError::new(
+        Code::OpenRouterUnavailable,
+        "OpenRouter could not check the key at the moment; nothing was changed; try again",
+    )
+}

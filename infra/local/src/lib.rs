@@ -1,1 +1,21 @@
 //! The whole system on one machine.
+//!
+//! What is here besides the gateway: engines that speak AWS's own wire protocol ([`engines`]), the
+//! deployment's tables made in them ([`tables`]), OpenRouter as it behaves and misbehaves
+//! ([`simulator`]), and the issuer of identity tokens ([`issuer`]). All of it listens on loopback
+//! and keeps its data in memory.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program for developers: it stops with a message where it cannot go on"
+)]
+
+pub mod engines;
+pub mod issuer;
+pub mod serve;
+pub mod simulator;
+pub mod tables;

@@ -27,11 +27,34 @@ pub struct SavedKey {
     /// The `sub` of the token that saved it.
     pub saved_by: String,
     pub state: KeyState,
+    pub limits: KeyLimits,
+    pub checked_at: Timestamp,
+}
+
+/// How far the key goes, as OpenRouter last told.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct KeyLimits {
     /// US dollars as a decimal string; `None` where OpenRouter names no limit.
     pub limit_usd: Option<String>,
     pub limit_remaining_usd: Option<String>,
     pub expires_at: Option<String>,
-    pub checked_at: Timestamp,
+}
+
+impl SavedKey {
+    /// OpenRouter accepted the key at `now`.
+    pub fn accept(&mut self, limits: &KeyLimits, now: Timestamp) {
+        self.state = KeyState::Usable;
+        self.limits = limits.clone();
+        self.checked_at = now;
+    }
+
+    /// OpenRouter refused the key at `now`. True if that is news.
+    pub fn reject(&mut self, now: Timestamp) -> bool {
+        let is_news = self.state != KeyState::Rejected;
+        self.state = KeyState::Rejected;
+        self.checked_at = now;
+        is_news
+    }
 }
 
 #[cfg(test)]
@@ -47,9 +70,7 @@ pub(crate) mod tests {
             saved_at: Timestamp::UNIX_EPOCH,
             saved_by: "user_1".to_owned(),
             state: KeyState::Usable,
-            limit_usd: None,
-            limit_remaining_usd: None,
-            expires_at: None,
+            limits: KeyLimits::default(),
             checked_at: Timestamp::UNIX_EPOCH,
         }
     }

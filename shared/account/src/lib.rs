@@ -34,7 +34,7 @@ pub use attempts::{Attempts, Purpose};
 pub use balance::{Balance, BalanceError};
 pub use decimal::DecimalError;
 pub use ids::{AccountId, AccountNumber, CallId, EntryId, IdError, KeyId};
-pub use key::{KeyState, SavedKey};
+pub use key::{KeyLimits, KeyState, SavedKey};
 pub use money::{Credits, CreditsPerUsd, Usd};
 pub use period::{Period, end_of_period};
 

@@ -166,6 +166,8 @@ impl fmt::Display for Usd {
 pub struct CreditsPerUsd(u32);
 
 impl CreditsPerUsd {
+    pub const ONE: Self = Self(1);
+
     /// `None` for zero.
     pub const fn new(credits: u32) -> Option<Self> {
         if credits == 0 {

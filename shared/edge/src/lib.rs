@@ -1,1 +1,35 @@
-//! The HTTP and Lambda edge: settings, identity, errors, logs.
+//! The edge of every function: settings, HTTP and Lambda, identity, error bodies, logs, the clock.
+//!
+//! A function's `main.rs` reads its settings ([`Env`]), builds its router, wraps it ([`app`]) and
+//! hands it to Lambda ([`run`], [`run_streaming`]); `cargo dev` and the tests wrap the same router
+//! and merge several ([`gateway`]).
+//!
+//! Invariants: only [`Env`] reads the environment, only [`Clock`] the time; only [`Identity`] says
+//! who is calling; every error leaves through [`ApiError`]; no query, header, body or token is
+//! logged.
+
+mod aws;
+mod body;
+mod clock;
+mod error;
+mod http;
+mod identity;
+mod ids;
+mod jwks;
+mod lambda;
+mod product;
+mod settings;
+mod task;
+pub mod telemetry;
+
+pub use self::http::{Shape, app, gateway};
+pub use aws::aws_config;
+pub use body::{Fields, read_body};
+pub use clock::Clock;
+pub use error::{ApiError, Code, log_error};
+pub use identity::{Caller, Identity, Role};
+pub use ids::{new_id, random_id};
+pub use lambda::{Deadline, RequestId, run, run_streaming};
+pub use product::{credits_per_usd, referer, routing_policy};
+pub use settings::{Env, HttpSettings, IdentitySettings, SettingsError};
+pub use task::spawn;

@@ -1,1 +1,2 @@
-//! The payment provider.
+//! The payment provider: signatures, events to facts, API calls. Empty until payments are part of
+//! the system.

@@ -182,6 +182,121 @@ pub fn decide(situation: Situation) -> Decision {
     }
 }
 
+/// Who pays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Payer {
+    /// The user's own OpenRouter account.
+    OpenRouter,
+    GretaCredits,
+    None,
+}
+
+impl Payer {
+    /// The payer's name in headers and answers.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::OpenRouter => "openrouter",
+            Self::GretaCredits => "greta_credits",
+            Self::None => "none",
+        }
+    }
+}
+
+/// The reason of a call that credits would pay for and cannot.
+pub const INSUFFICIENT_CREDITS: &str = "insufficient_credits";
+
+/// Who would pay for the next call, and why: the decision in the integration card's terms.
+/// `cheapest_call_covered`: credits cover the cheapest possible call on the default model.
+pub fn next_call(decision: Decision, cheapest_call_covered: bool) -> (Payer, &'static str) {
+    let reason = decision.reason().as_str();
+    match decision {
+        Decision::OpenRouter { .. } => (Payer::OpenRouter, reason),
+        Decision::GretaCredits { .. } if cheapest_call_covered => (Payer::GretaCredits, reason),
+        Decision::GretaCredits { .. } => (Payer::None, INSUFFICIENT_CREDITS),
+        Decision::Refuse { .. } => (Payer::None, reason),
+    }
+}
+
+/// What OpenRouter did not take a call for, where the default AI may take it instead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FallbackCause {
+    KeyRejected,
+    PaymentRequired,
+    RateLimited,
+    Unavailable,
+    /// The key's secret could not be read; allowed where `Unavailable` is.
+    KeyUnavailable,
+}
+
+impl FallbackCause {
+    /// The route reason of a call that fell back.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::KeyRejected => "fallback_key_rejected",
+            Self::PaymentRequired => "fallback_payment_required",
+            Self::RateLimited => "fallback_rate_limited",
+            Self::Unavailable => "fallback_unavailable",
+            Self::KeyUnavailable => "fallback_key_unavailable",
+        }
+    }
+}
+
+/// The causes for which a deployment lets calls fall back (`FALLBACK_CAUSES`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "a set of four names")]
+pub struct FallbackCauses {
+    key_rejected: bool,
+    payment_required: bool,
+    rate_limited: bool,
+    unavailable: bool,
+}
+
+impl FallbackCauses {
+    pub const ALL: Self = Self {
+        key_rejected: true,
+        payment_required: true,
+        rate_limited: true,
+        unavailable: true,
+    };
+
+    /// Reads a comma-separated list; `none` allows no fallback.
+    ///
+    /// # Errors
+    /// The name that is not a cause.
+    pub fn parse(list: &str) -> Result<Self, String> {
+        let mut causes = Self {
+            key_rejected: false,
+            payment_required: false,
+            rate_limited: false,
+            unavailable: false,
+        };
+        for name in list
+            .split(',')
+            .map(str::trim)
+            .filter(|name| !name.is_empty())
+        {
+            match name {
+                "key_rejected" => causes.key_rejected = true,
+                "payment_required" => causes.payment_required = true,
+                "rate_limited" => causes.rate_limited = true,
+                "unavailable" => causes.unavailable = true,
+                "none" => {}
+                other => return Err(other.to_owned()),
+            }
+        }
+        Ok(causes)
+    }
+
+    pub const fn allow(self, cause: FallbackCause) -> bool {
+        match cause {
+            FallbackCause::KeyRejected => self.key_rejected,
+            FallbackCause::PaymentRequired => self.payment_required,
+            FallbackCause::RateLimited => self.rate_limited,
+            FallbackCause::Unavailable | FallbackCause::KeyUnavailable => self.unavailable,
+        }
+    }
+}
+
 /// May the account use BYOK at `now`? Enterprise always; else while the add-on is paid for, or
 /// unpaid within the grace period.
 pub fn entitled(plan: Plan, add_on: &AddOn, now: Timestamp, policy: &Policy) -> bool {

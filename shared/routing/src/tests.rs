@@ -253,3 +253,58 @@ fn the_add_on_is_owed_from_the_day_it_is_due_and_never_by_enterprise() {
         assert!(!owes_add_on(&enterprise, at(now)));
     }
 }
+
+#[test]
+fn the_next_call_is_the_decision_unless_credits_do_not_cover_it() {
+    for situation in all_situations() {
+        let decision = decide(situation);
+        let reason = decision.reason().as_str();
+        let expected = |covered| match decision {
+            Decision::OpenRouter { .. } => (Payer::OpenRouter, reason),
+            Decision::GretaCredits { .. } if covered => (Payer::GretaCredits, reason),
+            Decision::GretaCredits { .. } => (Payer::None, "insufficient_credits"),
+            Decision::Refuse { .. } => (Payer::None, reason),
+        };
+        for covered in [true, false] {
+            assert_eq!(next_call(decision, covered), expected(covered));
+        }
+    }
+}
+
+#[test]
+fn fallback_causes_are_read_by_name() {
+    use FallbackCause::{KeyRejected, KeyUnavailable, PaymentRequired, RateLimited, Unavailable};
+    let all = [
+        KeyRejected,
+        PaymentRequired,
+        RateLimited,
+        Unavailable,
+        KeyUnavailable,
+    ];
+    let table = [
+        (
+            "key_rejected,payment_required,rate_limited,unavailable",
+            &all[..],
+        ),
+        (
+            " rate_limited , unavailable",
+            &[RateLimited, Unavailable, KeyUnavailable][..],
+        ),
+        ("key_rejected", &[KeyRejected][..]),
+        ("none", &[][..]),
+    ];
+    for (list, allowed) in table {
+        let causes = FallbackCauses::parse(list).unwrap();
+        for cause in all {
+            assert_eq!(
+                causes.allow(cause),
+                allowed.contains(&cause),
+                "{list:?} {cause:?}"
+            );
+        }
+    }
+    assert_eq!(
+        FallbackCauses::parse("unavailable,nothing"),
+        Err("nothing".to_owned())
+    );
+}

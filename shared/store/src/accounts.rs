@@ -38,6 +38,17 @@ pub struct DomainEvent {
     pub at: Timestamp,
 }
 
+impl DomainEvent {
+    /// OpenRouter does not accept `key` any more, found out at `at`.
+    pub fn key_rejected(key: &KeyId, at: Timestamp) -> Self {
+        Self {
+            id: format!("{key}-rejected-{}", at.as_microsecond()),
+            kind: "key.rejected",
+            at,
+        }
+    }
+}
+
 /// Why a change of the profile did not take place.
 #[derive(Debug)]
 pub enum UpdateError<E> {
@@ -125,9 +136,9 @@ impl Store {
         }
     }
 
-    /// Changes the profile: `change` is given it as it stands, and is called again on a newer one if
-    /// somebody else was faster. It must therefore be a pure function of the profile. A change that
-    /// changes nothing writes nothing.
+    /// Changes the profile: `change` is given it as it stands. It is called again, on a newer one,
+    /// if somebody else was faster or if the answer to its own write was lost: in the latter case it
+    /// must find itself done and change nothing. A change that changes nothing writes nothing.
     ///
     /// `known` saves the first read.
     ///
@@ -137,7 +148,7 @@ impl Store {
         &self,
         id: &AccountId,
         known: Option<Account>,
-        change: impl Fn(&mut Profile) -> Result<Vec<Effect>, E>,
+        mut change: impl FnMut(&mut Profile) -> Result<Vec<Effect>, E>,
     ) -> Result<Account, UpdateError<E>> {
         let mut known = known;
         for _ in 0..TRIES {

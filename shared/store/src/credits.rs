@@ -117,7 +117,7 @@ impl Store {
         let put = Put::builder()
             .table_name(&self.tables.holds)
             .set_item(Some(hold_item(&hold, new.at)))
-            .condition_expression("attribute_not_exists(hold)");
+            .condition_expression("attribute_not_exists(account_number)");
         let mut items = vec![transaction::update(take)?, transaction::put(put)?];
         if let Some(hash) = &hold.idempotency {
             items.push(self.idempotency_item(&hold, hash, new.at)?);
@@ -434,7 +434,7 @@ impl Store {
         let put = Put::builder()
             .table_name(&self.tables.holds)
             .set_item(Some(item))
-            .condition_expression("attribute_not_exists(hold) OR expires_at <= :now")
+            .condition_expression("attribute_not_exists(account_number) OR expires_at <= :now")
             .expression_attribute_values(":now", time(at));
         transaction::put(put)
     }

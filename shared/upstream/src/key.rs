@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use account::Usd;
+use account::{KeyLimits, Usd};
 use http::{Method, StatusCode};
 use secrecy::SecretString;
 use serde::Deserialize;
@@ -17,10 +17,7 @@ use crate::{Upstream, WithKey};
 pub struct KeyFacts {
     /// The masked label.
     pub label: String,
-    /// US dollars as decimals; `None` without a limit.
-    pub limit_usd: Option<String>,
-    pub limit_remaining_usd: Option<String>,
-    pub expires_at: Option<String>,
+    pub limits: KeyLimits,
     /// A key that manages keys and cannot make calls.
     pub is_management: bool,
 }
@@ -84,9 +81,11 @@ fn facts_from_json(body: &[u8]) -> Result<KeyFacts, serde_json::Error> {
     let is_true = |name: &str| raw(name) == Some("true");
     Ok(KeyFacts {
         label: text("label").unwrap_or_default(),
-        limit_usd: raw("limit").and_then(dollars),
-        limit_remaining_usd: raw("limit_remaining").and_then(dollars),
-        expires_at: text("expires_at"),
+        limits: KeyLimits {
+            limit_usd: raw("limit").and_then(dollars),
+            limit_remaining_usd: raw("limit_remaining").and_then(dollars),
+            expires_at: text("expires_at"),
+        },
         is_management: is_true("is_management_key") || is_true("is_provisioning_key"),
     })
 }
@@ -113,16 +112,18 @@ mod tests {
             facts,
             KeyFacts {
                 label: "sk-or-v1-abc...xyz".to_owned(),
-                limit_usd: Some("20".to_owned()),
-                limit_remaining_usd: Some("12.3".to_owned()),
-                expires_at: Some("2027-01-01T00:00:00Z".to_owned()),
+                limits: KeyLimits {
+                    limit_usd: Some("20".to_owned()),
+                    limit_remaining_usd: Some("12.3".to_owned()),
+                    expires_at: Some("2027-01-01T00:00:00Z".to_owned()),
+                },
                 is_management: true,
             }
         );
         let odd = br#"{"data":{"label":null,"limit":null,"limit_remaining":-0.5,"expires_at":7}}"#;
-        let facts = facts_from_json(odd).unwrap();
-        assert_eq!(facts.limit_remaining_usd.as_deref(), Some("0"));
-        assert_eq!((facts.limit_usd, facts.expires_at), (None, None));
+        let limits = facts_from_json(odd).unwrap().limits;
+        assert_eq!(limits.limit_remaining_usd.as_deref(), Some("0"));
+        assert_eq!((limits.limit_usd, limits.expires_at), (None, None));
         assert!(facts_from_json(b"<html>").is_err());
     }
 }

@@ -43,6 +43,19 @@ pub struct TimeOuts {
     pub idle: Duration,
 }
 
+impl TimeOuts {
+    /// For a function that only asks short questions.
+    pub const fn for_questions(connect: Duration) -> Self {
+        let short = Duration::from_secs(30);
+        Self {
+            connect,
+            head_stream: short,
+            plain: short,
+            idle: short,
+        }
+    }
+}
+
 /// One upstream: OpenRouter for the users' keys, or the default AI. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Upstream {

@@ -3,29 +3,27 @@
 use std::collections::HashMap;
 
 use account::price::Usage;
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
 type Fields<'a> = HashMap<String, &'a RawValue>;
 
 /// The parts of a plain answer that we act on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PlainAnswer {
+    /// The generation's id, where no header named it.
+    pub id: Option<String>,
     pub usage: Option<Usage>,
 }
 
 impl PlainAnswer {
     /// Reads an answer's body; what cannot be read is absent.
     pub fn from_json(body: &[u8]) -> Self {
-        #[derive(Deserialize)]
-        struct Body<'a> {
-            #[serde(borrow)]
-            usage: Option<&'a RawValue>,
+        let fields: Fields<'_> = serde_json::from_slice(body).unwrap_or_default();
+        let raw = |name: &str| fields.get(name).map(|raw| raw.get());
+        Self {
+            id: raw("id").and_then(|id| serde_json::from_str(id).ok()),
+            usage: raw("usage").and_then(usage_from_json),
         }
-        let usage = serde_json::from_slice::<Body<'_>>(body)
-            .ok()
-            .and_then(|body| usage_from_json(body.usage?.get()));
-        Self { usage }
     }
 }
 

@@ -1,0 +1,275 @@
+//! The OpenRouter path: the user's key, the user's bill, bytes unchanged in both directions.
+//!
+//! Nothing here touches credits. Where the table allows a fallback and OpenRouter did not take the
+//! call, [`crate::credits`] takes it, once, before a byte has gone to the caller.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use account::Account;
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use edge::{ApiError, Code};
+use futures_util::stream;
+use http::{HeaderValue, StatusCode};
+use routing::{Fallback, FallbackCause};
+use tokio::time::{timeout, timeout_at};
+use upstream::sse::Scanner;
+use upstream::{Answer, BodyError, ChatError, Failure};
+
+use crate::call::Call;
+use crate::receipt::Receipt;
+use crate::{Deps, credits, key_health};
+
+/// After `[DONE]` a stream is over; what still belongs to it comes at once.
+const AFTER_DONE: Duration = Duration::from_millis(500);
+
+pub(crate) async fn answer(
+    deps: &Deps,
+    account: Account,
+    call: Call,
+    fallback: Fallback,
+    receipt: &mut Receipt,
+) -> Result<Response, ApiError> {
+    let not_taken = match try_openrouter(deps, &account, &call).await? {
+        Tried::Answered(answer) => return relay(answer, call).await,
+        Tried::NotTaken(not_taken) => not_taken,
+    };
+    let allowed = fallback == Fallback::Allowed
+        && not_taken
+            .cause
+            .is_some_and(|cause| deps.settings.fallback_causes.allow(cause));
+    let Some(cause) = not_taken.cause.filter(|_| allowed) else {
+        return Err(not_taken.error);
+    };
+    let mut fallback_receipt = receipt.clone();
+    let route = credits::Route::Fallback(cause);
+    let answered = credits::answer(deps, account, call, route, &mut fallback_receipt).await;
+    match answered {
+        // The rules of the credits path forbid the call: what OpenRouter said stands.
+        Err(credits::Refused::ByRule(refused)) => {
+            tracing::info!(
+                code = refused.code().as_str(),
+                "no fallback: credits cannot pay for the call"
+            );
+            Err(not_taken.error)
+        }
+        Err(credits::Refused::ByDefaultAi(error)) => {
+            *receipt = fallback_receipt;
+            Err(error)
+        }
+        Ok(response) => {
+            *receipt = fallback_receipt;
+            Ok(response)
+        }
+    }
+}
+
+enum Tried {
+    /// A 200 head is there, which ends all fallback.
+    Answered(Answer),
+    NotTaken(NotTaken),
+}
+
+/// OpenRouter did not take the call, and does not bill it.
+struct NotTaken {
+    /// `None`: the caller's own error, which the default AI would have too.
+    cause: Option<FallbackCause>,
+    error: ApiError,
+}
+
+/// Errors are those after which nothing may be tried any more.
+async fn try_openrouter(deps: &Deps, account: &Account, call: &Call) -> Result<Tried, ApiError> {
+    let Some(saved) = &account.profile.key else {
+        // Routing never sends an account without a key here.
+        return Ok(Tried::NotTaken(key_unavailable()));
+    };
+    let key = match deps.vault.user_key(&account.id, &saved.id).await {
+        Ok(key) => key,
+        Err(error) => {
+            edge::log_error(&error, "the key's secret cannot be read");
+            return Ok(Tried::NotTaken(key_unavailable()));
+        }
+    };
+    let body = call.request.body.clone();
+    let (failure, retry_after) = match deps
+        .openrouter
+        .chat(&key, body, call.request.streamed)
+        .await
+    {
+        Err(ChatError::TimedOut) => return Err(timed_out()),
+        Err(error @ ChatError::Unavailable(_)) => {
+            edge::log_error(&error, "OpenRouter cannot be reached");
+            (Failure::Unavailable, None)
+        }
+        Ok(answer) => {
+            let (status, retry_after) = (answer.status(), answer.retry_after());
+            if status.is_success() {
+                return Ok(Tried::Answered(answer));
+            }
+            let body = answer.error_body().await;
+            tracing::info!(status = status.as_u16(), "OpenRouter refused the call");
+            if status == StatusCode::UNAUTHORIZED {
+                key_health::confirm_rejection(deps, account, &saved.id, &key).await;
+            }
+            let failure = Failure::of(status, &body).unwrap_or(Failure::Unavailable);
+            (failure, retry_after)
+        }
+    };
+    Ok(Tried::NotTaken(NotTaken {
+        cause: cause_of(failure),
+        error: error_of(failure, retry_after),
+    }))
+}
+
+fn cause_of(failure: Failure) -> Option<FallbackCause> {
+    match failure {
+        Failure::KeyRejected => Some(FallbackCause::KeyRejected),
+        Failure::PaymentRequired => Some(FallbackCause::PaymentRequired),
+        Failure::RateLimited => Some(FallbackCause::RateLimited),
+        Failure::Unavailable => Some(FallbackCause::Unavailable),
+        Failure::ContentRefused | Failure::RequestRejected(_) => None,
+    }
+}
+
+/// Nothing of OpenRouter's own text is passed on: it may echo input or tell of the account.
+fn error_of(failure: Failure, retry_after: Option<HeaderValue>) -> ApiError {
+    match failure {
+        Failure::KeyRejected => ApiError::new(
+            Code::OpenRouterKeyRejected,
+            "OpenRouter does not accept the connected key; replace it under Settings, Integrations",
+        ),
+        Failure::PaymentRequired => ApiError::new(
+            Code::OpenRouterPaymentRequired,
+            "your OpenRouter account or key has no credit left for this call; add credit or raise \
+             the key's limit at OpenRouter",
+        ),
+        Failure::ContentRefused => ApiError::new(
+            Code::OpenRouterRequestRefused,
+            "OpenRouter refused the request because of its content",
+        ),
+        Failure::RateLimited => {
+            let error = ApiError::new(
+                Code::OpenRouterRateLimited,
+                "OpenRouter limits the rate of your calls; wait and try again",
+            );
+            let wait = retry_after.unwrap_or(HeaderValue::from_static("1"));
+            error.with_header(http::header::RETRY_AFTER, wait)
+        }
+        Failure::RequestRejected(status) => {
+            let what = match status.as_u16() {
+                404 => "OpenRouter knows no such model, or none of its providers may serve it",
+                413 => "OpenRouter finds the request too large",
+                _ => "OpenRouter finds the request invalid; check its model and parameters",
+            };
+            ApiError::new(Code::OpenRouterRequestRejected, what).with_status(status)
+        }
+        Failure::Unavailable => unavailable(),
+    }
+}
+
+fn unavailable() -> ApiError {
+    ApiError::new(
+        Code::OpenRouterUnavailable,
+        "OpenRouter cannot be reached or failed; try again",
+    )
+}
+
+fn timed_out() -> ApiError {
+    ApiError::new(
+        Code::OpenRouterTimeout,
+        "OpenRouter did not answer in time; it may still bill the call",
+    )
+}
+
+fn key_unavailable() -> NotTaken {
+    NotTaken {
+        cause: Some(FallbackCause::KeyUnavailable),
+        error: ApiError::new(
+            Code::KeyUnavailable,
+            "the connected key cannot be read at the moment; try again, and reconnect the key if \
+             it stays like this",
+        ),
+    }
+}
+
+async fn relay(answer: Answer, call: Call) -> Result<Response, ApiError> {
+    let (status, headers) = (answer.status(), answer.headers());
+    let body = if answer.is_event_stream() {
+        stream_body(answer, call)
+    } else {
+        let collected = answer.collect().await;
+        Body::from(collected.map_err(|error| {
+            edge::log_error(&error, "OpenRouter's answer broke off");
+            match error {
+                BodyError::TimedOut => timed_out(),
+                BodyError::Broken(_) | BodyError::Idle | BodyError::TooLong => unavailable(),
+            }
+        })?)
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    Ok(response)
+}
+
+/// The stream's bytes as they come, read only as fast as the caller takes them. When the caller
+/// goes, the connection to OpenRouter is dropped with the body, and OpenRouter stops billing.
+fn stream_body(answer: Answer, call: Call) -> Body {
+    struct Relay {
+        answer: Answer,
+        call: Call,
+        scanner: Scanner,
+        over: bool,
+    }
+    let relay = Relay {
+        answer,
+        call,
+        scanner: Scanner::default(),
+        over: false,
+    };
+    Body::from_stream(stream::unfold(relay, |mut relay| async move {
+        if relay.over {
+            return None;
+        }
+        let next = next_piece(&mut relay.answer, &relay.call, relay.scanner.done).await;
+        if let Some(piece) = next {
+            relay.scanner.feed(piece.clone());
+            return Some((Ok::<_, Infallible>(piece), relay));
+        }
+        relay.over = true;
+        relay.scanner.end();
+        tracing::info!(
+            complete = relay.scanner.done,
+            failed = relay.scanner.failed,
+            usage = ?relay.scanner.usage,
+            "stream ended"
+        );
+        let end = (!relay.scanner.done).then(interrupted)?;
+        Some((Ok(end), relay))
+    }))
+}
+
+/// `None` at the stream's end, be it a good or a bad one.
+async fn next_piece(answer: &mut Answer, call: &Call, done: bool) -> Option<Bytes> {
+    let piece = if done {
+        timeout(AFTER_DONE, answer.next()).await.ok()?
+    } else if let Some(deadline) = call.deadline {
+        timeout_at(deadline.stop_at(), answer.next()).await.ok()?
+    } else {
+        answer.next().await
+    };
+    piece?
+        .inspect_err(|error| edge::log_error(error, "the stream broke"))
+        .ok()
+}
+
+/// What ends a stream that was cut, so that it never looks complete.
+pub(crate) fn interrupted() -> Bytes {
+    let error = ApiError::new(
+        Code::UpstreamInterrupted,
+        "the answer broke off before its end",
+    );
+    Bytes::from(format!("\n\ndata: {}\n\n", error.openai_body()))
+}

@@ -1,0 +1,117 @@
+//! One chat call: from the request to the payer's path, with a receipt whatever happens.
+
+use account::CallId;
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use edge::{ApiError, Code, Deadline};
+use http::HeaderMap;
+use routing::{Decision, Payer, Reason, Situation};
+use tracing::Span;
+
+use crate::receipt::Receipt;
+use crate::request::ChatRequest;
+use crate::{Deps, byok, credits, key_health};
+
+/// What a path needs to know of its call.
+pub(crate) struct Call {
+    pub(crate) id: CallId,
+    pub(crate) request: ChatRequest,
+    /// SHA-256 of the `Idempotency-Key` header, in hex.
+    pub(crate) idempotency: Option<String>,
+    /// When the function itself will be stopped.
+    pub(crate) deadline: Option<Deadline>,
+}
+
+pub(crate) async fn chat(
+    State(deps): State<Deps>,
+    deadline: Option<Extension<Deadline>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let mut receipt = match new_receipt() {
+        Ok(receipt) => receipt,
+        Err(error) => return error.into_response(),
+    };
+    let deadline = deadline.map(|Extension(deadline)| deadline);
+    let answered = answer(&deps, &headers, body, deadline, &mut receipt).await;
+    with_receipt(answered, receipt)
+}
+
+/// A receipt for a new call, whose id is in all log lines from here on.
+pub(crate) fn new_receipt() -> Result<Receipt, ApiError> {
+    let id = CallId::new(edge::new_id("call")).map_err(|error| ApiError::internal(&error))?;
+    Span::current().record("call_id", id.as_str());
+    Ok(Receipt::new(id))
+}
+
+/// The answer with its receipt; an error that came before routing is its own reason.
+pub(crate) fn with_receipt(answered: Result<Response, ApiError>, mut receipt: Receipt) -> Response {
+    let mut response = answered.unwrap_or_else(|error| {
+        receipt.reason.get_or_insert(error.code().as_str());
+        error.into_response()
+    });
+    receipt.write_to(response.headers_mut());
+    tracing::info!(
+        payer = receipt.payer.as_str(),
+        reason = receipt.reason.unwrap_or_default(),
+        "call routed"
+    );
+    response
+}
+
+async fn answer(
+    deps: &Deps,
+    headers: &HeaderMap,
+    body: Body,
+    deadline: Option<Deadline>,
+    receipt: &mut Receipt,
+) -> Result<Response, ApiError> {
+    let caller = deps.identity.caller(headers).await?;
+    let body = edge::read_body(body, deps.settings.http.max_body_bytes).await?;
+    let call = Call {
+        id: receipt.call.clone(),
+        request: ChatRequest::parse(body)?,
+        idempotency: credits::idempotency_hash(headers)?,
+        deadline,
+    };
+    let account = deps.store.account(&caller.account).await;
+    let account = account
+        .map_err(|error| ApiError::storage(&error))?
+        .ok_or_else(ApiError::account_not_found)?;
+    let now = deps.clock.now();
+    let account = key_health::recheck_if_due(deps, account, now).await;
+    let situation = Situation::of(&account, now, &deps.settings.policy);
+    match routing::decide(situation) {
+        Decision::Refuse { reason } => {
+            receipt.refused(reason.as_str());
+            Err(refusal(reason))
+        }
+        Decision::GretaCredits { reason } => {
+            receipt.routed(Payer::GretaCredits, reason.as_str());
+            credits::answer(deps, account, call, credits::Route::Direct, receipt)
+                .await
+                .map_err(credits::Refused::into_error)
+        }
+        Decision::OpenRouter { reason, fallback } => {
+            receipt.routed(Payer::OpenRouter, reason.as_str());
+            byok::answer(deps, account, call, fallback, receipt).await
+        }
+    }
+}
+
+fn refusal(reason: Reason) -> ApiError {
+    match reason {
+        Reason::MinimumBalance => ApiError::new(
+            Code::MinimumBalance,
+            "your credit balance is below the minimum that OpenRouter calls need; buy credits, or \
+             ask your plan's owner to",
+        ),
+        _ => ApiError::new(
+            Code::AddOnInactive,
+            "the OpenRouter add-on is not active; renew it, or switch \"Always use this key\" off \
+             to use Greta credits",
+        ),
+    }
+}

@@ -1,0 +1,348 @@
+//! The request as credits may pay for it: only members whose cost is bounded are sent.
+
+use std::borrow::Cow;
+
+use account::price::{CallSize, PricedModel};
+use bytes::Bytes;
+use edge::{ApiError, Code};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::DefaultAiKind;
+use crate::request::{ChatRequest, Members, invalid};
+
+/// Sent as they are. Whatever is neither here nor refused below is left out.
+const SENT: [&str; 20] = [
+    "messages",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "response_format",
+    "temperature",
+    "top_p",
+    "top_k",
+    "top_a",
+    "min_p",
+    "frequency_penalty",
+    "presence_penalty",
+    "repetition_penalty",
+    "logit_bias",
+    "seed",
+    "stop",
+    "stream",
+    "user",
+    "metadata",
+    "reasoning_effort",
+];
+
+/// Members whose text the model reads, and that are therefore counted as prompt.
+const PROMPT: [&str; 4] = ["messages", "tools", "tool_choice", "response_format"];
+
+/// Each of these can cost more than tokens, or has somebody else choose the price.
+const REFUSED: [&str; 9] = [
+    "models",
+    "plugins",
+    "provider",
+    "preset",
+    "route",
+    "web_search_options",
+    "modalities",
+    "audio",
+    "prediction",
+];
+
+/// A request that keeps to what credits pay for.
+pub(super) struct Bounded<'a> {
+    members: Members<'a>,
+    /// The prompt's JSON text in bytes. No tokeniser makes more tokens of a text than it has bytes,
+    /// and the JSON around the text outweighs the tokens that mark roles and messages.
+    prompt_bytes: u64,
+    only_text: bool,
+    output_limit: Option<u64>,
+}
+
+impl<'a> Bounded<'a> {
+    pub(super) fn of(request: &'a ChatRequest) -> Result<Self, ApiError> {
+        let mut members = request.members()?;
+        members.retain(|_, value| value.get() != "null");
+        if let Some(name) = REFUSED.iter().find(|name| members.contains_key(**name)) {
+            return Err(unsupported(format!("`{name}`")));
+        }
+        if members.get("n").is_some_and(|n| n.get() != "1") {
+            return Err(unsupported("`n` above 1"));
+        }
+        let model = request.model.as_deref().unwrap_or_default();
+        if model.contains('@') || model.ends_with(":online") {
+            return Err(unsupported("presets and priced variants of models"));
+        }
+        if let Some(tools) = members.get("tools")
+            && !only_functions(tools)
+        {
+            return Err(unsupported("tools other than functions"));
+        }
+        let only_text = match parts_of(members.get("messages").copied()) {
+            Parts::OnlyText => true,
+            Parts::Others => false,
+            Parts::Files => return Err(unsupported("file parts")),
+        };
+        let limit = |name: &str| match members.get(name) {
+            None => Ok(None),
+            Some(limit) => match limit.get().parse::<u64>() {
+                Ok(limit) if limit > 0 => Ok(Some(limit)),
+                _ => Err(invalid(format!("`{name}` must be a whole number above 0"))),
+            },
+        };
+        let limits = [limit("max_tokens")?, limit("max_completion_tokens")?];
+        let prompt = PROMPT.iter().filter_map(|name| members.get(*name));
+        let prompt_bytes: usize = prompt.map(|member| member.get().len()).sum();
+        Ok(Self {
+            prompt_bytes: u64::try_from(prompt_bytes).unwrap_or(u64::MAX),
+            only_text,
+            output_limit: limits.into_iter().flatten().min(),
+            members,
+        })
+    }
+
+    /// How large the call can be on `model`. Parts that are not text are bounded only by the model's
+    /// context.
+    pub(super) fn size(&self, model: &PricedModel) -> Result<CallSize, ApiError> {
+        let prompt_tokens = match (self.only_text, model.context_length) {
+            (true, context) => self.prompt_bytes.min(context.unwrap_or(u64::MAX)),
+            (false, Some(context)) => context,
+            (false, None) => {
+                return Err(unsupported("parts other than text on this model"));
+            }
+        };
+        Ok(CallSize {
+            prompt_tokens,
+            output_limit: self.output_limit,
+        })
+    }
+
+    /// The body that goes to the default AI.
+    pub(super) fn body(&self, model: &str, output_limit: u64, kind: DefaultAiKind) -> Bytes {
+        let mut sent: Vec<(&str, Cow<'_, str>)> = SENT
+            .iter()
+            .filter_map(|name| Some((*name, Cow::Borrowed(self.members.get(*name)?.get()))))
+            .collect();
+        if let Some(effort) = self.reasoning_effort() {
+            sent.push(("reasoning", Cow::Owned(format!(r#"{{"effort":{effort}}}"#))));
+        }
+        let limit = match kind {
+            DefaultAiKind::OpenRouter => "max_tokens",
+            DefaultAiKind::OpenAi => "max_completion_tokens",
+        };
+        sent.push((limit, Cow::Owned(output_limit.to_string())));
+        if kind == DefaultAiKind::OpenAi && self.streamed() {
+            sent.push(("stream_options", Cow::Borrowed(r#"{"include_usage":true}"#)));
+        }
+        let model = serde_json::Value::from(model);
+        let members = sent.into_iter().fold(
+            format!(r#"{{"model":{model}"#),
+            |mut body, (name, value)| {
+                body.push_str(",\"");
+                body.push_str(name);
+                body.push_str("\":");
+                body.push_str(&value);
+                body
+            },
+        );
+        Bytes::from(members + "}")
+    }
+
+    fn streamed(&self) -> bool {
+        let stream = self.members.get("stream");
+        stream.is_some_and(|stream| stream.get() == "true")
+    }
+
+    /// Of OpenRouter's `reasoning` only the effort is sent.
+    fn reasoning_effort(&self) -> Option<&'a str> {
+        #[derive(Deserialize)]
+        struct Reasoning<'a> {
+            #[serde(borrow)]
+            effort: &'a RawValue,
+        }
+        let reasoning: &'a RawValue = self.members.get("reasoning")?;
+        let reasoning: Reasoning<'a> = serde_json::from_str(reasoning.get()).ok()?;
+        Some(reasoning.effort.get())
+    }
+}
+
+fn unsupported(what: impl std::fmt::Display) -> ApiError {
+    ApiError::new(
+        Code::UnsupportedOnCredits,
+        format!(
+            "{what} cannot be paid with Greta credits; leave it out, or use your OpenRouter key"
+        ),
+    )
+}
+
+enum Parts {
+    OnlyText,
+    /// Images and sound: tokens, but not counted by their text.
+    Others,
+    /// Parsing a file is priced apart from tokens.
+    Files,
+}
+
+fn parts_of(messages: Option<&RawValue>) -> Parts {
+    #[derive(Deserialize)]
+    struct Message<'a> {
+        #[serde(borrow, default)]
+        content: Option<&'a RawValue>,
+    }
+    #[derive(Deserialize)]
+    struct Part {
+        #[serde(rename = "type")]
+        kind: String,
+    }
+    let messages: Vec<&RawValue> = messages
+        .and_then(|messages| serde_json::from_str(messages.get()).ok())
+        .unwrap_or_default();
+    let mut all_text = true;
+    for message in messages {
+        let content = serde_json::from_str::<Message<'_>>(message.get());
+        let Some(content) = content.ok().and_then(|message| message.content) else {
+            continue;
+        };
+        if !content.get().starts_with('[') {
+            continue;
+        }
+        // A list that cannot be read is not known to be text.
+        let parts: Vec<&RawValue> = serde_json::from_str(content.get()).unwrap_or_default();
+        for part in parts {
+            match serde_json::from_str::<Part>(part.get()) {
+                Ok(part) if part.kind == "text" => {}
+                Ok(part) if part.kind == "file" => return Parts::Files,
+                Ok(_) | Err(_) => all_text = false,
+            }
+        }
+    }
+    if all_text {
+        Parts::OnlyText
+    } else {
+        Parts::Others
+    }
+}
+
+fn only_functions(tools: &RawValue) -> bool {
+    #[derive(Deserialize)]
+    struct Tool {
+        #[serde(rename = "type")]
+        kind: String,
+    }
+    serde_json::from_str::<Vec<Tool>>(tools.get())
+        .is_ok_and(|tools| tools.iter().all(|tool| tool.kind == "function"))
+}
+
+#[cfg(test)]
+mod tests {
+    use account::Usd;
+    use account::price::TokenPrices;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn request(body: &Value) -> ChatRequest {
+        ChatRequest::parse(Bytes::from(body.to_string())).unwrap()
+    }
+
+    fn messages() -> Value {
+        json!([{"role": "user", "content": "hi"}])
+    }
+
+    fn model(context_length: Option<u64>) -> PricedModel {
+        PricedModel {
+            id: "a/b".to_owned(),
+            prices: TokenPrices {
+                input: Usd::ZERO,
+                output: Usd::ZERO,
+            },
+            context_length,
+            max_output_tokens: None,
+        }
+    }
+
+    #[test]
+    fn what_has_no_bounded_cost_is_refused() {
+        let parts = json!([{"role": "user", "content": [{"type": "file", "file": {}}]}]);
+        let refused = [
+            json!({"messages": messages(), "n": 2}),
+            json!({"messages": messages(), "models": ["a", "b"]}),
+            json!({"messages": messages(), "plugins": [{"id": "web"}]}),
+            json!({"messages": messages(), "provider": {"order": ["x"]}}),
+            json!({"messages": messages(), "preset": "x"}),
+            json!({"messages": messages(), "model": "a/b:online"}),
+            json!({"messages": messages(), "model": "@preset/x"}),
+            json!({"messages": messages(), "tools": [{"type": "openrouter:web_search"}]}),
+            json!({"messages": messages(), "tools": [{}]}),
+            json!({"messages": parts}),
+        ];
+        for body in refused {
+            let request = request(&body);
+            let error = Bounded::of(&request).err().map(|error| error.code());
+            assert_eq!(error, Some(Code::UnsupportedOnCredits), "{body}");
+        }
+    }
+
+    #[test]
+    fn limits_are_whole_numbers_and_the_least_counts() {
+        let limit = |a: Value, b: Value| {
+            let body = json!({"messages": messages(), "max_tokens": a, "max_completion_tokens": b});
+            let request = request(&body);
+            Bounded::of(&request)
+                .map(|bounded| bounded.output_limit)
+                .map_err(|error| error.code())
+        };
+        assert_eq!(limit(json!(10), json!(20)), Ok(Some(10)));
+        assert_eq!(limit(json!(null), json!(20)), Ok(Some(20)));
+        assert_eq!(limit(json!(null), json!(null)), Ok(None));
+        for bad in [json!(0), json!(-1), json!(1.5), json!("10")] {
+            assert_eq!(limit(bad, json!(null)), Err(Code::InvalidRequest));
+        }
+    }
+
+    #[test]
+    fn only_the_bounded_members_are_sent() {
+        let body = json!({
+            "messages": messages(), "temperature": 0.5, "max_tokens": 9000, "n": 1,
+            "service_tier": "priority", "logprobs": null, "stream": true,
+            "stream_options": {"include_usage": false}, "model": "x\"y",
+            "reasoning": {"effort": "low", "max_tokens": 100_000},
+        });
+        let request = request(&body);
+        let bounded = Bounded::of(&request).unwrap();
+        let sent = |kind| serde_json::from_slice::<Value>(&bounded.body("x\"y", 77, kind)).unwrap();
+        assert_eq!(
+            sent(DefaultAiKind::OpenRouter),
+            json!({
+                "model": "x\"y", "messages": messages(), "temperature": 0.5, "stream": true,
+                "reasoning": {"effort": "low"}, "max_tokens": 77,
+            })
+        );
+        let openai = sent(DefaultAiKind::OpenAi);
+        assert_eq!(openai["max_completion_tokens"], 77);
+        assert_eq!(openai["stream_options"], json!({"include_usage": true}));
+    }
+
+    #[test]
+    fn the_prompt_is_bounded_by_its_bytes_or_by_the_context() {
+        let text = request(&json!({"messages": messages()}));
+        let text = Bounded::of(&text).unwrap();
+        let bytes = u64::try_from(messages().to_string().len()).unwrap();
+        let tokens = |bounded: &Bounded<'_>, context| {
+            bounded
+                .size(&model(context))
+                .map(|size| size.prompt_tokens)
+                .ok()
+        };
+        assert_eq!(tokens(&text, Some(1_000)), Some(bytes));
+        assert_eq!(tokens(&text, None), Some(bytes));
+        assert_eq!(tokens(&text, Some(5)), Some(5));
+        let image = json!([{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]);
+        let image = request(&json!({"messages": image}));
+        let image = Bounded::of(&image).unwrap();
+        assert_eq!(tokens(&image, Some(1_000)), Some(1_000));
+        assert_eq!(tokens(&image, None), None);
+    }
+}

@@ -1,0 +1,108 @@
+//! `GET /v1/models`: the model list of whoever pays for the next call.
+
+use std::sync::Arc;
+
+use account::Account;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use edge::{ApiError, Code};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue};
+use routing::{Payer, Situation};
+use secrecy::SecretString;
+use upstream::{Failure, ModelsError};
+
+use crate::call::{new_receipt, with_receipt};
+use crate::credits;
+use crate::receipt::Receipt;
+use crate::{DefaultAiKind, Deps};
+
+pub(crate) async fn list(State(deps): State<Deps>, headers: HeaderMap) -> Response {
+    let mut receipt = match new_receipt() {
+        Ok(receipt) => receipt,
+        Err(error) => return error.into_response(),
+    };
+    let answered = answer(&deps, &headers, &mut receipt).await;
+    with_receipt(answered, receipt)
+}
+
+async fn answer(
+    deps: &Deps,
+    headers: &HeaderMap,
+    receipt: &mut Receipt,
+) -> Result<Response, ApiError> {
+    let caller = deps.identity.caller(headers).await?;
+    let account = deps.store.account(&caller.account).await;
+    let account = account
+        .map_err(|error| ApiError::storage(&error))?
+        .ok_or_else(ApiError::account_not_found)?;
+    let settings = &deps.settings;
+    let situation = Situation::of(&account, deps.clock.now(), &settings.policy);
+    let default_model = deps.prices.model(&settings.default_ai_model).await;
+    let cheapest = default_model.and_then(|model| model.prices.cheapest_call(settings.rate));
+    let covered = cheapest.is_some_and(|cheapest| account.balance.available() >= cheapest);
+    let (payer, reason) = routing::next_call(routing::decide(situation), covered);
+    receipt.routed(payer, reason);
+    let list = match payer {
+        Payer::OpenRouter => {
+            let key = user_key(deps, &account).await?;
+            let list = deps.openrouter.models(Some(&key)).await;
+            list.map_err(|error| from_openrouter(&error))?
+        }
+        Payer::GretaCredits | Payer::None => default_list(deps).await?,
+    };
+    let mut response = Response::new(Body::from(list));
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    Ok(response)
+}
+
+async fn user_key(deps: &Deps, account: &Account) -> Result<Arc<SecretString>, ApiError> {
+    let unavailable = || {
+        ApiError::new(
+            Code::KeyUnavailable,
+            "the connected key cannot be read at the moment; try again",
+        )
+    };
+    let saved = account.profile.key.as_ref().ok_or_else(unavailable)?;
+    let key = deps.vault.user_key(&account.id, &saved.id).await;
+    key.map_err(|error| {
+        edge::log_error(&error, "the key's secret cannot be read");
+        unavailable()
+    })
+}
+
+/// OpenRouter's own list is public; another default AI wants its key.
+async fn default_list(deps: &Deps) -> Result<Bytes, ApiError> {
+    let key = match deps.settings.default_ai_kind {
+        DefaultAiKind::OpenRouter => None,
+        DefaultAiKind::OpenAi => Some(credits::platform_key(deps).await?),
+    };
+    let list = deps.default_ai.models(key.as_deref()).await;
+    list.map_err(|error| {
+        edge::log_error(&error, "no model list from the default AI");
+        ApiError::new(
+            Code::DefaultAiUnavailable,
+            "the model list cannot be read at the moment; try again",
+        )
+    })
+}
+
+fn from_openrouter(error: &ModelsError) -> ApiError {
+    edge::log_error(error, "no model list from OpenRouter");
+    match error {
+        ModelsError::Refused {
+            failure: Failure::KeyRejected,
+            ..
+        } => ApiError::new(
+            Code::OpenRouterKeyRejected,
+            "OpenRouter does not accept the connected key; replace it under Settings, Integrations",
+        ),
+        _ => ApiError::new(
+            Code::OpenRouterUnavailable,
+            "OpenRouter's model list cannot be read at the moment; try again",
+        ),
+    }
+}

@@ -1,0 +1,136 @@
+//! The caller's request: checked as far as both paths need it, its bytes kept as they came.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use edge::{ApiError, Code};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// The top-level members of a chat request, each as its JSON text.
+pub(crate) type Members<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
+
+/// A well-formed chat request.
+#[derive(Debug, Clone)]
+pub(crate) struct ChatRequest {
+    /// As it came; on the OpenRouter path it goes upstream like this.
+    pub(crate) body: Bytes,
+    pub(crate) model: Option<String>,
+    pub(crate) streamed: bool,
+}
+
+impl ChatRequest {
+    /// Checks the body: a JSON object, a non-empty array `messages`, and where present a string
+    /// `model`.
+    pub(crate) fn parse(body: Bytes) -> Result<Self, ApiError> {
+        let members = members(&body)?;
+        let messages = members
+            .get("messages")
+            .ok_or_else(|| invalid("`messages` is missing; it is an array of chat messages"))?;
+        match serde_json::from_str::<Vec<&RawValue>>(messages.get()) {
+            Ok(messages) if !messages.is_empty() => {}
+            _ => {
+                return Err(invalid(
+                    "`messages` must be an array with at least one message",
+                ));
+            }
+        }
+        let model = match members.get("model") {
+            None => None,
+            Some(model) => Some(
+                serde_json::from_str::<String>(model.get())
+                    .map_err(|_| invalid("`model` must be a string"))?,
+            ),
+        };
+        let streamed = match members.get("stream").map(|stream| stream.get()) {
+            None | Some("null" | "false") => false,
+            Some("true") => true,
+            Some(_) => return Err(invalid("`stream` must be true or false")),
+        };
+        Ok(Self {
+            body,
+            model,
+            streamed,
+        })
+    }
+
+    /// The body's members.
+    pub(crate) fn members(&self) -> Result<Members<'_>, ApiError> {
+        members(&self.body)
+    }
+}
+
+fn members(body: &[u8]) -> Result<Members<'_>, ApiError> {
+    #[derive(Deserialize)]
+    #[serde(transparent)]
+    struct Object<'a>(#[serde(borrow)] Members<'a>);
+
+    match serde_json::from_slice::<Object<'_>>(body) {
+        Ok(object) => Ok(object.0),
+        Err(error) if error.is_data() => Err(invalid("the body must be a JSON object")),
+        Err(_) => Err(ApiError::new(
+            Code::InvalidJson,
+            "the body is not JSON; send a chat completions request as application/json",
+        )),
+    }
+}
+
+pub(crate) fn invalid(detail: impl Into<Cow<'static, str>>) -> ApiError {
+    ApiError::new(Code::InvalidRequest, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code_of(body: &'static str) -> Result<(), Code> {
+        ChatRequest::parse(Bytes::from_static(body.as_bytes()))
+            .map(drop)
+            .map_err(|error| error.code())
+    }
+
+    #[test]
+    fn only_well_formed_requests_pass() {
+        let good = [
+            r#"{"messages":[{"role":"user","content":"hi"}]}"#,
+            r#"{"messages":[1],"model":"a/b","stream":true,"anything":{"else":[1,2]}}"#,
+            r#" {"\u006dessages":[{}],"stream":null} "#,
+        ];
+        for body in good {
+            assert_eq!(code_of(body), Ok(()), "{body}");
+        }
+        let not_json = [
+            "",
+            "{",
+            "nonsense",
+            r#"{"messages":[1],}"#,
+            r#"{"messages":[1]} x"#,
+        ];
+        for body in not_json {
+            assert_eq!(code_of(body), Err(Code::InvalidJson), "{body}");
+        }
+        let invalid = [
+            "[]",
+            "7",
+            "null",
+            "{}",
+            r#"{"messages":[]}"#,
+            r#"{"messages":null}"#,
+            r#"{"messages":{"0":1}}"#,
+            r#"{"messages":[1],"model":null}"#,
+            r#"{"messages":[1],"model":7}"#,
+            r#"{"messages":[1],"stream":"yes"}"#,
+        ];
+        for body in invalid {
+            assert_eq!(code_of(body), Err(Code::InvalidRequest), "{body}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_not_text_are_not_json() {
+        let body = Bytes::from_static(b"{\"messages\":[\"\xff\"]}");
+        let error = ChatRequest::parse(body).unwrap_err();
+        assert_eq!(error.code(), Code::InvalidJson);
+    }
+}

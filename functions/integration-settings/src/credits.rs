@@ -1,0 +1,164 @@
+//! Credits as their owner sees them: what there is, how it moved, what was spent by day.
+
+use std::collections::HashMap;
+
+use account::{CallId, Credits, EntryId};
+use axum::Json;
+use axum::extract::{Query, State};
+use edge::{ApiError, Caller, Code};
+use http::Uri;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan};
+use serde::Serialize;
+use store::EntryKind;
+
+use crate::{Deps, cursor};
+
+#[derive(Serialize)]
+pub(crate) struct Balance {
+    available: Credits,
+    held: Credits,
+    #[serde(rename = "balance")]
+    total: Credits,
+    owed: Credits,
+    minimum: Credits,
+}
+
+pub(crate) async fn read(
+    State(deps): State<Deps>,
+    caller: Caller,
+) -> Result<Json<Balance>, ApiError> {
+    let balance = deps.account(&caller.account).await?.balance;
+    Ok(Json(Balance {
+        available: balance.available(),
+        held: balance.held(),
+        total: balance.balance(),
+        owed: balance.owed(),
+        minimum: deps.settings.policy.minimum_balance,
+    }))
+}
+
+#[derive(Serialize)]
+pub(crate) struct Ledger {
+    entries: Vec<Entry>,
+    next_cursor: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Entry {
+    id: EntryId,
+    at: Timestamp,
+    kind: EntryKind,
+    amount: Credits,
+    balance_after: Credits,
+    call_id: Option<CallId>,
+    note: String,
+}
+
+pub(crate) async fn ledger(
+    State(deps): State<Deps>,
+    caller: Caller,
+    uri: Uri,
+) -> Result<Json<Ledger>, ApiError> {
+    let query = Parameters::of(&uri)?;
+    let limit = query.number("limit", 50, 100)?;
+    let account = deps.account(&caller.account).await?;
+    let cursor = match query.get("cursor") {
+        None => None,
+        Some(text) => Some(cursor::decode(&account.number, text).ok_or_else(|| {
+            invalid("`cursor` is not one of your ledger; start without a cursor")
+        })?),
+    };
+    let limit = u8::try_from(limit).unwrap_or(u8::MAX);
+    let page = deps.store.ledger_page(&account, cursor.as_ref(), limit);
+    let page = page.await.map_err(|error| ApiError::storage(&error))?;
+    let entries = page
+        .entries
+        .into_iter()
+        .map(|(entry, balance_after)| Entry {
+            id: entry.id,
+            at: entry.at,
+            kind: entry.kind,
+            amount: entry.amount,
+            balance_after,
+            call_id: entry.call_id,
+            note: entry.note,
+        });
+    let next = page.next.map(|next| cursor::encode(&account.number, &next));
+    Ok(Json(Ledger {
+        entries: entries.collect(),
+        next_cursor: next,
+    }))
+}
+
+#[derive(Serialize)]
+pub(crate) struct Daily {
+    days: Vec<Day>,
+}
+
+#[derive(Serialize)]
+struct Day {
+    date: Date,
+    spent: Credits,
+    calls: u64,
+}
+
+/// Every day of the range, oldest first, those without calls included. Days are UTC days.
+pub(crate) async fn daily(
+    State(deps): State<Deps>,
+    caller: Caller,
+    uri: Uri,
+) -> Result<Json<Daily>, ApiError> {
+    let days = Parameters::of(&uri)?.number("days", 30, 366)?;
+    let account = deps.account(&caller.account).await?;
+    let last = deps.clock.now().to_zoned(TimeZone::UTC).date();
+    let first = last.saturating_sub((days - 1).days());
+    let stored = deps.store.days(&account.number, first..=last).await;
+    let stored = stored.map_err(|error| ApiError::storage(&error))?;
+    let stored: HashMap<Date, store::Day> = stored.into_iter().map(|day| (day.date, day)).collect();
+    let dates = first.series(1.day()).take_while(|date| *date <= last);
+    let days = dates.map(|date| {
+        let day = stored.get(&date);
+        Day {
+            date,
+            spent: day.map(|day| day.spent).unwrap_or_default(),
+            calls: day.map(|day| day.calls).unwrap_or_default(),
+        }
+    });
+    Ok(Json(Daily {
+        days: days.collect(),
+    }))
+}
+
+/// The query's parameters.
+struct Parameters(HashMap<String, String>);
+
+impl Parameters {
+    fn of(uri: &Uri) -> Result<Self, ApiError> {
+        let query = Query::try_from_uri(uri);
+        query
+            .map(|Query(parameters)| Self(parameters))
+            .map_err(|_| invalid("the query cannot be read; write it as name=value&name=value"))
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// A whole number from 1 to `max`.
+    fn number(&self, name: &str, default: i64, max: i64) -> Result<i64, ApiError> {
+        let Some(text) = self.get(name) else {
+            return Ok(default);
+        };
+        let number = text
+            .parse()
+            .ok()
+            .filter(|number| (1..=max).contains(number));
+        number.ok_or_else(|| invalid(format!("`{name}` must be a whole number from 1 to {max}")))
+    }
+}
+
+fn invalid(detail: impl Into<std::borrow::Cow<'static, str>>) -> ApiError {
+    ApiError::new(Code::InvalidRequest, detail)
+}

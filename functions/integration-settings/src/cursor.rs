@@ -1,0 +1,67 @@
+//! The ledger's cursor on the wire: opaque, and good for one account only.
+
+use account::AccountNumber;
+use aws_lc_rs::digest;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use store::Cursor;
+
+/// Bytes of the checksum that binds a cursor to its account.
+const CHECK: usize = 8;
+
+pub(crate) fn encode(account: &AccountNumber, cursor: &Cursor) -> String {
+    let text = format!("{}|{}", cursor.balance.micros(), cursor.entry);
+    let mut bytes = check(account, &text).to_vec();
+    bytes.extend_from_slice(text.as_bytes());
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// `None` if the text is not a cursor of this account.
+pub(crate) fn decode(account: &AccountNumber, text: &str) -> Option<Cursor> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+    let (found, text) = bytes.split_at_checked(CHECK)?;
+    let text = std::str::from_utf8(text).ok()?;
+    if found != check(account, text) {
+        return None;
+    }
+    let (balance, entry) = text.split_once('|')?;
+    Some(Cursor {
+        entry: entry.to_owned(),
+        balance: account::Credits::from_micros(balance.parse().ok()?),
+    })
+}
+
+/// The account's number is random and never shown, so nobody else can make this.
+fn check(account: &AccountNumber, text: &str) -> [u8; CHECK] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(account.as_str().as_bytes());
+    context.update(b"|");
+    context.update(text.as_bytes());
+    let mut check = [0; CHECK];
+    for (to, from) in check.iter_mut().zip(context.finish().as_ref()) {
+        *to = *from;
+    }
+    check
+}
+
+#[cfg(test)]
+mod tests {
+    use account::Credits;
+
+    use super::*;
+
+    #[test]
+    fn a_cursor_is_good_for_its_account_and_as_it_is() {
+        let number = |text: &str| AccountNumber::new(text).unwrap();
+        let cursor = Cursor {
+            entry: "e#2026-01-01T00:00:00.000000Z#call_1".to_owned(),
+            balance: Credits::from_micros(-5),
+        };
+        let text = encode(&number("n1"), &cursor);
+        assert_eq!(decode(&number("n1"), &text), Some(cursor));
+        assert_eq!(decode(&number("n2"), &text), None);
+        for bad in ["", "x", "!!!", &text[1..], &text.replace('a', "b")] {
+            assert_eq!(decode(&number("n1"), bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! The card, and its two switches.
+
+use account::SwitchError;
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use card::Card;
+use edge::{ApiError, Caller, Code, Fields};
+use serde::Serialize;
+use store::UpdateError;
+
+use crate::Deps;
+
+pub(crate) async fn read(State(deps): State<Deps>, caller: Caller) -> Result<Json<Card>, ApiError> {
+    let account = deps.account(&caller.account).await?;
+    Ok(Json(deps.card(&account, &caller).await))
+}
+
+#[derive(Serialize)]
+pub(crate) struct Switched {
+    integration: Card,
+}
+
+pub(crate) async fn switch(
+    State(deps): State<Deps>,
+    caller: Caller,
+    body: Body,
+) -> Result<Json<Switched>, ApiError> {
+    caller.require_owner()?;
+    let body = edge::read_body(body, deps.settings.http.max_body_bytes).await?;
+    let fields = Fields::parse(&body, &["enabled", "always_use_key"])?;
+    let enabled = fields.optional_bool("enabled")?;
+    let always_use_key = fields.optional_bool("always_use_key")?;
+    let switched = deps
+        .store
+        .update(&caller.account, None, |profile| {
+            profile.switch(enabled, always_use_key)?;
+            Ok::<_, SwitchError>(Vec::new())
+        })
+        .await;
+    let account = switched.map_err(|error| match error {
+        UpdateError::NotFound => ApiError::account_not_found(),
+        UpdateError::Refused(SwitchError::NotConnected) => ApiError::new(
+            Code::NotConnected,
+            "there is no key to switch; connect one first",
+        ),
+        UpdateError::Refused(SwitchError::AlwaysUseKeyOn) => ApiError::new(
+            Code::AlwaysUseKeyOn,
+            "\"Always use this key\" is on, so the key cannot be switched off; switch \
+             always_use_key off first, or in the same request",
+        ),
+        UpdateError::Store(error) => ApiError::storage(&error),
+    })?;
+    tracing::info!(
+        enabled = account.profile.enabled,
+        always_use_key = account.profile.always_use_key,
+        "switched"
+    );
+    Ok(Json(Switched {
+        integration: deps.card(&account, &caller).await,
+    }))
+}

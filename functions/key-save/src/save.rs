@@ -1,0 +1,154 @@
+//! `PUT …/key`: connect or replace.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use account::{Account, AccountId, KeyId, KeyState, Purpose, SavedKey};
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use card::Card;
+use edge::{ApiError, Caller, Code, Fields};
+use jiff::Timestamp;
+use keyvault::UserKey;
+use serde::Serialize;
+use store::{Effect, UpdateError};
+use upstream::{KeyCheckError, KeyFacts};
+
+use crate::{Deps, ORPHAN_LIFE, openrouter_unavailable, too_many_attempts};
+
+/// The product document's own words.
+const SAVED: &str = "OpenRouter API key saved successfully.";
+/// How long OpenRouter may take to check a key.
+pub(crate) const CHECK_TIME: Duration = Duration::from_secs(10);
+
+#[derive(Serialize)]
+pub(crate) struct Saved {
+    message: &'static str,
+    integration: Card,
+}
+
+/// The checks come in the contract's order: token, role, entitlement, attempts, format, network.
+pub(crate) async fn save(
+    State(deps): State<Deps>,
+    caller: Caller,
+    body: Body,
+) -> Result<Json<Saved>, ApiError> {
+    caller.require_owner()?;
+    let account = deps.account(&caller.account).await?;
+    let now = deps.clock.now();
+    if !routing::may_save_key(&account.profile, now, &deps.settings.policy) {
+        return Err(ApiError::new(
+            Code::AddOnRequired,
+            "connecting a key needs the OpenRouter add-on; subscribe under Plans & Pricing",
+        ));
+    }
+    let allowed = deps.store.check_allowed(&account.id, Purpose::Save, now);
+    allowed
+        .await
+        .map_err(|error| ApiError::storage(&error))?
+        .map_err(too_many_attempts)?;
+    let key = key_from(body, &deps).await?;
+    deps.count_check(&account.id, Purpose::Save, now).await?;
+    let stored = check_and_store(&deps, &account, &caller, &key, now).await;
+    if stored.is_err() {
+        let given_back = deps.store.give_back_save(&account.id, now).await;
+        if let Err(error) = given_back {
+            edge::log_error(&error, "a save that failed stays counted");
+        }
+    }
+    Ok(Json(Saved {
+        message: SAVED,
+        integration: deps.card(&stored?, &caller).await,
+    }))
+}
+
+async fn key_from(body: Body, deps: &Deps) -> Result<UserKey, ApiError> {
+    let body = edge::read_body(body, deps.settings.http.max_body_bytes).await?;
+    let fields = Fields::parse(&body, &["key"])?;
+    UserKey::parse(fields.required_string("key")?)
+        .map_err(|error| ApiError::new(Code::InvalidKeyFormat, error.to_string()))
+}
+
+async fn check_and_store(
+    deps: &Deps,
+    account: &Account,
+    caller: &Caller,
+    key: &UserKey,
+    now: Timestamp,
+) -> Result<Account, ApiError> {
+    let facts = check(deps, key).await?;
+    let id = KeyId::new(edge::new_id("key")).map_err(|error| ApiError::internal(&error))?;
+    let due = now + ORPHAN_LIFE;
+    let intended = deps.store.intend_secret(&account.id, &id, due).await;
+    intended.map_err(|error| ApiError::storage(&error))?;
+    let created = deps.vault.create(&account.id, &id, key).await;
+    created.map_err(|error| ApiError::storage(&error))?;
+    let saved = SavedKey {
+        id,
+        label: facts.label,
+        last4: key.last4(),
+        sha256: key.sha256(),
+        saved_at: now,
+        saved_by: caller.subject.clone(),
+        state: KeyState::Usable,
+        limits: facts.limits,
+        checked_at: now,
+    };
+    switch(deps, &account.id, saved, due).await
+}
+
+async fn check(deps: &Deps, key: &UserKey) -> Result<KeyFacts, ApiError> {
+    match deps.openrouter.check_key(key.secret(), CHECK_TIME).await {
+        Ok(facts) if facts.is_management => Err(ApiError::new(
+            Code::ManagementKey,
+            "this is a management key, which cannot make AI calls; create an API key at OpenRouter",
+        )),
+        Ok(facts) => Ok(facts),
+        Err(KeyCheckError::Rejected) => Err(ApiError::new(
+            Code::KeyRejected,
+            "OpenRouter does not accept this key; copy it again, or create a new one at OpenRouter",
+        )),
+        Err(error) => {
+            edge::log_error(&error, "OpenRouter could not check a key");
+            Err(openrouter_unavailable())
+        }
+    }
+}
+
+/// Makes `saved` the account's key; the one before it is deleted.
+async fn switch(
+    deps: &Deps,
+    account: &AccountId,
+    saved: SavedKey,
+    due: Timestamp,
+) -> Result<Account, ApiError> {
+    let mut replaced = None;
+    let switched = deps
+        .store
+        .update(account, None, |profile| {
+            let before = profile.key.as_ref().map(|key| key.id.clone());
+            if before.as_ref() == Some(&saved.id) {
+                return Ok::<_, Infallible>(Vec::new());
+            }
+            replaced.clone_from(&before);
+            profile.connect(saved.clone());
+            let old = before.map(|key| Effect::SecretDue { key, due });
+            let new = Effect::SecretInForce {
+                key: saved.id.clone(),
+            };
+            Ok(old.into_iter().chain([new]).collect())
+        })
+        .await;
+    let account = match switched {
+        Ok(account) => account,
+        Err(UpdateError::NotFound) => return Err(ApiError::account_not_found()),
+        Err(UpdateError::Store(error)) => return Err(ApiError::storage(&error)),
+        Err(UpdateError::Refused(never)) => match never {},
+    };
+    if let Some(old) = replaced {
+        deps.delete_secret(&account.id, &old).await;
+    }
+    tracing::info!("key saved");
+    Ok(account)
+}

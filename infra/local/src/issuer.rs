@@ -1,0 +1,154 @@
+//! The issuer of identity tokens: a key made at start, its public half as a JWKS, and tokens.
+
+use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+use axum::Router;
+use axum::routing::get;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::StatusCode;
+use jiff::Timestamp;
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde_json::{Value, json};
+
+use crate::serve;
+
+/// Where the public keys are served.
+pub const JWKS_PATH: &str = "/.well-known/jwks.json";
+
+/// Signs identity tokens with `EdDSA`.
+#[derive(Debug, Clone)]
+pub struct Issuer {
+    name: String,
+    audience: String,
+    kid: String,
+    public_key: String,
+    private_key: EncodingKey,
+}
+
+impl Issuer {
+    /// An issuer with a new key; `issuer` and `audience` are the tokens' `iss` and `aud`.
+    ///
+    /// # Panics
+    /// If the machine gives no random numbers.
+    pub fn new(issuer: impl Into<String>, audience: impl Into<String>) -> Self {
+        let pair = Ed25519KeyPair::generate().expect("random numbers can be had");
+        let private = pair.to_pkcs8().expect("a new key can be written down");
+        let public = pair.public_key().as_ref();
+        Self {
+            name: issuer.into(),
+            audience: audience.into(),
+            kid: URL_SAFE_NO_PAD.encode(&digest(&SHA256, public).as_ref()[..12]),
+            public_key: URL_SAFE_NO_PAD.encode(public),
+            private_key: EncodingKey::from_ed_der(private.as_ref()),
+        }
+    }
+
+    /// The tokens' `iss`.
+    pub fn issuer(&self) -> &str {
+        &self.name
+    }
+
+    /// The tokens' `aud`.
+    pub fn audience(&self) -> &str {
+        &self.audience
+    }
+
+    /// The public keys, as [`JWKS_PATH`] serves them.
+    pub fn jwks(&self) -> Value {
+        json!({"keys": [{
+            "kty": "OKP",
+            "crv": "Ed25519",
+            "use": "sig",
+            "alg": "EdDSA",
+            "kid": self.kid,
+            "x": self.public_key,
+        }]})
+    }
+
+    /// Serves [`Issuer::jwks`] at [`JWKS_PATH`].
+    pub fn router(&self) -> Router {
+        let jwks = self.jwks();
+        Router::new().route(
+            JWKS_PATH,
+            get(async move || serve::json(StatusCode::OK, &jwks)),
+        )
+    }
+
+    /// A token of a user of `account_id` with `role` (`owner` or `member`), good from `now` on for
+    /// `lifetime`.
+    pub fn token(
+        &self,
+        account_id: &str,
+        role: &str,
+        now: Timestamp,
+        lifetime: Duration,
+    ) -> String {
+        let issued = now.as_second();
+        let lifetime = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
+        self.sign(json!({
+            "iss": self.name,
+            "aud": self.audience,
+            "sub": format!("user_{account_id}_{role}"),
+            "account_id": account_id,
+            "role": role,
+            "iat": issued,
+            "nbf": issued,
+            "exp": issued.saturating_add(lifetime),
+        }))
+    }
+
+    /// A token with exactly these claims.
+    ///
+    /// # Panics
+    /// Never: any JSON can be signed.
+    pub fn sign(&self, claims: Value) -> String {
+        let header = Header {
+            kid: Some(self.kid.clone()),
+            ..Header::new(Algorithm::EdDSA)
+        };
+        jsonwebtoken::encode(&header, &claims, &self.private_key).expect("JSON can be signed")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jsonwebtoken::{DecodingKey, Validation, jwk::JwkSet};
+
+    use super::*;
+
+    #[test]
+    fn tokens_verify_against_the_published_keys() {
+        let issuer = Issuer::new("https://id.example", "greta");
+        let now: Timestamp = "2126-01-01T00:00:00Z".parse().unwrap();
+        let token = issuer.token("acme", "owner", now, Duration::from_mins(1));
+
+        let keys: JwkSet = serde_json::from_value(issuer.jwks()).unwrap();
+        let kid = jsonwebtoken::decode_header(&token).unwrap().kid.unwrap();
+        let key = DecodingKey::from_jwk(keys.find(&kid).unwrap()).unwrap();
+        let mut checks = Validation::new(Algorithm::EdDSA);
+        checks.set_issuer(&["https://id.example"]);
+        checks.set_audience(&["greta"]);
+        let claims = jsonwebtoken::decode::<Value>(&token, &key, &checks)
+            .unwrap()
+            .claims;
+        assert_eq!(
+            claims,
+            json!({
+                "iss": "https://id.example",
+                "aud": "greta",
+                "sub": "user_acme_owner",
+                "account_id": "acme",
+                "role": "owner",
+                "iat": 4_922_899_200_i64,
+                "nbf": 4_922_899_200_i64,
+                "exp": 4_922_899_260_i64,
+            })
+        );
+        let other = Issuer::new("https://id.example", "greta");
+        let other: JwkSet = serde_json::from_value(other.jwks()).unwrap();
+        assert!(other.find(&kid).is_none());
+    }
+}

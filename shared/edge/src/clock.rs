@@ -1,0 +1,76 @@
+//! The one clock. Everything that asks for the time asks a [`Clock`], so that tests and the local
+//! program can move it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use jiff::{SignedDuration, Timestamp};
+
+/// The system's time plus a shift that this clock and all its clones share.
+#[derive(Debug, Clone)]
+pub struct Clock {
+    shift_millis: Arc<AtomicI64>,
+}
+
+impl Clock {
+    /// The system's time, unshifted.
+    pub fn system() -> Self {
+        Self {
+            shift_millis: Arc::new(AtomicI64::new(0)),
+        }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "this is the one clock")]
+    pub fn now(&self) -> Timestamp {
+        let shift = SignedDuration::from_millis(self.shift_millis.load(Ordering::Relaxed));
+        Timestamp::now()
+            .checked_add(shift)
+            .unwrap_or(if shift.is_negative() {
+                Timestamp::MIN
+            } else {
+                Timestamp::MAX
+            })
+    }
+
+    /// Shifts this clock and its clones, to the millisecond.
+    pub fn advance(&self, by: SignedDuration) {
+        let millis = i64::try_from(by.as_millis()).unwrap_or(if by.is_negative() {
+            i64::MIN
+        } else {
+            i64::MAX
+        });
+        self.shift_millis
+            .update(Ordering::Relaxed, Ordering::Relaxed, |shift| {
+                shift.saturating_add(millis)
+            });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clones_move_together() {
+        let clock = Clock::system();
+        let clone = clock.clone();
+        let before = clone.now();
+        clock.advance(SignedDuration::from_hours(2));
+        assert!(clone.now() >= before + SignedDuration::from_hours(2));
+        clone.advance(-SignedDuration::from_hours(4));
+        assert!(clock.now() < before);
+    }
+
+    #[test]
+    fn it_stops_at_the_ends_of_time() {
+        for (by, end) in [
+            (SignedDuration::MAX, Timestamp::MAX),
+            (SignedDuration::MIN, Timestamp::MIN),
+        ] {
+            let clock = Clock::system();
+            clock.advance(by);
+            clock.advance(by);
+            assert_eq!(clock.now(), end);
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! What every HTTP function has around its routes: request id, span and log line, error bodies,
+//! CORS, and an answer in case of a panic.
+//!
+//! No fallback of axum's is set, so that the apps of several functions merge: the router's own empty
+//! 404 and 405 get their code here.
+
+use std::any::Any;
+use std::borrow::Cow;
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::{Body, HttpBody as _};
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse as _, Response};
+use http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, ORIGIN,
+    RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+};
+use http::{Method, StatusCode};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+use tracing::Instrument as _;
+
+use crate::error::{ApiError, Code};
+use crate::ids::new_id;
+use crate::lambda::RequestId;
+use crate::settings::HttpSettings;
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// How an endpoint writes its errors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// RFC 9457, `application/problem+json`.
+    Problem,
+    /// OpenAI's, so that its SDKs raise their usual exceptions.
+    OpenAi,
+}
+
+/// Puts the edge around a function's routes. Response bodies pass through as they are.
+pub fn app(routes: Router, shape: Shape, settings: &HttpSettings) -> Router {
+    routes
+        .layer(CatchPanicLayer::custom(after_panic))
+        .layer(cors(settings))
+        .layer(middleware::from_fn_with_state(shape, edge))
+}
+
+/// The apps of several functions as one; an unknown path is answered in the problem shape.
+pub fn gateway(apps: impl IntoIterator<Item = Router>, settings: &HttpSettings) -> Router {
+    // The last one merged answers what no route takes.
+    let rest = app(Router::new(), Shape::Problem, settings);
+    apps.into_iter()
+        .fold(Router::new(), Router::merge)
+        .merge(rest)
+}
+
+async fn edge(State(shape): State<Shape>, mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let id = match request.extensions().get::<RequestId>() {
+        Some(id) => id.clone(),
+        None => RequestId(new_id("req")),
+    };
+    request.extensions_mut().insert(id.clone());
+    let span = tracing::info_span!(
+        "request",
+        request_id = id.0,
+        method = %request.method(),
+        path = request.uri().path(),
+    );
+    async move {
+        let response = next.run(request).await;
+        let (response, code) = finish(response, shape, &id);
+        tracing::info!(
+            status = response.status().as_u16(),
+            duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            code = code.map(Code::as_str),
+            "answered"
+        );
+        response
+    }
+    .instrument(span)
+    .await
+}
+
+fn finish(response: Response, shape: Shape, id: &RequestId) -> (Response, Option<Code>) {
+    let (mut parts, mut body) = response.into_parts();
+    let error = parts
+        .extensions
+        .remove::<ApiError>()
+        .or_else(|| unrouted(parts.status, &parts.headers, &body));
+    let headers = &mut parts.headers;
+    if let Some(error) = &error {
+        let (content_type, document) = match shape {
+            Shape::Problem => ("application/problem+json", error.problem_body(&id.0)),
+            Shape::OpenAi => ("application/json", error.openai_body()),
+        };
+        headers.remove(CONTENT_LENGTH);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        body = Body::from(document.to_string());
+    }
+    if let Ok(id) = HeaderValue::from_str(&id.0) {
+        headers.insert(X_REQUEST_ID, id);
+    }
+    headers
+        .entry(CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    (
+        Response::from_parts(parts, body),
+        error.map(|error| error.code()),
+    )
+}
+
+/// The router's own answers to an unknown path or method are bare statuses.
+fn unrouted(status: StatusCode, headers: &http::HeaderMap, body: &Body) -> Option<ApiError> {
+    let bare = body.size_hint().exact() == Some(0) && !headers.contains_key(CONTENT_TYPE);
+    let (code, detail) = match status {
+        StatusCode::NOT_FOUND => (Code::NotFound, "there is nothing at this path"),
+        StatusCode::METHOD_NOT_ALLOWED => (
+            Code::MethodNotAllowed,
+            "this path does not take this method; the Allow header lists those it takes",
+        ),
+        _ => return None,
+    };
+    bare.then(|| ApiError::new(code, detail))
+}
+
+/// Answers every `OPTIONS`, so that no preflight needs a token, and names the origin on other
+/// answers if it is one of ours.
+fn cors(settings: &HttpSettings) -> CorsLayer {
+    let origins = settings.allowed_origins.clone();
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::predicate(move |origin, _| {
+            origins.contains(origin)
+        }))
+        .allow_methods([
+            Method::GET,
+            Method::POST,
+            Method::PUT,
+            Method::PATCH,
+            Method::DELETE,
+        ])
+        .allow_headers([
+            AUTHORIZATION,
+            CONTENT_TYPE,
+            HeaderName::from_static("idempotency-key"),
+        ])
+        .expose_headers([
+            HeaderName::from_static("x-greta-payer"),
+            HeaderName::from_static("x-greta-route-reason"),
+            HeaderName::from_static("x-greta-call-id"),
+            HeaderName::from_static("x-greta-model"),
+            HeaderName::from_static("x-greta-credits-charged"),
+            RETRY_AFTER,
+        ])
+        .vary([ORIGIN])
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the layer hands it over")]
+fn after_panic(panic: Box<dyn Any + Send + 'static>) -> Response {
+    let message = match panic.downcast_ref::<&'static str>() {
+        Some(text) => Cow::Borrowed(*text),
+        None => panic
+            .downcast_ref::<String>()
+            .map_or(Cow::Borrowed("not a text"), |text| Cow::Borrowed(text)),
+    };
+    tracing::error!(panic = %message, "request panicked");
+    ApiError::unexplained().into_response()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,265 @@
+//! The issuer's public keys (RFC 7517), cached.
+//!
+//! A key that is known and fresh is found without waiting for anybody. Everything else goes through
+//! one lock, so that at most one request fetches, and only when a fetch is due.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::{SignedDuration, Timestamp};
+use jsonwebtoken::{Algorithm, DecodingKey};
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::sync::Mutex;
+use url::Url;
+
+use crate::clock::Clock;
+use crate::error::log_error;
+
+const FETCH_TIMEOUT: Duration = Duration::from_secs(3);
+const MAX_BYTES: usize = 256 * 1024;
+/// Older keys are refreshed.
+const FRESH: SignedDuration = SignedDuration::from_hours(1);
+/// Between two tries, while there are keys.
+const BETWEEN_TRIES: SignedDuration = SignedDuration::from_mins(1);
+/// Between two tries, while there are none.
+const BETWEEN_FIRST_TRIES: SignedDuration = SignedDuration::from_secs(1);
+/// When a caller may try again while there are no keys.
+pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// A key, and the one algorithm that it may verify.
+#[derive(Clone)]
+pub(crate) struct Key {
+    id: Option<String>,
+    algorithm: Algorithm,
+    pub(crate) decoding: DecodingKey,
+}
+
+/// Why there is no key for a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoKey {
+    /// The issuer's keys were never loaded.
+    NeverLoaded,
+    /// The issuer has no such key.
+    Unknown,
+}
+
+/// The cache.
+pub(crate) struct Jwks {
+    url: Url,
+    client: reqwest::Client,
+    clock: Clock,
+    loaded: RwLock<Option<Arc<Loaded>>>,
+    /// When the last fetch began or ended; held while fetching.
+    last_try: Mutex<Option<Timestamp>>,
+}
+
+struct Loaded {
+    at: Timestamp,
+    keys: Vec<Key>,
+}
+
+impl Jwks {
+    pub(crate) fn new(url: Url, clock: Clock) -> Result<Self, reqwest::Error> {
+        let client = reqwest::Client::builder()
+            .timeout(FETCH_TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .build()?;
+        Ok(Self {
+            url,
+            client,
+            clock,
+            loaded: RwLock::new(None),
+            last_try: Mutex::new(None),
+        })
+    }
+
+    /// The key of this id and algorithm; without an id, the issuer's only key.
+    pub(crate) async fn key(&self, id: Option<&str>, algorithm: Algorithm) -> Result<Key, NoKey> {
+        let loaded = match self.loaded() {
+            Some(loaded) if loaded.knows(id) => self.refreshed(loaded).await,
+            _ => self.with_key(id).await.ok_or(NoKey::NeverLoaded)?,
+        };
+        loaded.find(id, algorithm).cloned().ok_or(NoKey::Unknown)
+    }
+
+    /// The keys, fetched again if they are old. Who finds another one fetching goes on with the keys
+    /// that there are.
+    async fn refreshed(&self, loaded: Arc<Loaded>) -> Arc<Loaded> {
+        if has_passed(FRESH, loaded.at, self.clock.now())
+            && let Ok(mut last_try) = self.last_try.try_lock()
+            && self.is_due(*last_try, BETWEEN_TRIES)
+        {
+            self.fetch(&mut last_try).await;
+            return self.loaded().unwrap_or(loaded);
+        }
+        loaded
+    }
+
+    /// The keys, fetched if they do not have this one; waits for another one's fetch.
+    async fn with_key(&self, id: Option<&str>) -> Option<Arc<Loaded>> {
+        let mut last_try = self.last_try.lock().await;
+        let (missing, between) = match self.loaded() {
+            Some(loaded) => (!loaded.knows(id), BETWEEN_TRIES),
+            None => (true, BETWEEN_FIRST_TRIES),
+        };
+        if missing && self.is_due(*last_try, between) {
+            self.fetch(&mut last_try).await;
+        }
+        self.loaded()
+    }
+
+    fn is_due(&self, last_try: Option<Timestamp>, between: SignedDuration) -> bool {
+        last_try.is_none_or(|at| has_passed(between, at, self.clock.now()))
+    }
+
+    /// Fetches the keys; a failure leaves those that there are.
+    async fn fetch(&self, last_try: &mut Option<Timestamp>) {
+        // Written down first as well, because the request that fetches may be dropped meanwhile.
+        *last_try = Some(self.clock.now());
+        let fetched = self.download().await;
+        let now = self.clock.now();
+        *last_try = Some(now);
+        match fetched {
+            Ok(keys) => {
+                let loaded = Some(Arc::new(Loaded { at: now, keys }));
+                *self.loaded.write().unwrap_or_else(PoisonError::into_inner) = loaded;
+            }
+            Err(error) => log_error(&error, "the issuer's keys could not be fetched"),
+        }
+    }
+
+    async fn download(&self) -> Result<Vec<Key>, FetchError> {
+        let mut response = self.client.get(self.url.clone()).send().await?;
+        if response.status() != http::StatusCode::OK {
+            return Err(FetchError::Status(response.status()));
+        }
+        let mut document = Vec::new();
+        while let Some(chunk) = response.chunk().await? {
+            if chunk.len() > MAX_BYTES.saturating_sub(document.len()) {
+                return Err(FetchError::TooLarge);
+            }
+            document.extend_from_slice(&chunk);
+        }
+        usable_keys(&document)
+    }
+
+    fn loaded(&self) -> Option<Arc<Loaded>> {
+        let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
+        loaded.clone()
+    }
+}
+
+impl Loaded {
+    /// Is it clear whether there is a key for a token with this `kid`? For one without, it is.
+    fn knows(&self, id: Option<&str>) -> bool {
+        id.is_none_or(|id| self.keys.iter().any(|key| key.id.as_deref() == Some(id)))
+    }
+
+    fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Option<&Key> {
+        let key = match (id, self.keys.as_slice()) {
+            (None, [only]) => Some(only),
+            (None, _) => None,
+            (Some(_), keys) => keys
+                .iter()
+                .find(|key| key.id.as_deref() == id && key.algorithm == algorithm),
+        };
+        key.filter(|key| key.algorithm == algorithm)
+    }
+}
+
+/// Has the span passed since `from`? A clock that was set back does not stop time.
+fn has_passed(span: SignedDuration, from: Timestamp, now: Timestamp) -> bool {
+    !(SignedDuration::ZERO..span).contains(&now.duration_since(from))
+}
+
+#[derive(Debug, thiserror::Error)]
+enum FetchError {
+    #[error("the issuer does not answer")]
+    Http(#[from] reqwest::Error),
+    #[error("the issuer answered {0}, expected 200")]
+    Status(http::StatusCode),
+    #[error("the key set is larger than {MAX_BYTES} bytes")]
+    TooLarge,
+    #[error("the answer is not a key set")]
+    Malformed(#[from] serde_json::Error),
+}
+
+#[derive(Deserialize)]
+struct KeySet {
+    keys: Vec<Value>,
+}
+
+#[derive(Deserialize)]
+struct Jwk {
+    kty: String,
+    crv: Option<String>,
+    kid: Option<String>,
+    alg: Option<String>,
+    r#use: Option<String>,
+    key_ops: Option<Vec<String>>,
+    n: Option<String>,
+    e: Option<String>,
+    x: Option<String>,
+    y: Option<String>,
+}
+
+/// The keys of a set that can verify our tokens; all others, whatever they are, are passed over.
+fn usable_keys(document: &[u8]) -> Result<Vec<Key>, FetchError> {
+    let set: KeySet = serde_json::from_slice(document)?;
+    let jwks = set.keys.into_iter().map(serde_json::from_value);
+    Ok(jwks.flatten().filter_map(usable_key).collect())
+}
+
+fn usable_key(jwk: Jwk) -> Option<Key> {
+    let (algorithm, name, decoding) = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
+        ("RSA", _) => (Algorithm::RS256, "RS256", rsa_key(&jwk)?),
+        ("EC", Some("P-256")) => (Algorithm::ES256, "ES256", p256_key(&jwk)?),
+        ("OKP", Some("Ed25519")) => (Algorithm::EdDSA, "EdDSA", ed25519_key(&jwk)?),
+        _ => return None,
+    };
+    let for_signatures = jwk.r#use.is_none_or(|to| to == "sig")
+        && jwk
+            .key_ops
+            .is_none_or(|ops| ops.iter().any(|op| op == "verify"))
+        && jwk.alg.is_none_or(|alg| alg == name);
+    for_signatures.then_some(Key {
+        id: jwk.kid,
+        algorithm,
+        decoding,
+    })
+}
+
+fn rsa_key(jwk: &Jwk) -> Option<DecodingKey> {
+    let modulus = URL_SAFE_NO_PAD.decode(jwk.n.as_ref()?).ok()?;
+    let exponent = URL_SAFE_NO_PAD.decode(jwk.e.as_ref()?).ok()?;
+    let zeros = modulus.iter().take_while(|byte| **byte == 0).count();
+    let modulus = modulus.get(zeros..)?;
+    // At least 2048 bits: the 256th byte from the end counts only with its highest bit set.
+    let long_enough = modulus.len() > 256 || (modulus.len() == 256 && *modulus.first()? >= 0x80);
+    long_enough.then(|| DecodingKey::from_rsa_raw_components(modulus, &exponent))
+}
+
+fn p256_key(jwk: &Jwk) -> Option<DecodingKey> {
+    let (x, y) = (jwk.x.as_ref()?, jwk.y.as_ref()?);
+    let whole = has_32_bytes(x) && has_32_bytes(y);
+    whole
+        .then(|| DecodingKey::from_ec_components(x, y).ok())
+        .flatten()
+}
+
+fn ed25519_key(jwk: &Jwk) -> Option<DecodingKey> {
+    let x = jwk.x.as_ref()?;
+    has_32_bytes(x)
+        .then(|| DecodingKey::from_ed_components(x).ok())
+        .flatten()
+}
+
+fn has_32_bytes(text: &str) -> bool {
+    URL_SAFE_NO_PAD
+        .decode(text)
+        .is_ok_and(|bytes| bytes.len() == 32)
+}

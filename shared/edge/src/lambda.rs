@@ -1,0 +1,202 @@
+//! The Lambda side of an app: events of API Gateway's REST API (payload v1) and HTTP API or
+//! `cargo lambda watch` (v2) in, buffered or streamed answers out.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::Response;
+use lambda_http::{Context, RequestExt as _, service_fn};
+use tokio::time::Instant;
+use tower::ServiceExt as _;
+
+use crate::clock::Clock;
+
+/// The request's id, as a request extension: Lambda's own, else one that [`crate::app`] makes.
+#[derive(Debug, Clone)]
+pub struct RequestId(pub String);
+
+/// When Lambda ends this invocation, as a request extension; absent outside Lambda.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadline(pub Instant);
+
+impl Deadline {
+    /// When to end a stream: 10 s before the deadline, so that the end can still be said and the
+    /// call be settled.
+    pub fn stop_at(self) -> Instant {
+        let reserve = Duration::from_secs(10);
+        self.0.checked_sub(reserve).unwrap_or(self.0)
+    }
+}
+
+/// Serves the app on Lambda; answers are streamed as they come. A body must not fail: Lambda would
+/// write the error's text into the answer.
+///
+/// # Errors
+/// If the runtime stops.
+pub async fn run_streaming(app: Router) -> Result<(), lambda_http::Error> {
+    lambda_http::run_with_streaming_response_concurrent(service_fn(move |event| {
+        answer(app.clone(), event)
+    }))
+    .await
+}
+
+/// Serves the app on Lambda; each answer is sent as a whole.
+///
+/// # Errors
+/// If the runtime stops.
+pub async fn run(app: Router) -> Result<(), lambda_http::Error> {
+    lambda_http::run_concurrent(service_fn(move |event| {
+        let app = app.clone();
+        async move { whole(answer(app, event).await?).await }
+    }))
+    .await
+}
+
+async fn answer(app: Router, event: lambda_http::Request) -> Result<Response, Infallible> {
+    app.oneshot(request(event, &Clock::system())).await
+}
+
+/// The answer with its body read: text where it is UTF-8, so that it need not be encoded.
+async fn whole(
+    response: Response,
+) -> Result<lambda_http::Response<lambda_http::Body>, lambda_http::Error> {
+    let (parts, body) = response.into_parts();
+    let body = axum::body::to_bytes(body, usize::MAX).await?;
+    let body = match String::from_utf8(body.into()) {
+        Ok(text) => lambda_http::Body::Text(text),
+        Err(bytes) => lambda_http::Body::Binary(bytes.into_bytes()),
+    };
+    Ok(lambda_http::Response::from_parts(parts, body))
+}
+
+/// The event as a request that an app takes, with [`RequestId`] and [`Deadline`].
+fn request(event: lambda_http::Request, clock: &Clock) -> axum::extract::Request {
+    let context = event.lambda_context_ref().cloned();
+    let mut request = event.map(|body| match body {
+        lambda_http::Body::Text(text) => Body::from(text),
+        lambda_http::Body::Binary(bytes) => Body::from(bytes),
+        _ => Body::empty(),
+    });
+    if let Some(context) = context {
+        let extensions = request.extensions_mut();
+        if let Some(deadline) = deadline(&context, clock) {
+            extensions.insert(deadline);
+        }
+        extensions.insert(RequestId(context.request_id));
+    }
+    request
+}
+
+fn deadline(context: &Context, clock: &Clock) -> Option<Deadline> {
+    if context.deadline == 0 {
+        return None;
+    }
+    let now = u64::try_from(clock.now().as_millisecond()).unwrap_or_default();
+    let left = Duration::from_millis(context.deadline.saturating_sub(now));
+    Instant::now().checked_add(left).map(Deadline)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::response::IntoResponse as _;
+    use http::Method;
+    use http::header::{AUTHORIZATION, CONTENT_TYPE};
+    use lambda_http::Body as EventBody;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn v1(body: Value, base64: bool) -> Value {
+        json!({
+            "resource": "/{proxy+}",
+            "path": "/v1/credits/ledger",
+            "httpMethod": "POST",
+            "headers": {"Authorization": "Bearer t", "content-type": "application/json", "Host": "api.example"},
+            "multiValueHeaders": {"Authorization": ["Bearer t"], "content-type": ["application/json"], "Host": ["api.example"]},
+            "queryStringParameters": {"limit": "5"},
+            "multiValueQueryStringParameters": {"limit": ["5"]},
+            "requestContext": {"stage": "$default", "httpMethod": "POST"},
+            "body": body,
+            "isBase64Encoded": base64,
+        })
+    }
+
+    fn v2(body: Value, base64: bool) -> Value {
+        json!({
+            "version": "2.0",
+            "routeKey": "$default",
+            "rawPath": "/v1/credits/ledger",
+            "rawQueryString": "limit=5",
+            "headers": {"authorization": "Bearer t", "content-type": "application/json", "host": "api.example"},
+            "requestContext": {"stage": "$default", "http": {"method": "POST", "path": "/v1/credits/ledger"}},
+            "body": body,
+            "isBase64Encoded": base64,
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn events_of_both_versions_become_requests() {
+        let clock = Clock::system();
+        for event in [v1, v2] {
+            for (body, base64, bytes) in [
+                (json!("{\"a\":1}"), false, &b"{\"a\":1}"[..]),
+                (json!("eyJhIjr/fQ=="), true, &b"{\"a\":\xff}"[..]),
+                (json!(null), false, &b""[..]),
+                (json!(""), true, &b""[..]),
+            ] {
+                let mut context = Context::default();
+                context.request_id = "3a1f".to_owned();
+                let in_a_minute = clock.now().as_millisecond() + 60_000;
+                context.deadline = u64::try_from(in_a_minute).unwrap();
+                let text = event(body, base64).to_string();
+                let event = lambda_http::request::from_str(&text).unwrap();
+                let request = request(event.with_lambda_context(context), &clock);
+
+                assert_eq!(request.method(), Method::POST);
+                assert_eq!(request.uri().path(), "/v1/credits/ledger");
+                assert_eq!(request.uri().query(), Some("limit=5"));
+                let authorizations: Vec<_> = request.headers().get_all(AUTHORIZATION).iter().collect();
+                assert_eq!(authorizations, ["Bearer t"]);
+                assert_eq!(request.headers()[CONTENT_TYPE], "application/json");
+                assert_eq!(request.extensions().get::<RequestId>().unwrap().0, "3a1f");
+                let deadline = *request.extensions().get::<Deadline>().unwrap();
+                let left = deadline.0 - Instant::now();
+                assert!((59_000..=60_000).contains(&left.as_millis()), "{left:?}");
+                assert_eq!(deadline.0 - deadline.stop_at(), Duration::from_secs(10));
+                let read = axum::body::to_bytes(request.into_body(), 100).await.unwrap();
+                assert_eq!(read, bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn a_context_without_a_deadline_gives_none() {
+        assert!(deadline(&Context::default(), &Clock::system()).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_whole_answer_is_text_where_it_can_be() {
+        for (body, expected) in [
+            (Body::empty(), EventBody::Text(String::new())),
+            (Body::from("grün"), EventBody::Text("grün".to_owned())),
+            (Body::from(&b"\xff\x00"[..]), EventBody::Binary(b"\xff\x00".to_vec())),
+        ] {
+            let response = (http::StatusCode::ACCEPTED, body).into_response();
+            let response = whole(response).await.unwrap();
+            assert_eq!(response.status(), http::StatusCode::ACCEPTED);
+            assert_eq!(*response.body(), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_apps_answer_carries_lambdas_request_id() {
+        let app = crate::app(Router::new(), crate::Shape::Problem, &crate::HttpSettings::default());
+        let event = lambda_http::request::from_str(&v1(json!(null), false).to_string()).unwrap();
+        let mut context = Context::default();
+        context.request_id = "3a1f".to_owned();
+        let response = answer(app, event.with_lambda_context(context)).await.unwrap();
+        assert_eq!(response.headers()["x-request-id"], "3a1f");
+    }
+}

@@ -1,0 +1,64 @@
+//! Settings and errors that several functions have in common.
+
+use std::error::Error;
+use std::time::Duration;
+
+use account::{Credits, CreditsPerUsd};
+use http::HeaderValue;
+use jiff::SignedDuration;
+use routing::Policy;
+
+use crate::{ApiError, Code, Env, log_error};
+
+const ONE_CREDIT: Credits = Credits::from_micros(1_000_000);
+const DAY: SignedDuration = SignedDuration::from_hours(24);
+
+/// What routing depends on: `MIN_CREDIT_BALANCE` (credits, 1) and `ADD_ON_GRACE_DAYS` (8).
+pub fn routing_policy(env: &mut Env) -> Policy {
+    let minimum_balance = env.parse_or("MIN_CREDIT_BALANCE", ONE_CREDIT, |text| {
+        let credits = text
+            .parse()
+            .ok()
+            .filter(|credits| *credits >= Credits::ZERO);
+        credits.ok_or_else(|| "must be a decimal number of credits, for example 1.5".to_owned())
+    });
+    let days = env.number_or("ADD_ON_GRACE_DAYS", 8, 0..=365);
+    Policy {
+        minimum_balance,
+        grace: DAY.saturating_mul(i32::try_from(days).unwrap_or(i32::MAX)),
+    }
+}
+
+/// `CREDITS_PER_USD` (10).
+pub fn credits_per_usd(env: &mut Env) -> CreditsPerUsd {
+    let credits = env.number_or("CREDITS_PER_USD", 10, 1..=1_000_000);
+    let credits = u32::try_from(credits).ok().and_then(CreditsPerUsd::new);
+    credits.unwrap_or(CreditsPerUsd::ONE)
+}
+
+/// How we name ourselves upstream: `PUBLIC_BASE_URL`.
+pub fn referer(env: &mut Env) -> HeaderValue {
+    // A URL is ASCII, so it is a header value.
+    HeaderValue::from_str(env.url("PUBLIC_BASE_URL").as_str())
+        .unwrap_or(HeaderValue::from_static("https://greta.example/"))
+}
+
+impl ApiError {
+    /// A store that did not answer, or an unreadable item: 503, logged here with its causes.
+    pub fn storage(error: &(dyn Error + 'static)) -> Self {
+        log_error(error, "the storage failed");
+        Self::new(
+            Code::StorageUnavailable,
+            "the request could not be carried out at the moment; try again",
+        )
+        .with_retry_after(Duration::from_secs(1))
+    }
+
+    /// The token is good, but its account is not known here.
+    pub fn account_not_found() -> Self {
+        Self::new(
+            Code::AccountNotFound,
+            "Greta does not know this account yet; try again in a minute",
+        )
+    }
+}

@@ -1,0 +1,261 @@
+//! Every setting is read here, from a snapshot of the environment, and nothing else reads it.
+//!
+//! A reading method that finds a problem remembers it and returns a placeholder, so that a settings
+//! struct is built straight; [`Env::finish`] then refuses with all problems at once. Values are never
+//! shown: any of them may be a secret.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use http::HeaderValue;
+use url::{Host, Url};
+
+/// A snapshot of the environment, the settings asked for so far, and the problems found.
+pub struct Env {
+    variables: HashMap<String, String>,
+    asked: BTreeSet<&'static str>,
+    problems: BTreeMap<&'static str, String>,
+}
+
+impl Env {
+    /// The environment of this process. A variable that is not UTF-8 counts as absent.
+    pub fn process() -> Self {
+        let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        };
+        Self::from_pairs(std::env::vars_os().filter_map(text))
+    }
+
+    /// An environment of exactly these variables.
+    pub fn from_pairs<K: Into<String>, V: Into<String>>(
+        pairs: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        let owned = |(name, value): (K, V)| (name.into(), value.into());
+        Self {
+            variables: pairs.into_iter().map(owned).collect(),
+            asked: BTreeSet::new(),
+            problems: BTreeMap::new(),
+        }
+    }
+
+    /// A setting that must be there.
+    pub fn text(&mut self, name: &'static str) -> String {
+        self.optional(name).unwrap_or_else(|| {
+            self.problem(name, "is not set");
+            String::new()
+        })
+    }
+
+    pub fn text_or(&mut self, name: &'static str, default: &str) -> String {
+        self.optional(name).unwrap_or_else(|| default.to_owned())
+    }
+
+    /// A setting that may be absent; an empty one is.
+    pub fn optional(&mut self, name: &'static str) -> Option<String> {
+        self.asked.insert(name);
+        let value = self.variables.get(name)?.trim();
+        (!value.is_empty()).then(|| value.to_owned())
+    }
+
+    /// A URL that must be there: https, or http on loopback.
+    pub fn url(&mut self, name: &'static str) -> Url {
+        let text = self.text(name);
+        self.parse_url(name, &text)
+    }
+
+    /// A URL: https, or http on loopback.
+    pub fn url_or(&mut self, name: &'static str, default: &str) -> Url {
+        let text = self.text_or(name, default);
+        self.parse_url(name, &text)
+    }
+
+    fn parse_url(&mut self, name: &'static str, text: &str) -> Url {
+        parse_url(text).unwrap_or_else(|what| {
+            self.problem(name, what);
+            placeholder_url()
+        })
+    }
+
+    /// A whole number within `range`.
+    pub fn number_or(
+        &mut self,
+        name: &'static str,
+        default: u64,
+        range: RangeInclusive<u64>,
+    ) -> u64 {
+        self.parse_or(name, default, |text| {
+            let number = text.parse().ok().filter(|number| range.contains(number));
+            number.ok_or_else(|| {
+                let (least, most) = range.into_inner();
+                format!("must be a whole number from {least} to {most}")
+            })
+        })
+    }
+
+    /// A time span in whole milliseconds, from 1 ms to a day.
+    pub fn millis_or(&mut self, name: &'static str, default: u64) -> Duration {
+        Duration::from_millis(self.number_or(name, default, 1..=86_400_000))
+    }
+
+    /// A comma-separated list, its entries trimmed and the empty ones dropped.
+    pub fn list(&mut self, name: &'static str, default: &str) -> Vec<String> {
+        let text = self.text_or(name, default);
+        let entries = text.split(',').map(str::trim);
+        entries
+            .filter(|entry| !entry.is_empty())
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// A setting of the caller's own form. `parse` says what the value must be, without repeating it.
+    pub fn parse_or<T>(
+        &mut self,
+        name: &'static str,
+        default: T,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> T {
+        let Some(text) = self.optional(name) else {
+            return default;
+        };
+        parse(&text).unwrap_or_else(|what| {
+            self.problem(name, what);
+            default
+        })
+    }
+
+    /// Remembers a problem; of several with one setting, the first.
+    pub fn problem(&mut self, name: &'static str, what: impl Into<String>) {
+        self.problems.entry(name).or_insert_with(|| what.into());
+    }
+
+    /// The names of all settings that were read, absent ones included.
+    pub fn asked(&self) -> impl Iterator<Item = &'static str> {
+        self.asked.iter().copied()
+    }
+
+    /// The settings, unless there was a problem.
+    ///
+    /// # Errors
+    /// [`SettingsError`] that names every missing or malformed setting.
+    pub fn finish<T>(self, settings: T) -> Result<T, SettingsError> {
+        if self.problems.is_empty() {
+            Ok(settings)
+        } else {
+            Err(SettingsError(self.problems))
+        }
+    }
+}
+
+/// All settings that are missing or malformed, and what is wrong with each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettingsError(BTreeMap<&'static str, String>);
+
+impl fmt::Display for SettingsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("settings are missing or malformed: ")?;
+        for (at, (name, what)) in self.0.iter().enumerate() {
+            let separator = if at == 0 { "" } else { "; " };
+            write!(f, "{separator}{name} {what}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for SettingsError {}
+
+fn parse_url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| format!("must be a URL ({error})"))?;
+    let loopback = match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    };
+    match url.scheme() {
+        "https" => Ok(url),
+        "http" if loopback => Ok(url),
+        _ => Err("must be an https URL (http only on loopback)".to_owned()),
+    }
+}
+
+#[expect(clippy::expect_used, reason = "a constant that parses")]
+fn placeholder_url() -> Url {
+    Url::parse("http://127.0.0.1/").expect("a valid URL")
+}
+
+/// What the HTTP edge needs to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpSettings {
+    /// `ALLOWED_ORIGINS`: the origins whose pages may call us, exactly as a browser writes them.
+    pub allowed_origins: Vec<HeaderValue>,
+    /// `MAX_BODY_BYTES`: the most that [`crate::read_body`] reads.
+    pub max_body_bytes: usize,
+}
+
+impl HttpSettings {
+    /// `ALLOWED_ORIGINS` (none), `MAX_BODY_BYTES` (4194304).
+    pub fn from_env(env: &mut Env) -> Self {
+        let mut allowed_origins = Vec::new();
+        for entry in env.list("ALLOWED_ORIGINS", "") {
+            match parse_origin(&entry) {
+                Some(origin) => allowed_origins.push(origin),
+                None => env.problem(
+                    "ALLOWED_ORIGINS",
+                    "must be origins like https://app.example:8443, separated by commas (https, or http on loopback; lower case, no path, no default port)",
+                ),
+            }
+        }
+        let default = Self::default().max_body_bytes;
+        let max_body_bytes = env.parse_or("MAX_BODY_BYTES", default, |text| {
+            let number = text.parse().ok().filter(|bytes| *bytes > 0);
+            number.ok_or_else(|| "must be a whole number of bytes above 0".to_owned())
+        });
+        Self {
+            allowed_origins,
+            max_body_bytes,
+        }
+    }
+}
+
+impl Default for HttpSettings {
+    fn default() -> Self {
+        Self {
+            allowed_origins: Vec::new(),
+            max_body_bytes: 4_194_304,
+        }
+    }
+}
+
+fn parse_origin(text: &str) -> Option<HeaderValue> {
+    let url = parse_url(text).ok()?;
+    (url.origin().ascii_serialization() == text)
+        .then(|| HeaderValue::from_str(text).ok())
+        .flatten()
+}
+
+/// Whose tokens are believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdentitySettings {
+    /// `JWKS_URL`: where the issuer publishes its keys.
+    pub jwks_url: Url,
+    /// `JWT_ISSUER`: the `iss` of its tokens.
+    pub issuer: String,
+    /// `JWT_AUDIENCE`: what their `aud` must be or contain.
+    pub audience: String,
+}
+
+impl IdentitySettings {
+    /// `JWKS_URL`, `JWT_ISSUER`, `JWT_AUDIENCE`, all required.
+    pub fn from_env(env: &mut Env) -> Self {
+        Self {
+            jwks_url: env.url("JWKS_URL"),
+            issuer: env.text("JWT_ISSUER"),
+            audience: env.text("JWT_AUDIENCE"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,197 @@
+//! Logs: one JSON object per line on standard output, with the fields of all spans around it, so
+//! that every line names its request and, within a call, its call.
+
+use std::fmt;
+use std::sync::Once;
+
+use serde_json::{Map, Value};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::{JsonFields, Writer};
+use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields, MakeWriter};
+use tracing_subscriber::registry::{LookupSpan, Scope};
+
+use crate::settings::Env;
+
+/// Starts logging, at the level or by the filter of `LOG_LEVEL` (`info`). Further calls do nothing.
+pub fn init() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let mut env = Env::process();
+        let filter = EnvFilter::try_new(env.text_or("LOG_LEVEL", "info"));
+        let malformed = filter.is_err();
+        let subscriber = subscriber(
+            filter.unwrap_or_else(|_| EnvFilter::new("info")),
+            env.optional("AWS_LAMBDA_FUNCTION_NAME"),
+            std::io::stdout,
+        );
+        // Somebody else's subscriber, as a test may have set one, stays.
+        if tracing::subscriber::set_global_default(subscriber).is_ok() && malformed {
+            tracing::warn!("LOG_LEVEL is not a filter; logging at info");
+        }
+    });
+}
+
+fn subscriber<W>(
+    filter: EnvFilter,
+    function: Option<String>,
+    writer: W,
+) -> impl Subscriber + Send + Sync + 'static
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .fmt_fields(JsonFields::new())
+        .event_format(Line { function })
+        .with_writer(writer)
+        .finish()
+}
+
+/// One event as one flat JSON object. The event's own fields win over those of its spans, inner
+/// spans over outer ones.
+struct Line {
+    function: Option<String>,
+}
+
+impl<S, N> FormatEvent<S, N> for Line
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut line = Map::new();
+        if let Some(function) = &self.function {
+            line.insert("function".to_owned(), Value::from(function.as_str()));
+        }
+        for span in context.event_scope().into_iter().flat_map(Scope::from_root) {
+            let extensions = span.extensions();
+            let fields = extensions.get::<FormattedFields<N>>();
+            let fields = fields.and_then(|fields| serde_json::from_str(&fields.fields).ok());
+            line.extend(fields.unwrap_or_else(Map::new));
+        }
+        event.record(&mut Fields(&mut line));
+        let mut time = String::new();
+        SystemTime.format_time(&mut Writer::new(&mut time))?;
+        line.insert("timestamp".to_owned(), Value::from(time));
+        let metadata = event.metadata();
+        line.insert("level".to_owned(), Value::from(metadata.level().as_str()));
+        line.insert("target".to_owned(), Value::from(metadata.target()));
+        writeln!(writer, "{}", Value::Object(line))
+    }
+}
+
+struct Fields<'a>(&'a mut Map<String, Value>);
+
+impl Fields<'_> {
+    fn put(&mut self, field: &Field, value: Value) {
+        self.0.insert(field.name().to_owned(), value);
+    }
+}
+
+impl Visit for Fields<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.put(field, Value::from(format!("{value:?}")));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.put(field, Value::from(value));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.put(field, Value::from(value));
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.put(field, Value::from(value));
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.put(field, Value::from(value));
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.put(field, Value::from(value));
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use serde_json::json;
+    use tracing::subscriber::DefaultGuard;
+
+    use super::*;
+
+    /// What this thread logs while the guard lives.
+    #[derive(Clone, Default)]
+    pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Log {
+        pub(crate) fn capture() -> (Self, DefaultGuard) {
+            let log = Self::default();
+            let writer = log.clone();
+            let function = Some("key-save".to_owned());
+            let subscriber = subscriber(EnvFilter::new("info"), function, move || writer.clone());
+            (log, tracing::subscriber::set_default(subscriber))
+        }
+
+        pub(crate) fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+
+        pub(crate) fn lines(&self) -> Vec<Value> {
+            let text = self.text();
+            text.lines()
+                .map(|line| serde_json::from_str(line).unwrap())
+                .collect()
+        }
+    }
+
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_line_has_the_fields_of_its_spans_also_in_a_task() {
+        let (log, _guard) = Log::capture();
+        let request = tracing::info_span!("request", request_id = "req_1", path = "/");
+        let task = request.in_scope(|| {
+            let call = tracing::info_span!("call", call_id = "call_1", path = "/inner", late = tracing::field::Empty);
+            call.record("late", 7);
+            call.in_scope(|| crate::spawn(async { tracing::warn!(tokens = 3, ok = true, "said \"so\"") }))
+        });
+        task.await.unwrap();
+        tracing::debug!("below the level");
+        let [line] = log.lines().try_into().unwrap();
+        for (name, value) in [
+            ("request_id", json!("req_1")),
+            ("call_id", json!("call_1")),
+            ("path", json!("/inner")),
+            ("late", json!(7)),
+            ("tokens", json!(3)),
+            ("ok", json!(true)),
+            ("message", json!("said \"so\"")),
+            ("level", json!("WARN")),
+            ("function", json!("key-save")),
+        ] {
+            assert_eq!(line[name], value, "{name}");
+        }
+        assert!(line["timestamp"].as_str().unwrap().parse::<jiff::Timestamp>().is_ok());
+    }
+}
