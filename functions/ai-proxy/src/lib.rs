@@ -24,6 +24,7 @@ use edge::{Clock, Identity, Shape};
 use keyvault::Vault;
 use store::Store;
 use upstream::{PriceBook, Upstream};
+use url::Url;
 
 pub use settings::{DefaultAiKind, Settings};
 
@@ -39,6 +40,33 @@ pub struct Deps {
     pub default_ai: Upstream,
     /// The default AI's prices.
     pub prices: PriceBook,
+}
+
+impl Deps {
+    /// Puts everything together.
+    ///
+    /// # Errors
+    /// If an HTTP client cannot be built.
+    pub fn new(
+        settings: Settings,
+        clock: Clock,
+        dynamodb: aws_sdk_dynamodb::Client,
+        secrets: aws_sdk_secretsmanager::Client,
+    ) -> Result<Self, lambda_http::Error> {
+        let (time_outs, referer) = (settings.time_outs, &settings.referer);
+        let upstream = |base: &Url| Upstream::new(base.clone(), time_outs, referer.clone());
+        let default_ai = upstream(&settings.default_ai_url)?;
+        Ok(Self {
+            identity: Identity::new(&settings.identity, clock.clone())?,
+            clock,
+            store: Store::new(dynamodb, settings.tables.clone()),
+            vault: Vault::new(secrets, &settings.secrets_prefix),
+            openrouter: upstream(&settings.openrouter_url)?,
+            prices: PriceBook::new(default_ai.clone()),
+            default_ai,
+            settings: Arc::new(settings),
+        })
+    }
 }
 
 /// The function's routes, ready to be run by Lambda or by the local gateway.

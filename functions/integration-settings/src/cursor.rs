@@ -60,7 +60,7 @@ mod tests {
         let text = encode(&number("n1"), &cursor);
         assert_eq!(decode(&number("n1"), &text), Some(cursor));
         assert_eq!(decode(&number("n2"), &text), None);
-        for bad in ["", "x", "!!!", &text[1..], &text.replace('a', "b")] {
+        for bad in ["", "x", "!!!", &text[1..], &text.to_lowercase()] {
             assert_eq!(decode(&number("n1"), bad), None, "{bad}");
         }
     }

@@ -17,7 +17,7 @@ use axum::routing::{get, post};
 use card::Card;
 use edge::{ApiError, Caller, Clock, Identity, Role, Shape};
 use store::Store;
-use upstream::PriceBook;
+use upstream::{PriceBook, Upstream};
 
 pub use settings::Settings;
 
@@ -30,6 +30,31 @@ pub struct Deps {
     pub store: Store,
     /// The default AI's prices, for the card.
     pub prices: PriceBook,
+}
+
+impl Deps {
+    /// Puts everything together.
+    ///
+    /// # Errors
+    /// If an HTTP client cannot be built.
+    pub fn new(
+        settings: Settings,
+        clock: Clock,
+        dynamodb: aws_sdk_dynamodb::Client,
+    ) -> Result<Self, lambda_http::Error> {
+        let default_ai = Upstream::new(
+            settings.default_ai_url.clone(),
+            settings.time_outs,
+            settings.referer.clone(),
+        )?;
+        Ok(Self {
+            identity: Identity::new(&settings.identity, clock.clone())?,
+            clock,
+            store: Store::new(dynamodb, settings.tables.clone()),
+            prices: PriceBook::new(default_ai),
+            settings: Arc::new(settings),
+        })
+    }
 }
 
 impl axum::extract::FromRef<Deps> for Identity {

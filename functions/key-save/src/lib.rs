@@ -27,6 +27,7 @@ use keyvault::Vault;
 use serde::Serialize;
 use store::Store;
 use upstream::{PriceBook, Upstream};
+use url::Url;
 
 pub use settings::Settings;
 
@@ -44,6 +45,31 @@ pub struct Deps {
     pub openrouter: Upstream,
     /// The default AI's prices, for the card.
     pub prices: PriceBook,
+}
+
+impl Deps {
+    /// Puts everything together.
+    ///
+    /// # Errors
+    /// If an HTTP client cannot be built.
+    pub fn new(
+        settings: Settings,
+        clock: Clock,
+        dynamodb: aws_sdk_dynamodb::Client,
+        secrets: aws_sdk_secretsmanager::Client,
+    ) -> Result<Self, lambda_http::Error> {
+        let (time_outs, referer) = (settings.time_outs, &settings.referer);
+        let upstream = |base: &Url| Upstream::new(base.clone(), time_outs, referer.clone());
+        Ok(Self {
+            identity: Identity::new(&settings.identity, clock.clone())?,
+            clock,
+            store: Store::new(dynamodb, settings.tables.clone()),
+            vault: Vault::new(secrets, &settings.secrets_prefix),
+            openrouter: upstream(&settings.openrouter_url)?,
+            prices: PriceBook::new(upstream(&settings.default_ai_url)?),
+            settings: Arc::new(settings),
+        })
+    }
 }
 
 impl axum::extract::FromRef<Deps> for Identity {

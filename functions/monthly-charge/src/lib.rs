@@ -7,6 +7,7 @@ mod settings;
 mod tick;
 mod worker;
 
+use edge::Clock;
 use jiff::Timestamp;
 use keyvault::Vault;
 use serde::Deserialize;
@@ -20,9 +21,25 @@ pub use worker::{BatchAnswer, work};
 /// Everything that the function works with. Cheap to clone.
 #[derive(Clone)]
 pub struct Deps {
-    pub clock: edge::Clock,
+    pub clock: Clock,
     pub store: Store,
     pub vault: Vault,
+}
+
+impl Deps {
+    /// Puts everything together.
+    pub fn new(
+        settings: Settings,
+        clock: Clock,
+        dynamodb: aws_sdk_dynamodb::Client,
+        secrets: aws_sdk_secretsmanager::Client,
+    ) -> Self {
+        Self {
+            clock,
+            store: Store::new(dynamodb, settings.tables),
+            vault: Vault::new(secrets, settings.secrets_prefix),
+        }
+    }
 }
 
 /// Why an event was not carried out.

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
@@ -96,10 +97,15 @@ impl Engines {
 
     /// A client of the DynamoDB here.
     pub fn dynamodb(&self) -> aws_sdk_dynamodb::Client {
-        let config = aws_sdk_dynamodb::config::Builder::from(&self.sdk_config())
-            .endpoint_url(&self.dynamodb_url)
-            .build();
-        aws_sdk_dynamodb::Client::from_conf(config)
+        self.dynamodb_over(None)
+    }
+
+    /// A client of the DynamoDB here whose requests `http` carries.
+    pub fn dynamodb_over(&self, http: Option<SharedHttpClient>) -> aws_sdk_dynamodb::Client {
+        let mut config = aws_sdk_dynamodb::config::Builder::from(&self.sdk_config())
+            .endpoint_url(&self.dynamodb_url);
+        config.set_http_client(http);
+        aws_sdk_dynamodb::Client::from_conf(config.build())
     }
 
     /// A client of the Secrets Manager here.

@@ -14,8 +14,10 @@
     reason = "a program for developers: it stops with a message where it cannot go on"
 )]
 
+pub mod dev;
 pub mod engines;
 pub mod issuer;
 pub mod serve;
 pub mod simulator;
+pub mod system;
 pub mod tables;

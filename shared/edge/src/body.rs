@@ -187,7 +187,10 @@ mod tests {
     use super::*;
 
     fn frames(frames: &[&'static str]) -> Body {
-        let frames: Vec<_> = frames.iter().map(|frame| Ok::<_, Infallible>(*frame)).collect();
+        let frames: Vec<_> = frames
+            .iter()
+            .map(|frame| Ok::<_, Infallible>(*frame))
+            .collect();
         Body::from_stream(stream::iter(frames))
     }
 
@@ -208,6 +211,13 @@ mod tests {
             let read = read_body(body, 5).await.map_err(|error| error.code());
             assert_eq!(read, expected.map(Bytes::from), "row {at}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_declared_length_is_refused_before_reading() {
+        let unread = Body::from("123456").inspect_frame(|_| unreachable!("the body was read"));
+        let error = read_body(Body::new(unread), 5).await.unwrap_err();
+        assert_eq!(error.code(), Code::BodyTooLarge);
     }
 
     #[tokio::test]
@@ -245,10 +255,18 @@ mod tests {
             (br#""secret""#, InvalidRequest, "object"),
             (b"{}", InvalidRequest, "`enabled`, `key`"),
             (br#"{"enabled": null}"#, InvalidRequest, "`enabled`"),
-            (br#"{"enabled": true, "enabled": true}"#, InvalidRequest, "`enabled`"),
+            (
+                br#"{"enabled": true, "enabled": true}"#,
+                InvalidRequest,
+                "`enabled`",
+            ),
             (br#"{"enabled": true, "role": 1}"#, UnknownField, "`role`"),
             (br#"{"Key": "secret"}"#, UnknownField, "a field is unknown"),
-            (br#"{"secret-1": "key"}"#, UnknownField, "a field is unknown"),
+            (
+                br#"{"secret-1": "key"}"#,
+                UnknownField,
+                "a field is unknown",
+            ),
             (br#"{"": "secret"}"#, UnknownField, "a field is unknown"),
         ];
         for (body, code, names) in table {

@@ -20,16 +20,17 @@ impl Clock {
         }
     }
 
+    /// Now, in whole microseconds: what the stores and the wire keep of it.
     #[expect(clippy::disallowed_methods, reason = "this is the one clock")]
     pub fn now(&self) -> Timestamp {
         let shift = SignedDuration::from_millis(self.shift_millis.load(Ordering::Relaxed));
-        Timestamp::now()
-            .checked_add(shift)
-            .unwrap_or(if shift.is_negative() {
-                Timestamp::MIN
-            } else {
-                Timestamp::MAX
-            })
+        let now = Timestamp::now();
+        let now = Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now);
+        now.checked_add(shift).unwrap_or(if shift.is_negative() {
+            Timestamp::MIN
+        } else {
+            Timestamp::MAX
+        })
     }
 
     /// Shifts this clock and its clones, to the millisecond.

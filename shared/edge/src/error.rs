@@ -267,17 +267,35 @@ mod tests {
         assert_eq!(names.len(), Code::ALL.len());
         for code in Code::ALL {
             let name = code.as_str();
-            assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}");
-            assert!(code.status().is_client_error() || code.status().is_server_error(), "{name}");
-            assert_eq!(code.openai_type() == "server_error", code.status().is_server_error(), "{name}");
+            assert!(
+                name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'),
+                "{name}"
+            );
+            assert!(
+                code.status().is_client_error() || code.status().is_server_error(),
+                "{name}"
+            );
+            assert_eq!(
+                code.openai_type() == "server_error",
+                code.status().is_server_error(),
+                "{name}"
+            );
         }
     }
 
     #[test]
     fn retry_after_is_whole_seconds_rounded_up() {
-        for (millis, header) in [(0, "1"), (1, "1"), (1_000, "1"), (1_001, "2"), (59_999, "60")] {
+        for (millis, header) in [
+            (0, "1"),
+            (1, "1"),
+            (1_000, "1"),
+            (1_001, "2"),
+            (59_999, "60"),
+        ] {
             let error = ApiError::new(Code::TooManyCalls, "wait");
-            let response = error.with_retry_after(Duration::from_millis(millis)).into_response();
+            let response = error
+                .with_retry_after(Duration::from_millis(millis))
+                .into_response();
             assert_eq!(response.headers()[RETRY_AFTER], header, "{millis}");
         }
     }
@@ -286,7 +304,10 @@ mod tests {
     fn a_response_has_the_status_and_the_headers() {
         let response = ApiError::new(Code::OpenRouterRequestRejected, "no")
             .with_status(StatusCode::UNPROCESSABLE_ENTITY)
-            .with_header(HeaderName::from_static("x-should-retry"), HeaderValue::from_static("false"))
+            .with_header(
+                HeaderName::from_static("x-should-retry"),
+                HeaderValue::from_static("false"),
+            )
             .into_response();
         assert_eq!(response.status(), StatusCode::UNPROCESSABLE_ENTITY);
         assert_eq!(response.headers()["x-should-retry"], "false");
@@ -302,9 +323,15 @@ mod tests {
 
         let (log, _guard) = Log::capture();
         let error = ApiError::internal(&Outer("x".parse::<u8>().unwrap_err()));
-        assert_eq!((error.code(), error.detail()), (Code::InternalError, INTERNAL_DETAIL));
+        assert_eq!(
+            (error.code(), error.detail()),
+            (Code::InternalError, INTERNAL_DETAIL)
+        );
         let [line] = log.lines().try_into().unwrap();
-        assert_eq!(line["error"], "the table is gone: invalid digit found in string");
+        assert_eq!(
+            line["error"],
+            "the table is gone: invalid digit found in string"
+        );
         assert_eq!(line["level"], "ERROR");
     }
 }

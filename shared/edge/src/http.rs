@@ -14,8 +14,8 @@ use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, ORIGIN,
-    RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use http::{Method, StatusCode};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -62,11 +62,14 @@ async fn edge(State(shape): State<Shape>, mut request: Request, next: Next) -> R
         None => RequestId(new_id("req")),
     };
     request.extensions_mut().insert(id.clone());
-    let span = tracing::info_span!(
+    // Of the highest level, so that a line of any level has it.
+    let span = tracing::error_span!(
         "request",
         request_id = id.0,
         method = %request.method(),
         path = request.uri().path(),
+        // Known where the request turns out to be an AI call.
+        call_id = tracing::field::Empty,
     );
     async move {
         let response = next.run(request).await;
@@ -95,7 +98,6 @@ fn finish(response: Response, shape: Shape, id: &RequestId) -> (Response, Option
             Shape::Problem => ("application/problem+json", error.problem_body(&id.0)),
             Shape::OpenAi => ("application/json", error.openai_body()),
         };
-        headers.remove(CONTENT_LENGTH);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         body = Body::from(document.to_string());
     }

@@ -263,3 +263,70 @@ fn has_32_bytes(text: &str) -> bool {
         .decode(text)
         .is_ok_and(|bytes| bytes.len() == 32)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_keys_for_our_algorithms_are_usable() {
+        let bytes = |length: usize, first: u8| {
+            let mut bytes = vec![1; length];
+            bytes[0] = first;
+            URL_SAFE_NO_PAD.encode(bytes)
+        };
+        let word = bytes(32, 7);
+        let rsa = |n: String| json!({"kty": "RSA", "n": n, "e": "AQAB"});
+        let p256 = json!({"kty": "EC", "crv": "P-256", "x": word, "y": word});
+        let ed25519 = json!({"kty": "OKP", "crv": "Ed25519", "x": word});
+        let with = |mut jwk: Value, name: &str, value: Value| {
+            jwk[name] = value;
+            jwk
+        };
+        let mut padded = vec![0; 8];
+        padded.extend([0xff; 255]);
+        let table = [
+            (rsa(bytes(256, 0x80)), Some(Algorithm::RS256)),
+            (rsa(bytes(512, 0x01)), Some(Algorithm::RS256)),
+            (rsa(bytes(256, 0x7f)), None),
+            (rsa(bytes(128, 0xff)), None),
+            (rsa(URL_SAFE_NO_PAD.encode(padded)), None),
+            (rsa("not base64!".to_owned()), None),
+            (
+                with(rsa(bytes(256, 0x80)), "alg", json!("RS256")),
+                Some(Algorithm::RS256),
+            ),
+            (with(rsa(bytes(256, 0x80)), "alg", json!("PS256")), None),
+            (p256.clone(), Some(Algorithm::ES256)),
+            (with(p256.clone(), "crv", json!("P-384")), None),
+            (with(p256.clone(), "crv", json!("secp256k1")), None),
+            (with(p256.clone(), "x", json!(bytes(31, 7))), None),
+            (with(p256.clone(), "y", Value::Null), None),
+            (with(p256.clone(), "alg", json!("ES256K")), None),
+            (ed25519.clone(), Some(Algorithm::EdDSA)),
+            (with(ed25519.clone(), "crv", json!("X25519")), None),
+            (
+                with(ed25519.clone(), "use", json!("sig")),
+                Some(Algorithm::EdDSA),
+            ),
+            (with(ed25519.clone(), "use", json!("enc")), None),
+            (
+                with(ed25519.clone(), "key_ops", json!(["verify"])),
+                Some(Algorithm::EdDSA),
+            ),
+            (with(ed25519.clone(), "key_ops", json!(["sign"])), None),
+            (with(ed25519.clone(), "kid", json!(7)), None),
+            (json!({"kty": "oct", "k": word}), None),
+            (json!("text"), None),
+        ];
+        for (jwk, algorithm) in table {
+            // A key of another kind beside it does no harm.
+            let set = json!({"keys": [{"kty": "new"}, jwk]}).to_string();
+            let keys = usable_keys(set.as_bytes()).unwrap();
+            let algorithms: Vec<_> = keys.iter().map(|key| key.algorithm).collect();
+            assert_eq!(algorithms, Vec::from_iter(algorithm), "{jwk}");
+        }
+    }
+}

@@ -157,7 +157,8 @@ mod tests {
                 assert_eq!(request.method(), Method::POST);
                 assert_eq!(request.uri().path(), "/v1/credits/ledger");
                 assert_eq!(request.uri().query(), Some("limit=5"));
-                let authorizations: Vec<_> = request.headers().get_all(AUTHORIZATION).iter().collect();
+                let authorizations: Vec<_> =
+                    request.headers().get_all(AUTHORIZATION).iter().collect();
                 assert_eq!(authorizations, ["Bearer t"]);
                 assert_eq!(request.headers()[CONTENT_TYPE], "application/json");
                 assert_eq!(request.extensions().get::<RequestId>().unwrap().0, "3a1f");
@@ -165,7 +166,9 @@ mod tests {
                 let left = deadline.0 - Instant::now();
                 assert!((59_000..=60_000).contains(&left.as_millis()), "{left:?}");
                 assert_eq!(deadline.0 - deadline.stop_at(), Duration::from_secs(10));
-                let read = axum::body::to_bytes(request.into_body(), 100).await.unwrap();
+                let read = axum::body::to_bytes(request.into_body(), 100)
+                    .await
+                    .unwrap();
                 assert_eq!(read, bytes);
             }
         }
@@ -181,7 +184,10 @@ mod tests {
         for (body, expected) in [
             (Body::empty(), EventBody::Text(String::new())),
             (Body::from("grün"), EventBody::Text("grün".to_owned())),
-            (Body::from(&b"\xff\x00"[..]), EventBody::Binary(b"\xff\x00".to_vec())),
+            (
+                Body::from(&b"\xff\x00"[..]),
+                EventBody::Binary(b"\xff\x00".to_vec()),
+            ),
         ] {
             let response = (http::StatusCode::ACCEPTED, body).into_response();
             let response = whole(response).await.unwrap();
@@ -192,11 +198,17 @@ mod tests {
 
     #[tokio::test]
     async fn the_apps_answer_carries_lambdas_request_id() {
-        let app = crate::app(Router::new(), crate::Shape::Problem, &crate::HttpSettings::default());
+        let app = crate::app(
+            Router::new(),
+            crate::Shape::Problem,
+            &crate::HttpSettings::default(),
+        );
         let event = lambda_http::request::from_str(&v1(json!(null), false).to_string()).unwrap();
         let mut context = Context::default();
         context.request_id = "3a1f".to_owned();
-        let response = answer(app, event.with_lambda_context(context)).await.unwrap();
+        let response = answer(app, event.with_lambda_context(context))
+            .await
+            .unwrap();
         assert_eq!(response.headers()["x-request-id"], "3a1f");
     }
 }

@@ -230,7 +230,7 @@ impl Default for HttpSettings {
 
 fn parse_origin(text: &str) -> Option<HeaderValue> {
     let url = parse_url(text).ok()?;
-    (url.origin().ascii_serialization() == text)
+    (url.origin().ascii_serialization() == text && !text.contains('*'))
         .then(|| HeaderValue::from_str(text).ok())
         .flatten()
 }

@@ -15,23 +15,48 @@ use tracing_subscriber::registry::{LookupSpan, Scope};
 
 use crate::settings::Env;
 
+/// Libraries that show requests, answers or headers, and with them keys, in their finest logs. They
+/// are held at `warn` whatever the filter says.
+const QUIET: [&str; 7] = [
+    "aws_config=warn",
+    "aws_runtime=warn",
+    "aws_sigv4=warn",
+    "aws_smithy_runtime=warn",
+    "aws_smithy_runtime_api=warn",
+    "hyper_util=warn",
+    "reqwest=warn",
+];
+
 /// Starts logging, at the level or by the filter of `LOG_LEVEL` (`info`). Further calls do nothing.
 pub fn init() {
+    init_with_default("info");
+}
+
+/// Like [`init`], with another level where `LOG_LEVEL` is not set.
+pub fn init_with_default(level: &'static str) {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let mut env = Env::process();
-        let filter = EnvFilter::try_new(env.text_or("LOG_LEVEL", "info"));
+        let filter = EnvFilter::try_new(env.text_or("LOG_LEVEL", level));
         let malformed = filter.is_err();
         let subscriber = subscriber(
-            filter.unwrap_or_else(|_| EnvFilter::new("info")),
+            quiet(filter.unwrap_or_else(|_| EnvFilter::new(level))),
             env.optional("AWS_LAMBDA_FUNCTION_NAME"),
             std::io::stdout,
         );
         // Somebody else's subscriber, as a test may have set one, stays.
         if tracing::subscriber::set_global_default(subscriber).is_ok() && malformed {
-            tracing::warn!("LOG_LEVEL is not a filter; logging at info");
+            tracing::warn!(
+                level,
+                "LOG_LEVEL is not a filter; logging at the default level"
+            );
         }
     });
+}
+
+fn quiet(filter: EnvFilter) -> EnvFilter {
+    let directives = QUIET.iter().filter_map(|directive| directive.parse().ok());
+    directives.fold(filter, EnvFilter::add_directive)
 }
 
 fn subscriber<W>(
@@ -125,9 +150,10 @@ impl Visit for Fields<'_> {
 #[cfg(test)]
 pub(crate) mod tests {
     use std::io;
-    use std::sync::{Arc, Mutex};
+    use std::sync::{Arc, LazyLock, Mutex};
 
     use serde_json::json;
+    use tracing::Dispatch;
     use tracing::subscriber::DefaultGuard;
 
     use super::*;
@@ -138,6 +164,12 @@ pub(crate) mod tests {
 
     impl Log {
         pub(crate) fn capture() -> (Self, DefaultGuard) {
+            // With only one subscriber alive, tracing asks that of whatever thread comes first to a
+            // new log line, and so nobody's; with two, all.
+            static SECOND: LazyLock<Dispatch> =
+                LazyLock::new(|| Dispatch::new(subscriber(EnvFilter::new("off"), None, io::sink)));
+            LazyLock::force(&SECOND);
+
             let log = Self::default();
             let writer = log.clone();
             let function = Some("key-save".to_owned());
@@ -172,9 +204,16 @@ pub(crate) mod tests {
         let (log, _guard) = Log::capture();
         let request = tracing::info_span!("request", request_id = "req_1", path = "/");
         let task = request.in_scope(|| {
-            let call = tracing::info_span!("call", call_id = "call_1", path = "/inner", late = tracing::field::Empty);
+            let call = tracing::info_span!(
+                "call",
+                call_id = "call_1",
+                path = "/inner",
+                late = tracing::field::Empty
+            );
             call.record("late", 7);
-            call.in_scope(|| crate::spawn(async { tracing::warn!(tokens = 3, ok = true, "said \"so\"") }))
+            call.in_scope(|| {
+                crate::spawn(async { tracing::warn!(tokens = 3, ok = true, "said \"so\"") })
+            })
         });
         task.await.unwrap();
         tracing::debug!("below the level");
@@ -192,6 +231,12 @@ pub(crate) mod tests {
         ] {
             assert_eq!(line[name], value, "{name}");
         }
-        assert!(line["timestamp"].as_str().unwrap().parse::<jiff::Timestamp>().is_ok());
+        assert!(
+            line["timestamp"]
+                .as_str()
+                .unwrap()
+                .parse::<jiff::Timestamp>()
+                .is_ok()
+        );
     }
 }

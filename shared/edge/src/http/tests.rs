@@ -7,10 +7,9 @@ use http::HeaderMap;
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_REQUEST_HEADERS,
-    ACCESS_CONTROL_REQUEST_METHOD, ALLOW, VARY, WWW_AUTHENTICATE,
+    ACCESS_CONTROL_REQUEST_METHOD, ALLOW, CONTENT_LENGTH, VARY, WWW_AUTHENTICATE,
 };
-use http_body_util::{BodyExt as _, StreamBody};
-use http_body::Frame;
+use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
@@ -33,11 +32,17 @@ async fn refused() -> ApiError {
 fn routes() -> Router {
     Router::new()
         .route("/ok", get(async || "fine"))
-        .route("/cached", get(async || ([(CACHE_CONTROL, "max-age=60")], "fine")))
+        .route(
+            "/cached",
+            get(async || ([(CACHE_CONTROL, "max-age=60")], "fine")),
+        )
         .route("/refused", get(refused).post(refused))
         .route("/bare", get(async || StatusCode::CONFLICT))
         .route("/own-404", get(async || (StatusCode::NOT_FOUND, "mine")))
-        .route("/panic", get(async || -> &'static str { panic!("at the disco") }))
+        .route(
+            "/panic",
+            get(async || -> &'static str { panic!("at the disco") }),
+        )
 }
 
 fn request(method: Method, path: &str) -> Request {
@@ -116,7 +121,10 @@ async fn every_answer_has_the_safe_headers() {
     ] {
         let (_, headers, _) = fetch(&app, method.clone(), path).await;
         assert_eq!(headers[CACHE_CONTROL], "no-store", "{method} {path}");
-        assert_eq!(headers[X_CONTENT_TYPE_OPTIONS], "nosniff", "{method} {path}");
+        assert_eq!(
+            headers[X_CONTENT_TYPE_OPTIONS], "nosniff",
+            "{method} {path}"
+        );
         assert_eq!(headers[VARY], "origin", "{method} {path}");
         assert!(headers.contains_key(X_REQUEST_ID), "{method} {path}");
     }
@@ -143,14 +151,32 @@ async fn unknown_paths_and_methods() {
 
 #[tokio::test]
 async fn several_apps_merge() {
-    let ai = app(Router::new().route("/v1/chat", post(refused)), Shape::OpenAi, &settings());
-    let card = app(Router::new().route("/v1/card", get(refused)), Shape::Problem, &settings());
-    let pages = app(Router::new().route("/", get(async || "page")), Shape::Problem, &settings());
+    let ai = app(
+        Router::new().route("/v1/chat", post(refused)),
+        Shape::OpenAi,
+        &settings(),
+    );
+    let card = app(
+        Router::new().route("/v1/card", get(refused)),
+        Shape::Problem,
+        &settings(),
+    );
+    let pages = app(
+        Router::new().route("/", get(async || "page")),
+        Shape::Problem,
+        &settings(),
+    );
     let merged = ai.clone().merge(card.clone()).merge(pages.clone());
     for (name, app) in [
         ("merge", merged),
-        ("gateway", gateway([ai.clone(), card.clone(), pages.clone()], &settings())),
-        ("gateway, the AI last", gateway([pages, card, ai], &settings())),
+        (
+            "gateway",
+            gateway([ai.clone(), card.clone(), pages.clone()], &settings()),
+        ),
+        (
+            "gateway, the AI last",
+            gateway([pages, card, ai], &settings()),
+        ),
     ] {
         let code = async |method: Method, path: &str| {
             let (status, headers, body) = fetch(&app, method, path).await;
@@ -159,20 +185,50 @@ async fn several_apps_merge() {
             let shape = headers[CONTENT_TYPE].to_str().unwrap().to_owned();
             (status.as_u16(), code.as_str().unwrap().to_owned(), shape)
         };
-        let openai = |status: u16, code: &str| (status, code.to_owned(), "application/json".to_owned());
-        let problem =
-            |status: u16, code: &str| (status, code.to_owned(), "application/problem+json".to_owned());
-        assert_eq!(code(Method::POST, "/v1/chat").await, openai(401, "invalid_token"), "{name}");
-        assert_eq!(code(Method::GET, "/v1/card").await, problem(401, "invalid_token"), "{name}");
-        assert_eq!(code(Method::GET, "/v1/chat").await, openai(405, "method_not_allowed"), "{name}");
-        assert_eq!(code(Method::PUT, "/v1/card").await, problem(405, "method_not_allowed"), "{name}");
-        assert_eq!(code(Method::GET, "/v1").await, problem(404, "not_found"), "{name}");
+        let openai =
+            |status: u16, code: &str| (status, code.to_owned(), "application/json".to_owned());
+        let problem = |status: u16, code: &str| {
+            (
+                status,
+                code.to_owned(),
+                "application/problem+json".to_owned(),
+            )
+        };
+        assert_eq!(
+            code(Method::POST, "/v1/chat").await,
+            openai(401, "invalid_token"),
+            "{name}"
+        );
+        assert_eq!(
+            code(Method::GET, "/v1/card").await,
+            problem(401, "invalid_token"),
+            "{name}"
+        );
+        assert_eq!(
+            code(Method::GET, "/v1/chat").await,
+            openai(405, "method_not_allowed"),
+            "{name}"
+        );
+        assert_eq!(
+            code(Method::PUT, "/v1/card").await,
+            problem(405, "method_not_allowed"),
+            "{name}"
+        );
+        assert_eq!(
+            code(Method::GET, "/v1").await,
+            problem(404, "not_found"),
+            "{name}"
+        );
         let (_, headers, _) = fetch(&app, Method::GET, "/v1/chat").await;
         assert_eq!(headers[ALLOW], "POST", "{name}");
         let (status, _, _) = fetch(&app, Method::OPTIONS, "/v1/nowhere").await;
         assert_eq!(status, StatusCode::OK, "{name}");
         let (status, _, body) = fetch(&app, Method::GET, "/").await;
-        assert_eq!((status, &body[..]), (StatusCode::OK, &b"page"[..]), "{name}");
+        assert_eq!(
+            (status, &body[..]),
+            (StatusCode::OK, &b"page"[..]),
+            "{name}"
+        );
     }
 }
 
@@ -183,13 +239,25 @@ async fn a_preflight_is_answered_before_identity_and_for_any_path() {
         let mut request = request(Method::OPTIONS, path);
         let headers = request.headers_mut();
         headers.insert(ORIGIN, HeaderValue::from_static(OURS));
-        headers.insert(ACCESS_CONTROL_REQUEST_METHOD, HeaderValue::from_static("PATCH"));
-        headers.insert(ACCESS_CONTROL_REQUEST_HEADERS, HeaderValue::from_static("authorization"));
+        headers.insert(
+            ACCESS_CONTROL_REQUEST_METHOD,
+            HeaderValue::from_static("PATCH"),
+        );
+        headers.insert(
+            ACCESS_CONTROL_REQUEST_HEADERS,
+            HeaderValue::from_static("authorization"),
+        );
         let (status, headers, body) = send(&app, request).await;
         assert_eq!((status, body.len()), (StatusCode::OK, 0));
         assert_eq!(headers[ACCESS_CONTROL_ALLOW_ORIGIN], OURS);
-        assert_eq!(headers[ACCESS_CONTROL_ALLOW_METHODS], "GET,POST,PUT,PATCH,DELETE");
-        assert_eq!(headers[ACCESS_CONTROL_ALLOW_HEADERS], "authorization,content-type,idempotency-key");
+        assert_eq!(
+            headers[ACCESS_CONTROL_ALLOW_METHODS],
+            "GET,POST,PUT,PATCH,DELETE"
+        );
+        assert_eq!(
+            headers[ACCESS_CONTROL_ALLOW_HEADERS],
+            "authorization,content-type,idempotency-key"
+        );
         assert!(!headers.contains_key(ACCESS_CONTROL_ALLOW_CREDENTIALS));
         assert!(!headers.contains_key(WWW_AUTHENTICATE));
     }
@@ -209,14 +277,26 @@ async fn only_our_origins_are_allowed() {
         (&nobody, Some(OURS), false),
     ] {
         let app = app(routes(), Shape::Problem, settings);
-        for (method, path) in [(Method::OPTIONS, "/ok"), (Method::GET, "/ok"), (Method::GET, "/refused")] {
+        for (method, path) in [
+            (Method::OPTIONS, "/ok"),
+            (Method::GET, "/ok"),
+            (Method::GET, "/refused"),
+        ] {
             let mut request = request(method.clone(), path);
             if let Some(origin) = origin {
-                request.headers_mut().insert(ORIGIN, HeaderValue::from_static(origin));
+                request
+                    .headers_mut()
+                    .insert(ORIGIN, HeaderValue::from_static(origin));
             }
             let (_, headers, _) = send(&app, request).await;
-            let named = headers.get(ACCESS_CONTROL_ALLOW_ORIGIN).map(|value| value.to_str().unwrap());
-            assert_eq!(named, allowed.then_some(OURS), "{method} {path} from {origin:?}");
+            let named = headers
+                .get(ACCESS_CONTROL_ALLOW_ORIGIN)
+                .map(|value| value.to_str().unwrap());
+            assert_eq!(
+                named,
+                allowed.then_some(OURS),
+                "{method} {path} from {origin:?}"
+            );
             assert_eq!(headers[VARY], "origin");
         }
         let (_, headers, _) = fetch(&app, Method::GET, "/ok").await;
@@ -274,12 +354,9 @@ async fn a_streamed_body_passes_frame_by_frame_with_its_trailers() {
     let routes = Router::new().route(
         "/stream",
         get(async move || {
-            let frames = [
-                Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"one"))),
-                Ok(Frame::data(Bytes::from_static(b"two"))),
-                Ok(Frame::trailers(given)),
-            ];
-            Body::new(StreamBody::new(stream::iter(frames)))
+            let pieces = stream::iter(["one", "two"].map(Ok::<_, Infallible>));
+            let trailers = async move { Some(Ok(given)) };
+            Body::new(Body::from_stream(pieces).with_trailers(trailers))
         }),
     );
     let app = app(routes, Shape::OpenAi, &settings());

@@ -1,0 +1,329 @@
+//! The system in one process: backends, functions, gateway.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::time::Duration;
+
+use account::{Account, AccountId};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use axum::Router;
+use edge::{Clock, Env, HttpSettings, SettingsError};
+use secrecy::SecretString;
+use store::{Store, Tables};
+use tokio::net::TcpListener;
+
+use crate::dev::{self, Dev};
+use crate::engines::{Engines, EnginesError};
+use crate::issuer::{Issuer, JWKS_PATH};
+use crate::serve::{self, Server};
+use crate::simulator::{DEFAULT_MODEL, Simulator, SimulatorOptions};
+use crate::tables;
+
+/// The settings of the contract's section 7 that a deployment chooses, and that are taken from this
+/// program's own environment where they are set there.
+const PASSED_THROUGH: [&str; 31] = [
+    "SECRETS_PREFIX",
+    "OPENROUTER_BASE_URL",
+    "DEFAULT_AI_BASE_URL",
+    "DEFAULT_AI_KIND",
+    "DEFAULT_AI_SECRET",
+    "DEFAULT_AI_MODEL",
+    "CREDITS_PER_USD",
+    "MIN_CREDIT_BALANCE",
+    "MIN_OUTPUT_TOKENS",
+    "MAX_CONCURRENT_HOLDS",
+    "MAX_BODY_BYTES",
+    "FALLBACK_CAUSES",
+    "UPSTREAM_CONNECT_MS",
+    "UPSTREAM_HEAD_STREAM_MS",
+    "UPSTREAM_HEAD_PLAIN_MS",
+    "UPSTREAM_IDLE_MS",
+    "ADD_ON_COLLECTION",
+    "ADD_ON_ATTEMPT_DAYS",
+    "ADD_ON_GRACE_DAYS",
+    "STRIPE_LIVEMODE",
+    "OIDC_AUTHORITY",
+    "OIDC_CLIENT_ID",
+    "STRIPE_API_BASE_URL",
+    "STRIPE_API_SECRET",
+    "STRIPE_WEBHOOK_SECRETS",
+    "JWKS_URL",
+    "JWT_ISSUER",
+    "JWT_AUDIENCE",
+    "ALLOWED_ORIGINS",
+    "PUBLIC_BASE_URL",
+    // Not the deployment's, but of use here: what the default AI's secret is seeded with.
+    "DEFAULT_AI_API_KEY",
+];
+
+/// The key of the simulated default AI.
+const SIMULATED_PLATFORM_KEY: &str = "sk-or-v1-greta-platform-key-0000";
+const AUDIENCE: &str = "greta";
+
+/// What the system is started with.
+#[derive(Default)]
+pub struct Options {
+    /// The gateway's port; 0 takes a free one.
+    pub port: u16,
+    /// Settings by name, over the defaults.
+    pub settings: BTreeMap<String, String>,
+    /// The gateway serves the `_dev` helpers only; the functions run elsewhere.
+    pub backends_only: bool,
+    /// Carries the functions' requests to DynamoDB, for tests that look at them or disturb them.
+    pub dynamodb_http: Option<SharedHttpClient>,
+}
+
+/// Why the system did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("port {port} of 127.0.0.1 cannot be opened; choose another one with --port")]
+    Port {
+        port: u16,
+        #[source]
+        source: io::Error,
+    },
+    #[error("a backend's port cannot be opened")]
+    Listen(#[from] io::Error),
+    #[error(transparent)]
+    Engines(#[from] EnginesError),
+    #[error("the tables cannot be created")]
+    Tables(#[source] Box<aws_sdk_dynamodb::Error>),
+    #[error("the platform's secrets cannot be created")]
+    Secrets(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error("a function cannot be set up")]
+    Function(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// The running system.
+pub struct System {
+    pub engines: Engines,
+    /// `None` where a real one takes its place.
+    pub openrouter: Option<Simulator>,
+    pub default_ai: Option<Simulator>,
+    pub issuer: Issuer,
+    pub clock: Clock,
+    pub store: Store,
+    /// All settings of the functions.
+    pub settings: BTreeMap<String, String>,
+    gateway: Server,
+    jwks: Server,
+}
+
+impl System {
+    /// Starts everything, and returns when all of it answers.
+    ///
+    /// # Errors
+    /// [`StartError`] names what did not start.
+    pub async fn start(options: Options) -> Result<Self, StartError> {
+        let port = options.port;
+        let listener = listener_on(port)
+            .await
+            .map_err(|source| StartError::Port { port, source })?;
+        let public_url = format!("http://{}", listener.local_addr()?);
+        let issuer = Issuer::new(&public_url, AUDIENCE);
+        let jwks = Server::start(issuer.router()).await?;
+        let engines = Engines::start().await?;
+        let mut settings = default_settings(&engines, &issuer, &jwks, &public_url);
+        settings.extend(options.settings);
+        let openrouter = simulator_unless_set(&mut settings, "OPENROUTER_BASE_URL").await?;
+        let default_ai = simulator_unless_set(&mut settings, "DEFAULT_AI_BASE_URL").await?;
+
+        tables::create_all(&engines.dynamodb(), str::to_owned)
+            .await
+            .map_err(|error| StartError::Tables(Box::new(error)))?;
+        seed_platform_secrets(&engines, &mut settings).await?;
+        let dynamodb = engines.dynamodb_over(options.dynamodb_http);
+        let clock = Clock::system();
+        let functions = Functions::new(&settings, &clock, dynamodb, engines.secrets())?;
+        let store = Store::new(engines.dynamodb(), functions.tables.clone());
+        let dev = Dev {
+            issuer: issuer.clone(),
+            clock: clock.clone(),
+            store: store.clone(),
+            monthly_charge: functions.monthly_charge.clone(),
+        };
+        let mut apps = vec![dev::router(dev, &functions.http)];
+        if !options.backends_only {
+            apps.extend(functions.apps);
+        }
+        let gateway = Server::on(listener, edge::gateway(apps, &functions.http))?;
+        Ok(Self {
+            engines,
+            openrouter,
+            default_ai,
+            issuer,
+            clock,
+            store,
+            settings,
+            gateway,
+            jwks,
+        })
+    }
+
+    /// Where the gateway answers: `http://127.0.0.1:PORT`.
+    pub fn url(&self) -> String {
+        self.gateway.url()
+    }
+
+    /// A token of the account, good for a day.
+    pub fn token(&self, account: &str, role: &str) -> String {
+        let day = Duration::from_hours(24);
+        self.issuer.token(account, role, self.clock.now(), day)
+    }
+
+    /// The account as it is stored.
+    ///
+    /// # Panics
+    /// If there is no such account.
+    pub async fn account(&self, id: &str) -> Account {
+        let id = AccountId::new(id).expect("an account id");
+        let account = self.store.account(&id).await.expect("the engine answers");
+        account.expect("the account exists")
+    }
+
+    /// Stops everything, the gateway first.
+    pub async fn stop(self) {
+        self.gateway.stop().await;
+        for simulator in [self.openrouter, self.default_ai].into_iter().flatten() {
+            simulator.stop().await;
+        }
+        self.jwks.stop().await;
+        self.engines.stop().await;
+    }
+}
+
+/// The settings that this process was started with.
+pub fn settings_from_environment() -> BTreeMap<String, String> {
+    let mut env = Env::process();
+    PASSED_THROUGH
+        .into_iter()
+        .filter_map(|name| Some((name.to_owned(), env.optional(name)?)))
+        .collect()
+}
+
+async fn listener_on(port: u16) -> io::Result<TcpListener> {
+    if port == 0 {
+        serve::listener().await
+    } else {
+        TcpListener::bind(("127.0.0.1", port)).await
+    }
+}
+
+fn default_settings(
+    engines: &Engines,
+    issuer: &Issuer,
+    jwks: &Server,
+    public_url: &str,
+) -> BTreeMap<String, String> {
+    let jwks_url = format!("{}{JWKS_PATH}", jwks.url());
+    let settings = [
+        ("ACCOUNTS_TABLE", "AccountsTable"),
+        ("LEDGER_TABLE", "LedgerTable"),
+        ("HOLDS_TABLE", "HoldsTable"),
+        ("DEFAULT_AI_SECRET", "greta/default-ai"),
+        ("DEFAULT_AI_MODEL", DEFAULT_MODEL),
+        ("JWKS_URL", &jwks_url),
+        ("JWT_ISSUER", issuer.issuer()),
+        ("JWT_AUDIENCE", issuer.audience()),
+        ("PUBLIC_BASE_URL", public_url),
+        ("AWS_ENDPOINT_URL_DYNAMODB", &engines.dynamodb_url),
+        ("AWS_ENDPOINT_URL_SECRETS_MANAGER", &engines.secrets_url),
+        ("AWS_REGION", crate::engines::REGION),
+        ("AWS_ACCESS_KEY_ID", "local"),
+        ("AWS_SECRET_ACCESS_KEY", "local"),
+    ];
+    settings
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// A simulator in place of the upstream that `name` is to lead to, unless it leads somewhere.
+async fn simulator_unless_set(
+    settings: &mut BTreeMap<String, String>,
+    name: &str,
+) -> io::Result<Option<Simulator>> {
+    if settings.contains_key(name) {
+        return Ok(None);
+    }
+    let simulator = Simulator::start(SimulatorOptions::default()).await?;
+    settings.insert(name.to_owned(), simulator.base_url());
+    Ok(Some(simulator))
+}
+
+/// Puts the default AI's key where the functions look for it, and out of the settings.
+async fn seed_platform_secrets(
+    engines: &Engines,
+    settings: &mut BTreeMap<String, String>,
+) -> Result<(), StartError> {
+    let key = settings.remove("DEFAULT_AI_API_KEY");
+    let key = SecretString::from(key.unwrap_or_else(|| SIMULATED_PLATFORM_KEY.to_owned()));
+    engines
+        .secrets()
+        .create_secret()
+        .name(&settings["DEFAULT_AI_SECRET"])
+        .secret_string(secrecy::ExposeSecret::expose_secret(&key))
+        .send()
+        .await
+        .map(drop)
+        .map_err(|error| StartError::Secrets(Box::new(error)))
+}
+
+/// The functions, set up by their own settings.
+struct Functions {
+    http: HttpSettings,
+    tables: Tables,
+    monthly_charge: monthly_charge::Deps,
+    apps: Vec<Router>,
+}
+
+impl Functions {
+    fn new(
+        settings: &BTreeMap<String, String>,
+        clock: &Clock,
+        dynamodb: aws_sdk_dynamodb::Client,
+        secrets: aws_sdk_secretsmanager::Client,
+    ) -> Result<Self, StartError> {
+        let env = || Env::from_pairs(settings.clone());
+        let proxy_settings = ai_proxy::Settings::from_env(env())?;
+        let (http, tables) = (proxy_settings.http.clone(), proxy_settings.tables.clone());
+        let ai_proxy = ai_proxy::Deps::new(
+            proxy_settings,
+            clock.clone(),
+            dynamodb.clone(),
+            secrets.clone(),
+        );
+        let key_save = key_save::Deps::new(
+            key_save::Settings::from_env(env())?,
+            clock.clone(),
+            dynamodb.clone(),
+            secrets.clone(),
+        );
+        let integration_settings = integration_settings::Deps::new(
+            integration_settings::Settings::from_env(env())?,
+            clock.clone(),
+            dynamodb.clone(),
+        );
+        let monthly_charge = monthly_charge::Deps::new(
+            monthly_charge::Settings::from_env(env())?,
+            clock.clone(),
+            dynamodb,
+            secrets,
+        );
+        let apps = vec![
+            ai_proxy::router(ai_proxy.map_err(StartError::Function)?),
+            key_save::router(key_save.map_err(StartError::Function)?),
+            integration_settings::router(integration_settings.map_err(StartError::Function)?),
+            subscription_webhook::router(&http),
+            settings_page::router(&http),
+        ];
+        Ok(Self {
+            http,
+            tables,
+            monthly_charge,
+            apps,
+        })
+    }
+}
