@@ -1,1 +1,24 @@
-//! Whole flows.
+//! Whole flows through HTTP, with the system, its engines and its simulators in this process.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on stops with a message"
+)]
+
+mod always;
+mod architecture;
+mod calls;
+mod credits;
+mod fallback;
+mod identity;
+mod interface;
+mod keys;
+mod next_call;
+mod rejected_keys;
+mod secrecy;
+mod sdk;
+mod streams;
+mod support;
+mod wire;

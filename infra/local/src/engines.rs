@@ -110,10 +110,15 @@ impl Engines {
 
     /// A client of the Secrets Manager here.
     pub fn secrets(&self) -> aws_sdk_secretsmanager::Client {
-        let config = aws_sdk_secretsmanager::config::Builder::from(&self.sdk_config())
-            .endpoint_url(&self.secrets_url)
-            .build();
-        aws_sdk_secretsmanager::Client::from_conf(config)
+        self.secrets_over(None)
+    }
+
+    /// A client of the Secrets Manager here whose requests `http` carries.
+    pub fn secrets_over(&self, http: Option<SharedHttpClient>) -> aws_sdk_secretsmanager::Client {
+        let mut config = aws_sdk_secretsmanager::config::Builder::from(&self.sdk_config())
+            .endpoint_url(&self.secrets_url);
+        config.set_http_client(http);
+        aws_sdk_secretsmanager::Client::from_conf(config.build())
     }
 
     /// The names of all secrets there are, in order.

@@ -98,7 +98,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         port: arguments.port,
         settings: settings_from_environment(),
         backends_only: arguments.backends_only,
-        dynamodb_http: None,
+        aws_http: None,
     })
     .await?;
     make_demo_accounts(&system).await?;

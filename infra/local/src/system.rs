@@ -69,8 +69,8 @@ pub struct Options {
     pub settings: BTreeMap<String, String>,
     /// The gateway serves the `_dev` helpers only; the functions run elsewhere.
     pub backends_only: bool,
-    /// Carries the functions' requests to DynamoDB, for tests that look at them or disturb them.
-    pub dynamodb_http: Option<SharedHttpClient>,
+    /// Carries the functions' requests to AWS, for tests that look at them or disturb them.
+    pub aws_http: Option<SharedHttpClient>,
 }
 
 /// Why the system did not start.
@@ -134,9 +134,10 @@ impl System {
             .await
             .map_err(|error| StartError::Tables(Box::new(error)))?;
         seed_platform_secrets(&engines, &mut settings).await?;
-        let dynamodb = engines.dynamodb_over(options.dynamodb_http);
+        let dynamodb = engines.dynamodb_over(options.aws_http.clone());
+        let secrets = engines.secrets_over(options.aws_http);
         let clock = Clock::system();
-        let functions = Functions::new(&settings, &clock, dynamodb, engines.secrets())?;
+        let functions = Functions::new(&settings, &clock, dynamodb, secrets)?;
         let store = Store::new(engines.dynamodb(), functions.tables.clone());
         let dev = Dev {
             issuer: issuer.clone(),

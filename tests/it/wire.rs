@@ -1,0 +1,105 @@
+//! The wire between the functions and AWS: counts every request, and can be cut.
+
+use std::sync::{Arc, Mutex};
+
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::body::SdkBody;
+
+/// Carries requests to the engines. Clones share everything.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Wire {
+    http: reqwest::Client,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    operations: Vec<String>,
+    /// How many more requests get through; `None`: all.
+    left: Option<usize>,
+    lose_next_answer_of: Option<String>,
+}
+
+impl Wire {
+    /// The operations since the last time, for example `GetItem`.
+    pub(crate) fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.state.lock().unwrap().operations)
+    }
+
+    /// The process dies after `requests` more of them: nothing gets through any more.
+    pub(crate) fn die_after(&self, requests: usize) {
+        self.state.lock().unwrap().left = Some(requests);
+    }
+
+    pub(crate) fn revive(&self) {
+        self.state.lock().unwrap().left = None;
+    }
+
+    /// The next request of this operation is carried out, but its answer never arrives.
+    pub(crate) fn lose_next_answer_of(&self, operation: &str) {
+        self.state.lock().unwrap().lose_next_answer_of = Some(operation.to_owned());
+    }
+
+    /// Notes a request. `None`: it does not get through; else whether its answer is lost.
+    fn admit(&self, operation: String) -> Option<bool> {
+        let mut state = self.state.lock().unwrap();
+        if let Some(left) = &mut state.left {
+            *left = left.checked_sub(1)?;
+        }
+        let lost = state.lose_next_answer_of.as_ref() == Some(&operation);
+        if lost {
+            state.lose_next_answer_of = None;
+        }
+        state.operations.push(operation);
+        Some(lost)
+    }
+}
+
+impl HttpClient for Wire {
+    fn http_connector(
+        &self,
+        _: &HttpConnectorSettings,
+        _: &RuntimeComponents,
+    ) -> SharedHttpConnector {
+        SharedHttpConnector::new(self.clone())
+    }
+}
+
+impl HttpConnector for Wire {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let wire = self.clone();
+        HttpConnectorFuture::new(async move {
+            let target = request.headers().get("x-amz-target").unwrap_or_default();
+            let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
+            let Some(lost) = wire.admit(operation) else {
+                // An error that the SDK does not try again.
+                return Err(ConnectorError::user("the process is dead".into()));
+            };
+            let request = request.try_into_http1x().unwrap();
+            let (parts, body) = request.into_parts();
+            let body = body.bytes().unwrap().to_vec();
+            let sent = wire
+                .http
+                .request(parts.method, parts.uri.to_string())
+                .headers(parts.headers)
+                .body(body);
+            let answer = sent.send().await;
+            let answer = answer.map_err(|error| ConnectorError::io(error.into()))?;
+            let (status, headers) = (answer.status(), answer.headers().clone());
+            let body = answer.bytes().await;
+            let body = body.map_err(|error| ConnectorError::io(error.into()))?;
+            if lost {
+                return Err(ConnectorError::user("the answer was lost".into()));
+            }
+            let mut response = http::Response::new(SdkBody::from(body));
+            *response.status_mut() = status;
+            *response.headers_mut() = headers;
+            Ok(HttpResponse::try_from(response).unwrap())
+        })
+    }
+}
