@@ -10,7 +10,11 @@ const FAILURES: [(&str, u16, &str); 16] = [
     ("sim/status-402", 402, "openrouter_payment_required"),
     ("sim/status-403", 403, "openrouter_key_rejected"),
     ("sim/status-403-limit", 402, "openrouter_payment_required"),
-    ("sim/status-403-moderation", 403, "openrouter_request_refused"),
+    (
+        "sim/status-403-moderation",
+        403,
+        "openrouter_request_refused",
+    ),
     ("sim/status-400", 400, "openrouter_request_rejected"),
     ("sim/status-404", 404, "openrouter_request_rejected"),
     ("sim/status-413", 413, "openrouter_request_rejected"),
@@ -27,7 +31,11 @@ const FAILURES: [(&str, u16, &str); 16] = [
 async fn nothing_moved(world: &World, owner: &Caller<'_>, id: &str) {
     assert_eq!(world.settled_balance(id).await, "7");
     let kinds: Vec<_> = owner.ledger().await;
-    assert_eq!(kinds.len(), 1, "only the adjustment of the beginning: {kinds:?}");
+    assert_eq!(
+        kinds.len(),
+        1,
+        "only the adjustment of the beginning: {kinds:?}"
+    );
     assert_eq!(world.default_ai().calls().len(), 0);
     let operations = world.wire.take();
     let moved = |operation: &&String| operation.starts_with("TransactWrite");
@@ -57,7 +65,12 @@ async fn no_failure_moves_a_credit() {
     assert_eq!(late.error(), (504, "openrouter_timeout".to_owned()));
     let broken = owner.say_hello_to("sim/reset-after-head").await;
     assert_eq!(broken.error(), (502, "openrouter_unavailable".to_owned()));
-    for model in ["sim/cut", "sim/cut-mid-line", "sim/no-done", "sim/midstream-error"] {
+    for model in [
+        "sim/cut",
+        "sim/cut-mid-line",
+        "sim/no-done",
+        "sim/midstream-error",
+    ] {
         let mut body = hello();
         body["model"] = json!(model);
         body["stream"] = json!(true);
@@ -74,9 +87,10 @@ async fn a_missing_secret_fails_closed() {
     let owner = world.enterprise_with_key("acme", "7").await;
     owner.switch(json!({"always_use_key": true})).await;
     world.wire.take();
-    world
-        .engines()
-        .fail_secrets(Some("GetSecretValue"), local::engines::SecretsFault::AccessDenied);
+    world.engines().fail_secrets(
+        Some("GetSecretValue"),
+        local::engines::SecretsFault::AccessDenied,
+    );
     let reply = owner.say_hello().await;
     assert_eq!(reply.error(), (503, "key_unavailable".to_owned()));
     world.engines().heal_secrets();
@@ -105,7 +119,10 @@ async fn the_promise_is_not_dropped_by_accident() {
     let refused = owner.switch(json!({"enabled": false})).await;
     assert_eq!(refused.error(), (409, "always_use_key_on".to_owned()));
     let card = owner.card().await;
-    assert_eq!((&card["enabled"], &card["always_use_key"]), (&json!(true), &json!(true)));
+    assert_eq!(
+        (&card["enabled"], &card["always_use_key"]),
+        (&json!(true), &json!(true))
+    );
     let both = owner
         .switch(json!({"enabled": false, "always_use_key": false}))
         .await;

@@ -34,29 +34,158 @@ impl Default for Row {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "one table")]
 fn rows() -> Vec<Row> {
     let standard = || json!({"plan": "standard", "credits": "5", "add_on": "active"});
     let always = || Some(json!({"always_use_key": true}));
     let off = || Some(json!({"enabled": false}));
     vec![
-        Row { number: 1, account: standard(), switches: always(), then: Some(json!({"add_on": "suspended"})), status: 402, payer: "none", reason: "add_on_inactive", ..Row::default() },
-        Row { number: 1, account: standard(), switches: always(), then: Some(json!({"add_on": "ended"})), rejected: true, status: 402, payer: "none", reason: "add_on_inactive" },
-        Row { number: 2, account: standard(), switches: always(), then: Some(json!({"credits": "0.999999"})), status: 402, payer: "none", reason: "minimum_balance", ..Row::default() },
-        Row { number: 3, account: standard(), switches: always(), reason: "always_use_key", ..Row::default() },
-        Row { number: 3, switches: always(), reason: "always_use_key", ..Row::default() },
-        Row { number: 3, account: standard(), switches: always(), then: Some(json!({"add_on": "past_due", "credits": "1"})), reason: "always_use_key", ..Row::default() },
-        Row { number: 3, switches: always(), rejected: true, status: 403, reason: "always_use_key", ..Row::default() },
-        Row { number: 4, account: standard(), then: Some(json!({"credits": "0"})), status: 402, payer: "none", reason: "minimum_balance", ..Row::default() },
-        Row { number: 5, account: standard(), reason: "key_enabled", ..Row::default() },
-        Row { number: 5, reason: "key_enabled", ..Row::default() },
-        Row { number: 5, account: standard(), then: Some(json!({"add_on": "cancelling"})), reason: "key_enabled", ..Row::default() },
-        Row { number: 6, account: standard(), then: Some(json!({"add_on": "suspended"})), payer: "greta_credits", reason: "add_on_inactive", ..Row::default() },
-        Row { number: 6, account: standard(), then: Some(json!({"add_on": "none", "credits": "0"})), status: 402, payer: "none", reason: "insufficient_credits", ..Row::default() },
-        Row { number: 7, account: standard(), rejected: true, payer: "greta_credits", reason: "key_rejected", ..Row::default() },
-        Row { number: 7, account: standard(), rejected: true, then: Some(json!({"add_on": "ended"})), payer: "greta_credits", reason: "key_rejected", ..Row::default() },
-        Row { number: 8, account: standard(), switches: off(), payer: "greta_credits", reason: "key_disabled", ..Row::default() },
-        Row { number: 8, switches: off(), status: 402, payer: "none", reason: "insufficient_credits", ..Row::default() },
-        Row { number: 8, account: standard(), rejected: true, switches: off(), then: Some(json!({"add_on": "none"})), payer: "greta_credits", reason: "key_disabled", ..Row::default() },
+        Row {
+            number: 1,
+            account: standard(),
+            switches: always(),
+            then: Some(json!({"add_on": "suspended"})),
+            status: 402,
+            payer: "none",
+            reason: "add_on_inactive",
+            ..Row::default()
+        },
+        Row {
+            number: 1,
+            account: standard(),
+            switches: always(),
+            then: Some(json!({"add_on": "ended"})),
+            rejected: true,
+            status: 402,
+            payer: "none",
+            reason: "add_on_inactive",
+        },
+        Row {
+            number: 2,
+            account: standard(),
+            switches: always(),
+            then: Some(json!({"credits": "0.999999"})),
+            status: 402,
+            payer: "none",
+            reason: "minimum_balance",
+            ..Row::default()
+        },
+        Row {
+            number: 3,
+            account: standard(),
+            switches: always(),
+            reason: "always_use_key",
+            ..Row::default()
+        },
+        Row {
+            number: 3,
+            switches: always(),
+            reason: "always_use_key",
+            ..Row::default()
+        },
+        Row {
+            number: 3,
+            account: standard(),
+            switches: always(),
+            then: Some(json!({"add_on": "past_due", "credits": "1"})),
+            reason: "always_use_key",
+            ..Row::default()
+        },
+        Row {
+            number: 3,
+            switches: always(),
+            rejected: true,
+            status: 403,
+            reason: "always_use_key",
+            ..Row::default()
+        },
+        Row {
+            number: 4,
+            account: standard(),
+            then: Some(json!({"credits": "0"})),
+            status: 402,
+            payer: "none",
+            reason: "minimum_balance",
+            ..Row::default()
+        },
+        Row {
+            number: 5,
+            account: standard(),
+            reason: "key_enabled",
+            ..Row::default()
+        },
+        Row {
+            number: 5,
+            reason: "key_enabled",
+            ..Row::default()
+        },
+        Row {
+            number: 5,
+            account: standard(),
+            then: Some(json!({"add_on": "cancelling"})),
+            reason: "key_enabled",
+            ..Row::default()
+        },
+        Row {
+            number: 6,
+            account: standard(),
+            then: Some(json!({"add_on": "suspended"})),
+            payer: "greta_credits",
+            reason: "add_on_inactive",
+            ..Row::default()
+        },
+        Row {
+            number: 6,
+            account: standard(),
+            then: Some(json!({"add_on": "none", "credits": "0"})),
+            status: 402,
+            payer: "none",
+            reason: "insufficient_credits",
+            ..Row::default()
+        },
+        Row {
+            number: 7,
+            account: standard(),
+            rejected: true,
+            payer: "greta_credits",
+            reason: "key_rejected",
+            ..Row::default()
+        },
+        Row {
+            number: 7,
+            account: standard(),
+            rejected: true,
+            then: Some(json!({"add_on": "ended"})),
+            payer: "greta_credits",
+            reason: "key_rejected",
+            ..Row::default()
+        },
+        Row {
+            number: 8,
+            account: standard(),
+            switches: off(),
+            payer: "greta_credits",
+            reason: "key_disabled",
+            ..Row::default()
+        },
+        Row {
+            number: 8,
+            switches: off(),
+            status: 402,
+            payer: "none",
+            reason: "insufficient_credits",
+            ..Row::default()
+        },
+        Row {
+            number: 8,
+            account: standard(),
+            rejected: true,
+            switches: off(),
+            then: Some(json!({"add_on": "none"})),
+            payer: "greta_credits",
+            reason: "key_disabled",
+            ..Row::default()
+        },
     ]
 }
 

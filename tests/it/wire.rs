@@ -22,6 +22,8 @@ struct State {
     operations: Vec<String>,
     /// How many more requests get through; `None`: all.
     left: Option<usize>,
+    /// Requests that did not get through.
+    refused: usize,
     lose_next_answer_of: Option<String>,
 }
 
@@ -36,8 +38,11 @@ impl Wire {
         self.state.lock().unwrap().left = Some(requests);
     }
 
-    pub(crate) fn revive(&self) {
-        self.state.lock().unwrap().left = None;
+    /// Everything gets through again. True if something did not.
+    pub(crate) fn revive(&self) -> bool {
+        let mut state = self.state.lock().unwrap();
+        state.left = None;
+        std::mem::take(&mut state.refused) > 0
     }
 
     /// The next request of this operation is carried out, but its answer never arrives.
@@ -48,8 +53,13 @@ impl Wire {
     /// Notes a request. `None`: it does not get through; else whether its answer is lost.
     fn admit(&self, operation: String) -> Option<bool> {
         let mut state = self.state.lock().unwrap();
-        if let Some(left) = &mut state.left {
-            *left = left.checked_sub(1)?;
+        match state.left {
+            Some(0) => {
+                state.refused += 1;
+                return None;
+            }
+            Some(left) => state.left = Some(left - 1),
+            None => {}
         }
         let lost = state.lose_next_answer_of.as_ref() == Some(&operation);
         if lost {

@@ -37,10 +37,10 @@ pub fn init_with_default(level: &'static str) {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let mut env = Env::process();
-        let filter = EnvFilter::try_new(env.text_or("LOG_LEVEL", level));
-        let malformed = filter.is_err();
+        let asked = env.text_or("LOG_LEVEL", level);
+        let malformed = EnvFilter::try_new(&asked).is_err();
         let subscriber = subscriber(
-            quiet(filter.unwrap_or_else(|_| EnvFilter::new(level))),
+            filter(if malformed { level } else { &asked }),
             env.optional("AWS_LAMBDA_FUNCTION_NAME"),
             std::io::stdout,
         );
@@ -54,9 +54,10 @@ pub fn init_with_default(level: &'static str) {
     });
 }
 
-fn quiet(filter: EnvFilter) -> EnvFilter {
+/// The filter that `level` asks for, less what may show a key.
+pub fn filter(level: &str) -> EnvFilter {
     let directives = QUIET.iter().filter_map(|directive| directive.parse().ok());
-    directives.fold(filter, EnvFilter::add_directive)
+    directives.fold(EnvFilter::new(level), EnvFilter::add_directive)
 }
 
 fn subscriber<W>(

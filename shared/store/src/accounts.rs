@@ -151,6 +151,7 @@ impl Store {
         mut change: impl FnMut(&mut Profile) -> Result<Vec<Effect>, E>,
     ) -> Result<Account, UpdateError<E>> {
         let mut known = known;
+        let mut doubted = false;
         for _ in 0..TRIES {
             let before = match known.take() {
                 Some(account) => account,
@@ -162,8 +163,15 @@ impl Store {
                 return Ok(before);
             }
             after.revision += 1;
-            if self.write_profile(&before, &after, effects).await? {
-                return Ok(after);
+            match self.write_profile(&before, &after, effects).await {
+                Ok(true) => return Ok(after),
+                Ok(false) => {}
+                // The outcome is unknown: what is stored tells.
+                Err(error @ StoreError::Unavailable { .. }) if !doubted => {
+                    tracing::warn!(%error, "a change of the account may have been stored; looking");
+                    doubted = true;
+                }
+                Err(error) => return Err(error.into()),
             }
         }
         Err(StoreError::Contended {

@@ -1,0 +1,145 @@
+//! Who is calling: the token, and nothing else, on every route.
+
+use http::{Method, StatusCode};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde_json::{Value, json};
+
+use crate::support::{World, hello};
+
+const ROUTES: [(Method, &str); 13] = [
+    (Method::GET, "/v1/integrations/openrouter"),
+    (Method::PATCH, "/v1/integrations/openrouter"),
+    (Method::PUT, "/v1/integrations/openrouter/key"),
+    (Method::POST, "/v1/integrations/openrouter/key/test"),
+    (Method::DELETE, "/v1/integrations/openrouter/key"),
+    (Method::POST, "/v1/integrations/openrouter/subscription"),
+    (Method::DELETE, "/v1/integrations/openrouter/subscription"),
+    (Method::GET, "/v1/credits"),
+    (Method::GET, "/v1/credits/ledger"),
+    (Method::GET, "/v1/credits/daily"),
+    (Method::POST, "/v1/credits/checkout"),
+    (Method::POST, "/v1/chat/completions"),
+    (Method::GET, "/v1/models"),
+];
+
+fn claims(world: &World, change: Value) -> Value {
+    let now = world.system.clock.now().as_second();
+    let mut claims = json!({
+        "iss": world.system.issuer.issuer(), "aud": world.system.issuer.audience(),
+        "sub": "user_1", "account_id": "acme", "role": "owner", "exp": now + 600,
+    });
+    for (name, value) in change.as_object().unwrap() {
+        claims[name] = value.clone();
+    }
+    claims
+}
+
+#[tokio::test]
+async fn every_route_wants_a_token() {
+    let world = World::start().await;
+    world.set("acme", json!({"credits": "7"})).await;
+    for (method, path) in ROUTES {
+        let body = hello().to_string();
+        let reply = world
+            .send(world.request(method.clone(), path).body(body))
+            .await;
+        assert_eq!(
+            reply.error(),
+            (401, "invalid_token".to_owned()),
+            "{method} {path}"
+        );
+        assert_eq!(reply.header("www-authenticate"), "Bearer");
+        let unknown = world.owner("nobody-here");
+        let body = hello().to_string();
+        let reply = world
+            .send(unknown.request(method.clone(), path).body(body))
+            .await;
+        let owner_only_501 = reply.status == StatusCode::NOT_IMPLEMENTED;
+        let code = reply.error();
+        assert!(
+            owner_only_501 || code == (404, "account_not_found".to_owned()) || code.0 == 400,
+            "{method} {path}: {code:?}"
+        );
+    }
+    assert_eq!(
+        world.openrouter().calls().len() + world.default_ai().calls().len(),
+        0
+    );
+}
+
+#[tokio::test]
+async fn no_other_token_passes() {
+    let world = World::start().await;
+    world.set("acme", json!({"credits": "7"})).await;
+    let now = world.system.clock.now().as_second();
+    let sign = |change| world.system.issuer.sign(claims(&world, change));
+    let good = sign(json!({}));
+    let part = |token: &str, index| token.split('.').nth(index).unwrap().to_owned();
+    let hmac = |algorithm, secret: &[u8]| {
+        let key = EncodingKey::from_secret(secret);
+        jsonwebtoken::encode(&Header::new(algorithm), &claims(&world, json!({})), &key).unwrap()
+    };
+    let public = world.system.issuer.jwks()["keys"][0]["x"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    // {"alg":"none"}
+    let none = format!("eyJhbGciOiJub25lIn0.{}.", part(&good, 1));
+    let other = sign(json!({"account_id": "other"}));
+    let bad = [
+        ("expired", sign(json!({"exp": now - 61}))),
+        ("not yet valid", sign(json!({"nbf": now + 120}))),
+        ("other audience", sign(json!({"aud": "somebody-else"}))),
+        ("other issuer", sign(json!({"iss": "https://evil.example"}))),
+        ("no account", sign(json!({"account_id": null}))),
+        ("odd account", sign(json!({"account_id": "a/b"}))),
+        ("odd role", sign(json!({"role": "admin"}))),
+        ("none", none),
+        (
+            "HMAC by the public key",
+            hmac(Algorithm::HS256, public.as_bytes()),
+        ),
+        (
+            "somebody else's claims",
+            format!("{}.{}.{}", part(&good, 0), part(&other, 1), part(&good, 2)),
+        ),
+        (
+            "no signature",
+            format!("{}.{}.", part(&good, 0), part(&good, 1)),
+        ),
+        ("nonsense", "nonsense".to_owned()),
+        (
+            "unknown key",
+            World::start().await.system.token("acme", "owner"),
+        ),
+    ];
+    for (what, token) in bad {
+        for path in ["/v1/credits", "/v1/models"] {
+            let request = world.request(Method::GET, path).bearer_auth(&token);
+            let reply = world.send(request).await;
+            assert_eq!(reply.error(), (401, "invalid_token".to_owned()), "{what}");
+        }
+    }
+    let good_ones = [
+        good,
+        sign(json!({"aud": ["other", "greta"]})),
+        sign(json!({"exp": now - 30})),
+    ];
+    for token in good_ones {
+        let request = world.request(Method::GET, "/v1/credits").bearer_auth(token);
+        assert_eq!(world.send(request).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn only_the_token_says_who_is_calling() {
+    let world = World::start().await;
+    world.set("acme", json!({"credits": "1"})).await;
+    world.set("rich", json!({"credits": "1000"})).await;
+    let request = world
+        .owner("acme")
+        .request(Method::GET, "/v1/credits?account_id=rich")
+        .header("x-account-id", "rich")
+        .header("x-amzn-oidc-identity", "rich");
+    assert_eq!(world.send(request).await.json()["balance"], "1");
+}

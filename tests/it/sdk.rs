@@ -1,0 +1,47 @@
+//! OpenAI's client types read our answers and errors.
+
+use async_openai::error::WrappedError;
+use async_openai::types::chat::{CreateChatCompletionResponse, CreateChatCompletionStreamResponse};
+use serde_json::json;
+
+use crate::support::{World, hello};
+
+#[tokio::test]
+async fn answers_and_errors_are_openais() {
+    let world = World::start().await;
+    let byok = world.enterprise_with_key("acme", "0").await;
+    world.set("poor", json!({"credits": "7"})).await;
+    let credits = world.owner("poor");
+    for caller in [&byok, &credits] {
+        let plain = caller.say_hello().await;
+        let answer: CreateChatCompletionResponse = serde_json::from_slice(&plain.body).unwrap();
+        assert!(answer.choices[0].message.content.is_some());
+        assert!(answer.usage.is_some());
+
+        let mut body = hello();
+        body["stream"] = json!(true);
+        let stream = caller.chat(&body).await.text();
+        let chunks: Vec<CreateChatCompletionStreamResponse> = stream
+            .lines()
+            .filter_map(|line| line.strip_prefix("data: "))
+            .filter(|data| *data != "[DONE]")
+            .map(|data| serde_json::from_str(data).unwrap())
+            .collect();
+        assert!(chunks.len() > 3);
+        assert!(chunks.last().unwrap().usage.is_some());
+    }
+    let errors = [
+        world
+            .send(world.request(http::Method::POST, "/v1/chat/completions"))
+            .await,
+        byok.say_hello_to("sim/status-404").await,
+        byok.say_hello_to("sim/status-429").await,
+        credits.say_hello_to("no/such-model").await,
+    ];
+    for reply in errors {
+        let error: WrappedError = serde_json::from_slice(&reply.body).unwrap();
+        assert!(!error.error.message.is_empty());
+        assert_eq!(error.error.code.unwrap(), reply.code());
+        assert!(error.error.r#type.is_some());
+    }
+}
