@@ -89,12 +89,12 @@ fn request(event: lambda_http::Request, clock: &Clock) -> axum::extract::Request
     request
 }
 
+/// `None` where the context tells none: a deadline that is past when the invocation begins is not one
+/// (`cargo lambda watch` counts it from 1970).
 fn deadline(context: &Context, clock: &Clock) -> Option<Deadline> {
-    if context.deadline == 0 {
-        return None;
-    }
     let now = u64::try_from(clock.now().as_millisecond()).unwrap_or_default();
-    let left = Duration::from_millis(context.deadline.saturating_sub(now));
+    let left = context.deadline.checked_sub(now).filter(|left| *left > 0)?;
+    let left = Duration::from_millis(left);
     Instant::now().checked_add(left).map(Deadline)
 }
 
@@ -175,8 +175,12 @@ mod tests {
     }
 
     #[test]
-    fn a_context_without_a_deadline_gives_none() {
-        assert!(deadline(&Context::default(), &Clock::system()).is_none());
+    fn a_context_without_a_deadline_to_come_gives_none() {
+        let mut context = Context::default();
+        for past in [0, 600_000] {
+            context.deadline = past;
+            assert!(deadline(&context, &Clock::system()).is_none(), "{past}");
+        }
     }
 
     #[tokio::test]
