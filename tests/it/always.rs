@@ -1,7 +1,13 @@
 //! "Always use this key" is a promise: whatever fails, no credit moves and nobody else is asked.
 
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{get, post};
 use http::Method;
+use local::serve::Server;
 use serde_json::json;
+use tokio::sync::Notify;
 
 use crate::support::{Caller, World, hello};
 
@@ -109,6 +115,36 @@ async fn a_missing_secret_fails_closed() {
     assert_eq!(reply.receipt().0, "openrouter");
     assert_eq!(world.openrouter().calls().len(), 0);
     nothing_moved(&world, &owner, "acme").await;
+}
+
+/// A call that was routed before the switch may not take credits after it.
+#[tokio::test]
+async fn a_call_under_way_keeps_the_promise_too() {
+    let (asked, mut is_asked) = tokio::sync::mpsc::channel(1);
+    let fail = Arc::new(Notify::new());
+    let failing = Arc::clone(&fail);
+    let chat = async move || {
+        asked.send(()).await.unwrap();
+        failing.notified().await;
+        http::StatusCode::INTERNAL_SERVER_ERROR
+    };
+    let key = async || axum::Json(json!({"data": {"label": "sk-or-v1-a...b"}}));
+    let router = Router::new()
+        .route("/chat/completions", post(chat))
+        .route("/key", get(key));
+    let upstream = Server::start(router).await.unwrap();
+    let world = World::with_settings(&[("OPENROUTER_BASE_URL", &upstream.url())]).await;
+    let owner = world.enterprise_with_key("acme", "7").await;
+    let switch = async {
+        is_asked.recv().await.unwrap();
+        let switched = owner.switch(json!({"always_use_key": true})).await;
+        assert_eq!(switched.status, 200);
+        fail.notify_one();
+    };
+    let (reply, ()) = tokio::join!(owner.say_hello(), switch);
+    assert_eq!(reply.error(), (502, "openrouter_unavailable".to_owned()));
+    assert_eq!(world.settled_balance("acme").await, "7");
+    assert_eq!(world.default_ai().calls().len(), 0);
 }
 
 #[tokio::test]

@@ -43,6 +43,23 @@ async fn malformed_bodies_reach_nobody() {
     );
 }
 
+/// An answer that needs no body still leaves the connection as it should.
+#[tokio::test]
+async fn early_answers_do_not_break_connections() {
+    let world = World::start().await;
+    let long = "x".repeat(20_000);
+    for _ in 0..100 {
+        for (method, path, status) in [
+            (Method::POST, "/v1/chat/completions", 401),
+            (Method::PATCH, "/v1/integrations/openrouter", 401),
+            (Method::POST, "/nowhere", 404),
+        ] {
+            let request = world.request(method, path).body(long.clone());
+            assert_eq!(world.send(request).await.status, status);
+        }
+    }
+}
+
 #[tokio::test]
 async fn bodies_have_a_limit() {
     let world = World::with_settings(&[("MAX_BODY_BYTES", "1000")]).await;

@@ -280,6 +280,16 @@ async fn the_ledger_is_read_in_pages_newest_first() {
         path = format!("/v1/credits/ledger?limit=2&cursor={cursor}");
     }
     assert_eq!(paged, whole);
+    let exactly = owner.ledger().await.len();
+    let all = owner
+        .get(&format!("/v1/credits/ledger?limit={exactly}"))
+        .await
+        .json();
+    assert_eq!(
+        all["next_cursor"],
+        Value::Null,
+        "nothing is behind the last entry"
+    );
     let times: Vec<_> = whole
         .iter()
         .map(|entry| entry["at"].as_str().unwrap())

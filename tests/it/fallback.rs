@@ -200,6 +200,20 @@ async fn a_deployment_can_narrow_the_causes() {
 }
 
 #[tokio::test]
+async fn a_deployment_can_allow_none() {
+    let world = World::with_settings(&[("FALLBACK_CAUSES", "")]).await;
+    let owner = world.enterprise_with_key("acme", "7").await;
+    for (model, _, status, code) in CAUSES {
+        if model.starts_with('(') {
+            continue;
+        }
+        let reply = owner.say_hello_to(model).await;
+        assert_eq!(reply.error(), (status, code.to_owned()), "{model}");
+    }
+    assert_eq!(world.settled_balance("acme").await, "7");
+}
+
+#[tokio::test]
 async fn a_secret_that_cannot_be_read_is_a_cause_of_its_own() {
     use local::engines::SecretsFault;
     let world = World::start().await;

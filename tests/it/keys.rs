@@ -212,6 +212,20 @@ async fn a_swap_and_a_disconnect_act_on_the_next_call() {
 }
 
 #[tokio::test]
+async fn replacing_a_key_keeps_the_switches() {
+    let world = World::start().await;
+    let owner = world.enterprise_with_key("acme", "7").await;
+    owner.switch(json!({"enabled": false})).await;
+    let replaced = owner.save_key(OTHER_KEY).await.json();
+    let card = &replaced["integration"];
+    assert_eq!(
+        (&card["enabled"], &card["status"]),
+        (&json!(false), &json!("disabled"))
+    );
+    assert_eq!(owner.say_hello().await.receipt().1, "key_disabled");
+}
+
+#[tokio::test]
 async fn without_a_key_there_is_nothing_to_test_or_switch() {
     let world = World::start().await;
     world.set("acme", json!({"plan": "enterprise"})).await;

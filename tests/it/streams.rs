@@ -283,6 +283,37 @@ async fn a_broken_credits_stream_is_left_to_the_sweeper() {
     }
 }
 
+/// The default AI's account is Greta's own: nothing of its error texts reaches a caller.
+#[tokio::test]
+async fn the_default_ais_errors_in_mid_answer_are_in_our_words() {
+    let world = World::start().await;
+    world.set("acme", json!({"credits": "7"})).await;
+    let owner = world.owner("acme");
+    let model = "sim-priced/midstream-error";
+    let direct = reqwest::Client::new()
+        .post(format!(
+            "{}/chat/completions",
+            world.default_ai().base_url()
+        ))
+        .bearer_auth(crate::support::OTHER_KEY)
+        .body(streamed(model).to_string());
+    let direct = direct.send().await.unwrap().text().await.unwrap();
+    let theirs = direct
+        .lines()
+        .find(|line| line.contains("\"error\":{"))
+        .unwrap();
+    let reply = owner.chat(&streamed(model)).await;
+    assert!(!reply.text().contains(theirs));
+    assert!(
+        reply.text().contains("default_ai_unavailable"),
+        "{}",
+        reply.text()
+    );
+    let plain = owner.say_hello_to(model).await;
+    assert_eq!(plain.error(), (502, "default_ai_unavailable".to_owned()));
+    assert_eq!(world.shown("acme").await["reconciliation"]["ok"], true);
+}
+
 /// The usage arrived before the stream broke: that is no guess.
 #[tokio::test]
 async fn a_stream_without_its_end_is_settled_by_its_usage() {

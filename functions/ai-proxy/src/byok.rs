@@ -12,7 +12,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use edge::{ApiError, Code};
 use futures_util::stream;
-use http::{HeaderValue, StatusCode};
+use http::StatusCode;
 use routing::{Fallback, FallbackCause};
 use tokio::time::{timeout, timeout_at};
 use upstream::sse::Scanner;
@@ -79,17 +79,26 @@ struct NotTaken {
     error: ApiError,
 }
 
+impl NotTaken {
+    fn for_lack_of_key() -> Self {
+        Self {
+            cause: Some(FallbackCause::KeyUnavailable),
+            error: key_unavailable(),
+        }
+    }
+}
+
 /// Errors are those after which nothing may be tried any more.
 async fn try_openrouter(deps: &Deps, account: &Account, call: &Call) -> Result<Tried, ApiError> {
     let Some(saved) = &account.profile.key else {
         // Routing never sends an account without a key here.
-        return Ok(Tried::NotTaken(key_unavailable()));
+        return Ok(Tried::NotTaken(NotTaken::for_lack_of_key()));
     };
     let key = match deps.vault.user_key(&account.id, &saved.id).await {
         Ok(key) => key,
         Err(error) => {
             edge::log_error(&error, "the key's secret cannot be read");
-            return Ok(Tried::NotTaken(key_unavailable()));
+            return Ok(Tried::NotTaken(NotTaken::for_lack_of_key()));
         }
     };
     let body = call.request.body.clone();
@@ -134,7 +143,7 @@ fn cause_of(failure: Failure) -> Option<FallbackCause> {
 }
 
 /// Nothing of OpenRouter's own text is passed on: it may echo input or tell of the account.
-fn error_of(failure: Failure, retry_after: Option<HeaderValue>) -> ApiError {
+pub(crate) fn error_of(failure: Failure, retry_after: Option<Duration>) -> ApiError {
     match failure {
         Failure::KeyRejected => ApiError::new(
             Code::OpenRouterKeyRejected,
@@ -154,8 +163,7 @@ fn error_of(failure: Failure, retry_after: Option<HeaderValue>) -> ApiError {
                 Code::OpenRouterRateLimited,
                 "OpenRouter limits the rate of your calls; wait and try again",
             );
-            let wait = retry_after.unwrap_or(HeaderValue::from_static("1"));
-            error.with_header(http::header::RETRY_AFTER, wait)
+            error.with_retry_after(retry_after.unwrap_or(Duration::from_secs(1)))
         }
         Failure::RequestRejected(status) => {
             let what = match status.as_u16() {
@@ -183,15 +191,12 @@ fn timed_out() -> ApiError {
     )
 }
 
-fn key_unavailable() -> NotTaken {
-    NotTaken {
-        cause: Some(FallbackCause::KeyUnavailable),
-        error: ApiError::new(
-            Code::KeyUnavailable,
-            "the connected key cannot be read at the moment; try again, and reconnect the key if \
-             it stays like this",
-        ),
-    }
+pub(crate) fn key_unavailable() -> ApiError {
+    ApiError::new(
+        Code::KeyUnavailable,
+        "the connected key cannot be read at the moment; try again, and reconnect the key if it \
+         stays like this",
+    )
 }
 
 async fn relay(answer: Answer, call: Call) -> Result<Response, ApiError> {

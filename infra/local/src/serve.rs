@@ -6,15 +6,19 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use axum::Router;
 use axum::body::Body;
-use http::header::CONTENT_TYPE;
+use http::header::{CONNECTION, CONTENT_TYPE};
 use http::{HeaderValue, Request, Response, StatusCode};
-use hyper::body::Incoming;
+use http_body_util::BodyExt;
+use hyper::body::{Body as _, Incoming};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tower::ServiceExt;
+
+/// Bodies of up to so many bytes are read before they are answered.
+const READ_AHEAD: u64 = 8 * 1024 * 1024;
 
 /// As a response's extension: the connection is closed instead, before any byte of a head.
 #[derive(Debug, Clone, Copy)]
@@ -77,14 +81,24 @@ impl Server {
 ///
 /// # Errors
 /// If no port can be opened.
+pub async fn listener() -> io::Result<TcpListener> {
+    listener_on(0).await
+}
+
+/// Such a listener on `port`.
+///
+/// # Errors
+/// If the port cannot be opened.
 #[expect(
     clippy::unused_async,
     reason = "a listener needs a runtime around it, which an async function proves"
 )]
-pub async fn listener() -> io::Result<TcpListener> {
+pub async fn listener_on(port: u16) -> io::Result<TcpListener> {
     let socket = TcpSocket::new_v4()?;
     socket.set_nodelay(true)?;
-    socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+    // A system that was just stopped does not keep its port from the next one.
+    socket.set_reuseaddr(true)?;
+    socket.bind((Ipv4Addr::LOCALHOST, port).into())?;
     socket.listen(1024)
 }
 
@@ -139,17 +153,38 @@ async fn answer(
     router: Router,
     request: Request<Body>,
 ) -> Result<Response<Body>, ClosedWithoutHead> {
-    let response = match router.oneshot(request).await {
+    let (request, whole) = with_whole_body(request).await?;
+    let mut response = match router.oneshot(request).await {
         Ok(response) => response,
         Err(never) => {
             let never: Infallible = never;
             match never {}
         }
     };
+    if !whole {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+    }
     match response.extensions().get::<CloseWithoutHead>() {
         Some(CloseWithoutHead) => Err(ClosedWithoutHead),
         None => Ok(response),
     }
+}
+
+/// Reads a body of moderate size before anybody answers, as API Gateway does. An answer that came
+/// before its request was read would have the connection closed without a word; where the body is
+/// larger (false), the answer says so.
+async fn with_whole_body(
+    request: Request<Body>,
+) -> Result<(Request<Body>, bool), ClosedWithoutHead> {
+    let size = request.body().size_hint().exact();
+    if size.is_none_or(|size| size > READ_AHEAD) {
+        return Ok((request, false));
+    }
+    let (parts, body) = request.into_parts();
+    let body = body.collect().await.map_err(|_| ClosedWithoutHead)?;
+    let request = Request::from_parts(parts, Body::from(body.to_bytes()));
+    Ok((request, true))
 }
 
 #[cfg(test)]

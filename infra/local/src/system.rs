@@ -10,7 +10,6 @@ use axum::Router;
 use edge::{Clock, Env, HttpSettings, SettingsError};
 use secrecy::SecretString;
 use store::{Store, Tables};
-use tokio::net::TcpListener;
 
 use crate::dev::{self, Dev};
 use crate::engines::{Engines, EnginesError};
@@ -118,7 +117,7 @@ impl System {
     /// [`StartError`] names what did not start.
     pub async fn start(options: Options) -> Result<Self, StartError> {
         let port = options.port;
-        let listener = listener_on(port)
+        let listener = serve::listener_on(port)
             .await
             .map_err(|source| StartError::Port { port, source })?;
         let public_url = format!("http://{}", listener.local_addr()?);
@@ -200,16 +199,8 @@ pub fn settings_from_environment() -> BTreeMap<String, String> {
     let mut env = Env::process();
     PASSED_THROUGH
         .into_iter()
-        .filter_map(|name| Some((name.to_owned(), env.optional(name)?)))
+        .filter_map(|name| Some((name.to_owned(), env.present(name)?)))
         .collect()
-}
-
-async fn listener_on(port: u16) -> io::Result<TcpListener> {
-    if port == 0 {
-        serve::listener().await
-    } else {
-        TcpListener::bind(("127.0.0.1", port)).await
-    }
 }
 
 fn default_settings(

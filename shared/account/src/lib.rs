@@ -80,10 +80,11 @@ impl Profile {
         }
     }
 
-    /// Connects `key`, or replaces the one before it. The key is enabled; "always" stays as it was.
+    /// Connects `key`, which enables it, or replaces the one before it, which keeps the switches.
     pub fn connect(&mut self, key: SavedKey) {
-        self.key = Some(key);
-        self.enabled = true;
+        if self.key.replace(key).is_none() {
+            self.enabled = true;
+        }
     }
 
     /// Forgets the key and sets both switches off. Doing it twice changes nothing.
@@ -199,10 +200,13 @@ mod tests {
     }
 
     #[test]
-    fn replacing_a_key_keeps_always_and_disconnecting_clears_both() {
+    fn replacing_a_key_keeps_the_switches_and_disconnecting_clears_both() {
+        for (enabled, always) in [(false, false), (true, false), (true, true)] {
+            let mut profile = connected(enabled, always);
+            profile.connect(key::tests::saved_key("key_2"));
+            assert_eq!((profile.enabled, profile.always_use_key), (enabled, always));
+        }
         let mut profile = connected(true, true);
-        profile.connect(key::tests::saved_key("key_2"));
-        assert!(profile.always_use_key && profile.enabled);
         profile.disconnect();
         let once = profile.clone();
         profile.disconnect();

@@ -88,9 +88,7 @@ impl Fields {
                 return Err(unknown_field(name, allowed));
             };
             if value.is_null() {
-                let detail =
-                    format!("the field `{name}` is null; leave it out to keep it as it is");
-                return Err(invalid(detail));
+                return Err(invalid(format!("the field `{name}` must not be null")));
             }
             if members.iter().skip(at + 1).any(|(other, _)| other == name) {
                 return Err(invalid(format!("the field `{name}` is given twice")));
@@ -136,7 +134,7 @@ fn invalid(detail: impl Into<Cow<'static, str>>) -> ApiError {
 
 /// Names the field only if it looks like a name: what was put in the wrong place may be a secret.
 fn unknown_field(name: &str, allowed: &[&'static str]) -> ApiError {
-    let letter = |b: u8| b.is_ascii_lowercase() || b == b'_';
+    let letter = |b: u8| b.is_ascii_alphabetic() || b == b'_';
     let named = if (1..=40).contains(&name.len()) && name.bytes().all(letter) {
         format!("the field `{name}` is unknown")
     } else {
@@ -261,7 +259,7 @@ mod tests {
                 "`enabled`",
             ),
             (br#"{"enabled": true, "role": 1}"#, UnknownField, "`role`"),
-            (br#"{"Key": "secret"}"#, UnknownField, "a field is unknown"),
+            (br#"{"Key": "secret"}"#, UnknownField, "`Key`"),
             (
                 br#"{"secret-1": "key"}"#,
                 UnknownField,

@@ -52,11 +52,16 @@ impl Env {
         self.optional(name).unwrap_or_else(|| default.to_owned())
     }
 
+    /// A setting whose emptiness means something.
+    pub fn present(&mut self, name: &'static str) -> Option<String> {
+        self.asked.insert(name);
+        let value = self.variables.get(name)?;
+        Some(value.trim().to_owned())
+    }
+
     /// A setting that may be absent; an empty one is.
     pub fn optional(&mut self, name: &'static str) -> Option<String> {
-        self.asked.insert(name);
-        let value = self.variables.get(name)?.trim();
-        (!value.is_empty()).then(|| value.to_owned())
+        self.present(name).filter(|value| !value.is_empty())
     }
 
     /// A URL that must be there: https, or http on loopback.
@@ -149,7 +154,7 @@ impl Env {
 }
 
 /// All settings that are missing or malformed, and what is wrong with each.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct SettingsError(BTreeMap<&'static str, String>);
 
 impl fmt::Display for SettingsError {
@@ -160,6 +165,13 @@ impl fmt::Display for SettingsError {
             write!(f, "{separator}{name} {what}")?;
         }
         Ok(())
+    }
+}
+
+/// The message: this is how a `main` that returns the error shows it.
+impl fmt::Debug for SettingsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

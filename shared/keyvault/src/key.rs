@@ -44,6 +44,23 @@ impl UserKey {
             .to_owned()
     }
 
+    /// OpenRouter's masked label, or our own mask where that one gives the key away.
+    pub fn mask(&self, label: String) -> String {
+        let body = self
+            .0
+            .expose_secret()
+            .get(PREFIX.len()..)
+            .unwrap_or_default();
+        // Twelve characters in a row of a key that has 16 at least are too many to show.
+        let shown = body.as_bytes().windows(12);
+        let gives_away = |part: &[u8]| memchr::memmem::find(label.as_bytes(), part).is_some();
+        if shown.into_iter().any(gives_away) {
+            format!("{PREFIX}...{}", self.last4())
+        } else {
+            label
+        }
+    }
+
     /// SHA-256 of the key in lower-case hex, by which OpenRouter names it in links.
     pub fn sha256(&self) -> String {
         let hash = digest::digest(&digest::SHA256, self.0.expose_secret().as_bytes());
@@ -94,6 +111,10 @@ mod tests {
         let key = UserKey::parse("sk-or-v1-0123456789abcdefwxyz").unwrap();
         assert_eq!(key.last4(), "wxyz");
         assert_eq!(key.sha256().len(), 64);
+        let label = "sk-or-v1-012...xyz".to_owned();
+        assert_eq!(key.mask(label.clone()), label);
+        let whole = key.secret().expose_secret().to_owned();
+        assert_eq!(key.mask(whole), "sk-or-v1-...wxyz");
         assert_eq!(format!("{key:?}"), "UserKey(redacted)");
         assert!(!format!("{:?}", key.secret()).contains("0123"));
     }

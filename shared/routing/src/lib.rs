@@ -259,7 +259,7 @@ impl FallbackCauses {
         unavailable: true,
     };
 
-    /// Reads a comma-separated list; `none` allows no fallback.
+    /// Reads a comma-separated list; an empty one allows no fallback.
     ///
     /// # Errors
     /// The name that is not a cause.
@@ -280,7 +280,6 @@ impl FallbackCauses {
                 "payment_required" => causes.payment_required = true,
                 "rate_limited" => causes.rate_limited = true,
                 "unavailable" => causes.unavailable = true,
-                "none" => {}
                 other => return Err(other.to_owned()),
             }
         }

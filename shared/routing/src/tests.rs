@@ -291,7 +291,7 @@ fn fallback_causes_are_read_by_name() {
             &[RateLimited, Unavailable, KeyUnavailable][..],
         ),
         ("key_rejected", &[KeyRejected][..]),
-        ("none", &[][..]),
+        ("", &[][..]),
     ];
     for (list, allowed) in table {
         let causes = FallbackCauses::parse(list).unwrap();

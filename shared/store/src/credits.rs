@@ -6,7 +6,8 @@
 use account::{Account, AccountId, AccountNumber, Balance, CallId, Credits, EntryId};
 use aws_sdk_dynamodb::types::builders::UpdateBuilder;
 use aws_sdk_dynamodb::types::{
-    Delete, Put, ReturnValuesOnConditionCheckFailure as OnFailure, TransactWriteItem, Update,
+    AttributeValue, Delete, Put, ReturnValuesOnConditionCheckFailure as OnFailure,
+    TransactWriteItem, Update,
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -58,6 +59,8 @@ pub enum HoldRefused {
     TooMany,
     /// The idempotency key belongs to a call that is under way or was paid.
     Duplicate,
+    /// "Always use this key" was switched on meanwhile: no credit may move.
+    AlwaysUseKey,
 }
 
 /// How a hold ended.
@@ -84,7 +87,8 @@ pub struct Posting<'a> {
 }
 
 impl Store {
-    /// Takes a hold: balance, hold and idempotency key in one transaction.
+    /// Takes a hold: balance, hold and idempotency key in one transaction, on the condition that
+    /// "Always use this key" is off at that moment.
     ///
     /// # Errors
     /// [`StoreError::Contended`] if it lost against other calls of the account again and again.
@@ -109,11 +113,14 @@ impl Store {
                 "SET available = available - :amount, held = held + :amount, \
                  open_holds = open_holds + :one",
             )
-            .condition_expression("available >= :amount AND open_holds < :max")
+            .condition_expression(
+                "available >= :amount AND open_holds < :max AND profile.always_use_key = :off",
+            )
             .return_values_on_condition_check_failure(OnFailure::AllOld)
             .expression_attribute_values(":amount", micros(new.amount))
             .expression_attribute_values(":one", number(1))
-            .expression_attribute_values(":max", number(new.max_holds));
+            .expression_attribute_values(":max", number(new.max_holds))
+            .expression_attribute_values(":off", AttributeValue::Bool(false));
         let put = Put::builder()
             .table_name(&self.tables.holds)
             .set_item(Some(hold_item(&hold, new.at)))
@@ -133,7 +140,9 @@ impl Store {
                         .item()
                         .ok_or_else(|| StoreError::corrupt("balance"))?;
                     let balance = item::get_balance(item)?;
-                    Ok(Err(if balance.open_holds() >= new.max_holds {
+                    Ok(Err(if item::always_use_key(item) {
+                        HoldRefused::AlwaysUseKey
+                    } else if balance.open_holds() >= new.max_holds {
                         HoldRefused::TooMany
                     } else {
                         HoldRefused::Insufficient(balance)
@@ -397,7 +406,7 @@ impl Store {
         &self,
         hold: &Hold,
         expression: &str,
-        value: aws_sdk_dynamodb::types::AttributeValue,
+        value: AttributeValue,
         operation: &'static str,
     ) -> Result<(), StoreError> {
         let sent = self

@@ -113,6 +113,13 @@ pub(crate) fn get_balance(item: &Item) -> Result<Balance, StoreError> {
     balance.ok_or_else(|| StoreError::corrupt(WHAT))
 }
 
+/// The switch in an account item's profile.
+pub(crate) fn always_use_key(item: &Item) -> bool {
+    let profile = item.get("profile").and_then(|value| value.as_m().ok());
+    let switch = profile.and_then(|profile| profile.get("always_use_key"));
+    switch.and_then(|value| value.as_bool().ok()) == Some(&true)
+}
+
 pub(crate) fn account_from_item(id: &AccountId, mut item: Item) -> Result<Account, StoreError> {
     const WHAT: &str = "account";
     let profile = item

@@ -84,14 +84,14 @@ impl Store {
     ) -> Result<LedgerPage, StoreError> {
         if let Some(cursor) = cursor {
             let page = self.entries(&account.number, Some(&cursor.entry), limit);
-            return page_of(page.await?, cursor.balance);
+            return page_of(page.await?, cursor.balance, limit);
         }
         for _ in 0..TRIES {
             let before = self.movements(&account.id).await?;
             let entries = self.entries(&account.number, None, limit).await?;
             let after = self.movements(&account.id).await?;
             if before == after {
-                return page_of(entries, before.balance);
+                return page_of(entries, before.balance, limit);
             }
         }
         Err(StoreError::Contended {
@@ -145,7 +145,7 @@ impl Store {
         account: &AccountNumber,
         after: Option<&str>,
         limit: u8,
-    ) -> Result<Entries, StoreError> {
+    ) -> Result<Vec<Item>, StoreError> {
         let start =
             after.map(|entry| key([("account_number", account.as_str()), ("entry", entry)]));
         let output = self
@@ -158,14 +158,12 @@ impl Store {
             .set_exclusive_start_key(start)
             .scan_index_forward(false)
             .consistent_read(true)
-            .limit(i32::from(limit))
+            // One more tells whether there are more.
+            .limit(i32::from(limit) + 1)
             .send()
             .await
             .map_err(|error| StoreError::unavailable("read ledger", error))?;
-        Ok(Entries {
-            more: output.last_evaluated_key.is_some(),
-            items: output.items.unwrap_or_default(),
-        })
+        Ok(output.items.unwrap_or_default())
     }
 }
 
@@ -179,20 +177,16 @@ pub(crate) struct Movements {
     pub(crate) entries: u64,
 }
 
-struct Entries {
-    items: Vec<Item>,
-    more: bool,
-}
-
-fn page_of(found: Entries, mut balance: Credits) -> Result<LedgerPage, StoreError> {
-    let mut entries = Vec::with_capacity(found.items.len());
-    for item in &found.items {
+fn page_of(found: Vec<Item>, mut balance: Credits, limit: u8) -> Result<LedgerPage, StoreError> {
+    let limit = usize::from(limit);
+    let mut entries = Vec::with_capacity(limit);
+    for item in found.iter().take(limit) {
         let entry = entry_from_item(item)?;
         let before = balance.checked_sub(entry.amount);
         entries.push((entry, balance));
         balance = before.ok_or_else(|| StoreError::corrupt("ledger entry"))?;
     }
-    let last = entries.last().filter(|_| found.more);
+    let last = entries.last().filter(|_| found.len() > limit);
     let next = last.map(|(entry, _)| Cursor {
         entry: entry_name(entry),
         balance,

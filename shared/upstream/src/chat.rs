@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, Method, StatusCode};
 use secrecy::SecretString;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -113,8 +113,10 @@ impl Answer {
             .collect()
     }
 
-    pub fn retry_after(&self) -> Option<HeaderValue> {
-        self.response.headers().get(RETRY_AFTER).cloned()
+    /// How long upstream asks to wait; `None` if it says so in no whole number of seconds.
+    pub fn retry_after(&self) -> Option<Duration> {
+        let seconds = self.response.headers().get(RETRY_AFTER)?.to_str().ok()?;
+        seconds.trim().parse().ok().map(Duration::from_secs)
     }
 
     /// The next piece of the body, as it came; `None` at its end.

@@ -13,6 +13,8 @@ pub struct PlainAnswer {
     /// The generation's id, where no header named it.
     pub id: Option<String>,
     pub usage: Option<Usage>,
+    /// The answer is an error with a 200 in front.
+    pub failed: bool,
 }
 
 impl PlainAnswer {
@@ -23,6 +25,7 @@ impl PlainAnswer {
         Self {
             id: raw("id").and_then(|id| serde_json::from_str(id).ok()),
             usage: raw("usage").and_then(usage_from_json),
+            failed: raw("error").is_some_and(|error| error != "null"),
         }
     }
 }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::DefaultAiKind;
-use crate::request::{ChatRequest, Members, invalid};
+use crate::request::{ChatRequest, Members, UniqueMembers, invalid};
 
 /// Sent as they are. Whatever is neither here nor refused below is left out.
 const SENT: [&str; 20] = [
@@ -69,7 +69,7 @@ impl<'a> Bounded<'a> {
             return Err(unsupported(format!("`{name}`")));
         }
         if members.get("n").is_some_and(|n| n.get() != "1") {
-            return Err(unsupported("`n` above 1"));
+            return Err(unsupported("`n` other than 1"));
         }
         let model = request.model.as_deref().unwrap_or_default();
         if model.contains('@') || model.ends_with(":online") {
@@ -80,10 +80,9 @@ impl<'a> Bounded<'a> {
         {
             return Err(unsupported("tools other than functions"));
         }
-        let only_text = match parts_of(members.get("messages").copied()) {
-            Parts::OnlyText => true,
-            Parts::Others => false,
-            Parts::Files => return Err(unsupported("file parts")),
+        let only_text = match members.get("messages") {
+            Some(messages) => is_only_text(messages)?,
+            None => true,
         };
         let limit = |name: &str| match members.get(name) {
             None => Ok(None),
@@ -125,7 +124,10 @@ impl<'a> Bounded<'a> {
             .iter()
             .filter_map(|name| Some((*name, Cow::Borrowed(self.members.get(*name)?.get()))))
             .collect();
-        if let Some(effort) = self.reasoning_effort() {
+        // OpenRouter's own form of `reasoning_effort`.
+        if kind == DefaultAiKind::OpenRouter
+            && let Some(effort) = self.reasoning_effort()
+        {
             sent.push(("reasoning", Cow::Owned(format!(r#"{{"effort":{effort}}}"#))));
         }
         let limit = match kind {
@@ -177,52 +179,66 @@ fn unsupported(what: impl std::fmt::Display) -> ApiError {
     )
 }
 
-enum Parts {
-    OnlyText,
-    /// Images and sound: tokens, but not counted by their text.
-    Others,
-    /// Parsing a file is priced apart from tokens.
-    Files,
+/// Members of a message that are text, and that the prompt's size therefore covers.
+const TEXT_MEMBERS: [&str; 10] = [
+    "role",
+    "content",
+    "name",
+    "tool_calls",
+    "tool_call_id",
+    "refusal",
+    "reasoning",
+    "reasoning_content",
+    "reasoning_details",
+    "function_call",
+];
+/// Members of a part that is text.
+const TEXT_PART_MEMBERS: [&str; 3] = ["type", "text", "cache_control"];
+
+/// Is everything in `messages` text? What is not known to be text counts as something else: images
+/// and sound are tokens, but not counted by their text.
+fn is_only_text(messages: &RawValue) -> Result<bool, ApiError> {
+    let messages: Vec<&RawValue> = serde_json::from_str(messages.get()).unwrap_or_default();
+    let mut only_text = true;
+    for message in messages {
+        let members = serde_json::from_str::<UniqueMembers<'_>>(message.get());
+        let UniqueMembers(members) = members.map_err(|_| {
+            invalid("each of `messages` must be an object that gives no name twice")
+        })?;
+        only_text &= members.keys().all(|name| TEXT_MEMBERS.contains(&&**name));
+        if let Some(content) = members.get("content") {
+            only_text &= is_text(content.get())?;
+        }
+    }
+    Ok(only_text)
 }
 
-fn parts_of(messages: Option<&RawValue>) -> Parts {
-    #[derive(Deserialize)]
-    struct Message<'a> {
-        #[serde(borrow, default)]
-        content: Option<&'a RawValue>,
+/// A message's `content`: a string, `null`, or a list of parts.
+fn is_text(content: &str) -> Result<bool, ApiError> {
+    if content.starts_with('"') || content == "null" {
+        return Ok(true);
     }
-    #[derive(Deserialize)]
-    struct Part {
-        #[serde(rename = "type")]
-        kind: String,
-    }
-    let messages: Vec<&RawValue> = messages
-        .and_then(|messages| serde_json::from_str(messages.get()).ok())
-        .unwrap_or_default();
-    let mut all_text = true;
-    for message in messages {
-        let content = serde_json::from_str::<Message<'_>>(message.get());
-        let Some(content) = content.ok().and_then(|message| message.content) else {
+    let Ok(parts) = serde_json::from_str::<Vec<&RawValue>>(content) else {
+        return Ok(false);
+    };
+    let mut only_text = true;
+    for part in parts {
+        let Ok(UniqueMembers(members)) = serde_json::from_str(part.get()) else {
+            only_text = false;
             continue;
         };
-        if !content.get().starts_with('[') {
-            continue;
+        let kind = members.get("type").map(|kind| kind.get());
+        let kind = kind.and_then(|kind| serde_json::from_str::<String>(kind).ok());
+        if kind.as_deref() == Some("file") || members.contains_key("file") {
+            // Parsing a file is priced apart from tokens.
+            return Err(unsupported("file parts"));
         }
-        // A list that cannot be read is not known to be text.
-        let parts: Vec<&RawValue> = serde_json::from_str(content.get()).unwrap_or_default();
-        for part in parts {
-            match serde_json::from_str::<Part>(part.get()) {
-                Ok(part) if part.kind == "text" => {}
-                Ok(part) if part.kind == "file" => return Parts::Files,
-                Ok(_) | Err(_) => all_text = false,
-            }
-        }
+        let known = members
+            .keys()
+            .all(|name| TEXT_PART_MEMBERS.contains(&&**name));
+        only_text &= known && kind.as_deref() == Some("text");
     }
-    if all_text {
-        Parts::OnlyText
-    } else {
-        Parts::Others
-    }
+    Ok(only_text)
 }
 
 fn only_functions(tools: &RawValue) -> bool {
@@ -339,10 +355,37 @@ mod tests {
         assert_eq!(tokens(&text, Some(1_000)), Some(bytes));
         assert_eq!(tokens(&text, None), Some(bytes));
         assert_eq!(tokens(&text, Some(5)), Some(5));
-        let image = json!([{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]);
-        let image = request(&json!({"messages": image}));
-        let image = Bounded::of(&image).unwrap();
-        assert_eq!(tokens(&image, Some(1_000)), Some(1_000));
-        assert_eq!(tokens(&image, None), None);
+        let not_text = [
+            json!([{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]),
+            json!([{"role": "user", "content": {"type": "image_url", "image_url": {}}}]),
+            json!([{"role": "user", "content": [{"type": "text", "text": "", "image_url": {}}]}]),
+            json!([{"role": "user", "content": [{"text": "no type"}]}]),
+            json!([{"role": "user", "content": "", "images": ["data:"]}]),
+            json!([{"role": "assistant", "audio": {"id": "x"}}]),
+        ];
+        for messages in not_text {
+            let request = request(&json!({"messages": messages}));
+            let bounded = Bounded::of(&request).unwrap();
+            assert_eq!(tokens(&bounded, Some(1_000)), Some(1_000), "{messages}");
+            assert_eq!(tokens(&bounded, None), None, "{messages}");
+        }
+        let parts = json!([{"role": "user", "content": [{"type": "text", "text": "hi"}]}]);
+        let parts = request(&json!({"messages": parts}));
+        assert!(tokens(&Bounded::of(&parts).unwrap(), Some(1_000)) < Some(100));
+    }
+
+    /// Of two members of one name, we would look at one, and the model might read the other.
+    #[test]
+    fn a_message_gives_no_name_twice() {
+        let twice = [
+            r#"{"messages":[{"role":"user","content":"x","content":[{"type":"image_url"}]}]}"#,
+            r#"{"messages":[{"content":[{"type":"image_url"}],"role":"user","\u0063ontent":"x"}]}"#,
+            r#"{"messages":["not an object"]}"#,
+        ];
+        for body in twice {
+            let request = ChatRequest::parse(Bytes::from_static(body.as_bytes())).unwrap();
+            let error = Bounded::of(&request).err().map(|error| error.code());
+            assert_eq!(error, Some(Code::InvalidRequest), "{body}");
+        }
     }
 }

@@ -12,7 +12,7 @@ use account::price::Usage;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use edge::Deadline;
+use edge::{ApiError, Code, Deadline};
 use futures_util::stream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -38,7 +38,10 @@ pub(super) fn relay(held: HeldCall, answer: Answer, deadline: Option<Deadline>) 
     let relay = Relay {
         held,
         recording,
-        reader: Reader(Some(sender)),
+        reader: Reader {
+            sender: Some(sender),
+            waiting: Vec::new(),
+        },
         kept: Vec::new(),
         usage: None,
         state: State::Open,
@@ -79,6 +82,7 @@ impl Relay {
             for line in lines.push(piece) {
                 self.line(line).await;
             }
+            self.reader.flush().await;
         }
         let rest = lines.rest();
         if !rest.is_empty() {
@@ -86,8 +90,9 @@ impl Relay {
         }
         if self.state == State::Open {
             self.resolve("stream broke off").await;
-            self.reader.send(interrupted()).await;
+            self.reader.add(interrupted());
         }
+        self.reader.flush().await;
     }
 
     async fn next(&self, answer: &mut Answer, deadline: Option<Deadline>) -> Option<Bytes> {
@@ -105,18 +110,23 @@ impl Relay {
 
     async fn line(&mut self, line: Bytes) {
         if self.state == State::Done {
-            return self.reader.send(line).await;
+            return self.reader.add(line);
         }
         match Line::of(&line) {
             Line::Done => {
                 self.resolve("stream without usage").await;
                 self.state = State::Done;
-                self.reader.send(line).await;
+                self.reader.add(line);
             }
             Line::Usage(usage) => {
-                self.pass_on_kept().await;
+                self.pass_on_kept();
                 self.usage = Some(usage);
                 self.kept.push(line);
+            }
+            Line::Error => {
+                tracing::warn!("the default AI failed in mid-stream");
+                self.pass_on_kept();
+                self.reader.add(failed());
             }
             Line::Other if !self.kept.is_empty() => self.kept.push(line),
             kind => {
@@ -124,8 +134,8 @@ impl Relay {
                     let id = sse::chunk_id(&line);
                     self.recording = id.map(|id| self.held.record_generation(id));
                 }
-                self.pass_on_kept().await;
-                self.reader.send(line).await;
+                self.pass_on_kept();
+                self.reader.add(line);
             }
         }
     }
@@ -133,6 +143,7 @@ impl Relay {
     /// Settles by the usage that arrived, or leaves the hold to the sweeper; then passes the usage
     /// chunk on, with the receipt.
     async fn resolve(&mut self, without_usage: &'static str) {
+        self.reader.flush().await;
         if let Some(recording) = self.recording.take() {
             recorded(recording).await;
         }
@@ -149,7 +160,7 @@ impl Relay {
         {
             *chunk = with_receipt;
         }
-        self.pass_on_kept().await;
+        self.pass_on_kept();
     }
 
     fn receipt(&self, charged: Credits) -> String {
@@ -157,23 +168,46 @@ impl Relay {
         serde_json::json!({"credits_charged": charged, "call_id": call}).to_string()
     }
 
-    async fn pass_on_kept(&mut self) {
+    fn pass_on_kept(&mut self) {
         for line in self.kept.drain(..) {
-            self.reader.send(line).await;
+            self.reader.add(line);
         }
     }
 }
 
+/// The default AI's error in mid-stream, without its text, which is for the platform.
+fn failed() -> Bytes {
+    let error = ApiError::new(
+        Code::DefaultAiUnavailable,
+        "Greta's AI failed in the middle of the answer",
+    );
+    Bytes::from(format!("data: {}\n", error.openai_body()))
+}
+
 /// The caller's end of the stream. Once it is gone, sending to it does nothing.
-struct Reader(Option<mpsc::Sender<Bytes>>);
+struct Reader {
+    sender: Option<mpsc::Sender<Bytes>>,
+    /// Lines of one piece of upstream's stream, which leave as one piece too.
+    waiting: Vec<Bytes>,
+}
 
 impl Reader {
-    async fn send(&mut self, piece: Bytes) {
-        let Some(sender) = &self.0 else { return };
+    fn add(&mut self, line: Bytes) {
+        self.waiting.push(line);
+    }
+
+    async fn flush(&mut self) {
+        let piece = match self.waiting.as_mut_slice() {
+            [] => return,
+            [line] => std::mem::take(line),
+            lines => Bytes::from(lines.concat()),
+        };
+        self.waiting.clear();
+        let Some(sender) = &self.sender else { return };
         let sent = timeout(READER_PATIENCE, sender.send(piece)).await;
         if !matches!(sent, Ok(Ok(()))) {
             tracing::info!("the reader is gone; reading on to settle");
-            self.0 = None;
+            self.sender = None;
         }
     }
 }
