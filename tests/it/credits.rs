@@ -420,6 +420,29 @@ async fn a_lost_answer_moves_nothing_twice() {
     assert_eq!(owner.ledger().await.len(), 3);
 }
 
+/// Calls and settings of one account meet on one item; AWS then refuses one of them for a moment.
+#[tokio::test]
+async fn meeting_another_transaction_is_waited_out() {
+    let world = World::start().await;
+    let owner = world.enterprise_with_key("acme", "7").await;
+    world.wire.conflict_with_next("UpdateItem", 3);
+    let off = json!({"enabled": false});
+    assert_eq!(owner.switch(off).await.status, 200);
+    world.wire.conflict_with_next("TransactWriteItems", 4);
+    let reply = owner.say_hello().await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    assert_eq!(reply.header("x-greta-payer"), "greta_credits");
+    // A hold that never gets through is refused as too many calls, and moves nothing.
+    let before = world.settled_balance("acme").await;
+    world.wire.conflict_with_next("TransactWriteItems", 1_000);
+    assert_eq!(
+        owner.say_hello().await.error(),
+        (429, "too_many_calls".to_owned())
+    );
+    world.wire.conflict_with_next("TransactWriteItems", 0);
+    assert_eq!(world.settled_balance("acme").await, before);
+}
+
 #[tokio::test]
 async fn subscription_routes_say_that_they_are_not_there_yet() {
     let world = World::start().await;

@@ -211,6 +211,21 @@ async fn a_swap_and_a_disconnect_act_on_the_next_call() {
     );
 }
 
+/// Many calls at once read the secret once, and later ones not at all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_is_read_once() {
+    let world = World::start().await;
+    let owner = world.enterprise_with_key("acme", "7").await;
+    let replies = futures_util::future::join_all((0..30).map(|_| owner.say_hello())).await;
+    assert!(replies.iter().all(|reply| reply.status == 200));
+    owner.say_hello().await;
+    let reads = world.engines().secret_operations();
+    let reads = reads
+        .iter()
+        .filter(|operation| *operation == "GetSecretValue");
+    assert_eq!(reads.count(), 1);
+}
+
 #[tokio::test]
 async fn replacing_a_key_keeps_the_switches() {
     let world = World::start().await;

@@ -25,6 +25,8 @@ struct State {
     /// Requests that did not get through.
     refused: usize,
     lose_next_answer_of: Option<String>,
+    /// The next requests of this operation meet a transaction on the same item.
+    conflicts: Option<(String, usize)>,
 }
 
 impl Wire {
@@ -48,6 +50,24 @@ impl Wire {
     /// The next request of this operation is carried out, but its answer never arrives.
     pub(crate) fn lose_next_answer_of(&self, operation: &str) {
         self.state.lock().unwrap().lose_next_answer_of = Some(operation.to_owned());
+    }
+
+    /// The next `times` requests of this operation are answered as AWS does when another transaction
+    /// is changing the same item. The engine cannot raise that by itself.
+    pub(crate) fn conflict_with_next(&self, operation: &str, times: usize) {
+        self.state.lock().unwrap().conflicts = Some((operation.to_owned(), times));
+    }
+
+    /// Is this request to meet another transaction?
+    fn conflicts(&self, operation: &str) -> bool {
+        let mut state = self.state.lock().unwrap();
+        match &mut state.conflicts {
+            Some((with, times)) if with == operation && *times > 0 => {
+                *times -= 1;
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Notes a request. `None`: it does not get through; else whether its answer is lost.
@@ -86,6 +106,9 @@ impl HttpConnector for Wire {
         HttpConnectorFuture::new(async move {
             let target = request.headers().get("x-amz-target").unwrap_or_default();
             let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
+            if wire.conflicts(&operation) {
+                return Ok(conflict(&operation));
+            }
             let Some(lost) = wire.admit(operation) else {
                 // An error that the SDK does not try again.
                 return Err(ConnectorError::user("the process is dead".into()));
@@ -112,4 +135,20 @@ impl HttpConnector for Wire {
             Ok(HttpResponse::try_from(response).unwrap())
         })
     }
+}
+
+/// What AWS answers to an operation that meets a transaction on the same item.
+fn conflict(operation: &str) -> HttpResponse {
+    let body = if operation == "TransactWriteItems" {
+        r#"{"__type":"com.amazonaws.dynamodb.v20120810#TransactionCanceledException",
+            "Message":"Transaction cancelled","CancellationReasons":[
+            {"Code":"TransactionConflict","Message":"Transaction is ongoing for the item"},
+            {"Code":"None"}]}"#
+    } else {
+        r#"{"__type":"com.amazonaws.dynamodb.v20120810#TransactionConflictException",
+            "message":"Transaction is ongoing for the item"}"#
+    };
+    let mut response = http::Response::new(SdkBody::from(body));
+    *response.status_mut() = http::StatusCode::BAD_REQUEST;
+    HttpResponse::try_from(response).unwrap()
 }

@@ -8,7 +8,7 @@ use aws_sdk_dynamodb::types::builders::UpdateBuilder;
 use aws_sdk_dynamodb::types::{Delete, Put, TransactWriteItem, Update};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::error::condition_failed;
+use crate::error::{condition_failed, met_transaction};
 use crate::item::{self, ACCOUNT, Item, key, number, text, time};
 use crate::transaction::{self, invalid};
 use crate::work::{Work, due_item};
@@ -370,6 +370,11 @@ impl Store {
             // Perhaps our own write, whose answer was lost: the caller reads again, and its change
             // then finds itself done.
             Err(error) if condition_failed(&error) => Ok(false),
+            // A call is moving credits of the same item at this moment.
+            Err(error) if met_transaction(&error) => {
+                transaction::pause().await;
+                Ok(false)
+            }
             Err(error) => Err(StoreError::unavailable("change account", error)),
         }
     }

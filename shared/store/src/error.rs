@@ -50,6 +50,11 @@ impl StoreError {
     }
 }
 
+/// Did a single write fail only because a transaction is changing the same item?
+pub(crate) fn met_transaction<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> bool {
+    error.code() == Some("TransactionConflictException")
+}
+
 /// Did the request fail because its condition did not hold?
 pub(crate) fn condition_failed<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> bool {
     error.code() == Some("ConditionalCheckFailedException")

@@ -63,11 +63,20 @@ impl Store {
             if !passing.into_iter().any(code_is) {
                 return Err(StoreError::unavailable(operation, error));
             }
-            tokio::time::sleep(Duration::from_millis(fastrand::u64(0..=longest_ms))).await;
+            pause_up_to(longest_ms).await;
             longest_ms = (longest_ms * 2).min(LONGEST_PAUSE_MS);
         }
         Err(StoreError::Contended { operation })
     }
+}
+
+/// Lets another transaction finish.
+pub(crate) async fn pause() {
+    pause_up_to(FIRST_PAUSE_MS).await;
+}
+
+async fn pause_up_to(millis: u64) {
+    tokio::time::sleep(Duration::from_millis(fastrand::u64(0..=millis))).await;
 }
 
 /// A request that we put together wrongly: a bug, reported like any failure of the store.
