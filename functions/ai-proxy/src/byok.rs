@@ -14,16 +14,13 @@ use edge::{ApiError, Code};
 use futures_util::stream;
 use http::StatusCode;
 use routing::{Fallback, FallbackCause};
-use tokio::time::{timeout, timeout_at};
 use upstream::sse::Scanner;
 use upstream::{Answer, BodyError, ChatError, Failure};
 
 use crate::call::Call;
+use crate::pieces::Pieces;
 use crate::receipt::Receipt;
 use crate::{Deps, credits, key_health};
-
-/// After `[DONE]` a stream is over; what still belongs to it comes at once.
-const AFTER_DONE: Duration = Duration::from_millis(500);
 
 pub(crate) async fn answer(
     deps: &Deps,
@@ -36,7 +33,11 @@ pub(crate) async fn answer(
         Tried::Answered(answer) => return relay(answer, call).await,
         Tried::NotTaken(not_taken) => not_taken,
     };
+    // The gateway in front of us gives up on a silent call: a second one must still fit.
+    let used = call.started.elapsed();
+    let in_time = call.request.streamed || used < deps.settings.time_outs.plain / 2;
     let allowed = fallback == Fallback::Allowed
+        && in_time
         && not_taken
             .cause
             .is_some_and(|cause| deps.settings.fallback_causes.allow(cause));
@@ -102,11 +103,7 @@ async fn try_openrouter(deps: &Deps, account: &Account, call: &Call) -> Result<T
         }
     };
     let body = call.request.body.clone();
-    let (failure, retry_after) = match deps
-        .openrouter
-        .chat(&key, body, call.request.streamed)
-        .await
-    {
+    let (failure, retry_after) = match deps.openrouter.chat(&key, body, call.kind()).await {
         Err(ChatError::TimedOut) => return Err(timed_out()),
         Err(error @ ChatError::Unavailable(_)) => {
             edge::log_error(&error, "OpenRouter cannot be reached");
@@ -202,7 +199,7 @@ pub(crate) fn key_unavailable() -> ApiError {
 async fn relay(answer: Answer, call: Call) -> Result<Response, ApiError> {
     let (status, headers) = (answer.status(), answer.headers());
     let body = if answer.is_event_stream() {
-        stream_body(answer, call)
+        stream_body(answer, &call)
     } else {
         let collected = answer.collect().await;
         Body::from(collected.map_err(|error| {
@@ -221,16 +218,14 @@ async fn relay(answer: Answer, call: Call) -> Result<Response, ApiError> {
 
 /// The stream's bytes as they come, read only as fast as the caller takes them. When the caller
 /// goes, the connection to OpenRouter is dropped with the body, and OpenRouter stops billing.
-fn stream_body(answer: Answer, call: Call) -> Body {
+fn stream_body(answer: Answer, call: &Call) -> Body {
     struct Relay {
-        answer: Answer,
-        call: Call,
+        pieces: Pieces,
         scanner: Scanner,
         over: bool,
     }
     let relay = Relay {
-        answer,
-        call,
+        pieces: Pieces::of(answer, call.deadline),
         scanner: Scanner::default(),
         over: false,
     };
@@ -238,9 +233,12 @@ fn stream_body(answer: Answer, call: Call) -> Body {
         if relay.over {
             return None;
         }
-        let next = next_piece(&mut relay.answer, &relay.call, relay.scanner.done).await;
-        if let Some(piece) = next {
+        if let Some(piece) = relay.pieces.next().await {
+            let was_done = relay.scanner.done;
             relay.scanner.feed(piece.clone());
+            if relay.scanner.done && !was_done {
+                relay.pieces.done();
+            }
             return Some((Ok::<_, Infallible>(piece), relay));
         }
         relay.over = true;
@@ -254,20 +252,6 @@ fn stream_body(answer: Answer, call: Call) -> Body {
         let end = (!relay.scanner.done).then(interrupted)?;
         Some((Ok(end), relay))
     }))
-}
-
-/// `None` at the stream's end, be it a good or a bad one.
-async fn next_piece(answer: &mut Answer, call: &Call, done: bool) -> Option<Bytes> {
-    let piece = if done {
-        timeout(AFTER_DONE, answer.next()).await.ok()?
-    } else if let Some(deadline) = call.deadline {
-        timeout_at(deadline.stop_at(), answer.next()).await.ok()?
-    } else {
-        answer.next().await
-    };
-    piece?
-        .inspect_err(|error| edge::log_error(error, "the stream broke"))
-        .ok()
 }
 
 /// What ends a stream that was cut, so that it never looks complete.

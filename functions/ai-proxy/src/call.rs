@@ -8,7 +8,9 @@ use axum::response::{IntoResponse, Response};
 use edge::{ApiError, Code, Deadline};
 use http::HeaderMap;
 use routing::{Decision, Payer, Reason, Situation};
+use tokio::time::Instant;
 use tracing::Span;
+use upstream::Kind;
 
 use crate::receipt::Receipt;
 use crate::request::ChatRequest;
@@ -22,6 +24,20 @@ pub(crate) struct Call {
     pub(crate) idempotency: Option<String>,
     /// When the function itself will be stopped.
     pub(crate) deadline: Option<Deadline>,
+    pub(crate) started: Instant,
+}
+
+impl Call {
+    /// How the call's answer is waited for.
+    pub(crate) fn kind(&self) -> Kind {
+        if self.request.streamed {
+            Kind::Streamed
+        } else {
+            Kind::Plain {
+                since: self.started,
+            }
+        }
+    }
 }
 
 pub(crate) async fn chat(
@@ -75,6 +91,7 @@ async fn answer(
         request: ChatRequest::parse(body)?,
         idempotency: credits::idempotency_hash(headers)?,
         deadline,
+        started: Instant::now(),
     };
     let account = deps.store.account(&caller.account).await;
     let account = account

@@ -1,7 +1,7 @@
 //! The credits path: hold, call the default AI, settle.
 //!
 //! From the hold on, everything runs in a task of its own that the caller's leaving does not end:
-//! it reads the answer to its end and resolves the hold, whatever the reader does. What cannot be
+//! it reads the answer to its end, within the function's life, and resolves the hold. What cannot be
 //! resolved here (a broken answer, an answer without usage) is left to the sweeper with the
 //! provider's id of the call.
 
@@ -96,8 +96,7 @@ async fn hold_and_call(
         .inspect_err(|error| receipt.refused(error.code().as_str()))
         .map_err(Refused::ByRule)?;
     receipt.model = Some(held.model.id.clone());
-    let streamed = call.request.streamed;
-    let answer = match deps.default_ai.chat(&key, body, streamed).await {
+    let answer = match deps.default_ai.chat(&key, body, call.kind()).await {
         Ok(answer) if answer.status().is_success() => answer,
         failed => {
             held.release().await;
@@ -192,7 +191,9 @@ async fn take_hold(
             settings.min_output_tokens,
             settings.rate,
         );
-        let ceiling = ceiling.ok_or_else(insufficient)?;
+        let Some(ceiling) = ceiling else {
+            return Err(uncovered(deps, account, call).await);
+        };
         let new = NewHold {
             call: &call.id,
             amount: ceiling.amount,
@@ -214,19 +215,38 @@ async fn take_hold(
                 );
                 return Err(error.with_retry_after(Duration::from_secs(1)));
             }
-            Err(HoldRefused::Duplicate) => {
-                let error = ApiError::new(
-                    Code::DuplicateCall,
-                    "a call with this Idempotency-Key is under way or was paid already",
-                );
-                return Err(error.with_header(
-                    HeaderName::from_static("x-should-retry"),
-                    HeaderValue::from_static("false"),
-                ));
-            }
+            Err(HoldRefused::Duplicate) => return Err(duplicate()),
         }
     }
     Err(too_many())
+}
+
+/// Credits do not cover the call; perhaps because its first try holds them.
+async fn uncovered(deps: &Deps, account: &Account, call: &Call) -> ApiError {
+    if let Some(hash) = &call.idempotency {
+        let now = deps.clock.now();
+        let in_use = deps.store.idempotency_key_in_use(account, hash, now).await;
+        match in_use {
+            Ok(true) => return duplicate(),
+            Ok(false) => {}
+            Err(error) => return ApiError::storage(&error),
+        }
+    }
+    ApiError::new(
+        Code::InsufficientCredits,
+        "your credits do not cover this call; buy credits, or connect an OpenRouter key",
+    )
+}
+
+fn duplicate() -> ApiError {
+    let error = ApiError::new(
+        Code::DuplicateCall,
+        "a call with this Idempotency-Key is under way or was paid already",
+    );
+    error.with_header(
+        HeaderName::from_static("x-should-retry"),
+        HeaderValue::from_static("false"),
+    )
 }
 
 fn hold_error(error: StoreError) -> ApiError {
@@ -234,13 +254,6 @@ fn hold_error(error: StoreError) -> ApiError {
         StoreError::Contended { .. } => too_many(),
         error => ApiError::storage(&error),
     }
-}
-
-fn insufficient() -> ApiError {
-    ApiError::new(
-        Code::InsufficientCredits,
-        "your credits do not cover this call; buy credits, or connect an OpenRouter key",
-    )
 }
 
 fn too_many() -> ApiError {

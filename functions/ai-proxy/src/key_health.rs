@@ -32,6 +32,10 @@ pub(crate) async fn recheck_if_due(deps: &Deps, account: Account, now: Timestamp
         .store
         .update(&account.id, Some(account.clone()), |profile| {
             let key = current(profile, &saved.id)?;
+            if key.checked_at == now {
+                // Our own claim, whose answer was lost.
+                return Ok(Vec::new());
+            }
             if key.checked_at != saved.checked_at {
                 return Err(Overtaken::Changed);
             }
@@ -71,6 +75,9 @@ pub(crate) async fn confirm_rejection(
     used: &KeyId,
     key: &SecretString,
 ) {
+    if account.key_state() == Some(KeyState::Rejected) {
+        return;
+    }
     let checked = deps.openrouter.check_key(key, CHECK_TIME).await;
     if !matches!(checked, Err(KeyCheckError::Rejected)) {
         return;

@@ -12,6 +12,7 @@ mod call;
 mod credits;
 mod key_health;
 mod models;
+mod pieces;
 mod receipt;
 mod request;
 mod settings;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 /// The top-level members of a chat request, each as its JSON text.
-pub(crate) type Members<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
+pub(crate) type Members<'a> = BTreeMap<String, &'a RawValue>;
 
 /// A well-formed chat request.
 #[derive(Debug, Clone)]
@@ -78,7 +78,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for UniqueMembers<'a> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut members = Members::new();
                 while let Some((name, value)) = map.next_entry::<String, &RawValue>()? {
-                    if members.insert(Cow::Owned(name), value).is_some() {
+                    if members.insert(name, value).is_some() {
                         return Err(A::Error::custom("a name is given twice"));
                     }
                 }

@@ -6,6 +6,7 @@ use account::{AccountId, KeyId};
 use axum::Json;
 use axum::extract::State;
 use edge::{ApiError, Caller};
+use jiff::Timestamp;
 use store::{Effect, UpdateError};
 
 use crate::{Changed, Deps, ORPHAN_LIFE};
@@ -35,7 +36,7 @@ pub(crate) async fn disconnect(
         Err(UpdateError::Refused(never)) => match never {},
     };
     if let Some(key) = removed {
-        deps.delete_secret(&account.id, &key).await;
+        deps.delete_secret(&account.id, &key, due).await;
         tracing::info!("key disconnected");
     }
     Ok(Json(Changed {
@@ -46,12 +47,12 @@ pub(crate) async fn disconnect(
 impl Deps {
     /// Deletes the secret of a key that is not in force any more. If that fails, it is due, and the
     /// billing tick does it.
-    pub(crate) async fn delete_secret(&self, account: &AccountId, key: &KeyId) {
+    pub(crate) async fn delete_secret(&self, account: &AccountId, key: &KeyId, due: Timestamp) {
         if let Err(error) = self.vault.delete(account, key).await {
             edge::log_error(&error, "a secret is left to the billing tick");
             return;
         }
-        if let Err(error) = self.store.secret_gone(account, key).await {
+        if let Err(error) = self.store.secret_gone(account, key, due).await {
             edge::log_error(&error, "a deleted secret is still noted as due");
         }
     }

@@ -136,6 +136,7 @@ async fn switch(
             let old = before.map(|key| Effect::SecretDue { key, due });
             let new = Effect::SecretInForce {
                 key: saved.id.clone(),
+                due,
             };
             Ok(old.into_iter().chain([new]).collect())
         })
@@ -147,7 +148,7 @@ async fn switch(
         Err(UpdateError::Refused(never)) => match never {},
     };
     if let Some(old) = replaced {
-        deps.delete_secret(&account.id, &old).await;
+        deps.delete_secret(&account.id, &old, due).await;
     }
     tracing::info!("key saved");
     Ok(account)

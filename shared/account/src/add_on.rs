@@ -69,6 +69,8 @@ pub enum Fact {
         at: Timestamp,
         collection: Collection,
     },
+    /// A payment that was owed. One that was not (the add-on had ended, the plan had changed) is
+    /// refunded by whoever hears of it, and is no fact about the add-on.
     Paid {
         generation: GenerationId,
         period: Period,
@@ -148,13 +150,13 @@ struct Activation {
     collection: Collection,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct UserAction {
     counter: u64,
     did: Did,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Did {
     Cancel { while_due: Option<Period> },
@@ -167,13 +169,13 @@ struct Dispute {
     closed: Option<DisputeEnd>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct DisputeEnd {
-    won: bool,
     at: Timestamp,
+    won: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct PlanChange {
     version: u64,
     upgraded: bool,
@@ -236,7 +238,7 @@ impl AddOn {
                 dispute,
             } => {
                 let disputes = &mut self.generation_mut(generation).disputes;
-                disputes.entry(dispute).or_default().period = Some(period);
+                raise(&mut disputes.entry(dispute).or_default().period, period);
             }
             Fact::DisputeClosed {
                 generation,
@@ -245,7 +247,8 @@ impl AddOn {
                 at,
             } => {
                 let disputes = &mut self.generation_mut(generation).disputes;
-                disputes.entry(dispute).or_default().closed = Some(DisputeEnd { won, at });
+                let known = &mut disputes.entry(dispute).or_default().closed;
+                *known = (*known).max(Some(DisputeEnd { at, won }));
             }
             Fact::Upgraded { version, at } => self.plan_changed(PlanChange {
                 version,
@@ -273,6 +276,11 @@ impl AddOn {
             return by_its_own_facts;
         }
         let over = current.generation.paid_period_is_over();
+        // What is disputed stays suspended until that is decided.
+        let disputed = by_its_own_facts == AddOnStatus::Suspended;
+        if disputed && !change.upgraded && current.paid_through() > change.at {
+            return AddOnStatus::Suspended;
+        }
         if change.upgraded
             || by_its_own_facts == AddOnStatus::Ended
             || current.paid_through() <= change.at
@@ -325,18 +333,11 @@ impl AddOn {
 
     fn user_did(&mut self, generation: GenerationId, action: UserAction) {
         let known = &mut self.generation_mut(generation).user_action;
-        if known.is_none_or(|known| known.counter < action.counter) {
-            *known = Some(action);
-        }
+        *known = (*known).max(Some(action));
     }
 
     fn plan_changed(&mut self, change: PlanChange) {
-        if self
-            .plan_change
-            .is_none_or(|known| known.version < change.version)
-        {
-            self.plan_change = Some(change);
-        }
+        self.plan_change = self.plan_change.max(Some(change));
     }
 }
 
@@ -591,6 +592,11 @@ mod tests {
             ),
             (vec![bought(), paid(2), disputed(1)], Active),
             (vec![bought(), upgraded(2, FEB_10)], Ended),
+            (vec![bought(), disputed(1), upgraded(2, FEB_10)], Ended),
+            (
+                vec![bought(), disputed(1), downgraded(2, FEB_10)],
+                Suspended,
+            ),
             (
                 vec![bought(), upgraded(2, FEB_10), downgraded(3, FEB_20)],
                 Cancelling,

@@ -48,6 +48,11 @@ impl Attempts {
         }
     }
 
+    /// Was a check counted at exactly this moment?
+    pub fn is_counted(&self, at: Timestamp) -> bool {
+        self.checks.contains(&at)
+    }
+
     /// Gives back the save counted at `at`, which did not come about. The check stays counted.
     pub fn give_back_save(&mut self, at: Timestamp) {
         if let Some(index) = self.saves.iter().position(|counted| *counted == at) {

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::{JsonFields, Writer};
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields, MakeWriter};
@@ -15,19 +16,23 @@ use tracing_subscriber::registry::{LookupSpan, Scope};
 
 use crate::settings::Env;
 
-/// Libraries that show requests, answers or headers, and with them keys, in their finest logs. They
-/// are held at `warn` whatever the filter says.
-const QUIET: [&str; 7] = [
+/// Libraries that show events, requests, answers or headers, and with them keys and tokens, in their
+/// finest logs. They are held at `warn` whatever the level.
+const QUIET: [&str; 9] = [
     "aws_config=warn",
     "aws_runtime=warn",
     "aws_sigv4=warn",
     "aws_smithy_runtime=warn",
     "aws_smithy_runtime_api=warn",
     "hyper_util=warn",
+    "lambda_http=warn",
+    "lambda_runtime=warn",
     "reqwest=warn",
 ];
 
-/// Starts logging, at the level or by the filter of `LOG_LEVEL` (`info`). Further calls do nothing.
+/// Starts logging at the level `LOG_LEVEL` (`error`, `warn`, `info`, `debug` or `trace`; `info`). It
+/// is a level and no filter, so that it cannot name a library that must stay quiet. Further calls do
+/// nothing.
 pub fn init() {
     init_with_default("info");
 }
@@ -38,7 +43,7 @@ pub fn init_with_default(level: &'static str) {
     ONCE.call_once(|| {
         let mut env = Env::process();
         let asked = env.text_or("LOG_LEVEL", level);
-        let malformed = EnvFilter::try_new(&asked).is_err();
+        let malformed = asked.parse::<LevelFilter>().is_err();
         let subscriber = subscriber(
             filter(if malformed { level } else { &asked }),
             env.optional("AWS_LAMBDA_FUNCTION_NAME"),
@@ -48,13 +53,13 @@ pub fn init_with_default(level: &'static str) {
         if tracing::subscriber::set_global_default(subscriber).is_ok() && malformed {
             tracing::warn!(
                 level,
-                "LOG_LEVEL is not a filter; logging at the default level"
+                "LOG_LEVEL is not a level; logging at the default one"
             );
         }
     });
 }
 
-/// The filter that `level` asks for, less what may show a key.
+/// Everything of `level`, less what may show a key.
 pub fn filter(level: &str) -> EnvFilter {
     let directives = QUIET.iter().filter_map(|directive| directive.parse().ok());
     directives.fold(EnvFilter::new(level), EnvFilter::add_directive)

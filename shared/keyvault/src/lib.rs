@@ -144,7 +144,7 @@ impl Vault {
         match read {
             Ok(output) => output
                 .secret_string
-                .map(|text| Arc::new(SecretString::from(text)))
+                .map(|text| Arc::new(SecretString::from(text.trim())))
                 .ok_or(VaultError::Missing),
             Err(error) if is_missing(&error) => Err(VaultError::Missing),
             Err(error) => Err(unavailable("read secret", error)),

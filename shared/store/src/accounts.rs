@@ -10,20 +10,19 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::error::{condition_failed, met_transaction};
 use crate::item::{self, ACCOUNT, Item, key, number, text, time};
-use crate::transaction::{self, invalid};
+use crate::transaction::{self, TRIES, invalid};
 use crate::work::{Work, due_item};
 use crate::{Store, StoreError};
-
-/// How often a change is tried again on top of somebody else's.
-const TRIES: usize = 8;
 
 /// What a change of the profile brings with it, in the same transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// The key's secret is not in force any more: delete it from `due` on, if it still exists.
     SecretDue { key: KeyId, due: Timestamp },
-    /// The key's secret is in force: its intended name needs no clean-up.
-    SecretInForce { key: KeyId },
+    /// The key's secret is in force: its intended name needs no clean-up. The change does not take
+    /// place unless that name is still due when it was said to be: a clean-up or another save may
+    /// have taken the secret away.
+    SecretInForce { key: KeyId, due: Timestamp },
     /// Greta's other systems are to hear of it.
     Event(DomainEvent),
 }
@@ -152,7 +151,7 @@ impl Store {
     ) -> Result<Account, UpdateError<E>> {
         let mut known = known;
         let mut doubted = false;
-        for _ in 0..TRIES {
+        for tried in 0..TRIES {
             let before = match known.take() {
                 Some(account) => account,
                 None => self.account(id).await?.ok_or(UpdateError::NotFound)?,
@@ -165,7 +164,7 @@ impl Store {
             after.revision += 1;
             match self.write_profile(&before, &after, effects).await {
                 Ok(true) => return Ok(after),
-                Ok(false) => {}
+                Ok(false) => transaction::pause(tried).await,
                 // The outcome is unknown: what is stored tells.
                 Err(error @ StoreError::Unavailable { .. }) if !doubted => {
                     tracing::warn!(%error, "a change of the account may have been stored; looking");
@@ -201,19 +200,31 @@ impl Store {
             .map_err(|error| StoreError::unavailable("remember secret", error))
     }
 
-    /// Forgets a secret's name once the secret is gone.
+    /// Forgets a secret's name once the secret is gone, if it is still `due` at that time.
     ///
     /// # Errors
     /// [`StoreError`] if DynamoDB does not answer.
-    pub async fn secret_gone(&self, id: &AccountId, key: &KeyId) -> Result<(), StoreError> {
-        self.client
+    pub async fn secret_gone(
+        &self,
+        id: &AccountId,
+        key: &KeyId,
+        due: Timestamp,
+    ) -> Result<(), StoreError> {
+        let deleted = self
+            .client
             .delete_item()
             .table_name(&self.tables.accounts)
             .set_key(Some(secret_key(id, key)))
+            .condition_expression("due_at = :due")
+            .expression_attribute_values(":due", time(due))
             .send()
-            .await
-            .map(drop)
-            .map_err(|error| StoreError::unavailable("forget secret", error))
+            .await;
+        match deleted {
+            Ok(_) => Ok(()),
+            // Gone already, or written anew for another reason.
+            Err(error) if condition_failed(&error) => Ok(()),
+            Err(error) => Err(StoreError::unavailable("forget secret", error)),
+        }
     }
 
     /// Is another key check allowed? Reads only.
@@ -241,6 +252,9 @@ impl Store {
         now: Timestamp,
     ) -> Result<Result<(), SignedDuration>, StoreError> {
         self.change_attempts(id, |attempts| {
+            if attempts.is_counted(now) {
+                return Ok(());
+            }
             attempts.allowed(purpose, now)?;
             attempts.count(purpose, now);
             Ok(())
@@ -270,10 +284,14 @@ impl Store {
         id: &AccountId,
         change: impl Fn(&mut Attempts) -> Result<(), E>,
     ) -> Result<Result<(), E>, StoreError> {
-        for _ in 0..TRIES {
+        for tried in 0..TRIES {
             let (mut attempts, version) = self.attempts(id).await?;
+            let before = attempts.clone();
             if let Err(refused) = change(&mut attempts) {
                 return Ok(Err(refused));
+            }
+            if attempts == before {
+                return Ok(Ok(()));
             }
             let put = self
                 .client
@@ -289,7 +307,8 @@ impl Store {
                 .await;
             match put {
                 Ok(_) => return Ok(Ok(())),
-                Err(error) if condition_failed(&error) => {}
+                // Somebody else's change, or our own whose answer was lost.
+                Err(error) if condition_failed(&error) => transaction::pause(tried).await,
                 Err(error) => return Err(StoreError::unavailable("count key check", error)),
             }
         }
@@ -371,10 +390,7 @@ impl Store {
             // then finds itself done.
             Err(error) if condition_failed(&error) => Ok(false),
             // A call is moving credits of the same item at this moment.
-            Err(error) if met_transaction(&error) => {
-                transaction::pause().await;
-                Ok(false)
-            }
+            Err(error) if met_transaction(&error) => Ok(false),
             Err(error) => Err(StoreError::unavailable("change account", error)),
         }
     }
@@ -385,10 +401,12 @@ impl Store {
             |item: Item| transaction::put(Put::builder().table_name(table).set_item(Some(item)));
         match effect {
             Effect::SecretDue { key, due } => put(secret_due(id, &key, due)),
-            Effect::SecretInForce { key } => {
+            Effect::SecretInForce { key, due } => {
                 let delete = Delete::builder()
                     .table_name(table)
-                    .set_key(Some(secret_key(id, &key)));
+                    .set_key(Some(secret_key(id, &key)))
+                    .condition_expression("due_at = :due")
+                    .expression_attribute_values(":due", time(due));
                 let delete = delete.build().map_err(invalid)?;
                 Ok(TransactWriteItem::builder().delete(delete).build())
             }
@@ -401,7 +419,7 @@ pub(crate) fn account_key(id: &AccountId) -> Item {
     key([("account_id", id.as_str()), ("item", ACCOUNT)])
 }
 
-fn secret_key(id: &AccountId, key_id: &KeyId) -> Item {
+pub(crate) fn secret_key(id: &AccountId, key_id: &KeyId) -> Item {
     let item = format!("secret#{key_id}");
     key([("account_id", id.as_str()), ("item", &item)])
 }

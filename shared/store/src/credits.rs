@@ -12,7 +12,7 @@ use aws_sdk_dynamodb::types::{
 use jiff::{SignedDuration, Timestamp};
 
 use crate::accounts::account_key;
-use crate::error::condition_failed;
+use crate::error::{condition_failed, met_transaction};
 use crate::item::{self, Item, key, micros, number, text, time};
 use crate::ledger::{day_key, entry_item, entry_name};
 use crate::transaction::{self, invalid};
@@ -72,6 +72,12 @@ pub enum Resolution {
     Already,
 }
 
+/// What became of a hold whose outcome was unknown.
+enum Fence {
+    HoldIsThere,
+    HoldCannotCome,
+}
+
 /// Credits that move without a call.
 #[derive(Debug, Clone)]
 pub struct Posting<'a> {
@@ -99,6 +105,7 @@ impl Store {
     ) -> Result<Result<Hold, HoldRefused>, StoreError> {
         const ACCOUNT_ITEM: usize = 0;
         const HOLD_ITEM: usize = 1;
+        const IDEMPOTENCY_ITEM: usize = 2;
         let hold = Hold {
             account: account.id.clone(),
             account_number: account.number.clone(),
@@ -133,8 +140,11 @@ impl Store {
             Ok(Ok(())) => Ok(Ok(hold)),
             // Our own earlier try, whose answer was lost.
             Ok(Err(cancelled)) if cancelled.condition_failed(HOLD_ITEM).is_some() => Ok(Ok(hold)),
+            Ok(Err(cancelled)) if cancelled.condition_failed(IDEMPOTENCY_ITEM).is_some() => {
+                Ok(Err(HoldRefused::Duplicate))
+            }
             Ok(Err(cancelled)) => match cancelled.condition_failed(ACCOUNT_ITEM) {
-                None => Ok(Err(HoldRefused::Duplicate)),
+                None => Err(StoreError::corrupt("hold")),
                 Some(reason) => {
                     let item = reason
                         .item()
@@ -149,12 +159,61 @@ impl Store {
                     }))
                 }
             },
-            // The outcome is unknown: the hold itself tells.
-            Err(error @ StoreError::Unavailable { .. }) => match self.stored_hold(&hold).await {
-                Ok(Some(_)) => Ok(Ok(hold)),
-                Ok(None) | Err(_) => Err(error),
+            // The outcome is unknown. Either the hold is there, or it never will be.
+            Err(error @ StoreError::Unavailable { .. }) => match self.fence(&hold, new.at).await {
+                Ok(Fence::HoldIsThere) => Ok(Ok(hold)),
+                Ok(Fence::HoldCannotCome) | Err(_) => Err(error),
             },
             Err(error) => Err(error),
+        }
+    }
+
+    /// Is a call with this idempotency key under way, or was it paid?
+    ///
+    /// # Errors
+    /// [`StoreError`] if DynamoDB does not answer.
+    pub async fn idempotency_key_in_use(
+        &self,
+        account: &Account,
+        hash: &str,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let read = self
+            .client
+            .get_item()
+            .table_name(&self.tables.holds)
+            .set_key(Some(idempotency_key(&account.number, hash)))
+            .consistent_read(true)
+            .send()
+            .await
+            .map_err(|error| StoreError::unavailable("read idempotency key", error))?;
+        match read.item {
+            Some(item) => Ok(item::get_time(&item, "expires_at", "idempotency key")? > now),
+            None => Ok(false),
+        }
+    }
+
+    /// Puts a released hold of nothing in the place of one whose outcome is unknown. A transaction
+    /// that is still on its way then fails on its own condition.
+    async fn fence(&self, hold: &Hold, at: Timestamp) -> Result<Fence, StoreError> {
+        let kept_until = at.as_second() + RESOLVED_KEPT.as_secs();
+        let put = self
+            .client
+            .put_item()
+            .table_name(&self.tables.holds)
+            .set_item(Some(hold_key(hold)))
+            .item("state", text("released"))
+            .item("amount", micros(Credits::ZERO))
+            .item("charged", micros(Credits::ZERO))
+            .item("resolved_at", time(at))
+            .item("expires_at_epoch", number(kept_until))
+            .condition_expression("attribute_not_exists(account_number)")
+            .send()
+            .await;
+        match put {
+            Ok(_) => Ok(Fence::HoldCannotCome),
+            Err(error) if condition_failed(&error) => Ok(Fence::HoldIsThere),
+            Err(error) => Err(StoreError::unavailable("fence hold", error)),
         }
     }
 
@@ -252,15 +311,26 @@ impl Store {
             transaction::update(self.end_of_hold(hold, "released", Credits::ZERO, at))?,
             transaction::update(gives_back)?,
         ];
+        let without_key = items.clone();
         if let Some(hash) = &hold.idempotency {
+            // A key that expired may belong to a later call by now.
             let delete = Delete::builder()
                 .table_name(&self.tables.holds)
-                .set_key(Some(idempotency_key(&hold.account_number, hash)));
+                .set_key(Some(idempotency_key(&hold.account_number, hash)))
+                .condition_expression("call_id = :call OR attribute_not_exists(account_number)")
+                .expression_attribute_values(":call", text(hold.call.as_str()));
             let delete = delete.build().map_err(invalid)?;
             items.push(TransactWriteItem::builder().delete(delete).build());
         }
-        self.resolve(hold, "release hold", items, "released", Credits::ZERO)
-            .await
+        let with_key = self
+            .resolve(hold, "release hold", items, "released", Credits::ZERO)
+            .await?;
+        if with_key == Resolution::Already && hold.idempotency.is_some() {
+            self.resolve(hold, "release hold", without_key, "released", Credits::ZERO)
+                .await
+        } else {
+            Ok(with_key)
+        }
     }
 
     /// Moves credits without a call. `Ok(false)` if fewer are available than it would take.
@@ -409,24 +479,28 @@ impl Store {
         value: AttributeValue,
         operation: &'static str,
     ) -> Result<(), StoreError> {
-        let sent = self
-            .client
-            .update_item()
-            .table_name(&self.tables.holds)
-            .set_key(Some(hold_key(hold)))
-            .update_expression(expression)
-            .condition_expression("#state = :open")
-            .expression_attribute_names("#state", "state")
-            .expression_attribute_values(":open", text("open"))
-            .expression_attribute_values(":value", value)
-            .send()
-            .await;
-        match sent {
-            Ok(_) => Ok(()),
-            // Resolved meanwhile: nothing is left to note.
-            Err(error) if condition_failed(&error) => Ok(()),
-            Err(error) => Err(StoreError::unavailable(operation, error)),
+        for tried in 0..transaction::TRIES {
+            let sent = self
+                .client
+                .update_item()
+                .table_name(&self.tables.holds)
+                .set_key(Some(hold_key(hold)))
+                .update_expression(expression)
+                .condition_expression("#state = :open")
+                .expression_attribute_names("#state", "state")
+                .expression_attribute_values(":open", text("open"))
+                .expression_attribute_values(":value", value.clone())
+                .send()
+                .await;
+            match sent {
+                Ok(_) => return Ok(()),
+                // Resolved meanwhile: nothing is left to note.
+                Err(error) if condition_failed(&error) => return Ok(()),
+                Err(error) if met_transaction(&error) => transaction::pause(tried).await,
+                Err(error) => return Err(StoreError::unavailable(operation, error)),
+            }
         }
+        Err(StoreError::Contended { operation })
     }
 
     fn idempotency_item(

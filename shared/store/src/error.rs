@@ -17,6 +17,12 @@ pub enum StoreError {
     /// Others changed the same items again and again.
     #[error("{operation} lost against concurrent changes, retries included")]
     Contended { operation: &'static str },
+    /// A request of ours that cannot be sent: a bug.
+    #[error("a request to DynamoDB was put together wrongly")]
+    Invalid {
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
     /// An item does not have the shape that this version writes.
     #[error("the stored {what} cannot be read")]
     Corrupt {

@@ -50,7 +50,7 @@ pub struct LedgerPage {
     pub next: Option<Cursor>,
 }
 
-/// A place between two entries. It stays where it is while newer entries come.
+/// A place between two entries. It stays where it is while entries come above it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor {
     /// The range key of the last entry before it.

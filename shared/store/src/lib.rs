@@ -42,7 +42,7 @@ pub use credits::{Hold, HoldRefused, NewHold, Posting, Resolution};
 pub use error::StoreError;
 pub use ledger::{Cursor, Day, EntryKind, LedgerEntry, LedgerPage};
 pub use reconcile::{OpenHold, Reconciliation};
-pub use work::DueSecret;
+pub use work::{DueSecret, shards};
 
 use aws_sdk_dynamodb::Client;
 

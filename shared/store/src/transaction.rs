@@ -9,9 +9,17 @@ use aws_sdk_dynamodb::types::{CancellationReason, TransactWriteItem};
 
 use crate::{Store, StoreError};
 
-const TRIES: u32 = 12;
+/// How often a write that met another one is tried.
+pub(crate) const TRIES: u32 = 12;
 const FIRST_PAUSE_MS: u64 = 4;
 const LONGEST_PAUSE_MS: u64 = 250;
+
+/// Lets other writers finish: a random time, longer with every `tried`.
+pub(crate) async fn pause(tried: u32) {
+    let longest = FIRST_PAUSE_MS.saturating_mul(1 << tried.min(16));
+    let millis = fastrand::u64(0..=longest.min(LONGEST_PAUSE_MS));
+    tokio::time::sleep(Duration::from_millis(millis)).await;
+}
 
 /// Some condition of the transaction did not hold: the reasons, one for each item in order.
 #[derive(Debug)]
@@ -34,8 +42,7 @@ impl Store {
         operation: &'static str,
         items: Vec<TransactWriteItem>,
     ) -> Result<Result<(), Cancelled>, StoreError> {
-        let mut longest_ms = FIRST_PAUSE_MS;
-        for _ in 0..TRIES {
+        for tried in 0..TRIES {
             let sent = self
                 .client
                 .transact_write_items()
@@ -63,26 +70,15 @@ impl Store {
             if !passing.into_iter().any(code_is) {
                 return Err(StoreError::unavailable(operation, error));
             }
-            pause_up_to(longest_ms).await;
-            longest_ms = (longest_ms * 2).min(LONGEST_PAUSE_MS);
+            pause(tried).await;
         }
         Err(StoreError::Contended { operation })
     }
 }
 
-/// Lets another transaction finish.
-pub(crate) async fn pause() {
-    pause_up_to(FIRST_PAUSE_MS).await;
-}
-
-async fn pause_up_to(millis: u64) {
-    tokio::time::sleep(Duration::from_millis(fastrand::u64(0..=millis))).await;
-}
-
-/// A request that we put together wrongly: a bug, reported like any failure of the store.
+/// A request that we put together wrongly: a bug.
 pub(crate) fn invalid(error: BuildError) -> StoreError {
-    StoreError::Unavailable {
-        operation: "build request",
+    StoreError::Invalid {
         source: Box::new(error),
     }
 }

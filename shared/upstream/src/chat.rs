@@ -17,6 +17,17 @@ const MAX_ERROR_BODY: usize = 64 * 1024;
 const MAX_PLAIN_BODY: usize = 64 * 1024 * 1024;
 const ERROR_BODY_TIME: Duration = Duration::from_secs(5);
 
+/// What kind of answer the caller asked for.
+#[derive(Debug, Clone, Copy)]
+pub enum Kind {
+    Streamed,
+    /// The whole answer is due within the plain time-out, counted from `since`: when the caller
+    /// began to wait, perhaps on another upstream.
+    Plain {
+        since: Instant,
+    },
+}
+
 /// Why there is no head.
 #[derive(Debug, thiserror::Error)]
 pub enum ChatError {
@@ -59,21 +70,26 @@ impl Upstream {
         &self,
         key: &SecretString,
         body: Bytes,
-        streamed: bool,
+        kind: Kind,
     ) -> Result<Answer, ChatError> {
-        let (accept, head_time) = if streamed {
-            ("text/event-stream", self.time_outs.head_stream)
-        } else {
-            ("application/json", self.time_outs.plain)
+        let now = Instant::now();
+        let (accept, head_by, must_end_by) = match kind {
+            Kind::Streamed => {
+                let head_by = now + self.time_outs.head_stream;
+                ("text/event-stream", head_by, now + self.time_outs.plain)
+            }
+            Kind::Plain { since } => {
+                let must_end_by = since + self.time_outs.plain;
+                ("application/json", must_end_by, must_end_by)
+            }
         };
-        let must_end_by = Instant::now() + self.time_outs.plain;
         let request = self
             .request(Method::POST, "/chat/completions")
             .header(CONTENT_TYPE, "application/json")
             .header(ACCEPT, accept)
             .with_key(key)
             .body(body);
-        match timeout(head_time, request.send()).await {
+        match timeout_at(head_by, request.send()).await {
             Ok(Ok(response)) => Ok(Answer {
                 response,
                 idle: self.time_outs.idle,

@@ -24,7 +24,7 @@ use http::header::AUTHORIZATION;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
-pub use chat::{Answer, BodyError, ChatError};
+pub use chat::{Answer, BodyError, ChatError, Kind};
 pub use failure::Failure;
 pub use key::{KeyCheckError, KeyFacts};
 pub use models::{ModelsError, PriceBook};

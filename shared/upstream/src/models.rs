@@ -1,7 +1,7 @@
 //! The model list, and the prices in it.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use account::price::{ListedPrices, PricedModel, TokenPrices};
@@ -68,17 +68,26 @@ impl Upstream {
 type Prices = HashMap<String, PricedModel>;
 
 /// The default AI's prices: fetched, cached, kept while the default AI is down, and from a table
-/// shipped with the program before the first fetch succeeds.
+/// shipped with the program before the first fetch succeeds. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct PriceBook {
     upstream: Upstream,
-    cached: Arc<Mutex<Cached>>,
+    cached: Arc<RwLock<Cached>>,
+    /// Held by the one who fetches.
+    fetching: Arc<Mutex<()>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Cached {
     prices: Arc<Prices>,
+    /// `None` before the first fetch.
     fresh_until: Option<Instant>,
+}
+
+impl Cached {
+    fn is_fresh(&self) -> bool {
+        self.fresh_until.is_some_and(|until| Instant::now() < until)
+    }
 }
 
 impl PriceBook {
@@ -89,7 +98,8 @@ impl PriceBook {
         };
         Self {
             upstream,
-            cached: Arc::new(Mutex::new(cached)),
+            cached: Arc::new(RwLock::new(cached)),
+            fetching: Arc::default(),
         }
     }
 
@@ -98,29 +108,54 @@ impl PriceBook {
         self.prices().await.get(id).cloned()
     }
 
-    /// One fetch at a time; others wait for it.
+    /// One fetch at a time. Nobody else waits for it, but before the very first one.
     async fn prices(&self) -> Arc<Prices> {
-        let mut cached = self.cached.lock().await;
-        let now = Instant::now();
-        if cached.fresh_until.is_some_and(|until| now < until) {
-            return Arc::clone(&cached.prices);
+        let cached = self.cached();
+        if cached.is_fresh() {
+            return cached.prices;
         }
+        let _fetching = match cached.fresh_until {
+            None => self.fetching.lock().await,
+            Some(_) => match self.fetching.try_lock() {
+                Ok(guard) => guard,
+                Err(_) => return cached.prices,
+            },
+        };
+        let cached = self.cached();
+        if cached.is_fresh() {
+            return cached.prices;
+        }
+        let fetched = self.fetch(cached.prices).await;
+        let prices = Arc::clone(&fetched.prices);
+        *self.cached.write().unwrap_or_else(PoisonError::into_inner) = fetched;
+        prices
+    }
+
+    async fn fetch(&self, old: Arc<Prices>) -> Cached {
         let fetched = self.upstream.models(None).await;
-        cached.fresh_until = match fetched.map(|body| prices_from_json(&body)) {
+        match fetched.map(|body| prices_from_json(&body)) {
             Ok(Some(prices)) => {
-                cached.prices = Arc::new(prices);
-                Some(now + MAX_AGE)
+                return Cached {
+                    prices: Arc::new(prices),
+                    fresh_until: Some(Instant::now() + MAX_AGE),
+                };
             }
             Ok(None) => {
                 tracing::warn!("the default AI's model list has no prices; keeping the old ones");
-                Some(now + RETRY_PAUSE)
             }
             Err(error) => {
                 tracing::warn!(%error, "no model list from the default AI; keeping the old prices");
-                Some(now + RETRY_PAUSE)
             }
-        };
-        Arc::clone(&cached.prices)
+        }
+        Cached {
+            prices: old,
+            fresh_until: Some(Instant::now() + RETRY_PAUSE),
+        }
+    }
+
+    fn cached(&self) -> Cached {
+        let cached = self.cached.read().unwrap_or_else(PoisonError::into_inner);
+        cached.clone()
     }
 }
 

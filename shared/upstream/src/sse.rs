@@ -53,8 +53,8 @@ pub enum Line {
     Done,
     /// A chunk with `usage`.
     Usage(Usage),
-    /// A chunk that reports a failure in mid-stream.
-    Error,
+    /// A chunk that reports a failure in mid-stream, perhaps with the usage up to it.
+    Error(Option<Usage>),
     /// Any other chunk.
     Data,
     /// A comment, another field, or the empty line between events.
@@ -85,13 +85,11 @@ impl Line {
         let Ok(chunk) = serde_json::from_slice::<Chunk<'_>>(payload) else {
             return Self::Data;
         };
+        let usage = chunk.usage.and_then(|usage| usage_from_json(usage.get()));
         if chunk.error.is_some_and(|error| error.get() != "null") {
-            return Self::Error;
+            return Self::Error(usage);
         }
-        chunk
-            .usage
-            .and_then(|usage| usage_from_json(usage.get()))
-            .map_or(Self::Data, Self::Usage)
+        usage.map_or(Self::Data, Self::Usage)
     }
 }
 
@@ -152,7 +150,10 @@ impl Scanner {
         match Line::of(line) {
             Line::Done => self.done = true,
             Line::Usage(usage) => self.usage = Some(usage),
-            Line::Error => self.failed = true,
+            Line::Error(usage) => {
+                self.failed = true;
+                self.usage = usage.or(self.usage);
+            }
             Line::Data | Line::Other => {}
         }
     }
@@ -200,12 +201,16 @@ mod tests {
             ("data: {\"usage\":null}\n", Line::Data),
             (
                 "data: {\"error\":{\"code\":502},\"choices\":[]}\n",
-                Line::Error,
+                Line::Error(None),
             ),
-            ("data: {\"error\":\"gone\"}\n", Line::Error),
+            ("data: {\"error\":\"gone\"}\n", Line::Error(None)),
             (
                 "data: {\"error\":null,\"usage\":{\"cost\":0.5}}\n",
                 Line::Usage(usage),
+            ),
+            (
+                "data: {\"error\":{},\"usage\":{\"cost\":0.5}}\n",
+                Line::Error(Some(usage)),
             ),
             ("data: {\"choices\":[]}\n", Line::Data),
             ("data: {\"usage\":\n", Line::Data),

@@ -25,9 +25,20 @@ impl PlainAnswer {
         Self {
             id: raw("id").and_then(|id| serde_json::from_str(id).ok()),
             usage: raw("usage").and_then(usage_from_json),
-            failed: raw("error").is_some_and(|error| error != "null"),
+            failed: is_error(raw("error")) || raw("choices").is_some_and(a_choice_failed),
         }
     }
+}
+
+fn is_error(member: Option<&str>) -> bool {
+    member.is_some_and(|error| error != "null")
+}
+
+/// A provider's failure can stand in a choice.
+fn a_choice_failed(choices: &str) -> bool {
+    let choices: Vec<Fields<'_>> = serde_json::from_str(choices).unwrap_or_default();
+    let mut errors = choices.iter().map(|choice| choice.get("error"));
+    errors.any(|error| is_error(error.map(|error| error.get())))
 }
 
 /// Reads a `usage` member; `None` unless it is an object. A field that is missing or of another
@@ -65,6 +76,18 @@ mod tests {
         assert_eq!(byok.upstream_inference_cost, "0.002".parse().ok());
         let odd = r#"{"prompt_tokens":"10","cost":"free","cost_details":[]}"#;
         assert_eq!(usage_from_json(odd), Some(Usage::default()));
+        for (body, failed) in [
+            (r#"{"choices":[{"message":{}}]}"#, false),
+            (r#"{"error":null,"choices":[{"error":null}]}"#, false),
+            (r#"{"error":{"code":502}}"#, true),
+            (r#"{"choices":[{},{"error":{"code":502}}]}"#, true),
+        ] {
+            assert_eq!(
+                PlainAnswer::from_json(body.as_bytes()).failed,
+                failed,
+                "{body}"
+            );
+        }
         for none in [
             &b"{}"[..],
             br#"{"usage":null}"#,

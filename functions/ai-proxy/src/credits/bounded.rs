@@ -205,7 +205,9 @@ fn is_only_text(messages: &RawValue) -> Result<bool, ApiError> {
         let UniqueMembers(members) = members.map_err(|_| {
             invalid("each of `messages` must be an object that gives no name twice")
         })?;
-        only_text &= members.keys().all(|name| TEXT_MEMBERS.contains(&&**name));
+        only_text &= members
+            .keys()
+            .all(|name| TEXT_MEMBERS.contains(&name.as_str()));
         if let Some(content) = members.get("content") {
             only_text &= is_text(content.get())?;
         }
@@ -235,7 +237,7 @@ fn is_text(content: &str) -> Result<bool, ApiError> {
         }
         let known = members
             .keys()
-            .all(|name| TEXT_PART_MEMBERS.contains(&&**name));
+            .all(|name| TEXT_PART_MEMBERS.contains(&name.as_str()));
         only_text &= known && kind.as_deref() == Some("text");
     }
     Ok(only_text)

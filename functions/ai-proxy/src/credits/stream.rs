@@ -16,37 +16,39 @@ use edge::{ApiError, Code, Deadline};
 use futures_util::stream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use upstream::Answer;
 use upstream::sse::{self, Line, Lines};
 
 use super::{HeldCall, recorded};
 use crate::byok::interrupted;
+use crate::pieces::Pieces;
 
 /// Pieces that wait for a slow reader.
 const WAITING: usize = 32;
 /// A reader that takes nothing for so long counts as gone.
 const READER_PATIENCE: Duration = Duration::from_mins(2);
-/// After `[DONE]` a stream is over; what still belongs to it comes at once.
-const AFTER_DONE: Duration = Duration::from_millis(500);
 
 /// Passes `answer` on, and settles `held` before its end.
 pub(super) fn relay(held: HeldCall, answer: Answer, deadline: Option<Deadline>) -> Response {
     let (sender, receiver) = mpsc::channel(WAITING);
     let (status, headers) = (answer.status(), answer.headers());
     let recording = answer.generation_id().map(|id| held.record_generation(id));
+    let pieces = Pieces::of(answer, deadline);
     let relay = Relay {
         held,
         recording,
         reader: Reader {
-            sender: Some(sender),
+            sender,
             waiting: Vec::new(),
+            patience_ends: pieces.stop_at(),
+            state: Attention::Reading,
         },
         kept: Vec::new(),
         usage: None,
         state: State::Open,
     };
-    edge::spawn(relay.run(answer, deadline));
+    edge::spawn(relay.run(pieces));
     let pieces = stream::unfold(receiver, |mut receiver| async move {
         let piece = receiver.recv().await?;
         Some((Ok::<_, Infallible>(piece), receiver))
@@ -76,11 +78,15 @@ enum State {
 }
 
 impl Relay {
-    async fn run(mut self, mut answer: Answer, deadline: Option<Deadline>) {
+    async fn run(mut self, mut pieces: Pieces) {
         let mut lines = Lines::default();
-        while let Some(piece) = self.next(&mut answer, deadline).await {
+        while let Some(piece) = pieces.next().await {
+            let was_open = self.state == State::Open;
             for line in lines.push(piece) {
                 self.line(line).await;
+            }
+            if was_open && self.state == State::Done {
+                pieces.done();
             }
             self.reader.flush().await;
         }
@@ -93,19 +99,7 @@ impl Relay {
             self.reader.add(interrupted());
         }
         self.reader.flush().await;
-    }
-
-    async fn next(&self, answer: &mut Answer, deadline: Option<Deadline>) -> Option<Bytes> {
-        let piece = match (&self.state, deadline) {
-            (State::Done, _) => timeout(AFTER_DONE, answer.next()).await.ok()?,
-            (State::Open, Some(deadline)) => {
-                timeout_at(deadline.stop_at(), answer.next()).await.ok()?
-            }
-            (State::Open, None) => answer.next().await,
-        };
-        piece?
-            .inspect_err(|error| edge::log_error(error, "the stream broke"))
-            .ok()
+        self.reader.close();
     }
 
     async fn line(&mut self, line: Bytes) {
@@ -123,7 +117,8 @@ impl Relay {
                 self.usage = Some(usage);
                 self.kept.push(line);
             }
-            Line::Error => {
+            Line::Error(usage) => {
+                self.usage = usage.or(self.usage);
                 tracing::warn!("the default AI failed in mid-stream");
                 self.pass_on_kept();
                 self.reader.add(failed());
@@ -143,7 +138,6 @@ impl Relay {
     /// Settles by the usage that arrived, or leaves the hold to the sweeper; then passes the usage
     /// chunk on, with the receipt.
     async fn resolve(&mut self, without_usage: &'static str) {
-        self.reader.flush().await;
         if let Some(recording) = self.recording.take() {
             recorded(recording).await;
         }
@@ -184,11 +178,23 @@ fn failed() -> Bytes {
     Bytes::from(format!("data: {}\n", error.openai_body()))
 }
 
-/// The caller's end of the stream. Once it is gone, sending to it does nothing.
+/// The caller's end of the stream. It stays open until the relay is through, whether anybody reads
+/// or not: when it closes, Lambda freezes the process.
 struct Reader {
-    sender: Option<mpsc::Sender<Bytes>>,
+    sender: mpsc::Sender<Bytes>,
     /// Lines of one piece of upstream's stream, which leave as one piece too.
     waiting: Vec<Bytes>,
+    /// The function's own end.
+    patience_ends: Option<Instant>,
+    state: Attention,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Attention {
+    Reading,
+    /// Took nothing for too long, and gets nothing more but the end.
+    Stalled,
+    Gone,
 }
 
 impl Reader {
@@ -203,11 +209,28 @@ impl Reader {
             lines => Bytes::from(lines.concat()),
         };
         self.waiting.clear();
-        let Some(sender) = &self.sender else { return };
-        let sent = timeout(READER_PATIENCE, sender.send(piece)).await;
-        if !matches!(sent, Ok(Ok(()))) {
-            tracing::info!("the reader is gone; reading on to settle");
-            self.sender = None;
+        if self.state != Attention::Reading {
+            return;
+        }
+        let patience = Instant::now() + READER_PATIENCE;
+        let patience = self.patience_ends.map_or(patience, |end| end.min(patience));
+        match timeout_at(patience, self.sender.send(piece)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => self.lost(Attention::Gone),
+            Err(_) => self.lost(Attention::Stalled),
+        }
+    }
+
+    fn lost(&mut self, state: Attention) {
+        tracing::info!(?state, "nobody takes the answer; reading on to settle");
+        self.state = state;
+    }
+
+    /// A reader that missed something must not take what it has for the whole.
+    fn close(self) {
+        if self.state == Attention::Stalled {
+            // No room means that the reader still takes nothing.
+            let _ = self.sender.try_send(interrupted());
         }
     }
 }
