@@ -9,6 +9,7 @@
 
 mod always;
 mod architecture;
+mod books;
 mod calls;
 mod credits;
 mod fallback;
@@ -19,6 +20,7 @@ mod next_call;
 mod rejected_keys;
 mod sdk;
 mod secrecy;
+
 mod streams;
 mod support;
 mod wire;

@@ -25,6 +25,7 @@ struct State {
     /// Requests that did not get through.
     refused: usize,
     lose_next_answer_of: Option<String>,
+    swallow_next: Option<String>,
     /// The next requests of this operation meet a transaction on the same item.
     conflicts: Option<(String, usize)>,
 }
@@ -52,6 +53,11 @@ impl Wire {
         self.state.lock().unwrap().lose_next_answer_of = Some(operation.to_owned());
     }
 
+    /// The next request of this operation never arrives, and nobody is told.
+    pub(crate) fn swallow_next(&self, operation: &str) {
+        self.state.lock().unwrap().swallow_next = Some(operation.to_owned());
+    }
+
     /// The next `times` requests of this operation are answered as AWS does when another transaction
     /// is changing the same item. The engine cannot raise that by itself.
     pub(crate) fn conflict_with_next(&self, operation: &str, times: usize) {
@@ -73,6 +79,10 @@ impl Wire {
     /// Notes a request. `None`: it does not get through; else whether its answer is lost.
     fn admit(&self, operation: String) -> Option<bool> {
         let mut state = self.state.lock().unwrap();
+        if state.swallow_next.as_ref() == Some(&operation) {
+            state.swallow_next = None;
+            return None;
+        }
         match state.left {
             Some(0) => {
                 state.refused += 1;

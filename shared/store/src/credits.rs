@@ -6,8 +6,8 @@
 use account::{Account, AccountId, AccountNumber, Balance, CallId, Credits, EntryId};
 use aws_sdk_dynamodb::types::builders::UpdateBuilder;
 use aws_sdk_dynamodb::types::{
-    AttributeValue, Delete, Put, ReturnValuesOnConditionCheckFailure as OnFailure,
-    TransactWriteItem, Update,
+    AttributeValue, CancellationReason, Delete, Put,
+    ReturnValuesOnConditionCheckFailure as OnFailure, TransactWriteItem, Update,
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -131,7 +131,8 @@ impl Store {
         let put = Put::builder()
             .table_name(&self.tables.holds)
             .set_item(Some(hold_item(&hold, new.at)))
-            .condition_expression("attribute_not_exists(account_number)");
+            .condition_expression("attribute_not_exists(account_number)")
+            .return_values_on_condition_check_failure(OnFailure::AllOld);
         let mut items = vec![transaction::update(take)?, transaction::put(put)?];
         if let Some(hash) = &hold.idempotency {
             items.push(self.idempotency_item(&hold, hash, new.at)?);
@@ -139,7 +140,7 @@ impl Store {
         match self.transact("take hold", items).await {
             Ok(Ok(())) => Ok(Ok(hold)),
             // Our own earlier try, whose answer was lost.
-            Ok(Err(cancelled)) if cancelled.condition_failed(HOLD_ITEM).is_some() => Ok(Ok(hold)),
+            Ok(Err(cancelled)) if is_open(cancelled.condition_failed(HOLD_ITEM)) => Ok(Ok(hold)),
             Ok(Err(cancelled)) if cancelled.condition_failed(IDEMPOTENCY_ITEM).is_some() => {
                 Ok(Err(HoldRefused::Duplicate))
             }
@@ -521,6 +522,12 @@ impl Store {
             .expression_attribute_values(":now", time(at));
         transaction::put(put)
     }
+}
+
+/// Is the hold that was in the way open?
+fn is_open(in_the_way: Option<&CancellationReason>) -> bool {
+    let item = in_the_way.and_then(|reason| reason.item());
+    item.is_some_and(|item| item.get("state") == Some(&text("open")))
 }
 
 fn hold_key(hold: &Hold) -> Item {

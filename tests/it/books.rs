@@ -1,0 +1,256 @@
+//! The store's promises that no single call shows.
+
+use std::convert::Infallible;
+
+use account::{Account, CallId, Credits, KeyId, KeyLimits, KeyState, SavedKey};
+use http::Method;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+use store::{Effect, Hold, HoldRefused, NewHold, Resolution, UpdateError};
+
+use crate::support::{World, hello};
+
+async fn hold(
+    world: &World,
+    account: &Account,
+    call: &CallId,
+    idempotency: Option<&str>,
+    at: Timestamp,
+) -> Result<Hold, HoldRefused> {
+    let new = NewHold {
+        call,
+        amount: Credits::from_micros(1_000),
+        at,
+        model: "m",
+        idempotency,
+        max_holds: 64,
+    };
+    world.system.store.hold(account, &new).await.unwrap()
+}
+
+fn call(name: &str) -> CallId {
+    CallId::new(name).unwrap()
+}
+
+#[tokio::test]
+async fn a_hold_ends_once_whoever_ends_it() {
+    let world = World::start().await;
+    world.set("acme", json!({"credits": "7"})).await;
+    let account = world.system.account("acme").await;
+    let now = world.system.clock.now();
+    let store = &world.system.store;
+    let cost = Credits::from_micros(400);
+    let held = hold(&world, &account, &call("call_1"), None, now)
+        .await
+        .unwrap();
+    let (a, b, c) = tokio::join!(
+        store.settle(&held, cost, now),
+        store.release(&held, now),
+        store.settle(&held, Credits::from_micros(7), now),
+    );
+    let ends = [a.unwrap(), b.unwrap(), c.unwrap()];
+    let done = ends.iter().filter(|end| matches!(end, Resolution::Done(_)));
+    assert_eq!(done.count(), 1, "{ends:?}");
+    world.settled_balance("acme").await;
+
+    // The same end again finds itself done; another one finds it taken.
+    let held = hold(&world, &account, &call("call_2"), None, now)
+        .await
+        .unwrap();
+    for _ in 0..2 {
+        assert_eq!(
+            store.settle(&held, cost, now).await.unwrap(),
+            Resolution::Done(cost)
+        );
+    }
+    assert_eq!(
+        store.release(&held, now).await.unwrap(),
+        Resolution::Already
+    );
+    world.settled_balance("acme").await;
+
+    // Never more than was held.
+    let held = hold(&world, &account, &call("call_3"), None, now)
+        .await
+        .unwrap();
+    let more = Credits::from_micros(5_000);
+    let most = Resolution::Done(Credits::from_micros(1_000));
+    assert_eq!(store.settle(&held, more, now).await.unwrap(), most);
+    world.settled_balance("acme").await;
+}
+
+/// A hold whose transaction was never answered either is there, or can never come.
+#[tokio::test]
+async fn a_hold_that_got_lost_is_fenced() {
+    let world = World::start().await;
+    world.set("acme", json!({"credits": "7"})).await;
+    let owner = world.owner("acme");
+    let send = || world.send(owner.chat_request(&hello()).header("idempotency-key", "k"));
+    world.wire.swallow_next("TransactWriteItems");
+    let refused = send().await;
+    assert_eq!(refused.error(), (503, "storage_unavailable".to_owned()));
+    assert_eq!(world.settled_balance("acme").await, "7");
+    assert_eq!(world.default_ai().calls().len(), 0);
+
+    // The same hold, arriving late, fails on the fence.
+    let account = world.system.account("acme").await;
+    let late = call(refused.header("x-greta-call-id"));
+    let new = NewHold {
+        call: &late,
+        amount: Credits::MICRO,
+        at: world.system.clock.now(),
+        model: "m",
+        idempotency: None,
+        max_holds: 64,
+    };
+    assert!(world.system.store.hold(&account, &new).await.is_err());
+    assert_eq!(world.settled_balance("acme").await, "7");
+    assert_eq!(send().await.status, 200, "the idempotency key is free");
+}
+
+#[tokio::test]
+async fn releasing_leaves_a_later_calls_idempotency_key_alone() {
+    let world = World::start().await;
+    world.set("acme", json!({"credits": "7"})).await;
+    let account = world.system.account("acme").await;
+    let now = world.system.clock.now();
+    let later = now + SignedDuration::from_hours(24);
+    let first = hold(&world, &account, &call("call_1"), Some("k"), now)
+        .await
+        .unwrap();
+    let second = hold(&world, &account, &call("call_2"), Some("k"), later)
+        .await
+        .unwrap();
+    let released = world.system.store.release(&first, later).await.unwrap();
+    assert_eq!(released, Resolution::Done(Credits::ZERO));
+    let third = hold(&world, &account, &call("call_3"), Some("k"), later).await;
+    assert_eq!(third.err(), Some(HoldRefused::Duplicate));
+    world.system.store.release(&second, later).await.unwrap();
+    let fourth = hold(&world, &account, &call("call_4"), Some("k"), later).await;
+    assert!(fourth.is_ok(), "a released call's key is free");
+}
+
+/// The first call holds nearly everything: its repetition is told that it is one.
+#[tokio::test]
+async fn a_repetition_is_told_so_even_without_credits() {
+    let world = World::start().await;
+    world.set("acme", json!({"credits": "0.01"})).await;
+    let owner = world.owner("acme");
+    let mut body = hello();
+    body["model"] = json!("sim-priced/slow-head-200");
+    let first = world.send(owner.chat_request(&body).header("idempotency-key", "k"));
+    let again = async {
+        let sent = |calls: &[local::simulator::RecordedCall]| calls.len() == 1;
+        world.default_ai().until(sent).await;
+        world
+            .send(owner.chat_request(&body).header("idempotency-key", "k"))
+            .await
+    };
+    let (first, again) = tokio::join!(first, again);
+    assert_eq!(first.status, 200);
+    assert_eq!(again.error(), (409, "duplicate_call".to_owned()));
+}
+
+fn saved(id: &KeyId, at: Timestamp) -> SavedKey {
+    SavedKey {
+        id: id.clone(),
+        label: "sk-or-v1-a...b".to_owned(),
+        last4: "wxyz".to_owned(),
+        sha256: "00".to_owned(),
+        saved_at: at,
+        saved_by: "user_1".to_owned(),
+        state: KeyState::Usable,
+        limits: KeyLimits::default(),
+        checked_at: at,
+    }
+}
+
+/// A save that took so long that the clean-up took its secret does not put it in force.
+#[tokio::test]
+async fn clean_up_and_save_cannot_both_win() {
+    let world = World::start().await;
+    world.set("acme", json!({"plan": "enterprise"})).await;
+    let account = world.system.account("acme").await;
+    let store = &world.system.store;
+    let now = world.system.clock.now();
+    let due = now + SignedDuration::from_hours(1);
+    let key = KeyId::new("key_1").unwrap();
+    store.intend_secret(&account.id, &key, due).await.unwrap();
+    let request = world
+        .request(Method::POST, "/_dev/tick")
+        .body(json!({"time": due}).to_string());
+    assert_eq!(world.send(request).await.json()["errors"], 0);
+    let switched = store
+        .update(&account.id, None, |profile| {
+            profile.connect(saved(&key, now));
+            let key = key.clone();
+            Ok::<_, Infallible>(vec![Effect::SecretInForce { key, due }])
+        })
+        .await;
+    assert!(
+        matches!(switched, Err(UpdateError::Store(_))),
+        "{switched:?}"
+    );
+    assert!(world.system.account("acme").await.profile.key.is_none());
+}
+
+#[tokio::test]
+async fn a_posting_counts_once() {
+    let world = World::start().await;
+    world.set("acme", json!({"credits": "7"})).await;
+    let account = world.system.account("acme").await;
+    let store = &world.system.store;
+    let id = account::EntryId::new("grant_1").unwrap();
+    let posting = |amount| store::Posting {
+        id: &id,
+        kind: store::EntryKind::Grant,
+        amount: Credits::from_micros(amount),
+        at: world.system.clock.now(),
+        note: "welcome",
+        actor: "test",
+    };
+    for _ in 0..2 {
+        assert!(store.post(&account, &posting(1_000_000)).await.unwrap());
+    }
+    assert_eq!(world.settled_balance("acme").await, "8");
+    let other = account::EntryId::new("adj_1").unwrap();
+    let taking = store::Posting {
+        id: &other,
+        ..posting(-9_000_000)
+    };
+    assert!(
+        !store.post(&account, &taking).await.unwrap(),
+        "more than is available"
+    );
+    assert_eq!(world.settled_balance("acme").await, "8");
+}
+
+/// The proof can fail: books that were tampered with are found out, and not repaired.
+#[tokio::test]
+async fn reconciliation_finds_what_does_not_add_up() {
+    use aws_sdk_dynamodb::types::AttributeValue::{N, S};
+    let world = World::start().await;
+    world.set("acme", json!({"credits": "7"})).await;
+    world
+        .engines()
+        .dynamodb()
+        .update_item()
+        .table_name("AccountsTable")
+        .key("account_id", S("acme".to_owned()))
+        .key("item", S("account".to_owned()))
+        .update_expression("SET balance = :wrong, held = :held")
+        .expression_attribute_values(":wrong", N("8000000".to_owned()))
+        .expression_attribute_values(":held", N("5".to_owned()))
+        .send()
+        .await
+        .unwrap();
+    for _ in 0..2 {
+        let shown = world.shown("acme").await;
+        assert_eq!(shown["reconciliation"]["ok"], false);
+        let problems = shown["reconciliation"]["problems"]
+            .as_array()
+            .unwrap()
+            .len();
+        assert_eq!(problems, 3, "ledger, holds, available: {shown}");
+    }
+}
