@@ -13,6 +13,7 @@ use bytes::Bytes;
 use edge::{ApiError, Code};
 use futures_util::stream;
 use http::StatusCode;
+use keyvault::VaultError;
 use routing::{Fallback, FallbackCause};
 use upstream::sse::Scanner;
 use upstream::{Answer, BodyError, ChatError, Failure};
@@ -80,26 +81,15 @@ struct NotTaken {
     error: ApiError,
 }
 
-impl NotTaken {
-    fn for_lack_of_key() -> Self {
-        Self {
-            cause: Some(FallbackCause::KeyUnavailable),
-            error: key_unavailable(),
-        }
-    }
-}
-
 /// Errors are those after which nothing may be tried any more.
 async fn try_openrouter(deps: &Deps, account: &Account, call: &Call) -> Result<Tried, ApiError> {
-    let Some(saved) = &account.profile.key else {
-        // Routing never sends an account without a key here.
-        return Ok(Tried::NotTaken(NotTaken::for_lack_of_key()));
-    };
-    let key = match deps.vault.user_key(&account.id, &saved.id).await {
+    let key = match deps.user_key(account).await {
         Ok(key) => key,
         Err(error) => {
-            edge::log_error(&error, "the key's secret cannot be read");
-            return Ok(Tried::NotTaken(NotTaken::for_lack_of_key()));
+            return Ok(Tried::NotTaken(NotTaken {
+                cause: Some(FallbackCause::KeyUnavailable),
+                error: key_unavailable(error),
+            }));
         }
     };
     let body = call.request.body.clone();
@@ -117,7 +107,7 @@ async fn try_openrouter(deps: &Deps, account: &Account, call: &Call) -> Result<T
             let body = answer.error_body().await;
             tracing::info!(status = status.as_u16(), "OpenRouter refused the call");
             if status == StatusCode::UNAUTHORIZED {
-                key_health::confirm_rejection(deps, account, &saved.id, &key).await;
+                key_health::confirm_rejection(deps, account, &key).await;
             }
             let failure = Failure::of(status, &body).unwrap_or(Failure::Unavailable);
             (failure, retry_after)
@@ -188,7 +178,8 @@ fn timed_out() -> ApiError {
     )
 }
 
-pub(crate) fn key_unavailable() -> ApiError {
+pub(crate) fn key_unavailable(error: VaultError) -> ApiError {
+    edge::log_error(&error, "the key's secret cannot be read");
     ApiError::new(
         Code::KeyUnavailable,
         "the connected key cannot be read at the moment; try again, and reconnect the key if it \

@@ -85,7 +85,7 @@ async fn answer(
     receipt: &mut Receipt,
 ) -> Result<Response, ApiError> {
     let caller = deps.identity.caller(headers).await?;
-    let body = edge::read_body(body, deps.settings.http.max_body_bytes).await?;
+    let body = edge::read_body(body, deps.settings.product.http.max_body_bytes).await?;
     let call = Call {
         id: receipt.call.clone(),
         request: ChatRequest::parse(body)?,
@@ -93,13 +93,10 @@ async fn answer(
         deadline,
         started: Instant::now(),
     };
-    let account = deps.store.account(&caller.account).await;
-    let account = account
-        .map_err(|error| ApiError::storage(&error))?
-        .ok_or_else(ApiError::account_not_found)?;
+    let account = deps.account(&caller.account).await?;
     let now = deps.clock.now();
     let account = key_health::recheck_if_due(deps, account, now).await;
-    let situation = Situation::of(&account, now, &deps.settings.policy);
+    let situation = Situation::of(&account, now, &deps.settings.product.policy);
     match routing::decide(situation) {
         Decision::Refuse { reason } => {
             receipt.refused(reason.as_str());

@@ -145,7 +145,7 @@ async fn prepare(
 /// The model that credits pay for: the caller's where it has a price. A fallback takes the default
 /// model instead of an unpriced one.
 async fn model_for(deps: &Deps, call: &Call, route: Route) -> Result<PricedModel, ApiError> {
-    let default = &deps.settings.default_ai_model;
+    let default = &deps.settings.product.default_ai_model;
     let wanted = call.request.model.as_ref().unwrap_or(default);
     let priced = deps.prices.model(wanted).await;
     let priced = match (priced, route) {
@@ -189,7 +189,7 @@ async fn take_hold(
             size,
             available,
             settings.min_output_tokens,
-            settings.rate,
+            settings.product.rate,
         );
         let Some(ceiling) = ceiling else {
             return Err(uncovered(deps, account, call).await);
@@ -335,7 +335,7 @@ struct HeldCall {
 impl HeldCall {
     /// Takes what the call did cost. `None` if that is left to the sweeper.
     async fn settle(&self, usage: Usage) -> Option<Credits> {
-        let cost = usage.cost_in_credits(self.model.prices, self.deps.settings.rate);
+        let cost = usage.cost_in_credits(self.model.prices, self.deps.settings.product.rate);
         let Some(cost) = cost else {
             self.leave_to_sweeper("usage without a cost").await;
             return None;

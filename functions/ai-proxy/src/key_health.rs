@@ -48,7 +48,7 @@ pub(crate) async fn recheck_if_due(deps: &Deps, account: Account, now: Timestamp
         Err(error) => return stands(account, &error),
     };
     let check = async {
-        let key = deps.vault.user_key(&claimed.id, &saved.id).await.ok()?;
+        let key = deps.user_key(&claimed).await.ok()?;
         deps.openrouter.check_key(&key, CHECK_TIME).await.ok()
     };
     let Ok(Some(facts)) = tokio::time::timeout(CHECK_TIME, check).await else {
@@ -69,15 +69,11 @@ pub(crate) async fn recheck_if_due(deps: &Deps, account: Account, now: Timestamp
 
 /// A call was answered 401: asks about the key itself, and marks it rejected if that says so too
 /// and it is still the account's key.
-pub(crate) async fn confirm_rejection(
-    deps: &Deps,
-    account: &Account,
-    used: &KeyId,
-    key: &SecretString,
-) {
-    if account.key_state() == Some(KeyState::Rejected) {
-        return;
-    }
+pub(crate) async fn confirm_rejection(deps: &Deps, account: &Account, key: &SecretString) {
+    let used = match &account.profile.key {
+        Some(saved) if saved.state == KeyState::Usable => &saved.id,
+        _ => return,
+    };
     let checked = deps.openrouter.check_key(key, CHECK_TIME).await;
     if !matches!(checked, Err(KeyCheckError::Rejected)) {
         return;

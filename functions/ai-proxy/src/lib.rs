@@ -19,10 +19,12 @@ mod settings;
 
 use std::sync::Arc;
 
+use account::{Account, AccountId};
 use axum::Router;
 use axum::routing::{get, post};
-use edge::{Clock, Identity, Shape};
-use keyvault::Vault;
+use edge::{ApiError, Clock, Identity, Shape};
+use keyvault::{Vault, VaultError};
+use secrecy::SecretString;
 use store::Store;
 use upstream::{PriceBook, Upstream};
 use url::Url;
@@ -54,11 +56,11 @@ impl Deps {
         dynamodb: aws_sdk_dynamodb::Client,
         secrets: aws_sdk_secretsmanager::Client,
     ) -> Result<Self, lambda_http::Error> {
-        let (time_outs, referer) = (settings.time_outs, &settings.referer);
+        let (time_outs, referer) = (settings.time_outs, &settings.product.referer);
         let upstream = |base: &Url| Upstream::new(base.clone(), time_outs, referer.clone());
-        let default_ai = upstream(&settings.default_ai_url)?;
+        let default_ai = upstream(&settings.product.default_ai_url)?;
         Ok(Self {
-            identity: Identity::new(&settings.identity, clock.clone())?,
+            identity: Identity::new(&settings.product.identity, clock.clone())?,
             clock,
             store: Store::new(dynamodb, settings.tables.clone()),
             vault: Vault::new(secrets, &settings.secrets_prefix),
@@ -70,9 +72,25 @@ impl Deps {
     }
 }
 
+impl Deps {
+    /// The account of a caller, by one consistent read.
+    async fn account(&self, id: &AccountId) -> Result<Account, ApiError> {
+        let account = self.store.account(id).await;
+        account
+            .map_err(|error| ApiError::storage(&error))?
+            .ok_or_else(ApiError::account_not_found)
+    }
+
+    /// The account's own key. No other key ever stands in for it.
+    async fn user_key(&self, account: &Account) -> Result<Arc<SecretString>, VaultError> {
+        let saved = account.profile.key.as_ref().ok_or(VaultError::Missing)?;
+        self.vault.user_key(&account.id, &saved.id).await
+    }
+}
+
 /// The function's routes, ready to be run by Lambda or by the local gateway.
 pub fn router(deps: Deps) -> Router {
-    let http = deps.settings.http.clone();
+    let http = deps.settings.product.http.clone();
     let routes = Router::new()
         .route("/v1/chat/completions", post(call::chat))
         .route("/v1/models", get(models::list))

@@ -1,8 +1,5 @@
 //! `GET /v1/models`: the model list of whoever pays for the next call.
 
-use std::sync::Arc;
-
-use account::Account;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -11,7 +8,6 @@ use edge::{ApiError, Code};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
 use routing::{Payer, Situation};
-use secrecy::SecretString;
 use upstream::{Failure, ModelsError};
 
 use crate::call::{new_receipt, with_receipt};
@@ -34,20 +30,20 @@ async fn answer(
     receipt: &mut Receipt,
 ) -> Result<Response, ApiError> {
     let caller = deps.identity.caller(headers).await?;
-    let account = deps.store.account(&caller.account).await;
-    let account = account
-        .map_err(|error| ApiError::storage(&error))?
-        .ok_or_else(ApiError::account_not_found)?;
-    let settings = &deps.settings;
-    let situation = Situation::of(&account, deps.clock.now(), &settings.policy);
-    let default_model = deps.prices.model(&settings.default_ai_model).await;
-    let cheapest = default_model.and_then(|model| model.prices.cheapest_call(settings.rate));
+    let account = deps.account(&caller.account).await?;
+    let product = &deps.settings.product;
+    let situation = Situation::of(&account, deps.clock.now(), &product.policy);
+    let cheapest = deps
+        .prices
+        .cheapest_call(&product.default_ai_model, product.rate);
+    let cheapest = cheapest.await;
     let covered = cheapest.is_some_and(|cheapest| account.balance.available() >= cheapest);
     let (payer, reason) = routing::next_call(routing::decide(situation), covered);
     receipt.routed(payer, reason);
     let list = match payer {
         Payer::OpenRouter => {
-            let key = user_key(deps, &account).await?;
+            let key = deps.user_key(&account).await;
+            let key = key.map_err(byok::key_unavailable)?;
             let list = deps.openrouter.models(Some(&key)).await;
             list.map_err(|error| from_openrouter(&error))?
         }
@@ -57,16 +53,6 @@ async fn answer(
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(CONTENT_TYPE, json);
     Ok(response)
-}
-
-async fn user_key(deps: &Deps, account: &Account) -> Result<Arc<SecretString>, ApiError> {
-    let unavailable = byok::key_unavailable;
-    let saved = account.profile.key.as_ref().ok_or_else(unavailable)?;
-    let key = deps.vault.user_key(&account.id, &saved.id).await;
-    key.map_err(|error| {
-        edge::log_error(&error, "the key's secret cannot be read");
-        unavailable()
-    })
 }
 
 /// OpenRouter's own list is public; another default AI wants its key.

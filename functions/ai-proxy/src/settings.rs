@@ -1,9 +1,7 @@
 //! The function's settings.
 
-use account::CreditsPerUsd;
-use edge::{Env, HttpSettings, IdentitySettings, SettingsError};
-use http::HeaderValue;
-use routing::{FallbackCauses, Policy};
+use edge::{Env, ProductSettings, SettingsError};
+use routing::FallbackCauses;
 use store::Tables;
 use upstream::TimeOuts;
 use url::Url;
@@ -20,23 +18,17 @@ pub enum DefaultAiKind {
 /// See the contract's section 7.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    pub http: HttpSettings,
-    pub identity: IdentitySettings,
+    pub product: ProductSettings,
     pub tables: Tables,
     pub secrets_prefix: String,
-    pub policy: Policy,
     pub fallback_causes: FallbackCauses,
-    pub rate: CreditsPerUsd,
     pub min_output_tokens: u64,
     pub max_concurrent_holds: u32,
     pub openrouter_url: Url,
-    pub default_ai_url: Url,
     pub default_ai_kind: DefaultAiKind,
     /// The name of the secret that holds the default AI's key.
     pub default_ai_secret: String,
-    pub default_ai_model: String,
     pub time_outs: TimeOuts,
-    pub referer: HeaderValue,
 }
 
 impl Settings {
@@ -46,24 +38,20 @@ impl Settings {
     /// One error that names every missing or malformed setting.
     pub fn from_env(mut env: Env) -> Result<Self, SettingsError> {
         let settings = Self {
-            http: HttpSettings::from_env(&mut env),
-            identity: IdentitySettings::from_env(&mut env),
+            product: ProductSettings::from_env(&mut env),
             tables: Tables {
                 accounts: env.text("ACCOUNTS_TABLE"),
                 ledger: env.text("LEDGER_TABLE"),
                 holds: env.text("HOLDS_TABLE"),
             },
             secrets_prefix: env.text_or("SECRETS_PREFIX", "greta/openrouter/"),
-            policy: edge::routing_policy(&mut env),
             fallback_causes: fallback_causes(&mut env),
-            rate: edge::credits_per_usd(&mut env),
             min_output_tokens: env.number_or("MIN_OUTPUT_TOKENS", 16, 1..=1_000_000),
             max_concurrent_holds: env
                 .number_or("MAX_CONCURRENT_HOLDS", 64, 1..=10_000)
                 .try_into()
                 .unwrap_or(64),
             openrouter_url: env.url_or("OPENROUTER_BASE_URL", "https://openrouter.ai/api/v1"),
-            default_ai_url: env.url("DEFAULT_AI_BASE_URL"),
             default_ai_kind: env.parse_or("DEFAULT_AI_KIND", DefaultAiKind::OpenRouter, |text| {
                 match text {
                     "openrouter" => Ok(DefaultAiKind::OpenRouter),
@@ -72,14 +60,12 @@ impl Settings {
                 }
             }),
             default_ai_secret: env.text("DEFAULT_AI_SECRET"),
-            default_ai_model: env.text("DEFAULT_AI_MODEL"),
             time_outs: TimeOuts {
                 connect: env.millis_or("UPSTREAM_CONNECT_MS", 3_000),
                 head_stream: env.millis_or("UPSTREAM_HEAD_STREAM_MS", 60_000),
                 plain: env.millis_or("UPSTREAM_HEAD_PLAIN_MS", 280_000),
                 idle: env.millis_or("UPSTREAM_IDLE_MS", 120_000),
             },
-            referer: edge::referer(&mut env),
         };
         env.finish(settings)
     }

@@ -35,7 +35,7 @@ pub(crate) async fn read(
         held: balance.held(),
         total: balance.balance(),
         owed: balance.owed(),
-        minimum: deps.settings.policy.minimum_balance,
+        minimum: deps.settings.product.policy.minimum_balance,
     }))
 }
 

@@ -27,7 +27,7 @@ pub(crate) async fn switch(
     body: Body,
 ) -> Result<Json<Switched>, ApiError> {
     caller.require_owner()?;
-    let body = edge::read_body(body, deps.settings.http.max_body_bytes).await?;
+    let body = edge::read_body(body, deps.settings.product.http.max_body_bytes).await?;
     let fields = Fields::parse(&body, &["enabled", "always_use_key"])?;
     let enabled = fields.optional_bool("enabled")?;
     let always_use_key = fields.optional_bool("always_use_key")?;

@@ -43,12 +43,12 @@ impl Deps {
         dynamodb: aws_sdk_dynamodb::Client,
     ) -> Result<Self, lambda_http::Error> {
         let default_ai = Upstream::new(
-            settings.default_ai_url.clone(),
+            settings.product.default_ai_url.clone(),
             settings.time_outs,
-            settings.referer.clone(),
+            settings.product.referer.clone(),
         )?;
         Ok(Self {
-            identity: Identity::new(&settings.identity, clock.clone())?,
+            identity: Identity::new(&settings.product.identity, clock.clone())?,
             clock,
             store: Store::new(dynamodb, settings.tables.clone()),
             prices: PriceBook::new(default_ai),
@@ -65,7 +65,7 @@ impl axum::extract::FromRef<Deps> for Identity {
 
 /// The function's routes, ready to be run by Lambda or by the local gateway.
 pub fn router(deps: Deps) -> Router {
-    let http = deps.settings.http.clone();
+    let http = deps.settings.product.http.clone();
     let routes = Router::new()
         .route(
             "/v1/integrations/openrouter",
@@ -96,16 +96,12 @@ impl Deps {
     }
 
     async fn card(&self, account: &Account, caller: &Caller) -> Card {
-        let settings = &self.settings;
-        let model = self.prices.model(&settings.default_ai_model).await;
-        let cheapest = model.and_then(|model| model.prices.cheapest_call(settings.rate));
+        let product = &self.settings.product;
+        let cheapest = self
+            .prices
+            .cheapest_call(&product.default_ai_model, product.rate);
         let can_edit = caller.role == Role::Owner;
-        Card::of(
-            account,
-            self.clock.now(),
-            &settings.policy,
-            can_edit,
-            cheapest,
-        )
+        let now = self.clock.now();
+        Card::of(account, now, &product.policy, can_edit, cheapest.await)
     }
 }

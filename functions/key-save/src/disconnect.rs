@@ -7,9 +7,9 @@ use axum::Json;
 use axum::extract::State;
 use edge::{ApiError, Caller};
 use jiff::Timestamp;
-use store::{Effect, UpdateError};
+use store::Effect;
 
-use crate::{Changed, Deps, ORPHAN_LIFE};
+use crate::{Changed, Deps, ORPHAN_LIFE, changed};
 
 pub(crate) async fn disconnect(
     State(deps): State<Deps>,
@@ -29,12 +29,7 @@ pub(crate) async fn disconnect(
             Ok(vec![Effect::SecretDue { key, due }])
         })
         .await;
-    let account = match disconnected {
-        Ok(account) => account,
-        Err(UpdateError::NotFound) => return Err(ApiError::account_not_found()),
-        Err(UpdateError::Store(error)) => return Err(ApiError::storage(&error)),
-        Err(UpdateError::Refused(never)) => match never {},
-    };
+    let account = changed(disconnected)?;
     if let Some(key) = removed {
         deps.delete_secret(&account.id, &key, due).await;
         tracing::info!("key disconnected");

@@ -15,6 +15,7 @@ mod save;
 mod settings;
 mod test;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use account::{Account, AccountId, Purpose};
@@ -25,7 +26,7 @@ use edge::{ApiError, Caller, Clock, Code, Identity, Role, Shape};
 use jiff::{SignedDuration, Timestamp};
 use keyvault::Vault;
 use serde::Serialize;
-use store::Store;
+use store::{Store, UpdateError};
 use upstream::{PriceBook, Upstream};
 use url::Url;
 
@@ -58,15 +59,15 @@ impl Deps {
         dynamodb: aws_sdk_dynamodb::Client,
         secrets: aws_sdk_secretsmanager::Client,
     ) -> Result<Self, lambda_http::Error> {
-        let (time_outs, referer) = (settings.time_outs, &settings.referer);
+        let (time_outs, referer) = (settings.time_outs, &settings.product.referer);
         let upstream = |base: &Url| Upstream::new(base.clone(), time_outs, referer.clone());
         Ok(Self {
-            identity: Identity::new(&settings.identity, clock.clone())?,
+            identity: Identity::new(&settings.product.identity, clock.clone())?,
             clock,
             store: Store::new(dynamodb, settings.tables.clone()),
             vault: Vault::new(secrets, &settings.secrets_prefix),
             openrouter: upstream(&settings.openrouter_url)?,
-            prices: PriceBook::new(upstream(&settings.default_ai_url)?),
+            prices: PriceBook::new(upstream(&settings.product.default_ai_url)?),
             settings: Arc::new(settings),
         })
     }
@@ -80,7 +81,7 @@ impl axum::extract::FromRef<Deps> for Identity {
 
 /// The function's routes, ready to be run by Lambda or by the local gateway.
 pub fn router(deps: Deps) -> Router {
-    let http = deps.settings.http.clone();
+    let http = deps.settings.product.http.clone();
     let routes = Router::new()
         .route(
             "/v1/integrations/openrouter/key",
@@ -106,17 +107,13 @@ impl Deps {
     }
 
     async fn card(&self, account: &Account, caller: &Caller) -> Card {
-        let settings = &self.settings;
-        let model = self.prices.model(&settings.default_ai_model).await;
-        let cheapest = model.and_then(|model| model.prices.cheapest_call(settings.rate));
+        let product = &self.settings.product;
+        let cheapest = self
+            .prices
+            .cheapest_call(&product.default_ai_model, product.rate);
         let can_edit = caller.role == Role::Owner;
-        Card::of(
-            account,
-            self.clock.now(),
-            &settings.policy,
-            can_edit,
-            cheapest,
-        )
+        let now = self.clock.now();
+        Card::of(account, now, &product.policy, can_edit, cheapest.await)
     }
 
     /// Counts a key check that is about to be made.
@@ -131,6 +128,15 @@ impl Deps {
             .map_err(|error| ApiError::storage(&error))?
             .map_err(too_many_attempts)
     }
+}
+
+/// A change of the account that never refuses, as an answer.
+fn changed(update: Result<Account, UpdateError<Infallible>>) -> Result<Account, ApiError> {
+    update.map_err(|error| match error {
+        UpdateError::NotFound => ApiError::account_not_found(),
+        UpdateError::Store(error) => ApiError::storage(&error),
+        UpdateError::Refused(never) => match never {},
+    })
 }
 
 fn too_many_attempts(wait: SignedDuration) -> ApiError {

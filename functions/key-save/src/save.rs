@@ -12,10 +12,10 @@ use edge::{ApiError, Caller, Code, Fields};
 use jiff::Timestamp;
 use keyvault::UserKey;
 use serde::Serialize;
-use store::{Effect, UpdateError};
+use store::Effect;
 use upstream::{KeyCheckError, KeyFacts};
 
-use crate::{Deps, ORPHAN_LIFE, openrouter_unavailable, too_many_attempts};
+use crate::{Deps, ORPHAN_LIFE, changed, openrouter_unavailable, too_many_attempts};
 
 /// The product document's own words.
 const SAVED: &str = "OpenRouter API key saved successfully.";
@@ -37,7 +37,7 @@ pub(crate) async fn save(
     caller.require_owner()?;
     let account = deps.account(&caller.account).await?;
     let now = deps.clock.now();
-    if !routing::may_save_key(&account.profile, now, &deps.settings.policy) {
+    if !routing::may_save_key(&account.profile, now, &deps.settings.product.policy) {
         return Err(ApiError::new(
             Code::AddOnRequired,
             "connecting a key needs the OpenRouter add-on; subscribe under Plans & Pricing",
@@ -64,7 +64,7 @@ pub(crate) async fn save(
 }
 
 async fn key_from(body: Body, deps: &Deps) -> Result<UserKey, ApiError> {
-    let body = edge::read_body(body, deps.settings.http.max_body_bytes).await?;
+    let body = edge::read_body(body, deps.settings.product.http.max_body_bytes).await?;
     let fields = Fields::parse(&body, &["key"])?;
     UserKey::parse(fields.required_string("key")?)
         .map_err(|error| ApiError::new(Code::InvalidKeyFormat, error.to_string()))
@@ -141,12 +141,7 @@ async fn switch(
             Ok(old.into_iter().chain([new]).collect())
         })
         .await;
-    let account = match switched {
-        Ok(account) => account,
-        Err(UpdateError::NotFound) => return Err(ApiError::account_not_found()),
-        Err(UpdateError::Store(error)) => return Err(ApiError::storage(&error)),
-        Err(UpdateError::Refused(never)) => match never {},
-    };
+    let account = changed(switched)?;
     if let Some(old) = replaced {
         deps.delete_secret(&account.id, &old, due).await;
     }

@@ -1,9 +1,6 @@
 //! The function's settings.
 
-use account::CreditsPerUsd;
-use edge::{Env, HttpSettings, IdentitySettings, SettingsError};
-use http::HeaderValue;
-use routing::Policy;
+use edge::{Env, ProductSettings, SettingsError};
 use store::Tables;
 use upstream::TimeOuts;
 use url::Url;
@@ -11,17 +8,11 @@ use url::Url;
 /// See the contract's section 7.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    pub http: HttpSettings,
-    pub identity: IdentitySettings,
+    pub product: ProductSettings,
     pub tables: Tables,
     pub secrets_prefix: String,
-    pub policy: Policy,
-    pub rate: CreditsPerUsd,
     pub openrouter_url: Url,
-    pub default_ai_url: Url,
-    pub default_ai_model: String,
     pub time_outs: TimeOuts,
-    pub referer: HeaderValue,
 }
 
 impl Settings {
@@ -31,21 +22,15 @@ impl Settings {
     /// One error that names every missing or malformed setting.
     pub fn from_env(mut env: Env) -> Result<Self, SettingsError> {
         let settings = Self {
-            http: HttpSettings::from_env(&mut env),
-            identity: IdentitySettings::from_env(&mut env),
+            product: ProductSettings::from_env(&mut env),
             tables: Tables {
                 accounts: env.text("ACCOUNTS_TABLE"),
                 ledger: env.text("LEDGER_TABLE"),
                 holds: env.text("HOLDS_TABLE"),
             },
             secrets_prefix: env.text_or("SECRETS_PREFIX", "greta/openrouter/"),
-            policy: edge::routing_policy(&mut env),
-            rate: edge::credits_per_usd(&mut env),
             openrouter_url: env.url_or("OPENROUTER_BASE_URL", "https://openrouter.ai/api/v1"),
-            default_ai_url: env.url("DEFAULT_AI_BASE_URL"),
-            default_ai_model: env.text("DEFAULT_AI_MODEL"),
             time_outs: TimeOuts::for_questions(env.millis_or("UPSTREAM_CONNECT_MS", 3_000)),
-            referer: edge::referer(&mut env),
         };
         env.finish(settings)
     }

@@ -280,7 +280,10 @@ impl Functions {
     ) -> Result<Self, StartError> {
         let env = || Env::from_pairs(settings.clone());
         let proxy_settings = ai_proxy::Settings::from_env(env())?;
-        let (http, tables) = (proxy_settings.http.clone(), proxy_settings.tables.clone());
+        let (http, tables) = (
+            proxy_settings.product.http.clone(),
+            proxy_settings.tables.clone(),
+        );
         let ai_proxy = ai_proxy::Deps::new(
             proxy_settings,
             clock.clone(),

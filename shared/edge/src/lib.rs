@@ -30,6 +30,6 @@ pub use error::{ApiError, Code, log_error};
 pub use identity::{Caller, Identity, Role};
 pub use ids::{new_id, random_id};
 pub use lambda::{Deadline, RequestId, run, run_streaming};
-pub use product::{credits_per_usd, referer, routing_policy};
+pub use product::ProductSettings;
 pub use settings::{Env, HttpSettings, IdentitySettings, SettingsError};
 pub use task::spawn;

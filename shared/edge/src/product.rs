@@ -7,14 +7,44 @@ use account::{Credits, CreditsPerUsd};
 use http::HeaderValue;
 use jiff::SignedDuration;
 use routing::Policy;
+use url::Url;
 
-use crate::{ApiError, Code, Env, log_error};
+use crate::{ApiError, Code, Env, HttpSettings, IdentitySettings, log_error};
 
 const ONE_CREDIT: Credits = Credits::from_micros(1_000_000);
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 
-/// What routing depends on: `MIN_CREDIT_BALANCE` (credits, 1) and `ADD_ON_GRACE_DAYS` (8).
-pub fn routing_policy(env: &mut Env) -> Policy {
+/// The settings that every function with a product route asks for.
+#[derive(Debug, Clone)]
+pub struct ProductSettings {
+    pub http: HttpSettings,
+    pub identity: IdentitySettings,
+    /// What routing depends on: `MIN_CREDIT_BALANCE` (credits, 1) and `ADD_ON_GRACE_DAYS` (8).
+    pub policy: Policy,
+    /// `CREDITS_PER_USD` (10).
+    pub rate: CreditsPerUsd,
+    pub default_ai_url: Url,
+    pub default_ai_model: String,
+    /// How we name ourselves upstream: `PUBLIC_BASE_URL`.
+    pub referer: HeaderValue,
+}
+
+impl ProductSettings {
+    /// Reads them; problems are kept in `env`.
+    pub fn from_env(env: &mut Env) -> Self {
+        Self {
+            http: HttpSettings::from_env(env),
+            identity: IdentitySettings::from_env(env),
+            policy: routing_policy(env),
+            rate: credits_per_usd(env),
+            default_ai_url: env.url("DEFAULT_AI_BASE_URL"),
+            default_ai_model: env.text("DEFAULT_AI_MODEL"),
+            referer: referer(env),
+        }
+    }
+}
+
+fn routing_policy(env: &mut Env) -> Policy {
     let minimum_balance = env.parse_or("MIN_CREDIT_BALANCE", ONE_CREDIT, |text| {
         let credits = text
             .parse()
@@ -29,15 +59,13 @@ pub fn routing_policy(env: &mut Env) -> Policy {
     }
 }
 
-/// `CREDITS_PER_USD` (10).
-pub fn credits_per_usd(env: &mut Env) -> CreditsPerUsd {
+fn credits_per_usd(env: &mut Env) -> CreditsPerUsd {
     let credits = env.number_or("CREDITS_PER_USD", 10, 1..=1_000_000);
     let credits = u32::try_from(credits).ok().and_then(CreditsPerUsd::new);
     credits.unwrap_or(CreditsPerUsd::ONE)
 }
 
-/// How we name ourselves upstream: `PUBLIC_BASE_URL`.
-pub fn referer(env: &mut Env) -> HeaderValue {
+fn referer(env: &mut Env) -> HeaderValue {
     // A URL is ASCII, so it is a header value.
     HeaderValue::from_str(env.url("PUBLIC_BASE_URL").as_str())
         .unwrap_or(HeaderValue::from_static("https://greta.example/"))

@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use account::price::{ListedPrices, PricedModel, TokenPrices};
+use account::{Credits, CreditsPerUsd};
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use secrecy::SecretString;
@@ -106,6 +107,11 @@ impl PriceBook {
     /// The model with its prices; `None` if the list has none that bound a call.
     pub async fn model(&self, id: &str) -> Option<PricedModel> {
         self.prices().await.get(id).cloned()
+    }
+
+    /// What the cheapest possible call of the model costs; `None` if the list does not tell.
+    pub async fn cheapest_call(&self, model: &str, rate: CreditsPerUsd) -> Option<Credits> {
+        self.model(model).await?.prices.cheapest_call(rate)
     }
 
     /// One fetch at a time. Nobody else waits for it, but before the very first one.

@@ -1,0 +1,271 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+fn g(name: &str) -> GenerationId {
+    GenerationId::new(name)
+}
+
+fn p(number: u32) -> Period {
+    Period::new(number).unwrap()
+}
+
+fn activated(name: &str, when: &str) -> Fact {
+    Fact::Activated {
+        generation: g(name),
+        at: at(when),
+        collection: Collection::Card,
+    }
+}
+
+fn bought() -> Fact {
+    activated("g1", "2026-01-31T00:00:00Z")
+}
+
+fn paid(period: u32) -> Fact {
+    Fact::Paid {
+        generation: g("g1"),
+        period: p(period),
+    }
+}
+
+fn declined(period: u32) -> Fact {
+    Fact::Declined {
+        generation: g("g1"),
+        period: p(period),
+    }
+}
+
+fn grace_over(period: u32) -> Fact {
+    Fact::GraceOver {
+        generation: g("g1"),
+        period: p(period),
+    }
+}
+
+fn cancelled(counter: u64, while_due: Option<u32>) -> Fact {
+    Fact::Cancelled {
+        generation: g("g1"),
+        counter,
+        while_due: while_due.map(p),
+    }
+}
+
+fn resumed(counter: u64, when: &str) -> Fact {
+    Fact::Resumed {
+        generation: g("g1"),
+        counter,
+        at: at(when),
+    }
+}
+
+fn period_over(period: u32) -> Fact {
+    Fact::PeriodOver {
+        generation: g("g1"),
+        period: p(period),
+    }
+}
+
+fn refunded(period: u32) -> Fact {
+    Fact::RefundedInFull {
+        generation: g("g1"),
+        period: p(period),
+    }
+}
+
+fn disputed(period: u32) -> Fact {
+    Fact::Disputed {
+        generation: g("g1"),
+        period: p(period),
+        dispute: "dp_1".to_owned(),
+    }
+}
+
+fn dispute_closed(won: bool, when: &str) -> Fact {
+    Fact::DisputeClosed {
+        generation: g("g1"),
+        dispute: "dp_1".to_owned(),
+        won,
+        at: at(when),
+    }
+}
+
+fn upgraded(version: u64, when: &str) -> Fact {
+    Fact::Upgraded {
+        version,
+        at: at(when),
+    }
+}
+
+fn downgraded(version: u64, when: &str) -> Fact {
+    Fact::Downgraded {
+        version,
+        at: at(when),
+    }
+}
+
+fn after(facts: &[Fact]) -> AddOn {
+    let mut add_on = AddOn::default();
+    for fact in facts {
+        add_on.apply(fact.clone());
+    }
+    add_on
+}
+
+/// Histories of the contract's table, and where each ends.
+#[expect(clippy::too_many_lines, reason = "one table")]
+fn histories() -> Vec<(Vec<Fact>, AddOnStatus)> {
+    use AddOnStatus::{Active, Cancelling, Ended, None, PastDue, Suspended};
+    const FEB_10: &str = "2026-02-10T00:00:00Z";
+    const FEB_20: &str = "2026-02-20T00:00:00Z";
+    const MAR_05: &str = "2026-03-05T00:00:00Z";
+    const DEC_01: &str = "2026-12-01T00:00:00Z";
+    vec![
+        (vec![], None),
+        (vec![upgraded(2, FEB_10)], None),
+        (vec![upgraded(2, FEB_10), downgraded(3, FEB_20)], None),
+        (vec![bought()], Active),
+        (vec![bought(), paid(2)], Active),
+        (vec![bought(), declined(2)], PastDue),
+        (vec![bought(), declined(2), paid(2)], Active),
+        (vec![bought(), declined(2), grace_over(2)], Suspended),
+        (vec![bought(), declined(2), grace_over(2), paid(2)], Active),
+        (vec![bought(), cancelled(1, Option::None)], Cancelling),
+        (
+            vec![bought(), cancelled(1, Option::None), paid(2)],
+            Cancelling,
+        ),
+        (
+            vec![bought(), cancelled(1, Option::None), resumed(2, FEB_10)],
+            Active,
+        ),
+        (
+            vec![bought(), cancelled(1, Option::None), period_over(1)],
+            Ended,
+        ),
+        (
+            vec![
+                bought(),
+                cancelled(1, Option::None),
+                paid(2),
+                period_over(1),
+            ],
+            Cancelling,
+        ),
+        (vec![bought(), declined(2), cancelled(1, Some(2))], Ended),
+        (
+            vec![bought(), declined(2), cancelled(1, Some(2)), paid(2)],
+            Ended,
+        ),
+        (vec![bought(), refunded(1)], Ended),
+        (vec![bought(), paid(2), refunded(1)], Active),
+        (vec![bought(), disputed(1)], Suspended),
+        (
+            vec![bought(), disputed(1), dispute_closed(true, FEB_10)],
+            Active,
+        ),
+        (
+            vec![bought(), disputed(1), dispute_closed(true, DEC_01)],
+            Ended,
+        ),
+        (
+            vec![bought(), disputed(1), dispute_closed(false, FEB_10)],
+            Ended,
+        ),
+        (vec![bought(), paid(2), disputed(1)], Active),
+        (vec![bought(), upgraded(2, FEB_10)], Ended),
+        (vec![bought(), disputed(1), upgraded(2, FEB_10)], Ended),
+        (
+            vec![bought(), disputed(1), downgraded(2, FEB_10)],
+            Suspended,
+        ),
+        (
+            vec![bought(), upgraded(2, FEB_10), downgraded(3, FEB_20)],
+            Cancelling,
+        ),
+        (
+            vec![bought(), upgraded(2, FEB_10), downgraded(3, MAR_05)],
+            Ended,
+        ),
+        (
+            vec![
+                bought(),
+                upgraded(2, FEB_10),
+                downgraded(3, FEB_20),
+                resumed(1, "2026-02-21T00:00:00Z"),
+            ],
+            Active,
+        ),
+        (
+            vec![
+                bought(),
+                declined(2),
+                grace_over(2),
+                activated("g2", "2026-04-01T00:00:00Z"),
+            ],
+            Active,
+        ),
+        (
+            vec![
+                bought(),
+                upgraded(2, FEB_10),
+                downgraded(3, MAR_05),
+                activated("g2", "2026-04-01T00:00:00Z"),
+            ],
+            Active,
+        ),
+        (
+            vec![
+                bought(),
+                activated("g2", "2026-04-01T00:00:00Z"),
+                declined(2),
+            ],
+            Active,
+        ),
+    ]
+}
+
+#[test]
+fn every_row_of_the_table_leads_where_it_says() {
+    for (facts, expected) in histories() {
+        assert_eq!(after(&facts).status(), expected, "{facts:#?}");
+    }
+}
+
+#[test]
+fn paid_through_is_the_end_of_the_last_paid_period() {
+    assert_eq!(
+        after(&[bought()]).paid_through(),
+        Some(at("2026-02-28T00:00:00Z"))
+    );
+    let two = after(&[bought(), paid(2)]);
+    assert_eq!(two.paid_through(), Some(at("2026-03-31T00:00:00Z")));
+    let upgraded = after(&[bought(), upgraded(2, "2026-02-10T00:00:00Z")]);
+    assert_eq!(upgraded.paid_through(), Some(at("2026-02-28T00:00:00Z")));
+}
+
+#[test]
+fn it_survives_being_stored() {
+    for (facts, _) in histories() {
+        let add_on = after(&facts);
+        let text = serde_json::to_string(&add_on).unwrap();
+        assert_eq!(serde_json::from_str::<AddOn>(&text).unwrap(), add_on);
+    }
+}
+
+proptest! {
+    /// Any order and any repetition of a history ends in the same place.
+    #[test]
+    fn order_and_repetition_do_not_matter(
+        (facts, shuffled) in prop::sample::select(histories()).prop_flat_map(|(facts, _)| {
+            let twice = [facts.clone(), facts.clone()].concat();
+            (Just(facts), Just(twice).prop_shuffle())
+        }),
+    ) {
+        prop_assert_eq!(after(&shuffled), after(&facts));
+    }
+}
