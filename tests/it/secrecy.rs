@@ -127,6 +127,10 @@ async fn the_canary_is_seen_nowhere() {
     assert!(!seen.contains(part), "in an answer or a table");
     let logged = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
     assert!(logged.contains("key saved"), "the log is being looked at");
+    // Also what is logged while a body is read names its call.
+    let ended = logged.lines().filter(|line| line.contains("stream ended"));
+    let of_a_call = |line: &str| line.contains("call_id=");
+    assert!(ended.clone().count() > 0 && ended.clone().all(of_a_call));
     assert!(!logged.contains(part), "in the log");
     let platform = "greta-platform-key";
     assert!(!seen.contains(platform) && !logged.contains(platform));

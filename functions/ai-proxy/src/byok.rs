@@ -15,6 +15,7 @@ use futures_util::stream;
 use http::StatusCode;
 use keyvault::VaultError;
 use routing::{Fallback, FallbackCause};
+use tracing::{Instrument, Span};
 use upstream::sse::Scanner;
 use upstream::{Answer, BodyError, ChatError, Failure};
 
@@ -210,39 +211,48 @@ async fn relay(answer: Answer, call: Call) -> Result<Response, ApiError> {
 /// The stream's bytes as they come, read only as fast as the caller takes them. When the caller
 /// goes, the connection to OpenRouter is dropped with the body, and OpenRouter stops billing.
 fn stream_body(answer: Answer, call: &Call) -> Body {
-    struct Relay {
-        pieces: Pieces,
-        scanner: Scanner,
-        over: bool,
-    }
     let relay = Relay {
         pieces: Pieces::of(answer, call.deadline),
         scanner: Scanner::default(),
         over: false,
     };
-    Body::from_stream(stream::unfold(relay, |mut relay| async move {
-        if relay.over {
+    // The body outlives the handler; its logs name the call all the same.
+    let span = Span::current();
+    Body::from_stream(stream::unfold(relay, move |relay| {
+        relay.step().instrument(span.clone())
+    }))
+}
+
+struct Relay {
+    pieces: Pieces,
+    scanner: Scanner,
+    over: bool,
+}
+
+impl Relay {
+    async fn step(mut self) -> Option<(Result<Bytes, Infallible>, Self)> {
+        if self.over {
             return None;
         }
-        if let Some(piece) = relay.pieces.next().await {
-            let was_done = relay.scanner.done;
-            relay.scanner.feed(piece.clone());
-            if relay.scanner.done && !was_done {
-                relay.pieces.done();
+        if let Some(piece) = self.pieces.next().await {
+            let was_done = self.scanner.done;
+            self.scanner.feed(piece.clone());
+            if self.scanner.done && !was_done {
+                self.pieces.done();
             }
-            return Some((Ok::<_, Infallible>(piece), relay));
+            return Some((Ok(piece), self));
         }
-        relay.over = true;
-        relay.scanner.end();
+        self.over = true;
+        self.scanner.end();
         tracing::info!(
-            complete = relay.scanner.done,
-            failed = relay.scanner.failed,
-            usage = ?relay.scanner.usage,
+            complete = self.scanner.done,
+            failed = self.scanner.failed,
+            usage = ?self.scanner.usage,
             "stream ended"
         );
-        let end = (!relay.scanner.done).then(interrupted)?;
-        Some((Ok(end), relay))
-    }))
+        let end = (!self.scanner.done).then(interrupted)?;
+        Some((Ok(end), self))
+    }
 }
 
 /// What ends a stream that was cut, so that it never looks complete.
