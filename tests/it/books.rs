@@ -108,6 +108,49 @@ async fn a_hold_that_got_lost_is_fenced() {
     assert_eq!(send().await.status, 200, "the idempotency key is free");
 }
 
+/// The fence's own answer is lost, and the SDK sends it again: it finds itself, not the hold.
+#[tokio::test]
+async fn a_fence_is_not_taken_for_the_hold() {
+    let world = World::start().await;
+    world.set("acme", json!({"credits": "7"})).await;
+    let owner = world.owner("acme");
+    world.wire.swallow_next("TransactWriteItems");
+    world.wire.repeat_next("PutItem");
+    let refused = owner.say_hello().await;
+    assert_eq!(refused.error(), (503, "storage_unavailable".to_owned()));
+    assert_eq!(
+        world.default_ai().calls().len(),
+        0,
+        "no call without a hold"
+    );
+    assert_eq!(world.settled_balance("acme").await, "7");
+    assert_eq!(owner.say_hello().await.status, 200);
+}
+
+/// A write that the SDK repeats after a lost answer counts once.
+#[tokio::test]
+async fn a_repeated_write_counts_once() {
+    let world = World::start().await;
+    let owner = world.enterprise_with_key("acme", "7").await;
+    for _ in 0..4 {
+        assert_eq!(owner.test_key().await.status, 200);
+    }
+    world.wire.repeat_next("PutItem");
+    assert_eq!(owner.test_key().await.status, 200);
+    // One save and five tests are counted: four more, and no fifth.
+    for _ in 0..4 {
+        assert_eq!(owner.test_key().await.status, 200);
+    }
+    assert_eq!(owner.test_key().await.error().0, 429);
+    world.wire.repeat_next("UpdateItem");
+    let off = json!({"enabled": false});
+    assert_eq!(owner.switch(off).await.status, 200);
+    world.wire.repeat_next("TransactWriteItems");
+    assert_eq!(owner.say_hello().await.status, 200);
+    world.settled_balance("acme").await;
+    assert_eq!(owner.ledger().await.len(), 2);
+}
+
 #[tokio::test]
 async fn releasing_leaves_a_later_calls_idempotency_key_alone() {
     let world = World::start().await;

@@ -26,6 +26,9 @@ struct State {
     refused: usize,
     lose_next_answer_of: Option<String>,
     swallow_next: Option<String>,
+    /// The next request of this operation is carried out twice: the first answer is lost in a way
+    /// that the SDK tries again after.
+    repeat_next: Option<String>,
     /// The next requests of this operation meet a transaction on the same item.
     conflicts: Option<(String, usize)>,
 }
@@ -51,6 +54,20 @@ impl Wire {
     /// The next request of this operation is carried out, but its answer never arrives.
     pub(crate) fn lose_next_answer_of(&self, operation: &str) {
         self.state.lock().unwrap().lose_next_answer_of = Some(operation.to_owned());
+    }
+
+    /// The next request of this operation is carried out, its answer is lost, and the SDK sends it
+    /// again.
+    pub(crate) fn repeat_next(&self, operation: &str) {
+        self.state.lock().unwrap().repeat_next = Some(operation.to_owned());
+    }
+
+    fn repeats(&self, operation: &str) -> bool {
+        let mut state = self.state.lock().unwrap();
+        state
+            .repeat_next
+            .take_if(|next| next == operation)
+            .is_some()
     }
 
     /// The next request of this operation never arrives, and nobody is told.
@@ -119,6 +136,7 @@ impl HttpConnector for Wire {
             if wire.conflicts(&operation) {
                 return Ok(conflict(&operation));
             }
+            let repeats = wire.repeats(&operation);
             let Some(lost) = wire.admit(operation) else {
                 // An error that the SDK does not try again.
                 return Err(ConnectorError::user("the process is dead".into()));
@@ -136,6 +154,9 @@ impl HttpConnector for Wire {
             let (status, headers) = (answer.status(), answer.headers().clone());
             let body = answer.bytes().await;
             let body = body.map_err(|error| ConnectorError::io(error.into()))?;
+            if repeats {
+                return Err(ConnectorError::io("the answer was lost".into()));
+            }
             if lost {
                 return Err(ConnectorError::user("the answer was lost".into()));
             }

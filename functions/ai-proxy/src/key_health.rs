@@ -79,6 +79,7 @@ pub(crate) async fn confirm_rejection(deps: &Deps, account: &Account, key: &Secr
         return;
     }
     let now = deps.clock.now();
+    let mut is_news = false;
     let marked = deps
         .store
         .update(&account.id, Some(account.clone()), |profile| {
@@ -86,14 +87,15 @@ pub(crate) async fn confirm_rejection(deps: &Deps, account: &Account, key: &Secr
             if key.state == KeyState::Rejected {
                 return Ok(Vec::new());
             }
-            key.reject(now);
+            is_news = key.reject(now);
             let event = DomainEvent::key_rejected(used, now);
             Ok::<_, Overtaken>(vec![Effect::Event(event)])
         })
         .await;
     match marked {
-        Ok(_) => tracing::warn!("OpenRouter does not accept the key any more"),
-        Err(UpdateError::Refused(Overtaken::Changed) | UpdateError::NotFound) => {}
+        Ok(_) if is_news => tracing::warn!("OpenRouter does not accept the key any more"),
+        // Another call was faster, or the key is another one by now.
+        Ok(_) | Err(UpdateError::Refused(Overtaken::Changed) | UpdateError::NotFound) => {}
         Err(UpdateError::Store(error)) => {
             edge::log_error(&error, "the rejected key could not be marked");
         }

@@ -140,7 +140,14 @@ impl Store {
         match self.transact("take hold", items).await {
             Ok(Ok(())) => Ok(Ok(hold)),
             // Our own earlier try, whose answer was lost.
-            Ok(Err(cancelled)) if is_open(cancelled.condition_failed(HOLD_ITEM)) => Ok(Ok(hold)),
+            Ok(Err(cancelled))
+                if cancelled
+                    .condition_failed(HOLD_ITEM)
+                    .and_then(CancellationReason::item)
+                    .is_some_and(is_open) =>
+            {
+                Ok(Ok(hold))
+            }
             Ok(Err(cancelled)) if cancelled.condition_failed(IDEMPOTENCY_ITEM).is_some() => {
                 Ok(Err(HoldRefused::Duplicate))
             }
@@ -213,7 +220,15 @@ impl Store {
             .await;
         match put {
             Ok(_) => Ok(Fence::HoldCannotCome),
-            Err(error) if condition_failed(&error) => Ok(Fence::HoldIsThere),
+            // The hold, or this very fence by a first try whose answer was lost.
+            Err(error) if condition_failed(&error) => {
+                let stored = self.stored_hold(hold).await?;
+                Ok(if stored.as_ref().is_some_and(is_open) {
+                    Fence::HoldIsThere
+                } else {
+                    Fence::HoldCannotCome
+                })
+            }
             Err(error) => Err(StoreError::unavailable("fence hold", error)),
         }
     }
@@ -524,10 +539,9 @@ impl Store {
     }
 }
 
-/// Is the hold that was in the way open?
-fn is_open(in_the_way: Option<&CancellationReason>) -> bool {
-    let item = in_the_way.and_then(|reason| reason.item());
-    item.is_some_and(|item| item.get("state") == Some(&text("open")))
+/// Is the stored hold open?
+fn is_open(item: &Item) -> bool {
+    item.get("state") == Some(&text("open"))
 }
 
 fn hold_key(hold: &Hold) -> Item {
