@@ -2,7 +2,9 @@
 
 use std::convert::Infallible;
 
-use account::{Account, CallId, Credits, KeyId, KeyLimits, KeyState, SavedKey};
+use account::hold::HoldState;
+use account::price::{Tariff, TokenPrices};
+use account::{Account, CallId, Credits, CreditsPerUsd, KeyId, KeyLimits, KeyState, SavedKey, Usd};
 use http::Method;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
@@ -22,10 +24,22 @@ async fn hold(
         amount: Credits::from_micros(1_000),
         at,
         model: "m",
+        tariff: tariff(),
         idempotency,
         max_holds: 64,
     };
     world.system.store.hold(account, &new).await.unwrap()
+}
+
+fn tariff() -> Tariff {
+    let free = TokenPrices {
+        input: Usd::ZERO,
+        output: Usd::ZERO,
+    };
+    Tariff {
+        prices: free,
+        rate: CreditsPerUsd::ONE,
+    }
 }
 
 fn call(name: &str) -> CallId {
@@ -44,9 +58,9 @@ async fn a_hold_ends_once_whoever_ends_it() {
         .await
         .unwrap();
     let (a, b, c) = tokio::join!(
-        store.settle(&held, cost, now),
-        store.release(&held, now),
-        store.settle(&held, Credits::from_micros(7), now),
+        store.settle(&held, cost, now, "test"),
+        store.release(&held, now, "test", None),
+        store.settle(&held, Credits::from_micros(7), now, "test"),
     );
     let ends = [a.unwrap(), b.unwrap(), c.unwrap()];
     let done = ends.iter().filter(|end| matches!(end, Resolution::Done(_)));
@@ -59,13 +73,13 @@ async fn a_hold_ends_once_whoever_ends_it() {
         .unwrap();
     for _ in 0..2 {
         assert_eq!(
-            store.settle(&held, cost, now).await.unwrap(),
-            Resolution::Done(cost)
+            store.settle(&held, cost, now, "test").await.unwrap(),
+            Resolution::Done(HoldState::Settled(cost))
         );
     }
     assert_eq!(
-        store.release(&held, now).await.unwrap(),
-        Resolution::Already
+        store.release(&held, now, "test", None).await.unwrap(),
+        Resolution::Already(Some(HoldState::Settled(cost)))
     );
     world.settled_balance("acme").await;
 
@@ -74,8 +88,8 @@ async fn a_hold_ends_once_whoever_ends_it() {
         .await
         .unwrap();
     let more = Credits::from_micros(5_000);
-    let most = Resolution::Done(Credits::from_micros(1_000));
-    assert_eq!(store.settle(&held, more, now).await.unwrap(), most);
+    let most = Resolution::Done(HoldState::Settled(Credits::from_micros(1_000)));
+    assert_eq!(store.settle(&held, more, now, "test").await.unwrap(), most);
     world.settled_balance("acme").await;
 }
 
@@ -100,6 +114,7 @@ async fn a_hold_that_got_lost_is_fenced() {
         amount: Credits::MICRO,
         at: world.system.clock.now(),
         model: "m",
+        tariff: tariff(),
         idempotency: None,
         max_holds: 64,
     };
@@ -164,11 +179,21 @@ async fn releasing_leaves_a_later_calls_idempotency_key_alone() {
     let second = hold(&world, &account, &call("call_2"), Some("k"), later)
         .await
         .unwrap();
-    let released = world.system.store.release(&first, later).await.unwrap();
-    assert_eq!(released, Resolution::Done(Credits::ZERO));
+    let released = world
+        .system
+        .store
+        .release(&first, later, "test", None)
+        .await
+        .unwrap();
+    assert_eq!(released, Resolution::Done(HoldState::Released));
     let third = hold(&world, &account, &call("call_3"), Some("k"), later).await;
     assert_eq!(third.err(), Some(HoldRefused::Duplicate));
-    world.system.store.release(&second, later).await.unwrap();
+    world
+        .system
+        .store
+        .release(&second, later, "test", None)
+        .await
+        .unwrap();
     let fourth = hold(&world, &account, &call("call_4"), Some("k"), later).await;
     assert!(fourth.is_ok(), "a released call's key is free");
 }
@@ -235,37 +260,6 @@ async fn clean_up_and_save_cannot_both_win() {
         "{switched:?}"
     );
     assert!(world.system.account("acme").await.profile.key.is_none());
-}
-
-#[tokio::test]
-async fn a_posting_counts_once() {
-    let world = World::start().await;
-    world.set("acme", json!({"credits": "7"})).await;
-    let account = world.system.account("acme").await;
-    let store = &world.system.store;
-    let id = account::EntryId::new("grant_1").unwrap();
-    let posting = |amount| store::Posting {
-        id: &id,
-        kind: store::EntryKind::Grant,
-        amount: Credits::from_micros(amount),
-        at: world.system.clock.now(),
-        note: "welcome",
-        actor: "test",
-    };
-    for _ in 0..2 {
-        assert!(store.post(&account, &posting(1_000_000)).await.unwrap());
-    }
-    assert_eq!(world.settled_balance("acme").await, "8");
-    let other = account::EntryId::new("adj_1").unwrap();
-    let taking = store::Posting {
-        id: &other,
-        ..posting(-9_000_000)
-    };
-    assert!(
-        !store.post(&account, &taking).await.unwrap(),
-        "more than is available"
-    );
-    assert_eq!(world.settled_balance("acme").await, "8");
 }
 
 /// The proof can fail: books that were tampered with are found out, and not repaired.

@@ -17,6 +17,7 @@ mod identity;
 mod interface;
 mod keys;
 mod next_call;
+mod postings;
 mod rejected_keys;
 mod sdk;
 mod secrecy;

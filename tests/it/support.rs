@@ -107,6 +107,13 @@ impl World {
         &self.system.engines
     }
 
+    /// A store whose requests go over the wire of the functions, and meet its faults.
+    pub(crate) fn store_over_the_wire(&self) -> store::Store {
+        let http = SharedHttpClient::new(self.wire.clone());
+        let tables = self.system.tables.clone();
+        store::Store::new(self.engines().dynamodb_over(Some(http)), tables)
+    }
+
     pub(crate) fn url(&self, path: &str) -> String {
         format!("{}{path}", self.system.url())
     }

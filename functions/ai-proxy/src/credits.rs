@@ -12,7 +12,8 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use account::price::{CallSize, Ceiling, PricedModel, Usage, ceiling};
+use account::hold::HoldState;
+use account::price::{CallSize, Ceiling, PricedModel, Tariff, Usage, ceiling};
 use account::{Account, Credits};
 use aws_lc_rs::digest;
 use axum::body::Body;
@@ -30,8 +31,11 @@ use crate::Deps;
 use crate::call::Call;
 use crate::receipt::Receipt;
 use crate::request::invalid;
+use crate::running::RunningCall;
 use bounded::Bounded;
 
+/// Who ends a hold, in the ledger.
+const ACTOR: &str = "ai-proxy";
 /// How often a hold is planned again because the balance fell meanwhile.
 const PLANS: usize = 4;
 const MAX_IDEMPOTENCY_KEY: usize = 255;
@@ -95,7 +99,7 @@ async fn hold_and_call(
     let Prepared { held, key, body } = prepared
         .inspect_err(|error| receipt.refused(error.code().as_str()))
         .map_err(Refused::ByRule)?;
-    receipt.model = Some(held.model.id.clone());
+    receipt.model = Some(held.hold.model.clone());
     let answer = match deps.default_ai.chat(&key, body, call.kind()).await {
         Ok(answer) if answer.status().is_success() => answer,
         failed => {
@@ -135,9 +139,9 @@ async fn prepare(
         body: bounded.body(&model.id, ceiling.output_limit, kind),
         key,
         held: HeldCall {
+            _running: deps.running.begin(&hold.call),
             deps: deps.clone(),
             hold,
-            model,
         },
     })
 }
@@ -199,6 +203,10 @@ async fn take_hold(
             amount: ceiling.amount,
             at: deps.clock.now(),
             model: &model.id,
+            tariff: Tariff {
+                prices: model.prices,
+                rate: settings.product.rate,
+            },
             idempotency: call.idempotency.as_deref(),
             max_holds: settings.max_concurrent_holds,
         };
@@ -216,6 +224,7 @@ async fn take_hold(
                 return Err(error.with_retry_after(Duration::from_secs(1)));
             }
             Err(HoldRefused::Duplicate) => return Err(duplicate()),
+            Err(HoldRefused::NoAccount) => return Err(ApiError::account_not_found()),
         }
     }
     Err(too_many())
@@ -329,14 +338,14 @@ async fn plain(
 struct HeldCall {
     deps: Deps,
     hold: Hold,
-    model: PricedModel,
+    /// While this lives, nobody here takes the call for lost.
+    _running: RunningCall,
 }
 
 impl HeldCall {
     /// Takes what the call did cost. `None` if that is left to the sweeper.
     async fn settle(&self, usage: Usage) -> Option<Credits> {
-        let cost = usage.cost_in_credits(self.model.prices, self.deps.settings.product.rate);
-        let Some(cost) = cost else {
+        let Some(cost) = self.hold.tariff.cost(&usage) else {
             self.leave_to_sweeper("usage without a cost").await;
             return None;
         };
@@ -344,13 +353,14 @@ impl HeldCall {
             tracing::error!(%cost, held = %self.hold.amount, "a call cost more than its ceiling");
         }
         let now = self.deps.clock.now();
-        match self.deps.store.settle(&self.hold, cost, now).await {
-            Ok(Resolution::Done(charged)) => {
+        let settled = self.deps.store.settle(&self.hold, cost, now, ACTOR).await;
+        match settled.map(Resolution::state) {
+            Ok(Some(HoldState::Settled(charged))) => {
                 tracing::info!(%charged, model = self.hold.model, "call settled");
                 Some(charged)
             }
-            Ok(Resolution::Already) => {
-                tracing::warn!("the hold was resolved by something else");
+            Ok(state) => {
+                tracing::error!(?state, "the hold was ended by something else");
                 None
             }
             Err(error) => {
@@ -364,8 +374,8 @@ impl HeldCall {
     /// Gives the hold back: the call did not take place.
     async fn release(&self) {
         let now = self.deps.clock.now();
-        match self.deps.store.release(&self.hold, now).await {
-            Ok(_) => tracing::info!("hold released"),
+        match self.deps.store.release(&self.hold, now, ACTOR, None).await {
+            Ok(_) => edge::metric("holds_released", 1),
             Err(error) => {
                 edge::log_error(&error, "the hold could not be released");
                 self.leave_to_sweeper("releasing failed").await;

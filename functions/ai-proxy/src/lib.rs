@@ -15,6 +15,7 @@ mod models;
 mod pieces;
 mod receipt;
 mod request;
+mod running;
 mod settings;
 
 use std::sync::Arc;
@@ -29,7 +30,8 @@ use store::Store;
 use upstream::{PriceBook, Upstream};
 use url::Url;
 
-pub use settings::{DefaultAiKind, Settings};
+pub use running::Running;
+pub use settings::Settings;
 
 /// Everything that the function works with. Cheap to clone.
 #[derive(Clone)]
@@ -43,6 +45,8 @@ pub struct Deps {
     pub default_ai: Upstream,
     /// The default AI's prices.
     pub prices: PriceBook,
+    /// Calls with a hold that are under way in this process.
+    pub running: Running,
 }
 
 impl Deps {
@@ -66,6 +70,7 @@ impl Deps {
             vault: Vault::new(secrets, &settings.secrets_prefix),
             openrouter: upstream(&settings.openrouter_url)?,
             prices: PriceBook::new(default_ai.clone()),
+            running: Running::default(),
             default_ai,
             settings: Arc::new(settings),
         })

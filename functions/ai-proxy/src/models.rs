@@ -8,12 +8,12 @@ use edge::{ApiError, Code};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
 use routing::{Payer, Situation};
-use upstream::{Failure, ModelsError};
+use upstream::{DefaultAiKind, Failure, ModelsError};
 
 use crate::call::{new_receipt, with_receipt};
 use crate::credits;
 use crate::receipt::Receipt;
-use crate::{DefaultAiKind, Deps, byok};
+use crate::{Deps, byok};
 
 pub(crate) async fn list(State(deps): State<Deps>, headers: HeaderMap) -> Response {
     let mut receipt = match new_receipt() {

@@ -3,17 +3,8 @@
 use edge::{Env, ProductSettings, SettingsError};
 use routing::FallbackCauses;
 use store::Tables;
-use upstream::TimeOuts;
+use upstream::{DefaultAiKind, TimeOuts};
 use url::Url;
-
-/// What the default AI is, beyond its protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DefaultAiKind {
-    /// Reports `usage.cost`, and can be asked about a generation later.
-    OpenRouter,
-    /// Reports tokens, and only where asked to.
-    OpenAi,
-}
 
 /// See the contract's section 7.
 #[derive(Debug, Clone)]
@@ -52,13 +43,7 @@ impl Settings {
                 .try_into()
                 .unwrap_or(64),
             openrouter_url: env.url_or("OPENROUTER_BASE_URL", "https://openrouter.ai/api/v1"),
-            default_ai_kind: env.parse_or("DEFAULT_AI_KIND", DefaultAiKind::OpenRouter, |text| {
-                match text {
-                    "openrouter" => Ok(DefaultAiKind::OpenRouter),
-                    "openai" => Ok(DefaultAiKind::OpenAi),
-                    _ => Err("is neither `openrouter` nor `openai`".to_owned()),
-                }
-            }),
+            default_ai_kind: env.parse_or("DEFAULT_AI_KIND", DefaultAiKind::OpenRouter, str::parse),
             default_ai_secret: env.text("DEFAULT_AI_SECRET"),
             time_outs: TimeOuts {
                 connect: env.millis_or("UPSTREAM_CONNECT_MS", 3_000),

@@ -1,9 +1,11 @@
 //! The billing tick and the charge worker.
 //!
-//! Of the tick, the clean-up of orphaned secrets is here. Charging is not yet: the worker lets
-//! accounts go that owe nothing, and leaves those that owe in the queue.
+//! The tick resolves holds that their calls left open, deletes orphaned secrets and finishes the
+//! deletion of accounts. Charging is not part of it yet: the worker lets accounts go that owe nothing,
+//! and leaves those that owe in the queue.
 
 mod settings;
+mod sweep;
 mod tick;
 mod worker;
 
@@ -13,6 +15,7 @@ use keyvault::Vault;
 use serde::Deserialize;
 use serde_json::Value;
 use store::Store;
+use upstream::{DefaultAiKind, TimeOuts, Upstream};
 
 pub use settings::Settings;
 pub use tick::{TickReport, tick};
@@ -24,21 +27,33 @@ pub struct Deps {
     pub clock: Clock,
     pub store: Store,
     pub vault: Vault,
+    /// Who knows what calls on credits did cost.
+    pub default_ai: Upstream,
+    pub default_ai_kind: DefaultAiKind,
+    /// The name of the secret that holds the default AI's key.
+    pub default_ai_secret: String,
 }
 
 impl Deps {
     /// Puts everything together.
+    ///
+    /// # Errors
+    /// If the HTTP client cannot be built.
     pub fn new(
         settings: Settings,
         clock: Clock,
         dynamodb: aws_sdk_dynamodb::Client,
         secrets: aws_sdk_secretsmanager::Client,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, lambda_runtime::Error> {
+        let time_outs = TimeOuts::for_questions(settings.connect);
+        Ok(Self {
             clock,
             store: Store::new(dynamodb, settings.tables),
             vault: Vault::new(secrets, settings.secrets_prefix),
-        }
+            default_ai: Upstream::new(settings.default_ai_url, time_outs, settings.referer)?,
+            default_ai_kind: settings.default_ai_kind,
+            default_ai_secret: settings.default_ai_secret,
+        })
     }
 }
 
@@ -73,5 +88,7 @@ pub async fn handle(deps: &Deps, event: &Value) -> Result<Value, EventError> {
         .ok_or(EventError::Unknown)?
         .parse()
         .map_err(EventError::Time)?;
-    serde_json::to_value(tick(deps, time).await).map_err(EventError::Answer)
+    // No call is under way in this process: it makes none.
+    let report = tick(deps, time, |_| false).await;
+    serde_json::to_value(report).map_err(EventError::Answer)
 }

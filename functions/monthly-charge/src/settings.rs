@@ -1,13 +1,25 @@
 //! The function's settings.
 
+use std::time::Duration;
+
 use edge::{Env, SettingsError};
+use http::HeaderValue;
 use store::Tables;
+use upstream::DefaultAiKind;
+use url::Url;
 
 /// See the contract's section 7.
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub tables: Tables,
     pub secrets_prefix: String,
+    pub default_ai_url: Url,
+    pub default_ai_kind: DefaultAiKind,
+    /// The name of the secret that holds the default AI's key.
+    pub default_ai_secret: String,
+    pub connect: Duration,
+    /// How we name ourselves upstream: `PUBLIC_BASE_URL`.
+    pub referer: HeaderValue,
 }
 
 impl Settings {
@@ -23,6 +35,11 @@ impl Settings {
                 holds: env.text("HOLDS_TABLE"),
             },
             secrets_prefix: env.text_or("SECRETS_PREFIX", "greta/openrouter/"),
+            default_ai_url: env.url("DEFAULT_AI_BASE_URL"),
+            default_ai_kind: env.parse_or("DEFAULT_AI_KIND", DefaultAiKind::OpenRouter, str::parse),
+            default_ai_secret: env.text("DEFAULT_AI_SECRET"),
+            connect: env.millis_or("UPSTREAM_CONNECT_MS", 3_000),
+            referer: edge::referer(&mut env),
         };
         env.finish(settings)
     }

@@ -1,15 +1,15 @@
 //! The tick: what has come due by its `time`.
 
-use std::error::Error;
-
+use account::CallId;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
-use store::{DueSecret, StoreError};
+use store::{DueDeletion, DueSecret, StoreError};
 
 use crate::Deps;
+use crate::sweep::sweep;
 
-/// Orphaned secrets looked at by one tick, a shard; more wait for the next tick.
-const SECRETS_A_SHARD: i32 = 25;
+/// Orphaned secrets and deletions looked at by one tick, a shard; more wait for the next tick.
+const A_SHARD: i32 = 25;
 /// When a piece of work that was taken on and failed is tried again.
 const PUT_OFF: SignedDuration = SignedDuration::from_hours(1);
 
@@ -21,33 +21,72 @@ pub struct TickReport {
     pub declined: u32,
     /// Charges whose outcome is not known yet.
     pub unknown: u32,
-    /// Holds resolved by the sweeper.
+    /// Holds ended by the sweeper.
     pub swept: u32,
     /// Pieces of work that failed, and stay due.
     pub errors: u32,
 }
 
-/// Does what is due at `now`. Safe to run late, twice, or twice at once.
-pub async fn tick(deps: &Deps, now: Timestamp) -> TickReport {
+/// Does what is due at `now`. Safe to run late, twice, or twice at once. Holds of calls that are
+/// under way are left alone.
+pub async fn tick(
+    deps: &Deps,
+    now: Timestamp,
+    is_under_way: impl Fn(&CallId) -> bool,
+) -> TickReport {
     let mut report = TickReport::default();
+    let swept = sweep(deps, now, is_under_way).await;
+    report.swept = swept.ended;
+    report.errors += swept.errors;
     for shard in store::shards() {
-        match deps.store.due_secrets(shard, now, SECRETS_A_SHARD).await {
+        match deps.store.due_secrets(shard, now, A_SHARD).await {
             Ok(due) => {
                 for secret in due {
-                    if let Err(error) = clean_up(deps, secret, now).await {
-                        edge::log_error(&*error, "an orphaned secret could not be cleaned up");
-                        report.errors += 1;
-                    }
+                    report.count(
+                        clean_up(deps, secret, now).await,
+                        "a secret's clean-up failed",
+                    );
                 }
             }
-            Err(error) => {
-                edge::log_error(&error, "due secrets could not be found");
-                report.errors += 1;
+            Err(error) => report.count(Err(error.into()), "due secrets could not be found"),
+        }
+        match deps.store.due_deletions(shard, now, A_SHARD).await {
+            Ok(due) => {
+                for deletion in due {
+                    report.count(
+                        scrub(deps, deletion, now).await,
+                        "a deletion was not finished",
+                    );
+                }
             }
+            Err(error) => report.count(Err(error.into()), "due deletions could not be found"),
         }
     }
-    tracing::info!(errors = report.errors, "tick done");
+    tracing::info!(swept = report.swept, errors = report.errors, "tick done");
     report
+}
+
+impl TickReport {
+    /// Logs and counts a piece of work that failed.
+    fn count(&mut self, done: Result<(), lambda_runtime::Error>, failed: &'static str) {
+        if let Err(error) = done {
+            edge::log_error(&*error, failed);
+            self.errors += 1;
+        }
+    }
+}
+
+/// Finishes the deletion of an account; while calls are open on it, it stays due.
+async fn scrub(
+    deps: &Deps,
+    due: Result<DueDeletion, StoreError>,
+    now: Timestamp,
+) -> Result<(), lambda_runtime::Error> {
+    let due = due?;
+    if deps.store.claim_deletion(&due, now + PUT_OFF).await? {
+        deps.store.scrub(&due.account).await?;
+    }
+    Ok(())
 }
 
 /// Deletes a secret that is not its account's key. What fails stays due, an hour later.
@@ -55,7 +94,7 @@ async fn clean_up(
     deps: &Deps,
     due: Result<DueSecret, StoreError>,
     now: Timestamp,
-) -> Result<(), Box<dyn Error>> {
+) -> Result<(), lambda_runtime::Error> {
     let Some(claimed) = deps.store.claim_secret(&due?, now + PUT_OFF).await? else {
         return Ok(());
     };

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use account::add_on::{Collection, Fact, GenerationId};
 use account::{
-    Account, AccountId, AccountNumber, AddOn, AddOnStatus, Credits, EntryId, Period, Plan, Profile,
+    Account, AccountId, AccountNumber, AddOn, AddOnStatus, CallId, Credits, EntryId, Period, Plan,
+    Profile,
 };
 use axum::Json;
 use axum::Router;
@@ -22,10 +23,12 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::time::Duration;
-use store::{EntryKind, Posting, Store};
+use store::{EntryKind, HistoryEntry, PostRefused, Posting, Store};
 
 use crate::issuer::Issuer;
 
+/// Who changed an account, in its ledger and history.
+const ACTOR: &str = "_dev";
 const MAX_BODY: usize = 64 * 1024;
 const TOKEN_LIFE: Duration = Duration::from_hours(24);
 
@@ -36,6 +39,7 @@ pub(crate) struct Dev {
     pub(crate) clock: Clock,
     pub(crate) store: Store,
     pub(crate) monthly_charge: monthly_charge::Deps,
+    pub(crate) running: ai_proxy::Running,
 }
 
 pub(crate) fn router(dev: Dev, http: &HttpSettings) -> Router {
@@ -125,16 +129,17 @@ async fn show(State(dev): State<Dev>, Path(id): Path<String>) -> Result<Json<Val
     let id = account_id(id)?;
     let account = stored(&dev.store, &id).await?;
     let account = account.ok_or_else(ApiError::account_not_found)?;
-    let reconciled = dev.store.reconcile(&account).await;
+    let now = dev.clock.now();
+    let reconciled = dev.store.reconcile(&id, &account.number, now).await;
     let reconciled = reconciled.map_err(|error| ApiError::storage(&error))?;
-    let holds = reconciled.open_holds.iter().map(|hold| {
+    let holds = reconciled.open_holds.iter().map(|open| {
         json!({
-            "call_id": hold.call,
-            "amount": hold.amount,
-            "created_at": hold.created_at,
-            "next_check_at": hold.next_check_at,
-            "expires_at": hold.expires_at,
-            "generation_id": hold.generation_id,
+            "call_id": open.hold.call,
+            "amount": open.hold.amount,
+            "created_at": open.created_at,
+            "next_check_at": open.next_check_at,
+            "expires_at": open.expires_at,
+            "generation_id": open.generation_id,
         })
     });
     Ok(Json(json!({
@@ -155,7 +160,8 @@ struct TickRequest {
 
 async fn tick(State(dev): State<Dev>, body: Body) -> Result<Json<TickReport>, ApiError> {
     let asked: TickRequest = read(body).await?;
-    let report = monthly_charge::tick(&dev.monthly_charge, asked.time).await;
+    let is_under_way = |call: &CallId| dev.running.contains(call);
+    let report = monthly_charge::tick(&dev.monthly_charge, asked.time, is_under_way).await;
     Ok(Json(report))
 }
 
@@ -191,8 +197,14 @@ pub async fn change_account(
     if stored(store, id).await?.is_none() {
         let number = AccountNumber::new(edge::random_id("acct"));
         let number = number.map_err(|error| ApiError::internal(&error))?;
-        let profile = Profile::new(change.plan.unwrap_or(Plan::Standard), 1);
-        let created = store.create_account(id, &number, &profile, now).await;
+        let profile = Profile::new(change.plan.unwrap_or(Plan::Standard), 1, now);
+        let why = HistoryEntry {
+            id: edge::random_id("dev"),
+            at: now,
+            actor: ACTOR.to_owned(),
+            what: "created".to_owned(),
+        };
+        let created = store.create_account(id, &number, &profile, &why).await;
         created.map_err(|error| ApiError::storage(&error))?;
     }
     let changed = store
@@ -209,14 +221,8 @@ pub async fn change_account(
 }
 
 fn change_profile(profile: &mut Profile, change: AccountChange, now: Timestamp) {
-    if let Some(plan) = change.plan.filter(|plan| *plan != profile.plan) {
-        let version = profile.plan_version + 1;
-        profile.plan = plan;
-        profile.plan_version = version;
-        profile.add_on.apply(match plan {
-            Plan::Enterprise => Fact::Upgraded { version, at: now },
-            Plan::Standard => Fact::Downgraded { version, at: now },
-        });
+    if let Some(plan) = change.plan.filter(|plan| *plan != profile.plan()) {
+        profile.hear_plan(plan, profile.plans.version() + 1, now);
     }
     if let Some(status) = change.add_on {
         profile.add_on = add_on_in(status, now);
@@ -311,15 +317,18 @@ async fn reach_balance(
             amount: missing,
             at: now,
             note: "set by a development helper",
-            actor: "_dev",
+            actor: ACTOR,
         };
-        let posted = store.post(&account, &posting).await;
-        if !posted.map_err(|error| ApiError::storage(&error))? {
-            return Err(ApiError::new(
-                Code::InvalidRequest,
-                "calls under way hold more credits than that; wait for them to end",
-            ));
-        }
+        let posted = store.post(&account.id, &posting).await;
+        posted
+            .map_err(|error| ApiError::storage(&error))?
+            .map_err(|refused| match refused {
+                PostRefused::Insufficient(_) => ApiError::new(
+                    Code::InvalidRequest,
+                    "calls under way hold more credits than that; wait for them to end",
+                ),
+                refused => ApiError::new(Code::InvalidRequest, refused.to_string()),
+            })?;
     }
     let account = stored(store, &account.id).await?;
     account.ok_or_else(ApiError::account_not_found)
@@ -330,7 +339,7 @@ fn account_json(account: &Account) -> Value {
     let balance = &account.balance;
     json!({
         "id": account.id,
-        "plan": profile.plan,
+        "plan": profile.plan(),
         "add_on": {
             "status": profile.add_on.status(),
             "paid_through": profile.add_on.paid_through(),

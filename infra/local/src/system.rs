@@ -104,6 +104,7 @@ pub struct System {
     pub issuer: Issuer,
     pub clock: Clock,
     pub store: Store,
+    pub tables: Tables,
     /// All settings of the functions.
     pub settings: BTreeMap<String, String>,
     gateway: Server,
@@ -143,6 +144,7 @@ impl System {
             clock: clock.clone(),
             store: store.clone(),
             monthly_charge: functions.monthly_charge.clone(),
+            running: functions.running.clone(),
         };
         let mut apps = vec![dev::router(dev, &functions.http)];
         if !options.backends_only {
@@ -156,6 +158,7 @@ impl System {
             issuer,
             clock,
             store,
+            tables: functions.tables,
             settings,
             gateway,
             jwks,
@@ -268,6 +271,7 @@ struct Functions {
     http: HttpSettings,
     tables: Tables,
     monthly_charge: monthly_charge::Deps,
+    running: ai_proxy::Running,
     apps: Vec<Router>,
 }
 
@@ -307,8 +311,10 @@ impl Functions {
             dynamodb,
             secrets,
         );
+        let ai_proxy = ai_proxy.map_err(StartError::Function)?;
+        let running = ai_proxy.running.clone();
         let apps = vec![
-            ai_proxy::router(ai_proxy.map_err(StartError::Function)?),
+            ai_proxy::router(ai_proxy),
             key_save::router(key_save.map_err(StartError::Function)?),
             integration_settings::router(integration_settings.map_err(StartError::Function)?),
             subscription_webhook::router(&http),
@@ -317,7 +323,8 @@ impl Functions {
         Ok(Self {
             http,
             tables,
-            monthly_charge,
+            monthly_charge: monthly_charge.map_err(StartError::Function)?,
+            running,
             apps,
         })
     }

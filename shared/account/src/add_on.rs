@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::period::{Period, end_of_period};
+use crate::plan::{Plan, PlanChanged};
 
 /// Where the add-on stands, as the integration card shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -338,6 +339,16 @@ impl AddOn {
 
     fn plan_changed(&mut self, change: PlanChange) {
         self.plan_change = self.plan_change.max(Some(change));
+    }
+
+    /// The latest change of plan, in place of the one known: a late event can show that what was
+    /// taken for the change was none.
+    pub(crate) fn plan_changed_last(&mut self, change: Option<PlanChanged>) {
+        self.plan_change = change.map(|change| PlanChange {
+            version: change.version,
+            upgraded: change.to == Plan::Enterprise,
+            at: change.at,
+        });
     }
 }
 

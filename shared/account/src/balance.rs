@@ -17,10 +17,63 @@ pub enum BalanceError {
     OutOfRange,
 }
 
+/// What one step changes of a balance. The store writes it as it stands, so that nothing moves
+/// credits in any other way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Movement {
+    /// Also the sum of the ledger entries that go with it.
+    pub balance: Credits,
+    pub held: Credits,
+    pub owed: Credits,
+    pub open_holds: i32,
+}
+
+impl Movement {
+    /// Sets `amount` aside for one more call.
+    pub fn hold(amount: Credits) -> Self {
+        Self {
+            held: amount,
+            open_holds: 1,
+            ..Self::default()
+        }
+    }
+
+    /// Ends a hold of `held`, taking `charged` of it.
+    ///
+    /// # Errors
+    /// [`BalanceError::AboveHold`] if more is taken than was held.
+    pub fn end_hold(held: Credits, charged: Credits) -> Result<Self, BalanceError> {
+        if charged.is_negative() || charged > held {
+            return Err(BalanceError::AboveHold);
+        }
+        Ok(Self {
+            balance: negative(charged)?,
+            held: negative(held)?,
+            open_holds: -1,
+            ..Self::default()
+        })
+    }
+
+    /// What it changes of the available credits.
+    ///
+    /// # Errors
+    /// [`BalanceError::OutOfRange`]
+    pub fn available(&self) -> Result<Credits, BalanceError> {
+        let available = self.balance.checked_sub(self.held);
+        available.ok_or(BalanceError::OutOfRange)
+    }
+}
+
+fn negative(credits: Credits) -> Result<Credits, BalanceError> {
+    credits.checked_neg().ok_or(BalanceError::OutOfRange)
+}
+
 /// Credits of one account. `held ≤ balance`, and neither is negative.
 ///
 /// The store makes the same steps with conditional writes; these functions are their definition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 pub struct Balance {
     total: Credits,
     held: Credits,
@@ -73,49 +126,80 @@ impl Balance {
         if self.open_holds >= max_holds {
             return Err(BalanceError::TooManyHolds);
         }
-        if amount.is_negative() || amount > self.available() {
-            return Err(BalanceError::Insufficient);
+        if amount.is_negative() {
+            return Err(BalanceError::OutOfRange);
         }
-        Ok(Self {
-            held: self
-                .held
-                .checked_add(amount)
-                .ok_or(BalanceError::OutOfRange)?,
-            open_holds: self
-                .open_holds
-                .checked_add(1)
-                .ok_or(BalanceError::OutOfRange)?,
-            ..self
+        self.moved(Movement::hold(amount))
+    }
+
+    /// What a posting of `amount` moves: negative takes credits, and never more than are available.
+    ///
+    /// # Errors
+    /// [`BalanceError::Insufficient`]
+    pub fn adjust(self, amount: Credits) -> Result<Movement, BalanceError> {
+        let movement = Movement {
+            balance: amount,
+            ..Movement::default()
+        };
+        self.moved(movement).map(|_| movement)
+    }
+
+    /// What new credits move: of `amount` and what is available already, what is owed is taken at
+    /// once.
+    ///
+    /// # Errors
+    /// [`BalanceError::OutOfRange`] if `amount` is negative or too large.
+    pub fn credit(self, amount: Credits) -> Result<Movement, BalanceError> {
+        if amount.is_negative() {
+            return Err(BalanceError::OutOfRange);
+        }
+        let credited = self.moved(Movement {
+            balance: amount,
+            ..Movement::default()
+        })?;
+        let taken = negative(self.owed.min(credited.available()))?;
+        let balance = amount.checked_add(taken);
+        Ok(Movement {
+            balance: balance.ok_or(BalanceError::OutOfRange)?,
+            owed: taken,
+            ..Movement::default()
         })
     }
 
-    /// Ends a hold of `held`, taking `posted` of it; `posted` zero releases it.
+    /// What undoing a credit of `amount` moves: as much as is available is taken, the rest is owed.
     ///
     /// # Errors
-    /// [`BalanceError::AboveHold`] if `posted` is more than `held`.
-    pub fn resolve(self, held: Credits, posted: Credits) -> Result<Self, BalanceError> {
-        if posted.is_negative() || posted > held {
-            return Err(BalanceError::AboveHold);
+    /// [`BalanceError::OutOfRange`] if `amount` is negative or too large.
+    pub fn reverse(self, amount: Credits) -> Result<Movement, BalanceError> {
+        if amount.is_negative() {
+            return Err(BalanceError::OutOfRange);
         }
-        let less = |from: Credits, amount: Credits| {
-            from.checked_sub(amount).ok_or(BalanceError::OutOfRange)
+        let taken = amount.min(self.available());
+        let owed = amount.checked_sub(taken);
+        let movement = Movement {
+            balance: negative(taken)?,
+            owed: owed.ok_or(BalanceError::OutOfRange)?,
+            ..Movement::default()
         };
-        let resolved = Self {
-            total: less(self.total, posted)?,
-            held: less(self.held, held)?,
-            open_holds: self
-                .open_holds
-                .checked_sub(1)
-                .ok_or(BalanceError::OutOfRange)?,
-            ..self
-        };
-        Self::new(
-            resolved.total,
-            resolved.held,
-            resolved.owed,
-            resolved.open_holds,
-        )
-        .ok_or(BalanceError::OutOfRange)
+        self.moved(movement).map(|_| movement)
+    }
+
+    /// The balance after `movement`.
+    ///
+    /// # Errors
+    /// [`BalanceError::Insufficient`] if less than nothing would be available, and
+    /// [`BalanceError::OutOfRange`] if the movement fits no balance like this one.
+    pub fn moved(self, movement: Movement) -> Result<Self, BalanceError> {
+        let plus = |a: Credits, b| a.checked_add(b).ok_or(BalanceError::OutOfRange);
+        let total = plus(self.total, movement.balance)?;
+        let held = plus(self.held, movement.held)?;
+        if held > total {
+            return Err(BalanceError::Insufficient);
+        }
+        let open_holds = self.open_holds.checked_add_signed(movement.open_holds);
+        let open_holds = open_holds.ok_or(BalanceError::OutOfRange)?;
+        let owed = plus(self.owed, movement.owed)?;
+        Self::new(total, held, owed, open_holds).ok_or(BalanceError::OutOfRange)
     }
 }
 
@@ -146,15 +230,48 @@ mod tests {
     fn never_more_is_posted_than_was_held() {
         let start = Balance::new(credits(10), Credits::ZERO, Credits::ZERO, 0).unwrap();
         let held = start.hold(credits(4), 64).unwrap();
-        assert_eq!(
-            held.resolve(credits(4), credits(5)),
-            Err(BalanceError::AboveHold)
-        );
-        let settled = held.resolve(credits(4), credits(3)).unwrap();
+        let above = Movement::end_hold(credits(4), credits(5));
+        assert_eq!(above, Err(BalanceError::AboveHold));
+        let end = Movement::end_hold(credits(4), credits(3)).unwrap();
+        let settled = held.moved(end).unwrap();
         assert_eq!(
             (settled.balance(), settled.held()),
             (credits(7), Credits::ZERO)
         );
+    }
+
+    #[test]
+    fn what_a_reversal_cannot_take_is_owed_and_taken_from_the_next_credits() {
+        let start = Balance::new(credits(10), credits(7), Credits::ZERO, 1).unwrap();
+        let reversal = start.reverse(credits(8)).unwrap();
+        assert_eq!((reversal.balance, reversal.owed), (credits(-3), credits(5)));
+        let reversed = start.moved(reversal).unwrap();
+        assert_eq!(reversed.available(), Credits::ZERO);
+        // Less than is owed comes in, then more.
+        let first = reversed.credit(credits(2)).unwrap();
+        assert_eq!((first.balance, first.owed), (credits(0), credits(-2)));
+        let second = reversed.moved(first).unwrap().credit(credits(9)).unwrap();
+        assert_eq!((second.balance, second.owed), (credits(6), credits(-3)));
+        let paid = reversed.moved(first).unwrap().moved(second).unwrap();
+        assert_eq!((paid.owed(), paid.available()), (Credits::ZERO, credits(6)));
+        // Credits that were released meanwhile pay what is owed, too.
+        let released = Movement::end_hold(credits(7), Credits::ZERO).unwrap();
+        let next = reversed
+            .moved(released)
+            .unwrap()
+            .credit(credits(1))
+            .unwrap();
+        assert_eq!((next.balance, next.owed), (credits(-4), credits(-5)));
+    }
+
+    #[test]
+    fn an_adjustment_takes_what_is_available_and_no_more() {
+        let start = Balance::new(credits(10), credits(7), Credits::ZERO, 1).unwrap();
+        assert_eq!(start.adjust(credits(-3)).unwrap().balance, credits(-3));
+        assert_eq!(start.adjust(credits(-4)), Err(BalanceError::Insufficient));
+        for wrong in [start.credit(credits(-1)), start.reverse(credits(-1))] {
+            assert_eq!(wrong, Err(BalanceError::OutOfRange));
+        }
     }
 
     proptest! {
@@ -174,7 +291,8 @@ mod tests {
                 }
                 if end_one && let Some(held) = open.pop() {
                     let cost = cost.min(held);
-                    now = now.resolve(credits(held), credits(cost)).unwrap();
+                    let end = Movement::end_hold(credits(held), credits(cost)).unwrap();
+                    now = now.moved(end).unwrap();
                     posted += cost;
                 }
                 prop_assert!(!now.available().is_negative());

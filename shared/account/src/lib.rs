@@ -23,41 +23,32 @@ pub mod add_on;
 mod attempts;
 mod balance;
 mod decimal;
+pub mod hold;
 mod ids;
 mod key;
 mod money;
 mod period;
+mod plan;
 pub mod price;
 
 pub use add_on::{AddOn, AddOnStatus};
 pub use attempts::{Attempts, Purpose};
-pub use balance::{Balance, BalanceError};
+pub use balance::{Balance, BalanceError, Movement};
 pub use decimal::DecimalError;
 pub use ids::{AccountId, AccountNumber, CallId, EntryId, IdError, KeyId};
 pub use key::{KeyLimits, KeyState, SavedKey};
 pub use money::{Credits, CreditsPerUsd, Usd};
 pub use period::{Period, end_of_period};
+pub use plan::{Plan, PlanChanged, Plans};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-
-/// What Greta sold the account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Plan {
-    /// BYOK is included.
-    Enterprise,
-    /// BYOK needs the add-on and a minimum balance.
-    Standard,
-}
 
 /// What a user or an event can change about an account. Money is apart, in [`Balance`], because
 /// calls move it at any moment and must not collide with a change of settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Profile {
-    pub plan: Plan,
-    /// The version of the event that set `plan`; an event with a lower one is late and ignored.
-    pub plan_version: u64,
+    pub plans: Plans,
     pub add_on: AddOn,
     /// Facts about the connected key. The key itself is in Secrets Manager.
     pub key: Option<SavedKey>,
@@ -69,15 +60,24 @@ pub struct Profile {
 
 impl Profile {
     /// A new account: nothing connected, nothing bought, both switches off.
-    pub fn new(plan: Plan, plan_version: u64) -> Self {
+    pub fn new(plan: Plan, plan_version: u64, at: Timestamp) -> Self {
         Self {
-            plan,
-            plan_version,
+            plans: Plans::new(plan, plan_version, at),
             add_on: AddOn::default(),
             key: None,
             enabled: false,
             always_use_key: false,
         }
+    }
+
+    pub fn plan(&self) -> Plan {
+        self.plans.plan()
+    }
+
+    /// Takes in that the plan is `plan` as of `version`, heard at `at`; the add-on follows.
+    pub fn hear_plan(&mut self, plan: Plan, version: u64, at: Timestamp) {
+        self.plans.hear(plan, version, at);
+        self.add_on.plan_changed_last(self.plans.last_change());
     }
 
     /// Connects `key`, which enables it, or replaces the one before it, which keeps the switches.
@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     fn connected(enabled: bool, always_use_key: bool) -> Profile {
-        let mut profile = Profile::new(Plan::Standard, 1);
+        let mut profile = Profile::new(Plan::Standard, 1, Timestamp::UNIX_EPOCH);
         profile.connect(key::tests::saved_key("key_1"));
         profile.enabled = enabled;
         profile.always_use_key = always_use_key;
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn without_a_key_there_is_nothing_to_switch() {
-        let mut profile = Profile::new(Plan::Enterprise, 1);
+        let mut profile = Profile::new(Plan::Enterprise, 1, Timestamp::UNIX_EPOCH);
         assert_eq!(
             profile.switch(Some(true), None),
             Err(SwitchError::NotConnected)

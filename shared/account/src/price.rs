@@ -140,6 +140,20 @@ impl Usage {
     }
 }
 
+/// The terms that a call is charged on, fixed when its hold is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tariff {
+    pub prices: TokenPrices,
+    pub rate: CreditsPerUsd,
+}
+
+impl Tariff {
+    /// The call's cost in credits, not yet cut at the hold. `None` if the usage does not tell.
+    pub fn cost(&self, usage: &Usage) -> Option<Credits> {
+        usage.cost_in_credits(self.prices, self.rate)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

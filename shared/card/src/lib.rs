@@ -95,10 +95,10 @@ impl Card {
         let add_on_status = profile.add_on.status();
         Self {
             status: status(account, now, policy, decision),
-            plan: profile.plan,
+            plan: profile.plan(),
             can_edit,
             add_on: AddOnFacts {
-                required: profile.plan == Plan::Standard,
+                required: profile.plan() == Plan::Standard,
                 status: add_on_status,
                 price_usd: PRICE_USD,
                 paid_through: profile.add_on.paid_through(),
@@ -148,7 +148,7 @@ fn status(account: &Account, now: Timestamp, policy: &Policy, decision: Decision
         };
     };
     let past_due =
-        profile.plan == Plan::Standard && profile.add_on.status() == AddOnStatus::PastDue;
+        profile.plan() == Plan::Standard && profile.add_on.status() == AddOnStatus::PastDue;
     let under_minimum = decision
         == Decision::Refuse {
             reason: Reason::MinimumBalance,
@@ -191,7 +191,7 @@ mod tests {
         Account {
             id: AccountId::new("acme").unwrap(),
             number: AccountNumber::new("n1").unwrap(),
-            profile: Profile::new(plan, 1),
+            profile: Profile::new(plan, 1, Timestamp::UNIX_EPOCH),
             revision: 0,
             balance: Balance::new(credits, Credits::ZERO, Credits::ZERO, 0).unwrap(),
             created_at: at("2026-01-01T00:00:00Z"),

@@ -65,7 +65,8 @@ fn credits_per_usd(env: &mut Env) -> CreditsPerUsd {
     credits.unwrap_or(CreditsPerUsd::ONE)
 }
 
-fn referer(env: &mut Env) -> HeaderValue {
+/// How we name ourselves upstream: `PUBLIC_BASE_URL`.
+pub fn referer(env: &mut Env) -> HeaderValue {
     // A URL is ASCII, so it is a header value.
     HeaderValue::from_str(env.url("PUBLIC_BASE_URL").as_str())
         .unwrap_or(HeaderValue::from_static("https://greta.example/"))

@@ -16,9 +16,10 @@ use tracing_subscriber::registry::{LookupSpan, Scope};
 
 use crate::settings::Env;
 
-/// Libraries that show events, requests, answers or headers, and with them keys and tokens, in their
-/// finest logs. They are held at `warn` whatever the level.
-const QUIET: [&str; 9] = [
+/// What holds whatever the level. Libraries that show events, requests, answers or headers, and with
+/// them keys and tokens, in their finest logs are held at `warn`; metrics are always there.
+const ALWAYS: [&str; 10] = [
+    "metric=info",
     "aws_config=warn",
     "aws_runtime=warn",
     "aws_sigv4=warn",
@@ -29,6 +30,12 @@ const QUIET: [&str; 9] = [
     "lambda_runtime=warn",
     "reqwest=warn",
 ];
+
+/// Counts something that operators watch: one line with `metric` and `value`, whatever `LOG_LEVEL`
+/// says, from which the deployment's metric filters make a metric.
+pub fn metric(name: &'static str, value: u64) {
+    tracing::info!(target: "metric", metric = name, value, "metric");
+}
 
 /// Starts logging at the level `LOG_LEVEL` (`error`, `warn`, `info`, `debug` or `trace`; `info`). It
 /// is a level and no filter, so that it cannot name a library that must stay quiet. Further calls do
@@ -61,7 +68,7 @@ pub fn init_with_default(level: &'static str) {
 
 /// Everything of `level`, less what may show a key.
 pub fn filter(level: &str) -> EnvFilter {
-    let directives = QUIET.iter().filter_map(|directive| directive.parse().ok());
+    let directives = ALWAYS.iter().filter_map(|directive| directive.parse().ok());
     directives.fold(EnvFilter::new(level), EnvFilter::add_directive)
 }
 

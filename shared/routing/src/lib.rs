@@ -65,7 +65,7 @@ impl Situation {
     /// The account's situation at `now`, under the deployment's `policy`.
     pub fn of(account: &Account, now: Timestamp, policy: &Policy) -> Self {
         let profile = &account.profile;
-        let entitlement = if entitled(profile.plan, &profile.add_on, now, policy) {
+        let entitlement = if entitled(profile.plan(), &profile.add_on, now, policy) {
             Entitlement::Entitled
         } else {
             Entitlement::NotEntitled
@@ -84,7 +84,7 @@ impl Situation {
             },
             entitlement,
             enabled: profile.enabled.into(),
-            plan: profile.plan,
+            plan: profile.plan(),
             minimum_balance,
         }
     }
@@ -318,7 +318,7 @@ pub fn entitled(plan: Plan, add_on: &AddOn, now: Timestamp, policy: &Policy) -> 
 /// May the account save a key? Only saving is gated; reading, testing, switching and disconnecting
 /// are not.
 pub fn may_save_key(profile: &Profile, now: Timestamp, policy: &Policy) -> bool {
-    entitled(profile.plan, &profile.add_on, now, policy)
+    entitled(profile.plan(), &profile.add_on, now, policy)
 }
 
 /// Is a period of the add-on due and unpaid? Enterprise owes nothing, nor does an add-on that was
@@ -332,7 +332,7 @@ pub fn owes_add_on(profile: &Profile, now: Timestamp) -> bool {
         .add_on
         .paid_through()
         .is_some_and(|paid_through| now >= paid_through);
-    profile.plan == Plan::Standard && collects && due
+    profile.plan() == Plan::Standard && collects && due
 }
 
 #[cfg(test)]

@@ -217,7 +217,7 @@ fn entitlement_ends_with_what_was_paid_or_with_the_grace_period() {
         assert!(entitled(Plan::Enterprise, &add_on, at(now), &policy()));
         let profile = Profile {
             add_on,
-            ..Profile::new(Plan::Standard, 1)
+            ..Profile::new(Plan::Standard, 1, Timestamp::UNIX_EPOCH)
         };
         assert_eq!(may_save_key(&profile, at(now), &policy()), expected);
     }
@@ -239,7 +239,7 @@ fn the_add_on_is_owed_from_the_day_it_is_due_and_never_by_enterprise() {
         let status = add_on.status();
         let standard = Profile {
             add_on,
-            ..Profile::new(Plan::Standard, 1)
+            ..Profile::new(Plan::Standard, 1, Timestamp::UNIX_EPOCH)
         };
         assert_eq!(
             owes_add_on(&standard, at(now)),
@@ -247,8 +247,8 @@ fn the_add_on_is_owed_from_the_day_it_is_due_and_never_by_enterprise() {
             "{status:?} at {now}"
         );
         let enterprise = Profile {
-            plan: Plan::Enterprise,
-            ..standard
+            add_on: standard.add_on,
+            ..Profile::new(Plan::Enterprise, 1, Timestamp::UNIX_EPOCH)
         };
         assert!(!owes_add_on(&enterprise, at(now)));
     }

@@ -8,11 +8,22 @@ use aws_sdk_dynamodb::types::builders::UpdateBuilder;
 use aws_sdk_dynamodb::types::{Delete, Put, TransactWriteItem, Update};
 use jiff::{SignedDuration, Timestamp};
 
+use crate::deletion::Presence;
 use crate::error::{condition_failed, met_transaction};
 use crate::item::{self, ACCOUNT, Item, key, number, text, time};
-use crate::transaction::{self, TRIES, invalid};
+use crate::transaction::{self, TRIES};
 use crate::work::{Work, due_item};
-use crate::{Store, StoreError};
+use crate::{HistoryEntry, Store, StoreError};
+
+/// What became of the wish to make an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Created {
+    Now,
+    /// There is one of this id.
+    Before,
+    /// There was one, and this is older than its end, or not all of it is gone yet.
+    Deleted,
+}
 
 /// What a change of the profile brings with it, in the same transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +36,8 @@ pub enum Effect {
     SecretInForce { key: KeyId, due: Timestamp },
     /// Greta's other systems are to hear of it.
     Event(DomainEvent),
+    /// The account's history tells of it.
+    History(HistoryEntry),
 }
 
 /// Something that Greta's other systems are to hear of, delivered from an outbox.
@@ -83,56 +96,67 @@ impl<E: fmt::Debug + fmt::Display> Error for UpdateError<E> {
 }
 
 impl Store {
-    /// The account as it is now: one strongly consistent read.
+    /// The account as it is now: one strongly consistent read. `None` also of a deleted one.
     ///
     /// # Errors
     /// [`StoreError`] if DynamoDB does not answer or the item cannot be read.
     pub async fn account(&self, id: &AccountId) -> Result<Option<Account>, StoreError> {
         let item = self.account_item(id.as_str(), ACCOUNT).await?;
-        item.map(|item| item::account_from_item(id, item))
+        item.filter(|item| item.contains_key("profile"))
+            .map(|item| item::account_from_item(id, item))
             .transpose()
     }
 
-    /// Makes an account without credits. `Ok(false)` if it exists.
+    /// Makes an account without credits. A deleted one is made anew only by what is younger than its
+    /// end.
     ///
     /// # Errors
-    /// [`StoreError`] if DynamoDB does not answer.
+    /// [`StoreError`] if the outcome is not known.
     pub async fn create_account(
         &self,
         id: &AccountId,
         number: &AccountNumber,
         profile: &Profile,
-        at: Timestamp,
-    ) -> Result<bool, StoreError> {
-        let zero = || item::number(0);
-        let put = self
-            .client
-            .put_item()
-            .table_name(&self.tables.accounts)
-            .item("account_id", text(id.as_str()))
-            .item("item", text(ACCOUNT))
-            .item("account_number", text(number.as_str()))
-            .item("profile", item::to_attribute("account", profile)?)
-            .item("revision", zero())
-            .item("created_at", time(at))
-            .item("balance", zero())
-            .item("held", zero())
-            .item("available", zero())
-            .item("owed", zero())
-            .item("open_holds", zero())
-            .item("entries", zero())
-            .condition_expression("attribute_not_exists(account_id)")
-            .send()
-            .await;
-        match put {
-            Ok(_) => Ok(true),
-            // Our own first try may have been the one that made it.
-            Err(error) if condition_failed(&error) => {
-                let stored = self.account(id).await?;
-                Ok(stored.is_some_and(|stored| stored.number == *number))
-            }
-            Err(error) => Err(StoreError::unavailable("create account", error)),
+        why: &HistoryEntry,
+    ) -> Result<Created, StoreError> {
+        let mut item = account_key(id);
+        let attributes = [
+            ("account_number", text(number.as_str())),
+            ("profile", item::to_attribute("account", profile)?),
+            ("created_at", time(why.at)),
+        ];
+        let zeros = [
+            "revision",
+            "balance",
+            "held",
+            "available",
+            "owed",
+            "open_holds",
+            "entries",
+            "moves",
+        ];
+        let zeros = zeros.map(|name| (name, item::number(0)));
+        for (name, value) in attributes.into_iter().chain(zeros) {
+            item.insert(name.to_owned(), value);
         }
+        let put = Put::builder()
+            .table_name(&self.tables.accounts)
+            .set_item(Some(item))
+            .condition_expression(
+                "attribute_not_exists(account_number) \
+                 AND (attribute_not_exists(deleted_version) OR deleted_version < :version)",
+            )
+            .expression_attribute_values(":version", item::number(profile.plans.version()));
+        let items = vec![transaction::put(put)?, self.new_history(number, why)?];
+        if self.transact("create account", items).await?.is_ok() {
+            return Ok(Created::Now);
+        }
+        Ok(match self.presence(id).await? {
+            // Our own first try may have been the one that made it.
+            Presence::Live(stored) if stored.number == *number => Created::Now,
+            Presence::Live(_) => Created::Before,
+            Presence::Never | Presence::Deleted { .. } => Created::Deleted,
+        })
     }
 
     /// Changes the profile: `change` is given it as it stands. It is called again, on a newer one,
@@ -365,7 +389,7 @@ impl Store {
         }
         let mut items = vec![transaction::update(update)?];
         for effect in effects {
-            items.push(self.effect(&before.id, effect)?);
+            items.push(self.effect(before, effect)?);
         }
         self.transact("change account", items)
             .await
@@ -373,7 +397,7 @@ impl Store {
     }
 
     async fn write_profile_alone(&self, update: UpdateBuilder) -> Result<bool, StoreError> {
-        let update = update.build().map_err(invalid)?;
+        let update = update.build().map_err(StoreError::invalid)?;
         let sent = self
             .client
             .update_item()
@@ -395,8 +419,12 @@ impl Store {
         }
     }
 
-    fn effect(&self, id: &AccountId, effect: Effect) -> Result<TransactWriteItem, StoreError> {
-        let table = &self.tables.accounts;
+    pub(crate) fn effect(
+        &self,
+        account: &Account,
+        effect: Effect,
+    ) -> Result<TransactWriteItem, StoreError> {
+        let (table, id) = (&self.tables.accounts, &account.id);
         let put =
             |item: Item| transaction::put(Put::builder().table_name(table).set_item(Some(item)));
         match effect {
@@ -407,10 +435,11 @@ impl Store {
                     .set_key(Some(secret_key(id, &key)))
                     .condition_expression("due_at = :due")
                     .expression_attribute_values(":due", time(due));
-                let delete = delete.build().map_err(invalid)?;
+                let delete = delete.build().map_err(StoreError::invalid)?;
                 Ok(TransactWriteItem::builder().delete(delete).build())
             }
             Effect::Event(event) => put(event_item(id, event)),
+            Effect::History(entry) => self.new_history(&account.number, &entry),
         }
     }
 }

@@ -44,6 +44,12 @@ impl StoreError {
         }
     }
 
+    pub(crate) fn invalid(source: impl Error + Send + Sync + 'static) -> Self {
+        Self::Invalid {
+            source: Box::new(source),
+        }
+    }
+
     pub(crate) fn corrupt(what: &'static str) -> Self {
         Self::Corrupt { what, source: None }
     }

@@ -1,8 +1,10 @@
-//! The ledger: append-only entries, read newest first, and the days' sums.
+//! The ledger: append-only entries, read newest first, and the days' sums; and the account's history,
+//! which tells of what was done to it without moving credits.
 
 use std::ops::RangeInclusive;
 
 use account::{Account, AccountId, AccountNumber, CallId, Credits, EntryId};
+use aws_sdk_dynamodb::types::{Put, TransactWriteItem};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -11,7 +13,7 @@ use serde::Serialize;
 use crate::item::{
     self, ACCOUNT, Item, get_credits, get_number, get_text, key, micros, text, time,
 };
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, transaction};
 
 /// How often a page is read again because credits moved meanwhile.
 const TRIES: usize = 8;
@@ -29,6 +31,21 @@ pub enum EntryKind {
     Adjustment,
 }
 
+impl EntryKind {
+    /// The kind's name in items and answers.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Grant => "grant",
+            Self::Purchase => "purchase",
+            Self::Call => "call",
+            Self::AddOn => "add_on",
+            Self::Refund => "refund",
+            Self::Reversal => "reversal",
+            Self::Adjustment => "adjustment",
+        }
+    }
+}
+
 /// One movement of credits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LedgerEntry {
@@ -40,6 +57,17 @@ pub struct LedgerEntry {
     pub call_id: Option<CallId>,
     pub note: String,
     pub actor: String,
+}
+
+/// Something that was done to an account, and by whom.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HistoryEntry {
+    /// Unique within the account.
+    pub id: String,
+    pub at: Timestamp,
+    /// A person's or a system's name.
+    pub actor: String,
+    pub what: String,
 }
 
 /// Entries with the balance after each, newest first.
@@ -90,7 +118,7 @@ impl Store {
             let before = self.movements(&account.id).await?;
             let entries = self.entries(&account.number, None, limit).await?;
             let after = self.movements(&account.id).await?;
-            if before == after {
+            if before.entries == after.entries {
                 return page_of(entries, before.balance, limit);
             }
         }
@@ -126,6 +154,73 @@ impl Store {
         items.iter().map(day_from_item).collect()
     }
 
+    /// What was done to the account, newest first, at most `limit` entries.
+    ///
+    /// # Errors
+    /// [`StoreError`] if DynamoDB does not answer.
+    pub async fn history(
+        &self,
+        account: &AccountNumber,
+        limit: i32,
+    ) -> Result<Vec<HistoryEntry>, StoreError> {
+        const WHAT: &str = "history entry";
+        let output = self
+            .client
+            .query()
+            .table_name(&self.tables.ledger)
+            .key_condition_expression("account_number = :account AND begins_with(entry, :history)")
+            .expression_attribute_values(":account", text(account.as_str()))
+            .expression_attribute_values(":history", text("h#"))
+            .scan_index_forward(false)
+            .consistent_read(true)
+            .limit(limit)
+            .send()
+            .await
+            .map_err(|error| StoreError::unavailable("read history", error))?;
+        let items = output.items.unwrap_or_default();
+        let entries = items.iter().map(|item| {
+            Ok(HistoryEntry {
+                id: get_text(item, "id", WHAT)?,
+                at: item::get_time(item, "at", WHAT)?,
+                actor: get_text(item, "actor", WHAT)?,
+                what: get_text(item, "what", WHAT)?,
+            })
+        });
+        entries.collect()
+    }
+
+    pub(crate) fn new_entry(
+        &self,
+        account: &AccountNumber,
+        entry: &LedgerEntry,
+    ) -> Result<TransactWriteItem, StoreError> {
+        let put = Put::builder()
+            .table_name(&self.tables.ledger)
+            .set_item(Some(entry_item(account, entry)))
+            .condition_expression("attribute_not_exists(entry)");
+        transaction::put(put)
+    }
+
+    /// Written again, it is the same: its name has its time and id.
+    pub(crate) fn new_history(
+        &self,
+        account: &AccountNumber,
+        entry: &HistoryEntry,
+    ) -> Result<TransactWriteItem, StoreError> {
+        let name = format!("h#{}#{}", item::time_text(entry.at), entry.id);
+        let put = Put::builder()
+            .table_name(&self.tables.ledger)
+            .set_item(Some(key([
+                ("account_number", account.as_str()),
+                ("entry", &name),
+                ("id", &entry.id),
+                ("at", &item::time_text(entry.at)),
+                ("actor", &entry.actor),
+                ("what", &entry.what),
+            ])));
+        transaction::put(put)
+    }
+
     /// The balance, and how many entries led to it.
     pub(crate) async fn movements(&self, account: &AccountId) -> Result<Movements, StoreError> {
         const WHAT: &str = "balance";
@@ -135,8 +230,10 @@ impl Store {
             balance: get_credits(&item, "balance", WHAT)?,
             held: get_credits(&item, "held", WHAT)?,
             available: get_credits(&item, "available", WHAT)?,
+            owed: get_credits(&item, "owed", WHAT)?,
             open_holds: get_number(&item, "open_holds", WHAT)?,
             entries: get_number(&item, "entries", WHAT)?,
+            moves: get_number(&item, "moves", WHAT)?,
         })
     }
 
@@ -173,8 +270,11 @@ pub(crate) struct Movements {
     pub(crate) balance: Credits,
     pub(crate) held: Credits,
     pub(crate) available: Credits,
+    pub(crate) owed: Credits,
     pub(crate) open_holds: u64,
     pub(crate) entries: u64,
+    /// Grows with every movement: where it is the same, nothing has moved.
+    pub(crate) moves: u64,
 }
 
 fn page_of(found: Vec<Item>, mut balance: Credits, limit: u8) -> Result<LedgerPage, StoreError> {
@@ -195,17 +295,17 @@ fn page_of(found: Vec<Item>, mut balance: Credits, limit: u8) -> Result<LedgerPa
 }
 
 /// An entry's range key: entries sort by time, then by id.
-pub(crate) fn entry_name(entry: &LedgerEntry) -> String {
+fn entry_name(entry: &LedgerEntry) -> String {
     format!("e#{}#{}", item::time_text(entry.at), entry.id)
 }
 
-pub(crate) fn entry_item(account: &AccountNumber, entry: &LedgerEntry, name: &str) -> Item {
-    let mut item = key([("account_number", account.as_str()), ("entry", name)]);
-    let kind = item::to_attribute("ledger entry", &entry.kind).unwrap_or_else(|_| text(""));
+fn entry_item(account: &AccountNumber, entry: &LedgerEntry) -> Item {
+    let name = entry_name(entry);
+    let mut item = key([("account_number", account.as_str()), ("entry", &name)]);
     let mut set = |name: &str, value| item.insert(name.to_owned(), value);
     set("id", text(entry.id.as_str()));
     set("at", time(entry.at));
-    set("kind", kind);
+    set("kind", text(entry.kind.as_str()));
     set("amount", micros(entry.amount));
     set("note", text(&entry.note));
     set("actor", text(&entry.actor));
@@ -215,7 +315,7 @@ pub(crate) fn entry_item(account: &AccountNumber, entry: &LedgerEntry, name: &st
     item
 }
 
-fn entry_from_item(item: &Item) -> Result<LedgerEntry, StoreError> {
+pub(crate) fn entry_from_item(item: &Item) -> Result<LedgerEntry, StoreError> {
     const WHAT: &str = "ledger entry";
     let corrupt = || StoreError::corrupt(WHAT);
     let id = EntryId::new(get_text(item, "id", WHAT)?).map_err(|_| corrupt())?;
@@ -240,7 +340,7 @@ pub(crate) fn day_key(account: &AccountNumber, at: Timestamp) -> Item {
     key([("account_number", account.as_str()), ("entry", &name)])
 }
 
-fn day_from_item(item: &Item) -> Result<Day, StoreError> {
+pub(crate) fn day_from_item(item: &Item) -> Result<Day, StoreError> {
     const WHAT: &str = "day";
     let name = get_text(item, "entry", WHAT)?;
     let date = name.strip_prefix("d#").and_then(|date| date.parse().ok());

@@ -20,29 +20,35 @@
 //! | accounts | `account_id`, `secret#<key id>` | a secret to delete unless it is the account's key by `due_at` |
 //! | accounts | `account_id`, `event#<event id>` | a domain event to deliver (outbox) |
 //! | ledger | `account_number`, `e#<time>#<id>` | a ledger entry, never changed |
-//! | ledger | `account_number`, `id#<id>` | guards an entry's id, for entries that are not a call's |
+//! | ledger | `account_number`, `id#<id>` | a posting's id, so that it is posted once |
+//! | ledger | `account_number`, `h#<time>#<id>` | something done to the account: its history |
 //! | ledger | `account_number`, `d#<date>` | credits spent and calls made on a day |
 //! | holds | `account_number`, `<call id>` | a hold |
 //! | holds | `account_number`, `idem#<hash>` | an idempotency key in use |
 //!
 //! Architecture invariant: every movement of credits is one transaction of balance, ledger entry and
-//! what caused it; `balance`, `held` and `available` are written nowhere else than in `credits.rs`.
+//! what caused it; the balance's attributes are changed nowhere else than in `balance.rs`.
 
 mod accounts;
-mod credits;
+mod balance;
+mod deletion;
 mod error;
+mod holds;
 mod item;
 mod ledger;
+mod postings;
 mod reconcile;
 mod transaction;
 mod work;
 
-pub use accounts::{DomainEvent, Effect, UpdateError};
-pub use credits::{Hold, HoldRefused, NewHold, Posting, Resolution};
+pub use accounts::{Created, DomainEvent, Effect, UpdateError};
+pub use deletion::{Deletion, Presence};
 pub use error::StoreError;
-pub use ledger::{Cursor, Day, EntryKind, LedgerEntry, LedgerPage};
-pub use reconcile::{OpenHold, Reconciliation};
-pub use work::{DueSecret, shards};
+pub use holds::{Hold, HoldRefused, NewHold, OpenHold, Resolution};
+pub use ledger::{Cursor, Day, EntryKind, HistoryEntry, LedgerEntry, LedgerPage};
+pub use postings::{PostRefused, Posted, Posting, StoredPosting};
+pub use reconcile::{AccountsCursor, AccountsPage, Reconciliation, Segment};
+pub use work::{DueDeletion, DueHold, DueSecret, shards};
 
 use aws_sdk_dynamodb::Client;
 

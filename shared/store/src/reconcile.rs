@@ -1,25 +1,28 @@
-//! Proof that an account's books are right: sum(ledger) = balance, sum(open holds) = held.
+//! Proof that an account's books are right: sum(ledger) = balance, sum(open holds) = held, and every
+//! hold has at most one end.
+//!
+//! Invariant: nothing is ever repaired here.
 
-use account::{Account, AccountNumber, CallId, Credits};
-use jiff::Timestamp;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
-use crate::item::{self, Item, get_credits, get_text, get_time, text};
-use crate::{Store, StoreError};
+use account::hold::HoldState;
+use account::{AccountId, AccountNumber, CallId, Credits};
+use jiff::{SignedDuration, Timestamp};
 
-const TRIES: usize = 8;
+use crate::holds::{RESOLVED_KEPT, open_hold, state_of};
+use crate::item::{self, ACCOUNT, Item, get_text, text};
+use crate::ledger::{EntryKind, Movements, day_from_item, entry_from_item};
+use crate::{OpenHold, Store, StoreError, transaction};
 
-/// A hold that is still open.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OpenHold {
-    pub call: CallId,
-    pub amount: Credits,
-    pub created_at: Timestamp,
-    pub next_check_at: Timestamp,
-    pub expires_at: Timestamp,
-    pub generation_id: Option<String>,
-}
+/// How often the books of a busy account are looked at until nothing moved meanwhile.
+const TRIES: u32 = 30;
+/// Entries older than this do not change any more, and are read once.
+const STILL_MOVING: SignedDuration = SignedDuration::from_mins(10);
+/// Items that have expired are removed with a delay, and clocks differ.
+const MARGIN: SignedDuration = SignedDuration::from_hours(7 * 24);
 
-/// What a look through the books found. Nothing is ever repaired here.
+/// What a look through the books found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reconciliation {
     pub open_holds: Vec<OpenHold>,
@@ -27,127 +30,361 @@ pub struct Reconciliation {
     pub problems: Vec<String>,
 }
 
+/// A part of all accounts, so that several can look through them at once: part `index` of `of`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    pub index: i32,
+    pub of: i32,
+}
+
+impl Segment {
+    pub const ALL: Self = Self { index: 0, of: 1 };
+}
+
+/// Some accounts, in no order.
+#[derive(Debug)]
+pub struct AccountsPage {
+    pub accounts: Vec<(AccountId, AccountNumber)>,
+    /// Where the next page begins; `None` at the end.
+    pub next: Option<AccountsCursor>,
+}
+
+/// A place among all accounts.
+#[derive(Debug, Clone)]
+pub struct AccountsCursor(Item);
+
 impl Store {
-    /// Adds the account's books up. If credits move meanwhile it starts again.
+    /// All accounts of `segment`, page by page; deleted ones too, as long as calls are open on them.
+    ///
+    /// # Errors
+    /// [`StoreError`] if DynamoDB does not answer.
+    pub async fn accounts_page(
+        &self,
+        segment: Segment,
+        after: Option<AccountsCursor>,
+    ) -> Result<AccountsPage, StoreError> {
+        const WHAT: &str = "account";
+        let page = self
+            .client
+            .scan()
+            .table_name(&self.tables.accounts)
+            .segment(segment.index)
+            .total_segments(segment.of)
+            .filter_expression("#item = :account AND attribute_exists(account_number)")
+            .projection_expression("account_id, account_number")
+            .expression_attribute_names("#item", "item")
+            .expression_attribute_values(":account", text(ACCOUNT))
+            .set_exclusive_start_key(after.map(|after| after.0))
+            .send()
+            .await
+            .map_err(|error| StoreError::unavailable("list accounts", error))?;
+        let accounts = page.items.unwrap_or_default();
+        let accounts = accounts.iter().map(|item| {
+            let id = AccountId::new(get_text(item, "account_id", WHAT)?);
+            let number = AccountNumber::new(get_text(item, "account_number", WHAT)?);
+            match (id, number) {
+                (Ok(id), Ok(number)) => Ok((id, number)),
+                _ => Err(StoreError::corrupt(WHAT)),
+            }
+        });
+        Ok(AccountsPage {
+            accounts: accounts.collect::<Result<_, _>>()?,
+            next: page.last_evaluated_key.map(AccountsCursor),
+        })
+    }
+
+    /// Adds the account's books up, until nothing moved meanwhile. What does not add up is looked at
+    /// once more from the beginning, before it counts.
     ///
     /// # Errors
     /// [`StoreError::Contended`] if credits move faster than the books can be read.
-    pub async fn reconcile(&self, account: &Account) -> Result<Reconciliation, StoreError> {
-        for _ in 0..TRIES {
-            let before = self.movements(&account.id).await?;
-            let (sum, count) = self.sum_of_ledger(&account.number).await?;
-            let open_holds = self.open_holds(&account.number).await?;
-            let after = self.movements(&account.id).await?;
-            if before != after {
-                continue;
+    pub async fn reconcile(
+        &self,
+        id: &AccountId,
+        number: &AccountNumber,
+        now: Timestamp,
+    ) -> Result<Reconciliation, StoreError> {
+        let settled_until = now.checked_sub(STILL_MOVING).unwrap_or(now);
+        let found = self.look(id, number, now, settled_until).await?;
+        if found.problems.is_empty() {
+            return Ok(found);
+        }
+        self.look(id, number, now, Timestamp::UNIX_EPOCH).await
+    }
+
+    async fn look(
+        &self,
+        id: &AccountId,
+        number: &AccountNumber,
+        now: Timestamp,
+        settled_until: Timestamp,
+    ) -> Result<Reconciliation, StoreError> {
+        let border = format!("e#{}", item::time_text(settled_until));
+        let keep_calls_since = now.checked_sub(RESOLVED_KEPT + MARGIN).unwrap_or(now);
+        let mut old = Entries::new(keep_calls_since);
+        self.read_entries(number, "e#", &border, &mut old).await?;
+        for tried in 0..TRIES {
+            let before = self.movements(id).await?;
+            let mut new = Entries::new(keep_calls_since);
+            self.read_entries(number, &border, "e#~", &mut new).await?;
+            let holds = self.holds(number).await?;
+            let days = self.all_days(number).await?;
+            let after = self.movements(id).await?;
+            if before.moves == after.moves {
+                let books = Books {
+                    stored: after,
+                    entries: old.and(new),
+                    holds,
+                    days,
+                };
+                return books.add_up(now);
             }
-            let held = open_holds.iter().map(|hold| hold.amount.micros()).sum();
-            let held = Credits::from_micros(held);
-            let mut problems = Vec::new();
-            let mut equal = |what: &str, found: String, stored: String| {
-                if found != stored {
-                    problems.push(format!("{what} is {found}, but the account says {stored}"));
-                }
-            };
-            equal(
-                "the ledger's sum",
-                sum.to_string(),
-                before.balance.to_string(),
-            );
-            equal(
-                "the number of ledger entries",
-                count.to_string(),
-                before.entries.to_string(),
-            );
-            equal(
-                "the sum of open holds",
-                held.to_string(),
-                before.held.to_string(),
-            );
-            equal(
-                "the number of open holds",
-                open_holds.len().to_string(),
-                before.open_holds.to_string(),
-            );
-            let available = before.balance.checked_sub(before.held).unwrap_or_default();
-            equal(
-                "balance less held",
-                available.to_string(),
-                before.available.to_string(),
-            );
-            if before.available.is_negative() {
-                problems.push(format!("available is negative: {}", before.available));
-            }
-            return Ok(Reconciliation {
-                open_holds,
-                problems,
-            });
+            transaction::pause(tried).await;
         }
         Err(StoreError::Contended {
             operation: "reconcile account",
         })
     }
 
-    async fn sum_of_ledger(&self, account: &AccountNumber) -> Result<(Credits, u64), StoreError> {
-        let mut pages = self
+    async fn read_entries(
+        &self,
+        account: &AccountNumber,
+        from: &str,
+        to: &str,
+        entries: &mut Entries,
+    ) -> Result<(), StoreError> {
+        let mut items = self
             .client
             .query()
             .table_name(&self.tables.ledger)
-            .key_condition_expression("account_number = :account AND begins_with(entry, :entries)")
+            .key_condition_expression("account_number = :account AND entry BETWEEN :from AND :to")
             .expression_attribute_values(":account", text(account.as_str()))
-            .expression_attribute_values(":entries", text("e#"))
-            .projection_expression("amount")
+            .expression_attribute_values(":from", text(from))
+            .expression_attribute_values(":to", text(to))
             .consistent_read(true)
             .into_paginator()
             .items()
             .send();
-        let (mut sum, mut count) = (Credits::ZERO, 0);
-        while let Some(item) = pages.next().await {
+        while let Some(item) = items.next().await {
             let item = item.map_err(|error| StoreError::unavailable("sum ledger", error))?;
-            let amount = get_credits(&item, "amount", "ledger entry")?;
-            sum = sum
-                .checked_add(amount)
-                .ok_or_else(|| StoreError::corrupt("ledger"))?;
-            count += 1;
+            entries.add(&item)?;
         }
-        Ok((sum, count))
+        Ok(())
     }
 
-    async fn open_holds(&self, account: &AccountNumber) -> Result<Vec<OpenHold>, StoreError> {
-        let mut pages = self
+    async fn holds(&self, account: &AccountNumber) -> Result<Vec<Item>, StoreError> {
+        let pages = self
             .client
             .query()
             .table_name(&self.tables.holds)
             .key_condition_expression("account_number = :account")
-            .filter_expression("#state = :open")
+            .filter_expression("attribute_exists(#state)")
             .expression_attribute_names("#state", "state")
             .expression_attribute_values(":account", text(account.as_str()))
-            .expression_attribute_values(":open", text("open"))
             .consistent_read(true)
             .into_paginator()
             .items()
             .send();
-        let mut holds = Vec::new();
-        while let Some(item) = pages.next().await {
-            let item = item.map_err(|error| StoreError::unavailable("list holds", error))?;
-            holds.push(open_hold(&item)?);
+        pages
+            .collect::<Result<_, _>>()
+            .await
+            .map_err(|error| StoreError::unavailable("list holds", error))
+    }
+
+    /// Credits spent and calls made on all days.
+    async fn all_days(&self, account: &AccountNumber) -> Result<(Credits, u64), StoreError> {
+        let mut items = self
+            .client
+            .query()
+            .table_name(&self.tables.ledger)
+            .key_condition_expression("account_number = :account AND begins_with(entry, :days)")
+            .expression_attribute_values(":account", text(account.as_str()))
+            .expression_attribute_values(":days", text("d#"))
+            .consistent_read(true)
+            .into_paginator()
+            .items()
+            .send();
+        let (mut spent, mut calls) = (Credits::ZERO, 0);
+        while let Some(item) = items.next().await {
+            let item = item.map_err(|error| StoreError::unavailable("read days", error))?;
+            let day = day_from_item(&item)?;
+            spent = plus(spent, day.spent)?;
+            calls += day.calls;
         }
-        Ok(holds)
+        Ok((spent, calls))
+    }
+
+    /// The account's open holds.
+    ///
+    /// # Errors
+    /// [`StoreError`] if DynamoDB does not answer or a hold cannot be read.
+    pub async fn open_holds(&self, account: &AccountNumber) -> Result<Vec<OpenHold>, StoreError> {
+        let mut open = Vec::new();
+        for item in self.holds(account).await? {
+            if state_of(&item)? == HoldState::Open {
+                open.push(open_hold(&item)?);
+            }
+        }
+        Ok(open)
     }
 }
 
-fn open_hold(item: &Item) -> Result<OpenHold, StoreError> {
-    const WHAT: &str = "hold";
-    let call = CallId::new(get_text(item, "hold", WHAT)?);
-    Ok(OpenHold {
-        call: call.map_err(|_| StoreError::corrupt(WHAT))?,
-        amount: get_credits(item, "amount", WHAT)?,
-        created_at: get_time(item, "created_at", WHAT)?,
-        next_check_at: get_time(item, "next_check_at", WHAT)?,
-        expires_at: get_time(item, "expires_at", WHAT)?,
-        generation_id: match item.get("generation_id") {
-            Some(_) => Some(item::get_text(item, "generation_id", WHAT)?),
-            None => None,
-        },
-    })
+fn plus(a: Credits, b: Credits) -> Result<Credits, StoreError> {
+    a.checked_add(b)
+        .ok_or_else(|| StoreError::corrupt("ledger"))
+}
+
+/// Ledger entries, added up.
+struct Entries {
+    sum: Credits,
+    count: u64,
+    call_sum: Credits,
+    call_count: u64,
+    /// Of calls whose hold may still be there: what was taken for it, and when.
+    calls: HashMap<CallId, (Credits, Timestamp)>,
+    keep_calls_since: Timestamp,
+    problems: Vec<String>,
+}
+
+impl Entries {
+    fn new(keep_calls_since: Timestamp) -> Self {
+        Self {
+            sum: Credits::ZERO,
+            count: 0,
+            call_sum: Credits::ZERO,
+            call_count: 0,
+            calls: HashMap::new(),
+            keep_calls_since,
+            problems: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, item: &Item) -> Result<(), StoreError> {
+        let entry = entry_from_item(item)?;
+        self.sum = plus(self.sum, entry.amount)?;
+        self.count += 1;
+        if entry.kind != EntryKind::Call {
+            return Ok(());
+        }
+        self.call_sum = plus(self.call_sum, entry.amount)?;
+        self.call_count += 1;
+        let call = entry
+            .call_id
+            .ok_or_else(|| StoreError::corrupt("ledger entry"))?;
+        if entry.at >= self.keep_calls_since {
+            self.add_call(call, (entry.amount, entry.at));
+        }
+        Ok(())
+    }
+
+    fn add_call(&mut self, call: CallId, taken: (Credits, Timestamp)) {
+        match self.calls.entry(call) {
+            Entry::Vacant(place) => {
+                place.insert(taken);
+            }
+            Entry::Occupied(known) => {
+                let call = known.key();
+                self.problems
+                    .push(format!("call {call} has two ledger entries"));
+            }
+        }
+    }
+
+    fn and(mut self, later: Self) -> Self {
+        self.sum = self.sum.checked_add(later.sum).unwrap_or_default();
+        self.count += later.count;
+        self.call_sum = self
+            .call_sum
+            .checked_add(later.call_sum)
+            .unwrap_or_default();
+        self.call_count += later.call_count;
+        self.problems.extend(later.problems);
+        for (call, taken) in later.calls {
+            self.add_call(call, taken);
+        }
+        self
+    }
+}
+
+/// All that is stored of an account's credits at one moment.
+struct Books {
+    stored: Movements,
+    entries: Entries,
+    holds: Vec<Item>,
+    days: (Credits, u64),
+}
+
+impl Books {
+    fn add_up(self, now: Timestamp) -> Result<Reconciliation, StoreError> {
+        let Self {
+            stored,
+            entries,
+            holds,
+            days,
+        } = self;
+        let mut problems = entries.problems;
+        let mut calls = entries.calls;
+        let mut open_holds = Vec::new();
+        for item in holds {
+            let call = CallId::new(get_text(&item, "hold", "hold")?);
+            let call = call.map_err(|_| StoreError::corrupt("hold"))?;
+            let taken = calls.remove(&call).map(|(amount, _)| amount);
+            match (state_of(&item)?, taken) {
+                (HoldState::Open, None) => open_holds.push(open_hold(&item)?),
+                (HoldState::Released, None) => {}
+                (HoldState::Settled(charged), Some(taken))
+                    if taken.checked_neg() == Some(charged) => {}
+                (state, taken) => problems.push(format!(
+                    "the hold of call {call} is {state:?}, but the ledger took {taken:?} for it"
+                )),
+            }
+        }
+        let must_have_a_hold = now.checked_sub(RESOLVED_KEPT - MARGIN).unwrap_or(now);
+        for (call, (_, at)) in calls {
+            if at >= must_have_a_hold {
+                problems.push(format!(
+                    "the ledger took credits for call {call}, which has no hold"
+                ));
+            }
+        }
+        let micros = |credits: Credits| i128::from(credits.micros());
+        let amounts = open_holds.iter().map(|open| open.hold.amount);
+        let held = amounts.map(micros).sum();
+        let mut equal = |what: &str, found: i128, stored: i128| {
+            if found != stored {
+                problems.push(format!("{what}: {found}, but stored is {stored}"));
+            }
+        };
+        let Movements {
+            balance,
+            held: stored_held,
+            available,
+            owed,
+            open_holds: stored_open,
+            entries: stored_entries,
+            moves: _,
+        } = stored;
+        equal("sum of the ledger", micros(entries.sum), micros(balance));
+        equal(
+            "ledger entries",
+            entries.count.into(),
+            stored_entries.into(),
+        );
+        equal("sum of open holds", held, micros(stored_held));
+        let open = u64::try_from(open_holds.len()).unwrap_or(u64::MAX);
+        equal("open holds", open.into(), stored_open.into());
+        let rest = micros(balance) - micros(stored_held);
+        equal("balance less held", rest, micros(available));
+        equal("spent by days", micros(days.0), -micros(entries.call_sum));
+        equal("calls by days", days.1.into(), entries.call_count.into());
+        for (what, credits) in [("available", available), ("owed", owed)] {
+            if credits.is_negative() {
+                problems.push(format!("{what} is negative: {credits}"));
+            }
+        }
+        Ok(Reconciliation {
+            open_holds,
+            problems,
+        })
+    }
 }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use aws_sdk_dynamodb::error::BuildError;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::builders::{PutBuilder, UpdateBuilder};
 use aws_sdk_dynamodb::types::{CancellationReason, TransactWriteItem};
@@ -76,19 +75,12 @@ impl Store {
     }
 }
 
-/// A request that we put together wrongly: a bug.
-pub(crate) fn invalid(error: BuildError) -> StoreError {
-    StoreError::Invalid {
-        source: Box::new(error),
-    }
-}
-
 pub(crate) fn update(update: UpdateBuilder) -> Result<TransactWriteItem, StoreError> {
-    let update = update.build().map_err(invalid)?;
+    let update = update.build().map_err(StoreError::invalid)?;
     Ok(TransactWriteItem::builder().update(update).build())
 }
 
 pub(crate) fn put(put: PutBuilder) -> Result<TransactWriteItem, StoreError> {
-    let put = put.build().map_err(invalid)?;
+    let put = put.build().map_err(StoreError::invalid)?;
     Ok(TransactWriteItem::builder().put(put).build())
 }

@@ -1,12 +1,15 @@
 //! The sparse index of work: what the billing tick finds due.
 
-use account::{AccountId, KeyId};
+use account::hold::next_check;
+use account::{AccountId, AccountNumber, CallId, KeyId};
 use jiff::Timestamp;
 
 use crate::accounts::secret_key;
-use crate::error::condition_failed;
-use crate::item::{self, Item, SHARDS, text, time};
-use crate::{Store, StoreError};
+use crate::deletion::deletion_key;
+use crate::error::{condition_failed, met_transaction};
+use crate::holds::{hold_key, open_hold, state_of};
+use crate::item::{self, Item, SHARDS, get_text, get_time, text, time};
+use crate::{OpenHold, Store, StoreError};
 
 /// The kinds of work, each in index partitions of its own, so that none waits behind another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +18,8 @@ pub(crate) enum Work {
     Secret,
     /// A domain event in the outbox.
     Event,
+    /// A deleted account of which something is left.
+    Deletion,
 }
 
 impl Work {
@@ -22,6 +27,7 @@ impl Work {
         match self {
             Self::Secret => "secret",
             Self::Event => "event",
+            Self::Deletion => "deletion",
         }
     }
 
@@ -46,6 +52,21 @@ pub struct DueSecret {
     pub due: Timestamp,
 }
 
+/// A deleted account of which something is left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DueDeletion {
+    pub account: AccountId,
+    pub due: Timestamp,
+}
+
+/// An open hold whose next check has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DueHold {
+    pub account_number: AccountNumber,
+    pub call: CallId,
+    pub due: Timestamp,
+}
+
 /// All partitions of the index, for those who look through it.
 pub fn shards() -> std::ops::Range<u8> {
     0..SHARDS
@@ -63,20 +84,123 @@ impl Store {
         now: Timestamp,
         limit: i32,
     ) -> Result<Vec<Result<DueSecret, StoreError>>, StoreError> {
+        let rows = self.due(Work::Secret, shard, now, limit).await?;
+        Ok(rows.iter().map(due_secret).collect())
+    }
+
+    /// The deleted accounts of one shard of which something is left at `now`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if DynamoDB does not answer.
+    pub async fn due_deletions(
+        &self,
+        shard: u8,
+        now: Timestamp,
+        limit: i32,
+    ) -> Result<Vec<Result<DueDeletion, StoreError>>, StoreError> {
+        let rows = self.due(Work::Deletion, shard, now, limit).await?;
+        Ok(rows.iter().map(due_deletion).collect())
+    }
+
+    async fn due(
+        &self,
+        work: Work,
+        shard: u8,
+        now: Timestamp,
+        limit: i32,
+    ) -> Result<Vec<Item>, StoreError> {
         let page = self
             .client
             .query()
             .table_name(&self.tables.accounts)
             .index_name("due")
             .key_condition_expression("due_shard = :shard AND due_at <= :now")
-            .expression_attribute_values(":shard", text(Work::Secret.shard(shard)))
+            .expression_attribute_values(":shard", text(work.shard(shard)))
             .expression_attribute_values(":now", time(now))
             .limit(limit)
             .send()
             .await
-            .map_err(|error| StoreError::unavailable("find due secrets", error))?;
+            .map_err(|error| StoreError::unavailable("find due work", error))?;
+        Ok(page.items.unwrap_or_default())
+    }
+
+    /// The open holds of one shard whose check is due at `now`, at most `limit`, oldest first. A row
+    /// that cannot be read is an error of its own.
+    ///
+    /// # Errors
+    /// [`StoreError`] if DynamoDB does not answer.
+    pub async fn due_holds(
+        &self,
+        shard: u8,
+        now: Timestamp,
+        limit: i32,
+    ) -> Result<Vec<Result<DueHold, StoreError>>, StoreError> {
+        let page = self
+            .client
+            .query()
+            .table_name(&self.tables.holds)
+            .index_name("next_check")
+            .key_condition_expression("check_shard = :shard AND next_check_at <= :now")
+            .expression_attribute_values(":shard", text(shard.to_string()))
+            .expression_attribute_values(":now", time(now))
+            .limit(limit)
+            .send()
+            .await
+            .map_err(|error| StoreError::unavailable("find due holds", error))?;
         let rows = page.items.unwrap_or_default();
-        Ok(rows.iter().map(due_secret).collect())
+        Ok(rows.iter().map(due_hold).collect())
+    }
+
+    /// Takes a due hold on, by putting its next check off: nobody else looks at it before then.
+    /// `Ok(None)` if it ended meanwhile, or somebody else was faster.
+    ///
+    /// # Errors
+    /// [`StoreError`] if DynamoDB does not answer or the hold cannot be read.
+    pub async fn claim_hold(
+        &self,
+        due: &DueHold,
+        now: Timestamp,
+    ) -> Result<Option<OpenHold>, StoreError> {
+        let stored = self.stored_hold(&due.account_number, &due.call).await?;
+        let Some(item) = stored else {
+            return Ok(None);
+        };
+        if state_of(&item)? != account::hold::HoldState::Open {
+            return Ok(None);
+        }
+        let mut open = open_hold(&item)?;
+        open.next_check_at = next_check(open.created_at, open.expires_at, now);
+        let claimed = self
+            .client
+            .update_item()
+            .table_name(&self.tables.holds)
+            .set_key(Some(hold_key(&due.account_number, &due.call)))
+            .update_expression("SET next_check_at = :next")
+            .condition_expression("#state = :open AND next_check_at = :due")
+            .expression_attribute_names("#state", "state")
+            .expression_attribute_values(":open", text("open"))
+            .expression_attribute_values(":next", time(open.next_check_at))
+            .expression_attribute_values(":due", time(due.due))
+            .send()
+            .await;
+        match claimed {
+            Ok(_) => Ok(Some(open)),
+            // A transaction on it is an end of it.
+            Err(error) if condition_failed(&error) || met_transaction(&error) => Ok(None),
+            Err(error) => Err(StoreError::unavailable("claim due hold", error)),
+        }
+    }
+
+    /// Puts a due deletion off to `until`. `Ok(false)` if somebody else was faster.
+    ///
+    /// # Errors
+    /// [`StoreError`] if DynamoDB does not answer.
+    pub async fn claim_deletion(
+        &self,
+        due: &DueDeletion,
+        until: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.claim(deletion_key(&due.account), due.due, until).await
     }
 
     /// Takes a due secret on, by putting its time off to `until`: nobody else does, a save that
@@ -90,33 +214,62 @@ impl Store {
         due: &DueSecret,
         until: Timestamp,
     ) -> Result<Option<DueSecret>, StoreError> {
+        let key = secret_key(&due.account, &due.key);
+        let claimed = self.claim(key, due.due, until).await?;
+        Ok(claimed.then(|| DueSecret {
+            due: until,
+            ..due.clone()
+        }))
+    }
+
+    async fn claim(&self, key: Item, due: Timestamp, until: Timestamp) -> Result<bool, StoreError> {
         let claimed = self
             .client
             .update_item()
             .table_name(&self.tables.accounts)
-            .set_key(Some(secret_key(&due.account, &due.key)))
+            .set_key(Some(key))
             .update_expression("SET due_at = :until")
             .condition_expression("due_at = :due")
             .expression_attribute_values(":until", time(until))
-            .expression_attribute_values(":due", time(due.due))
+            .expression_attribute_values(":due", time(due))
             .send()
             .await;
         match claimed {
-            Ok(_) => Ok(Some(DueSecret {
-                due: until,
-                ..due.clone()
-            })),
-            Err(error) if condition_failed(&error) => Ok(None),
-            Err(error) => Err(StoreError::unavailable("claim due secret", error)),
+            Ok(_) => Ok(true),
+            Err(error) if condition_failed(&error) => Ok(false),
+            Err(error) => Err(StoreError::unavailable("claim due work", error)),
         }
+    }
+}
+
+fn due_deletion(item: &Item) -> Result<DueDeletion, StoreError> {
+    const WHAT: &str = "due deletion";
+    let account = AccountId::new(get_text(item, "account_id", WHAT)?);
+    Ok(DueDeletion {
+        account: account.map_err(|_| StoreError::corrupt(WHAT))?,
+        due: get_time(item, "due_at", WHAT)?,
+    })
+}
+
+fn due_hold(item: &Item) -> Result<DueHold, StoreError> {
+    const WHAT: &str = "due hold";
+    let number = AccountNumber::new(get_text(item, "account_number", WHAT)?);
+    let call = CallId::new(get_text(item, "hold", WHAT)?);
+    match (number, call) {
+        (Ok(account_number), Ok(call)) => Ok(DueHold {
+            account_number,
+            call,
+            due: get_time(item, "next_check_at", WHAT)?,
+        }),
+        _ => Err(StoreError::corrupt(WHAT)),
     }
 }
 
 fn due_secret(item: &Item) -> Result<DueSecret, StoreError> {
     const WHAT: &str = "due secret";
-    let account = item::get_text(item, "account_id", WHAT)?;
-    let due = item::get_time(item, "due_at", WHAT)?;
-    let name = item::get_text(item, "item", WHAT)?;
+    let account = get_text(item, "account_id", WHAT)?;
+    let due = get_time(item, "due_at", WHAT)?;
+    let name = get_text(item, "item", WHAT)?;
     let key = name.split_once('#').map(|(_, key)| key.to_owned());
     match (AccountId::new(account), key.map(KeyId::new)) {
         (Ok(account), Some(Ok(key))) => Ok(DueSecret { account, key, due }),

@@ -1,5 +1,5 @@
 //! The client for OpenRouter and for the default AI, which speak the same protocol: key check,
-//! model list, chat relay.
+//! model list, chat relay, generation look-up.
 //!
 //! - [`Upstream`] makes the requests. No total time-out ever covers a stream; connecting, waiting
 //!   for the head and waiting for the next bytes each have their own.
@@ -12,6 +12,7 @@
 
 mod chat;
 mod failure;
+mod generation;
 mod key;
 mod models;
 pub mod sse;
@@ -26,6 +27,7 @@ use url::Url;
 
 pub use chat::{Answer, BodyError, ChatError, Kind};
 pub use failure::Failure;
+pub use generation::{DefaultAiKind, GenerationError};
 pub use key::{KeyCheckError, KeyFacts};
 pub use models::{ModelsError, PriceBook};
 pub use usage::{PlainAnswer, usage_from_json};
@@ -91,8 +93,16 @@ impl Upstream {
     }
 
     fn request(&self, method: http::Method, path: &str) -> reqwest::RequestBuilder {
+        self.request_to(method, self.url(path))
+    }
+
+    fn url(&self, path: &str) -> Url {
         let mut url = self.base.clone();
         url.set_path(&format!("{}{path}", self.base.path().trim_end_matches('/')));
+        url
+    }
+
+    fn request_to(&self, method: http::Method, url: Url) -> reqwest::RequestBuilder {
         self.http
             .request(method, url)
             .header(http::header::ACCEPT_ENCODING, "identity")

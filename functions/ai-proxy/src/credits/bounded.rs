@@ -7,8 +7,8 @@ use bytes::Bytes;
 use edge::{ApiError, Code};
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use upstream::DefaultAiKind;
 
-use crate::DefaultAiKind;
 use crate::request::{ChatRequest, Members, UniqueMembers, invalid};
 
 /// Sent as they are. Whatever is neither here nor refused below is left out.

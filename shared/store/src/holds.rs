@@ -1,9 +1,14 @@
-//! Credits in motion: hold, settle, release, post.
+//! Credits in motion: hold, settle, release.
 //!
 //! A hold is resolved exactly once: every end is one transaction on the condition that the hold is
-//! still open. The steps on the balance are those of [`account::Balance`], as conditional writes.
+//! still open. What a step moves is [`account::Movement`]'s word; the conditions are here.
 
-use account::{Account, AccountId, AccountNumber, Balance, CallId, Credits, EntryId};
+use account::hold::{End, FIRST_CHECK, HoldState, LIFE};
+use account::price::{Tariff, TokenPrices};
+use account::{
+    Account, AccountId, AccountNumber, Balance, CallId, Credits, CreditsPerUsd, EntryId, Movement,
+    Usd,
+};
 use aws_sdk_dynamodb::types::builders::UpdateBuilder;
 use aws_sdk_dynamodb::types::{
     AttributeValue, CancellationReason, Delete, Put,
@@ -11,19 +16,18 @@ use aws_sdk_dynamodb::types::{
 };
 use jiff::{SignedDuration, Timestamp};
 
-use crate::accounts::account_key;
 use crate::error::{condition_failed, met_transaction};
-use crate::item::{self, Item, key, micros, number, text, time};
-use crate::ledger::{day_key, entry_item, entry_name};
-use crate::transaction::{self, invalid};
-use crate::{EntryKind, LedgerEntry, Store, StoreError};
+use crate::item::{
+    self, Item, get_credits, get_number, get_text, get_time, key, micros, number, text, time,
+};
+use crate::ledger::day_key;
+use crate::transaction;
+use crate::{EntryKind, HistoryEntry, LedgerEntry, Store, StoreError};
 
-/// An unresolved hold is released after this time, and an idempotency key forgotten.
-const HOLD_LIFE: SignedDuration = SignedDuration::from_hours(24);
-/// Longer than a function can live: until then the call's own process resolves its hold.
-const FIRST_CHECK: SignedDuration = SignedDuration::from_mins(20);
-/// How long a resolved hold is kept, for questions.
-const RESOLVED_KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
+const HOLD: &str = "hold";
+
+/// How long a resolved hold is kept: as the proof that its call ended once, and for questions.
+pub(crate) const RESOLVED_KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 /// A hold to be taken.
 #[derive(Debug, Clone)]
@@ -33,20 +37,23 @@ pub struct NewHold<'a> {
     pub at: Timestamp,
     /// The model that is called, for the ledger.
     pub model: &'a str,
+    /// The terms that the call is charged on, whoever settles it.
+    pub tariff: Tariff,
     /// SHA-256 of the caller's `Idempotency-Key`, in hex.
     pub idempotency: Option<&'a str>,
     /// `MAX_CONCURRENT_HOLDS`.
     pub max_holds: u32,
 }
 
-/// An open hold, in the hands of the call that took it.
-#[derive(Debug, Clone)]
+/// An open hold, in the hands of whoever is to end it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hold {
     pub account: AccountId,
     pub account_number: AccountNumber,
     pub call: CallId,
     pub amount: Credits,
     pub model: String,
+    pub tariff: Tariff,
     pub idempotency: Option<String>,
 }
 
@@ -61,35 +68,33 @@ pub enum HoldRefused {
     Duplicate,
     /// "Always use this key" was switched on meanwhile: no credit may move.
     AlwaysUseKey,
+    /// The account was deleted meanwhile.
+    NoAccount,
 }
 
-/// How a hold ended.
+/// What became of the wish to end a hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resolution {
     /// Ended now, or by an earlier try of this same end whose answer was lost.
-    Done(Credits),
-    /// Something else ended it first; nothing was moved.
-    Already,
+    Done(HoldState),
+    /// It had ended otherwise before; nothing was moved. `None`: nothing is known of such a hold.
+    Already(Option<HoldState>),
+}
+
+impl Resolution {
+    /// How the hold stands now.
+    pub fn state(self) -> Option<HoldState> {
+        match self {
+            Self::Done(state) => Some(state),
+            Self::Already(state) => state,
+        }
+    }
 }
 
 /// What became of a hold whose outcome was unknown.
 enum Fence {
     HoldIsThere,
     HoldCannotCome,
-}
-
-/// Credits that move without a call.
-#[derive(Debug, Clone)]
-pub struct Posting<'a> {
-    /// Deterministic: the same cause never posts twice.
-    pub id: &'a EntryId,
-    pub kind: EntryKind,
-    /// Negative takes credits; never more than are available.
-    pub amount: Credits,
-    pub at: Timestamp,
-    pub note: &'a str,
-    /// Who caused it: a person's or a system's name.
-    pub actor: &'a str,
 }
 
 impl Store {
@@ -112,20 +117,16 @@ impl Store {
             call: new.call.clone(),
             amount: new.amount,
             model: new.model.to_owned(),
+            tariff: new.tariff,
             idempotency: new.idempotency.map(str::to_owned),
         };
         let take = self
-            .account_update(&account.id)
-            .update_expression(
-                "SET available = available - :amount, held = held + :amount, \
-                 open_holds = open_holds + :one",
-            )
+            .moves(&account.id, Movement::hold(new.amount), 0)?
             .condition_expression(
                 "available >= :amount AND open_holds < :max AND profile.always_use_key = :off",
             )
             .return_values_on_condition_check_failure(OnFailure::AllOld)
             .expression_attribute_values(":amount", micros(new.amount))
-            .expression_attribute_values(":one", number(1))
             .expression_attribute_values(":max", number(new.max_holds))
             .expression_attribute_values(":off", AttributeValue::Bool(false));
         let put = Put::builder()
@@ -153,19 +154,7 @@ impl Store {
             }
             Ok(Err(cancelled)) => match cancelled.condition_failed(ACCOUNT_ITEM) {
                 None => Err(StoreError::corrupt("hold")),
-                Some(reason) => {
-                    let item = reason
-                        .item()
-                        .ok_or_else(|| StoreError::corrupt("balance"))?;
-                    let balance = item::get_balance(item)?;
-                    Ok(Err(if item::always_use_key(item) {
-                        HoldRefused::AlwaysUseKey
-                    } else if balance.open_holds() >= new.max_holds {
-                        HoldRefused::TooMany
-                    } else {
-                        HoldRefused::Insufficient(balance)
-                    }))
-                }
+                Some(reason) => refusal(reason.item(), new.max_holds).map(Err),
             },
             // The outcome is unknown. Either the hold is there, or it never will be.
             Err(error @ StoreError::Unavailable { .. }) => match self.fence(&hold, new.at).await {
@@ -209,11 +198,12 @@ impl Store {
             .client
             .put_item()
             .table_name(&self.tables.holds)
-            .set_item(Some(hold_key(hold)))
+            .set_item(Some(hold_key(&hold.account_number, &hold.call)))
             .item("state", text("released"))
             .item("amount", micros(Credits::ZERO))
             .item("charged", micros(Credits::ZERO))
             .item("resolved_at", time(at))
+            .item("resolved_by", text("fence"))
             .item("expires_at_epoch", number(kept_until))
             .condition_expression("attribute_not_exists(account_number)")
             .send()
@@ -222,7 +212,7 @@ impl Store {
             Ok(_) => Ok(Fence::HoldCannotCome),
             // The hold, or this very fence by a first try whose answer was lost.
             Err(error) if condition_failed(&error) => {
-                let stored = self.stored_hold(hold).await?;
+                let stored = self.stored_hold(&hold.account_number, &hold.call).await?;
                 Ok(if stored.as_ref().is_some_and(is_open) {
                     Fence::HoldIsThere
                 } else {
@@ -271,29 +261,20 @@ impl Store {
         hold: &Hold,
         cost: Credits,
         at: Timestamp,
+        actor: &str,
     ) -> Result<Resolution, StoreError> {
-        let charged = cost.min(hold.amount);
-        let amount = Credits::from_micros(-charged.micros());
+        let end = End::Settle(cost).of(hold.amount);
+        let charged = end.charged();
+        let movement = Movement::end_hold(hold.amount, charged).map_err(StoreError::invalid)?;
         let entry = LedgerEntry {
             id: EntryId::from(&hold.call),
             at,
             kind: EntryKind::Call,
-            amount,
+            amount: movement.balance,
             call_id: Some(hold.call.clone()),
             note: hold.model.clone(),
-            actor: "ai-proxy".to_owned(),
+            actor: actor.to_owned(),
         };
-        let ends = self
-            .account_update(&hold.account)
-            .update_expression(
-                "SET balance = balance - :charged, held = held - :held, \
-                 available = available + :rest, open_holds = open_holds - :one, \
-                 entries = entries + :one",
-            )
-            .expression_attribute_values(":charged", micros(charged))
-            .expression_attribute_values(":held", micros(hold.amount))
-            .expression_attribute_values(":rest", number(hold.amount.micros() - charged.micros()))
-            .expression_attribute_values(":one", number(1));
         let day = Update::builder()
             .table_name(&self.tables.ledger)
             .set_key(Some(day_key(&hold.account_number, at)))
@@ -301,32 +282,36 @@ impl Store {
             .expression_attribute_values(":charged", micros(charged))
             .expression_attribute_values(":one", number(1));
         let items = vec![
-            transaction::update(self.end_of_hold(hold, "settled", charged, at))?,
-            transaction::update(ends)?,
+            transaction::update(self.end_of_hold(hold, end, at, actor))?,
+            transaction::update(self.moves(&hold.account, movement, 1)?)?,
             self.new_entry(&hold.account_number, &entry)?,
             transaction::update(day)?,
         ];
-        self.resolve(hold, "settle hold", items, "settled", charged)
-            .await
+        self.resolve(hold, "settle hold", items, end).await
     }
 
-    /// Ends the hold without taking anything, and frees its idempotency key.
+    /// Ends the hold without taking anything, and frees its idempotency key. Where `why` is given, the
+    /// account's history tells of it.
     ///
     /// # Errors
     /// [`StoreError`] if the outcome is not known; the hold is then left to the sweeper.
-    pub async fn release(&self, hold: &Hold, at: Timestamp) -> Result<Resolution, StoreError> {
-        let gives_back = self
-            .account_update(&hold.account)
-            .update_expression(
-                "SET held = held - :held, available = available + :held, \
-                 open_holds = open_holds - :one",
-            )
-            .expression_attribute_values(":held", micros(hold.amount))
-            .expression_attribute_values(":one", number(1));
+    pub async fn release(
+        &self,
+        hold: &Hold,
+        at: Timestamp,
+        actor: &str,
+        why: Option<&HistoryEntry>,
+    ) -> Result<Resolution, StoreError> {
+        let end = End::Release.of(hold.amount);
+        let movement =
+            Movement::end_hold(hold.amount, Credits::ZERO).map_err(StoreError::invalid)?;
         let mut items = vec![
-            transaction::update(self.end_of_hold(hold, "released", Credits::ZERO, at))?,
-            transaction::update(gives_back)?,
+            transaction::update(self.end_of_hold(hold, end, at, actor))?,
+            transaction::update(self.moves(&hold.account, movement, 0)?)?,
         ];
+        if let Some(why) = why {
+            items.push(self.new_history(&hold.account_number, why)?);
+        }
         let without_key = items.clone();
         if let Some(hash) = &hold.idempotency {
             // A key that expired may belong to a later call by now.
@@ -335,109 +320,43 @@ impl Store {
                 .set_key(Some(idempotency_key(&hold.account_number, hash)))
                 .condition_expression("call_id = :call OR attribute_not_exists(account_number)")
                 .expression_attribute_values(":call", text(hold.call.as_str()));
-            let delete = delete.build().map_err(invalid)?;
+            let delete = delete.build().map_err(StoreError::invalid)?;
             items.push(TransactWriteItem::builder().delete(delete).build());
         }
-        let with_key = self
-            .resolve(hold, "release hold", items, "released", Credits::ZERO)
-            .await?;
-        if with_key == Resolution::Already && hold.idempotency.is_some() {
-            self.resolve(hold, "release hold", without_key, "released", Credits::ZERO)
-                .await
+        let with_key = self.resolve(hold, "release hold", items, end).await?;
+        let only_the_key_failed =
+            hold.idempotency.is_some() && with_key == Resolution::Already(Some(HoldState::Open));
+        if only_the_key_failed {
+            self.resolve(hold, "release hold", without_key, end).await
         } else {
             Ok(with_key)
         }
-    }
-
-    /// Moves credits without a call. `Ok(false)` if fewer are available than it would take.
-    /// An id that was posted before is not posted again.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the outcome is not known; posting again with the same id is safe.
-    pub async fn post(&self, account: &Account, posting: &Posting<'_>) -> Result<bool, StoreError> {
-        const GUARD_ITEM: usize = 0;
-        let entry = LedgerEntry {
-            id: posting.id.clone(),
-            at: posting.at,
-            kind: posting.kind,
-            amount: posting.amount,
-            call_id: None,
-            note: posting.note.to_owned(),
-            actor: posting.actor.to_owned(),
-        };
-        let guard_name = format!("id#{}", posting.id);
-        let guard = Put::builder()
-            .table_name(&self.tables.ledger)
-            .set_item(Some(key([
-                ("account_number", account.number.as_str()),
-                ("entry", &guard_name),
-            ])))
-            .condition_expression("attribute_not_exists(entry)");
-        let least = Credits::from_micros(posting.amount.micros().min(0).saturating_neg());
-        let moves = self
-            .account_update(&account.id)
-            .update_expression(
-                "SET balance = balance + :amount, available = available + :amount, \
-                 entries = entries + :one",
-            )
-            .condition_expression("available >= :least")
-            .expression_attribute_values(":amount", micros(posting.amount))
-            .expression_attribute_values(":least", micros(least))
-            .expression_attribute_values(":one", number(1));
-        let items = vec![
-            transaction::put(guard)?,
-            transaction::update(moves)?,
-            self.new_entry(&account.number, &entry)?,
-        ];
-        let outcome = self.transact("post credits", items).await?;
-        Ok(match outcome {
-            Ok(()) => true,
-            Err(cancelled) => cancelled.condition_failed(GUARD_ITEM).is_some(),
-        })
-    }
-
-    fn account_update(&self, id: &AccountId) -> UpdateBuilder {
-        Update::builder()
-            .table_name(&self.tables.accounts)
-            .set_key(Some(account_key(id)))
     }
 
     /// The hold's own end, on the condition that it is still open.
     fn end_of_hold(
         &self,
         hold: &Hold,
-        state: &str,
-        charged: Credits,
+        end: HoldState,
         at: Timestamp,
+        actor: &str,
     ) -> UpdateBuilder {
         let kept_until = at.as_second() + RESOLVED_KEPT.as_secs();
         Update::builder()
             .table_name(&self.tables.holds)
-            .set_key(Some(hold_key(hold)))
+            .set_key(Some(hold_key(&hold.account_number, &hold.call)))
             .update_expression(
                 "SET #state = :state, charged = :charged, resolved_at = :at, \
-                 expires_at_epoch = :kept REMOVE check_shard, next_check_at, account_id",
+                 resolved_by = :actor, expires_at_epoch = :kept REMOVE check_shard, next_check_at, account_id",
             )
             .condition_expression("#state = :open")
-            .return_values_on_condition_check_failure(OnFailure::AllOld)
             .expression_attribute_names("#state", "state")
-            .expression_attribute_values(":state", text(state))
+            .expression_attribute_values(":state", text(state_name(end)))
             .expression_attribute_values(":open", text("open"))
-            .expression_attribute_values(":charged", micros(charged))
+            .expression_attribute_values(":charged", micros(end.charged()))
             .expression_attribute_values(":at", time(at))
+            .expression_attribute_values(":actor", text(actor))
             .expression_attribute_values(":kept", number(kept_until))
-    }
-
-    fn new_entry(
-        &self,
-        account: &AccountNumber,
-        entry: &LedgerEntry,
-    ) -> Result<TransactWriteItem, StoreError> {
-        let put = Put::builder()
-            .table_name(&self.tables.ledger)
-            .set_item(Some(entry_item(account, entry, &entry_name(entry))))
-            .condition_expression("attribute_not_exists(entry)");
-        transaction::put(put)
     }
 
     /// Carries out an end of `hold`, whose own item is the first of `items`.
@@ -446,41 +365,43 @@ impl Store {
         hold: &Hold,
         operation: &'static str,
         items: Vec<TransactWriteItem>,
-        state: &str,
-        charged: Credits,
+        end: HoldState,
     ) -> Result<Resolution, StoreError> {
-        const HOLD_ITEM: usize = 0;
-        let ended_like_this = |item: Option<&Item>| {
-            item.is_some_and(|item| {
-                item.get("state") == Some(&text(state))
-                    && item.get("charged") == Some(&micros(charged))
-            })
-        };
-        let (stored, otherwise) = match self.transact(operation, items).await {
-            Ok(Ok(())) => return Ok(Resolution::Done(charged)),
-            Ok(Err(cancelled)) => {
-                let reason = cancelled.condition_failed(HOLD_ITEM);
-                let item = reason.and_then(|reason| reason.item().cloned());
-                (item, Ok(Resolution::Already))
-            }
-            // The outcome is unknown: the hold itself tells.
+        let state = match self.transact(operation, items).await {
+            Ok(Ok(())) => return Ok(Resolution::Done(end)),
+            // It had ended, or another condition failed: the hold itself tells.
+            Ok(Err(_)) => self.stored_state(hold).await?,
+            // The outcome is unknown: the hold itself tells, unless it is open, when the transaction
+            // may still be on its way.
             Err(error @ StoreError::Unavailable { .. }) => {
-                (self.stored_hold(hold).await.ok().flatten(), Err(error))
+                match self.stored_state(hold).await.ok().flatten() {
+                    Some(HoldState::Open) | None => return Err(error),
+                    ended => ended,
+                }
             }
-            Err(error) => (None, Err(error)),
+            Err(error) => return Err(error),
         };
-        if ended_like_this(stored.as_ref()) {
-            Ok(Resolution::Done(charged))
+        Ok(if state == Some(end) {
+            Resolution::Done(end)
         } else {
-            otherwise
-        }
+            Resolution::Already(state)
+        })
     }
 
-    async fn stored_hold(&self, hold: &Hold) -> Result<Option<Item>, StoreError> {
+    async fn stored_state(&self, hold: &Hold) -> Result<Option<HoldState>, StoreError> {
+        let stored = self.stored_hold(&hold.account_number, &hold.call).await?;
+        stored.as_ref().map(state_of).transpose()
+    }
+
+    pub(crate) async fn stored_hold(
+        &self,
+        account: &AccountNumber,
+        call: &CallId,
+    ) -> Result<Option<Item>, StoreError> {
         self.client
             .get_item()
             .table_name(&self.tables.holds)
-            .set_key(Some(hold_key(hold)))
+            .set_key(Some(hold_key(account, call)))
             .consistent_read(true)
             .send()
             .await
@@ -500,7 +421,7 @@ impl Store {
                 .client
                 .update_item()
                 .table_name(&self.tables.holds)
-                .set_key(Some(hold_key(hold)))
+                .set_key(Some(hold_key(&hold.account_number, &hold.call)))
                 .update_expression(expression)
                 .condition_expression("#state = :open")
                 .expression_attribute_names("#state", "state")
@@ -525,7 +446,7 @@ impl Store {
         hash: &str,
         at: Timestamp,
     ) -> Result<TransactWriteItem, StoreError> {
-        let expires = at + HOLD_LIFE;
+        let expires = at + LIFE;
         let mut item = idempotency_key(&hold.account_number, hash);
         item.insert("call_id".to_owned(), text(hold.call.as_str()));
         item.insert("expires_at".to_owned(), time(expires));
@@ -544,10 +465,42 @@ fn is_open(item: &Item) -> bool {
     item.get("state") == Some(&text("open"))
 }
 
-fn hold_key(hold: &Hold) -> Item {
+const fn state_name(state: HoldState) -> &'static str {
+    match state {
+        HoldState::Open => "open",
+        HoldState::Settled(_) => "settled",
+        HoldState::Released => "released",
+    }
+}
+
+pub(crate) fn state_of(item: &Item) -> Result<HoldState, StoreError> {
+    match get_text(item, "state", HOLD)?.as_str() {
+        "open" => Ok(HoldState::Open),
+        "settled" => Ok(HoldState::Settled(get_credits(item, "charged", HOLD)?)),
+        "released" => Ok(HoldState::Released),
+        _ => Err(StoreError::corrupt(HOLD)),
+    }
+}
+
+/// Why an account in this state cannot take another hold.
+fn refusal(item: Option<&Item>, max_holds: u32) -> Result<HoldRefused, StoreError> {
+    let Some(item) = item.filter(|item| item.contains_key("profile")) else {
+        return Ok(HoldRefused::NoAccount);
+    };
+    let balance = item::get_balance(item)?;
+    Ok(if item::always_use_key(item) {
+        HoldRefused::AlwaysUseKey
+    } else if balance.open_holds() >= max_holds {
+        HoldRefused::TooMany
+    } else {
+        HoldRefused::Insufficient(balance)
+    })
+}
+
+pub(crate) fn hold_key(account: &AccountNumber, call: &CallId) -> Item {
     key([
-        ("account_number", hold.account_number.as_str()),
-        ("hold", hold.call.as_str()),
+        ("account_number", account.as_str()),
+        ("hold", call.as_str()),
     ])
 }
 
@@ -557,16 +510,20 @@ fn idempotency_key(account: &AccountNumber, hash: &str) -> Item {
 }
 
 fn hold_item(hold: &Hold, at: Timestamp) -> Item {
-    let mut item = hold_key(hold);
+    let mut item = hold_key(&hold.account_number, &hold.call);
     let shard = item::shard_of(hold.call.as_str()).to_string();
+    let Tariff { prices, rate } = hold.tariff;
     let attributes = [
         ("state", text("open")),
         // Needed to find the balance; removed at the hold's end.
         ("account_id", text(hold.account.as_str())),
         ("amount", micros(hold.amount)),
         ("model", text(&hold.model)),
+        ("input_price", text(prices.input.to_string())),
+        ("output_price", text(prices.output.to_string())),
+        ("credits_per_usd", number(rate.get())),
         ("created_at", time(at)),
-        ("expires_at", time(at + HOLD_LIFE)),
+        ("expires_at", time(at + LIFE)),
         ("check_shard", text(shard)),
         ("next_check_at", time(at + FIRST_CHECK)),
     ];
@@ -577,4 +534,49 @@ fn hold_item(hold: &Hold, at: Timestamp) -> Item {
         item.insert("idempotency".to_owned(), text(hash));
     }
     item
+}
+
+/// A stored hold that is still open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenHold {
+    pub hold: Hold,
+    pub created_at: Timestamp,
+    pub next_check_at: Timestamp,
+    pub expires_at: Timestamp,
+    /// The provider's id of the call, once it was stored.
+    pub generation_id: Option<String>,
+}
+
+/// Reads the item of an open hold.
+pub(crate) fn open_hold(item: &Item) -> Result<OpenHold, StoreError> {
+    let corrupt = || StoreError::corrupt(HOLD);
+    let required = |name: &str| get_text(item, name, HOLD);
+    let optional = |name: &str| match item.get(name) {
+        Some(_) => required(name).map(Some),
+        None => Ok(None),
+    };
+    let price = |name: &str| required(name)?.parse::<Usd>().map_err(|_| corrupt());
+    let rate = CreditsPerUsd::new(get_number(item, "credits_per_usd", HOLD)?);
+    Ok(OpenHold {
+        hold: Hold {
+            account: AccountId::new(required("account_id")?).map_err(|_| corrupt())?,
+            account_number: AccountNumber::new(required("account_number")?)
+                .map_err(|_| corrupt())?,
+            call: CallId::new(required("hold")?).map_err(|_| corrupt())?,
+            amount: get_credits(item, "amount", HOLD)?,
+            model: required("model")?,
+            tariff: Tariff {
+                prices: TokenPrices {
+                    input: price("input_price")?,
+                    output: price("output_price")?,
+                },
+                rate: rate.ok_or_else(corrupt)?,
+            },
+            idempotency: optional("idempotency")?,
+        },
+        created_at: get_time(item, "created_at", HOLD)?,
+        next_check_at: get_time(item, "next_check_at", HOLD)?,
+        expires_at: get_time(item, "expires_at", HOLD)?,
+        generation_id: optional("generation_id")?,
+    })
 }

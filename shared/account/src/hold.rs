@@ -1,0 +1,143 @@
+//! The life of a hold: taken before a call, ended once, by whoever comes first.
+//!
+//! A hold ends by settling (the call's cost is known) or by release (it cost nothing, or nobody can
+//! tell). The call itself ends it; where it cannot, the sweeper looks the call up, again and again,
+//! and releases the hold when its time is over. Nothing is ever settled by guess.
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::Credits;
+
+/// What stays unknown for so long is released.
+pub const LIFE: SignedDuration = SignedDuration::from_hours(24);
+/// Longer than a function can live: until then the call's own process ends its hold.
+pub const FIRST_CHECK: SignedDuration = SignedDuration::from_mins(20);
+/// Look-ups of one call are at least this far apart, and at most [`LONGEST_WAIT`].
+const SHORTEST_WAIT: SignedDuration = SignedDuration::from_mins(1);
+const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(4);
+
+/// How a hold stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HoldState {
+    Open,
+    /// So much of it was taken.
+    Settled(Credits),
+    Released,
+}
+
+/// A way for a hold to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum End {
+    /// The call cost this.
+    Settle(Credits),
+    Release,
+}
+
+impl End {
+    /// How a hold of `amount` stands after it: never more is taken than was held.
+    pub fn of(self, amount: Credits) -> HoldState {
+        match self {
+            Self::Settle(cost) => HoldState::Settled(cost.min(amount)),
+            Self::Release => HoldState::Released,
+        }
+    }
+}
+
+impl HoldState {
+    /// What was taken of the hold.
+    pub fn charged(self) -> Credits {
+        match self {
+            Self::Settled(charged) => charged,
+            Self::Open | Self::Released => Credits::ZERO,
+        }
+    }
+
+    /// Ends a hold of `amount`; only an open one can be.
+    ///
+    /// # Errors
+    /// How it ended before.
+    pub fn end(self, end: End, amount: Credits) -> Result<Self, Self> {
+        match self {
+            Self::Open => Ok(end.of(amount)),
+            ended => Err(ended),
+        }
+    }
+}
+
+/// What the sweeper does about an open hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sweep {
+    End(End),
+    /// Look again when its next check is due.
+    Wait,
+}
+
+/// Decides by what the provider says the call cost; `None`: it does not say.
+pub fn sweep(cost: Option<Credits>, expires_at: Timestamp, now: Timestamp) -> Sweep {
+    match cost {
+        Some(cost) => Sweep::End(End::Settle(cost)),
+        None if now >= expires_at => Sweep::End(End::Release),
+        None => Sweep::Wait,
+    }
+}
+
+/// When to look again at a hold that is looked at now: the older it is, the later, but no later than
+/// its end.
+pub fn next_check(created_at: Timestamp, expires_at: Timestamp, now: Timestamp) -> Timestamp {
+    let age = now.duration_since(created_at);
+    let wait = age.clamp(SHORTEST_WAIT, LONGEST_WAIT);
+    let next = now.checked_add(wait).unwrap_or(expires_at);
+    if now < expires_at {
+        next.min(expires_at)
+    } else {
+        next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hold_ends_once_and_within_itself() {
+        let credits = Credits::from_micros;
+        let ended = HoldState::Open.end(End::Settle(credits(9)), credits(5));
+        assert_eq!(ended, Ok(HoldState::Settled(credits(5))));
+        for end in [End::Settle(credits(1)), End::Release] {
+            for before in [HoldState::Settled(credits(5)), HoldState::Released] {
+                assert_eq!(before.end(end, credits(5)), Err(before));
+            }
+        }
+    }
+
+    #[test]
+    fn the_sweeper_never_guesses() {
+        let at = |hours| Timestamp::UNIX_EPOCH + SignedDuration::from_hours(hours);
+        let cost = Credits::from_micros(7);
+        let settled = Sweep::End(End::Settle(cost));
+        assert_eq!(sweep(Some(cost), at(24), at(1)), settled);
+        assert_eq!(sweep(Some(cost), at(24), at(99)), settled);
+        assert_eq!(sweep(None, at(24), at(23)), Sweep::Wait);
+        assert_eq!(sweep(None, at(24), at(24)), Sweep::End(End::Release));
+    }
+
+    /// A minute apart at first, then ever longer, the last one when the hold expires.
+    #[test]
+    fn checks_grow_apart() {
+        let created = Timestamp::UNIX_EPOCH;
+        let expires = created + LIFE;
+        let mut now = created;
+        let mut waits = Vec::new();
+        while now < expires {
+            let next = next_check(created, expires, now);
+            waits.push(next.duration_since(now));
+            now = next;
+        }
+        assert_eq!(now, expires);
+        assert_eq!(waits[0], SHORTEST_WAIT);
+        let growing = &waits[..waits.len() - 1];
+        assert!(growing.is_sorted(), "{waits:?}");
+        assert!(waits.len() < 20, "{waits:?}");
+        assert!(next_check(created, expires, expires) > expires);
+    }
+}

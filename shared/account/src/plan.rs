@@ -1,0 +1,176 @@
+//! What the account's plan is, by events that may come twice, late and in any order.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// What Greta sold the account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Plan {
+    /// BYOK is included.
+    Enterprise,
+    /// BYOK needs the add-on and a minimum balance.
+    Standard,
+}
+
+/// How many of the newest events are all kept: no event comes later than so many younger ones.
+const ALL_KEPT: usize = 16;
+
+/// What was heard of the plan: the highest version counts. Of older runs of versions with one plan
+/// only the first and the last are kept, between which a late event can still fall.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plans {
+    newest: Heard,
+    /// By version, rising.
+    earlier: Vec<Heard>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Heard {
+    version: u64,
+    plan: Plan,
+    at: Timestamp,
+}
+
+/// The account went from one plan to the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlanChanged {
+    pub version: u64,
+    pub to: Plan,
+    pub at: Timestamp,
+}
+
+impl Plans {
+    /// The account begins with `plan`.
+    pub fn new(plan: Plan, version: u64, at: Timestamp) -> Self {
+        Self {
+            newest: Heard { version, plan, at },
+            earlier: Vec::new(),
+        }
+    }
+
+    pub fn plan(&self) -> Plan {
+        self.newest.plan
+    }
+
+    /// The version of the event that set the plan.
+    pub fn version(&self) -> u64 {
+        self.newest.version
+    }
+
+    /// Takes in that the plan is `plan` as of `version`. A version that is heard again counts as it
+    /// was heard last.
+    pub fn hear(&mut self, plan: Plan, version: u64, at: Timestamp) {
+        let heard = Heard { version, plan, at };
+        let mut all = self.all();
+        let place = all.partition_point(|known| known.version < version);
+        match all.get_mut(place) {
+            Some(known) if known.version == version && known.plan == plan => return,
+            Some(known) if known.version == version => *known = heard,
+            _ => all.insert(place, heard),
+        }
+        let plan_at = |at: Option<usize>| all.get(at?).map(|heard| heard.plan);
+        let is_inside_a_run = |at: usize, plan| {
+            plan_at(at.checked_sub(1)) == Some(plan) && plan_at(at.checked_add(1)) == Some(plan)
+        };
+        let old = all.len().saturating_sub(ALL_KEPT);
+        let numbered = all.iter().enumerate();
+        let kept = numbered.filter(|(at, heard)| *at >= old || !is_inside_a_run(*at, heard.plan));
+        self.earlier = kept.map(|(_, heard)| *heard).collect();
+        self.newest = self.earlier.pop().unwrap_or(heard);
+    }
+
+    fn all(&self) -> Vec<Heard> {
+        let newest = std::iter::once(&self.newest);
+        self.earlier.iter().chain(newest).copied().collect()
+    }
+
+    /// The latest change from one plan to the other; `None` if there was none.
+    pub fn last_change(&self) -> Option<PlanChanged> {
+        let all = self.all();
+        let pairs = all.iter().zip(all.iter().skip(1));
+        let changes = pairs.filter(|(before, after)| before.plan != after.plan);
+        changes.last().map(|(_, after)| PlanChanged {
+            version: after.version,
+            to: after.plan,
+            at: after.at,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(version: u64) -> Timestamp {
+        Timestamp::from_second(i64::try_from(version).unwrap()).unwrap()
+    }
+
+    /// The highest version counts; what was heard twice or late changes nothing else.
+    #[test]
+    fn the_highest_version_counts() {
+        let mut plans = Plans::new(Plan::Standard, 3, at(3));
+        plans.hear(Plan::Enterprise, 2, at(2));
+        assert_eq!((plans.plan(), plans.version()), (Plan::Standard, 3));
+        let change = plans.last_change().unwrap();
+        assert_eq!((change.version, change.to), (3, Plan::Standard));
+        plans.hear(Plan::Standard, 9, at(9));
+        assert_eq!(plans.last_change(), Some(change), "the plan is the same");
+        plans.hear(Plan::Enterprise, 10, at(10));
+        assert_eq!((plans.plan(), plans.version()), (Plan::Enterprise, 10));
+    }
+
+    /// What is forgotten is not the last change, however long ago.
+    #[test]
+    fn a_change_is_remembered() {
+        let mut plans = Plans::new(Plan::Enterprise, 1, at(1));
+        for version in 2..100 {
+            plans.hear(Plan::Standard, version, at(version));
+        }
+        assert_eq!(plans.last_change().unwrap().version, 2);
+        assert!(plans.earlier.len() <= ALL_KEPT + 2);
+    }
+
+    #[test]
+    fn a_version_heard_again_counts_as_heard_last() {
+        let mut plans = Plans::new(Plan::Standard, 3, at(3));
+        plans.hear(Plan::Enterprise, 3, at(4));
+        assert_eq!(
+            (plans.plan(), plans.last_change()),
+            (Plan::Enterprise, None)
+        );
+    }
+
+    proptest! {
+        /// Any order, any repetition: the same plan and the same last change.
+        #[test]
+        fn order_and_repetition_do_not_matter(
+            history in prop::collection::vec(any::<bool>(), 1..12),
+            order in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
+        ) {
+            let plan = |enterprise| if enterprise { Plan::Enterprise } else { Plan::Standard };
+            let events: Vec<(u64, Plan)> = (1..).zip(history.into_iter().map(plan)).collect();
+            let hear_all = |events: &[(u64, Plan)]| {
+                let (version, plan) = events[0];
+                let mut plans = Plans::new(plan, version, at(version));
+                for (version, plan) in events {
+                    plans.hear(*plan, *version, at(*version));
+                }
+                plans
+            };
+            let in_order = hear_all(&events);
+            let mut shuffled = events.clone();
+            for index in order {
+                let event = shuffled[index.index(shuffled.len())];
+                shuffled.insert(index.index(shuffled.len()), event);
+                shuffled.rotate_left(1);
+            }
+            let any_order = hear_all(&shuffled);
+            prop_assert_eq!(any_order.plan(), in_order.plan());
+            prop_assert_eq!(any_order.version(), in_order.version());
+            prop_assert_eq!(any_order.last_change(), in_order.last_change());
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Credits that move without a call: granted, bought, given back, undone, adjusted.
+
+use account::{
+    AccountId, AccountNumber, Balance, BalanceError, Credits, EntryId, IdError, Movement,
+};
+use aws_sdk_dynamodb::types::Put;
+use jiff::Timestamp;
+
+use crate::item::{self, Item, get_credits, key, micros, text, time};
+use crate::ledger::{EntryKind, LedgerEntry};
+use crate::transaction::{self, TRIES};
+use crate::{Store, StoreError};
+
+/// Credits that move without a call.
+#[derive(Debug, Clone)]
+pub struct Posting<'a> {
+    /// Deterministic: the same cause never posts twice. At most 59 characters.
+    pub id: &'a EntryId,
+    /// Not [`EntryKind::Call`], which only a hold's settlement posts.
+    pub kind: EntryKind,
+    /// Negative takes credits, and never more than are available: what a reversal cannot take is
+    /// owed, anything else is then refused.
+    pub amount: Credits,
+    pub at: Timestamp,
+    /// The reason, in words.
+    pub note: &'a str,
+    /// Who caused it: a person's or a system's name.
+    pub actor: &'a str,
+}
+
+/// What a posting moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Posted {
+    /// `balance` is what the ledger entries sum up to, `owed` what is owed more, or less, than before.
+    Now { balance: Credits, owed: Credits },
+    /// It was posted before, by this same id.
+    Before,
+}
+
+/// Why nothing was posted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PostRefused {
+    #[error("fewer credits are available than it takes")]
+    Insufficient(Balance),
+    #[error("the account does not exist, or was deleted")]
+    NoAccount,
+    #[error("another posting of the account has this id")]
+    IdTaken,
+    #[error("a {0:?} of this amount cannot be posted")]
+    Amount(EntryKind),
+}
+
+/// A posting that was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredPosting {
+    pub kind: EntryKind,
+    /// What was asked for; a reversal may have taken less.
+    pub amount: Credits,
+    pub at: Timestamp,
+}
+
+impl Posting<'_> {
+    /// The ledger entries and what they move together.
+    fn plan(&self, before: Balance) -> Result<(Movement, Vec<LedgerEntry>), PlanError> {
+        let refused = |error| match error {
+            BalanceError::Insufficient => PlanError::Refused(PostRefused::Insufficient(before)),
+            _ => PlanError::Refused(PostRefused::Amount(self.kind)),
+        };
+        let negated = self.amount.checked_neg().ok_or(BalanceError::OutOfRange);
+        let (movement, own) = match self.kind {
+            EntryKind::Grant | EntryKind::Purchase => {
+                (before.credit(self.amount).map_err(refused)?, self.amount)
+            }
+            EntryKind::Reversal => {
+                let amount = negated.map_err(refused)?;
+                let movement = before.reverse(amount).map_err(refused)?;
+                (movement, movement.balance)
+            }
+            EntryKind::Refund if self.amount.is_negative() => {
+                return Err(refused(BalanceError::OutOfRange));
+            }
+            EntryKind::AddOn if !self.amount.is_negative() => {
+                return Err(refused(BalanceError::OutOfRange));
+            }
+            EntryKind::Refund | EntryKind::AddOn | EntryKind::Adjustment => {
+                (before.adjust(self.amount).map_err(refused)?, self.amount)
+            }
+            EntryKind::Call => return Err(refused(BalanceError::OutOfRange)),
+        };
+        let mut entries = vec![self.entry(self.id.clone(), self.kind, own, self.note)];
+        if movement.balance != own {
+            let id = EntryId::new(format!("{}-owed", self.id)).map_err(PlanError::Id)?;
+            let taken = movement.owed;
+            entries.push(self.entry(id, EntryKind::Reversal, taken, "owed since a reversal"));
+        }
+        Ok((movement, entries))
+    }
+
+    fn entry(&self, id: EntryId, kind: EntryKind, amount: Credits, note: &str) -> LedgerEntry {
+        LedgerEntry {
+            id,
+            at: self.at,
+            kind,
+            amount,
+            call_id: None,
+            note: note.to_owned(),
+            actor: self.actor.to_owned(),
+        }
+    }
+}
+
+enum PlanError {
+    Refused(PostRefused),
+    Id(IdError),
+}
+
+impl Store {
+    /// Moves credits without a call: balance, ledger entries and the posting's id in one
+    /// transaction. An id that was posted before is not posted again.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the outcome is not known; posting again with the same id is safe.
+    pub async fn post(
+        &self,
+        account: &AccountId,
+        posting: &Posting<'_>,
+    ) -> Result<Result<Posted, PostRefused>, StoreError> {
+        const GUARD_ITEM: usize = 0;
+        for tried in 0..TRIES {
+            let Some(before) = self.account(account).await? else {
+                return Ok(Err(PostRefused::NoAccount));
+            };
+            let (movement, entries) = match posting.plan(before.balance) {
+                Ok(planned) => planned,
+                Err(PlanError::Id(error)) => return Err(StoreError::invalid(error)),
+                Err(PlanError::Refused(refused)) => {
+                    // Perhaps for want of the credits that it took the first time.
+                    let known = self.posting(&before.number, posting.id).await?;
+                    return Ok(known.map_or(Err(refused), |known| posting.again(&known)));
+                }
+            };
+            let guard = Put::builder()
+                .table_name(&self.tables.ledger)
+                .set_item(Some(guard_item(&before.number, posting)))
+                .condition_expression("attribute_not_exists(entry)");
+            let least = Credits::from_micros(movement.balance.micros().min(0).saturating_neg());
+            let moves = self
+                .moves(account, movement, entries.len())?
+                .condition_expression(
+                    "attribute_exists(profile) AND available >= :least AND owed = :owed_before",
+                )
+                .expression_attribute_values(":least", micros(least))
+                .expression_attribute_values(":owed_before", micros(before.balance.owed()));
+            let mut items = vec![transaction::put(guard)?, transaction::update(moves)?];
+            for entry in &entries {
+                items.push(self.new_entry(&before.number, entry)?);
+            }
+            let unknown = match self.transact("post credits", items).await {
+                Ok(Ok(())) => {
+                    return Ok(Ok(Posted::Now {
+                        balance: movement.balance,
+                        owed: movement.owed,
+                    }));
+                }
+                Ok(Err(cancelled)) if cancelled.condition_failed(GUARD_ITEM).is_none() => {
+                    // The balance is another one by now.
+                    transaction::pause(tried).await;
+                    continue;
+                }
+                Ok(Err(_)) => StoreError::corrupt("posting"),
+                Err(error @ StoreError::Unavailable { .. }) => error,
+                Err(error) => return Err(error),
+            };
+            // Posted before, or now with the answer lost: what is stored tells.
+            let known = self.posting(&before.number, posting.id).await?;
+            return known.map_or(Err(unknown), |known| Ok(posting.again(&known)));
+        }
+        Err(StoreError::Contended {
+            operation: "post credits",
+        })
+    }
+
+    /// The posting of this id, if there was one.
+    ///
+    /// # Errors
+    /// [`StoreError`] if DynamoDB does not answer.
+    pub async fn posting(
+        &self,
+        account: &AccountNumber,
+        id: &EntryId,
+    ) -> Result<Option<StoredPosting>, StoreError> {
+        const WHAT: &str = "posting";
+        let read = self
+            .client
+            .get_item()
+            .table_name(&self.tables.ledger)
+            .set_key(Some(guard_key(account, id)))
+            .consistent_read(true)
+            .send()
+            .await
+            .map_err(|error| StoreError::unavailable("read posting", error))?;
+        let Some(item) = read.item else {
+            return Ok(None);
+        };
+        let kind = item.get("kind").cloned();
+        let kind = kind.ok_or_else(|| StoreError::corrupt(WHAT))?;
+        Ok(Some(StoredPosting {
+            kind: item::from_attribute(WHAT, kind)?,
+            amount: get_credits(&item, "amount", WHAT)?,
+            at: item::get_time(&item, "at", WHAT)?,
+        }))
+    }
+}
+
+impl Posting<'_> {
+    /// The id was posted before: by this very posting, or by another one?
+    fn again(&self, known: &StoredPosting) -> Result<Posted, PostRefused> {
+        if known.kind == self.kind && known.amount == self.amount {
+            Ok(Posted::Before)
+        } else {
+            Err(PostRefused::IdTaken)
+        }
+    }
+}
+
+fn guard_key(account: &AccountNumber, id: &EntryId) -> Item {
+    let name = format!("id#{id}");
+    key([("account_number", account.as_str()), ("entry", &name)])
+}
+
+fn guard_item(account: &AccountNumber, posting: &Posting<'_>) -> Item {
+    let mut item = guard_key(account, posting.id);
+    item.insert("kind".to_owned(), text(posting.kind.as_str()));
+    item.insert("amount".to_owned(), micros(posting.amount));
+    item.insert("at".to_owned(), time(posting.at));
+    item.insert("actor".to_owned(), text(posting.actor));
+    item
+}

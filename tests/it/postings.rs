@@ -1,0 +1,186 @@
+//! Credits that move without a call.
+
+use account::{AccountId, Credits, EntryId};
+use serde_json::json;
+use store::{EntryKind, PostRefused, Posted, Posting};
+
+use crate::support::World;
+
+fn id(name: &str) -> EntryId {
+    EntryId::new(name).unwrap()
+}
+
+async fn post(
+    world: &World,
+    name: &str,
+    kind: EntryKind,
+    micros: i64,
+) -> Result<Posted, PostRefused> {
+    let account = AccountId::new("acme").unwrap();
+    let posting = Posting {
+        id: &id(name),
+        kind,
+        amount: Credits::from_micros(micros),
+        at: world.system.clock.now(),
+        note: "why",
+        actor: "test",
+    };
+    world.system.store.post(&account, &posting).await.unwrap()
+}
+
+fn moved(balance: i64, owed: i64) -> Result<Posted, PostRefused> {
+    Ok(Posted::Now {
+        balance: Credits::from_micros(balance),
+        owed: Credits::from_micros(owed),
+    })
+}
+
+const CREDIT: i64 = 1_000_000;
+
+#[tokio::test]
+async fn a_posting_counts_once() {
+    let world = World::start().await;
+    world.set("acme", json!({"credits": "7"})).await;
+    let grant = post(&world, "grant_1", EntryKind::Grant, CREDIT).await;
+    assert_eq!(grant, moved(CREDIT, 0));
+    let again = post(&world, "grant_1", EntryKind::Grant, CREDIT).await;
+    assert_eq!(again, Ok(Posted::Before));
+    assert_eq!(world.settled_balance("acme").await, "8");
+    // The same id for something else is a mistake, and is told.
+    for (kind, amount) in [(EntryKind::Grant, 2 * CREDIT), (EntryKind::Refund, CREDIT)] {
+        let other = post(&world, "grant_1", kind, amount).await;
+        assert_eq!(other, Err(PostRefused::IdTaken));
+    }
+    let more = post(&world, "adj_1", EntryKind::Adjustment, -9 * CREDIT).await;
+    assert!(
+        matches!(more, Err(PostRefused::Insufficient(_))),
+        "{more:?}"
+    );
+    // What took the credits away is not refused for want of them when it comes again.
+    let all = post(&world, "adj_2", EntryKind::Adjustment, -8 * CREDIT).await;
+    assert_eq!(all, moved(-8 * CREDIT, 0));
+    let again = post(&world, "adj_2", EntryKind::Adjustment, -8 * CREDIT).await;
+    assert_eq!(again, Ok(Posted::Before));
+    assert_eq!(world.settled_balance("acme").await, "0");
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_not_posted_again() {
+    let world = World::start().await;
+    world.set("acme", json!({"credits": "7"})).await;
+    let account = AccountId::new("acme").unwrap();
+    let over_the_wire = world.store_over_the_wire();
+    let posting = Posting {
+        id: &id("grant_1"),
+        kind: EntryKind::Grant,
+        amount: Credits::from_micros(CREDIT),
+        at: world.system.clock.now(),
+        note: "why",
+        actor: "test",
+    };
+    world.wire.lose_next_answer_of("TransactWriteItems");
+    let posted = over_the_wire.post(&account, &posting).await.unwrap();
+    assert_eq!(posted, Ok(Posted::Before));
+    world.wire.repeat_next("TransactWriteItems");
+    let posted = over_the_wire.post(&account, &posting).await.unwrap();
+    assert_eq!(posted, Ok(Posted::Before));
+    // One that never arrived is told as what it is, and can be tried again.
+    let second = Posting {
+        id: &id("grant_2"),
+        ..posting
+    };
+    world.wire.swallow_next("TransactWriteItems");
+    assert!(over_the_wire.post(&account, &second).await.is_err());
+    assert_eq!(world.settled_balance("acme").await, "8");
+    world.wire.conflict_with_next("TransactWriteItems", 3);
+    let posted = over_the_wire.post(&account, &second).await.unwrap();
+    assert_eq!(posted, moved(CREDIT, 0));
+    assert_eq!(world.settled_balance("acme").await, "9");
+}
+
+#[tokio::test]
+async fn what_a_reversal_cannot_take_is_owed_until_credits_come() {
+    let world = World::start().await;
+    world.set("acme", json!({})).await;
+    let owner = world.owner("acme");
+    post(&world, "buy_1", EntryKind::Purchase, 10 * CREDIT)
+        .await
+        .unwrap();
+    post(&world, "adj_1", EntryKind::Adjustment, -6 * CREDIT)
+        .await
+        .unwrap();
+    let reversal = post(&world, "rev_1", EntryKind::Reversal, -10 * CREDIT).await;
+    assert_eq!(reversal, moved(-4 * CREDIT, 6 * CREDIT));
+    let credits = owner.get("/v1/credits").await.json();
+    assert_eq!(
+        (&credits["balance"], &credits["owed"]),
+        (&json!("0"), &json!("6"))
+    );
+    // Credits given back pay no debt; bought ones do, at once.
+    post(&world, "refund_1", EntryKind::Refund, CREDIT)
+        .await
+        .unwrap();
+    let purchase = post(&world, "buy_2", EntryKind::Purchase, 3 * CREDIT).await;
+    assert_eq!(purchase, moved(-CREDIT, -4 * CREDIT));
+    let grant = post(&world, "grant_1", EntryKind::Grant, 5 * CREDIT).await;
+    assert_eq!(grant, moved(3 * CREDIT, -2 * CREDIT));
+    let credits = owner.get("/v1/credits").await.json();
+    assert_eq!(
+        (&credits["balance"], &credits["owed"]),
+        (&json!("3"), &json!("0"))
+    );
+    assert_eq!(world.settled_balance("acme").await, "3");
+    let ledger = owner.ledger().await;
+    let amounts: Vec<_> = ledger
+        .iter()
+        .map(|entry| {
+            (
+                entry["kind"].as_str().unwrap(),
+                entry["amount"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        amounts,
+        [
+            ("reversal", "-2"),
+            ("grant", "5"),
+            ("reversal", "-4"),
+            ("purchase", "3"),
+            ("refund", "1"),
+            ("reversal", "-4"),
+            ("adjustment", "-6"),
+            ("purchase", "10"),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn each_kind_moves_credits_in_its_own_direction() {
+    let world = World::start().await;
+    world.set("acme", json!({"credits": "7"})).await;
+    let wrong = [
+        (EntryKind::Grant, -1),
+        (EntryKind::Purchase, -1),
+        (EntryKind::Refund, -1),
+        (EntryKind::Reversal, 1),
+        (EntryKind::AddOn, 1),
+        (EntryKind::Call, -1),
+    ];
+    for (number, (kind, amount)) in wrong.into_iter().enumerate() {
+        let posted = post(&world, &format!("p_{number}"), kind, amount).await;
+        assert_eq!(posted, Err(PostRefused::Amount(kind)));
+    }
+    let nobody = AccountId::new("nobody").unwrap();
+    let posting = Posting {
+        id: &id("grant_1"),
+        kind: EntryKind::Grant,
+        amount: Credits::MICRO,
+        at: world.system.clock.now(),
+        note: "why",
+        actor: "test",
+    };
+    let posted = world.system.store.post(&nobody, &posting).await.unwrap();
+    assert_eq!(posted, Err(PostRefused::NoAccount));
+    assert_eq!(world.settled_balance("acme").await, "7");
+}
