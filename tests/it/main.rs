@@ -11,6 +11,7 @@ mod always;
 mod architecture;
 mod books;
 mod calls;
+mod crash;
 mod credits;
 mod fallback;
 mod identity;
@@ -22,6 +23,8 @@ mod rejected_keys;
 mod sdk;
 mod secrecy;
 
+mod steps;
 mod streams;
 mod support;
+mod sweep;
 mod wire;

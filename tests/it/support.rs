@@ -5,6 +5,7 @@ use std::time::Duration;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
+use jiff::SignedDuration;
 use local::simulator::Simulator;
 use local::system::{Options, System};
 use serde_json::{Value, json};
@@ -107,11 +108,23 @@ impl World {
         &self.system.engines
     }
 
+    /// Clients of the engines whose requests go over `wire`.
+    pub(crate) fn clients_over(
+        &self,
+        wire: Wire,
+    ) -> (aws_sdk_dynamodb::Client, aws_sdk_secretsmanager::Client) {
+        let http = SharedHttpClient::new(wire);
+        let engines = self.engines();
+        (
+            engines.dynamodb_over(Some(http.clone())),
+            engines.secrets_over(Some(http)),
+        )
+    }
+
     /// A store whose requests go over the wire of the functions, and meet its faults.
     pub(crate) fn store_over_the_wire(&self) -> store::Store {
-        let http = SharedHttpClient::new(self.wire.clone());
-        let tables = self.system.tables.clone();
-        store::Store::new(self.engines().dynamodb_over(Some(http)), tables)
+        let (dynamodb, _) = self.clients_over(self.wire.clone());
+        store::Store::new(dynamodb, self.system.tables.clone())
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -157,6 +170,14 @@ impl World {
             .as_str()
             .unwrap()
             .to_owned()
+    }
+
+    /// Runs a tick whose time is so far from now.
+    pub(crate) async fn tick_in(&self, time: SignedDuration) -> Value {
+        let time = self.system.clock.now() + time;
+        let request = self.request(Method::POST, "/_dev/tick");
+        let body = json!({"time": time}).to_string();
+        self.send(request.body(body)).await.json()
     }
 
     /// Acts as the owner of account `id`.

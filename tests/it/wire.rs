@@ -1,4 +1,5 @@
-//! The wire between the functions and AWS: counts every request, and can be cut.
+//! The wire between the functions and AWS, with all that can go wrong on it. No emulator throttles,
+//! conflicts or loses answers by itself.
 
 use std::sync::{Arc, Mutex};
 
@@ -10,11 +11,29 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 
+use crate::steps::Steps;
+
+/// What can happen to a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// AWS has too much to do; nothing is done. The SDK sends it again.
+    Throttled,
+    /// Another transaction is changing the same item; nothing is done.
+    Conflict,
+    /// It never arrives, and nobody is told.
+    NeverArrives,
+    /// It is carried out, but its answer never arrives.
+    AnswerLost,
+    /// It is carried out, its answer is lost, and the SDK sends it again.
+    Repeated,
+}
+
 /// Carries requests to the engines. Clones share everything.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Wire {
     http: reqwest::Client,
     state: Arc<Mutex<State>>,
+    steps: Option<Steps>,
 }
 
 #[derive(Debug, Default)]
@@ -24,16 +43,19 @@ struct State {
     left: Option<usize>,
     /// Requests that did not get through.
     refused: usize,
-    lose_next_answer_of: Option<String>,
-    swallow_next: Option<String>,
-    /// The next request of this operation is carried out twice: the first answer is lost in a way
-    /// that the SDK tries again after.
-    repeat_next: Option<String>,
-    /// The next requests of this operation meet a transaction on the same item.
-    conflicts: Option<(String, usize)>,
+    /// What happens to the next requests of an operation.
+    planned: Vec<(String, Fault, usize)>,
 }
 
 impl Wire {
+    /// The wire of a process whose every request is two steps: asked, and answered.
+    pub(crate) fn of(steps: Steps) -> Self {
+        Self {
+            steps: Some(steps),
+            ..Self::default()
+        }
+    }
+
     /// The operations since the last time, for example `GetItem`.
     pub(crate) fn take(&self) -> Vec<String> {
         std::mem::take(&mut self.state.lock().unwrap().operations)
@@ -51,69 +73,83 @@ impl Wire {
         std::mem::take(&mut state.refused) > 0
     }
 
-    /// The next request of this operation is carried out, but its answer never arrives.
-    pub(crate) fn lose_next_answer_of(&self, operation: &str) {
-        self.state.lock().unwrap().lose_next_answer_of = Some(operation.to_owned());
-    }
-
-    /// The next request of this operation is carried out, its answer is lost, and the SDK sends it
-    /// again.
-    pub(crate) fn repeat_next(&self, operation: &str) {
-        self.state.lock().unwrap().repeat_next = Some(operation.to_owned());
-    }
-
-    fn repeats(&self, operation: &str) -> bool {
+    /// From now on the next `times` requests of this operation, for example `TransactWriteItems`,
+    /// meet this fault. 0 ends it.
+    pub(crate) fn disturb(&self, operation: &str, fault: Fault, times: usize) {
         let mut state = self.state.lock().unwrap();
         state
-            .repeat_next
-            .take_if(|next| next == operation)
-            .is_some()
+            .planned
+            .retain(|(of, what, _)| !(of == operation && *what == fault));
+        state.planned.push((operation.to_owned(), fault, times));
     }
 
-    /// The next request of this operation never arrives, and nobody is told.
+    pub(crate) fn lose_next_answer_of(&self, operation: &str) {
+        self.disturb(operation, Fault::AnswerLost, 1);
+    }
+
+    pub(crate) fn repeat_next(&self, operation: &str) {
+        self.disturb(operation, Fault::Repeated, 1);
+    }
+
     pub(crate) fn swallow_next(&self, operation: &str) {
-        self.state.lock().unwrap().swallow_next = Some(operation.to_owned());
+        self.disturb(operation, Fault::NeverArrives, 1);
     }
 
-    /// The next `times` requests of this operation are answered as AWS does when another transaction
-    /// is changing the same item. The engine cannot raise that by itself.
     pub(crate) fn conflict_with_next(&self, operation: &str, times: usize) {
-        self.state.lock().unwrap().conflicts = Some((operation.to_owned(), times));
+        self.disturb(operation, Fault::Conflict, times);
     }
 
-    /// Is this request to meet another transaction?
-    fn conflicts(&self, operation: &str) -> bool {
+    /// Notes a request; what happens to it?
+    fn admit(&self, operation: &str) -> Option<Fault> {
         let mut state = self.state.lock().unwrap();
-        match &mut state.conflicts {
-            Some((with, times)) if with == operation && *times > 0 => {
-                *times -= 1;
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// Notes a request. `None`: it does not get through; else whether its answer is lost.
-    fn admit(&self, operation: String) -> Option<bool> {
-        let mut state = self.state.lock().unwrap();
-        if state.swallow_next.as_ref() == Some(&operation) {
-            state.swallow_next = None;
-            return None;
+        let planned = state
+            .planned
+            .iter_mut()
+            .find(|(of, _, times)| of == operation && *times > 0);
+        let fault = planned.map(|(_, fault, times)| {
+            *times -= 1;
+            *fault
+        });
+        if matches!(
+            fault,
+            Some(Fault::Throttled | Fault::Conflict | Fault::NeverArrives)
+        ) {
+            return fault;
         }
         match state.left {
             Some(0) => {
                 state.refused += 1;
-                return None;
+                return Some(Fault::NeverArrives);
             }
             Some(left) => state.left = Some(left - 1),
             None => {}
         }
-        let lost = state.lose_next_answer_of.as_ref() == Some(&operation);
-        if lost {
-            state.lose_next_answer_of = None;
+        state.operations.push(operation.to_owned());
+        fault
+    }
+
+    async fn step(&self, operation: &str, what: &str) {
+        if let Some(steps) = &self.steps {
+            steps.step(&format!("{operation} {what}")).await;
         }
-        state.operations.push(operation);
-        Some(lost)
+    }
+
+    async fn send(&self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
+        let request = request.try_into_http1x().unwrap();
+        let (parts, body) = request.into_parts();
+        let body = body.bytes().unwrap().to_vec();
+        let sent = self
+            .http
+            .request(parts.method, parts.uri.to_string())
+            .headers(parts.headers)
+            .body(body);
+        let lost = |error: reqwest::Error| ConnectorError::io(error.into());
+        let answer = sent.send().await.map_err(lost)?;
+        let (status, headers) = (answer.status(), answer.headers().clone());
+        let mut response = http::Response::new(SdkBody::from(answer.bytes().await.map_err(lost)?));
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        Ok(HttpResponse::try_from(response).unwrap())
     }
 }
 
@@ -133,44 +169,31 @@ impl HttpConnector for Wire {
         HttpConnectorFuture::new(async move {
             let target = request.headers().get("x-amz-target").unwrap_or_default();
             let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
-            if wire.conflicts(&operation) {
-                return Ok(conflict(&operation));
-            }
-            let repeats = wire.repeats(&operation);
-            let Some(lost) = wire.admit(operation) else {
+            let fault = wire.admit(&operation);
+            match fault {
+                Some(Fault::Throttled) => return Ok(throttled()),
+                Some(Fault::Conflict) => return Ok(conflict(&operation)),
                 // An error that the SDK does not try again.
-                return Err(ConnectorError::user("the process is dead".into()));
-            };
-            let request = request.try_into_http1x().unwrap();
-            let (parts, body) = request.into_parts();
-            let body = body.bytes().unwrap().to_vec();
-            let sent = wire
-                .http
-                .request(parts.method, parts.uri.to_string())
-                .headers(parts.headers)
-                .body(body);
-            let answer = sent.send().await;
-            let answer = answer.map_err(|error| ConnectorError::io(error.into()))?;
-            let (status, headers) = (answer.status(), answer.headers().clone());
-            let body = answer.bytes().await;
-            let body = body.map_err(|error| ConnectorError::io(error.into()))?;
-            if repeats {
-                return Err(ConnectorError::io("the answer was lost".into()));
+                Some(Fault::NeverArrives) => {
+                    return Err(ConnectorError::user("the process is dead".into()));
+                }
+                Some(Fault::AnswerLost | Fault::Repeated) | None => {}
             }
-            if lost {
-                return Err(ConnectorError::user("the answer was lost".into()));
+            wire.step(&operation, "asked").await;
+            let answer = wire.send(request).await;
+            wire.step(&operation, "answered").await;
+            match fault {
+                Some(Fault::AnswerLost) => Err(ConnectorError::user("the answer was lost".into())),
+                Some(Fault::Repeated) => Err(ConnectorError::io("the answer was lost".into())),
+                _ => answer,
             }
-            let mut response = http::Response::new(SdkBody::from(body));
-            *response.status_mut() = status;
-            *response.headers_mut() = headers;
-            Ok(HttpResponse::try_from(response).unwrap())
         })
     }
 }
 
 /// What AWS answers to an operation that meets a transaction on the same item.
 fn conflict(operation: &str) -> HttpResponse {
-    let body = if operation == "TransactWriteItems" {
+    refusal(if operation == "TransactWriteItems" {
         r#"{"__type":"com.amazonaws.dynamodb.v20120810#TransactionCanceledException",
             "Message":"Transaction cancelled","CancellationReasons":[
             {"Code":"TransactionConflict","Message":"Transaction is ongoing for the item"},
@@ -178,7 +201,17 @@ fn conflict(operation: &str) -> HttpResponse {
     } else {
         r#"{"__type":"com.amazonaws.dynamodb.v20120810#TransactionConflictException",
             "message":"Transaction is ongoing for the item"}"#
-    };
+    })
+}
+
+fn throttled() -> HttpResponse {
+    refusal(
+        r#"{"__type":"com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException",
+            "message":"The level of configured provisioned throughput was exceeded"}"#,
+    )
+}
+
+fn refusal(body: &'static str) -> HttpResponse {
     let mut response = http::Response::new(SdkBody::from(body));
     *response.status_mut() = http::StatusCode::BAD_REQUEST;
     HttpResponse::try_from(response).unwrap()

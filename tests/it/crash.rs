@@ -1,0 +1,425 @@
+//! The process that makes a call dies, at each step of its input and output in turn; time passes, and
+//! the sweeper runs, and dies in the same way. The steps are counted as they come: nobody lists them.
+//!
+//! Whatever the step, the books are right afterwards, and the account was charged exactly what the
+//! provider's record says, but for one window: between the provider's taking the call and the
+//! generation id's being stored nobody can tell what the call did cost, and it costs nothing.
+
+use account::{AccountId, Credits, CreditsPerUsd, Usd};
+use axum::body::Body;
+use axum::http::Request;
+use jiff::SignedDuration;
+use local::simulator::{CallOutcome, RecordedCall};
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+
+use crate::steps::{Relay, Steps};
+use crate::support::{KEY, World, hello};
+use crate::wire::Wire;
+
+const START: &str = "7";
+
+/// A kind of call, and what it must come to.
+#[derive(Clone, Copy)]
+struct Scenario {
+    /// The account has a key, and OpenRouter refuses: credits pay for the fallback.
+    fallback: bool,
+    stream: bool,
+    model: &'static str,
+    /// The provider takes the call and says sooner or later what it did cost.
+    costs: bool,
+}
+
+/// What became of a call whose process died.
+#[derive(Debug)]
+struct Death {
+    account: String,
+    /// The step that it died at, and those before.
+    steps: Vec<String>,
+    hold: Option<Value>,
+    /// It lived to the end.
+    survived: bool,
+}
+
+impl Death {
+    fn at(&self) -> &str {
+        self.steps.last().map_or("the end", String::as_str)
+    }
+}
+
+/// What a process is made from.
+struct Process {
+    env: edge::Env,
+    clock: edge::Clock,
+    dynamodb: aws_sdk_dynamodb::Client,
+    secrets: aws_sdk_secretsmanager::Client,
+}
+
+/// A world with a relay before each upstream.
+struct Mortal {
+    world: World,
+    openrouter: (Relay, String),
+    default_ai: (Relay, String),
+}
+
+impl Mortal {
+    async fn start() -> Self {
+        let world = World::start().await;
+        let root = |base: String| base.strip_suffix("/api/v1").unwrap().to_owned();
+        let openrouter = Relay::start(root(world.openrouter().base_url())).await;
+        let default_ai = Relay::start(root(world.default_ai().base_url())).await;
+        Self {
+            world,
+            openrouter,
+            default_ai,
+        }
+    }
+
+    /// Makes a call in a process of its own, which dies at step `dies_at`.
+    async fn call(&self, scenario: Scenario, dies_at: usize) -> Death {
+        let account = format!("acme-{dies_at}");
+        let plan = if scenario.fallback {
+            "enterprise"
+        } else {
+            "standard"
+        };
+        self.world
+            .set(&account, json!({"plan": plan, "credits": START}))
+            .await;
+        let owner = self.world.owner(&account);
+        if scenario.fallback {
+            assert_eq!(owner.save_key(KEY).await.status, 200);
+        }
+        let steps = Steps::until(dies_at);
+        let request = request(&owner.token, &account, scenario);
+        let make_call = |process: Process| async move {
+            let settings = ai_proxy::Settings::from_env(process.env).unwrap();
+            let deps =
+                ai_proxy::Deps::new(settings, process.clock, process.dynamodb, process.secrets);
+            let router = ai_proxy::router(deps.unwrap());
+            let response = router.oneshot(request).await.unwrap();
+            // The caller reads to the end, whatever that is.
+            axum::body::to_bytes(response.into_body(), usize::MAX)
+                .await
+                .unwrap();
+        };
+        let survived = self.run(&steps, make_call).await;
+        // The provider notices that its reader is gone.
+        let ended = |calls: &[RecordedCall]| calls.iter().all(RecordedCall::has_ended);
+        self.world.default_ai().until(ended).await;
+        let holds = self.world.shown(&account).await["holds"].take();
+        Death {
+            hold: holds.as_array().unwrap().first().cloned(),
+            account,
+            steps: steps.names(),
+            survived,
+        }
+    }
+
+    /// Runs `work` in a process of its own. True if it lived to its end.
+    async fn run<W>(&self, steps: &Steps, work: impl FnOnce(Process) -> W + Send + 'static) -> bool
+    where
+        W: Future<Output = ()>,
+    {
+        self.openrouter.0.count(steps);
+        self.default_ai.0.count(steps);
+        let mut settings = self.world.system.settings.clone();
+        for (name, relay) in [
+            ("OPENROUTER_BASE_URL", &self.openrouter),
+            ("DEFAULT_AI_BASE_URL", &self.default_ai),
+        ] {
+            settings.insert(name.to_owned(), format!("{}/api/v1", relay.1));
+        }
+        let (dynamodb, secrets) = self.world.clients_over(Wire::of(steps.clone()));
+        let process = Process {
+            env: edge::Env::from_pairs(settings),
+            clock: self.world.system.clock.clone(),
+            dynamodb,
+            secrets,
+        };
+        let steps = steps.clone();
+        // A runtime of its own is the process: when it goes, every task in it stops where it is.
+        let run = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            runtime.unwrap().block_on(async move {
+                tokio::select! {
+                    () = work(process) => true,
+                    () = steps.death() => false,
+                }
+            })
+        };
+        tokio::task::spawn_blocking(run).await.unwrap()
+    }
+
+    /// The provider's record of the account's call.
+    fn record(&self, account: &str) -> Option<RecordedCall> {
+        let calls = self.world.default_ai().calls();
+        let marker = format!("to {account}.");
+        let of_account =
+            |call: &RecordedCall| String::from_utf8_lossy(&call.body).contains(&marker);
+        let mut calls = calls.into_iter().filter(of_account);
+        let call = calls.next();
+        assert!(calls.next().is_none(), "one call reaches the provider");
+        call
+    }
+}
+
+fn body(account: &str, scenario: Scenario) -> Value {
+    let mut body = hello();
+    body["messages"][0]["content"] = json!(format!("Say hello to {account}."));
+    body["model"] = json!(scenario.model);
+    body["stream"] = json!(scenario.stream);
+    body
+}
+
+fn request(token: &str, account: &str, scenario: Scenario) -> Request<Body> {
+    Request::post("/v1/chat/completions")
+        .header("authorization", format!("Bearer {token}"))
+        .header("content-type", "application/json")
+        .header("idempotency-key", "the-call")
+        .body(Body::from(body(account, scenario).to_string()))
+        .unwrap()
+}
+
+fn in_credits(record: &RecordedCall) -> Credits {
+    let cost: Usd = record.cost.parse().unwrap();
+    cost.in_credits(CreditsPerUsd::new(10).unwrap()).unwrap()
+}
+
+/// Dies at every step of `scenario`, and looks at what it came to.
+async fn die_everywhere(scenario: Scenario) {
+    let mortal = Mortal::start().await;
+    let mut deaths = Vec::new();
+    loop {
+        let death = mortal.call(scenario, deaths.len()).await;
+        let survived = death.survived;
+        deaths.push(death);
+        if survived {
+            break;
+        }
+        assert!(deaths.len() < 200, "the call comes to an end");
+    }
+    // Once before its time, so that the first look-up of a hold is not its last; then past its end.
+    for minutes in [0, 25, 25 * 60] {
+        let report = mortal
+            .world
+            .tick_in(SignedDuration::from_mins(minutes))
+            .await;
+        assert_eq!(report["errors"], 0);
+    }
+    let mut unknown = Vec::new();
+    let mut charged_after_death = 0;
+    for death in &deaths {
+        let charged = charged(&mortal, death).await;
+        let record = mortal.record(&death.account);
+        let taken = record
+            .as_ref()
+            .filter(|call| call.outcome != CallOutcome::Refused(500));
+        let cost = taken.map_or(Credits::ZERO, in_credits);
+        let id_stored = match &death.hold {
+            // It ended before the process did.
+            None => true,
+            Some(hold) => !hold["generation_id"].is_null(),
+        };
+        if id_stored {
+            assert_eq!(charged, cost, "died at {}: {death:?}", death.at());
+            charged_after_death += u32::from(!death.survived && charged > Credits::ZERO);
+        } else {
+            assert_eq!(charged, Credits::ZERO, "died at {}", death.at());
+            if cost > Credits::ZERO {
+                unknown.push(death.at());
+            }
+        }
+        if record.is_some() {
+            let held = death
+                .steps
+                .iter()
+                .position(|step| step == "TransactWriteItems answered");
+            assert!(held.is_some(), "no call without a hold: {death:?}");
+        }
+        retries(&mortal, death, charged, scenario).await;
+    }
+    let last = deaths.last().unwrap();
+    assert!(last.survived && last.steps.len() > 8, "{last:?}");
+    if scenario.costs {
+        assert!(
+            charged_after_death > 1,
+            "the sweeper had something to settle"
+        );
+        // The one window: from the provider's taking the call to the id's being stored.
+        let window = |step: &str| {
+            step.starts_with("POST /api/v1/chat/completions")
+                || step.starts_with("UpdateItem asked")
+        };
+        assert!(!unknown.is_empty(), "the window was met");
+        assert!(unknown.iter().all(|step| window(step)), "{unknown:?}");
+    } else {
+        assert_eq!(unknown, Vec::<&str>::new());
+    }
+}
+
+/// What the account was charged. Its books add up, and nothing is held any more.
+async fn charged(mortal: &Mortal, death: &Death) -> Credits {
+    let balance: Credits = mortal
+        .world
+        .settled_balance(&death.account)
+        .await
+        .parse()
+        .unwrap();
+    let start: Credits = START.parse().unwrap();
+    start.checked_sub(balance).unwrap()
+}
+
+/// Whoever sends the call again, as a client does that got no answer, does not pay twice.
+async fn retries(mortal: &Mortal, death: &Death, charged: Credits, scenario: Scenario) {
+    if scenario.fallback {
+        // OpenRouter may pay for it this time.
+        return;
+    }
+    let owner = mortal.world.owner(&death.account);
+    let request = owner
+        .chat_request(&body(&death.account, scenario))
+        .header("idempotency-key", "the-call");
+    let again = mortal.world.send(request).await;
+    let account = AccountId::new(death.account.clone()).unwrap();
+    let settled = charged > Credits::ZERO;
+    assert_eq!(
+        again.status == 409,
+        settled,
+        "{account} died at {}",
+        death.at()
+    );
+}
+
+const PLAIN: Scenario = Scenario {
+    fallback: false,
+    stream: false,
+    model: "openai/gpt-4o",
+    costs: true,
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plain_call() {
+    die_everywhere(PLAIN).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_streamed_call() {
+    die_everywhere(Scenario {
+        stream: true,
+        ..PLAIN
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fallback() {
+    die_everywhere(Scenario {
+        fallback: true,
+        model: "sim/status-429",
+        ..PLAIN
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_streamed_fallback() {
+    die_everywhere(Scenario {
+        fallback: true,
+        stream: true,
+        model: "sim/status-429",
+        ..PLAIN
+    })
+    .await;
+}
+
+/// The answer does not say what it did cost: the sweeper has to find out, even of the call that
+/// lived to its end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_without_usage() {
+    die_everywhere(Scenario {
+        stream: true,
+        model: "sim-priced/no-usage",
+        ..PLAIN
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_breaks_off() {
+    die_everywhere(Scenario {
+        stream: true,
+        model: "sim-priced/cut",
+        ..PLAIN
+    })
+    .await;
+}
+
+/// The default AI refuses the call: nothing is ever charged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_call() {
+    die_everywhere(Scenario {
+        model: "sim-priced/status-500",
+        costs: false,
+        ..PLAIN
+    })
+    .await;
+}
+
+/// The sweeper dies at each of its own steps; the next one finishes what it began.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_sweeper() {
+    let mortal = Mortal::start().await;
+    let left_open = Scenario {
+        stream: true,
+        model: "sim-priced/no-usage",
+        ..PLAIN
+    };
+    let now = mortal.world.system.clock.now();
+    let mut dies_at = 0;
+    loop {
+        let account = format!("acme-{dies_at}");
+        mortal.world.set(&account, json!({"credits": START})).await;
+        let owner = mortal.world.owner(&account);
+        let call = owner.chat(&body(&account, left_open)).await;
+        assert_eq!(call.status, 200);
+        let holds = mortal.world.shown(&account).await["holds"].take();
+        assert_eq!(holds.as_array().unwrap().len(), 1);
+
+        let steps = Steps::until(dies_at);
+        let sweep = move |process: Process| async move {
+            let settings = monthly_charge::Settings::from_env(process.env).unwrap();
+            let Process {
+                clock,
+                dynamodb,
+                secrets,
+                ..
+            } = process;
+            let deps = monthly_charge::Deps::new(settings, clock, dynamodb, secrets).unwrap();
+            let time = now + SignedDuration::from_mins(2);
+            monthly_charge::tick(&deps, time, |_| false).await;
+        };
+        let survived = mortal.run(&steps, sweep).await;
+        let report = mortal.world.tick_in(SignedDuration::from_hours(1)).await;
+        assert_eq!(report["errors"], 0);
+
+        let cost = in_credits(&mortal.record(&account).unwrap());
+        let balance: Credits = mortal
+            .world
+            .settled_balance(&account)
+            .await
+            .parse()
+            .unwrap();
+        let start: Credits = START.parse().unwrap();
+        let at = steps.names();
+        assert_eq!(start.checked_sub(balance), Some(cost), "died at {at:?}");
+        if survived {
+            assert!(dies_at > 40, "it looked through all shards: {at:?}");
+            assert!(at.iter().any(|step| step == "GET /api/v1/generation head"));
+            break;
+        }
+        dies_at += 1;
+    }
+}

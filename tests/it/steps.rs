@@ -1,0 +1,135 @@
+//! A process, seen from outside as the steps of its input and output, that dies at one of them.
+
+use std::future::pending;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use tokio::sync::watch;
+
+/// The steps of one process so far. Clones share them.
+#[derive(Debug, Clone)]
+pub(crate) struct Steps(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    names: Mutex<Vec<String>>,
+    dies_at: usize,
+    dead: watch::Sender<bool>,
+}
+
+impl Steps {
+    /// The process dies when it comes to step `dies_at`, counted from 0.
+    pub(crate) fn until(dies_at: usize) -> Self {
+        Self(Arc::new(Inner {
+            names: Mutex::default(),
+            dies_at,
+            dead: watch::Sender::new(false),
+        }))
+    }
+
+    /// The process comes to a step; it does not come back from the one that it dies at, nor from
+    /// any after it.
+    pub(crate) async fn step(&self, name: &str) {
+        let number = {
+            let mut names = self.0.names.lock().unwrap();
+            names.push(name.to_owned());
+            names.len() - 1
+        };
+        if number >= self.0.dies_at {
+            self.0.dead.send_replace(true);
+            pending::<()>().await;
+        }
+    }
+
+    /// Waits for the process's death.
+    pub(crate) async fn death(&self) {
+        let mut dead = self.0.dead.subscribe();
+        dead.wait_for(|dead| *dead).await.unwrap();
+    }
+
+    /// The steps in their order, the last one being that of its death.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let names = self.0.names.lock().unwrap();
+        let lived = names.len().min(self.0.dies_at.saturating_add(1));
+        names[..lived].to_vec()
+    }
+}
+
+/// Stands between the process and an upstream: its requests, the head of each answer, and each event
+/// of it are steps.
+#[derive(Debug, Clone)]
+pub(crate) struct Relay {
+    upstream: String,
+    http: reqwest::Client,
+    steps: Arc<Mutex<Option<Steps>>>,
+}
+
+impl Relay {
+    /// Starts one before `upstream` (its root, without a path); gives its own root.
+    pub(crate) async fn start(upstream: String) -> (Self, String) {
+        let relay = Self {
+            upstream,
+            http: reqwest::Client::builder().no_proxy().build().unwrap(),
+            steps: Arc::default(),
+        };
+        let router = Router::new().fallback(forward).with_state(relay.clone());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let root = format!("http://{}", listener.local_addr().unwrap());
+        edge::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        (relay, root)
+    }
+
+    /// The next process is this one.
+    pub(crate) fn count(&self, steps: &Steps) {
+        *self.steps.lock().unwrap() = Some(steps.clone());
+    }
+}
+
+async fn forward(State(relay): State<Relay>, request: Request) -> Response {
+    let steps = relay.steps.lock().unwrap().clone().unwrap();
+    let (parts, body) = request.into_parts();
+    let what = format!("{} {}", parts.method, parts.uri.path());
+    let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+    steps.step(&format!("{what} asked")).await;
+    let url = format!("{}{}", relay.upstream, parts.uri);
+    let sent = relay.http.request(parts.method, url);
+    let answer = sent.headers(parts.headers).body(body).send().await.unwrap();
+    steps.step(&format!("{what} head")).await;
+    let (status, headers) = (answer.status(), answer.headers().clone());
+    let pieces = answer.bytes_stream().flat_map(|piece| {
+        let events = match piece {
+            Ok(piece) => events(&piece).into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error)],
+        };
+        stream::iter(events)
+    });
+    let pieces = pieces.then(move |piece| {
+        let (steps, what) = (steps.clone(), what.clone());
+        async move {
+            steps.step(&format!("{what} piece")).await;
+            piece
+        }
+    });
+    let mut response = Response::new(Body::from_stream(pieces));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+/// The events in a piece of a stream, so that it does not matter how they came.
+fn events(piece: &Bytes) -> Vec<Bytes> {
+    let mut events = Vec::new();
+    let mut rest = piece.clone();
+    while let Some(end) = rest.windows(2).position(|window| window == b"\n\n") {
+        events.push(rest.split_to(end + 2));
+    }
+    if !rest.is_empty() {
+        events.push(rest);
+    }
+    events
+}

@@ -1,0 +1,317 @@
+//! The sweeper: what becomes of holds that their calls left open.
+
+use account::{Credits, CreditsPerUsd, Usd};
+use futures_util::future::join_all;
+use jiff::SignedDuration;
+use local::simulator::{CallOutcome, KeyBehaviour, RecordedCall};
+use serde_json::{Value, json};
+
+use crate::support::{Caller, Reply, World, hello};
+
+const PLATFORM_KEY: &str = "sk-or-v1-greta-platform-key-0000";
+
+fn minutes(minutes: i64) -> SignedDuration {
+    SignedDuration::from_mins(minutes)
+}
+
+/// A call that leaves its hold open.
+async fn left_open(owner: &Caller<'_>, model: &str) -> Reply {
+    let mut body = hello();
+    body["model"] = json!(model);
+    body["stream"] = json!(true);
+    body["max_tokens"] = json!(50);
+    let reply = owner.chat(&body).await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    reply
+}
+
+async fn holds(world: &World) -> Vec<Value> {
+    let shown = world.shown("acme").await;
+    shown["holds"].as_array().unwrap().clone()
+}
+
+fn cost(call: &RecordedCall) -> Credits {
+    let cost = call.upstream_inference_cost.as_ref().unwrap_or(&call.cost);
+    let cost: Usd = cost.parse().unwrap();
+    cost.in_credits(CreditsPerUsd::new(10).unwrap()).unwrap()
+}
+
+async fn spent(world: &World) -> Credits {
+    let balance: Credits = world.settled_balance("acme").await.parse().unwrap();
+    Credits::from_micros(7_000_000 - balance.micros())
+}
+
+/// Broken off, without usage, without an end: the provider's record says what it did cost.
+#[tokio::test]
+async fn a_broken_call_is_settled_by_the_providers_record() {
+    for model in [
+        "cut",
+        "no-usage",
+        "midstream-error",
+        "cut-mid-line",
+        "reset-after-head",
+    ] {
+        let world = World::start().await;
+        world.set("acme", json!({"credits": "7"})).await;
+        let owner = world.owner("acme");
+        let reply = left_open(&owner, &format!("sim-priced/{model}")).await;
+        let ended = |calls: &[RecordedCall]| calls.iter().all(RecordedCall::has_ended);
+        world.default_ai().until(ended).await;
+        assert_eq!(holds(&world).await.len(), 1, "{model}");
+        let report = world.tick_in(minutes(1)).await;
+        assert_eq!(
+            (&report["swept"], &report["errors"]),
+            (&json!(1), &json!(0)),
+            "{model}"
+        );
+        let call = world.default_ai().calls().pop().unwrap();
+        assert_eq!(spent(&world).await, cost(&call), "{model}");
+        let entry = owner.ledger().await.remove(0);
+        assert_eq!(entry["call_id"], reply.header("x-greta-call-id"));
+        assert_eq!(entry["kind"], "call");
+        // Nothing is left to do.
+        let checks = world.default_ai().generation_checks();
+        assert_eq!(world.tick_in(minutes(60 * 25)).await["swept"], 0);
+        assert_eq!(world.default_ai().generation_checks(), checks);
+    }
+}
+
+/// The terms are those of the call: what prices and settings become later does not matter.
+#[tokio::test]
+async fn a_call_is_charged_on_its_own_terms() {
+    let world = World::start().await;
+    world.set("acme", json!({"credits": "7"})).await;
+    left_open(&world.owner("acme"), "sim-priced/no-usage").await;
+    let mut settings = world.system.settings.clone();
+    settings.insert("CREDITS_PER_USD".to_owned(), "1000".to_owned());
+    let settings = monthly_charge::Settings::from_env(edge::Env::from_pairs(settings)).unwrap();
+    let (dynamodb, secrets) = world.clients_over(world.wire.clone());
+    let clock = world.system.clock.clone();
+    let time = clock.now() + minutes(1);
+    let deps = monthly_charge::Deps::new(settings, clock, dynamodb, secrets).unwrap();
+    assert_eq!(monthly_charge::tick(&deps, time, |_| false).await.swept, 1);
+    let call = world.default_ai().calls().pop().unwrap();
+    assert_eq!(spent(&world).await, cost(&call));
+}
+
+/// The provider's records lag behind: the sweeper asks again, less and less often.
+#[tokio::test]
+async fn look_ups_grow_apart_until_the_record_is_there() {
+    let world = World::start().await;
+    world.set("acme", json!({"credits": "7"})).await;
+    world.default_ai().hide_generations(true);
+    left_open(&world.owner("acme"), "sim-priced/no-usage").await;
+    let mut asked = Vec::new();
+    for minute in 1..=240 {
+        let before = world.default_ai().generation_checks();
+        assert_eq!(world.tick_in(minutes(minute)).await["swept"], 0);
+        if world.default_ai().generation_checks() > before {
+            asked.push(minute);
+        }
+    }
+    let waits: Vec<_> = asked.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!((5..12).contains(&asked.len()), "{asked:?}");
+    assert!(waits.is_sorted(), "{asked:?}");
+    world.default_ai().hide_generations(false);
+    assert_eq!(world.tick_in(minutes(60 * 9)).await["swept"], 1);
+    let call = world.default_ai().calls().pop().unwrap();
+    assert_eq!(spent(&world).await, cost(&call));
+}
+
+/// What nobody can tell for a day is released: it costs nothing, and the call may be repeated.
+#[tokio::test]
+async fn what_stays_unknown_for_a_day_is_released() {
+    for kind in ["openrouter", "openai"] {
+        let world = World::with_settings(&[("DEFAULT_AI_KIND", kind)]).await;
+        world.set("acme", json!({"credits": "7"})).await;
+        let owner = world.owner("acme");
+        world.default_ai().hide_generations(true);
+        let mut body = hello();
+        body["model"] = json!(if kind == "openai" {
+            "openai/gpt-4o-mini"
+        } else {
+            "sim-priced/cut"
+        });
+        body["stream"] = json!(true);
+        let send = || world.send(owner.chat_request(&body).header("idempotency-key", "k"));
+        if kind == "openai" {
+            // Only models of the shipped table have a price here, and they do as they are asked: the
+            // settlement is what fails.
+            world.wire.die_after(3);
+            let _ = send().await;
+            assert!(world.wire.revive());
+        } else {
+            assert_eq!(send().await.status, 200);
+        }
+        assert_eq!(holds(&world).await.len(), 1, "{kind}");
+        assert_eq!(
+            world.tick_in(minutes(60 * 24 - 1)).await["swept"],
+            0,
+            "{kind}"
+        );
+        assert_eq!(send().await.error(), (409, "duplicate_call".to_owned()));
+        assert_eq!(
+            world.tick_in(minutes(60 * 24 + 1)).await["swept"],
+            1,
+            "{kind}"
+        );
+        assert_eq!(world.settled_balance("acme").await, "7");
+        assert_eq!(send().await.status, 200, "{kind}: the key is free again");
+        let looked_up = world.default_ai().generation_checks() > 0;
+        assert_eq!(looked_up, kind == "openrouter");
+    }
+}
+
+/// The default AI is down: it is not asked hundreds of times, nothing is lost, and the next tick
+/// settles.
+#[tokio::test]
+async fn a_default_ai_that_is_down_is_not_pestered() {
+    let world = World::start().await;
+    world.set("acme", json!({"credits": "7"})).await;
+    let owner = world.owner("acme");
+    for _ in 0..40 {
+        left_open(&owner, "sim-priced/no-usage").await;
+    }
+    world.default_ai().set_key(PLATFORM_KEY, KeyBehaviour::Down);
+    let report = world.tick_in(minutes(1)).await;
+    assert_eq!(
+        (&report["swept"], &report["errors"]),
+        (&json!(0), &json!(0))
+    );
+    let asked = world.default_ai().generation_checks();
+    assert!((1..40).contains(&asked), "{asked}");
+    world
+        .default_ai()
+        .set_key(PLATFORM_KEY, KeyBehaviour::Usable);
+    assert_eq!(world.tick_in(minutes(5)).await["swept"], 40);
+    let cost: i64 = world
+        .default_ai()
+        .calls()
+        .iter()
+        .map(|call| cost(call).micros())
+        .sum();
+    assert_eq!(spent(&world).await.micros(), cost);
+}
+
+/// Ticks come twice, and at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sweepers_do_not_get_in_each_others_way() {
+    let world = World::start().await;
+    world.set("acme", json!({"credits": "7"})).await;
+    let owner = world.owner("acme");
+    for _ in 0..10 {
+        left_open(&owner, "sim-priced/no-usage").await;
+    }
+    let ticks = join_all((0..8).map(|_| world.tick_in(minutes(1)))).await;
+    let swept: u64 = ticks
+        .iter()
+        .map(|report| report["swept"].as_u64().unwrap())
+        .sum();
+    assert_eq!(swept, 10, "{ticks:?}");
+    let cost: i64 = world
+        .default_ai()
+        .calls()
+        .iter()
+        .map(|call| cost(call).micros())
+        .sum();
+    assert_eq!(spent(&world).await.micros(), cost);
+    assert_eq!(owner.ledger().await.len(), 11);
+}
+
+/// A call under way is never taken for lost, however late it seems to be.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_under_way_is_left_alone() {
+    let world = World::start().await;
+    world.set("acme", json!({"credits": "7"})).await;
+    let owner = world.owner("acme");
+    let mut body = hello();
+    body["model"] = json!("sim-priced/slow-chunks-50");
+    body["stream"] = json!(true);
+    let call = owner.chat(&body);
+    let sweep = async {
+        let begun =
+            |calls: &[RecordedCall]| calls.first().is_some_and(|call| call.completion_tokens > 1);
+        world.default_ai().until(begun).await;
+        let report = world.tick_in(minutes(60 * 48)).await;
+        let call = world.default_ai().calls().pop().unwrap();
+        assert_eq!(
+            call.outcome,
+            CallOutcome::Running,
+            "the tick came in its middle"
+        );
+        report
+    };
+    let (reply, report) = tokio::join!(call, sweep);
+    assert_eq!(
+        (&report["swept"], &report["errors"]),
+        (&json!(0), &json!(0))
+    );
+    assert!(reply.text().contains("credits_charged"), "{}", reply.text());
+    let call = world.default_ai().calls().pop().unwrap();
+    assert_eq!(spent(&world).await, cost(&call));
+}
+
+/// The sweeper was faster than the call itself: the call finds its hold settled, and takes nothing.
+#[tokio::test]
+async fn a_late_settlement_finds_the_hold_settled() {
+    let world = World::start().await;
+    world.set("acme", json!({"credits": "7"})).await;
+    let owner = world.owner("acme");
+    left_open(&owner, "sim-priced/no-usage").await;
+    let number = world.system.account("acme").await.number;
+    let open = world
+        .system
+        .store
+        .open_holds(&number)
+        .await
+        .unwrap()
+        .remove(0);
+    assert_eq!(world.tick_in(minutes(1)).await["swept"], 1);
+    let spent_by_sweeper = spent(&world).await;
+    let now = world.system.clock.now();
+    let late = Credits::from_micros(1);
+    let late = world
+        .system
+        .store
+        .settle(&open.hold, late, now, "late")
+        .await;
+    let settled = account::hold::HoldState::Settled(spent_by_sweeper);
+    assert_eq!(late.unwrap(), store::Resolution::Already(Some(settled)));
+    assert_eq!(spent(&world).await, spent_by_sweeper);
+}
+
+/// Throttled, refused for a moment, without answers: the sweeper does not lose a hold.
+#[tokio::test]
+async fn faults_on_the_wire_leave_the_hold_to_the_next_tick() {
+    use crate::wire::Fault::{AnswerLost, Conflict, NeverArrives, Repeated, Throttled};
+    let faults = [
+        (Throttled, 2),
+        (Throttled, 9),
+        (Conflict, 3),
+        (Conflict, 30),
+        (NeverArrives, 1),
+        (AnswerLost, 1),
+        (Repeated, 1),
+    ];
+    let operations = [
+        "Query",
+        "GetItem",
+        "UpdateItem",
+        "TransactWriteItems",
+        "GetSecretValue",
+    ];
+    let disturbed = |operation: &'static str, (fault, times)| async move {
+        let world = World::start().await;
+        world.set("acme", json!({"credits": "7"})).await;
+        left_open(&world.owner("acme"), "sim-priced/no-usage").await;
+        world.wire.disturb(operation, fault, times);
+        world.tick_in(minutes(1)).await;
+        world.wire.disturb(operation, fault, 0);
+        world.tick_in(minutes(30)).await;
+        let call = world.default_ai().calls().pop().unwrap();
+        assert_eq!(spent(&world).await, cost(&call), "{operation} {fault:?}");
+    };
+    for operation in operations {
+        join_all(faults.map(|fault| disturbed(operation, fault))).await;
+    }
+}
