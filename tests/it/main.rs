@@ -17,6 +17,7 @@ mod fallback;
 mod identity;
 mod interface;
 mod keys;
+mod machine;
 mod next_call;
 mod postings;
 mod rejected_keys;

@@ -18,6 +18,7 @@ use store::Store;
 use upstream::{DefaultAiKind, TimeOuts, Upstream};
 
 pub use settings::Settings;
+pub use sweep::{Swept, sweep};
 pub use tick::{TickReport, tick};
 pub use worker::{BatchAnswer, work};
 

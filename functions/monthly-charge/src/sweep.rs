@@ -34,16 +34,19 @@ const LOOK_UP_TIME: Duration = Duration::from_secs(10);
 const PATIENCE: u32 = 5;
 
 /// What the sweeper did.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Swept {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Swept {
     /// Holds settled by the provider's word, or released for want of it.
-    pub(crate) ended: u32,
-    pub(crate) errors: u32,
+    pub ended: u32,
+    /// Holds that could not be looked at; they stay due.
+    pub errors: u32,
 }
 
-/// Looks at all holds whose check is due at `now`, but not at those of calls that are under way.
-pub(crate) async fn sweep(
+/// Looks at the holds in `shards` whose check is due at `now`, but not at those of calls that are under
+/// way.
+pub async fn sweep(
     deps: &Deps,
+    shards: impl IntoIterator<Item = u8>,
     now: Timestamp,
     is_under_way: impl Fn(&CallId) -> bool,
 ) -> Swept {
@@ -54,7 +57,7 @@ pub(crate) async fn sweep(
         key: OnceCell::new(),
         unanswered: AtomicU32::new(0),
     };
-    for shard in store::shards() {
+    for shard in shards {
         let due = match deps.store.due_holds(shard, now, HOLDS_A_SHARD).await {
             Ok(due) => due,
             Err(error) => {

@@ -35,7 +35,7 @@ pub async fn tick(
     is_under_way: impl Fn(&CallId) -> bool,
 ) -> TickReport {
     let mut report = TickReport::default();
-    let swept = sweep(deps, now, is_under_way).await;
+    let swept = sweep(deps, store::shards(), now, is_under_way).await;
     report.swept = swept.ended;
     report.errors += swept.errors;
     for shard in store::shards() {

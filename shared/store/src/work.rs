@@ -72,6 +72,11 @@ pub fn shards() -> std::ops::Range<u8> {
     0..SHARDS
 }
 
+/// The partition in which the open hold of `call` is.
+pub fn shard_of(call: &CallId) -> u8 {
+    item::shard_of(call.as_str())
+}
+
 impl Store {
     /// The secrets of one shard that are due at `now`, at most `limit`, oldest first. A row that
     /// cannot be read is an error of its own.

@@ -211,6 +211,30 @@ impl Simulator {
         self.state.inner().generations_hidden = hidden;
     }
 
+    /// Puts a completed call of `key` on record that never was made, for tests of look-ups alone.
+    pub fn remember(&self, key: &str, generation_id: &str, cost: &str) {
+        self.state.inner().calls.push(RecordedCall {
+            generation_id: generation_id.to_owned(),
+            key_sha256: Some(key_sha256(key)),
+            model: None,
+            answering_model: DEFAULT_MODEL.to_owned(),
+            stream: false,
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            prompt_tokens: 0,
+            completion_tokens: 0,
+            cost: cost.to_owned(),
+            upstream_inference_cost: None,
+            finish_reason: Some("stop"),
+            outcome: CallOutcome::Completed,
+        });
+    }
+
+    /// Forgets all calls.
+    pub fn forget(&self) {
+        self.state.inner().calls.clear();
+    }
+
     /// Stops, and returns once the port is closed; open connections are dropped.
     pub async fn stop(self) {
         self.server.stop().await;
