@@ -20,6 +20,7 @@ mod keys;
 mod machine;
 mod next_call;
 mod postings;
+mod races;
 mod rejected_keys;
 mod sdk;
 mod secrecy;

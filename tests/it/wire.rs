@@ -1,6 +1,7 @@
 //! The wire between the functions and AWS, with all that can go wrong on it. No emulator throttles,
 //! conflicts or loses answers by itself.
 
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use aws_smithy_runtime_api::client::http::{
@@ -36,7 +37,9 @@ pub(crate) struct Wire {
     steps: Option<Steps>,
 }
 
-#[derive(Debug, Default)]
+type Meanwhile = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+#[derive(Default)]
 struct State {
     operations: Vec<String>,
     /// How many more requests get through; `None`: all.
@@ -45,6 +48,14 @@ struct State {
     refused: usize,
     /// What happens to the next requests of an operation.
     planned: Vec<(String, Fault, usize)>,
+    /// What somebody else does just before the next request of an operation.
+    meanwhile: Vec<(String, Meanwhile)>,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").finish_non_exhaustive()
+    }
 }
 
 impl Wire {
@@ -81,6 +92,27 @@ impl Wire {
             .planned
             .retain(|(of, what, _)| !(of == operation && *what == fault));
         state.planned.push((operation.to_owned(), fault, times));
+    }
+
+    /// Somebody else does this just before the next request of `operation` is carried out.
+    pub(crate) fn meanwhile(
+        &self,
+        operation: &str,
+        something: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let something = (operation.to_owned(), Box::pin(something) as Meanwhile);
+        self.state.lock().unwrap().meanwhile.push(something);
+    }
+
+    async fn let_others_act(&self, operation: &str) {
+        let something = {
+            let mut state = self.state.lock().unwrap();
+            let place = state.meanwhile.iter().position(|(of, _)| of == operation);
+            place.map(|place| state.meanwhile.remove(place).1)
+        };
+        if let Some(something) = something {
+            something.await;
+        }
     }
 
     pub(crate) fn lose_next_answer_of(&self, operation: &str) {
@@ -179,6 +211,7 @@ impl HttpConnector for Wire {
                 }
                 Some(Fault::AnswerLost | Fault::Repeated) | None => {}
             }
+            wire.let_others_act(&operation).await;
             wire.step(&operation, "asked").await;
             let answer = wire.send(request).await;
             wire.step(&operation, "answered").await;

@@ -181,9 +181,8 @@ impl Store {
             .table_name(&self.tables.holds)
             .set_key(Some(hold_key(&due.account_number, &due.call)))
             .update_expression("SET next_check_at = :next")
-            .condition_expression("#state = :open AND next_check_at = :due")
-            .expression_attribute_names("#state", "state")
-            .expression_attribute_values(":open", text("open"))
+            // An end removes it.
+            .condition_expression("next_check_at = :due")
             .expression_attribute_values(":next", time(open.next_check_at))
             .expression_attribute_values(":due", time(due.due))
             .send()

@@ -1,0 +1,463 @@
+//! Somebody else acts between a reading and the writing that builds on it.
+
+use std::convert::Infallible;
+
+use account::hold::HoldState;
+use account::price::{Tariff, TokenPrices};
+use account::{
+    Account, AccountId, CallId, Credits, CreditsPerUsd, EntryId, KeyId, Plan, Purpose, Usd,
+};
+use aws_sdk_dynamodb::types::AttributeValue::{N, S};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+use store::{
+    Created, Deletion, DueHold, EntryKind, HistoryEntry, Hold, NewHold, PostRefused, Posted,
+    Posting, Presence, Resolution, Store, UpdateError,
+};
+
+use crate::support::World;
+
+const TRANSACTION: &str = "TransactWriteItems";
+
+fn acme() -> AccountId {
+    AccountId::new("acme").unwrap()
+}
+
+fn credits(micros: i64) -> Credits {
+    Credits::from_micros(micros)
+}
+
+fn why(at: Timestamp) -> HistoryEntry {
+    HistoryEntry {
+        id: "why".to_owned(),
+        at,
+        actor: "test".to_owned(),
+        what: "a test".to_owned(),
+    }
+}
+
+/// A world with one account of 7 credits, and a store whose requests can be disturbed.
+async fn world() -> (World, Store, Account) {
+    let world = World::start().await;
+    world.set("acme", json!({"credits": "7"})).await;
+    let account = world.system.account("acme").await;
+    let store = world.store_over_the_wire();
+    (world, store, account)
+}
+
+async fn hold(store: &Store, account: &Account, call: &str, at: Timestamp) -> Hold {
+    let free = TokenPrices {
+        input: Usd::ZERO,
+        output: Usd::ZERO,
+    };
+    let new = NewHold {
+        call: &CallId::new(call).unwrap(),
+        amount: credits(1_000),
+        at,
+        model: "m",
+        tariff: Tariff {
+            prices: free,
+            rate: CreditsPerUsd::ONE,
+        },
+        idempotency: None,
+        max_holds: 64,
+    };
+    store.hold(account, &new).await.unwrap().unwrap()
+}
+
+async fn post(
+    store: &Store,
+    id: &str,
+    kind: EntryKind,
+    amount: i64,
+    at: Timestamp,
+) -> Result<Posted, PostRefused> {
+    let posting = Posting {
+        id: &EntryId::new(id).unwrap(),
+        kind,
+        amount: credits(amount),
+        at,
+        note: "why",
+        actor: "test",
+    };
+    store.post(&acme(), &posting).await.unwrap()
+}
+
+/// Credits that are spent between the look at them and the posting are not taken twice.
+#[tokio::test]
+async fn a_posting_takes_only_what_is_still_there() {
+    let (world, disturbed, _) = world().await;
+    let (store, now) = (world.system.store.clone(), world.system.clock.now());
+    world.wire.meanwhile(TRANSACTION, async move {
+        post(&store, "adj_1", EntryKind::Adjustment, -5_000_000, now)
+            .await
+            .unwrap();
+    });
+    let taken = post(&disturbed, "adj_2", EntryKind::Adjustment, -3_000_000, now).await;
+    assert!(
+        matches!(taken, Err(PostRefused::Insufficient(_))),
+        "{taken:?}"
+    );
+    assert_eq!(world.settled_balance("acme").await, "2");
+    // A reversal takes what is left by then.
+    let store = world.system.store.clone();
+    world.wire.meanwhile(TRANSACTION, async move {
+        post(&store, "adj_3", EntryKind::Adjustment, -1_500_000, now)
+            .await
+            .unwrap();
+    });
+    let reversal = post(&disturbed, "rev_1", EntryKind::Reversal, -2_000_000, now).await;
+    let moved = Posted::Now {
+        balance: credits(-500_000),
+        owed: credits(1_500_000),
+    };
+    assert_eq!(reversal, Ok(moved));
+    world.settled_balance("acme").await;
+}
+
+/// Two grants at once: what is owed is paid once.
+#[tokio::test]
+async fn a_debt_is_paid_once() {
+    let (world, disturbed, _) = world().await;
+    let (store, now) = (world.system.store.clone(), world.system.clock.now());
+    post(&store, "rev_1", EntryKind::Reversal, -9_000_000, now)
+        .await
+        .unwrap();
+    world.wire.meanwhile(TRANSACTION, async move {
+        post(&store, "grant_1", EntryKind::Grant, 5_000_000, now)
+            .await
+            .unwrap();
+    });
+    post(&disturbed, "grant_2", EntryKind::Grant, 5_000_000, now)
+        .await
+        .unwrap();
+    let balance = world.system.account("acme").await.balance;
+    assert_eq!(
+        (balance.owed(), balance.balance()),
+        (Credits::ZERO, credits(8_000_000))
+    );
+    world.settled_balance("acme").await;
+}
+
+/// Credits do not come to an account that is being deleted.
+#[tokio::test]
+async fn a_posting_does_not_revive_an_account() {
+    let (world, disturbed, _) = world().await;
+    let (store, now) = (world.system.store.clone(), world.system.clock.now());
+    world.wire.meanwhile(TRANSACTION, async move {
+        store.delete_account(&acme(), 9, &why(now)).await.unwrap();
+    });
+    let posted = post(&disturbed, "grant_1", EntryKind::Grant, 1, now).await;
+    assert_eq!(posted, Err(PostRefused::NoAccount));
+}
+
+/// An entry once written is never written over, not even by its own name.
+#[tokio::test]
+async fn the_ledger_is_only_appended_to() {
+    let (world, store, account) = world().await;
+    let now = world.system.clock.now();
+    let held = hold(&store, &account, "call_1", now).await;
+    let number = account.number.as_str().to_owned();
+    let planted = world.engines().dynamodb();
+    planted
+        .put_item()
+        .table_name("LedgerTable")
+        .item("account_number", S(number.clone()))
+        .item("entry", S(format!("e#{now:.6}#call_1")))
+        .item("amount", N("-7".to_owned()))
+        .send()
+        .await
+        .unwrap();
+    let settled = store
+        .settle(&held, credits(400), now, "test")
+        .await
+        .unwrap();
+    assert_eq!(settled, Resolution::Already(Some(HoldState::Open)));
+    let balance = world.system.account("acme").await.balance;
+    assert_eq!(balance.held(), credits(1_000), "nothing moved");
+}
+
+/// Of two sweepers that found the same hold, one takes it on.
+#[tokio::test]
+async fn a_due_hold_is_taken_on_once() {
+    let (world, disturbed, account) = world().await;
+    let now = world.system.clock.now();
+    let held = hold(&disturbed, &account, "call_1", now).await;
+    let later = now + SignedDuration::from_mins(30);
+    let shard = store::shard_of(&held.call);
+    let due = || async {
+        let mut due = world
+            .system
+            .store
+            .due_holds(shard, later, 10)
+            .await
+            .unwrap();
+        due.remove(0).unwrap()
+    };
+    let found: DueHold = due().await;
+    let (store, same) = (world.system.store.clone(), found.clone());
+    world.wire.meanwhile("UpdateItem", async move {
+        assert!(store.claim_hold(&same, later).await.unwrap().is_some());
+    });
+    assert_eq!(disturbed.claim_hold(&found, later).await.unwrap(), None);
+    // It is due again later, and ends just when it is taken on.
+    let later = later + SignedDuration::from_hours(2);
+    let found = {
+        let mut due = world
+            .system
+            .store
+            .due_holds(shard, later, 10)
+            .await
+            .unwrap();
+        due.remove(0).unwrap()
+    };
+    let (store, ending) = (world.system.store.clone(), held.clone());
+    world.wire.meanwhile("UpdateItem", async move {
+        store.release(&ending, later, "test", None).await.unwrap();
+    });
+    assert_eq!(disturbed.claim_hold(&found, later).await.unwrap(), None);
+    assert_eq!(disturbed.claim_hold(&found, later).await.unwrap(), None);
+    let left = world
+        .system
+        .store
+        .due_holds(shard, later, 10)
+        .await
+        .unwrap();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+/// What is noted on a hold is noted on an open one only: an ended one stays as it is, and one that
+/// expired is not made anew.
+#[tokio::test]
+async fn an_ended_hold_stays_as_it_is() {
+    let (world, store, account) = world().await;
+    let now = world.system.clock.now();
+    let held = hold(&store, &account, "call_1", now).await;
+    let item = || async {
+        let read = world
+            .engines()
+            .dynamodb()
+            .get_item()
+            .table_name("HoldsTable");
+        let read = read
+            .key("account_number", S(account.number.as_str().to_owned()))
+            .key("hold", S("call_1".to_owned()));
+        read.send().await.unwrap().item
+    };
+    store.settle(&held, credits(7), now, "test").await.unwrap();
+    let ended = item().await.unwrap();
+    store.record_generation(&held, "gen-late").await.unwrap();
+    store.check_hold_at(&held, now).await.unwrap();
+    assert_eq!(item().await.unwrap(), ended);
+    let expired = world
+        .engines()
+        .dynamodb()
+        .delete_item()
+        .table_name("HoldsTable");
+    expired
+        .key("account_number", S(account.number.as_str().to_owned()))
+        .key("hold", S("call_1".to_owned()))
+        .send()
+        .await
+        .unwrap();
+    store.record_generation(&held, "gen-late").await.unwrap();
+    assert_eq!(item().await, None);
+    let late = store.settle(&held, credits(7), now, "test").await.unwrap();
+    assert_eq!(late, Resolution::Already(None));
+    assert_eq!(item().await, None);
+}
+
+/// Two changes of the same account at once: neither undoes the other.
+#[tokio::test]
+async fn changes_of_an_account_do_not_undo_each_other() {
+    let (world, disturbed, account) = world().await;
+    let now = world.system.clock.now();
+    // Alone, and with something that goes into the same transaction.
+    for (version, operation) in [(2, "UpdateItem"), (5, TRANSACTION)] {
+        let store = world.system.store.clone();
+        world.wire.meanwhile(operation, async move {
+            let hear = |profile: &mut account::Profile| {
+                profile.hear_plan(Plan::Enterprise, version, now);
+                Ok::<_, Infallible>(Vec::new())
+            };
+            store.update(&acme(), None, hear).await.unwrap();
+        });
+        let changed = disturbed.update(&account.id, None, |profile| {
+            profile.hear_plan(Plan::Standard, version + 1, now);
+            Ok::<_, Infallible>(match operation {
+                TRANSACTION => vec![store::Effect::History(why(now))],
+                _ => Vec::new(),
+            })
+        });
+        changed.await.unwrap();
+        let plans = world.system.account("acme").await.profile.plans;
+        assert_eq!(
+            (plans.plan(), plans.version()),
+            (Plan::Standard, version + 1)
+        );
+        let change = plans.last_change().unwrap();
+        assert_eq!(
+            change.version,
+            version + 1,
+            "the other change is known, too"
+        );
+    }
+}
+
+/// A change of an account that is deleted meanwhile finds nothing to change.
+#[tokio::test]
+async fn a_change_does_not_revive_an_account() {
+    let (world, disturbed, account) = world().await;
+    let (store, now) = (world.system.store.clone(), world.system.clock.now());
+    world.wire.meanwhile("UpdateItem", async move {
+        store.delete_account(&acme(), 9, &why(now)).await.unwrap();
+    });
+    let changed = disturbed.update(&account.id, None, |profile| {
+        profile.hear_plan(Plan::Enterprise, 2, now);
+        Ok::<_, Infallible>(Vec::new())
+    });
+    let changed = changed.await;
+    assert!(matches!(changed, Err(UpdateError::NotFound)), "{changed:?}");
+}
+
+/// An account is made, changed or deleted while it is being deleted.
+#[tokio::test]
+async fn a_deletion_meets_other_events() {
+    let (world, disturbed, account) = world().await;
+    let now = world.system.clock.now();
+    let other = AccountId::new("other").unwrap();
+    // It appears, younger than its deletion.
+    let store = world.system.store.clone();
+    let (id, number) = (other.clone(), account::AccountNumber::new("n-1").unwrap());
+    world.wire.meanwhile(TRANSACTION, async move {
+        let profile = account::Profile::new(Plan::Standard, 9, now);
+        let made = store
+            .create_account(&id, &number, &profile, &why(now))
+            .await;
+        assert_eq!(made.unwrap(), Created::Now);
+    });
+    let deleted = disturbed
+        .delete_account(&other, 5, &why(now))
+        .await
+        .unwrap();
+    assert_eq!(deleted, Deletion::Late);
+    // It changes.
+    let store = world.system.store.clone();
+    world.wire.meanwhile(TRANSACTION, async move {
+        let hear = |profile: &mut account::Profile| {
+            profile.hear_plan(Plan::Enterprise, 12, now);
+            Ok::<_, Infallible>(Vec::new())
+        };
+        store.update(&acme(), None, hear).await.unwrap();
+    });
+    let deleted = disturbed
+        .delete_account(&account.id, 11, &why(now))
+        .await
+        .unwrap();
+    assert_eq!(deleted, Deletion::Late);
+    // It is deleted by two events at once: the higher version stays.
+    disturbed
+        .delete_account(&account.id, 20, &why(now))
+        .await
+        .unwrap();
+    let store = world.system.store.clone();
+    world.wire.meanwhile(TRANSACTION, async move {
+        store.delete_account(&acme(), 30, &why(now)).await.unwrap();
+    });
+    let deleted = disturbed
+        .delete_account(&account.id, 25, &why(now))
+        .await
+        .unwrap();
+    assert_eq!(deleted, Deletion::Done(None));
+    let presence = world.system.store.presence(&account.id).await.unwrap();
+    assert_eq!(
+        presence,
+        Presence::Deleted {
+            version: 30,
+            scrubbed: false
+        }
+    );
+    // It is made anew while a late deletion is on its way.
+    assert!(world.system.store.scrub(&account.id).await.unwrap());
+    let store = world.system.store.clone();
+    world.wire.meanwhile(TRANSACTION, async move {
+        let profile = account::Profile::new(Plan::Standard, 50, now);
+        let number = account::AccountNumber::new("n-2").unwrap();
+        let made = store
+            .create_account(&acme(), &number, &profile, &why(now))
+            .await;
+        assert_eq!(made.unwrap(), Created::Now);
+    });
+    let deleted = disturbed
+        .delete_account(&account.id, 40, &why(now))
+        .await
+        .unwrap();
+    assert_eq!(deleted, Deletion::Late);
+    assert_eq!(world.settled_balance("acme").await, "0");
+}
+
+/// Only what is deleted is scrubbed, and only when nothing is held.
+#[tokio::test]
+async fn what_lives_is_not_scrubbed() {
+    let (world, store, account) = world().await;
+    let now = world.system.clock.now();
+    assert!(!store.scrub(&account.id).await.unwrap());
+    assert_eq!(world.settled_balance("acme").await, "7");
+    let held = hold(&store, &account, "call_1", now).await;
+    store
+        .delete_account(&account.id, 9, &why(now))
+        .await
+        .unwrap();
+    assert!(!store.scrub(&account.id).await.unwrap());
+    let settled = store.settle(&held, credits(7), now, "test").await.unwrap();
+    assert_eq!(settled, Resolution::Done(HoldState::Settled(credits(7))));
+    for _ in 0..2 {
+        assert!(store.scrub(&account.id).await.unwrap());
+    }
+}
+
+/// A secret that was intended anew is not forgotten for the older intention's sake.
+#[tokio::test]
+async fn a_secret_due_again_is_not_forgotten() {
+    let (world, store, account) = world().await;
+    let now = world.system.clock.now();
+    let key = KeyId::new("key_1").unwrap();
+    let later = now + SignedDuration::from_hours(1);
+    store.intend_secret(&account.id, &key, now).await.unwrap();
+    store.intend_secret(&account.id, &key, later).await.unwrap();
+    store.secret_gone(&account.id, &key, now).await.unwrap();
+    let all = || async {
+        let mut found = 0;
+        for shard in store::shards() {
+            found += store.due_secrets(shard, later, 10).await.unwrap().len();
+        }
+        found
+    };
+    assert_eq!(all().await, 1);
+    store.secret_gone(&account.id, &key, later).await.unwrap();
+    assert_eq!(all().await, 0);
+}
+
+/// Two checks of a key at once are two.
+#[tokio::test]
+async fn checks_at_once_are_all_counted() {
+    let (world, disturbed, account) = world().await;
+    let now = world.system.clock.now();
+    let second = move |n| now + SignedDuration::from_secs(n);
+    for n in 0..9 {
+        let counted = disturbed
+            .count_check(&account.id, Purpose::Test, second(n))
+            .await;
+        assert_eq!(counted.unwrap(), Ok(()));
+    }
+    let store = world.system.store.clone();
+    let id = account.id.clone();
+    world.wire.meanwhile("PutItem", async move {
+        let counted = store.count_check(&id, Purpose::Test, second(9)).await;
+        assert_eq!(counted.unwrap(), Ok(()));
+    });
+    let eleventh = disturbed
+        .count_check(&account.id, Purpose::Test, second(10))
+        .await;
+    assert!(eleventh.unwrap().is_err());
+}
