@@ -1,7 +1,5 @@
 //! Calls paid in credits: what they cost, what they hold, what they are refused for.
 
-use std::collections::BTreeMap;
-
 use futures_util::future::join_all;
 use http::Method;
 use serde_json::{Value, json};
@@ -107,7 +105,7 @@ async fn little_credit_gives_a_shorter_answer() {
     assert!((16..170).contains(&limit), "{limit}");
 
     // Enough for the prompt and 10 tokens: less than 16, but as many as this caller wants.
-    world.set("acme", json!({"credits": "0.00016"})).await;
+    world.set("acme", json!({"credits": "0.0001"})).await;
     let refused = owner.say_hello().await;
     assert_eq!(refused.error(), (402, "insufficient_credits".to_owned()));
     let mut body = hello();
@@ -115,42 +113,96 @@ async fn little_credit_gives_a_shorter_answer() {
     assert_eq!(owner.chat(&body).await.status, 200);
 }
 
-/// 200 at once on an account that can pay for some of them.
+/// 300 at once on an account that can pay for about 50.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn parallel_calls_never_overspend() {
-    let world = World::with_settings(&[("MAX_CONCURRENT_HOLDS", "500")]).await;
-    world.set("acme", json!({"credits": "0.02"})).await;
+    const START: i64 = 4_200;
+    let world = World::start().await;
+    world.set("acme", json!({"credits": "0.0042"})).await;
     let owner = world.owner("acme");
     let mut body = hello();
     body["max_tokens"] = json!(50);
-    let replies = join_all((0..200).map(|_| owner.chat(&body))).await;
-    let mut outcomes = BTreeMap::new();
-    for reply in &replies {
-        *outcomes.entry(reply.status.as_u16()).or_insert(0) += 1;
-    }
-    let paid = outcomes[&200];
-    assert_eq!(
-        paid + outcomes.get(&402).unwrap_or(&0) + outcomes.get(&429).unwrap_or(&0),
-        200
-    );
-    let charged = |reply: &crate::support::Reply| {
-        let charged = reply.header("x-greta-credits-charged");
-        if charged.is_empty() {
-            0
-        } else {
-            charged.parse::<account::Credits>().unwrap().micros()
+    let watched = async {
+        let replies = join_all((0..300).map(|_| owner.chat(&body))).await;
+        replies
+            .iter()
+            .map(|reply| reply.status.as_u16())
+            .collect::<Vec<_>>()
+    };
+    let watch = async {
+        loop {
+            let balance = world.system.account("acme").await.balance;
+            assert!(!balance.available().is_negative(), "{balance:?}");
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     };
-    let charged: i64 = replies.iter().map(charged).sum();
-    let balance = world.settled_balance("acme").await;
-    let balance: account::Credits = balance.parse().unwrap();
-    assert_eq!(balance.micros(), 20_000 - charged);
-    assert!(balance >= account::Credits::ZERO);
-    assert_eq!(
-        world.default_ai().calls().len(),
-        paid,
-        "no call without a hold"
+    let statuses = tokio::select! {
+        statuses = watched => statuses,
+        () = watch => unreachable!("it never ends"),
+    };
+    assert!(
+        statuses
+            .iter()
+            .all(|status| [200, 402, 429].contains(status)),
+        "{statuses:?}"
     );
+    let paid = statuses.iter().filter(|status| **status == 200).count();
+    assert!(paid > 5, "{paid}");
+    let calls = world.default_ai().calls();
+    assert_eq!(calls.len(), paid, "no call without a hold");
+    let left = |calls: &[local::simulator::RecordedCall]| {
+        let charged: i64 = calls.iter().map(|call| credits_of(&call.cost)).sum();
+        account::Credits::from_micros(START - charged).to_string()
+    };
+    assert_eq!(world.settled_balance("acme").await, left(&calls));
+    assert_ne!(left(&calls), "0");
+
+    // The rest can be spent down to less than the cheapest call costs.
+    let mut smallest = hello();
+    smallest["messages"][0]["content"] = json!("");
+    smallest["max_tokens"] = json!(1);
+    let cheapest = 6;
+    let mut spent = 0;
+    loop {
+        let next = owner.card().await["next_call"]["payer"].clone();
+        let reply = owner.chat(&smallest).await;
+        let covered = credits_of_balance(&world).await + spent_on(&reply) >= cheapest;
+        assert_eq!(reply.status == 200, covered, "{}", reply.text());
+        assert_eq!(next == "greta_credits", covered, "the card says what is so");
+        if !covered {
+            assert_eq!(reply.error(), (402, "insufficient_credits".to_owned()));
+            break;
+        }
+        spent += 1;
+    }
+    assert!(spent > 0);
+    let rest = world.settled_balance("acme").await;
+    assert_eq!(rest, left(&world.default_ai().calls()));
+    assert!(credits_of_balance(&world).await < cheapest);
+}
+
+/// What the provider's dollars are in micro-credits.
+fn credits_of(usd: &str) -> i64 {
+    let usd: account::Usd = usd.parse().unwrap();
+    let rate = account::CreditsPerUsd::new(10).unwrap();
+    usd.in_credits(rate).unwrap().micros()
+}
+
+async fn credits_of_balance(world: &World) -> i64 {
+    world
+        .system
+        .account("acme")
+        .await
+        .balance
+        .available()
+        .micros()
+}
+
+fn spent_on(reply: &crate::support::Reply) -> i64 {
+    let charged = reply.header("x-greta-credits-charged");
+    charged
+        .parse::<account::Credits>()
+        .map_or(0, account::Credits::micros)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -204,7 +204,7 @@ async fn take_hold(
             at: deps.clock.now(),
             model: &model.id,
             tariff: Tariff {
-                prices: model.prices,
+                prices: ceiling.prices,
                 rate: settings.product.rate,
             },
             idempotency: call.idempotency.as_deref(),

@@ -3,6 +3,8 @@
 //! The ceiling is taken before the call and the cost after it; the cost is cut at the ceiling, so
 //! that a wrong list price can cost Greta money but never the user.
 
+pub mod prompt;
+
 use crate::{Credits, CreditsPerUsd, Usd};
 
 /// Prices of a model as a list names them, in US dollars: per token, and per request.
@@ -24,9 +26,19 @@ pub struct TokenPrices {
     pub output: Usd,
 }
 
-impl TokenPrices {
-    /// The prices that bound a call; `None` where the list does not bound it: a price for prompt
-    /// or completion is absent, any price is negative or unreadable, or there is one per request.
+/// The prices that bound a call of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ModelPrices {
+    /// The highest price of a token of text that goes in.
+    pub text: Usd,
+    /// The highest price of anything that goes in: an image's is one for the whole image.
+    pub input: Usd,
+    pub output: Usd,
+}
+
+impl ModelPrices {
+    /// `None` where the list does not bound a call: a price for prompt or completion is absent, any
+    /// price is negative or unreadable, or there is one per request.
     pub fn from_listed(listed: &ListedPrices<'_>) -> Option<Self> {
         let required = |text: Option<&str>| text?.parse::<Usd>().ok();
         let optional = |text: Option<&str>| match text {
@@ -36,12 +48,22 @@ impl TokenPrices {
         if !optional(listed.request)?.is_zero() {
             return None;
         }
-        let input = required(listed.prompt)?
-            .max(optional(listed.input_cache_write)?)
-            .max(optional(listed.image)?)
-            .max(optional(listed.audio)?);
+        let text = required(listed.prompt)?.max(optional(listed.input_cache_write)?);
+        let others = optional(listed.image)?.max(optional(listed.audio)?);
         let output = required(listed.completion)?.max(optional(listed.internal_reasoning)?);
-        Some(Self { input, output })
+        Some(Self {
+            text,
+            input: text.max(others),
+            output,
+        })
+    }
+
+    /// The prices of a call, by whether its prompt is nothing but text.
+    pub fn of(&self, only_text: bool) -> TokenPrices {
+        TokenPrices {
+            input: if only_text { self.text } else { self.input },
+            output: self.output,
+        }
     }
 
     /// The cheapest call there is: an empty prompt and one output token.
@@ -54,7 +76,7 @@ impl TokenPrices {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PricedModel {
     pub id: String,
-    pub prices: TokenPrices,
+    pub prices: ModelPrices,
     /// Tokens of prompt and answer together; `None` where the list does not say.
     pub context_length: Option<u64>,
     /// Tokens of one answer.
@@ -64,8 +86,12 @@ pub struct PricedModel {
 /// The caller's side of a ceiling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CallSize {
-    /// No prompt of this call has more tokens.
+    /// No prompt of this call has more tokens, whatever is put around its text.
     pub prompt_tokens: u64,
+    /// The same without what is put around the text.
+    pub text_tokens: u64,
+    /// There is nothing but text in it.
+    pub only_text: bool,
     /// The least of the limits that the caller set.
     pub output_limit: Option<u64>,
 }
@@ -77,10 +103,15 @@ pub struct Ceiling {
     pub output_limit: u64,
     /// Held before the call.
     pub amount: Credits,
+    /// What it was counted with.
+    pub prices: TokenPrices,
 }
 
 /// The most that the call can cost, its answer shortened to what `available` affords. `None` if
 /// that leaves fewer than `min_output_tokens` (or than the caller's own limit, where it is lower).
+///
+/// What is put around the prompt's text is held where `available` covers it, and waived where it does
+/// not: otherwise the last credits of an account could not be spent.
 pub fn ceiling(
     model: &PricedModel,
     size: CallSize,
@@ -88,29 +119,29 @@ pub fn ceiling(
     min_output_tokens: u64,
     rate: CreditsPerUsd,
 ) -> Option<Ceiling> {
-    let prompt = model.prices.input.times(size.prompt_tokens)?;
-    if prompt.in_credits(rate)? > available {
-        return None;
-    }
-    let affordable = model.prices.output.affordable(available, prompt, rate);
-    let limits = [
+    let prices = model.prices.of(size.only_text);
+    let longest = [
         size.output_limit,
         model.max_output_tokens.or(model.context_length),
-        affordable,
     ];
-    let output_limit = limits.into_iter().flatten().min().unwrap_or(u64::MAX);
     let least = min_output_tokens.min(size.output_limit.unwrap_or(u64::MAX));
-    if output_limit < least {
-        return None;
-    }
-    let total = model
-        .prices
-        .output
-        .times(output_limit)?
-        .checked_add(prompt)?;
+    let limit_after = |prompt_tokens: u64| {
+        let prompt = prices.input.times(prompt_tokens)?;
+        if prompt.in_credits(rate)? > available {
+            return None;
+        }
+        let affordable = prices.output.affordable(available, prompt, rate);
+        let limits = longest.into_iter().chain([affordable]).flatten();
+        let limit = limits.min().unwrap_or(u64::MAX);
+        (limit >= least).then_some(limit)
+    };
+    let output_limit = limit_after(size.prompt_tokens).or_else(|| limit_after(size.text_tokens))?;
+    let prompt = prices.input.times(size.prompt_tokens)?;
+    let total = prices.output.times(output_limit)?.checked_add(prompt)?;
     Some(Ceiling {
         output_limit,
-        amount: total.in_credits(rate)?,
+        amount: total.in_credits(rate)?.min(available),
+        prices,
     })
 }
 
@@ -167,13 +198,46 @@ mod tests {
     fn model(input: &str, output: &str) -> PricedModel {
         PricedModel {
             id: "m".to_owned(),
-            prices: TokenPrices {
+            prices: ModelPrices {
+                text: input.parse().unwrap(),
                 input: input.parse().unwrap(),
                 output: output.parse().unwrap(),
             },
             context_length: Some(100_000),
             max_output_tokens: Some(4_000),
         }
+    }
+
+    fn text(prompt_tokens: u64, output_limit: Option<u64>) -> CallSize {
+        CallSize {
+            prompt_tokens,
+            text_tokens: prompt_tokens,
+            only_text: true,
+            output_limit,
+        }
+    }
+
+    /// The last credits can be spent: what is put around the text is held as far as there is something
+    /// left.
+    #[test]
+    fn what_is_around_the_text_is_waived_where_it_is_not_covered() {
+        let model = model("0.000001", "0.000002");
+        let size = CallSize {
+            prompt_tokens: 150,
+            text_tokens: 2,
+            only_text: true,
+            output_limit: Some(1),
+        };
+        let amount = |available| {
+            let ceiling = ceiling(&model, size, Credits::from_micros(available), 16, rate());
+            ceiling.map(|ceiling| ceiling.amount.micros())
+        };
+        // An input token costs 10 micro-credits, an output token 20.
+        assert_eq!(amount(5_000), Some(1_520));
+        assert_eq!(amount(1_520), Some(1_520));
+        assert_eq!(amount(1_519), Some(1_519));
+        assert_eq!(amount(40), Some(40));
+        assert_eq!(amount(39), None);
     }
 
     #[test]
@@ -187,9 +251,12 @@ mod tests {
             input_cache_write: Some("0.0000015"),
             internal_reasoning: Some("0.000004"),
         };
-        let prices = TokenPrices::from_listed(&full).unwrap();
-        assert_eq!(prices.input, "0.000003".parse().unwrap());
-        assert_eq!(prices.output, "0.000004".parse().unwrap());
+        let prices = ModelPrices::from_listed(&full).unwrap();
+        assert_eq!(prices.of(true).input, "0.0000015".parse().unwrap());
+        assert_eq!(prices.of(false).input, "0.000003".parse().unwrap());
+        for only_text in [true, false] {
+            assert_eq!(prices.of(only_text).output, "0.000004".parse().unwrap());
+        }
         let no_price = [
             ListedPrices {
                 prompt: None,
@@ -217,7 +284,7 @@ mod tests {
             },
         ];
         for listed in no_price {
-            assert_eq!(TokenPrices::from_listed(&listed), None, "{listed:?}");
+            assert_eq!(ModelPrices::from_listed(&listed), None, "{listed:?}");
         }
     }
 
@@ -226,10 +293,7 @@ mod tests {
         let model = model("0.000001", "0.000002");
         let plenty = Credits::from_micros(1_000_000_000);
         let limit = |output_limit, available| {
-            let size = CallSize {
-                prompt_tokens: 100,
-                output_limit,
-            };
+            let size = text(100, output_limit);
             ceiling(&model, size, available, 16, rate()).map(|c| c.output_limit)
         };
         assert_eq!(limit(Some(50), plenty), Some(50));
@@ -249,10 +313,7 @@ mod tests {
     #[test]
     fn a_free_model_needs_no_credits() {
         let free = model("0", "0");
-        let size = CallSize {
-            prompt_tokens: 10,
-            output_limit: None,
-        };
+        let size = text(10, None);
         let ceiling = ceiling(&free, size, Credits::ZERO, 16, rate()).unwrap();
         assert_eq!(
             (ceiling.amount, ceiling.output_limit),
@@ -262,7 +323,7 @@ mod tests {
 
     #[test]
     fn the_answer_says_what_it_cost() {
-        let prices = model("0.000001", "0.000002").prices;
+        let prices = model("0.000001", "0.000002").prices.of(true);
         let usd = |text: &str| Some(text.parse().unwrap());
         let tokens = Usage {
             prompt_tokens: Some(10),
@@ -322,26 +383,41 @@ mod tests {
         fn the_ceiling_covers_the_call_and_is_covered(
             input in 0_u128..10_000_000_000_000,
             output in 0_u128..10_000_000_000_000,
-            prompt_tokens in 0_u64..100_000,
+            text_tokens in 0_u64..100_000,
+            around in 0_u64..2_000,
             output_limit in prop::option::of(1_u64..10_000),
             available in 0_i64..100_000_000,
             part in 0_u64..=100,
         ) {
+            let (input, output) = (Usd::from_attos(input), Usd::from_attos(output));
             let model = PricedModel {
-                prices: TokenPrices { input: Usd::from_attos(input), output: Usd::from_attos(output) },
+                prices: ModelPrices { text: input, input, output },
                 ..model("0", "0")
             };
             let available = Credits::from_micros(available);
-            let size = CallSize { prompt_tokens, output_limit };
-            if let Some(ceiling) = ceiling(&model, size, available, 16, rate()) {
-                prop_assert!(ceiling.amount <= available);
-                prop_assert!(ceiling.output_limit >= 1);
+            let prompt_tokens = text_tokens + around;
+            let size = CallSize { prompt_tokens, text_tokens, only_text: true, output_limit };
+            let held = ceiling(&model, size, available, 16, rate());
+            let cost = |prompt: u64, completion: u64| {
                 let usage = Usage {
-                    prompt_tokens: Some(prompt_tokens * part / 100),
-                    completion_tokens: Some(ceiling.output_limit * part / 100),
+                    prompt_tokens: Some(prompt),
+                    completion_tokens: Some(completion),
                     ..Usage::default()
                 };
-                prop_assert!(usage.cost_in_credits(model.prices, rate()).unwrap() <= ceiling.amount);
+                usage.cost_in_credits(model.prices.of(true), rate()).unwrap()
+            };
+            let least = 16.min(output_limit.unwrap_or(16));
+            prop_assert_eq!(held.is_some(), cost(text_tokens, least) <= available);
+            if let Some(held) = held {
+                prop_assert!(held.amount <= available);
+                prop_assert!(held.output_limit >= least);
+                let covered = if cost(prompt_tokens, least) <= available {
+                    prompt_tokens
+                } else {
+                    text_tokens
+                };
+                let completion = held.output_limit * part / 100;
+                prop_assert!(cost(covered * part / 100, completion) <= held.amount);
             }
         }
     }

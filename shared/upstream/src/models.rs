@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use account::price::{ListedPrices, PricedModel, TokenPrices};
+use account::price::{ListedPrices, ModelPrices, PricedModel};
 use account::{Credits, CreditsPerUsd};
 use bytes::Bytes;
 use http::{Method, StatusCode};
@@ -207,7 +207,7 @@ fn priced(listed: Listed) -> Option<PricedModel> {
         // Anything but a string is unreadable, and no price.
         Some(value) => Some(value.as_str().unwrap_or("unreadable")),
     };
-    let prices = TokenPrices::from_listed(&ListedPrices {
+    let prices = ModelPrices::from_listed(&ListedPrices {
         prompt: price("prompt"),
         completion: price("completion"),
         request: price("request"),

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use account::price::prompt::{TEMPLATE_TOKENS, TOOLS_TOKENS, longest_bytes, read_bytes};
 use account::price::{CallSize, PricedModel};
 use bytes::Bytes;
 use edge::{ApiError, Code};
@@ -35,8 +36,10 @@ const SENT: [&str; 20] = [
     "reasoning_effort",
 ];
 
-/// Members whose text the model reads, and that are therefore counted as prompt.
-const PROMPT: [&str; 4] = ["messages", "tools", "tool_choice", "response_format"];
+/// Members whose JSON a provider writes into the prompt, in its own way.
+const REWRITTEN: [&str; 3] = ["tools", "tool_choice", "response_format"];
+/// The same, in a message.
+const REWRITTEN_IN_MESSAGES: [&str; 2] = ["tool_calls", "function_call"];
 
 /// Each of these can cost more than tokens, or has somebody else choose the price.
 const REFUSED: [&str; 9] = [
@@ -54,11 +57,17 @@ const REFUSED: [&str; 9] = [
 /// A request that keeps to what credits pay for.
 pub(super) struct Bounded<'a> {
     members: Members<'a>,
-    /// The prompt's JSON text in bytes. No tokeniser makes more tokens of a text than it has bytes,
-    /// and the JSON around the text outweighs the tokens that mark roles and messages.
-    prompt_bytes: u64,
-    only_text: bool,
+    prompt: Prompt,
     output_limit: Option<u64>,
+}
+
+/// How large a prompt can be, in tokens; see [`account::price::prompt`].
+#[derive(Debug, Clone, Copy)]
+struct Prompt {
+    /// With all that is put around its text.
+    tokens: u64,
+    text_tokens: u64,
+    only_text: bool,
 }
 
 impl<'a> Bounded<'a> {
@@ -80,10 +89,19 @@ impl<'a> Bounded<'a> {
         {
             return Err(unsupported("tools other than functions"));
         }
-        let only_text = match members.get("messages") {
-            Some(messages) => is_only_text(messages)?,
-            None => true,
+        let mut prompt = match members.get("messages") {
+            Some(messages) => Prompt::of(messages)?,
+            None => Prompt::NOTHING,
         };
+        for name in REWRITTEN {
+            if let Some(member) = members.get(name) {
+                prompt.add(longest_bytes(member.get()), longest_bytes(member.get()));
+            }
+        }
+        if members.contains_key("tools") || members.contains_key("response_format") {
+            prompt.add(TOOLS_TOKENS, 0);
+        }
+        prompt.add(TEMPLATE_TOKENS, 0);
         let limit = |name: &str| match members.get(name) {
             None => Ok(None),
             Some(limit) => match limit.get().parse::<u64>() {
@@ -92,11 +110,8 @@ impl<'a> Bounded<'a> {
             },
         };
         let limits = [limit("max_tokens")?, limit("max_completion_tokens")?];
-        let prompt = PROMPT.iter().filter_map(|name| members.get(*name));
-        let prompt_bytes: usize = prompt.map(|member| member.get().len()).sum();
         Ok(Self {
-            prompt_bytes: u64::try_from(prompt_bytes).unwrap_or(u64::MAX),
-            only_text,
+            prompt,
             output_limit: limits.into_iter().flatten().min(),
             members,
         })
@@ -105,15 +120,25 @@ impl<'a> Bounded<'a> {
     /// How large the call can be on `model`. Parts that are not text are bounded only by the model's
     /// context.
     pub(super) fn size(&self, model: &PricedModel) -> Result<CallSize, ApiError> {
-        let prompt_tokens = match (self.only_text, model.context_length) {
-            (true, context) => self.prompt_bytes.min(context.unwrap_or(u64::MAX)),
-            (false, Some(context)) => context,
+        let Prompt {
+            tokens,
+            text_tokens,
+            only_text,
+        } = self.prompt;
+        let (prompt_tokens, text_tokens) = match (only_text, model.context_length) {
+            (true, context) => {
+                let context = context.unwrap_or(u64::MAX);
+                (tokens.min(context), text_tokens.min(context))
+            }
+            (false, Some(context)) => (context, context),
             (false, None) => {
                 return Err(unsupported("parts other than text on this model"));
             }
         };
         Ok(CallSize {
             prompt_tokens,
+            text_tokens,
+            only_text,
             output_limit: self.output_limit,
         })
     }
@@ -195,52 +220,90 @@ const TEXT_MEMBERS: [&str; 10] = [
 /// Members of a part that is text.
 const TEXT_PART_MEMBERS: [&str; 3] = ["type", "text", "cache_control"];
 
-/// Is everything in `messages` text? What is not known to be text counts as something else: images
-/// and sound are tokens, but not counted by their text.
-fn is_only_text(messages: &RawValue) -> Result<bool, ApiError> {
-    let messages: Vec<&RawValue> = serde_json::from_str(messages.get()).unwrap_or_default();
-    let mut only_text = true;
-    for message in messages {
-        let members = serde_json::from_str::<UniqueMembers<'_>>(message.get());
-        let UniqueMembers(members) = members.map_err(|_| {
-            invalid("each of `messages` must be an object that gives no name twice")
-        })?;
-        only_text &= members
-            .keys()
-            .all(|name| TEXT_MEMBERS.contains(&name.as_str()));
-        if let Some(content) = members.get("content") {
-            only_text &= is_text(content.get())?;
-        }
+impl Prompt {
+    const NOTHING: Self = Self {
+        tokens: 0,
+        text_tokens: 0,
+        only_text: true,
+    };
+
+    fn add(&mut self, tokens: u64, text_tokens: u64) {
+        self.tokens = self.tokens.saturating_add(tokens);
+        self.text_tokens = self.text_tokens.saturating_add(text_tokens);
     }
-    Ok(only_text)
+
+    /// Measures `messages`. What is not known to be text counts as something else: images and sound
+    /// are tokens, but not counted by their text.
+    fn of(messages: &RawValue) -> Result<Self, ApiError> {
+        let mut prompt = Self::NOTHING;
+        prompt.add(read_bytes(messages.get()), 0);
+        let messages: Vec<&RawValue> = serde_json::from_str(messages.get()).unwrap_or_default();
+        for message in messages {
+            let members = serde_json::from_str::<UniqueMembers<'_>>(message.get());
+            let UniqueMembers(members) = members.map_err(|_| {
+                invalid("each of `messages` must be an object that gives no name twice")
+            })?;
+            for (name, value) in &members {
+                prompt.add_member(name, value.get())?;
+            }
+        }
+        Ok(prompt)
+    }
+
+    /// Takes in a member of a message, of which the bytes as they stand are counted already.
+    fn add_member(&mut self, name: &str, json: &str) -> Result<(), ApiError> {
+        self.only_text &= TEXT_MEMBERS.contains(&name);
+        match name {
+            "role" => {}
+            "content" => self.add_content(json)?,
+            _ if REWRITTEN_IN_MESSAGES.contains(&name) => {
+                let rewritten = longest_bytes(json);
+                self.add(rewritten.saturating_sub(read_bytes(json)), rewritten);
+            }
+            _ => self.add(0, read_bytes(json)),
+        }
+        Ok(())
+    }
+
+    /// A message's `content`: a string, `null`, or a list of parts.
+    fn add_content(&mut self, json: &str) -> Result<(), ApiError> {
+        if json.starts_with('"') {
+            self.add(0, text_of(json));
+            return Ok(());
+        }
+        if json == "null" {
+            return Ok(());
+        }
+        let Ok(parts) = serde_json::from_str::<Vec<&RawValue>>(json) else {
+            self.only_text = false;
+            return Ok(());
+        };
+        for part in parts {
+            let Ok(UniqueMembers(members)) = serde_json::from_str(part.get()) else {
+                self.only_text = false;
+                continue;
+            };
+            let kind = members.get("type").map(|kind| kind.get());
+            let kind = kind.and_then(|kind| serde_json::from_str::<String>(kind).ok());
+            if kind.as_deref() == Some("file") || members.contains_key("file") {
+                // Parsing a file is priced apart from tokens.
+                return Err(unsupported("file parts"));
+            }
+            let known = members
+                .keys()
+                .all(|name| TEXT_PART_MEMBERS.contains(&name.as_str()));
+            self.only_text &= known && kind.as_deref() == Some("text");
+            if let Some(text) = members.get("text") {
+                self.add(0, text_of(text.get()));
+            }
+        }
+        Ok(())
+    }
 }
 
-/// A message's `content`: a string, `null`, or a list of parts.
-fn is_text(content: &str) -> Result<bool, ApiError> {
-    if content.starts_with('"') || content == "null" {
-        return Ok(true);
-    }
-    let Ok(parts) = serde_json::from_str::<Vec<&RawValue>>(content) else {
-        return Ok(false);
-    };
-    let mut only_text = true;
-    for part in parts {
-        let Ok(UniqueMembers(members)) = serde_json::from_str(part.get()) else {
-            only_text = false;
-            continue;
-        };
-        let kind = members.get("type").map(|kind| kind.get());
-        let kind = kind.and_then(|kind| serde_json::from_str::<String>(kind).ok());
-        if kind.as_deref() == Some("file") || members.contains_key("file") {
-            // Parsing a file is priced apart from tokens.
-            return Err(unsupported("file parts"));
-        }
-        let known = members
-            .keys()
-            .all(|name| TEXT_PART_MEMBERS.contains(&name.as_str()));
-        only_text &= known && kind.as_deref() == Some("text");
-    }
-    Ok(only_text)
+/// The bytes of a JSON string without its quotes.
+fn text_of(json: &str) -> u64 {
+    read_bytes(json).saturating_sub(2)
 }
 
 fn only_functions(tools: &RawValue) -> bool {
@@ -254,9 +317,12 @@ fn only_functions(tools: &RawValue) -> bool {
 }
 
 #[cfg(test)]
+mod oracle;
+
+#[cfg(test)]
 mod tests {
     use account::Usd;
-    use account::price::TokenPrices;
+    use account::price::ModelPrices;
     use serde_json::{Value, json};
 
     use super::*;
@@ -272,7 +338,8 @@ mod tests {
     fn model(context_length: Option<u64>) -> PricedModel {
         PricedModel {
             id: "a/b".to_owned(),
-            prices: TokenPrices {
+            prices: ModelPrices {
+                text: Usd::ZERO,
                 input: Usd::ZERO,
                 output: Usd::ZERO,
             },
@@ -347,7 +414,7 @@ mod tests {
     fn the_prompt_is_bounded_by_its_bytes_or_by_the_context() {
         let text = request(&json!({"messages": messages()}));
         let text = Bounded::of(&text).unwrap();
-        let bytes = u64::try_from(messages().to_string().len()).unwrap();
+        let bytes = u64::try_from(messages().to_string().len()).unwrap() + TEMPLATE_TOKENS;
         let tokens = |bounded: &Bounded<'_>, context| {
             bounded
                 .size(&model(context))
@@ -373,7 +440,43 @@ mod tests {
         }
         let parts = json!([{"role": "user", "content": [{"type": "text", "text": "hi"}]}]);
         let parts = request(&json!({"messages": parts}));
-        assert!(tokens(&Bounded::of(&parts).unwrap(), Some(1_000)) < Some(100));
+        let parts = Bounded::of(&parts).unwrap();
+        assert!(tokens(&parts, Some(1_000)) < Some(100 + TEMPLATE_TOKENS));
+        assert_eq!(parts.prompt.text_tokens, 2);
+    }
+
+    #[test]
+    fn tools_and_formats_count_as_their_provider_may_write_them() {
+        let size = |more: Value| {
+            let mut body = json!({"messages": messages()});
+            let members = more.as_object().unwrap().clone();
+            body.as_object_mut().unwrap().extend(members);
+            let request = request(&body);
+            let prompt = Bounded::of(&request).unwrap().prompt;
+            (prompt.tokens, prompt.text_tokens)
+        };
+        let plain = size(json!({}));
+        let tools = json!([{"type": "function", "function": {"name": "f", "description": "你"}}]);
+        let bytes = u64::try_from(tools.to_string().len()).unwrap() + 3;
+        let with_tools = size(json!({ "tools": tools }));
+        assert_eq!(with_tools.0, plain.0 + bytes + TOOLS_TOKENS);
+        assert_eq!(with_tools.1, plain.1 + bytes);
+        let format = json!({"type": "json_object"});
+        let bytes = u64::try_from(format.to_string().len()).unwrap();
+        let with_format = size(json!({"response_format": format}));
+        assert_eq!(with_format.0, plain.0 + bytes + TOOLS_TOKENS);
+        // In a message, too.
+        let call = json!({"role": "assistant", "content": null, "tool_calls": [
+            {"id": "x", "type": "function", "function": {"name": "f", "arguments": "{\"a\":\"你\"}"}},
+        ]});
+        let ascii = json!({"role": "assistant", "content": null, "tool_calls": [
+            {"id": "x", "type": "function", "function": {"name": "f", "arguments": "{\"a\":\"......\"}"}},
+        ]});
+        let of = |message: Value| {
+            let request = request(&json!({"messages": [message]}));
+            Bounded::of(&request).unwrap().prompt.tokens
+        };
+        assert_eq!(of(call), of(ascii));
     }
 
     /// Of two members of one name, we would look at one, and the model might read the other.

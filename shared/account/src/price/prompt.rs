@@ -1,0 +1,135 @@
+//! How many tokens a prompt can be at most, from its JSON text.
+//!
+//! No tokeniser makes more tokens of a text than the text has UTF-8 bytes: byte-level vocabularies have
+//! a token for each byte, and those without fall back to bytes. So bytes bound tokens, for any model,
+//! without its vocabulary.
+
+/// What a chat template adds of its own to any prompt, in tokens: the marks of the first message and of
+/// the answer, and the system message that some models' templates begin with (Llama 3.1's names two
+/// dates in 25 tokens, gpt-oss's channels in some 70). The JSON around a message outweighs the marks
+/// of that message: `{"role":"user","content":""}` has 28 bytes, OpenAI marks a message by 4 tokens,
+/// Llama 3 by 5.
+pub const TEMPLATE_TOKENS: u64 = 128;
+
+/// What providers add where a model is given tools or a format to keep to. Anthropic names up to 530
+/// tokens for tools on Claude 3 Opus, and others between 159 and 400 (docs.anthropic.com, "tool use
+/// system prompt token count").
+pub const TOOLS_TOKENS: u64 = 1_024;
+
+/// The bytes of `json` with the escapes in its strings undone: what a model reads of a text. Quotes,
+/// braces and names count as they stand.
+pub fn read_bytes(json: &str) -> u64 {
+    units(json).map(Unit::bytes).fold(0, u64::saturating_add)
+}
+
+/// The bytes of the longest JSON form of `json`, with every UTF-16 unit beyond ASCII as `\uXXXX`: what a
+/// model may read of JSON that its provider writes anew.
+pub fn longest_bytes(json: &str) -> u64 {
+    units(json).map(Unit::longest).fold(0, u64::saturating_add)
+}
+
+/// A character of a JSON text, or an escape in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    Char(char),
+    /// `\n`, `\"` and the like.
+    Short,
+    /// `\uXXXX`. `None`: no hexadecimal digits, which is no JSON.
+    Utf16(Option<u16>),
+}
+
+impl Unit {
+    /// A surrogate is half of a character of four bytes; alone, it becomes one of three.
+    fn bytes(self) -> u64 {
+        match self {
+            Self::Char(char) => utf8_bytes(char),
+            Self::Short => 1,
+            Self::Utf16(Some(0..0x80)) => 1,
+            Self::Utf16(Some(0x80..0x800)) => 2,
+            Self::Utf16(_) => 3,
+        }
+    }
+
+    fn longest(self) -> u64 {
+        match self {
+            Self::Char(char) if char.is_ascii() => 1,
+            Self::Char(char) if utf8_bytes(char) == 4 => 12,
+            Self::Char(_) | Self::Utf16(_) => 6,
+            Self::Short => 2,
+        }
+    }
+}
+
+fn utf8_bytes(char: char) -> u64 {
+    u64::try_from(char.len_utf8()).unwrap_or(u64::MAX)
+}
+
+fn units(json: &str) -> impl Iterator<Item = Unit> {
+    let mut chars = json.chars();
+    std::iter::from_fn(move || {
+        let char = chars.next()?;
+        if char != '\\' {
+            return Some(Unit::Char(char));
+        }
+        if chars.next() != Some('u') {
+            return Some(Unit::Short);
+        }
+        let digits: String = chars.by_ref().take(4).collect();
+        Some(Unit::Utf16(u16::from_str_radix(&digits, 16).ok()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn escapes_count_as_what_they_stand_for() {
+        let table = [
+            (r#""abc""#, 5, 5),
+            (r#""a\nb\"c\\""#, 8, 11),
+            (r#""你好""#, 8, 14),
+            (r#""\u4f60\u597d""#, 8, 14),
+            (r#""é\u00e9""#, 6, 14),
+            (r#""\u0041""#, 3, 8),
+            (r#""👋""#, 6, 14),
+            // A pair of surrogates counts as two of three bytes: more than its four.
+            (r#""\ud83d\udc4b""#, 8, 14),
+            (r#"{"a":[1,true]}"#, 14, 14),
+        ];
+        for (json, read, longest) in table {
+            assert_eq!(
+                (read_bytes(json), longest_bytes(json)),
+                (read, longest),
+                "{json}"
+            );
+        }
+    }
+
+    fn ascii_json(text: &str) -> String {
+        let units = text.encode_utf16().map(|unit| match u8::try_from(unit) {
+            Ok(byte @ 0x20..0x7f) if byte != b'"' && byte != b'\\' => char::from(byte).to_string(),
+            _ => format!("\\u{unit:04x}"),
+        });
+        format!("\"{}\"", units.collect::<String>())
+    }
+
+    proptest! {
+        /// However a client writes its text, no byte of the text goes uncounted, and JSON escapes cost
+        /// it little.
+        #[test]
+        fn all_bytes_are_counted(text in any::<String>()) {
+            let bytes = u64::try_from(text.len()).unwrap();
+            let ascii = ascii_json(&text);
+            for json in [serde_json::to_string(&text).unwrap(), ascii.clone()] {
+                let read = read_bytes(&json);
+                prop_assert!(read >= bytes + 2, "{json}");
+                prop_assert!(read <= bytes + bytes / 2 + 2, "{json}");
+                let longest = longest_bytes(&json);
+                prop_assert!(longest >= u64::try_from(json.len()).unwrap());
+            }
+        }
+    }
+}
