@@ -13,6 +13,7 @@ mod books;
 mod calls;
 mod credits;
 mod fallback;
+mod gretactl;
 mod identity;
 mod interface;
 mod keys;
