@@ -14,6 +14,7 @@ mod calls;
 mod crash;
 mod credits;
 mod fallback;
+mod gretactl;
 mod identity;
 mod interface;
 mod keys;

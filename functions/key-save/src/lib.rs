@@ -11,6 +11,7 @@
 //! What a crash leaves behind is a secret that no account names, and that the billing tick deletes.
 
 mod disconnect;
+mod removal;
 mod save;
 mod settings;
 mod test;
@@ -30,6 +31,7 @@ use store::{Store, UpdateError};
 use upstream::{PriceBook, Upstream};
 use url::Url;
 
+pub use removal::{Disconnected, delete_secret, disconnect_key};
 pub use settings::Settings;
 
 /// A secret that no account names is deleted after this time.
@@ -131,7 +133,7 @@ impl Deps {
 }
 
 /// A change of the account that never refuses, as an answer.
-fn changed(update: Result<Account, UpdateError<Infallible>>) -> Result<Account, ApiError> {
+fn changed<T>(update: Result<T, UpdateError<Infallible>>) -> Result<T, ApiError> {
     update.map_err(|error| match error {
         UpdateError::NotFound => ApiError::account_not_found(),
         UpdateError::Store(error) => ApiError::storage(&error),

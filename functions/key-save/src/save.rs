@@ -15,7 +15,7 @@ use serde::Serialize;
 use store::Effect;
 use upstream::{KeyCheckError, KeyFacts};
 
-use crate::{Deps, ORPHAN_LIFE, changed, openrouter_unavailable, too_many_attempts};
+use crate::{Deps, ORPHAN_LIFE, changed, delete_secret, openrouter_unavailable, too_many_attempts};
 
 /// The product document's own words.
 const SAVED: &str = "OpenRouter API key saved successfully.";
@@ -143,7 +143,8 @@ async fn switch(
         .await;
     let account = changed(switched)?;
     if let Some(old) = replaced {
-        deps.delete_secret(&account.id, &old, due).await;
+        // What is left of it is due, and logged.
+        let _ = delete_secret(&deps.store, &deps.vault, &account.id, &old, due).await;
     }
     tracing::info!("key saved");
     Ok(account)

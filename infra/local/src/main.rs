@@ -8,7 +8,8 @@
 
 use std::error::Error;
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use account::{AccountId, AddOnStatus, Credits, Plan};
@@ -23,9 +24,9 @@ Usage: cargo dev [OPTIONS]
 
 Options:
   --port PORT       the gateway's port (9000)
-  --backends-only   start only what the functions need, and write their settings to a file for
-                    `cargo lambda watch --env-file FILE`
-  --env-file FILE   that file (target/dev.env)
+  --backends-only   start only what the functions need, for `cargo lambda watch --env-file FILE`
+  --env-file FILE   where to write the functions' settings, for this and for
+                    `cargo gretactl --env-file FILE` (target/dev.env)
   --help            this text
 
 Settings of the environment pass through; OPENROUTER_BASE_URL and DEFAULT_AI_BASE_URL (with
@@ -102,16 +103,18 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     })
     .await?;
     make_demo_accounts(&system).await?;
+    write_settings(&system, &arguments.env_file).map_err(|error| {
+        format!(
+            "{} cannot be written: {error}",
+            arguments.env_file.display()
+        )
+    })?;
+    let path = arguments.env_file.display();
+    println!("settings for the functions and for the operator's tool: {path}");
     if arguments.backends_only {
-        let mut file = String::new();
-        for (name, value) in &system.settings {
-            writeln!(file, "{name}={value}")?;
-        }
-        std::fs::write(&arguments.env_file, file)?;
-        let path = arguments.env_file.display();
-        println!("settings for the functions: {path}");
-        println!("    cargo lambda watch --env-file {path}\n");
+        println!("    cargo lambda watch --env-file {path}");
     }
+    println!("    cargo gretactl --env-file {path} account show demo-standard\n");
     println!("{}", welcome(&system, arguments.backends_only));
     println!("ready on {}", system.url());
     tokio::select! {
@@ -121,6 +124,14 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     system.stop().await;
     println!("stopped");
     Ok(())
+}
+
+fn write_settings(system: &System, file: &Path) -> io::Result<()> {
+    if let Some(folder) = file.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let line = |(name, value)| format!("{name}={value}\n");
+    std::fs::write(file, system.settings.iter().map(line).collect::<String>())
 }
 
 /// An account to try things with: its id, what it is, and how it gets there.

@@ -217,6 +217,7 @@ fn default_settings(
         ("ACCOUNTS_TABLE", "AccountsTable"),
         ("LEDGER_TABLE", "LedgerTable"),
         ("HOLDS_TABLE", "HoldsTable"),
+        ("SECRETS_PREFIX", "greta/openrouter/"),
         ("DEFAULT_AI_SECRET", "greta/default-ai"),
         ("DEFAULT_AI_MODEL", DEFAULT_MODEL),
         ("JWKS_URL", &jwks_url),

@@ -89,8 +89,8 @@ impl Plans {
     pub fn last_change(&self) -> Option<PlanChanged> {
         let all = self.all();
         let pairs = all.iter().zip(all.iter().skip(1));
-        let changes = pairs.filter(|(before, after)| before.plan != after.plan);
-        changes.last().map(|(_, after)| PlanChanged {
+        let mut changes = pairs.filter(|(before, after)| before.plan != after.plan);
+        changes.next_back().map(|(_, after)| PlanChanged {
             version: after.version,
             to: after.plan,
             at: after.at,

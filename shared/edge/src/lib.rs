@@ -23,7 +23,7 @@ mod task;
 pub mod telemetry;
 
 pub use self::http::{Shape, app, gateway};
-pub use aws::aws_config;
+pub use aws::{aws_config, aws_config_loader};
 pub use body::{Fields, read_body};
 pub use clock::Clock;
 pub use error::{ApiError, Code, log_error};

@@ -40,6 +40,13 @@ impl Env {
         }
     }
 
+    /// Sets these variables, over what they are.
+    #[must_use]
+    pub fn with(mut self, pairs: impl IntoIterator<Item = (String, String)>) -> Self {
+        self.variables.extend(pairs);
+        self
+    }
+
     /// A setting that must be there.
     pub fn text(&mut self, name: &'static str) -> String {
         self.optional(name).unwrap_or_else(|| {

@@ -4,13 +4,13 @@
 //! under way still end on it, so its balance and its number stay until no hold is open; then they go,
 //! and with the number the only link from ledger and holds to a person.
 
-use account::{Account, AccountId, Profile};
+use account::{Account, AccountId, AccountNumber, Profile};
 use aws_sdk_dynamodb::types::{Put, TransactWriteItem, Update};
 use jiff::Timestamp;
 
 use crate::accounts::{Effect, account_key};
 use crate::error::{condition_failed, met_transaction};
-use crate::item::{self, ACCOUNT, Item, key, number, text, time};
+use crate::item::{self, ACCOUNT, Item, get_text, key, number, text, time};
 use crate::transaction::{self, TRIES};
 use crate::work::{Work, due_item};
 use crate::{HistoryEntry, Store, StoreError};
@@ -32,7 +32,7 @@ pub enum Presence {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Deletion {
     /// It is deleted now; its profile as it was, unless it was gone before.
-    Done(Option<Profile>),
+    Done(Option<Box<Profile>>),
     /// Something of a higher version was heard of the account: it lives.
     Late,
 }
@@ -54,6 +54,23 @@ impl Store {
             version: item::get_number(&item, "deleted_version", "tombstone")?,
             scrubbed: !item.contains_key("account_number"),
         })
+    }
+
+    /// The number of the account in ledger and holds, also of a deleted one while calls are open on
+    /// it: one consistent read.
+    ///
+    /// # Errors
+    /// [`StoreError`] if DynamoDB does not answer or the item cannot be read.
+    pub async fn account_number(
+        &self,
+        id: &AccountId,
+    ) -> Result<Option<AccountNumber>, StoreError> {
+        let item = self.account_item(id.as_str(), ACCOUNT).await?;
+        let Some(item) = item.filter(|item| item.contains_key("account_number")) else {
+            return Ok(None);
+        };
+        let number = AccountNumber::new(get_text(&item, "account_number", "account")?);
+        number.map(Some).map_err(|_| StoreError::corrupt("account"))
     }
 
     /// Deletes the account, on the word of an event of `version`, or leaves a tombstone where there
@@ -101,7 +118,7 @@ impl Store {
                     let items = self.deletion(&account, version, why)?;
                     self.transact("delete account", items)
                         .await?
-                        .map(|()| Some(account.profile))
+                        .map(|()| Some(Box::new(account.profile)))
                 }
             };
             match written {

@@ -263,6 +263,21 @@ impl Store {
         at: Timestamp,
         actor: &str,
     ) -> Result<Resolution, StoreError> {
+        self.settle_because(hold, cost, at, actor, None).await
+    }
+
+    /// Like [`Store::settle`]; where `why` is given, the account's history tells of it.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the outcome is not known; the hold is then left to the sweeper.
+    pub async fn settle_because(
+        &self,
+        hold: &Hold,
+        cost: Credits,
+        at: Timestamp,
+        actor: &str,
+        why: Option<&HistoryEntry>,
+    ) -> Result<Resolution, StoreError> {
         let end = End::Settle(cost).of(hold.amount);
         let charged = end.charged();
         let movement = Movement::end_hold(hold.amount, charged).map_err(StoreError::invalid)?;
@@ -281,12 +296,15 @@ impl Store {
             .update_expression("ADD spent :charged, calls :one")
             .expression_attribute_values(":charged", micros(charged))
             .expression_attribute_values(":one", number(1));
-        let items = vec![
+        let mut items = vec![
             transaction::update(self.end_of_hold(hold, end, at, actor))?,
             transaction::update(self.moves(&hold.account, movement, 1)?)?,
             self.new_entry(&hold.account_number, &entry)?,
             transaction::update(day)?,
         ];
+        if let Some(why) = why {
+            items.push(self.new_history(&hold.account_number, why)?);
+        }
         self.resolve(hold, "settle hold", items, end).await
     }
 

@@ -47,7 +47,7 @@ pub use error::StoreError;
 pub use holds::{Hold, HoldRefused, NewHold, OpenHold, Resolution};
 pub use ledger::{Cursor, Day, EntryKind, HistoryEntry, LedgerEntry, LedgerPage};
 pub use postings::{PostRefused, Posted, Posting, StoredPosting};
-pub use reconcile::{AccountsCursor, AccountsPage, Reconciliation, Segment};
+pub use reconcile::{AccountsCursor, AccountsPage, Reconciliation, Segment, StoredHold};
 pub use work::{DueDeletion, DueHold, DueSecret, shard_of, shards};
 
 use aws_sdk_dynamodb::Client;

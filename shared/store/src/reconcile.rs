@@ -11,7 +11,7 @@ use account::{AccountId, AccountNumber, CallId, Credits};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::holds::{RESOLVED_KEPT, open_hold, state_of};
-use crate::item::{self, ACCOUNT, Item, get_text, text};
+use crate::item::{self, ACCOUNT, Item, get_text, get_time, text};
 use crate::ledger::{EntryKind, Movements, day_from_item, entry_from_item};
 use crate::{OpenHold, Store, StoreError, transaction};
 
@@ -28,6 +28,18 @@ pub struct Reconciliation {
     pub open_holds: Vec<OpenHold>,
     /// One sentence for each thing that does not add up; empty is good.
     pub problems: Vec<String>,
+}
+
+/// A hold as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoredHold {
+    Open(Box<OpenHold>),
+    Ended {
+        state: HoldState,
+        at: Timestamp,
+        /// Who ended it.
+        by: String,
+    },
 }
 
 /// A part of all accounts, so that several can look through them at once: part `index` of `of`.
@@ -226,6 +238,28 @@ impl Store {
             }
         }
         Ok(open)
+    }
+
+    /// The hold of `call` as it stands; `None` if nothing is known of one.
+    ///
+    /// # Errors
+    /// [`StoreError`] if DynamoDB does not answer or the hold cannot be read.
+    pub async fn find_hold(
+        &self,
+        account: &AccountNumber,
+        call: &CallId,
+    ) -> Result<Option<StoredHold>, StoreError> {
+        let Some(item) = self.stored_hold(account, call).await? else {
+            return Ok(None);
+        };
+        Ok(Some(match state_of(&item)? {
+            HoldState::Open => StoredHold::Open(Box::new(open_hold(&item)?)),
+            state => StoredHold::Ended {
+                state,
+                at: get_time(&item, "resolved_at", "hold")?,
+                by: get_text(&item, "resolved_by", "hold")?,
+            },
+        }))
     }
 }
 

@@ -123,7 +123,7 @@ mod tests {
         );
         let byok = br#"{"data":{"usage":0,"upstream_inference_cost":0.0012}}"#;
         let byok = usage_from_generation(byok).unwrap();
-        assert!(byok.cost.is_some_and(|cost| cost.is_zero()));
+        assert!(byok.cost.is_some_and(account::Usd::is_zero));
         assert_eq!(byok.upstream_inference_cost, "0.0012".parse().ok());
         assert_eq!(
             usage_from_generation(br#"{"data":{}}"#).unwrap(),
