@@ -136,14 +136,14 @@ async fn calls(
         let cost = Credits::from_micros(COST);
         let settled = Resolution::Done(HoldState::Settled(cost));
         assert_eq!(
-            store.settle(&hold, cost, now, "load").await.unwrap(),
+            store.settle(&hold, cost, now, "load", None).await.unwrap(),
             settled
         );
         seen.latencies.push(began.elapsed());
         seen.charged += COST;
         if number % 100 == 50 {
             assert_eq!(
-                store.settle(&hold, cost, now, "load").await.unwrap(),
+                store.settle(&hold, cost, now, "load", None).await.unwrap(),
                 settled
             );
         }

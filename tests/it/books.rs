@@ -58,9 +58,9 @@ async fn a_hold_ends_once_whoever_ends_it() {
         .await
         .unwrap();
     let (a, b, c) = tokio::join!(
-        store.settle(&held, cost, now, "test"),
+        store.settle(&held, cost, now, "test", None),
         store.release(&held, now, "test", None),
-        store.settle(&held, Credits::from_micros(7), now, "test"),
+        store.settle(&held, Credits::from_micros(7), now, "test", None),
     );
     let ends = [a.unwrap(), b.unwrap(), c.unwrap()];
     let done = ends.iter().filter(|end| matches!(end, Resolution::Done(_)));
@@ -73,7 +73,7 @@ async fn a_hold_ends_once_whoever_ends_it() {
         .unwrap();
     for _ in 0..2 {
         assert_eq!(
-            store.settle(&held, cost, now, "test").await.unwrap(),
+            store.settle(&held, cost, now, "test", None).await.unwrap(),
             Resolution::Done(HoldState::Settled(cost))
         );
     }
@@ -89,7 +89,10 @@ async fn a_hold_ends_once_whoever_ends_it() {
         .unwrap();
     let more = Credits::from_micros(5_000);
     let most = Resolution::Done(HoldState::Settled(Credits::from_micros(1_000)));
-    assert_eq!(store.settle(&held, more, now, "test").await.unwrap(), most);
+    assert_eq!(
+        store.settle(&held, more, now, "test", None).await.unwrap(),
+        most
+    );
     world.settled_balance("acme").await;
 }
 

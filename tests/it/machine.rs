@@ -609,7 +609,7 @@ impl Sut {
         let resolved = match end {
             End::Settle(cost) => {
                 let cost = Credits::from_micros(cost);
-                ground().store.settle(hold, cost, at, "machine").await
+                ground().store.settle(hold, cost, at, "machine", None).await
             }
             End::Release => ground().store.release(hold, at, "machine", None).await,
         };

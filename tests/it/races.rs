@@ -169,7 +169,7 @@ async fn the_ledger_is_only_appended_to() {
         .await
         .unwrap();
     let settled = store
-        .settle(&held, credits(400), now, "test")
+        .settle(&held, credits(400), now, "test", None)
         .await
         .unwrap();
     assert_eq!(settled, Resolution::Already(Some(HoldState::Open)));
@@ -244,7 +244,10 @@ async fn an_ended_hold_stays_as_it_is() {
             .key("hold", S("call_1".to_owned()));
         read.send().await.unwrap().item
     };
-    store.settle(&held, credits(7), now, "test").await.unwrap();
+    store
+        .settle(&held, credits(7), now, "test", None)
+        .await
+        .unwrap();
     let ended = item().await.unwrap();
     store.record_generation(&held, "gen-late").await.unwrap();
     store.check_hold_at(&held, now).await.unwrap();
@@ -262,7 +265,10 @@ async fn an_ended_hold_stays_as_it_is() {
         .unwrap();
     store.record_generation(&held, "gen-late").await.unwrap();
     assert_eq!(item().await, None);
-    let late = store.settle(&held, credits(7), now, "test").await.unwrap();
+    let late = store
+        .settle(&held, credits(7), now, "test", None)
+        .await
+        .unwrap();
     assert_eq!(late, Resolution::Already(None));
     assert_eq!(item().await, None);
 }
@@ -409,7 +415,10 @@ async fn what_lives_is_not_scrubbed() {
         .await
         .unwrap();
     assert!(!store.scrub(&account.id).await.unwrap());
-    let settled = store.settle(&held, credits(7), now, "test").await.unwrap();
+    let settled = store
+        .settle(&held, credits(7), now, "test", None)
+        .await
+        .unwrap();
     assert_eq!(settled, Resolution::Done(HoldState::Settled(credits(7))));
     for _ in 0..2 {
         assert!(store.scrub(&account.id).await.unwrap());

@@ -273,7 +273,7 @@ async fn a_late_settlement_finds_the_hold_settled() {
     let late = world
         .system
         .store
-        .settle(&open.hold, late, now, "late")
+        .settle(&open.hold, late, now, "late", None)
         .await;
     let settled = account::hold::HoldState::Settled(spent_by_sweeper);
     assert_eq!(late.unwrap(), store::Resolution::Already(Some(settled)));

@@ -353,7 +353,11 @@ impl HeldCall {
             tracing::error!(%cost, held = %self.hold.amount, "a call cost more than its ceiling");
         }
         let now = self.deps.clock.now();
-        let settled = self.deps.store.settle(&self.hold, cost, now, ACTOR).await;
+        let settled = self
+            .deps
+            .store
+            .settle(&self.hold, cost, now, ACTOR, None)
+            .await;
         match settled.map(Resolution::state) {
             Ok(Some(HoldState::Settled(charged))) => {
                 tracing::info!(%charged, model = self.hold.model, "call settled");

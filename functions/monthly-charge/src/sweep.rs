@@ -112,7 +112,7 @@ impl Sweeper<'_> {
         let at = self.now.max(self.deps.clock.now());
         let hold = &open.hold;
         let resolution = match end {
-            End::Settle(cost) => store.settle(hold, cost, at, ACTOR).await?,
+            End::Settle(cost) => store.settle(hold, cost, at, ACTOR, None).await?,
             End::Release => store.release(hold, at, ACTOR, None).await?,
         };
         let call = hold.call.as_str();

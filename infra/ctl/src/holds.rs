@@ -169,7 +169,7 @@ async fn resolve(
     let store = &session.store;
     let resolution = match charge {
         Some(charge) => {
-            let settled = store.settle_because(&open.hold, charge, why.at, &actor, Some(&why));
+            let settled = store.settle(&open.hold, charge, why.at, &actor, Some(&why));
             settled.await
         }
         None => store.release(&open.hold, why.at, &actor, Some(&why)).await,

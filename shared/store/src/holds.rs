@@ -252,25 +252,11 @@ impl Store {
     }
 
     /// Ends the hold, taking `cost` of it, never more than was held: balance, hold, ledger entry and
-    /// day in one transaction.
+    /// day in one transaction. Where `why` is given, the account's history tells of it.
     ///
     /// # Errors
     /// [`StoreError`] if the outcome is not known; the hold is then left to the sweeper.
     pub async fn settle(
-        &self,
-        hold: &Hold,
-        cost: Credits,
-        at: Timestamp,
-        actor: &str,
-    ) -> Result<Resolution, StoreError> {
-        self.settle_because(hold, cost, at, actor, None).await
-    }
-
-    /// Like [`Store::settle`]; where `why` is given, the account's history tells of it.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the outcome is not known; the hold is then left to the sweeper.
-    pub async fn settle_because(
         &self,
         hold: &Hold,
         cost: Credits,
