@@ -103,9 +103,8 @@ impl Store {
                         .table_name(&self.tables.accounts)
                         .set_key(Some(account_key(id)))
                         .update_expression("SET deleted_version = :version")
-                        .condition_expression(
-                            "attribute_not_exists(profile) AND deleted_version < :version",
-                        )
+                        // An account that lives again has none.
+                        .condition_expression("deleted_version < :version")
                         .expression_attribute_values(":version", number(version));
                     self.transact("delete account", vec![transaction::update(update)?])
                         .await?
