@@ -318,11 +318,11 @@ impl Store {
         }
         let without_key = items.clone();
         if let Some(hash) = &hold.idempotency {
-            // A key that expired may belong to a later call by now.
+            // A key that expired is gone, or belongs to a later call by now.
             let delete = Delete::builder()
                 .table_name(&self.tables.holds)
                 .set_key(Some(idempotency_key(&hold.account_number, hash)))
-                .condition_expression("call_id = :call OR attribute_not_exists(account_number)")
+                .condition_expression("call_id = :call")
                 .expression_attribute_values(":call", text(hold.call.as_str()));
             let delete = delete.build().map_err(StoreError::invalid)?;
             items.push(TransactWriteItem::builder().delete(delete).build());
