@@ -3,6 +3,8 @@
 //! A hold ends by settling (the call's cost is known) or by release (it cost nothing, or nobody can
 //! tell). The call itself ends it; where it cannot, the sweeper looks the call up, again and again,
 //! and releases the hold when its time is over. Nothing is ever settled by guess.
+//!
+//! `tests/holds` searches through all that calls, sweepers and lost answers can make of these rules.
 
 use jiff::{SignedDuration, Timestamp};
 
