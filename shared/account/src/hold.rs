@@ -3,6 +3,8 @@
 //! A hold ends by settling (the call's cost is known) or by release (it cost nothing, or nobody can
 //! tell). The call itself ends it; where it cannot, the sweeper looks the call up, again and again,
 //! and releases the hold when its time is over. Nothing is ever settled by guess.
+//!
+//! `tests/holds` searches through all that calls, sweepers and lost answers can make of these rules.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -64,6 +66,50 @@ impl HoldState {
     }
 }
 
+/// What a call holds that found this under its own id when it tried to take its hold, or got no
+/// answer: all of an open hold, of whatever amount, as an earlier plan of the same call may have
+/// arrived late. An ended one is a fence, or expired: `None`.
+pub fn held(stored: HoldState, amount: Credits) -> Option<Credits> {
+    (stored == HoldState::Open).then_some(amount)
+}
+
+/// What became of the wish to end a hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Resolution {
+    /// Ended now, or by an earlier try of this same end whose answer was lost.
+    Done(HoldState),
+    /// It had ended otherwise before; nothing was moved. `None`: nothing is known of such a hold.
+    Already(Option<HoldState>),
+}
+
+impl Resolution {
+    /// Of the wish to end a hold as `end` that was refused: the `stored` hold tells.
+    pub fn of_refused(end: HoldState, stored: Option<HoldState>) -> Self {
+        if stored == Some(end) {
+            Self::Done(end)
+        } else {
+            Self::Already(stored)
+        }
+    }
+
+    /// Of the wish that was not answered. `None`: it may still be on its way, and the hold is the
+    /// sweeper's.
+    pub fn of_unanswered(end: HoldState, stored: Option<HoldState>) -> Option<Self> {
+        match stored {
+            None | Some(HoldState::Open) => None,
+            ended => Some(Self::of_refused(end, ended)),
+        }
+    }
+
+    /// How the hold stands now.
+    pub fn state(self) -> Option<HoldState> {
+        match self {
+            Self::Done(state) => Some(state),
+            Self::Already(state) => state,
+        }
+    }
+}
+
 /// What the sweeper does about an open hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sweep {
@@ -107,6 +153,38 @@ mod tests {
             for before in [HoldState::Settled(credits(5)), HoldState::Released] {
                 assert_eq!(before.end(end, credits(5)), Err(before));
             }
+        }
+    }
+
+    #[test]
+    fn only_an_open_hold_is_held_and_as_it_is_stored() {
+        let stored = Credits::from_micros(5);
+        assert_eq!(held(HoldState::Open, stored), Some(stored));
+        assert_eq!(held(HoldState::Released, stored), None);
+        assert_eq!(held(HoldState::Settled(stored), stored), None);
+    }
+
+    #[test]
+    fn the_stored_hold_tells_how_it_ended() {
+        let wish = HoldState::Settled(Credits::from_micros(5));
+        let other = HoldState::Settled(Credits::from_micros(4));
+        let ended = [
+            (wish, Resolution::Done(wish)),
+            (other, Resolution::Already(Some(other))),
+            (
+                HoldState::Released,
+                Resolution::Already(Some(HoldState::Released)),
+            ),
+        ];
+        for (stored, told) in ended {
+            assert_eq!(Resolution::of_refused(wish, Some(stored)), told);
+            assert_eq!(Resolution::of_unanswered(wish, Some(stored)), Some(told));
+            assert_eq!(told.state(), Some(stored));
+        }
+        for unknown in [None, Some(HoldState::Open)] {
+            let refused = Resolution::Already(unknown);
+            assert_eq!(Resolution::of_refused(wish, unknown), refused);
+            assert_eq!(Resolution::of_unanswered(wish, unknown), None);
         }
     }
 

@@ -3,7 +3,7 @@
 //! A hold is resolved exactly once: every end is one transaction on the condition that the hold is
 //! still open. What a step moves is [`account::Movement`]'s word; the conditions are here.
 
-use account::hold::{End, FIRST_CHECK, HoldState, LIFE};
+use account::hold::{End, FIRST_CHECK, HoldState, LIFE, Resolution, held};
 use account::price::{Tariff, TokenPrices};
 use account::{
     Account, AccountId, AccountNumber, Balance, CallId, Credits, CreditsPerUsd, EntryId, Movement,
@@ -72,31 +72,6 @@ pub enum HoldRefused {
     NoAccount,
 }
 
-/// What became of the wish to end a hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Resolution {
-    /// Ended now, or by an earlier try of this same end whose answer was lost.
-    Done(HoldState),
-    /// It had ended otherwise before; nothing was moved. `None`: nothing is known of such a hold.
-    Already(Option<HoldState>),
-}
-
-impl Resolution {
-    /// How the hold stands now.
-    pub fn state(self) -> Option<HoldState> {
-        match self {
-            Self::Done(state) => Some(state),
-            Self::Already(state) => state,
-        }
-    }
-}
-
-/// What became of a hold whose outcome was unknown.
-enum Fence {
-    HoldIsThere,
-    HoldCannotCome,
-}
-
 impl Store {
     /// Takes a hold: balance, hold and idempotency key in one transaction, on the condition that
     /// "Always use this key" is off at that moment.
@@ -140,26 +115,25 @@ impl Store {
         }
         match self.transact("take hold", items).await {
             Ok(Ok(())) => Ok(Ok(hold)),
-            // Our own earlier try, whose answer was lost.
-            Ok(Err(cancelled))
-                if cancelled
-                    .condition_failed(HOLD_ITEM)
-                    .and_then(CancellationReason::item)
-                    .is_some_and(is_open) =>
-            {
-                Ok(Ok(hold))
+            Ok(Err(cancelled)) => {
+                let in_the_way = cancelled.condition_failed(HOLD_ITEM);
+                let in_the_way = in_the_way.and_then(CancellationReason::item);
+                // Our own earlier try, whose answer was lost.
+                if let Some(amount) = in_the_way.map(held_by).transpose()?.flatten() {
+                    return Ok(Ok(Hold { amount, ..hold }));
+                }
+                if cancelled.condition_failed(IDEMPOTENCY_ITEM).is_some() {
+                    return Ok(Err(HoldRefused::Duplicate));
+                }
+                match cancelled.condition_failed(ACCOUNT_ITEM) {
+                    None => Err(StoreError::corrupt("hold")),
+                    Some(reason) => refusal(reason.item(), new.max_holds).map(Err),
+                }
             }
-            Ok(Err(cancelled)) if cancelled.condition_failed(IDEMPOTENCY_ITEM).is_some() => {
-                Ok(Err(HoldRefused::Duplicate))
-            }
-            Ok(Err(cancelled)) => match cancelled.condition_failed(ACCOUNT_ITEM) {
-                None => Err(StoreError::corrupt("hold")),
-                Some(reason) => refusal(reason.item(), new.max_holds).map(Err),
-            },
             // The outcome is unknown. Either the hold is there, or it never will be.
             Err(error @ StoreError::Unavailable { .. }) => match self.fence(&hold, new.at).await {
-                Ok(Fence::HoldIsThere) => Ok(Ok(hold)),
-                Ok(Fence::HoldCannotCome) | Err(_) => Err(error),
+                Ok(Some(amount)) => Ok(Ok(Hold { amount, ..hold })),
+                Ok(None) | Err(_) => Err(error),
             },
             Err(error) => Err(error),
         }
@@ -191,8 +165,9 @@ impl Store {
     }
 
     /// Puts a released hold of nothing in the place of one whose outcome is unknown. A transaction
-    /// that is still on its way then fails on its own condition.
-    async fn fence(&self, hold: &Hold, at: Timestamp) -> Result<Fence, StoreError> {
+    /// that is still on its way then fails on its own condition. `Some`: the hold is there, and of
+    /// this amount; `None`: it never will be.
+    async fn fence(&self, hold: &Hold, at: Timestamp) -> Result<Option<Credits>, StoreError> {
         let kept_until = at.as_second() + RESOLVED_KEPT.as_secs();
         let put = self
             .client
@@ -209,15 +184,11 @@ impl Store {
             .send()
             .await;
         match put {
-            Ok(_) => Ok(Fence::HoldCannotCome),
+            Ok(_) => Ok(None),
             // The hold, or this very fence by a first try whose answer was lost.
             Err(error) if condition_failed(&error) => {
                 let stored = self.stored_hold(&hold.account_number, &hold.call).await?;
-                Ok(if stored.as_ref().is_some_and(is_open) {
-                    Fence::HoldIsThere
-                } else {
-                    Fence::HoldCannotCome
-                })
+                Ok(stored.as_ref().map(held_by).transpose()?.flatten())
             }
             Err(error) => Err(StoreError::unavailable("fence hold", error)),
         }
@@ -371,25 +342,19 @@ impl Store {
         items: Vec<TransactWriteItem>,
         end: HoldState,
     ) -> Result<Resolution, StoreError> {
-        let state = match self.transact(operation, items).await {
-            Ok(Ok(())) => return Ok(Resolution::Done(end)),
-            // It had ended, or another condition failed: the hold itself tells.
-            Ok(Err(_)) => self.stored_state(hold).await?,
-            // The outcome is unknown: the hold itself tells, unless it is open, when the transaction
-            // may still be on its way.
-            Err(error @ StoreError::Unavailable { .. }) => {
-                match self.stored_state(hold).await.ok().flatten() {
-                    Some(HoldState::Open) | None => return Err(error),
-                    ended => ended,
-                }
+        match self.transact(operation, items).await {
+            Ok(Ok(())) => Ok(Resolution::Done(end)),
+            // It had ended, or another condition failed.
+            Ok(Err(_)) => {
+                let stored = self.stored_state(hold).await?;
+                Ok(Resolution::of_refused(end, stored))
             }
-            Err(error) => return Err(error),
-        };
-        Ok(if state == Some(end) {
-            Resolution::Done(end)
-        } else {
-            Resolution::Already(state)
-        })
+            Err(error @ StoreError::Unavailable { .. }) => {
+                let stored = self.stored_state(hold).await.ok().flatten();
+                Resolution::of_unanswered(end, stored).ok_or(error)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     async fn stored_state(&self, hold: &Hold) -> Result<Option<HoldState>, StoreError> {
@@ -464,9 +429,9 @@ impl Store {
     }
 }
 
-/// Is the stored hold open?
-fn is_open(item: &Item) -> bool {
-    item.get("state") == Some(&text("open"))
+/// What the call holds by the item that is stored under its own id.
+fn held_by(item: &Item) -> Result<Option<Credits>, StoreError> {
+    Ok(held(state_of(item)?, get_credits(item, "amount", HOLD)?))
 }
 
 const fn state_name(state: HoldState) -> &'static str {

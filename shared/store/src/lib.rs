@@ -41,10 +41,11 @@ mod reconcile;
 mod transaction;
 mod work;
 
+pub use account::hold::Resolution;
 pub use accounts::{Created, DomainEvent, Effect, UpdateError};
 pub use deletion::{Deletion, Presence};
 pub use error::StoreError;
-pub use holds::{Hold, HoldRefused, NewHold, OpenHold, Resolution};
+pub use holds::{Hold, HoldRefused, NewHold, OpenHold};
 pub use ledger::{Cursor, Day, EntryKind, HistoryEntry, LedgerEntry, LedgerPage};
 pub use postings::{PostRefused, Posted, Posting, StoredPosting};
 pub use reconcile::{AccountsCursor, AccountsPage, Reconciliation, Segment, StoredHold};

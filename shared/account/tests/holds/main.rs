@@ -1,0 +1,463 @@
+//! Every order in which the steps of one account's calls and sweepers can happen, searched through.
+//!
+//! Modelled: the account's item, the calls' holds and their ledger entries, written as the store writes
+//! them: each request is carried out whole or not at all, on its conditions ([`database`]). A call takes
+//! a hold, planned again smaller where the balance does not cover it, calls the provider, stores the
+//! provider's id of the call, and settles or releases; its process may stop for ever between any two
+//! steps. Sweepers look at holds whose check is due, several at once, each with its own idea of the
+//! time ([`processes`]). Any request of calls and sweepers may get lost, arrive at any later moment, or
+//! be sent again by the SDK while the first one is still on its way; who gets no answer does what the
+//! real code does. The provider takes nothing, some, or more than was held, and what it knows of the
+//! call can be read by the sweeper at once, late or never. Beside that, credits are granted and undone.
+//!
+//! What is decided is decided by this crate's own functions, the very ones that the store, the calls
+//! and the sweeper ask: what a step moves, how a hold ends, what a stored hold tells those who got no
+//! answer, what the sweeper does about a hold, and when it looks again.
+//!
+//! Not modelled: idempotency keys, the switch "Always use this key", days and history, deleted
+//! accounts, lost answers of postings. DynamoDB's own recognition of a transaction that was sent twice
+//! is left out on purpose: the conditions must do without it.
+//!
+//! The search is complete within the bounds of each [`Scope`]: so many calls, sweepers and faults.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on stops with a message"
+)]
+
+mod database;
+mod processes;
+mod properties;
+
+use std::collections::BTreeSet;
+
+use account::hold::{FIRST_CHECK, LIFE};
+use account::{Balance, Credits};
+use jiff::Timestamp;
+use stateright::{Checker, Expectation, HasDiscoveries, Model, Property};
+
+use database::{Books, Fate, Request, StoredHold};
+use processes::{Process, Said, Sweeper};
+use properties as property;
+
+/// When all calls begin.
+const START: Timestamp = Timestamp::UNIX_EPOCH;
+const CREDITS: Credits = Credits::from_micros(4);
+/// What a call would hold if it could.
+const WISH: Credits = Credits::from_micros(3);
+const REVERSAL: Credits = Credits::from_micros(3);
+const GRANT: Credits = Credits::from_micros(2);
+
+/// What is searched through.
+#[derive(Debug, Clone, Copy)]
+struct Scope {
+    calls: usize,
+    /// So many at once; others come after them.
+    sweepers: usize,
+    /// Requests that get lost, late or repeated, and reads that are not answered.
+    faults: u8,
+    max_holds: u32,
+    /// What the provider may take for a call, in micro-credits.
+    costs: &'static [i64],
+    /// A reversal and a grant beside the calls.
+    postings: bool,
+    /// Processes of calls still live when their holds are checked. In truth they are gone by then
+    /// ([`FIRST_CHECK`]), but no property depends on it.
+    long_lived: bool,
+}
+
+/// A rule that is left out, to show that the properties notice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Broken {
+    /// A hold is taken whatever is available.
+    AvailableUnchecked,
+    /// A hold is taken however many are open.
+    PlacesUnchecked,
+    /// A hold is taken once more where one is already.
+    HoldTwice,
+    /// A fence replaces what is there.
+    FenceUnchecked,
+    /// A hold ends, open or not.
+    EndUnchecked,
+    /// The cost is taken, however much was held.
+    CostUncapped,
+    /// A settled hold leaves no ledger entry.
+    NoEntry,
+    /// A posting is made as it was planned, whatever moved meanwhile.
+    PostingUnchecked,
+    /// What a reversal cannot take is not noted.
+    NothingOwed,
+    /// A hold that was not answered counts as taken.
+    SilenceIsAHold,
+    /// A hold that was not answered is looked for, but not fenced.
+    NoFence,
+    /// Whatever is in the place of the hold counts as the hold.
+    FenceIsAHold,
+    /// The hold that is there counts as one of the amount that was asked for last.
+    LastPlanIsTheHold,
+    /// An end that was not answered counts as done.
+    SilenceIsAnEnd,
+    /// A hold that expires is settled in full.
+    ExpiryIsCharged,
+    /// A sweeper takes a hold on by taking it out of the index.
+    ClaimForgets,
+}
+
+struct Holds {
+    scope: Scope,
+    broken: Option<Broken>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct State {
+    now: Timestamp,
+    faults_left: u8,
+    books: Books,
+    /// Sorted: which of them is which does not matter.
+    calls: Vec<Call>,
+    /// A reversal and a grant, or none.
+    postings: Vec<Posting>,
+    /// What the postings were to move.
+    asked: Credits,
+    /// What the postings moved.
+    posted: Credits,
+}
+
+/// All that there is about one call.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Call {
+    process: Process,
+    hold: Option<StoredHold>,
+    /// What the ledger's entries for the call took.
+    entries: Vec<Credits>,
+    /// What the provider took for the call, once it was made.
+    cost: Option<Credits>,
+    /// Requests whose answer nobody waits for, still on their way. Sorted.
+    late: Vec<Request>,
+    /// Those that look at the hold. Sorted.
+    sweepers: Vec<Sweeper>,
+}
+
+/// Credits that move without a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Posting {
+    Due,
+    /// By the balance as it was read.
+    Planned(Balance),
+    Posted,
+}
+
+/// What happens next. Calls, sweepers and late requests are named by their place in the state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Action {
+    Send {
+        call: usize,
+        fate: Fate,
+    },
+    Read {
+        call: usize,
+        answered: bool,
+    },
+    CallProvider {
+        call: usize,
+        said: Said,
+    },
+    Stop {
+        call: usize,
+    },
+    Arrive {
+        call: usize,
+        late: usize,
+    },
+    FindDue {
+        call: usize,
+    },
+    /// The sweeper's next request. With `told`, the provider then says what the call cost.
+    Sweep {
+        call: usize,
+        sweeper: usize,
+        fate: Fate,
+        told: bool,
+    },
+    Post {
+        posting: usize,
+    },
+    Pass {
+        until: Timestamp,
+    },
+}
+
+fn plus(a: Credits, b: Credits) -> Credits {
+    a.checked_add(b).unwrap()
+}
+
+fn minus(a: Credits, b: Credits) -> Credits {
+    a.checked_sub(b).unwrap()
+}
+
+impl Call {
+    fn new() -> Self {
+        Self {
+            process: Process::Taking {
+                amount: WISH,
+                planned_again: false,
+            },
+            hold: None,
+            entries: Vec::new(),
+            cost: None,
+            late: Vec::new(),
+            sweepers: Vec::new(),
+        }
+    }
+
+    fn open_hold(&self) -> Option<&StoredHold> {
+        self.hold.as_ref().filter(|hold| hold.is_open())
+    }
+
+    fn charged(&self) -> Credits {
+        self.entries.iter().copied().fold(Credits::ZERO, plus)
+    }
+
+    /// Sorts what has no order, and forgets what can change nothing any more, so that states which
+    /// differ in nothing else are one.
+    fn tidy(&mut self) {
+        if let Some(hold) = &self.hold {
+            self.late.retain(|request| hold.is_concerned_by(request));
+            self.sweepers
+                .retain(|sweeper| hold.is_concerned_by(&sweeper.request(hold)));
+        }
+        self.late.sort_unstable();
+        self.sweepers.sort_unstable();
+    }
+}
+
+impl Holds {
+    fn check(scope: Scope) -> impl Checker<Self> {
+        let broken = None;
+        Self { scope, broken }.checker().spawn_bfs().join()
+    }
+
+    fn breaks(&self, rule: Broken) -> bool {
+        self.broken == Some(rule)
+    }
+
+    /// Time passes where somebody may wait for it, and in leaps: to the first check, to the end of a
+    /// hold's life, and then from check to check.
+    fn next_moment(&self, state: &State) -> Option<Timestamp> {
+        let calls = &state.calls;
+        let somebody_waits = |call: &Call| call.open_hold().is_some() || !call.late.is_empty();
+        let lives_on = calls.iter().any(|call| !call.process.is_over());
+        if !calls.iter().any(somebody_waits) || (lives_on && !self.scope.long_lived) {
+            return None;
+        }
+        let moments = [START + FIRST_CHECK, START + LIFE];
+        let ahead = moments.into_iter().find(|moment| *moment > state.now);
+        let checks = calls
+            .iter()
+            .filter_map(|call| call.open_hold()?.next_check_at);
+        ahead.or_else(|| checks.filter(|check| *check > state.now).min())
+    }
+}
+
+impl Model for Holds {
+    type State = State;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<State> {
+        let postings = if self.scope.postings { 2 } else { 0 };
+        vec![State {
+            now: START,
+            faults_left: self.scope.faults,
+            books: Books::new(CREDITS),
+            calls: vec![Call::new(); self.scope.calls],
+            postings: vec![Posting::Due; postings],
+            asked: Credits::ZERO,
+            posted: Credits::ZERO,
+        }]
+    }
+
+    fn actions(&self, state: &State, actions: &mut Vec<Action>) {
+        for call in 0..state.calls.len() {
+            self.steps_of_call(state, call, actions);
+            self.steps_of_sweepers(state, call, actions);
+            let late = 0..state.calls[call].late.len();
+            actions.extend(late.map(|late| Action::Arrive { call, late }));
+        }
+        for (posting, stands) in state.postings.iter().enumerate() {
+            if *stands != Posting::Posted {
+                actions.push(Action::Post { posting });
+            }
+        }
+        if let Some(until) = self.next_moment(state) {
+            actions.push(Action::Pass { until });
+        }
+    }
+
+    fn next_state(&self, last: &State, action: Action) -> Option<State> {
+        let mut state = last.clone();
+        match action {
+            Action::Send { call, fate } => self.send(&mut state, call, fate)?,
+            Action::Read { call, answered } => {
+                let call = &mut state.calls[call];
+                call.process = self.read(call.process, answered, call.hold.as_ref());
+                state.faults_left -= u8::from(!answered);
+            }
+            Action::CallProvider { call, said } => state.calls[call].hear_provider(said)?,
+            Action::Stop { call } => state.calls[call].process = Process::Gone,
+            Action::Arrive { call, late } => {
+                let request = state.calls[call].late.remove(late);
+                self.carry_out(&mut state, call, request);
+            }
+            Action::FindDue { call } => {
+                let found = Sweeper::finding(state.calls[call].open_hold()?, state.now)?;
+                state.calls[call].sweepers.push(found);
+            }
+            Action::Sweep {
+                call,
+                sweeper,
+                fate,
+                told,
+            } => self.sweep(&mut state, call, sweeper, fate, told)?,
+            Action::Post { posting } => self.post(&mut state, posting)?,
+            Action::Pass { until } => state.now = until,
+        }
+        for call in &mut state.calls {
+            call.tidy();
+        }
+        state.calls.sort_unstable();
+        Some(state)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        let mut properties = property::always();
+        properties.extend(property::sometimes());
+        properties
+    }
+}
+
+const ONE_CALL: Scope = Scope {
+    calls: 1,
+    sweepers: 2,
+    faults: 3,
+    max_holds: 1,
+    costs: &[0, 1, 5],
+    postings: false,
+    long_lived: true,
+};
+
+const TWO_CALLS: Scope = Scope {
+    calls: 2,
+    sweepers: 2,
+    faults: 2,
+    max_holds: 2,
+    // Less than the larger hold, more than the smaller one.
+    costs: &[2],
+    postings: false,
+    long_lived: false,
+};
+
+const ONE_PLACE: Scope = Scope {
+    sweepers: 1,
+    max_holds: 1,
+    costs: &[1, 5],
+    ..TWO_CALLS
+};
+
+const POSTINGS: Scope = Scope {
+    sweepers: 1,
+    faults: 1,
+    postings: true,
+    ..TWO_CALLS
+};
+
+/// All properties hold, and at least `states` were seen: no search shrinks to nothing unnoticed.
+fn assert_all(scope: Scope, states: usize) {
+    let checker = Holds::check(scope);
+    checker.assert_properties();
+    let seen = checker.unique_state_count();
+    assert!(seen >= states, "{scope:?}: only {seen} states");
+}
+
+#[test]
+fn one_call_whatever_happens_to_it() {
+    assert_all(ONE_CALL, 1_200_000);
+}
+
+#[test]
+fn two_calls_beside_each_other() {
+    assert_all(TWO_CALLS, 2_000_000);
+}
+
+#[test]
+fn two_calls_that_want_the_same_place() {
+    assert_all(ONE_PLACE, 60_000);
+}
+
+#[test]
+fn two_calls_beside_postings() {
+    assert_all(POSTINGS, 1_000_000);
+}
+
+/// A property that nothing can break says nothing: each is broken here by leaving out a rule.
+#[test]
+fn every_rule_is_needed_and_every_property_can_fail() {
+    let two = Scope {
+        faults: 1,
+        sweepers: 1,
+        ..TWO_CALLS
+    };
+    let one = Scope {
+        calls: 1,
+        faults: 2,
+        ..two
+    };
+    let one_place = Scope {
+        max_holds: 1,
+        ..two
+    };
+    let postings = Scope {
+        postings: true,
+        ..one
+    };
+    let dear = Scope { costs: &[5], ..one };
+    let table: [(Broken, Scope, &[&'static str]); 16] = [
+        (Broken::AvailableUnchecked, two, &[property::AVAILABLE]),
+        (Broken::PlacesUnchecked, one_place, &[property::PLACES]),
+        (Broken::HoldTwice, one, &[property::HELD]),
+        (Broken::FenceUnchecked, one, &[property::HELD]),
+        (
+            Broken::EndUnchecked,
+            one,
+            &[property::ENDS_ONCE, property::CHARGED_ONCE],
+        ),
+        (Broken::CostUncapped, dear, &[property::ABOVE]),
+        (Broken::NoEntry, one, &[property::LEDGER]),
+        (Broken::PostingUnchecked, postings, &[property::AVAILABLE]),
+        (Broken::NothingOwed, postings, &[property::OWED]),
+        (Broken::SilenceIsAHold, one, &[property::NO_CALL]),
+        (Broken::NoFence, one, &[property::GIVEN_UP]),
+        (Broken::FenceIsAHold, one, &[property::NO_CALL]),
+        (Broken::LastPlanIsTheHold, two, &[property::HELD]),
+        (Broken::SilenceIsAnEnd, one, &[property::TOLD]),
+        (Broken::ExpiryIsCharged, one, &[property::WORD]),
+        (Broken::ClaimForgets, one, &[property::NOT_LOST]),
+    ];
+    let mut can_fail = BTreeSet::<&str>::new();
+    for (broken, scope, names) in table {
+        let model = Holds {
+            scope,
+            broken: Some(broken),
+        };
+        let enough = HasDiscoveries::AllOf(names.iter().copied().collect());
+        let checker = model.checker().finish_when(enough).spawn_bfs().join();
+        for name in names {
+            let found = checker.discovery(name);
+            assert!(found.is_some(), "{broken:?} does not show as: {name}");
+        }
+        can_fail.extend(names);
+    }
+    for property in property::always() {
+        assert_eq!(property.expectation, Expectation::Always);
+        assert!(can_fail.contains(property.name), "{}", property.name);
+    }
+}
