@@ -126,6 +126,64 @@ async fn a_hold_that_got_lost_is_fenced() {
     assert_eq!(send().await.status, 200, "the idempotency key is free");
 }
 
+/// The hold's transaction is still running when its fence comes: that is waited out.
+#[tokio::test]
+async fn a_fence_waits_for_the_hold_on_its_way() {
+    let world = World::start().await;
+    world.set("acme", json!({"credits": "7"})).await;
+    let owner = world.owner("acme");
+    world.wire.lose_next_answer_of("TransactWriteItems");
+    world.wire.conflict_with_next("PutItem", 3);
+    assert_eq!(owner.say_hello().await.status, 200);
+    let spent = world.settled_balance("acme").await;
+    assert_ne!(spent, "7");
+    world.wire.swallow_next("TransactWriteItems");
+    world.wire.conflict_with_next("PutItem", 3);
+    let refused = owner.say_hello().await;
+    assert_eq!(refused.error(), (503, "storage_unavailable".to_owned()));
+    assert_eq!(world.settled_balance("acme").await, spent);
+}
+
+/// A call plans its hold anew, and then meets its own first one, which arrived late: all of that is
+/// held, and all of it ends.
+#[tokio::test]
+async fn a_hold_of_an_earlier_plan_is_held_whole() {
+    let world = World::start().await;
+    world.set("acme", json!({"credits": "7"})).await;
+    let account = world.system.account("acme").await;
+    let now = world.system.clock.now();
+    let first = hold(&world, &account, &call("call_1"), None, now)
+        .await
+        .unwrap();
+    let smaller = NewHold {
+        call: &first.call,
+        amount: Credits::from_micros(400),
+        at: now,
+        model: "m",
+        tariff: tariff(),
+        idempotency: None,
+        max_holds: 64,
+    };
+    let found = world
+        .system
+        .store
+        .hold(&account, &smaller)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(found.amount, first.amount);
+    // Found behind its own fence, too.
+    let store = world.store_over_the_wire();
+    world.wire.swallow_next("TransactWriteItems");
+    let found = store.hold(&account, &smaller).await.unwrap().unwrap();
+    assert_eq!(found.amount, first.amount);
+    store
+        .settle(&found, Credits::MICRO, now, "test", None)
+        .await
+        .unwrap();
+    assert_eq!(world.settled_balance("acme").await, "6.999999");
+}
+
 /// The fence's own answer is lost, and the SDK sends it again: it finds itself, not the hold.
 #[tokio::test]
 async fn a_fence_is_not_taken_for_the_hold() {

@@ -30,7 +30,8 @@ const HOLDS_A_SHARD: i32 = 250;
 /// Holds looked at at once.
 const AT_ONCE: usize = 16;
 const LOOK_UP_TIME: Duration = Duration::from_secs(10);
-/// After so many look-ups without an answer the default AI is not asked again by this tick.
+/// After so many look-ups without an answer this tick asks no more, but about holds that would
+/// otherwise be released.
 const PATIENCE: u32 = 5;
 
 /// What the sweeper did.
@@ -134,9 +135,9 @@ impl Sweeper<'_> {
     /// What the provider says that the call did cost.
     async fn cost_of(&self, open: &OpenHold) -> Option<Credits> {
         let generation = open.generation_id.as_deref()?;
-        if self.deps.default_ai_kind == DefaultAiKind::OpenAi
-            || self.unanswered.load(Ordering::Relaxed) >= PATIENCE
-        {
+        let can_wait = self.now < open.expires_at;
+        let is_silent = self.unanswered.load(Ordering::Relaxed) >= PATIENCE;
+        if self.deps.default_ai_kind == DefaultAiKind::OpenAi || (is_silent && can_wait) {
             return None;
         }
         let key = self.key.get_or_init(|| self.read_key()).await.as_ref()?;

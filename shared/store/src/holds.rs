@@ -169,29 +169,36 @@ impl Store {
     /// this amount; `None`: it never will be.
     async fn fence(&self, hold: &Hold, at: Timestamp) -> Result<Option<Credits>, StoreError> {
         let kept_until = at.as_second() + RESOLVED_KEPT.as_secs();
-        let put = self
-            .client
-            .put_item()
-            .table_name(&self.tables.holds)
-            .set_item(Some(hold_key(&hold.account_number, &hold.call)))
-            .item("state", text("released"))
-            .item("amount", micros(Credits::ZERO))
-            .item("charged", micros(Credits::ZERO))
-            .item("resolved_at", time(at))
-            .item("resolved_by", text("fence"))
-            .item("expires_at_epoch", number(kept_until))
-            .condition_expression("attribute_not_exists(account_number)")
-            .send()
-            .await;
-        match put {
-            Ok(_) => Ok(None),
-            // The hold, or this very fence by a first try whose answer was lost.
-            Err(error) if condition_failed(&error) => {
-                let stored = self.stored_hold(&hold.account_number, &hold.call).await?;
-                Ok(stored.as_ref().map(held_by).transpose()?.flatten())
+        for tried in 0..transaction::TRIES {
+            let put = self
+                .client
+                .put_item()
+                .table_name(&self.tables.holds)
+                .set_item(Some(hold_key(&hold.account_number, &hold.call)))
+                .item("state", text("released"))
+                .item("amount", micros(Credits::ZERO))
+                .item("charged", micros(Credits::ZERO))
+                .item("resolved_at", time(at))
+                .item("resolved_by", text("fence"))
+                .item("expires_at_epoch", number(kept_until))
+                .condition_expression("attribute_not_exists(account_number)")
+                .send()
+                .await;
+            match put {
+                Ok(_) => return Ok(None),
+                // The hold, or this very fence by a first try whose answer was lost.
+                Err(error) if condition_failed(&error) => {
+                    let stored = self.stored_hold(&hold.account_number, &hold.call).await?;
+                    return Ok(stored.as_ref().map(held_by).transpose()?.flatten());
+                }
+                // The hold itself, still on its way.
+                Err(error) if met_transaction(&error) => transaction::pause(tried).await,
+                Err(error) => return Err(StoreError::unavailable("fence hold", error)),
             }
-            Err(error) => Err(StoreError::unavailable("fence hold", error)),
         }
+        Err(StoreError::Contended {
+            operation: "fence hold",
+        })
     }
 
     /// Stores the provider's id of the call, by which its cost can be looked up later.

@@ -43,8 +43,7 @@ impl Unit {
     fn bytes(self) -> u64 {
         match self {
             Self::Char(char) => utf8_bytes(char),
-            Self::Short => 1,
-            Self::Utf16(Some(0..0x80)) => 1,
+            Self::Short | Self::Utf16(Some(0..0x80)) => 1,
             Self::Utf16(Some(0x80..0x800)) => 2,
             Self::Utf16(_) => 3,
         }
