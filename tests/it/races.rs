@@ -447,6 +447,41 @@ async fn a_secret_due_again_is_not_forgotten() {
     assert_eq!(all().await, 0);
 }
 
+/// Of two ticks that found the same piece of work, one takes it on.
+#[tokio::test]
+async fn due_work_is_taken_on_once() {
+    let (world, disturbed, account) = world().await;
+    let now = world.system.clock.now();
+    let later = now + SignedDuration::from_hours(1);
+    let key = KeyId::new("key_1").unwrap();
+    disturbed
+        .intend_secret(&account.id, &key, now)
+        .await
+        .unwrap();
+    disturbed
+        .delete_account(&account.id, 9, &why(now))
+        .await
+        .unwrap();
+    let store = world.system.store.clone();
+    let (mut secrets, mut deletions) = (Vec::new(), Vec::new());
+    for shard in store::shards() {
+        secrets.extend(store.due_secrets(shard, now, 10).await.unwrap());
+        deletions.extend(store.due_deletions(shard, now, 10).await.unwrap());
+    }
+    let secret = secrets.remove(0).unwrap();
+    let deletion = deletions.remove(0).unwrap();
+    let (other, same) = (store.clone(), secret.clone());
+    world.wire.meanwhile("UpdateItem", async move {
+        assert!(other.claim_secret(&same, later).await.unwrap().is_some());
+    });
+    assert_eq!(disturbed.claim_secret(&secret, later).await.unwrap(), None);
+    let (other, same) = (store.clone(), deletion.clone());
+    world.wire.meanwhile("UpdateItem", async move {
+        assert!(other.claim_deletion(&same, later).await.unwrap());
+    });
+    assert!(!disturbed.claim_deletion(&deletion, later).await.unwrap());
+}
+
 /// Two checks of a key at once are two.
 #[tokio::test]
 async fn checks_at_once_are_all_counted() {
