@@ -12,17 +12,25 @@ struct Packages {
     members: BTreeSet<String>,
 }
 
-fn packages() -> Packages {
-    let metadata = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--offline", "--locked"])
+/// What cargo answers. Offline: what is built here is on this machine.
+fn cargo(arguments: &[&str]) -> String {
+    let answer = Command::new(env!("CARGO"))
+        .args(arguments)
         .output()
         .unwrap();
-    assert!(
-        metadata.status.success(),
-        "{}",
-        String::from_utf8_lossy(&metadata.stderr)
-    );
-    let metadata: Value = serde_json::from_slice(&metadata.stdout).unwrap();
+    let errors = String::from_utf8_lossy(&answer.stderr);
+    assert!(answer.status.success(), "{errors}");
+    String::from_utf8(answer.stdout).unwrap()
+}
+
+fn packages() -> Packages {
+    let version = cargo(&["-vV"]);
+    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
+    // Packages of other platforms may never have been downloaded.
+    let here = ["--filter-platform", host.unwrap()];
+    let metadata = ["metadata", "--format-version", "1", "--offline", "--locked"];
+    let metadata = cargo(&[&metadata[..], &here].concat());
+    let metadata: Value = serde_json::from_str(&metadata).unwrap();
     let name_of: BTreeMap<&str, &str> = metadata["packages"]
         .as_array()
         .unwrap()
@@ -69,17 +77,9 @@ impl Packages {
 
 /// All that `package` depends on, however deep, as it is built by itself.
 fn tree_of(package: &str) -> BTreeSet<String> {
-    let tree = Command::new(env!("CARGO"))
-        .args(["tree", "--offline", "--locked", "--edges", "normal"])
-        .args(["--prefix", "none", "--format", "{p}", "--package", package])
-        .output()
-        .unwrap();
-    assert!(
-        tree.status.success(),
-        "{}",
-        String::from_utf8_lossy(&tree.stderr)
-    );
-    let tree = String::from_utf8(tree.stdout).unwrap();
+    let tree = ["tree", "--offline", "--locked", "--edges", "normal"];
+    let format = ["--prefix", "none", "--format", "{p}", "--package", package];
+    let tree = cargo(&[&tree[..], &format].concat());
     let names = tree.lines().filter_map(|line| line.split(' ').next());
     names.map(str::to_owned).collect()
 }
