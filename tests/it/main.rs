@@ -7,6 +7,7 @@
     reason = "a test that cannot go on stops with a message"
 )]
 
+mod account_events;
 mod always;
 mod architecture;
 mod books;
