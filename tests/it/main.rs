@@ -23,6 +23,7 @@ mod machine;
 mod next_call;
 mod postings;
 mod races;
+mod reconciler;
 mod rejected_keys;
 mod sdk;
 mod secrecy;

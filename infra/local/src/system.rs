@@ -7,7 +7,7 @@ use std::time::Duration;
 use account::{Account, AccountId};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use axum::Router;
-use edge::{Clock, Env, HttpSettings, SettingsError};
+use edge::{Clock, Deadline, Env, HttpSettings, SettingsError};
 use secrecy::SecretString;
 use serde_json::Value;
 use store::{Store, Tables};
@@ -109,6 +109,7 @@ pub struct System {
     /// All settings of the functions.
     pub settings: BTreeMap<String, String>,
     account_events: account_events::Deps,
+    reconciler: reconciler::Deps,
     gateway: Server,
     jwks: Server,
 }
@@ -163,6 +164,7 @@ impl System {
             tables: functions.tables,
             settings,
             account_events: functions.account_events,
+            reconciler: functions.reconciler,
             gateway,
             jwks,
         })
@@ -174,6 +176,18 @@ impl System {
     /// What the function answers to the bus, which would keep the event.
     pub async fn account_event(&self, event: &Value) -> Result<Value, account_events::EventError> {
         account_events::handle(&self.account_events, event).await
+    }
+
+    /// Has `reconciler` carry out an event of the scheduler.
+    ///
+    /// # Errors
+    /// If the event cannot be read.
+    pub async fn reconcile(
+        &self,
+        event: &Value,
+        deadline: Option<Deadline>,
+    ) -> Result<Value, reconciler::EventError> {
+        reconciler::handle(&self.reconciler, event, deadline).await
     }
 
     /// Where the gateway answers: `http://127.0.0.1:PORT`.
@@ -284,6 +298,7 @@ struct Functions {
     tables: Tables,
     account_events: account_events::Deps,
     monthly_charge: monthly_charge::Deps,
+    reconciler: reconciler::Deps,
     running: ai_proxy::Running,
     apps: Vec<Router>,
 }
@@ -324,6 +339,11 @@ impl Functions {
             dynamodb.clone(),
             secrets.clone(),
         );
+        let reconciler = reconciler::Deps::new(
+            reconciler::Settings::from_env(env())?,
+            clock.clone(),
+            dynamodb.clone(),
+        );
         let monthly_charge = monthly_charge::Deps::new(
             monthly_charge::Settings::from_env(env())?,
             clock.clone(),
@@ -344,6 +364,7 @@ impl Functions {
             tables,
             account_events,
             monthly_charge: monthly_charge.map_err(StartError::Function)?,
+            reconciler,
             running,
             apps,
         })
