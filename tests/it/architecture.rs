@@ -149,6 +149,7 @@ fn arrows_point_down_only() {
         "integration-settings",
         "key-save",
         "monthly-charge",
+        "reconciler",
         "settings-page",
         "subscription-webhook",
     ];

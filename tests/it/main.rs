@@ -7,6 +7,7 @@
     reason = "a test that cannot go on stops with a message"
 )]
 
+mod account_events;
 mod always;
 mod architecture;
 mod books;
@@ -22,6 +23,7 @@ mod machine;
 mod next_call;
 mod postings;
 mod races;
+mod reconciler;
 mod rejected_keys;
 mod sdk;
 mod secrecy;

@@ -7,8 +7,9 @@ use std::time::Duration;
 use account::{Account, AccountId};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use axum::Router;
-use edge::{Clock, Env, HttpSettings, SettingsError};
+use edge::{Clock, Deadline, Env, HttpSettings, SettingsError};
 use secrecy::SecretString;
+use serde_json::Value;
 use store::{Store, Tables};
 
 use crate::dev::{self, Dev};
@@ -107,6 +108,8 @@ pub struct System {
     pub tables: Tables,
     /// All settings of the functions.
     pub settings: BTreeMap<String, String>,
+    account_events: account_events::Deps,
+    reconciler: reconciler::Deps,
     gateway: Server,
     jwks: Server,
 }
@@ -160,9 +163,31 @@ impl System {
             store,
             tables: functions.tables,
             settings,
+            account_events: functions.account_events,
+            reconciler: functions.reconciler,
             gateway,
             jwks,
         })
+    }
+
+    /// Has `account-events` carry out an event, as the bus does.
+    ///
+    /// # Errors
+    /// What the function answers to the bus, which would keep the event.
+    pub async fn account_event(&self, event: &Value) -> Result<Value, account_events::EventError> {
+        account_events::handle(&self.account_events, event).await
+    }
+
+    /// Has `reconciler` carry out an event of the scheduler.
+    ///
+    /// # Errors
+    /// If the event cannot be read.
+    pub async fn reconcile(
+        &self,
+        event: &Value,
+        deadline: Option<Deadline>,
+    ) -> Result<Value, reconciler::EventError> {
+        reconciler::handle(&self.reconciler, event, deadline).await
     }
 
     /// Where the gateway answers: `http://127.0.0.1:PORT`.
@@ -271,7 +296,9 @@ async fn seed_platform_secrets(
 struct Functions {
     http: HttpSettings,
     tables: Tables,
+    account_events: account_events::Deps,
     monthly_charge: monthly_charge::Deps,
+    reconciler: reconciler::Deps,
     running: ai_proxy::Running,
     apps: Vec<Router>,
 }
@@ -306,6 +333,17 @@ impl Functions {
             clock.clone(),
             dynamodb.clone(),
         );
+        let account_events = account_events::Deps::new(
+            account_events::Settings::from_env(env())?,
+            clock.clone(),
+            dynamodb.clone(),
+            secrets.clone(),
+        );
+        let reconciler = reconciler::Deps::new(
+            reconciler::Settings::from_env(env())?,
+            clock.clone(),
+            dynamodb.clone(),
+        );
         let monthly_charge = monthly_charge::Deps::new(
             monthly_charge::Settings::from_env(env())?,
             clock.clone(),
@@ -324,7 +362,9 @@ impl Functions {
         Ok(Self {
             http,
             tables,
+            account_events,
             monthly_charge: monthly_charge.map_err(StartError::Function)?,
+            reconciler,
             running,
             apps,
         })

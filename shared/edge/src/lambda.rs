@@ -22,8 +22,17 @@ pub struct RequestId(pub String);
 pub struct Deadline(pub Instant);
 
 impl Deadline {
-    /// When to end a stream: 10 s before the deadline, so that the end can still be said and the
-    /// call be settled.
+    /// `None` where the context tells none: a deadline that is past when the invocation begins is not
+    /// one (`cargo lambda watch` counts it from 1970).
+    pub fn of(context: &Context, clock: &Clock) -> Option<Self> {
+        let now = u64::try_from(clock.now().as_millisecond()).unwrap_or_default();
+        let left = context.deadline.checked_sub(now).filter(|left| *left > 0)?;
+        let left = Duration::from_millis(left);
+        Instant::now().checked_add(left).map(Self)
+    }
+
+    /// When to end a stream, or other long work: 10 s before the deadline, so that the end can still
+    /// be said and a call be settled.
     pub fn stop_at(self) -> Instant {
         let reserve = Duration::from_secs(10);
         self.0.checked_sub(reserve).unwrap_or(self.0)
@@ -81,21 +90,12 @@ fn request(event: lambda_http::Request, clock: &Clock) -> axum::extract::Request
     });
     if let Some(context) = context {
         let extensions = request.extensions_mut();
-        if let Some(deadline) = deadline(&context, clock) {
+        if let Some(deadline) = Deadline::of(&context, clock) {
             extensions.insert(deadline);
         }
         extensions.insert(RequestId(context.request_id));
     }
     request
-}
-
-/// `None` where the context tells none: a deadline that is past when the invocation begins is not one
-/// (`cargo lambda watch` counts it from 1970).
-fn deadline(context: &Context, clock: &Clock) -> Option<Deadline> {
-    let now = u64::try_from(clock.now().as_millisecond()).unwrap_or_default();
-    let left = context.deadline.checked_sub(now).filter(|left| *left > 0)?;
-    let left = Duration::from_millis(left);
-    Instant::now().checked_add(left).map(Deadline)
 }
 
 #[cfg(test)]
@@ -179,7 +179,7 @@ mod tests {
         let mut context = Context::default();
         for past in [0, 600_000] {
             context.deadline = past;
-            assert!(deadline(&context, &Clock::system()).is_none(), "{past}");
+            assert!(Deadline::of(&context, &Clock::system()).is_none(), "{past}");
         }
     }
 

@@ -1,0 +1,29 @@
+//! The function's settings.
+
+use edge::{Env, SettingsError};
+use store::Tables;
+
+/// See the contract's section 7.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub tables: Tables,
+    pub secrets_prefix: String,
+}
+
+impl Settings {
+    /// Reads all settings.
+    ///
+    /// # Errors
+    /// One error that names every missing or malformed setting.
+    pub fn from_env(mut env: Env) -> Result<Self, SettingsError> {
+        let settings = Self {
+            tables: Tables {
+                accounts: env.text("ACCOUNTS_TABLE"),
+                ledger: env.text("LEDGER_TABLE"),
+                holds: env.text("HOLDS_TABLE"),
+            },
+            secrets_prefix: env.text_or("SECRETS_PREFIX", "greta/openrouter/"),
+        };
+        env.finish(settings)
+    }
+}

@@ -1,0 +1,667 @@
+//! Accounts as Greta's core system tells of them: at least once, late, and in any order.
+
+mod schema;
+
+use std::convert::Infallible;
+
+use account::add_on::{Collection, Fact, GenerationId};
+use account::hold::HoldState;
+use account::price::{Tariff, TokenPrices};
+use account::{AccountId, AddOnStatus, CallId, Credits, CreditsPerUsd, EntryId, KeyId, Plan, Usd};
+use aws_sdk_dynamodb::types::AttributeValue::S;
+use jiff::{SignedDuration, Timestamp};
+use local::engines::SecretsFault;
+use serde_json::{Value, json};
+use store::{EntryKind, Hold, NewHold, PostRefused, Posting, Presence, Resolution};
+
+use crate::support::{KEY, World};
+use crate::wire::Fault;
+
+/// When the event of this version was sent.
+fn time_of(version: u64) -> Timestamp {
+    let start: Timestamp = "2026-11-23T10:00:00Z".parse().unwrap();
+    start + SignedDuration::from_hours(i64::try_from(version).unwrap())
+}
+
+fn event(name: &str, version: u64, detail: Value) -> Value {
+    json!({
+        "version": "0",
+        "id": "6a7e8feb-b491-4cf7-a9f1-bf3703467718",
+        "detail-type": name,
+        "source": "greta.accounts",
+        "account": "111122223333",
+        "time": time_of(version),
+        "region": "eu-central-1",
+        "resources": [],
+        "detail": detail,
+    })
+}
+
+fn upserted(id: &str, plan: &str, version: u64) -> Value {
+    let detail = json!({"account_id": id, "plan": plan, "version": version});
+    event("account.upserted", version, detail)
+}
+
+fn deleted(id: &str, version: u64) -> Value {
+    let detail = json!({"account_id": id, "version": version});
+    event("account.deleted", version, detail)
+}
+
+fn id(name: &str) -> AccountId {
+    AccountId::new(name).unwrap()
+}
+
+impl World {
+    /// What the event led to, or why the bus keeps it.
+    async fn hear(&self, event: &Value) -> Result<String, String> {
+        let answer = self.system.account_event(event).await;
+        let answer = answer.map_err(|error| error.to_string())?;
+        assert_eq!(answer["account_id"], event["detail"]["account_id"]);
+        Ok(answer["done"].as_str().unwrap().to_owned())
+    }
+
+    async fn presence(&self, name: &str) -> Presence {
+        self.system.store.presence(&id(name)).await.unwrap()
+    }
+
+    /// Plan, version and add-on of an account that is there.
+    async fn plan_of(&self, name: &str) -> (Plan, u64, AddOnStatus) {
+        let profile = self.system.account(name).await.profile;
+        let add_on = profile.add_on.status();
+        (profile.plan(), profile.plans.version(), add_on)
+    }
+
+    /// The names of all attributes of all items that the accounts' table has of `name`, by item.
+    async fn stored(&self, name: &str) -> Vec<(String, Vec<String>)> {
+        let found = self
+            .engines()
+            .dynamodb()
+            .query()
+            .table_name(&self.system.tables.accounts)
+            .key_condition_expression("account_id = :id")
+            .expression_attribute_values(":id", S(name.to_owned()))
+            .send();
+        let items = found.await.unwrap().items.unwrap();
+        let items = items.into_iter().map(|item| {
+            let what = item["item"].as_s().unwrap().clone();
+            let mut names: Vec<_> = item.into_keys().collect();
+            names.sort_unstable();
+            (what, names)
+        });
+        items.collect()
+    }
+
+    /// The range keys of all that the ledger has of the account of this number.
+    async fn ledger_rows(&self, number: &str) -> Vec<String> {
+        let found = self
+            .engines()
+            .dynamodb()
+            .query()
+            .table_name(&self.system.tables.ledger)
+            .key_condition_expression("account_number = :number")
+            .expression_attribute_values(":number", S(number.to_owned()))
+            .send();
+        let items = found.await.unwrap().items.unwrap();
+        let names = items.iter().map(|item| item["entry"].as_s().unwrap());
+        names.cloned().collect()
+    }
+
+    /// The names of the secrets of the account's keys.
+    async fn secrets_of(&self, name: &str) -> Vec<String> {
+        let mut names = self.engines().secret_names().await;
+        names.retain(|secret| secret.contains(&format!("/{name}/")));
+        names
+    }
+
+    async fn hold(&self, name: &str, call: &str) -> Hold {
+        let account = self.system.account(name).await;
+        let new = NewHold {
+            call: &CallId::new(call).unwrap(),
+            amount: Credits::from_micros(1_000),
+            at: self.system.clock.now(),
+            model: "m",
+            tariff: Tariff {
+                prices: TokenPrices {
+                    input: Usd::ZERO,
+                    output: Usd::ZERO,
+                },
+                rate: CreditsPerUsd::ONE,
+            },
+            idempotency: None,
+            max_holds: 64,
+        };
+        let held = self.system.store.hold(&account, &new).await;
+        held.unwrap().unwrap()
+    }
+}
+
+/// What is left of an account in the end.
+fn tombstone() -> Vec<(String, Vec<String>)> {
+    let names = ["account_id", "deleted_at", "deleted_version", "item"];
+    vec![("account".to_owned(), names.map(str::to_owned).to_vec())]
+}
+
+fn hours(hours: i64) -> SignedDuration {
+    SignedDuration::from_hours(hours)
+}
+
+#[tokio::test]
+async fn an_account_is_made_and_changes_its_plan() {
+    use AddOnStatus::None;
+    let world = World::start().await;
+    let table = [
+        (
+            upserted("acme", "standard", 3),
+            "created",
+            (Plan::Standard, 3),
+        ),
+        (
+            upserted("acme", "standard", 3),
+            "unchanged",
+            (Plan::Standard, 3),
+        ),
+        (
+            upserted("acme", "standard", 4),
+            "unchanged",
+            (Plan::Standard, 4),
+        ),
+        (
+            upserted("acme", "enterprise", 6),
+            "changed",
+            (Plan::Enterprise, 6),
+        ),
+        (
+            upserted("acme", "enterprise", 6),
+            "unchanged",
+            (Plan::Enterprise, 6),
+        ),
+        (
+            upserted("acme", "standard", 5),
+            "late",
+            (Plan::Enterprise, 6),
+        ),
+        (deleted("acme", 2), "late", (Plan::Enterprise, 6)),
+        (
+            upserted("acme", "standard", 7),
+            "changed",
+            (Plan::Standard, 7),
+        ),
+        (upserted("acme", "standard", 4), "late", (Plan::Standard, 7)),
+    ];
+    for (event, done, (plan, version)) in table {
+        assert_eq!(world.hear(&event).await.as_deref(), Ok(done), "{event}");
+        assert_eq!(
+            world.plan_of("acme").await,
+            (plan, version, None),
+            "{event}"
+        );
+    }
+    let account = world.system.account("acme").await;
+    assert_eq!(account.created_at, time_of(3), "the event's time");
+    // The history tells of what changed, once.
+    let rows = world.ledger_rows(account.number.as_str()).await;
+    let history = [3, 6, 7].map(|version| format!("h#{:.6}#upserted-{version}", time_of(version)));
+    assert_eq!(rows, history);
+    // It is an account like any other.
+    let card = world.owner("acme").card().await;
+    assert_eq!(
+        (&card["plan"], &card["status"]),
+        (&json!("standard"), &json!("not_enabled"))
+    );
+}
+
+#[tokio::test]
+async fn what_does_not_fit_stays_with_the_bus() {
+    let world = World::start().await;
+    let mut event = upserted("acme", "standard", 1);
+    event["detail"]["plan"] = json!("free");
+    let refused = world.hear(&event).await.unwrap_err();
+    assert_eq!(
+        refused,
+        "the event's `detail.plan` must be `standard` or `enterprise`"
+    );
+    assert_eq!(world.presence("acme").await, Presence::Never);
+}
+
+/// A pure function's answer to all orders of `0..n`.
+fn permutations(n: usize) -> Vec<Vec<usize>> {
+    let Some(last) = n.checked_sub(1) else {
+        return vec![Vec::new()];
+    };
+    let shorter = permutations(last);
+    let insert = |shorter: &Vec<usize>, place: usize| {
+        let mut longer = shorter.clone();
+        longer.insert(place, last);
+        longer
+    };
+    let all = shorter
+        .iter()
+        .flat_map(|shorter| (0..n).map(move |place| insert(shorter, place)));
+    all.collect()
+}
+
+/// All orders in which `n` events can come: once, each twice at once, and all over again.
+fn deliveries(n: usize) -> Vec<Vec<usize>> {
+    let all = permutations(n).into_iter().flat_map(|once| {
+        let stuttered = once.iter().flat_map(|event| [*event; 2]).collect();
+        let again = once.repeat(2);
+        let backwards = once.iter().chain(once.iter().rev()).copied().collect();
+        [once, stuttered, again, backwards]
+    });
+    all.collect()
+}
+
+#[tokio::test]
+async fn a_deleted_account_stays_deleted_in_whatever_order_it_is_told() {
+    let world = World::start().await;
+    for (number, delivery) in deliveries(4).into_iter().enumerate() {
+        let name = format!("acme-{number}");
+        let history = [
+            upserted(&name, "standard", 1),
+            upserted(&name, "enterprise", 2),
+            upserted(&name, "standard", 3),
+            deleted(&name, 4),
+        ];
+        for event in &delivery {
+            world.hear(&history[*event]).await.unwrap();
+        }
+        let end = Presence::Deleted {
+            version: 4,
+            scrubbed: true,
+        };
+        assert_eq!(world.presence(&name).await, end, "{delivery:?}");
+        assert_eq!(world.stored(&name).await, tombstone(), "{delivery:?}");
+    }
+    assert_eq!(world.tick_in(hours(2)).await["errors"], 0);
+}
+
+#[tokio::test]
+async fn the_plan_and_the_add_on_end_the_same_in_whatever_order_they_are_told() {
+    let world = World::start().await;
+    let bought = time_of(1) + SignedDuration::from_mins(30);
+    // Bought as standard, ended by the upgrade; by the last change it is only to run out.
+    let end = (Plan::Standard, 5, AddOnStatus::Cancelling);
+    let mut number = 0;
+    for delivery in deliveries(3) {
+        for buys_after in 1..=delivery.len() {
+            number += 1;
+            let name = format!("acme-{number}");
+            let history = [
+                upserted(&name, "standard", 1),
+                upserted(&name, "enterprise", 2),
+                upserted(&name, "standard", 5),
+            ];
+            for (heard, event) in delivery.iter().enumerate() {
+                if heard == buys_after {
+                    buy(&world, &name, bought).await;
+                }
+                world.hear(&history[*event]).await.unwrap();
+            }
+            if buys_after == delivery.len() {
+                buy(&world, &name, bought).await;
+            }
+            assert_eq!(world.plan_of(&name).await, end, "{delivery:?} {buys_after}");
+        }
+    }
+}
+
+/// The account's add-on is activated by a payment of that time.
+async fn buy(world: &World, name: &str, at: Timestamp) {
+    let account = id(name);
+    let bought = world.system.store.update(&account, None, |profile| {
+        profile.add_on.apply(Fact::Activated {
+            generation: GenerationId::new("cs_1"),
+            at,
+            collection: Collection::Card,
+        });
+        Ok::<_, Infallible>(Vec::new())
+    });
+    bought.await.unwrap();
+}
+
+#[tokio::test]
+async fn an_upgrade_ends_the_add_on_and_keeps_the_key() {
+    let world = World::start().await;
+    world
+        .set(
+            "acme",
+            json!({"plan": "standard", "add_on": "active", "credits": "7"}),
+        )
+        .await;
+    let owner = world.owner("acme");
+    assert_eq!(owner.save_key(KEY).await.status, 200);
+    assert_eq!(owner.card().await["status"], "connected");
+    let mut upgrade = upserted("acme", "enterprise", 2);
+    upgrade["time"] = json!(world.system.clock.now());
+    assert_eq!(world.hear(&upgrade).await.as_deref(), Ok("changed"));
+    let after = world.plan_of("acme").await;
+    assert_eq!(after, (Plan::Enterprise, 2, AddOnStatus::Ended));
+    assert_eq!(owner.card().await["status"], "connected");
+    assert_eq!(owner.say_hello().await.receipt().0, "openrouter");
+}
+
+#[tokio::test]
+async fn deleting_takes_the_key_and_leaves_the_books() {
+    let world = World::start().await;
+    let owner = world.enterprise_with_key("acme", "7").await;
+    let account = world.system.account("acme").await;
+    assert_eq!(world.secrets_of("acme").await.len(), 1);
+    let held = world.hold("acme", "call_1").await;
+
+    assert_eq!(
+        world.hear(&deleted("acme", 9)).await.as_deref(),
+        Ok("deleted")
+    );
+    assert_eq!(world.secrets_of("acme").await, Vec::<String>::new());
+    let still_open = Presence::Deleted {
+        version: 9,
+        scrubbed: false,
+    };
+    assert_eq!(world.presence("acme").await, still_open);
+    for reply in [
+        owner.say_hello().await,
+        owner.get("/v1/integrations/openrouter").await,
+        owner.get("/v1/credits/ledger").await,
+        owner.disconnect().await,
+        owner.save_key(KEY).await,
+    ] {
+        assert_eq!(reply.error(), (404, "account_not_found".to_owned()));
+    }
+    let posting = Posting {
+        id: &EntryId::new("late_1").unwrap(),
+        kind: EntryKind::Purchase,
+        amount: Credits::MICRO,
+        at: world.system.clock.now(),
+        note: "a late webhook",
+        actor: "test",
+    };
+    let posted = world
+        .system
+        .store
+        .post(&account.id, &posting)
+        .await
+        .unwrap();
+    assert_eq!(posted, Err(PostRefused::NoAccount));
+
+    // What is open keeps the account's number, until it has ended.
+    let told = world.hear(&upserted("acme", "standard", 10)).await;
+    assert!(told.unwrap_err().contains("try again"));
+    assert_eq!(
+        world.tick_in(SignedDuration::from_secs(1)).await["errors"],
+        0
+    );
+    assert_eq!(world.presence("acme").await, still_open);
+    let cost = Credits::from_micros(400);
+    let now = world.system.clock.now();
+    let settled = world
+        .system
+        .store
+        .settle(&held, cost, now, "test", None)
+        .await;
+    let charged = HoldState::Settled(cost);
+    assert_eq!(settled.unwrap(), Resolution::Done(charged));
+    assert_eq!(world.tick_in(hours(2)).await["errors"], 0);
+    assert_eq!(world.stored("acme").await, tombstone());
+    let rows = world.ledger_rows(account.number.as_str()).await;
+    for (kind, count) in [("e#", 2), ("h#", 2), ("d#", 1), ("id#", 1)] {
+        let of_kind = rows.iter().filter(|row| row.starts_with(kind));
+        assert_eq!(of_kind.count(), count, "{rows:?}");
+    }
+    assert_eq!(
+        world.hear(&deleted("acme", 9)).await.as_deref(),
+        Ok("deleted")
+    );
+    assert_eq!(
+        world
+            .hear(&upserted("acme", "standard", 8))
+            .await
+            .as_deref(),
+        Ok("late")
+    );
+    assert_eq!(world.stored("acme").await, tombstone());
+}
+
+#[tokio::test]
+async fn an_account_that_comes_back_is_a_new_one() {
+    let world = World::start().await;
+    world.enterprise_with_key("acme", "7").await;
+    let before = world.system.account("acme").await;
+    let held = world.hold("acme", "call_1").await;
+    world.hear(&deleted("acme", 9)).await.unwrap();
+    let back = upserted("acme", "standard", 10);
+    assert!(world.hear(&back).await.is_err(), "a call is open");
+    let now = world.system.clock.now();
+    let released = world.system.store.release(&held, now, "test", None);
+    released.await.unwrap();
+    // Nothing is open any more: the retry need not wait for a tick.
+    assert_eq!(world.hear(&back).await.as_deref(), Ok("created"));
+    let account = world.system.account("acme").await;
+    assert_ne!(account.number, before.number);
+    assert_eq!(account.balance.balance(), Credits::ZERO);
+    assert_eq!(
+        (account.profile.plan(), &account.profile.key),
+        (Plan::Standard, &None)
+    );
+    assert_eq!(world.settled_balance("acme").await, "0");
+    assert_eq!(world.owner("acme").ledger().await, Vec::<Value>::new());
+    // Of the old one nothing more is heard.
+    assert_eq!(world.hear(&deleted("acme", 9)).await.as_deref(), Ok("late"));
+    assert_eq!(world.tick_in(hours(2)).await["errors"], 0);
+    assert_eq!(world.system.account("acme").await, account);
+    // Its end comes like the first one's.
+    assert_eq!(
+        world.hear(&deleted("acme", 11)).await.as_deref(),
+        Ok("deleted")
+    );
+    assert_eq!(world.tick_in(hours(2)).await["errors"], 0);
+    assert_eq!(world.stored("acme").await, tombstone());
+}
+
+/// A save that was under way when its account was deleted leaves a secret that nobody names.
+#[tokio::test]
+async fn secrets_of_half_done_saves_go_with_the_tick() {
+    let world = World::start().await;
+    world.enterprise_with_key("acme", "7").await;
+    let now = world.system.clock.now();
+    let key = KeyId::new("key_half").unwrap();
+    let due = now + hours(1);
+    world
+        .system
+        .store
+        .intend_secret(&id("acme"), &key, due)
+        .await
+        .unwrap();
+    let create = world.engines().secrets().create_secret();
+    let create = create
+        .name("greta/openrouter/acme/key_half")
+        .secret_string(KEY);
+    create.send().await.unwrap();
+
+    world.hear(&deleted("acme", 9)).await.unwrap();
+    assert_eq!(
+        world.secrets_of("acme").await,
+        ["greta/openrouter/acme/key_half"]
+    );
+    assert_eq!(world.tick_in(hours(2)).await["errors"], 0);
+    assert_eq!(world.secrets_of("acme").await, Vec::<String>::new());
+    assert_eq!(world.stored("acme").await, tombstone());
+}
+
+/// Secrets Manager is down: the account is deleted all the same, and its secret by the tick.
+#[tokio::test]
+async fn a_secret_that_cannot_be_deleted_is_left_to_the_tick() {
+    let faults = [
+        SecretsFault::Internal,
+        SecretsFault::AccessDenied,
+        SecretsFault::AnswerLost,
+    ];
+    for fault in faults {
+        let world = World::start().await;
+        world.enterprise_with_key("acme", "7").await;
+        world.engines().fail_secrets(Some("DeleteSecret"), fault);
+        // By the sender's clock it is tomorrow; what is left is due by ours.
+        let mut end = deleted("acme", 9);
+        end["time"] = json!(world.system.clock.now() + hours(24));
+        assert_eq!(world.hear(&end).await.as_deref(), Ok("deleted"));
+        assert_eq!(
+            world.tick_in(SignedDuration::ZERO).await["errors"],
+            1,
+            "{fault:?}"
+        );
+        world.engines().heal_secrets();
+        assert_eq!(world.tick_in(hours(2)).await["errors"], 0);
+        assert_eq!(world.secrets_of("acme").await, Vec::<String>::new());
+        assert_eq!(world.stored("acme").await, tombstone());
+    }
+}
+
+/// An answer that got lost, a request that never arrived, a write that met another one: it is done, or
+/// it is an error and the next delivery does it.
+#[tokio::test]
+async fn what_goes_wrong_on_the_way_is_done_or_can_be_done_again() {
+    use Fault::{AnswerLost, Conflict, NeverArrives, Repeated, Throttled};
+    let everywhere = [AnswerLost, NeverArrives, Repeated];
+    let of_writes = [AnswerLost, NeverArrives, Repeated, Throttled, Conflict];
+    let table = [
+        ("GetItem", &everywhere[..]),
+        ("TransactWriteItems", &of_writes),
+        ("UpdateItem", &of_writes),
+        ("DeleteItem", &of_writes[..4]),
+        ("DeleteSecret", &everywhere),
+    ];
+    for (operation, faults) in table {
+        for fault in faults {
+            let disturbed = Disturbed {
+                world: World::start().await,
+                operation,
+                fault: *fault,
+            };
+            disturbed.a_life().await;
+        }
+    }
+}
+
+struct Disturbed {
+    world: World,
+    operation: &'static str,
+    fault: Fault,
+}
+
+impl Disturbed {
+    async fn a_life(&self) {
+        let (world, what) = (&self.world, format!("{} {:?}", self.operation, self.fault));
+        self.hear(&upserted("acme", "standard", 1)).await;
+        let number = world.system.account("acme").await.number;
+        self.hear(&upserted("acme", "standard", 3)).await;
+        self.hear(&upserted("acme", "enterprise", 4)).await;
+        let plan = world.plan_of("acme").await;
+        assert_eq!(plan, (Plan::Enterprise, 4, AddOnStatus::None), "{what}");
+        assert_eq!(world.system.account("acme").await.number, number, "{what}");
+        let rows = world.ledger_rows(number.as_str()).await;
+        assert_eq!(rows.len(), 2, "{what}: {rows:?}");
+
+        assert_eq!(world.owner("acme").save_key(KEY).await.status, 200);
+        self.hear(&deleted("acme", 5)).await;
+        assert_eq!(world.tick_in(hours(2)).await["errors"], 0, "{what}");
+        assert_eq!(
+            world.secrets_of("acme").await,
+            Vec::<String>::new(),
+            "{what}"
+        );
+        assert_eq!(world.stored("acme").await, tombstone(), "{what}");
+        let rows = world.ledger_rows(number.as_str()).await;
+        assert_eq!(rows.len(), 3, "{what}: {rows:?}");
+    }
+
+    async fn hear(&self, event: &Value) {
+        let wire = &self.world.wire;
+        wire.disturb(self.operation, self.fault, 1);
+        until_done(&self.world, event).await;
+        wire.disturb(self.operation, self.fault, 0);
+    }
+}
+
+/// Delivers the event as the bus does, until it is carried out.
+async fn until_done(world: &World, event: &Value) {
+    for _ in 0..3 {
+        if world.hear(event).await.is_ok() {
+            return;
+        }
+    }
+    panic!("{event} was never carried out");
+}
+
+/// The function dies at each of its requests in turn.
+#[tokio::test]
+async fn a_deletion_that_broke_off_anywhere_is_finished() {
+    let mut deaths = 0;
+    for requests in 0.. {
+        let world = World::start().await;
+        world.enterprise_with_key("acme", "7").await;
+        world.wire.die_after(requests);
+        let told = world.hear(&deleted("acme", 9)).await;
+        if !world.wire.revive() {
+            break;
+        }
+        deaths += 1;
+        if told.is_err() {
+            assert_eq!(
+                world.hear(&deleted("acme", 9)).await.as_deref(),
+                Ok("deleted")
+            );
+        }
+        assert_eq!(world.tick_in(hours(2)).await["errors"], 0);
+        assert_eq!(
+            world.secrets_of("acme").await,
+            Vec::<String>::new(),
+            "{requests}"
+        );
+        assert_eq!(world.stored("acme").await, tombstone(), "{requests}");
+    }
+    assert!(
+        deaths >= 5,
+        "read, delete, secret, its note, scrub: {deaths}"
+    );
+}
+
+#[tokio::test]
+async fn events_of_one_account_at_the_same_time_do_not_lose_each_other() {
+    let world = World::start().await;
+    let events: Vec<_> = (1..=12)
+        .map(|version| {
+            let plan = if version % 2 == 0 {
+                "enterprise"
+            } else {
+                "standard"
+            };
+            upserted("acme", plan, version)
+        })
+        .collect();
+    let told = events.iter().map(|event| world.hear(event));
+    let told = futures_util::future::join_all(told).await;
+    for (event, told) in events.iter().zip(told) {
+        if told.is_err() {
+            until_done(&world, event).await;
+        }
+    }
+    let plan = world.plan_of("acme").await;
+    assert_eq!(plan, (Plan::Enterprise, 12, AddOnStatus::None));
+}
+
+/// Whichever of the two comes to the account first: it is there in the end, as the newer one says.
+#[tokio::test]
+async fn a_deletion_does_not_swallow_what_is_newer() {
+    let world = World::start().await;
+    for number in 0..12 {
+        let name = format!("acme-{number}");
+        world.hear(&upserted(&name, "standard", 1)).await.unwrap();
+        let (newer, end) = (upserted(&name, "enterprise", 3), deleted(&name, 2));
+        if number % 2 == 0 {
+            tokio::join!(until_done(&world, &newer), until_done(&world, &end));
+        } else {
+            tokio::join!(until_done(&world, &end), until_done(&world, &newer));
+        }
+        let plan = world.plan_of(&name).await;
+        assert_eq!(plan, (Plan::Enterprise, 3, AddOnStatus::None));
+    }
+}

@@ -1,0 +1,402 @@
+//! The reconciler: finds what does not add up, tells nothing else, and changes nothing.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use aws_sdk_dynamodb::types::AttributeValue::{self, N, S};
+use edge::Deadline;
+use futures_util::StreamExt as _;
+use futures_util::future::join_all;
+use futures_util::stream;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::support::World;
+use crate::wire::Fault;
+
+type Item = HashMap<String, AttributeValue>;
+
+impl World {
+    async fn reconcile(&self, event: &Value) -> Value {
+        self.system.reconcile(event, None).await.unwrap()
+    }
+
+    /// Accounts that paid for a call each, by name: their numbers.
+    async fn accounts_with_books(&self, names: &[&str]) -> BTreeMap<String, String> {
+        let mut numbers = BTreeMap::new();
+        for name in names {
+            self.set(name, json!({"credits": "7"})).await;
+            let reply = self.owner(name).say_hello().await;
+            assert_eq!(reply.status, 200, "{}", reply.text());
+            let number = self.system.account(name).await.number;
+            numbers.insert((*name).to_owned(), number.as_str().to_owned());
+        }
+        numbers
+    }
+
+    /// The one row of the account in `table` whose range key begins so.
+    async fn row(&self, table: &str, number: &str, begins: &str) -> Item {
+        let found = self
+            .engines()
+            .dynamodb()
+            .query()
+            .table_name(table)
+            .key_condition_expression("account_number = :number")
+            .expression_attribute_values(":number", S(number.to_owned()))
+            .send();
+        let range = self.range_key(table);
+        let mut rows = found.await.unwrap().items.unwrap();
+        rows.retain(|row| {
+            let key = row[range].as_s().unwrap();
+            key.starts_with(begins) && (begins != "e#" || row.contains_key("call_id"))
+        });
+        let [row] = rows.try_into().unwrap();
+        row
+    }
+
+    fn range_key(&self, table: &str) -> &'static str {
+        if table == self.system.tables.ledger {
+            "entry"
+        } else {
+            "hold"
+        }
+    }
+
+    async fn put(&self, table: &str, row: Item) {
+        let put = self.engines().dynamodb().put_item().table_name(table);
+        put.set_item(Some(row)).send().await.unwrap();
+    }
+
+    async fn delete(&self, table: &str, row: &Item) {
+        let delete = self.engines().dynamodb().delete_item().table_name(table);
+        let range = self.range_key(table);
+        let key = ["account_number", range].map(|name| (name.to_owned(), row[name].clone()));
+        let key = delete.set_key(Some(HashMap::from(key)));
+        key.send().await.unwrap();
+    }
+
+    /// Changes an account's item behind the store's back.
+    async fn tamper(&self, name: &str, expression: &str, value: AttributeValue) {
+        self.engines()
+            .dynamodb()
+            .update_item()
+            .table_name(&self.system.tables.accounts)
+            .key("account_id", S(name.to_owned()))
+            .key("item", S("account".to_owned()))
+            .update_expression(expression)
+            .expression_attribute_values(":value", value)
+            .send()
+            .await
+            .unwrap();
+    }
+}
+
+fn number(number: i64) -> AttributeValue {
+    N(number.to_string())
+}
+
+/// What was found, by account number.
+fn mismatches(answer: &Value) -> BTreeMap<String, Vec<String>> {
+    let found = answer["mismatches"].as_array().unwrap().iter();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let problems = |value: &Value| value.as_array().unwrap().iter().map(text).collect();
+    let found = found.map(|found| (text(&found["account_number"]), problems(&found["problems"])));
+    found.collect()
+}
+
+#[tokio::test]
+async fn clean_books_are_told_so_by_reading_alone() {
+    let world = World::start().await;
+    let clean =
+        |accounts| json!({"accounts": accounts, "mismatches": [], "unread": 0, "complete": true});
+    assert_eq!(world.reconcile(&json!({})).await, clean(0));
+    world.accounts_with_books(&["a", "b"]).await;
+    world.enterprise_with_key("c", "7").await;
+    world.wire.take();
+    assert_eq!(world.reconcile(&json!({})).await, clean(3));
+    let asked: BTreeSet<_> = world.wire.take().into_iter().collect();
+    let reads = ["GetItem", "Query", "Scan"].map(str::to_owned);
+    assert_eq!(asked, BTreeSet::from(reads));
+    // What EventBridge's own schedule sends.
+    let envelope = json!({
+        "version": "0",
+        "detail-type": "Scheduled Event",
+        "source": "aws.events",
+        "time": world.system.clock.now(),
+        "detail": {},
+    });
+    assert_eq!(world.reconcile(&envelope).await, clean(3));
+    let half = json!({"segment": 0});
+    assert!(world.system.reconcile(&half, None).await.is_err());
+}
+
+#[tokio::test]
+async fn each_kind_of_tampering_is_found_and_left_as_it_is() {
+    let names = [
+        "clean",
+        "sum",
+        "held",
+        "owed",
+        "negative",
+        "twice",
+        "no-entry",
+        "no-hold",
+        "days",
+        "lost-hold",
+    ];
+    let world = World::start().await;
+    let numbers = world.accounts_with_books(&names).await;
+    let (ledger, holds) = (&world.system.tables.ledger, &world.system.tables.holds);
+    let of = |name: &str| numbers[name].as_str();
+
+    world
+        .tamper(
+            "sum",
+            "SET balance = :value, available = :value",
+            number(8_000_000),
+        )
+        .await;
+    world.tamper("held", "SET held = :value", number(5)).await;
+    world.tamper("owed", "SET owed = :value", number(-1)).await;
+    world
+        .tamper("negative", "SET available = :value", number(-1))
+        .await;
+    let mut entry = world.row(ledger, of("twice"), "e#").await;
+    let name = entry["entry"].as_s().unwrap().clone() + "-2";
+    entry.insert("entry".to_owned(), S(name));
+    world.put(ledger, entry).await;
+    let entry = world.row(ledger, of("no-entry"), "e#").await;
+    world.delete(ledger, &entry).await;
+    let hold = world.row(holds, of("no-hold"), "call_").await;
+    world.delete(holds, &hold).await;
+    let mut day = world.row(ledger, of("days"), "d#").await;
+    day.insert("calls".to_owned(), number(2));
+    day.insert("spent".to_owned(), number(1));
+    world.put(ledger, day).await;
+    world
+        .tamper(
+            "lost-hold",
+            "SET held = :value, open_holds = :value, available = available - :value",
+            number(1),
+        )
+        .await;
+
+    let expected = [
+        ("sum", &["sum of the ledger"][..]),
+        ("held", &["sum of open holds", "balance less held"]),
+        ("owed", &["owed is negative"]),
+        ("negative", &["balance less held", "available is negative"]),
+        (
+            "twice",
+            &[
+                "has two ledger entries",
+                "sum of the ledger",
+                "ledger entries",
+                "spent by days",
+                "calls by days",
+            ],
+        ),
+        (
+            "no-entry",
+            &[
+                "but the ledger took None",
+                "sum of the ledger",
+                "ledger entries",
+                "spent by days",
+                "calls by days",
+            ],
+        ),
+        ("no-hold", &["which has no hold"]),
+        ("days", &["spent by days", "calls by days"]),
+        ("lost-hold", &["sum of open holds", "open holds"]),
+    ];
+    // Nothing is repaired: the second run finds what the first one found.
+    for _ in 0..2 {
+        let answer = world.reconcile(&json!({})).await;
+        assert_eq!(answer["accounts"], names.len());
+        assert_eq!(
+            (&answer["unread"], &answer["complete"]),
+            (&json!(0), &json!(true))
+        );
+        let found = mismatches(&answer);
+        assert_eq!(found.len(), expected.len());
+        for (name, expected) in expected {
+            let problems = &found[of(name)];
+            assert_eq!(problems.len(), expected.len(), "{name}: {problems:?}");
+            for (problem, expected) in problems.iter().zip(expected) {
+                assert!(problem.contains(expected), "{name}: {problems:?}");
+            }
+        }
+    }
+}
+
+/// Books that cannot be read are counted, and hide no others.
+#[tokio::test]
+async fn what_cannot_be_read_is_counted() {
+    let world = World::start().await;
+    world.accounts_with_books(&["a", "b", "c"]).await;
+    world
+        .tamper("b", "SET held = :value", S("many".to_owned()))
+        .await;
+    world.tamper("c", "SET held = :value", number(5)).await;
+    let answer = world.reconcile(&json!({})).await;
+    assert_eq!(mismatches(&answer).len(), 1);
+    assert_eq!(
+        (&answer["accounts"], &answer["unread"], &answer["complete"]),
+        (&json!(2), &json!(1), &json!(true))
+    );
+    // What passes is tried again, and is no loss.
+    let world = World::start().await;
+    world.accounts_with_books(&["a", "b", "c"]).await;
+    world.wire.disturb("Query", Fault::NeverArrives, 2);
+    let answer = world.reconcile(&json!({})).await;
+    assert_eq!(
+        (&answer["accounts"], &answer["unread"]),
+        (&json!(3), &json!(0))
+    );
+}
+
+#[tokio::test]
+async fn a_run_that_does_not_come_to_all_says_so() {
+    let world = World::start().await;
+    world.accounts_with_books(&["a"]).await;
+    let too_late = Some(Deadline(Instant::now()));
+    let answer = world.system.reconcile(&json!({}), too_late).await.unwrap();
+    assert_eq!(
+        (&answer["accounts"], &answer["complete"]),
+        (&json!(0), &json!(false))
+    );
+    let later = Instant::now() + std::time::Duration::from_mins(15);
+    let answer = world
+        .system
+        .reconcile(&json!({}), Some(Deadline(later)))
+        .await
+        .unwrap();
+    assert_eq!(
+        (&answer["accounts"], &answer["complete"]),
+        (&json!(1), &json!(true))
+    );
+    world.wire.swallow_next("Scan");
+    let answer = world.reconcile(&json!({})).await;
+    assert_eq!(
+        (&answer["accounts"], &answer["complete"]),
+        (&json!(0), &json!(false))
+    );
+}
+
+/// More than one page, in one segment or in several: every account once.
+#[tokio::test]
+async fn all_pages_and_segments_together_cover_every_account_once() {
+    let world = World::start().await;
+    let names: Vec<_> = (0..24).map(|number| format!("acme-{number}")).collect();
+    let mut all = Vec::new();
+    for name in &names {
+        world.set(name, json!({"credits": "7"})).await;
+        all.push(world.system.account(name).await.number.as_str().to_owned());
+        // Each is found by its mismatch. A page ends after 1 MB.
+        world.tamper(name, "SET owed = :value", number(-1)).await;
+        let padding = S("x".repeat(300_000));
+        world.tamper(name, "SET padding = :value", padding).await;
+    }
+    all.sort_unstable();
+    for segments in [1, 2, 5] {
+        let mut found = Vec::new();
+        world.wire.take();
+        for segment in 0..segments {
+            let event = json!({"segment": segment, "segments": segments});
+            let answer = world.reconcile(&event).await;
+            assert_eq!(answer["complete"], true);
+            assert_eq!(answer["accounts"], mismatches(&answer).len());
+            found.extend(mismatches(&answer).into_keys());
+        }
+        found.sort_unstable();
+        assert_eq!(found, all, "{segments}");
+        let operations = world.wire.take();
+        let scans = operations.iter().filter(|operation| *operation == "Scan");
+        assert!(scans.count() > segments, "several pages");
+    }
+}
+
+/// Credits move while the books are read: nothing is reported that is not so.
+#[tokio::test]
+async fn calls_under_way_are_no_mismatch() {
+    const ACCOUNTS: usize = 16;
+    let world = World::start().await;
+    let names: Vec<_> = (0..ACCOUNTS).map(|name| format!("acme-{name}")).collect();
+    for name in &names {
+        world.set(name, json!({"credits": "1000"})).await;
+    }
+    let calling = AtomicBool::new(true);
+    let call = async |number: usize, model: &str| {
+        let name = &names[number % ACCOUNTS];
+        let reply = world.owner(name).say_hello_to(model).await;
+        assert_eq!(reply.status, 200, "{}", reply.text());
+    };
+    // One account moves all the time; in the others, books are read while a hold is open.
+    let quick = stream::iter(0..100).for_each_concurrent(3, async |_| {
+        call(0, "openai/gpt-4o-mini").await;
+    });
+    let slow = stream::iter(0..100).for_each_concurrent(ACCOUNTS, async |number| {
+        call(number, "sim-priced/slow-head-200").await;
+    });
+    let calls = async {
+        tokio::join!(quick, slow);
+        calling.store(false, Ordering::Relaxed);
+    };
+    let reconciler = async {
+        let mut read = 0;
+        while calling.load(Ordering::Relaxed) {
+            let answer = world.reconcile(&json!({})).await;
+            assert_eq!(answer["mismatches"], json!([]), "{answer}");
+            assert_eq!(answer["complete"], true);
+            read += answer["accounts"].as_u64().unwrap();
+        }
+        read
+    };
+    let ((), read) = tokio::join!(calls, reconciler);
+    assert!(read >= 16, "{read}");
+    let answer = world.reconcile(&json!({})).await;
+    let clean = json!({"accounts": ACCOUNTS, "mismatches": [], "unread": 0, "complete": true});
+    assert_eq!(answer, clean);
+}
+
+/// Accounts that go, and come back, while the books are read.
+#[tokio::test]
+async fn deleted_accounts_are_no_mismatch() {
+    let world = World::start().await;
+    let names: Vec<_> = (0..6).map(|number| format!("acme-{number}")).collect();
+    for name in &names {
+        world.set(name, json!({"credits": "7"})).await;
+    }
+    let event = |name: &String, kind: &str, version: u64| {
+        json!({
+            "detail-type": kind,
+            "time": world.system.clock.now(),
+            "detail": {"account_id": name, "plan": "standard", "version": version},
+        })
+    };
+    let goings = join_all(names.iter().map(async |name| {
+        for version in 0..10 {
+            for (kind, version) in [
+                ("account.deleted", 2 * version + 2),
+                ("account.upserted", 2 * version + 3),
+            ] {
+                world
+                    .system
+                    .account_event(&event(name, kind, version))
+                    .await
+                    .unwrap();
+            }
+        }
+    }));
+    let runs = async {
+        for _ in 0..20 {
+            let answer = world.reconcile(&json!({})).await;
+            assert_eq!(answer["mismatches"], json!([]), "{answer}");
+            assert_eq!(answer["unread"], 0, "{answer}");
+        }
+    };
+    tokio::join!(goings, runs);
+    let answer = world.reconcile(&json!({})).await;
+    assert_eq!(answer["accounts"], names.len());
+}
