@@ -80,7 +80,7 @@ async fn a_lost_answer_is_not_posted_again() {
     };
     world.wire.lose_next_answer_of("TransactWriteItems");
     let posted = over_the_wire.post(&account, &posting).await.unwrap();
-    assert_eq!(posted, Ok(Posted::Before));
+    assert_eq!(posted, Ok(moved(CREDIT, 0)), "it was this very posting");
     world.wire.repeat_next("TransactWriteItems");
     let posted = over_the_wire.post(&account, &posting).await.unwrap();
     assert_eq!(posted, Ok(Posted::Before));

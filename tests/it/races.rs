@@ -402,6 +402,89 @@ async fn a_deletion_meets_other_events() {
     assert_eq!(world.settled_balance("acme").await, "0");
 }
 
+/// The account is deleted, and made anew under its old id.
+async fn reborn(store: Store, now: Timestamp) {
+    store.delete_account(&acme(), 9, &why(now)).await.unwrap();
+    assert!(store.scrub(&acme()).await.unwrap());
+    let number = account::AccountNumber::new("n-2").unwrap();
+    let profile = account::Profile::new(Plan::Enterprise, 50, now);
+    let made = store
+        .create_account(&acme(), &number, &profile, &why(now))
+        .await;
+    assert_eq!(made.unwrap(), Created::Now);
+    post(&store, "grant_2", EntryKind::Grant, 5_000_000, now)
+        .await
+        .unwrap();
+}
+
+/// Who knows the account as it was before its deletion touches nothing of the new one.
+#[tokio::test]
+async fn a_new_account_under_an_old_id_is_another_one() {
+    let (world, disturbed, old) = world().await;
+    let (store, now) = (world.system.store.clone(), world.system.clock.now());
+    reborn(store.clone(), now).await;
+    let new = NewHold {
+        call: &CallId::new("call_1").unwrap(),
+        amount: Credits::ZERO,
+        at: now,
+        model: "m",
+        tariff: Tariff {
+            prices: TokenPrices {
+                input: Usd::ZERO,
+                output: Usd::ZERO,
+            },
+            rate: CreditsPerUsd::ONE,
+        },
+        idempotency: None,
+        max_holds: 64,
+    };
+    let held = store.hold(&old, &new).await.unwrap();
+    assert_eq!(held.err(), Some(store::HoldRefused::NoAccount));
+    assert_eq!(world.settled_balance("acme").await, "5");
+    let changed = disturbed.update(&old.id, Some(old.clone()), |profile| {
+        profile.hear_plan(Plan::Standard, 51, now);
+        Ok::<_, Infallible>(Vec::new())
+    });
+    changed.await.unwrap();
+    let plans = world.system.account("acme").await.profile.plans;
+    assert_eq!(
+        plans.last_change().unwrap().version,
+        51,
+        "the new account's plan changed"
+    );
+}
+
+/// The same, in the middle of a deletion and of a posting.
+#[tokio::test]
+async fn an_old_deletion_does_not_end_a_new_account() {
+    let (world, disturbed, old) = world().await;
+    let (store, now) = (world.system.store.clone(), world.system.clock.now());
+    world
+        .wire
+        .meanwhile(TRANSACTION, reborn(store.clone(), now));
+    let deleted = disturbed
+        .delete_account(&old.id, 11, &why(now))
+        .await
+        .unwrap();
+    assert_eq!(deleted, Deletion::Late);
+    assert_eq!(world.settled_balance("acme").await, "5");
+
+    let world = World::start().await;
+    world.set("acme", json!({"credits": "7"})).await;
+    let disturbed = world.store_over_the_wire();
+    world
+        .wire
+        .meanwhile(TRANSACTION, reborn(world.system.store.clone(), now));
+    post(&disturbed, "grant_3", EntryKind::Grant, 1_000_000, now)
+        .await
+        .unwrap();
+    assert_eq!(
+        world.settled_balance("acme").await,
+        "6",
+        "it is the new account's"
+    );
+}
+
 /// Only what is deleted is scrubbed, and only when nothing is held.
 #[tokio::test]
 async fn what_lives_is_not_scrubbed() {

@@ -133,13 +133,15 @@ async fn prepare(
     let model = model_for(deps, call, route).await?;
     let size = bounded.size(&model)?;
     let key = platform_key(deps).await?;
+    // Before there is a hold that somebody could take for lost.
+    let running = deps.running.begin(&call.id);
     let (hold, ceiling) = take_hold(deps, &account, call, &model, size).await?;
     let kind = deps.settings.default_ai_kind;
     Ok(Prepared {
         body: bounded.body(&model.id, ceiling.output_limit, kind),
         key,
         held: HeldCall {
-            _running: deps.running.begin(&hold.call),
+            _running: running,
             deps: deps.clone(),
             hold,
         },
@@ -204,7 +206,7 @@ async fn take_hold(
             at: deps.clock.now(),
             model: &model.id,
             tariff: Tariff {
-                prices: ceiling.prices,
+                prices: model.prices.of(true),
                 rate: settings.product.rate,
             },
             idempotency: call.idempotency.as_deref(),

@@ -35,9 +35,6 @@ pub async fn tick(
     is_under_way: impl Fn(&CallId) -> bool,
 ) -> TickReport {
     let mut report = TickReport::default();
-    let swept = sweep(deps, store::shards(), now, is_under_way).await;
-    report.swept = swept.ended;
-    report.errors += swept.errors;
     for shard in store::shards() {
         match deps.store.due_secrets(shard, now, A_SHARD).await {
             Ok(due) => {
@@ -62,6 +59,10 @@ pub async fn tick(
             Err(error) => report.count(Err(error.into()), "due deletions could not be found"),
         }
     }
+    // Last: it waits for others.
+    let swept = sweep(deps, store::shards(), now, is_under_way).await;
+    report.swept = swept.ended;
+    report.errors += swept.errors;
     tracing::info!(swept = report.swept, errors = report.errors, "tick done");
     report
 }

@@ -48,6 +48,7 @@ pub(crate) async fn run(
         report: Report::default(),
         mismatches: 0,
         unread: BTreeMap::new(),
+        unreadable: 0,
     };
     let all = run.all(segment);
     let ended = match deadline {
@@ -75,6 +76,8 @@ struct Run<'a> {
     mismatches: u64,
     /// Accounts that could not be read so far.
     unread: BTreeMap<AccountNumber, AccountId>,
+    /// Rows that do not even say which account they are.
+    unreadable: usize,
 }
 
 impl Run<'_> {
@@ -82,7 +85,17 @@ impl Run<'_> {
         let mut after = None;
         loop {
             let page = self.store.accounts_page(segment, after).await?;
-            self.look_at(page.accounts).await;
+            let mut accounts = Vec::new();
+            for row in page.accounts {
+                match row {
+                    Ok(account) => accounts.push(account),
+                    Err(error) => {
+                        edge::log_error(&error, "an account's row cannot be read");
+                        self.unreadable += 1;
+                    }
+                }
+            }
+            self.look_at(accounts).await;
             after = page.next;
             if after.is_none() {
                 break;
@@ -134,7 +147,7 @@ impl Run<'_> {
     }
 
     fn finish(self, complete: bool) -> Report {
-        let unread = self.unread.len();
+        let unread = self.unread.len() + self.unreadable;
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         edge::metric("reconciliation_accounts", self.report.accounts);
         edge::metric("reconciliation_mismatches", self.mismatches);

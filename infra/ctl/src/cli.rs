@@ -77,6 +77,10 @@ Beside a running `cargo dev`, which writes its settings to target/dev.env:
   cargo gretactl --env-file target/dev.env account show demo-standard";
 
 /// The operator's tool: accounts, credits, holds and keys, on AWS and beside `cargo dev`.
+/// The highest version that an event of the core system can have: a whole number that every JSON reader
+/// takes exactly.
+const LAST_VERSION: u64 = (1 << 53) - 1;
+
 #[derive(Debug, Parser)]
 #[command(
     name = "gretactl",
@@ -153,7 +157,7 @@ pub(crate) enum AccountCommand {
             long = "version",
             value_name = "N",
             default_value_t = 1,
-            value_parser = clap::value_parser!(u64).range(1..)
+            value_parser = clap::value_parser!(u64).range(1..=LAST_VERSION)
         )]
         plan_version: u64,
     },
@@ -178,7 +182,7 @@ pub(crate) enum AccountCommand {
         #[arg(
             long = "version",
             value_name = "N",
-            value_parser = clap::value_parser!(u64).range(1..)
+            value_parser = clap::value_parser!(u64).range(1..=LAST_VERSION)
         )]
         plan_version: Option<u64>,
     },
@@ -197,7 +201,7 @@ pub(crate) enum AccountCommand {
         #[arg(
             long = "version",
             value_name = "N",
-            value_parser = clap::value_parser!(u64).range(1..)
+            value_parser = clap::value_parser!(u64).range(1..=LAST_VERSION)
         )]
         plan_version: Option<u64>,
     },

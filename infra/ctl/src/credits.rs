@@ -375,7 +375,8 @@ struct Wrong {
 
 #[derive(Serialize)]
 struct Unread {
-    account_id: AccountId,
+    /// `null` where not even that could be read.
+    account_id: Option<AccountId>,
     error: String,
 }
 
@@ -387,7 +388,11 @@ impl Display for Reconciled {
             }
         }
         for unread in &self.unread {
-            writeln!(f, "{}: not read: {}", unread.account_id, unread.error)?;
+            let id = unread
+                .account_id
+                .as_ref()
+                .map_or("an account", AccountId::as_str);
+            writeln!(f, "{id}: not read: {}", unread.error)?;
         }
         writeln!(
             f,
@@ -401,14 +406,15 @@ impl Display for Reconciled {
 }
 
 impl Reconciled {
-    async fn look_at(
-        &mut self,
-        session: &Session<'_, '_>,
-        id: AccountId,
-        number: &AccountNumber,
-    ) -> Result<(), StoreError> {
+    async fn look_at(&mut self, session: &Session<'_, '_>, id: AccountId, number: &AccountNumber) {
         let now = session.clock.now();
-        match session.store.reconcile(&id, number, now).await {
+        let looked = session.store.reconcile(&id, number, now).await;
+        let is_good = looked.as_ref().is_ok_and(|found| found.problems.is_empty());
+        if !is_good && is_gone(session, &id, number).await {
+            return;
+        }
+        self.accounts += 1;
+        match looked {
             Ok(found) => {
                 self.open_holds += found.open_holds.len();
                 if !found.problems.is_empty() {
@@ -418,15 +424,15 @@ impl Reconciled {
                     });
                 }
             }
-            // Its deletion was finished meanwhile: there are no books any more.
-            Err(StoreError::Corrupt { .. }) if is_gone(session, &id).await? => return Ok(()),
-            Err(error) => self.unread.push(Unread {
-                account_id: id,
-                error: error.to_string(),
-            }),
+            Err(error) => self.not_read(Some(id), &error),
         }
-        self.accounts += 1;
-        Ok(())
+    }
+
+    fn not_read(&mut self, account_id: Option<AccountId>, error: &StoreError) {
+        self.unread.push(Unread {
+            account_id,
+            error: error.to_string(),
+        });
     }
 
     fn answer(mut self) -> Result<Answer, Error> {
@@ -436,14 +442,17 @@ impl Reconciled {
     }
 }
 
-async fn is_gone(session: &Session<'_, '_>, id: &AccountId) -> Result<bool, StoreError> {
-    Ok(session.store.account_number(id).await?.is_none())
+/// Was the account's deletion finished, or was it even made anew, after it was listed? That this cannot
+/// be read either is no proof of it.
+async fn is_gone(session: &Session<'_, '_>, id: &AccountId, number: &AccountNumber) -> bool {
+    let stored = session.store.account_number(id).await;
+    stored.is_ok_and(|stored| stored.as_ref() != Some(number))
 }
 
 async fn reconcile_one(session: &Session<'_, '_>, id: AccountId) -> Result<Answer, Error> {
     let mut reconciled = Reconciled::default();
     let number = session.number(&id).await?;
-    reconciled.look_at(session, id, &number).await?;
+    reconciled.look_at(session, id, &number).await;
     reconciled.answer()
 }
 
@@ -452,8 +461,11 @@ async fn reconcile_all(session: &Session<'_, '_>, segment: Segment) -> Result<An
     let mut next = None;
     loop {
         let page = session.store.accounts_page(segment, next).await?;
-        for (id, number) in page.accounts {
-            reconciled.look_at(session, id, &number).await?;
+        for row in page.accounts {
+            match row {
+                Ok((id, number)) => reconciled.look_at(session, id, &number).await,
+                Err(error) => reconciled.not_read(None, &error),
+            }
         }
         next = page.next;
         if next.is_none() {

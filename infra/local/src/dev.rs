@@ -23,7 +23,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::time::Duration;
-use store::{EntryKind, HistoryEntry, PostRefused, Posting, Store};
+use store::{Created, EntryKind, HistoryEntry, PostRefused, Posting, Store};
 
 use crate::issuer::Issuer;
 
@@ -205,7 +205,13 @@ pub async fn change_account(
             what: "created".to_owned(),
         };
         let created = store.create_account(id, &number, &profile, &why).await;
-        created.map_err(|error| ApiError::storage(&error))?;
+        let created = created.map_err(|error| ApiError::storage(&error))?;
+        if created == Created::Deleted {
+            return Err(ApiError::new(
+                Code::InvalidRequest,
+                "the account was deleted; take another id",
+            ));
+        }
     }
     let changed = store
         .update(id, None, |profile| {

@@ -103,8 +103,6 @@ pub struct Ceiling {
     pub output_limit: u64,
     /// Held before the call.
     pub amount: Credits,
-    /// What it was counted with.
-    pub prices: TokenPrices,
 }
 
 /// The most that the call can cost, its answer shortened to what `available` affords. `None` if
@@ -141,7 +139,6 @@ pub fn ceiling(
     Some(Ceiling {
         output_limit,
         amount: total.in_credits(rate)?.min(available),
-        prices,
     })
 }
 

@@ -380,7 +380,8 @@ impl Store {
             .table_name(&self.tables.accounts)
             .set_key(Some(account_key(&before.id)))
             .update_expression("SET profile = :profile, revision = :after")
-            .condition_expression("revision = :before")
+            .condition_expression("account_number = :number AND revision = :before")
+            .expression_attribute_values(":number", text(before.number.as_str()))
             .expression_attribute_values(":profile", item::to_attribute("account", &after.profile)?)
             .expression_attribute_values(":before", number(before.revision))
             .expression_attribute_values(":after", number(after.revision));

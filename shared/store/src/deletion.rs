@@ -144,7 +144,8 @@ impl Store {
                 "SET deleted_version = :version, deleted_at = :at, revision = :after \
                  REMOVE profile",
             )
-            .condition_expression("revision = :before")
+            .condition_expression("account_number = :number AND revision = :before")
+            .expression_attribute_values(":number", text(account.number.as_str()))
             .expression_attribute_values(":version", number(version))
             .expression_attribute_values(":at", time(why.at))
             .expression_attribute_values(":before", number(account.revision))

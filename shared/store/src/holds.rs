@@ -98,9 +98,11 @@ impl Store {
         let take = self
             .moves(&account.id, Movement::hold(new.amount), 0)?
             .condition_expression(
-                "available >= :amount AND open_holds < :max AND profile.always_use_key = :off",
+                "account_number = :number AND available >= :amount AND open_holds < :max \
+                 AND profile.always_use_key = :off",
             )
             .return_values_on_condition_check_failure(OnFailure::AllOld)
+            .expression_attribute_values(":number", text(account.number.as_str()))
             .expression_attribute_values(":amount", micros(new.amount))
             .expression_attribute_values(":max", number(new.max_holds))
             .expression_attribute_values(":off", AttributeValue::Bool(false));
@@ -127,7 +129,7 @@ impl Store {
                 }
                 match cancelled.condition_failed(ACCOUNT_ITEM) {
                     None => Err(StoreError::corrupt("hold")),
-                    Some(reason) => refusal(reason.item(), new.max_holds).map(Err),
+                    Some(reason) => refusal(account, reason.item(), new.max_holds).map(Err),
                 }
             }
             // The outcome is unknown. Either the hold is there, or it never will be.
@@ -459,8 +461,16 @@ pub(crate) fn state_of(item: &Item) -> Result<HoldState, StoreError> {
 }
 
 /// Why an account in this state cannot take another hold.
-fn refusal(item: Option<&Item>, max_holds: u32) -> Result<HoldRefused, StoreError> {
-    let Some(item) = item.filter(|item| item.contains_key("profile")) else {
+fn refusal(
+    account: &Account,
+    item: Option<&Item>,
+    max_holds: u32,
+) -> Result<HoldRefused, StoreError> {
+    // Another one may have been made under the same id.
+    let number = text(account.number.as_str());
+    let is_the_account =
+        |item: &&Item| item.contains_key("profile") && item.get("account_number") == Some(&number);
+    let Some(item) = item.filter(is_the_account) else {
         return Ok(HoldRefused::NoAccount);
     };
     let balance = item::get_balance(item)?;

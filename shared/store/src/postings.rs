@@ -147,14 +147,17 @@ impl Store {
             let moves = self
                 .moves(account, movement, entries.len())?
                 .condition_expression(
-                    "attribute_exists(profile) AND available >= :least AND owed = :owed_before",
+                    "account_number = :number AND attribute_exists(profile) \
+                     AND available >= :least AND owed = :owed_before",
                 )
+                .expression_attribute_values(":number", text(before.number.as_str()))
                 .expression_attribute_values(":least", micros(least))
                 .expression_attribute_values(":owed_before", micros(before.balance.owed()));
             let mut items = vec![transaction::put(guard)?, transaction::update(moves)?];
             for entry in &entries {
                 items.push(self.new_entry(&before.number, entry)?);
             }
+            let mut was_unanswered = false;
             let unknown = match self.transact("post credits", items).await {
                 Ok(Ok(())) => {
                     return Ok(Ok(Posted::Now {
@@ -168,12 +171,27 @@ impl Store {
                     continue;
                 }
                 Ok(Err(_)) => StoreError::corrupt("posting"),
-                Err(error @ StoreError::Unavailable { .. }) => error,
+                Err(error @ StoreError::Unavailable { .. }) => {
+                    was_unanswered = true;
+                    error
+                }
                 Err(error) => return Err(error),
             };
             // Posted before, or now with the answer lost: what is stored tells.
             let known = self.posting(&before.number, posting.id).await?;
-            return known.map_or(Err(unknown), |known| Ok(posting.again(&known)));
+            return match known {
+                None => Err(unknown),
+                Some(known) => Ok(posting.again(&known).map(|again| {
+                    if was_unanswered && known.at == posting.at {
+                        Posted::Now {
+                            balance: movement.balance,
+                            owed: movement.owed,
+                        }
+                    } else {
+                        again
+                    }
+                })),
+            };
         }
         Err(StoreError::Contended {
             operation: "post credits",

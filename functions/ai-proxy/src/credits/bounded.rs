@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use account::price::prompt::{TEMPLATE_TOKENS, TOOLS_TOKENS, longest_bytes, read_bytes};
+use account::price::prompt::{
+    MESSAGE_TOKENS, TEMPLATE_TOKENS, TOOLS_TOKENS, longest_bytes, read_bytes,
+};
 use account::price::{CallSize, PricedModel};
 use bytes::Bytes;
 use edge::{ApiError, Code};
@@ -238,7 +240,9 @@ impl Prompt {
         let mut prompt = Self::NOTHING;
         prompt.add(read_bytes(messages.get()), 0);
         let messages: Vec<&RawValue> = serde_json::from_str(messages.get()).unwrap_or_default();
-        for message in messages {
+        for (number, message) in messages.into_iter().enumerate() {
+            // The last credits buy one message; the marks of many are not waived.
+            prompt.add(0, if number == 0 { 0 } else { MESSAGE_TOKENS });
             let members = serde_json::from_str::<UniqueMembers<'_>>(message.get());
             let UniqueMembers(members) = members.map_err(|_| {
                 invalid("each of `messages` must be an object that gives no name twice")

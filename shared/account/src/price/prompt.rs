@@ -11,6 +11,9 @@
 /// Llama 3 by 5.
 pub const TEMPLATE_TOKENS: u64 = 128;
 
+/// What chat templates put around one message.
+pub const MESSAGE_TOKENS: u64 = 8;
+
 /// What providers add where a model is given tools or a format to keep to. Anthropic names up to 530
 /// tokens for tools on Claude 3 Opus, and others between 159 and 400 (docs.anthropic.com, "tool use
 /// system prompt token count").
