@@ -144,6 +144,7 @@ async fn prepare(
             _running: running,
             deps: deps.clone(),
             hold,
+            waived: ceiling.waived,
         },
     })
 }
@@ -340,6 +341,8 @@ async fn plain(
 struct HeldCall {
     deps: Deps,
     hold: Hold,
+    /// See [`Ceiling::waived`].
+    waived: bool,
     /// While this lives, nobody here takes the call for lost.
     _running: RunningCall,
 }
@@ -351,7 +354,7 @@ impl HeldCall {
             self.leave_to_sweeper("usage without a cost").await;
             return None;
         };
-        if cost > self.hold.amount {
+        if cost > self.hold.amount && !self.waived {
             tracing::error!(%cost, held = %self.hold.amount, "a call cost more than its ceiling");
         }
         let now = self.deps.clock.now();

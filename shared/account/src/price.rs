@@ -88,8 +88,8 @@ pub struct PricedModel {
 pub struct CallSize {
     /// No prompt of this call has more tokens, whatever is put around its text.
     pub prompt_tokens: u64,
-    /// The same without what is put around the text.
-    pub text_tokens: u64,
+    /// The least of them to hold: without what is waived where the balance does not cover it.
+    pub required_tokens: u64,
     /// There is nothing but text in it.
     pub only_text: bool,
     /// The least of the limits that the caller set.
@@ -103,6 +103,8 @@ pub struct Ceiling {
     pub output_limit: u64,
     /// Held before the call.
     pub amount: Credits,
+    /// The balance does not cover all of the prompt; the call may cost more than is held.
+    pub waived: bool,
 }
 
 /// The most that the call can cost, its answer shortened to what `available` affords. `None` if
@@ -133,12 +135,14 @@ pub fn ceiling(
         let limit = limits.min().unwrap_or(u64::MAX);
         (limit >= least).then_some(limit)
     };
-    let output_limit = limit_after(size.prompt_tokens).or_else(|| limit_after(size.text_tokens))?;
+    let covered = limit_after(size.prompt_tokens);
+    let output_limit = covered.or_else(|| limit_after(size.required_tokens))?;
     let prompt = prices.input.times(size.prompt_tokens)?;
     let total = prices.output.times(output_limit)?.checked_add(prompt)?;
     Some(Ceiling {
         output_limit,
         amount: total.in_credits(rate)?.min(available),
+        waived: covered.is_none(),
     })
 }
 
@@ -208,7 +212,7 @@ mod tests {
     fn text(prompt_tokens: u64, output_limit: Option<u64>) -> CallSize {
         CallSize {
             prompt_tokens,
-            text_tokens: prompt_tokens,
+            required_tokens: prompt_tokens,
             only_text: true,
             output_limit,
         }
@@ -221,19 +225,19 @@ mod tests {
         let model = model("0.000001", "0.000002");
         let size = CallSize {
             prompt_tokens: 150,
-            text_tokens: 2,
+            required_tokens: 2,
             only_text: true,
             output_limit: Some(1),
         };
         let amount = |available| {
             let ceiling = ceiling(&model, size, Credits::from_micros(available), 16, rate());
-            ceiling.map(|ceiling| ceiling.amount.micros())
+            ceiling.map(|ceiling| (ceiling.amount.micros(), ceiling.waived))
         };
         // An input token costs 10 micro-credits, an output token 20.
-        assert_eq!(amount(5_000), Some(1_520));
-        assert_eq!(amount(1_520), Some(1_520));
-        assert_eq!(amount(1_519), Some(1_519));
-        assert_eq!(amount(40), Some(40));
+        assert_eq!(amount(5_000), Some((1_520, false)));
+        assert_eq!(amount(1_520), Some((1_520, false)));
+        assert_eq!(amount(1_519), Some((1_519, true)));
+        assert_eq!(amount(40), Some((40, true)));
         assert_eq!(amount(39), None);
     }
 
@@ -380,7 +384,7 @@ mod tests {
         fn the_ceiling_covers_the_call_and_is_covered(
             input in 0_u128..10_000_000_000_000,
             output in 0_u128..10_000_000_000_000,
-            text_tokens in 0_u64..100_000,
+            required_tokens in 0_u64..100_000,
             around in 0_u64..2_000,
             output_limit in prop::option::of(1_u64..10_000),
             available in 0_i64..100_000_000,
@@ -392,8 +396,8 @@ mod tests {
                 ..model("0", "0")
             };
             let available = Credits::from_micros(available);
-            let prompt_tokens = text_tokens + around;
-            let size = CallSize { prompt_tokens, text_tokens, only_text: true, output_limit };
+            let prompt_tokens = required_tokens + around;
+            let size = CallSize { prompt_tokens, required_tokens, only_text: true, output_limit };
             let held = ceiling(&model, size, available, 16, rate());
             let cost = |prompt: u64, completion: u64| {
                 let usage = Usage {
@@ -404,15 +408,12 @@ mod tests {
                 usage.cost_in_credits(model.prices.of(true), rate()).unwrap()
             };
             let least = 16.min(output_limit.unwrap_or(16));
-            prop_assert_eq!(held.is_some(), cost(text_tokens, least) <= available);
+            prop_assert_eq!(held.is_some(), cost(required_tokens, least) <= available);
             if let Some(held) = held {
                 prop_assert!(held.amount <= available);
                 prop_assert!(held.output_limit >= least);
-                let covered = if cost(prompt_tokens, least) <= available {
-                    prompt_tokens
-                } else {
-                    text_tokens
-                };
+                prop_assert_eq!(held.waived, cost(prompt_tokens, least) > available);
+                let covered = if held.waived { required_tokens } else { prompt_tokens };
                 let completion = held.output_limit * part / 100;
                 prop_assert!(cost(covered * part / 100, completion) <= held.amount);
             }

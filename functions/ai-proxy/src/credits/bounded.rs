@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use account::price::prompt::{
-    MESSAGE_TOKENS, TEMPLATE_TOKENS, TOOLS_TOKENS, longest_bytes, read_bytes,
+    TEMPLATE_TOKENS, TOOLS_TOKENS, WAIVED_TOKENS, read_bytes, rewritten_tokens,
 };
 use account::price::{CallSize, PricedModel};
 use bytes::Bytes;
@@ -41,7 +41,9 @@ const SENT: [&str; 20] = [
 /// Members whose JSON a provider writes into the prompt, in its own way.
 const REWRITTEN: [&str; 3] = ["tools", "tool_choice", "response_format"];
 /// The same, in a message.
-const REWRITTEN_IN_MESSAGES: [&str; 2] = ["tool_calls", "function_call"];
+const REWRITTEN_IN_MESSAGES: [&str; 3] = ["tool_calls", "function_call", "reasoning_details"];
+/// Roles whose `content` is text; a template may write any other's (`tool`) as JSON.
+const ROLES_OF_TEXT: [&str; 4] = ["system", "developer", "user", "assistant"];
 
 /// Each of these can cost more than tokens, or has somebody else choose the price.
 const REFUSED: [&str; 9] = [
@@ -66,9 +68,9 @@ pub(super) struct Bounded<'a> {
 /// How large a prompt can be, in tokens; see [`account::price::prompt`].
 #[derive(Debug, Clone, Copy)]
 struct Prompt {
-    /// With all that is put around its text.
-    tokens: u64,
-    text_tokens: u64,
+    text: u64,
+    /// What is put around the text.
+    around: u64,
     only_text: bool,
 }
 
@@ -97,13 +99,13 @@ impl<'a> Bounded<'a> {
         };
         for name in REWRITTEN {
             if let Some(member) = members.get(name) {
-                prompt.add(longest_bytes(member.get()), longest_bytes(member.get()));
+                prompt.text = prompt.text.saturating_add(rewritten_tokens(member.get()));
             }
         }
         if members.contains_key("tools") || members.contains_key("response_format") {
-            prompt.add(TOOLS_TOKENS, 0);
+            prompt.around = prompt.around.saturating_add(TOOLS_TOKENS);
         }
-        prompt.add(TEMPLATE_TOKENS, 0);
+        prompt.around = prompt.around.saturating_add(TEMPLATE_TOKENS);
         let limit = |name: &str| match members.get(name) {
             None => Ok(None),
             Some(limit) => match limit.get().parse::<u64>() {
@@ -122,15 +124,13 @@ impl<'a> Bounded<'a> {
     /// How large the call can be on `model`. Parts that are not text are bounded only by the model's
     /// context.
     pub(super) fn size(&self, model: &PricedModel) -> Result<CallSize, ApiError> {
-        let Prompt {
-            tokens,
-            text_tokens,
-            only_text,
-        } = self.prompt;
-        let (prompt_tokens, text_tokens) = match (only_text, model.context_length) {
+        let required = self.prompt.around.saturating_sub(WAIVED_TOKENS);
+        let required = self.prompt.text.saturating_add(required);
+        let all = self.prompt.text.saturating_add(self.prompt.around);
+        let (prompt_tokens, required_tokens) = match (self.prompt.only_text, model.context_length) {
             (true, context) => {
                 let context = context.unwrap_or(u64::MAX);
-                (tokens.min(context), text_tokens.min(context))
+                (all.min(context), required.min(context))
             }
             (false, Some(context)) => (context, context),
             (false, None) => {
@@ -139,8 +139,8 @@ impl<'a> Bounded<'a> {
         };
         Ok(CallSize {
             prompt_tokens,
-            text_tokens,
-            only_text,
+            required_tokens,
+            only_text: self.prompt.only_text,
             output_limit: self.output_limit,
         })
     }
@@ -224,61 +224,50 @@ const TEXT_PART_MEMBERS: [&str; 3] = ["type", "text", "cache_control"];
 
 impl Prompt {
     const NOTHING: Self = Self {
-        tokens: 0,
-        text_tokens: 0,
+        text: 0,
+        around: 0,
         only_text: true,
     };
-
-    fn add(&mut self, tokens: u64, text_tokens: u64) {
-        self.tokens = self.tokens.saturating_add(tokens);
-        self.text_tokens = self.text_tokens.saturating_add(text_tokens);
-    }
 
     /// Measures `messages`. What is not known to be text counts as something else: images and sound
     /// are tokens, but not counted by their text.
     fn of(messages: &RawValue) -> Result<Self, ApiError> {
-        let mut prompt = Self::NOTHING;
-        prompt.add(read_bytes(messages.get()), 0);
+        let mut prompt = Self {
+            around: read_bytes(messages.get()),
+            ..Self::NOTHING
+        };
         let messages: Vec<&RawValue> = serde_json::from_str(messages.get()).unwrap_or_default();
-        for (number, message) in messages.into_iter().enumerate() {
-            // The last credits buy one message; the marks of many are not waived.
-            prompt.add(0, if number == 0 { 0 } else { MESSAGE_TOKENS });
+        for message in messages {
             let members = serde_json::from_str::<UniqueMembers<'_>>(message.get());
             let UniqueMembers(members) = members.map_err(|_| {
                 invalid("each of `messages` must be an object that gives no name twice")
             })?;
+            let role = members.get("role").and_then(|role| string(role));
+            let of_text = role.is_some_and(|role| ROLES_OF_TEXT.contains(&role.as_str()));
             for (name, value) in &members {
-                prompt.add_member(name, value.get())?;
+                prompt.only_text &= TEXT_MEMBERS.contains(&name.as_str());
+                match name.as_str() {
+                    "role" => {}
+                    "content" => prompt.take_content(value, of_text)?,
+                    name if REWRITTEN_IN_MESSAGES.contains(&name) => prompt.take_rewritten(value),
+                    _ => prompt.take_text(value),
+                }
             }
         }
         Ok(prompt)
     }
 
-    /// Takes in a member of a message, of which the bytes as they stand are counted already.
-    fn add_member(&mut self, name: &str, json: &str) -> Result<(), ApiError> {
-        self.only_text &= TEXT_MEMBERS.contains(&name);
-        match name {
-            "role" => {}
-            "content" => self.add_content(json)?,
-            _ if REWRITTEN_IN_MESSAGES.contains(&name) => {
-                let rewritten = longest_bytes(json);
-                self.add(rewritten.saturating_sub(read_bytes(json)), rewritten);
-            }
-            _ => self.add(0, read_bytes(json)),
+    /// Takes a message's `content` out of what is around the text: a string, `null`, or a list of parts.
+    fn take_content(&mut self, content: &RawValue, of_text: bool) -> Result<(), ApiError> {
+        if !of_text {
+            self.take_rewritten(content);
+        } else if content.get().starts_with('"') {
+            self.take_text(content);
         }
-        Ok(())
-    }
-
-    /// A message's `content`: a string, `null`, or a list of parts.
-    fn add_content(&mut self, json: &str) -> Result<(), ApiError> {
-        if json.starts_with('"') {
-            self.add(0, text_of(json));
+        if content.get().starts_with('"') || content.get() == "null" {
             return Ok(());
         }
-        if json == "null" {
-            return Ok(());
-        }
-        let Ok(parts) = serde_json::from_str::<Vec<&RawValue>>(json) else {
+        let Ok(parts) = serde_json::from_str::<Vec<&RawValue>>(content.get()) else {
             self.only_text = false;
             return Ok(());
         };
@@ -287,8 +276,7 @@ impl Prompt {
                 self.only_text = false;
                 continue;
             };
-            let kind = members.get("type").map(|kind| kind.get());
-            let kind = kind.and_then(|kind| serde_json::from_str::<String>(kind).ok());
+            let kind = members.get("type").and_then(|kind| string(kind));
             if kind.as_deref() == Some("file") || members.contains_key("file") {
                 // Parsing a file is priced apart from tokens.
                 return Err(unsupported("file parts"));
@@ -297,17 +285,28 @@ impl Prompt {
                 .keys()
                 .all(|name| TEXT_PART_MEMBERS.contains(&name.as_str()));
             self.only_text &= known && kind.as_deref() == Some("text");
-            if let Some(text) = members.get("text") {
-                self.add(0, text_of(text.get()));
+            if let (true, Some(text)) = (of_text, members.get("text")) {
+                self.take_text(text);
             }
         }
         Ok(())
     }
+
+    /// Takes a JSON string out of what is around the text; its quotes stay there.
+    fn take_text(&mut self, json: &RawValue) {
+        let bytes = read_bytes(json.get()).saturating_sub(2);
+        self.around = self.around.saturating_sub(bytes);
+        self.text = self.text.saturating_add(bytes);
+    }
+
+    fn take_rewritten(&mut self, json: &RawValue) {
+        self.around = self.around.saturating_sub(read_bytes(json.get()));
+        self.text = self.text.saturating_add(rewritten_tokens(json.get()));
+    }
 }
 
-/// The bytes of a JSON string without its quotes.
-fn text_of(json: &str) -> u64 {
-    read_bytes(json).saturating_sub(2)
+fn string(json: &RawValue) -> Option<String> {
+    serde_json::from_str(json.get()).ok()
 }
 
 fn only_functions(tools: &RawValue) -> bool {
@@ -446,41 +445,65 @@ mod tests {
         let parts = request(&json!({"messages": parts}));
         let parts = Bounded::of(&parts).unwrap();
         assert!(tokens(&parts, Some(1_000)) < Some(100 + TEMPLATE_TOKENS));
-        assert_eq!(parts.prompt.text_tokens, 2);
+        assert_eq!(parts.prompt.text, 2);
     }
 
     #[test]
-    fn tools_and_formats_count_as_their_provider_may_write_them() {
-        let size = |more: Value| {
-            let mut body = json!({"messages": messages()});
-            let members = more.as_object().unwrap().clone();
-            body.as_object_mut().unwrap().extend(members);
+    fn what_a_provider_may_write_anew_counts_so() {
+        let of = |body: Value| {
             let request = request(&body);
             let prompt = Bounded::of(&request).unwrap().prompt;
-            (prompt.tokens, prompt.text_tokens)
+            (prompt.text, prompt.around)
         };
-        let plain = size(json!({}));
+        let plain = of(json!({"messages": messages()}));
         let tools = json!([{"type": "function", "function": {"name": "f", "description": "你"}}]);
-        let bytes = u64::try_from(tools.to_string().len()).unwrap() + 3;
-        let with_tools = size(json!({ "tools": tools }));
-        assert_eq!(with_tools.0, plain.0 + bytes + TOOLS_TOKENS);
-        assert_eq!(with_tools.1, plain.1 + bytes);
         let format = json!({"type": "json_object"});
-        let bytes = u64::try_from(format.to_string().len()).unwrap();
-        let with_format = size(json!({"response_format": format}));
-        assert_eq!(with_format.0, plain.0 + bytes + TOOLS_TOKENS);
+        for (name, member) in [("tools", tools), ("response_format", format)] {
+            let tokens = rewritten_tokens(&member.to_string());
+            let with_it = of(json!({"messages": messages(), name: member}));
+            assert_eq!(
+                with_it,
+                (plain.0 + tokens, plain.1 + TOOLS_TOKENS),
+                "{name}"
+            );
+        }
         // In a message, too.
-        let call = json!({"role": "assistant", "content": null, "tool_calls": [
-            {"id": "x", "type": "function", "function": {"name": "f", "arguments": "{\"a\":\"你\"}"}},
-        ]});
-        let ascii = json!({"role": "assistant", "content": null, "tool_calls": [
-            {"id": "x", "type": "function", "function": {"name": "f", "arguments": "{\"a\":\"......\"}"}},
-        ]});
-        let of = |message: Value| {
-            let request = request(&json!({"messages": [message]}));
-            Bounded::of(&request).unwrap().prompt.tokens
+        let text = "{\"a\":[1,2]}";
+        let call = json!([{"id": "x", "function": {"name": "f", "arguments": text}}]);
+        let rewritten = [
+            json!({"role": "assistant", "tool_calls": call}),
+            json!({"role": "assistant", "reasoning_details": [{"text": text}]}),
+            json!({"role": "tool", "content": text}),
+            json!({"role": "tool", "content": [{"type": "text", "text": text}]}),
+            json!({"role": "function", "content": text}),
+        ];
+        for message in rewritten {
+            let members = message.as_object().unwrap();
+            let rewritten = members.iter().find(|(name, _)| *name != "role").unwrap().1;
+            let tokens = rewritten_tokens(&rewritten.to_string());
+            assert_eq!(of(json!({"messages": [message]})).0, tokens, "{message}");
+        }
+    }
+
+    /// What is around a text is waived up to a limit, however the caller makes it large.
+    #[test]
+    fn what_is_waived_is_limited() {
+        let required = |messages: Value| {
+            let request = request(&json!({"messages": messages}));
+            let size = Bounded::of(&request).unwrap().size(&model(None)).unwrap();
+            (size.required_tokens, size.prompt_tokens)
         };
-        assert_eq!(of(call), of(ascii));
+        assert_eq!(required(messages()).0, 2);
+        let empty = json!({"type": "text", "text": ""});
+        let large = [
+            json!([{"role": "x".repeat(10_000), "content": ""}]),
+            json!([{"role": "user", "content": vec![empty; 1_000]}]),
+            json!(vec![json!({"role": "user", "content": ""}); 1_000]),
+        ];
+        for messages in large {
+            let (required, all) = required(messages);
+            assert_eq!(required, all - WAIVED_TOKENS);
+        }
     }
 
     /// Of two members of one name, we would look at one, and the model might read the other.

@@ -6,18 +6,18 @@
 
 /// What a chat template adds of its own to any prompt, in tokens: the marks of the first message and of
 /// the answer, and the system message that some models' templates begin with (Llama 3.1's names two
-/// dates in 25 tokens, gpt-oss's channels in some 70). The JSON around a message outweighs the marks
-/// of that message: `{"role":"user","content":""}` has 28 bytes, OpenAI marks a message by 4 tokens,
-/// Llama 3 by 5.
-pub const TEMPLATE_TOKENS: u64 = 128;
-
-/// What chat templates put around one message.
-pub const MESSAGE_TOKENS: u64 = 8;
+/// dates in 25 tokens, gpt-oss's channels in some 70, Grok's is reported with up to 194). The JSON
+/// around a message outweighs the marks of that message: `{"role":"user","content":""}` has 28 bytes,
+/// OpenAI marks a message by 4 tokens, Llama 3 by 5.
+pub const TEMPLATE_TOKENS: u64 = 256;
 
 /// What providers add where a model is given tools or a format to keep to. Anthropic names up to 530
 /// tokens for tools on Claude 3 Opus, and others between 159 and 400 (docs.anthropic.com, "tool use
 /// system prompt token count").
 pub const TOOLS_TOKENS: u64 = 1_024;
+
+/// The most of what stands around a prompt's text that is waived where the balance does not cover it.
+pub const WAIVED_TOKENS: u64 = 1_024;
 
 /// The bytes of `json` with the escapes in its strings undone: what a model reads of a text. Quotes,
 /// braces and names count as they stand.
@@ -25,18 +25,42 @@ pub fn read_bytes(json: &str) -> u64 {
     units(json).map(Unit::bytes).fold(0, u64::saturating_add)
 }
 
-/// The bytes of the longest JSON form of `json`, with every UTF-16 unit beyond ASCII as `\uXXXX`: what a
-/// model may read of JSON that its provider writes anew.
-pub fn longest_bytes(json: &str) -> u64 {
-    units(json).map(Unit::longest).fold(0, u64::saturating_add)
+/// How many tokens a model may read at most of JSON that its provider writes anew: spread over lines and
+/// indented by four spaces, in ASCII, or made safe for HTML. JSON in a string may be written out as
+/// JSON, so it counts as if it were.
+pub fn rewritten_tokens(json: &str) -> u64 {
+    let (mut depth, mut after_digit) = (0_u64, false);
+    let tokens = units(json).map(|unit| {
+        match unit {
+            Unit::Char('{' | '[') => depth = depth.saturating_add(1),
+            Unit::Char('}' | ']') => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        let tokens = match unit {
+            Unit::Char('{' | '[' | '}' | ']' | ',') => {
+                depth.div_ceil(INDENTATION).saturating_add(2)
+            }
+            Unit::Char('e' | 'E') if after_digit => EXPONENT,
+            unit => unit.rewritten(),
+        };
+        after_digit = matches!(unit, Unit::Char('0'..='9'));
+        tokens
+    });
+    tokens.fold(0, u64::saturating_add)
 }
+
+/// How many levels of indentation are a token: vocabularies have one for 16 spaces, or for more.
+const INDENTATION: u64 = 4;
+
+/// The `e` of `1e20`, which JavaScript writes in 21 digits.
+const EXPONENT: u64 = 20;
 
 /// A character of a JSON text, or an escape in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Unit {
     Char(char),
-    /// `\n`, `\"` and the like.
-    Short,
+    /// `\n`, `\"` and the like, by the character after the backslash.
+    Short(Option<char>),
     /// `\uXXXX`. `None`: no hexadecimal digits, which is no JSON.
     Utf16(Option<u16>),
 }
@@ -46,18 +70,21 @@ impl Unit {
     fn bytes(self) -> u64 {
         match self {
             Self::Char(char) => utf8_bytes(char),
-            Self::Short | Self::Utf16(Some(0..0x80)) => 1,
+            Self::Short(_) | Self::Utf16(Some(0..0x80)) => 1,
             Self::Utf16(Some(0x80..0x800)) => 2,
             Self::Utf16(_) => 3,
         }
     }
 
-    fn longest(self) -> u64 {
+    fn rewritten(self) -> u64 {
         match self {
+            // With a space.
+            Self::Char(':') => 2,
+            Self::Char('<' | '>' | '&' | '\'') | Self::Short(Some('b' | 'f')) => 6,
             Self::Char(char) if char.is_ascii() => 1,
             Self::Char(char) if utf8_bytes(char) == 4 => 12,
             Self::Char(_) | Self::Utf16(_) => 6,
-            Self::Short => 2,
+            Self::Short(_) => 2,
         }
     }
 }
@@ -73,8 +100,9 @@ fn units(json: &str) -> impl Iterator<Item = Unit> {
         if char != '\\' {
             return Some(Unit::Char(char));
         }
-        if chars.next() != Some('u') {
-            return Some(Unit::Short);
+        let escaped = chars.next();
+        if escaped != Some('u') {
+            return Some(Unit::Short(escaped));
         }
         let digits: String = chars.by_ref().take(4).collect();
         Some(Unit::Utf16(u16::from_str_radix(&digits, 16).ok()))
@@ -92,19 +120,25 @@ mod tests {
         let table = [
             (r#""abc""#, 5, 5),
             (r#""a\nb\"c\\""#, 8, 11),
+            (r#""a\b\f""#, 5, 15),
             (r#""你好""#, 8, 14),
             (r#""\u4f60\u597d""#, 8, 14),
             (r#""é\u00e9""#, 6, 14),
             (r#""\u0041""#, 3, 8),
+            (r#""<&""#, 4, 14),
             (r#""👋""#, 6, 14),
             // A pair of surrogates counts as two of three bytes: more than its four.
             (r#""\ud83d\udc4b""#, 8, 14),
-            (r#"{"a":[1,true]}"#, 14, 14),
+            (r#"{"a":[1,true]}"#, 14, 24),
+            (r#""{\"a\":[1,true]}""#, 16, 28),
+            ("[[[[[1]]]]]", 11, 31),
+            ("1e20", 4, 23),
+            ("false", 5, 5),
         ];
-        for (json, read, longest) in table {
+        for (json, read, rewritten) in table {
             assert_eq!(
-                (read_bytes(json), longest_bytes(json)),
-                (read, longest),
+                (read_bytes(json), rewritten_tokens(json)),
+                (read, rewritten),
                 "{json}"
             );
         }
@@ -129,8 +163,8 @@ mod tests {
                 let read = read_bytes(&json);
                 prop_assert!(read >= bytes + 2, "{json}");
                 prop_assert!(read <= bytes + bytes / 2 + 2, "{json}");
-                let longest = longest_bytes(&json);
-                prop_assert!(longest >= u64::try_from(json.len()).unwrap());
+                let rewritten = rewritten_tokens(&json);
+                prop_assert!(rewritten >= u64::try_from(json.len()).unwrap());
             }
         }
     }

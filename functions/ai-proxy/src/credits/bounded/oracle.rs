@@ -5,27 +5,46 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use serde::Serialize;
+use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 use serde_json::{Value, json};
-use tiktoken_rs::CoreBPE;
+use tiktoken::CoreBpe;
 
 use super::Bounded;
 use crate::request::ChatRequest;
 
-/// OpenAI's vocabularies, old and new: 50, 100 and 200 thousand tokens.
-static VOCABULARIES: LazyLock<[CoreBPE; 4]> = LazyLock::new(|| {
-    [
-        tiktoken_rs::r50k_base().unwrap(),
-        tiktoken_rs::p50k_base().unwrap(),
-        tiktoken_rs::cl100k_base().unwrap(),
-        tiktoken_rs::o200k_base().unwrap(),
-    ]
+fn vocabularies(names: &[&str]) -> Vec<&'static CoreBpe> {
+    let vocabulary = |name: &&str| tiktoken::get_encoding(name).unwrap();
+    names.iter().map(vocabulary).collect()
+}
+
+/// Vocabularies of 50 to 200 thousand tokens.
+static VOCABULARIES: LazyLock<Vec<&CoreBpe>> = LazyLock::new(|| {
+    let mut all = vocabularies(&["r50k_base"]);
+    all.extend(WITH_INDENTATION.iter());
+    all
+});
+
+/// Those with tokens for runs of spaces: all since GPT-3's.
+static WITH_INDENTATION: LazyLock<Vec<&CoreBpe>> = LazyLock::new(|| {
+    vocabularies(&[
+        "p50k_base",
+        "cl100k_base",
+        "o200k_base",
+        "llama3",
+        "qwen2",
+        "mistral_v3",
+        "deepseek_v3",
+    ])
 });
 
 /// The most tokens that any of the vocabularies makes of `text`.
 fn tokens(text: &str) -> usize {
-    let counts = VOCABULARIES
-        .iter()
-        .map(|words| words.encode_ordinary(text).len());
+    most_tokens(&VOCABULARIES, text)
+}
+
+fn most_tokens(vocabularies: &[&CoreBpe], text: &str) -> usize {
+    let counts = vocabularies.iter().map(|words| words.count(text));
     counts.max().unwrap()
 }
 
@@ -40,8 +59,7 @@ fn bound(body: &str) -> usize {
     let request = ChatRequest::parse(Bytes::copy_from_slice(body.as_bytes())).unwrap();
     let prompt = Bounded::of(&request).unwrap().prompt;
     assert!(prompt.only_text);
-    assert!(prompt.text_tokens <= prompt.tokens);
-    usize::try_from(prompt.tokens).unwrap()
+    usize::try_from(prompt.text + prompt.around).unwrap()
 }
 
 /// JSON as clients write it that know nothing but ASCII.
@@ -149,37 +167,112 @@ fn no_tokeniser_makes_more_of_a_text() {
     }
 }
 
-/// Tools are JSON that the provider writes into the prompt: as it stands, spaced out, or in ASCII.
+/// The forms that providers are known to write JSON in: compact, with spaces (Python), in ASCII,
+/// indented by two or by four, and made safe for HTML (Go, Jinja).
+fn forms(json: &Value) -> Vec<String> {
+    let compact = json.to_string();
+    let html = ['<', '>', '&', '\'']
+        .iter()
+        .fold(compact.clone(), |html, c| {
+            html.replace(*c, &format!("\\u{:04x}", u32::from(*c)))
+        });
+    let written = |formatter: PrettyFormatter<'_>| formatted(json, formatter);
+    let spaced = written(PrettyFormatter::with_indent(b"")).replace(",\n", ", ");
+    vec![
+        in_ascii(&compact),
+        compact,
+        html,
+        spaced.replace('\n', ""),
+        written(PrettyFormatter::new()),
+        written(PrettyFormatter::with_indent(b"    ")),
+    ]
+}
+
+fn formatted(json: &Value, formatter: impl Formatter) -> String {
+    let mut bytes = Vec::new();
+    json.serialize(&mut Serializer::with_formatter(&mut bytes, formatter))
+        .unwrap();
+    String::from_utf8(bytes).unwrap()
+}
+
+/// The most tokens that any vocabulary makes of any form of `json`.
+fn rewritten(json: &Value) -> usize {
+    let counts = forms(json)
+        .into_iter()
+        .map(|form| most_tokens(&WITH_INDENTATION, &form));
+    counts.max().unwrap()
+}
+
+/// JSON of each kind: of all texts, of nothing but structure, and of numbers.
+fn schemas() -> Vec<(String, Value)> {
+    let texts = texts().into_iter();
+    let mut schemas: Vec<(String, Value)> = texts
+        .map(|(kind, text)| (kind.to_owned(), json!({"q": {"enum": [text, "a"]}})))
+        .collect();
+    let digits: Vec<u32> = (0..2_000).map(|number| number % 10).collect();
+    let deep = |levels: usize| (0..levels).fold(json!([1, 2]), |inner, _| json!([inner, {}]));
+    let wide = |levels: usize| {
+        let numbers = json!(vec![7; 500]);
+        (0..levels).fold(numbers, |inner, _| json!({ "a": inner }))
+    };
+    // What JavaScript and Python make of exponents.
+    let exponents = vec![10_000_000_000_000_000_000_u64; 500];
+    schemas.extend([
+        ("digits".to_owned(), json!({ "enum": digits })),
+        (
+            "empty objects".to_owned(),
+            json!({ "enum": vec![json!({}); 500] }),
+        ),
+        (
+            "pairs".to_owned(),
+            json!({ "enum": vec![json!({"a": 1}); 500] }),
+        ),
+        ("deep".to_owned(), deep(60)),
+        ("wide".to_owned(), wide(8)),
+        (
+            "truths".to_owned(),
+            json!({ "enum": vec![json!(true); 500] }),
+        ),
+        ("exponents".to_owned(), json!({ "enum": exponents })),
+        (
+            "JSON in a string".to_owned(),
+            json!({ "const": json!({ "enum": vec![0; 500] }).to_string() }),
+        ),
+    ]);
+    schemas
+}
+
+/// Tools, formats, calls and results are JSON that the provider writes into the prompt in its own way.
 #[test]
-fn no_tokeniser_makes_more_of_tools() {
-    for (kind, text) in texts() {
+fn no_tokeniser_makes_more_of_json_written_anew() {
+    for (kind, schema) in schemas() {
         let tools = json!([{"type": "function", "function": {
-            "name": "look_up", "description": text,
-            "parameters": {"type": "object", "properties": {"q": {"enum": [text, "a"]}}},
+            "name": "look_up", "description": kind,
+            "parameters": {"type": "object", "properties": schema},
         }}]);
-        let format =
-            json!({"type": "json_schema", "json_schema": {"name": "x", "schema": {"const": text}}});
+        let format = json!({"type": "json_schema", "json_schema": {"name": "x", "schema": schema}});
         let call = json!({"id": "c", "type": "function",
-            "function": {"name": "look_up", "arguments": json!({"q": text}).to_string()}});
+            "function": {"name": "look_up", "arguments": schema.to_string()}});
+        // As a template writes it that reads the arguments first.
+        let call_read = json!({"id": "c", "type": "function",
+            "function": {"name": "look_up", "arguments": schema}});
+        let result = json!(schema.to_string());
+        let details = json!([{"type": "reasoning.text", "text": kind, "index": 0}]);
         let messages = json!([
             {"role": "user", "content": "hi"},
-            {"role": "assistant", "content": null, "tool_calls": [call]},
-            {"role": "tool", "tool_call_id": "c", "content": text},
+            {"role": "assistant", "content": null, "tool_calls": [call],
+             "reasoning_details": details},
+            {"role": "tool", "tool_call_id": "c", "content": result},
         ]);
         let body = json!({"messages": messages, "tools": tools, "response_format": format});
-        let written = |json: &Value| {
-            let forms = [
-                json.to_string(),
-                in_ascii(&json.to_string()),
-                serde_json::to_string_pretty(json).unwrap(),
-            ];
-            forms.iter().map(|form| tokens(form)).max().unwrap()
-        };
-        let needed = written(&tools)
-            + written(&format)
-            + written(&call)
-            + chat_tokens(&[("user", "hi"), ("assistant", ""), ("tool", &text)]);
-        let body = body.to_string();
+        let needed = rewritten(&tools)
+            + rewritten(&format)
+            + rewritten(&call).max(rewritten(&call_read))
+            + rewritten(&details)
+            + rewritten(&result).max(rewritten(&schema))
+            + chat_tokens(&[("user", "hi"), ("assistant", ""), ("tool", "")]);
+        // JavaScript's short form of what is written out above.
+        let body = body.to_string().replace(&"0".repeat(19), "e19");
         for body in [&body, &in_ascii(&body)] {
             assert!(bound(body) >= needed, "{kind}: {} < {needed}", bound(body));
         }
