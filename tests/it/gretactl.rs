@@ -1,5 +1,5 @@
-//! The operator's tool, in this process, against the system's own engines: here what is true of all commands,
-//! in a module each the groups of commands.
+//! The operator's tool, in this process, against the system's own engines: here what is true of all
+//! commands, in a module each what the groups of commands do.
 
 mod accounts;
 mod credits;
@@ -7,6 +7,7 @@ mod holds;
 mod keys;
 
 use std::ffi::OsString;
+use std::io::BufRead;
 
 use account::price::{Tariff, TokenPrices};
 use account::{AccountId, AccountNumber, CallId, Credits, CreditsPerUsd, Usd};
@@ -30,16 +31,16 @@ struct Ran {
 const NOBODY: Option<&str> = None;
 
 async fn run_in(env: Env, line: &str, answer: Option<&str>) -> Ran {
+    run_reading(env, line, answer.map(str::as_bytes)).await
+}
+
+async fn run_reading(env: Env, line: &str, mut input: Option<impl BufRead>) -> Ran {
     let words = std::iter::once("gretactl").chain(line.split_whitespace());
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let mut typed = answer.unwrap_or_default().as_bytes();
     let console = Console {
         out: &mut out,
         err: &mut err,
-        input: match answer {
-            Some(_) => Some(&mut typed),
-            None => None,
-        },
+        input: input.as_mut().map(|input| input as &mut dyn BufRead),
     };
     let exit = ctl::run(words.map(OsString::from), env, console).await;
     let ran = Ran {
