@@ -323,6 +323,7 @@ async fn the_help_is_enough() {
     let env = || Env::from_pairs::<String, String>([]);
     let help = run_in(env(), "--help", NOBODY).await;
     assert_eq!((help.exit, help.err.as_str()), (Exit::Done, ""));
+    assert!(help.out.starts_with("The operator's tool"), "{}", help.out);
     let commands = [
         "account create",
         "account show",

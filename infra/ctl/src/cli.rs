@@ -76,11 +76,11 @@ Examples:
 Beside a running `cargo dev`, which writes its settings to target/dev.env:
   cargo gretactl --env-file target/dev.env account show demo-standard";
 
-/// The operator's tool: accounts, credits, holds and keys, on AWS and beside `cargo dev`.
 /// The highest version that an event of the core system can have: a whole number that every JSON reader
 /// takes exactly.
 const LAST_VERSION: u64 = (1 << 53) - 1;
 
+/// The operator's tool: accounts, credits, holds and keys, on AWS and beside `cargo dev`.
 #[derive(Debug, Parser)]
 #[command(
     name = "gretactl",
