@@ -200,6 +200,7 @@ async fn nothing_is_done_without_a_yes() {
         done(&world, "holds list acme").await,
     );
     for line in [
+        "account set-plan acme enterprise --version 5000",
         "account delete acme",
         "credits grant acme 5 --reason=r",
         "credits refund acme 5 --reason=r",

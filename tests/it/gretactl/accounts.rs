@@ -196,3 +196,48 @@ async fn a_deletion_waits_for_the_last_hold() {
     let all = done(&world, "credits reconcile --all").await;
     assert_eq!(all["accounts"], 0);
 }
+
+/// One zero too many would make all that the core system says later too late.
+#[tokio::test]
+async fn a_version_far_ahead_is_confirmed() {
+    let world = World::start().await;
+    done(&world, "account create acme --plan standard").await;
+    let version =
+        async || done(&world, "account show acme").await["account"]["plan_version"].clone();
+    let near = "account set-plan acme standard --version 1001";
+    assert_eq!(run(&world, near, NOBODY).await.exit, Exit::Done);
+    let far = "account set-plan acme standard --version 2002";
+    assert_eq!(run(&world, far, NOBODY).await.exit, Exit::Usage);
+    let asked = run(&world, far, Some("no\n")).await;
+    assert_eq!(asked.exit, Exit::Usage);
+    assert!(asked.err.contains("1001 ahead"), "{}", asked.err);
+    assert_eq!(version().await, 1001);
+    let asked = run(&world, far, Some("yes\n")).await;
+    assert_eq!(asked.exit, Exit::Done, "{}", asked.err);
+    // A system whose versions are times is not kept from them.
+    done(
+        &world,
+        "account set-plan acme standard --version 1800000000000",
+    )
+    .await;
+    let next = "account set-plan acme enterprise";
+    assert_eq!(run(&world, next, NOBODY).await.exit, Exit::Done);
+    assert_eq!(version().await, 1_800_000_000_001_u64);
+
+    let near = "account delete acme --version 1800000001001";
+    let asked = run(&world, near, Some("no\n")).await;
+    assert!(!asked.err.contains("ahead"), "{}", asked.err);
+    let far = "account delete acme --version 1800000001002";
+    let asked = run(&world, far, Some("no\n")).await;
+    assert!(asked.err.contains("1001 ahead"), "{}", asked.err);
+    done(&world, far).await;
+    // The tombstone's version is what a new account must be younger than.
+    let near = "account delete acme --version 1800000002002";
+    assert_eq!(run(&world, near, NOBODY).await.exit, Exit::Done);
+    let far = "account delete acme --version 1800000003003";
+    assert_eq!(run(&world, far, NOBODY).await.exit, Exit::Usage);
+    let (_, shown) = json_of(&world, "account show acme").await;
+    assert_eq!(shown["deleted_version"], 1_800_000_002_002_u64);
+    let asked = run(&world, far, Some("yes\n")).await;
+    assert_eq!(asked.exit, Exit::Done, "{}", asked.err);
+}
