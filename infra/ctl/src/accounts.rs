@@ -6,7 +6,7 @@ use account::{Account, AccountId, AccountNumber, AddOnStatus, Plan, Profile};
 use card::KeyFacts;
 use jiff::Timestamp;
 use serde::Serialize;
-use store::{Created, Deletion, Effect, HistoryEntry, Presence, UpdateError};
+use store::{Created, Deletion, Effect, HistoryEntry, Presence, StoreError, UpdateError};
 
 use crate::Exit;
 use crate::cli::AccountCommand;
@@ -74,7 +74,14 @@ async fn create(
     let number = number.map_err(|error| Error::refused(error.to_string()))?;
     let profile = Profile::new(plan, plan_version, why.at);
     let created = session.store.create_account(&id, &number, &profile, &why);
-    match created.await? {
+    let created = created.await.map_err(|error| match error {
+        source @ StoreError::Unavailable { .. } => Error::Unknown {
+            advice: format!("look at `gretactl account show {id}`"),
+            source,
+        },
+        error => Error::Store(error),
+    })?;
+    match created {
         Created::Now => Answer::of(&Made {
             account_id: id,
             plan,

@@ -1,11 +1,16 @@
 //! `gretactl account`.
 
+use axum::Router;
+use axum::extract::Request;
+use axum::http::{HeaderMap, StatusCode};
 use ctl::Exit;
+use edge::Env;
 use serde_json::{Value, json};
 use store::Presence;
 
 use super::{
-    HOUR, NOBODY, account_id, done, failed, history, hold, json_of, number, run, text, tick,
+    HOUR, NOBODY, account_id, done, env, failed, history, hold, json_of, number, run, run_in, text,
+    tick,
 };
 use crate::support::World;
 
@@ -240,4 +245,62 @@ async fn a_version_far_ahead_is_confirmed() {
     assert_eq!(shown["deleted_version"], 1_800_000_002_002_u64);
     let asked = run(&world, far, Some("yes\n")).await;
     assert_eq!(asked.exit, Exit::Done, "{}", asked.err);
+}
+
+/// What becomes of a transaction on its way to DynamoDB.
+#[derive(Clone, Copy)]
+enum Fate {
+    /// It is carried out, and every answer is lost.
+    Unanswered,
+    /// It is refused, each time, because it met another one.
+    Refused,
+}
+
+/// The settings of a tool whose transactions meet this fate.
+async fn env_with(world: &World, fate: Fate) -> Env {
+    let dynamodb = world.engines().dynamodb_url.clone();
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let relay = Router::new().fallback(async move |request: Request| {
+        let (parts, body) = request.into_parts();
+        let target = parts.headers["x-amz-target"].to_str().unwrap();
+        let is_transaction = target.ends_with(".TransactWriteItems");
+        if is_transaction && matches!(fate, Fate::Refused) {
+            let body = json!({
+                "__type": "com.amazonaws.dynamodb.v20120810#TransactionCanceledException",
+                "CancellationReasons": [{"Code": "TransactionConflict"}, {"Code": "None"}],
+            });
+            let body = body.to_string().into();
+            return (StatusCode::BAD_REQUEST, HeaderMap::new(), body);
+        }
+        let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        let sent = http.post(&dynamodb).headers(parts.headers).body(body);
+        let answer = sent.send().await.unwrap();
+        if is_transaction {
+            let status = StatusCode::INTERNAL_SERVER_ERROR;
+            return (status, HeaderMap::new(), axum::body::Bytes::new());
+        }
+        let (status, headers) = (answer.status(), answer.headers().clone());
+        (status, headers, answer.bytes().await.unwrap())
+    });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    edge::spawn(async move { axum::serve(listener, relay).await.unwrap() });
+    env(world).with([("AWS_ENDPOINT_URL_DYNAMODB".to_owned(), url)])
+}
+
+/// Whoever is told that nothing was made would make it again elsewhere.
+#[tokio::test]
+async fn an_account_that_may_have_been_made_is_not_denied() {
+    let world = World::start().await;
+    let create = "account create acme --plan standard";
+    let refused = run_in(env_with(&world, Fate::Refused).await, create, NOBODY).await;
+    assert_eq!(refused.exit, Exit::Failed);
+    assert!(refused.err.contains("retries included"), "{}", refused.err);
+    assert!(!refused.err.contains("not known"), "{}", refused.err);
+    let unanswered = run_in(env_with(&world, Fate::Unanswered).await, create, NOBODY).await;
+    assert_eq!(unanswered.exit, Exit::Failed);
+    for part in ["not known whether", "`gretactl account show acme`"] {
+        assert!(unanswered.err.contains(part), "{}", unanswered.err);
+    }
+    done(&world, "account show acme").await;
 }
