@@ -3,12 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use account::price::{Tariff, TokenPrices};
+use account::{Account, CallId, Credits, CreditsPerUsd, Usd};
 use aws_sdk_dynamodb::types::AttributeValue::{self, N, S};
 use edge::Deadline;
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use futures_util::stream;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
+use store::{Hold, NewHold, Resolution, Store};
 use tokio::time::Instant;
 
 use crate::support::World;
@@ -19,6 +23,11 @@ type Item = HashMap<String, AttributeValue>;
 impl World {
     async fn reconcile(&self, event: &Value) -> Value {
         self.system.reconcile(event, None).await.unwrap()
+    }
+
+    /// The event of a run for which all that was done so far is old.
+    fn in_an_hour(&self) -> Value {
+        json!({"time": self.system.clock.now() + SignedDuration::from_hours(1)})
     }
 
     /// Accounts that paid for a call each, by name: their numbers.
@@ -89,6 +98,26 @@ impl World {
             .await
             .unwrap();
     }
+}
+
+async fn take_hold(store: &Store, account: &Account, call: &str, at: Timestamp) -> Hold {
+    let free = TokenPrices {
+        input: Usd::ZERO,
+        output: Usd::ZERO,
+    };
+    let new = NewHold {
+        call: &CallId::new(call).unwrap(),
+        amount: Credits::from_micros(1_000),
+        at,
+        model: "some/model",
+        tariff: Tariff {
+            prices: free,
+            rate: CreditsPerUsd::ONE,
+        },
+        idempotency: None,
+        max_holds: 64,
+    };
+    store.hold(account, &new).await.unwrap().unwrap()
 }
 
 fn number(number: i64) -> AttributeValue {
@@ -210,9 +239,9 @@ async fn each_kind_of_tampering_is_found_and_left_as_it_is() {
         ("days", &["spent by days", "calls by days"]),
         ("lost-hold", &["sum of open holds", "open holds"]),
     ];
-    // Nothing is repaired: the second run finds what the first one found.
-    for _ in 0..2 {
-        let answer = world.reconcile(&json!({})).await;
+    // Nothing is repaired: later runs find what the first one found, and in what has become old, too.
+    for event in [json!({}), json!({}), world.in_an_hour()] {
+        let answer = world.reconcile(&event).await;
         assert_eq!(answer["accounts"], names.len());
         assert_eq!(
             (&answer["unread"], &answer["complete"]),
@@ -358,6 +387,75 @@ async fn calls_under_way_are_no_mismatch() {
     let answer = world.reconcile(&json!({})).await;
     let clean = json!({"accounts": ACCOUNTS, "mismatches": [], "unread": 0, "complete": true});
     assert_eq!(answer, clean);
+}
+
+/// What has ended does not change any more: however much of it there is, it does not make the moment
+/// longer in which nothing may move.
+#[tokio::test]
+async fn ended_holds_are_read_before_the_quiet_moment() {
+    let world = World::start().await;
+    let numbers = world.accounts_with_books(&["acme"]).await;
+    let holds = &world.system.tables.holds;
+    let hold = world.row(holds, &numbers["acme"], "call_").await;
+    // A page ends after 1 MB. The holds are of nothing, as fences are; and idempotency keys are no
+    // holds.
+    for number in 0..8 {
+        let mut ended = hold.clone();
+        ended.insert("hold".to_owned(), S(edge::new_id("call")));
+        ended.insert("state".to_owned(), S("released".to_owned()));
+        ended.insert("padding".to_owned(), S("x".repeat(300_000)));
+        let mut key = ended.clone();
+        key.insert("hold".to_owned(), S(format!("idem#{number}")));
+        key.remove("state");
+        world.put(holds, ended).await;
+        world.put(holds, key).await;
+    }
+    let (store, now) = (world.system.store.clone(), world.system.clock.now());
+    let account = world.system.account("acme").await;
+    let open = take_hold(&store, &account, &edge::new_id("call"), now).await;
+    let clean = json!({"accounts": 1, "mismatches": [], "unread": 0, "complete": true});
+
+    world.wire.take();
+    assert_eq!(world.reconcile(&world.in_an_hour()).await, clean);
+    let quiet = world.wire.take().join(" ");
+    // Balance; new entries, new holds, the one that was open, days; balance.
+    let expected = "GetItem Query Query GetItem Query GetItem";
+    assert!(
+        quiet.ends_with(&format!("Query Query {expected}")),
+        "{quiet}"
+    );
+
+    // One that ends meanwhile is seen as it ended, at the first look.
+    let later = now + SignedDuration::from_hours(1);
+    world.wire.meanwhile("GetItem", async move {
+        let charged = store
+            .settle(&open, Credits::MICRO, later, "test", None)
+            .await;
+        assert!(matches!(charged, Ok(Resolution::Done(_))));
+    });
+    assert_eq!(world.reconcile(&world.in_an_hour()).await, clean);
+    let looks = world.wire.take().join(" ");
+    assert_eq!(looks.matches("GetItem").count(), 3, "{looks}");
+}
+
+/// Whatever the first look passed over is no mismatch.
+#[tokio::test]
+async fn a_hold_whose_id_tells_no_time_is_found() {
+    let world = World::start().await;
+    world.set("acme", json!({"credits": "7"})).await;
+    for id in ["a-call", "z-call"] {
+        let (store, account) = (
+            world.system.store.clone(),
+            world.system.account("acme").await,
+        );
+        let now = world.system.clock.now();
+        world.wire.meanwhile("GetItem", async move {
+            take_hold(&store, &account, id, now).await;
+        });
+        let answer = world.reconcile(&json!({})).await;
+        let clean = json!({"accounts": 1, "mismatches": [], "unread": 0, "complete": true});
+        assert_eq!(answer, clean, "{id}");
+    }
 }
 
 /// Accounts that go, and come back, while the books are read.

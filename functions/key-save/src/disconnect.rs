@@ -12,7 +12,8 @@ pub(crate) async fn disconnect(
 ) -> Result<Json<Changed>, ApiError> {
     caller.require_owner()?;
     let now = deps.clock.now();
-    let disconnected = disconnect_key(&deps.store, &deps.vault, &caller.account, now, None).await;
+    let (store, vault, account) = (&deps.store, &deps.vault, &caller.account);
+    let disconnected = disconnect_key(store, vault, account, |_| Ok(()), now, None).await;
     let disconnected = changed(disconnected)?;
     if disconnected.secret.is_some() {
         tracing::info!("key disconnected");

@@ -1,7 +1,5 @@
 //! Taking a key out of force, whoever asks for it: the account's owner, or an operator.
 
-use std::convert::Infallible;
-
 use account::{Account, AccountId, KeyId};
 use jiff::Timestamp;
 use keyvault::{Vault, VaultError};
@@ -17,18 +15,19 @@ pub struct Disconnected {
     pub secret: Option<Result<(), VaultError>>,
 }
 
-/// Disconnects the account's key: first the record, which then tells of it as `why`, then the
-/// secret. Doing it twice is doing it once.
+/// Disconnects the account's key, if `may` says so of it: first the record, which then tells of it
+/// as `why`, then the secret. Doing it twice is doing it once.
 ///
 /// # Errors
 /// [`UpdateError`] if the record still names the key, or nobody knows.
-pub async fn disconnect_key(
+pub async fn disconnect_key<E>(
     store: &Store,
     vault: &Vault,
     account: &AccountId,
+    may: impl Fn(&KeyId) -> Result<(), E>,
     now: Timestamp,
     why: Option<&HistoryEntry>,
-) -> Result<Disconnected, UpdateError<Infallible>> {
+) -> Result<Disconnected, UpdateError<E>> {
     let due = now + ORPHAN_LIFE;
     let mut removed = None;
     let account = store
@@ -36,6 +35,7 @@ pub async fn disconnect_key(
             let Some(key) = profile.key.as_ref().map(|key| key.id.clone()) else {
                 return Ok(Vec::new());
             };
+            may(&key)?;
             removed = Some(key.clone());
             profile.disconnect();
             let history = why.cloned().map(Effect::History);

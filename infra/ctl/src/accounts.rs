@@ -6,7 +6,7 @@ use account::{Account, AccountId, AccountNumber, AddOnStatus, Plan, Profile};
 use card::KeyFacts;
 use jiff::Timestamp;
 use serde::Serialize;
-use store::{Created, Deletion, Effect, HistoryEntry, Presence, UpdateError};
+use store::{Created, Deletion, Effect, HistoryEntry, Presence, StoreError, UpdateError};
 
 use crate::Exit;
 use crate::cli::AccountCommand;
@@ -17,6 +17,9 @@ use crate::session::Session;
 
 /// How much of the history is shown.
 const HISTORY: i32 = 20;
+/// A version that is given and further ahead of the stored one may be a slip, which makes the core
+/// system's events late for as long.
+const FAR_AHEAD: u64 = 1_000;
 
 pub(crate) async fn carry_out(
     session: &mut Session<'_, '_>,
@@ -71,7 +74,14 @@ async fn create(
     let number = number.map_err(|error| Error::refused(error.to_string()))?;
     let profile = Profile::new(plan, plan_version, why.at);
     let created = session.store.create_account(&id, &number, &profile, &why);
-    match created.await? {
+    let created = created.await.map_err(|error| match error {
+        source @ StoreError::Unavailable { .. } => Error::Unknown {
+            advice: format!("look at `gretactl account show {id}`"),
+            source,
+        },
+        error => Error::Store(error),
+    })?;
+    match created {
         Created::Now => Answer::of(&Made {
             account_id: id,
             plan,
@@ -264,13 +274,20 @@ async fn set_plan(
     let mut expected = before.profile.clone();
     expected.hear_plan(plan, version, session.clock.now());
     let add_on = expected.add_on.status();
-    if version >= version_before && add_on != add_on_before {
+    let add_on_changes = version >= version_before && add_on != add_on_before;
+    let jump = far_ahead(asked, version_before);
+    if add_on_changes || jump.is_some() {
         let facts = Fields::new("account", &id)
             .and("plan now", plan_text(plan_before, version_before))
             .and("plan then", plan_text(plan, version))
             .and("add-on now", name_of(&add_on_before))
             .and("add-on then", name_of(&add_on));
-        session.confirm("The plan changes, and with it the add-on.", facts)?;
+        let what = if add_on_changes {
+            "The plan changes, and with it the add-on."
+        } else {
+            "The plan's version goes far ahead."
+        };
+        session.confirm(what, with_attention(facts, jump))?;
     }
     let why = session.history(format!(
         "plan set to {}, from {}",
@@ -372,7 +389,19 @@ async fn delete(
     let version = match session.store.presence(&id).await? {
         Presence::Never => return Err(Error::NoAccount(id)),
         // Only what is left of it goes.
-        Presence::Deleted { version, .. } => asked.unwrap_or(version).max(version),
+        Presence::Deleted {
+            version: stored, ..
+        } => {
+            let version = asked.unwrap_or(stored).max(stored);
+            if let Some(jump) = far_ahead(asked, stored) {
+                let facts = Fields::new("account", &id)
+                    .and("deleted by", format!("version {stored}"))
+                    .and("then by", format!("version {version}"));
+                let facts = with_attention(facts, Some(jump));
+                session.confirm("The version of the deletion goes far ahead.", facts)?;
+            }
+            version
+        }
         Presence::Live(account) => {
             let stored = account.profile.plans.version();
             let version = asked.unwrap_or(stored);
@@ -386,7 +415,7 @@ async fn delete(
             let facts = keys::fields(facts, account.profile.key.map(KeyFacts::from).as_ref());
             session.confirm(
                 "The account is deleted, with its key and its credits. This cannot be undone.",
-                facts,
+                with_attention(facts, far_ahead(asked, stored)),
             )?;
             version
         }
@@ -422,6 +451,24 @@ async fn delete(
         account_id: id,
         actor,
     })
+}
+
+/// What whoever confirms should know of a version that is far ahead of the stored one.
+fn far_ahead(asked: Option<u64>, stored: u64) -> Option<String> {
+    let asked = asked?;
+    let ahead = asked.checked_sub(stored)?;
+    (ahead > FAR_AHEAD).then(|| {
+        format!(
+            "version {asked} is {ahead} ahead of the stored one; what Greta's core system says with a lower version is not heeded any more"
+        )
+    })
+}
+
+fn with_attention(facts: Fields, attention: Option<String>) -> Fields {
+    match attention {
+        Some(attention) => facts.and("attention", attention),
+        None => facts,
+    }
 }
 
 fn too_late(id: &AccountId, version: u64) -> Error {

@@ -50,7 +50,7 @@ Options of every command:
 Changing commands put `operator:NAME` into the ledger or the account's history. Those that move
 money or cannot be undone show what they are about to do, and ask: account delete, credits grant,
 refund, adjust and reverse, holds resolve, key forget, and account set-plan where the add-on
-changes with the plan.
+changes with the plan, or where --version is more than 1,000 ahead of the stored one.
 A reason given to `credits` is shown to the account's members in their ledger.
 
 Settings, from the environment or --env-file:
@@ -76,11 +76,11 @@ Examples:
 Beside a running `cargo dev`, which writes its settings to target/dev.env:
   cargo gretactl --env-file target/dev.env account show demo-standard";
 
-/// The operator's tool: accounts, credits, holds and keys, on AWS and beside `cargo dev`.
 /// The highest version that an event of the core system can have: a whole number that every JSON reader
 /// takes exactly.
 const LAST_VERSION: u64 = (1 << 53) - 1;
 
+/// The operator's tool: accounts, credits, holds and keys, on AWS and beside `cargo dev`.
 #[derive(Debug, Parser)]
 #[command(
     name = "gretactl",
@@ -170,8 +170,9 @@ pub(crate) enum AccountCommand {
     ///
     /// Plans come with a version from Greta's core system, and the highest version counts. After
     /// this command the core system must go on with a higher version, or with the same one: an older
-    /// one changes nothing any more. An upgrade to enterprise ends the add-on; back on standard, it
-    /// can be used until what was paid for is over. Key and switches stay.
+    /// one changes nothing any more. A --version that is more than 1,000 ahead of the stored one has
+    /// to be confirmed. An upgrade to enterprise ends the add-on; back on standard, it can be used
+    /// until what was paid for is over. Key and switches stay.
     #[command(verbatim_doc_comment)]
     SetPlan {
         #[command(flatten)]

@@ -1,12 +1,11 @@
 //! Why a command came to nothing.
 
-use std::convert::Infallible;
 use std::io;
 use std::path::PathBuf;
 
 use account::AccountId;
 use edge::SettingsError;
-use store::{StoreError, UpdateError};
+use store::StoreError;
 
 use crate::Exit;
 
@@ -68,18 +67,6 @@ impl Error {
             | Self::Store(_)
             | Self::Unknown { .. }
             | Self::Json(_) => Exit::Failed,
-        }
-    }
-
-    /// A change of the account that never refuses.
-    pub(crate) fn of_update(id: &AccountId, error: UpdateError<Infallible>) -> Self {
-        match error {
-            UpdateError::NotFound => Self::gone(id),
-            UpdateError::Store(source) => Self::Unknown {
-                advice: "repeat it: doing it twice is doing it once".to_owned(),
-                source,
-            },
-            UpdateError::Refused(never) => match never {},
         }
     }
 

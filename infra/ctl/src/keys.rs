@@ -2,10 +2,11 @@
 
 use std::fmt::{self, Display};
 
-use account::AccountId;
+use account::{AccountId, KeyId};
 use card::KeyFacts;
 use key_save::disconnect_key;
 use serde::Serialize;
+use store::UpdateError;
 
 use crate::cli::KeyCommand;
 use crate::error::Error;
@@ -103,6 +104,9 @@ impl Display for Forgotten {
     }
 }
 
+/// The account's key is not the one that was shown.
+struct OtherKey;
+
 async fn forget(
     session: &mut Session<'_, '_>,
     id: AccountId,
@@ -117,9 +121,10 @@ async fn forget(
         reason: reason.to_owned(),
         actor,
     };
-    let Some(key) = profile.key.map(KeyFacts::from) else {
+    let Some(key) = profile.key else {
         return Answer::of(&forgotten);
     };
+    let (shown, key) = (key.id.clone(), KeyFacts::from(key));
     let facts = fields(Fields::new("account", &forgotten.account_id), Some(&key))
         .and("always use", on_off(profile.always_use_key));
     session.confirm(
@@ -128,10 +133,19 @@ async fn forget(
     )?;
     let why = session.history(format!("key {} disconnected: {reason}", key.label))?;
     let (store, vault, id) = (&session.store, &session.vault, &forgotten.account_id);
-    let disconnected = disconnect_key(store, vault, id, why.at, Some(&why)).await;
-    let secret = disconnected
-        .map_err(|error| Error::of_update(id, error))?
-        .secret;
+    let is_shown = |key: &KeyId| if *key == shown { Ok(()) } else { Err(OtherKey) };
+    let disconnected = disconnect_key(store, vault, id, is_shown, why.at, Some(&why));
+    let disconnected = disconnected.await.map_err(|error| match error {
+        UpdateError::NotFound => Error::gone(id),
+        UpdateError::Refused(OtherKey) => Error::refused(format!(
+            "the account's key is another one by now; nothing was changed; look again at `gretactl key status {id}`"
+        )),
+        UpdateError::Store(source) => Error::Unknown {
+            advice: format!("look at `gretactl key status {id}`"),
+            source,
+        },
+    })?;
+    let secret = disconnected.secret;
     forgotten.disconnected = secret.is_some();
     forgotten.secret_deleted = matches!(secret, Some(Ok(())));
     Answer::of(&forgotten)

@@ -18,12 +18,19 @@ use crate::{OpenHold, Store, StoreError, transaction};
 
 /// How often the books of a busy account are looked at until nothing moved meanwhile.
 const TRIES: u32 = 30;
-/// Entries older than this do not change any more, and are read once.
+/// Entries older than this do not change any more, nor do holds of calls older than this that have
+/// ended: they are read once.
 const STILL_MOVING: SignedDuration = SignedDuration::from_mins(10);
 /// Before books that do not add up are looked at once more.
 const SECOND_LOOK: Duration = Duration::from_secs(2);
 /// Items that have expired are removed with a delay, and clocks differ.
 const MARGIN: SignedDuration = SignedDuration::from_hours(7 * 24);
+
+/// Before and behind all ids of calls, of whatever form.
+const FIRST_HOLD: &str = "-";
+const LAST_HOLD: &str = "~";
+/// Behind the ids that calls are given.
+const LAST_CALL: &str = "call_~";
 
 /// What a look through the books found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,34 +128,53 @@ impl Store {
         now: Timestamp,
     ) -> Result<Reconciliation, StoreError> {
         let settled_until = now.checked_sub(STILL_MOVING).unwrap_or(now);
-        let found = self.look(id, number, now, settled_until).await?;
+        let found = self.look(id, number, now, Some(settled_until)).await?;
         if found.problems.is_empty() {
             return Ok(found);
         }
         // What was read may have been half of a transaction: by then it is all there.
         tokio::time::sleep(SECOND_LOOK).await;
-        self.look(id, number, now, Timestamp::UNIX_EPOCH).await
+        self.look(id, number, now, None).await
     }
 
+    /// What is older than `settled_until` is read before the moment in which nothing may move.
     async fn look(
         &self,
         id: &AccountId,
         number: &AccountNumber,
         now: Timestamp,
-        settled_until: Timestamp,
+        settled_until: Option<Timestamp>,
     ) -> Result<Reconciliation, StoreError> {
-        let border = format!("e#{}", item::time_text(settled_until));
         let keep_calls_since = now.checked_sub(RESOLVED_KEPT + MARGIN).unwrap_or(now);
         let mut old = Entries::new(keep_calls_since);
-        self.read_entries(number, "e#", &border, &mut old).await?;
+        let (mut ended, mut open) = (Vec::new(), Vec::new());
+        let mut new_entries = "e#".to_owned();
+        let mut new_holds = (FIRST_HOLD.to_owned(), LAST_HOLD);
+        if let Some(at) = settled_until {
+            new_entries = format!("e#{}", item::time_text(at));
+            self.read_entries(number, "e#", &new_entries, &mut old)
+                .await?;
+            new_holds = (first_call_of(at), LAST_CALL);
+            for hold in self.holds(number, FIRST_HOLD, &new_holds.0).await? {
+                match state_of(&hold)? {
+                    HoldState::Open => open.push(call_of(&hold)?),
+                    HoldState::Settled(_) | HoldState::Released => ended.push(hold),
+                }
+            }
+        }
         for tried in 0..TRIES {
             let before = self.movements(id).await?;
             let mut new = Entries::new(keep_calls_since);
-            self.read_entries(number, &border, "e#~", &mut new).await?;
-            let holds = self.holds(number).await?;
+            self.read_entries(number, &new_entries, "e#~", &mut new)
+                .await?;
+            let mut holds = self.holds(number, &new_holds.0, new_holds.1).await?;
+            for call in &open {
+                holds.extend(self.stored_hold(number, call).await?);
+            }
             let days = self.all_days(number).await?;
             let after = self.movements(id).await?;
             if before.moves == after.moves {
+                holds.extend(ended);
                 let books = Books {
                     stored: after,
                     entries: old.and(new),
@@ -190,15 +216,24 @@ impl Store {
         Ok(())
     }
 
-    async fn holds(&self, account: &AccountNumber) -> Result<Vec<Item>, StoreError> {
+    /// The holds of calls whose ids are between these.
+    async fn holds(
+        &self,
+        account: &AccountNumber,
+        from: &str,
+        to: &str,
+    ) -> Result<Vec<Item>, StoreError> {
         let pages = self
             .client
             .query()
             .table_name(&self.tables.holds)
-            .key_condition_expression("account_number = :account")
+            .key_condition_expression("account_number = :account AND #hold BETWEEN :from AND :to")
             .filter_expression("attribute_exists(#state)")
+            .expression_attribute_names("#hold", "hold")
             .expression_attribute_names("#state", "state")
             .expression_attribute_values(":account", text(account.as_str()))
+            .expression_attribute_values(":from", text(from))
+            .expression_attribute_values(":to", text(to))
             .consistent_read(true)
             .into_paginator()
             .items()
@@ -238,7 +273,7 @@ impl Store {
     /// [`StoreError`] if DynamoDB does not answer or a hold cannot be read.
     pub async fn open_holds(&self, account: &AccountNumber) -> Result<Vec<OpenHold>, StoreError> {
         let mut open = Vec::new();
-        for item in self.holds(account).await? {
+        for item in self.holds(account, FIRST_HOLD, LAST_HOLD).await? {
             if state_of(&item)? == HoldState::Open {
                 open.push(open_hold(&item)?);
             }
@@ -267,6 +302,16 @@ impl Store {
             },
         }))
     }
+}
+
+/// Before the ids of all calls that begin at `at` or later: calls' ids sort by the time of their
+/// making. A hold under another id may be missed by the first look, but not by the second one.
+fn first_call_of(at: Timestamp) -> String {
+    format!("call_{:012x}", at.as_millisecond().max(0))
+}
+
+fn call_of(hold: &Item) -> Result<CallId, StoreError> {
+    CallId::new(get_text(hold, "hold", "hold")?).map_err(|_| StoreError::corrupt("hold"))
 }
 
 fn plus(a: Credits, b: Credits) -> Result<Credits, StoreError> {
@@ -366,8 +411,7 @@ impl Books {
         let mut calls = entries.calls;
         let mut open_holds = Vec::new();
         for item in holds {
-            let call = CallId::new(get_text(&item, "hold", "hold")?);
-            let call = call.map_err(|_| StoreError::corrupt("hold"))?;
+            let call = call_of(&item)?;
             let taken = calls.remove(&call).map(|(amount, _)| amount);
             let state = state_of(&item)?;
             // Removed late: its entry is older than those that are looked at one by one.
@@ -433,5 +477,21 @@ impl Books {
             open_holds,
             problems,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The example of RFC 9562 for ids that tell their time.
+    #[test]
+    fn the_first_call_of_a_time_is_before_all_that_were_made_then() {
+        let id = "call_017f22e279b07cc398c4dc0c0c07398f";
+        let at: Timestamp = "2022-02-22T19:22:22Z".parse().unwrap();
+        let next = at + SignedDuration::from_millis(1);
+        assert!(*first_call_of(at) < *id && *id < *first_call_of(next));
+        assert!(*FIRST_HOLD < *id && *id < *LAST_CALL && *LAST_CALL < *LAST_HOLD);
+        assert!(*LAST_CALL < *"idem#");
     }
 }
