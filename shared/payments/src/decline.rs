@@ -1,0 +1,123 @@
+//! Why a card was not charged, and whether to try it again.
+
+use serde_json::Value;
+
+use crate::read::{owned, text};
+
+/// Codes after which the same card is never tried again. The first nine are those that Stripe's own
+/// retries do not send to the network without a new card (`authentication_required` is apart here);
+/// the others say that the card, its data or its holder's consent is gone for good.
+/// Sources: <https://docs.stripe.com/billing/revenue-recovery/smart-retries>,
+/// <https://docs.stripe.com/declines/codes>.
+const HARD: [&str; 22] = [
+    "highest_risk_level",
+    "incorrect_number",
+    "lost_card",
+    "pickup_card",
+    "revocation_of_all_authorizations",
+    "revocation_of_authorization",
+    "stolen_card",
+    "transaction_not_allowed",
+    "card_not_supported",
+    "currency_not_supported",
+    "do_not_try_again",
+    "expired_card",
+    "fraudulent",
+    "invalid_account",
+    "invalid_expiry_month",
+    "invalid_expiry_year",
+    "invalid_number",
+    "merchant_blacklist",
+    "new_account_information_available",
+    "restricted_card",
+    "stop_payment_order",
+    "testmode_decline",
+];
+
+/// The issuer's own advice, where it gives one.
+/// Source: <https://docs.stripe.com/declines/card#retrying-issuer-declines>.
+const HARD_ADVICE: [&str; 2] = ["do_not_try_again", "confirm_card_data"];
+
+/// The cardholder has to be present.
+const AUTHENTICATION: [&str; 3] = [
+    "authentication_required",
+    "authentication_not_handled",
+    "payment_intent_authentication_failure",
+];
+
+/// A decline, as far as Stripe tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decline {
+    pub code: Option<String>,
+    /// The issuer's reason, where it gave one.
+    pub decline_code: Option<String>,
+    /// This card is never to be tried again.
+    pub hard: bool,
+    /// Only with the cardholder present can this card be charged.
+    pub needs_authentication: bool,
+}
+
+impl Decline {
+    /// Reads `last_payment_error`, or the error of an answer, which have the same form.
+    pub(crate) fn read(error: &Value) -> Option<Self> {
+        let codes = [text(error, "code"), text(error, "decline_code")];
+        let is_one_of = |list: &[&str]| codes.iter().flatten().any(|code| list.contains(code));
+        let advice = text(error, "advice_code");
+        error.is_object().then(|| Self {
+            code: owned(error, "code"),
+            decline_code: owned(error, "decline_code"),
+            hard: is_one_of(&HARD) || advice.is_some_and(|code| HARD_ADVICE.contains(&code)),
+            needs_authentication: is_one_of(&AUTHENTICATION),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn declines_are_hard_or_not() {
+        let declined = |code: &str| json!({"code": "card_declined", "decline_code": code});
+        // error → (hard, needs authentication)
+        let table = [
+            (declined("generic_decline"), (false, false)),
+            (declined("insufficient_funds"), (false, false)),
+            (declined("do_not_honor"), (false, false)),
+            (declined("card_velocity_exceeded"), (false, false)),
+            (declined("processing_error"), (false, false)),
+            (declined("try_again_later"), (false, false)),
+            (declined("a_code_of_the_future"), (false, false)),
+            (declined("lost_card"), (true, false)),
+            (declined("stolen_card"), (true, false)),
+            (declined("pickup_card"), (true, false)),
+            (declined("fraudulent"), (true, false)),
+            (declined("restricted_card"), (true, false)),
+            (declined("invalid_account"), (true, false)),
+            (declined("revocation_of_authorization"), (true, false)),
+            (declined("authentication_required"), (false, true)),
+            (json!({"code": "authentication_required"}), (false, true)),
+            (json!({"code": "expired_card"}), (true, false)),
+            (json!({"code": "incorrect_number"}), (true, false)),
+            (
+                json!({"code": "card_decline_rate_limit_exceeded"}),
+                (false, false),
+            ),
+            (
+                json!({"code": "card_declined", "advice_code": "do_not_try_again"}),
+                (true, false),
+            ),
+            (json!({"advice_code": "confirm_card_data"}), (true, false)),
+            (json!({"advice_code": "try_again_later"}), (false, false)),
+            (json!({}), (false, false)),
+        ];
+        for (error, expected) in table {
+            let decline = Decline::read(&error).unwrap();
+            let found = (decline.hard, decline.needs_authentication);
+            assert_eq!(found, expected, "{error}");
+        }
+        assert_eq!(Decline::read(&Value::Null), None);
+    }
+}

@@ -1,0 +1,183 @@
+//! What an event says. Its signature is to be verified first.
+//!
+//! Invariant: an event of a type or a shape that we do not know is no error, because it would be
+//! delivered again and again. Only the needed fields are read, in the shape of any API version, and
+//! nothing is concluded from the order of events or from when they were made.
+
+use serde_json::Value;
+
+use crate::checkout::Checkout;
+use crate::ids::{Cents, DisputeId, EventId, IdError, IntentId, SubscriptionId};
+use crate::intent::Intent;
+use crate::read;
+
+/// Why a body is no event at all.
+#[derive(Debug, thiserror::Error)]
+pub enum EventError {
+    #[error("an event's body is not JSON")]
+    NotJson(#[source] serde_json::Error),
+    #[error("an event has no id")]
+    NoId(#[source] IdError),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    pub id: EventId,
+    /// False where it is absent.
+    pub livemode: bool,
+    /// The event's type, `checkout.session.completed`; empty where it is absent.
+    pub kind: String,
+    pub notice: Notice,
+}
+
+/// What an event is about, as the object was when the event was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    Checkout {
+        change: CheckoutChange,
+        session: Box<Checkout>,
+    },
+    Intent(Box<Intent>),
+    /// A subscription was billed.
+    Invoice {
+        /// `None`: the bill is of something else.
+        subscription: Option<SubscriptionId>,
+        paid: bool,
+    },
+    /// A subscription was made, changed or ended: look it up.
+    Subscription {
+        id: SubscriptionId,
+    },
+    /// Card money went back, by us or by others.
+    Refunded {
+        intent: Option<IntentId>,
+        /// Of all refunds of this charge so far.
+        amount_refunded: Option<Cents>,
+        full: bool,
+    },
+    Dispute {
+        id: DisputeId,
+        intent: Option<IntentId>,
+        amount: Option<Cents>,
+        state: DisputeState,
+    },
+    /// Nothing that we use.
+    Other,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CheckoutChange {
+    /// The user is done; the session says whether the money is there.
+    Completed,
+    /// The money came afterwards.
+    Succeeded,
+    /// The money did not come.
+    Failed,
+    Expired,
+}
+
+/// Source: <https://docs.stripe.com/api/disputes/object#dispute_object-status>.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DisputeState {
+    /// A question before a dispute; no money was moved. It can still become one.
+    Inquiry,
+    /// The money was taken from us, until it is decided.
+    Open,
+    /// The money is ours, or the inquiry is over.
+    Won,
+    /// The money went back to the cardholder; also where that prevented a dispute.
+    Lost,
+    /// A status that we do not know: nothing is to be concluded.
+    Other,
+}
+
+impl Event {
+    /// Reads an event.
+    ///
+    /// # Errors
+    /// [`EventError`] if there is no JSON object with an id.
+    pub fn parse(body: &[u8]) -> Result<Self, EventError> {
+        let event: Value = serde_json::from_slice(body).map_err(EventError::NotJson)?;
+        let id = read::text(&event, "id").unwrap_or_default();
+        let id = EventId::new(id).map_err(EventError::NoId)?;
+        let kind = read::text(&event, "type").unwrap_or_default();
+        let object = event.pointer("/data/object").unwrap_or(&Value::Null);
+        Ok(Self {
+            id,
+            livemode: read::flag(&event, "livemode").unwrap_or_default(),
+            kind: kind.to_owned(),
+            notice: Notice::read(kind, object).unwrap_or(Notice::Other),
+        })
+    }
+}
+
+impl Notice {
+    fn read(kind: &str, object: &Value) -> Option<Self> {
+        let checkout = |change| {
+            let session = Box::new(Checkout::read(object)?);
+            Some(Self::Checkout { change, session })
+        };
+        let invoice = |paid| {
+            let subscription = subscription_of(object);
+            Some(Self::Invoice { subscription, paid }).filter(|_| object.is_object())
+        };
+        match kind {
+            "checkout.session.completed" => checkout(CheckoutChange::Completed),
+            "checkout.session.async_payment_succeeded" => checkout(CheckoutChange::Succeeded),
+            "checkout.session.async_payment_failed" => checkout(CheckoutChange::Failed),
+            "checkout.session.expired" => checkout(CheckoutChange::Expired),
+            "payment_intent.succeeded"
+            | "payment_intent.payment_failed"
+            | "payment_intent.requires_action"
+            | "payment_intent.canceled"
+            | "payment_intent.processing" => Some(Self::Intent(Box::new(Intent::read(object)?))),
+            "invoice.paid" => invoice(true),
+            "invoice.payment_failed" => invoice(false),
+            "customer.subscription.created"
+            | "customer.subscription.updated"
+            | "customer.subscription.deleted" => Some(Self::Subscription {
+                id: read::id(object, "id")?,
+            }),
+            "charge.refunded" => object.is_object().then(|| Self::Refunded {
+                intent: read::id(object, "payment_intent"),
+                amount_refunded: read::cents(object, "amount_refunded"),
+                full: read::flag(object, "refunded").unwrap_or_default(),
+            }),
+            // An inquiry that becomes a dispute is not created again: it is updated, and the funds
+            // are withdrawn.
+            "charge.dispute.created"
+            | "charge.dispute.updated"
+            | "charge.dispute.funds_withdrawn"
+            | "charge.dispute.funds_reinstated"
+            | "charge.dispute.closed" => Some(Self::Dispute {
+                id: read::id(object, "id")?,
+                intent: read::id(object, "payment_intent"),
+                amount: read::cents(object, "amount"),
+                state: DisputeState::of(read::text(object, "status")),
+            }),
+            _ => None,
+        }
+    }
+}
+
+/// In `parent` since API version 2025-03-31, and before on the invoice itself.
+fn subscription_of(invoice: &Value) -> Option<SubscriptionId> {
+    let details = invoice.pointer("/parent/subscription_details");
+    let now = details.and_then(|details| read::id(details, "subscription"));
+    now.or_else(|| read::id(invoice, "subscription"))
+}
+
+impl DisputeState {
+    fn of(status: Option<&str>) -> Self {
+        match status {
+            Some("warning_needs_response" | "warning_under_review") => Self::Inquiry,
+            Some("needs_response" | "under_review") => Self::Open,
+            Some("won" | "warning_closed") => Self::Won,
+            Some("lost" | "charge_refunded" | "prevented") => Self::Lost,
+            _ => Self::Other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

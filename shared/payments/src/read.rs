@@ -1,0 +1,35 @@
+//! Reading Stripe's JSON leniently: a field that is missing, `null` or of another type is absent.
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::ids::{Cents, IdError};
+
+pub(crate) fn text<'a>(object: &'a Value, field: &str) -> Option<&'a str> {
+    object.get(field)?.as_str()
+}
+
+pub(crate) fn owned(object: &Value, field: &str) -> Option<String> {
+    text(object, field).map(str::to_owned)
+}
+
+pub(crate) fn flag(object: &Value, field: &str) -> Option<bool> {
+    object.get(field)?.as_bool()
+}
+
+/// A negative amount is absent.
+pub(crate) fn cents(object: &Value, field: &str) -> Option<Cents> {
+    object.get(field)?.as_u64().map(Cents::new)
+}
+
+/// A time in seconds of the Unix epoch.
+pub(crate) fn time(object: &Value, field: &str) -> Option<Timestamp> {
+    Timestamp::from_second(object.get(field)?.as_i64()?).ok()
+}
+
+/// A reference: an id, or where it was expanded, the object that has it.
+pub(crate) fn id<T: TryFrom<String, Error = IdError>>(object: &Value, field: &str) -> Option<T> {
+    let reference = object.get(field)?;
+    let id = reference.as_str().or_else(|| text(reference, "id"))?;
+    T::try_from(id.to_owned()).ok()
+}

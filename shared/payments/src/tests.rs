@@ -1,0 +1,540 @@
+//! The client against a small server of its own, which writes what it was told and notes what it
+//! was asked.
+
+mod server;
+
+use serde_json::{Value, json};
+
+use super::*;
+use server::{Reply, Server};
+
+const KEY: &str = "sk_test_4eC39HqLyjWDarjtT1zdp7dc";
+
+fn key() -> SecretString {
+    KEY.into()
+}
+
+fn client(base: &str) -> Stripe {
+    let time_outs = TimeOuts {
+        connect: Duration::from_millis(500),
+        call: Duration::from_secs(1),
+    };
+    Stripe::new(base.parse().unwrap(), time_outs).unwrap()
+}
+
+fn pi() -> IntentId {
+    IntentId::new("pi_1").unwrap()
+}
+
+fn pm() -> PaymentMethodId {
+    PaymentMethodId::new("pm_1").unwrap()
+}
+
+fn cs() -> SessionId {
+    SessionId::new("cs_test_1").unwrap()
+}
+
+fn sub() -> SubscriptionId {
+    SubscriptionId::new("sub_1").unwrap()
+}
+
+fn intent_in(status: &str) -> Value {
+    json!({"id": "pi_1", "object": "payment_intent", "amount": 500, "currency": "usd",
+        "status": status})
+}
+
+/// An error as Stripe writes it, with a message that may hold input.
+fn error(status: u16, code: &str) -> Reply {
+    let error = json!({"type": "invalid_request_error", "code": code, "param": "thing",
+        "message": "No such thing: 'someone@example.com'"});
+    Reply::json(status, &json!({"error": error}))
+}
+
+async fn confirm(server: &Server) -> Result<Intent, PaymentError> {
+    client(&server.base)
+        .confirm_intent(&key(), &pi(), &pm(), "n_17/g/1/1")
+        .await
+}
+
+/// What a caller decides by.
+fn class(error: &PaymentError) -> &'static str {
+    match error {
+        PaymentError::NotSent(_) => "not sent",
+        PaymentError::Unknown(_) => "unknown",
+        PaymentError::RateLimited { .. } => "rate limited",
+        PaymentError::Unauthorized => "unauthorized",
+        PaymentError::Missing { .. } => "missing",
+        PaymentError::Refused { .. } => "refused",
+    }
+}
+
+/// The requests as lines: method, path, idempotency key, then the form. The headers that all of
+/// them have are checked on the way.
+fn lines(server: &Server) -> Vec<String> {
+    let mut lines = Vec::new();
+    for asked in server.asked() {
+        let header = |name| asked.header(name);
+        assert_eq!(header("authorization"), Some(&*format!("Bearer {KEY}")));
+        assert_eq!(header("stripe-version"), Some(API_VERSION));
+        let is_post = asked.method == "POST";
+        let content_type = is_post.then_some("application/x-www-form-urlencoded");
+        assert_eq!(header("content-type"), content_type);
+        let idempotency = header("idempotency-key").unwrap_or("-");
+        lines.push(format!("{} {} {idempotency}", asked.method, asked.path));
+        let form = asked.form().into_iter();
+        lines.extend(form.map(|(name, value)| format!("{name}={value}")));
+    }
+    lines
+}
+
+#[tokio::test]
+async fn sessions_are_asked_for_as_stripe_expects() {
+    let success: Url = "https://greta.example/plans?paid=1&x=ä".parse().unwrap();
+    let cancel: Url = "https://greta.example/plans".parse().unwrap();
+    let customer = CustomerId::new("cus_1").unwrap();
+    let price = Price {
+        product: "OpenRouter add-on & more",
+        amount: Cents::new(500),
+    };
+    let payment = |keep_card| Purpose::Payment { price, keep_card };
+    let once = ["mode=payment", "adaptive_pricing[enabled]=false"];
+    let future = "payment_intent_data[setup_future_usage]=off_session";
+    let monthly = "line_items[0][price_data][recurring][interval]=month";
+    let table = [
+        (payment(true), vec![once[0], once[1], future]),
+        (payment(false), once.to_vec()),
+        (
+            Purpose::Subscription { price },
+            vec!["mode=subscription", monthly],
+        ),
+        (Purpose::Setup, vec!["mode=setup", "currency=usd"]),
+    ];
+    let session = json!({"id": "cs_test_1", "status": "open", "url": "https://pay.example/1"});
+    for (purpose, own) in table {
+        for customer in [None, Some(&customer)] {
+            let server = Server::start(vec![Reply::json(200, &session)]);
+            let new = NewCheckout {
+                purpose,
+                customer,
+                success_url: &success,
+                cancel_url: &cancel,
+                client_reference_id: "n-17",
+                expires_at: jiff::Timestamp::from_second(1_780_000_000).unwrap(),
+            };
+            let made = client(&server.base)
+                .create_checkout(&key(), &new, "k-1")
+                .await;
+            assert_eq!(made.unwrap().url.as_deref(), Some("https://pay.example/1"));
+            let mut expected = vec![
+                "POST /v1/checkout/sessions k-1",
+                "success_url=https://greta.example/plans?paid=1&x=%C3%A4",
+                "cancel_url=https://greta.example/plans",
+                "client_reference_id=n-17",
+                "expires_at=1780000000",
+                "payment_method_types[]=card",
+            ];
+            expected.extend(customer.map(|_| "customer=cus_1"));
+            expected.extend(own.iter().copied());
+            if !matches!(purpose, Purpose::Setup) {
+                expected.extend([
+                    "line_items[0][quantity]=1",
+                    "line_items[0][price_data][currency]=usd",
+                    "line_items[0][price_data][unit_amount]=500",
+                    "line_items[0][price_data][product_data][name]=OpenRouter add-on & more",
+                ]);
+            }
+            assert_eq!(lines(&server), expected);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_charge_is_asked_for_as_stripe_expects() {
+    let server = Server::start(vec![
+        Reply::json(200, &json!({"id": "cus_1"})),
+        Reply::json(200, &intent_in("requires_confirmation")),
+        Reply::json(200, &intent_in("succeeded")),
+        Reply::json(200, &intent_in("succeeded")),
+        Reply::json(200, &intent_in("canceled")),
+    ]);
+    let account = AccountNumber::new("n-17").unwrap();
+    let generation = account::add_on::GenerationId::new("cs_0");
+    let stripe = client(&server.base);
+    let key = key();
+    let made = stripe.create_customer(&key, &account, "k-customer").await;
+    let customer = made.unwrap();
+    let new = NewIntent {
+        amount: Cents::new(500),
+        customer: &customer,
+        payment_method: &pm(),
+        description: "OpenRouter add-on",
+        account: &account,
+        generation: &generation,
+        period: account::Period::new(2).unwrap(),
+    };
+    stripe.create_intent(&key, &new, "k-create").await.unwrap();
+    stripe.intent(&key, &pi()).await.unwrap();
+    let confirmed = stripe.confirm_intent(&key, &pi(), &pm(), "k-confirm").await;
+    assert_eq!(confirmed.unwrap().status, IntentStatus::Succeeded);
+    let cancelled = stripe.cancel_intent(&key, &pi()).await;
+    assert_eq!(cancelled.unwrap().status, IntentStatus::Canceled);
+    let expected = [
+        "POST /v1/customers k-customer",
+        "metadata[account]=n-17",
+        "POST /v1/payment_intents k-create",
+        "amount=500",
+        "currency=usd",
+        "customer=cus_1",
+        "payment_method=pm_1",
+        "payment_method_types[]=card",
+        "description=OpenRouter add-on",
+        "metadata[account]=n-17",
+        "metadata[generation]=cs_0",
+        "metadata[period]=2",
+        "expand[]=latest_charge",
+        "GET /v1/payment_intents/pi_1?expand[]=latest_charge -",
+        "POST /v1/payment_intents/pi_1/confirm k-confirm",
+        "payment_method=pm_1",
+        "off_session=true",
+        "expand[]=latest_charge",
+        "POST /v1/payment_intents/pi_1/cancel -",
+        "expand[]=latest_charge",
+    ];
+    assert_eq!(lines(&server), expected);
+}
+
+#[tokio::test]
+async fn all_else_is_asked_for_as_stripe_expects() {
+    let kept = json!({"id": "seti_1", "status": "succeeded", "payment_method": "pm_1"});
+    let session = json!({"id": "cs_test_1", "status": "expired"});
+    let server = Server::start(vec![
+        Reply::json(200, &session),
+        Reply::json(200, &session),
+        Reply::json(200, &kept),
+        Reply::json(200, &json!({"id": "re_1", "status": "pending"})),
+        Reply::json(200, &json!({"id": "sub_1", "status": "active"})),
+        Reply::json(200, &json!({"id": "sub_1", "status": "canceled"})),
+    ]);
+    // A base with a path, as a stand-in for Stripe may have.
+    let stripe = client(&format!("{}/mock/", server.base));
+    let key = key();
+    stripe.checkout(&key, &cs()).await.unwrap();
+    stripe.expire_checkout(&key, &cs()).await.unwrap();
+    let seti = SetupIntentId::new("seti_1").unwrap();
+    assert_eq!(stripe.setup_intent(&key, &seti).await.unwrap(), Some(pm()));
+    let refunded = stripe.refund(&key, &pi(), "k-refund").await;
+    assert_eq!(refunded.unwrap(), Refund::Made);
+    stripe.subscription(&key, &sub()).await.unwrap();
+    stripe.cancel_subscription(&key, &sub()).await.unwrap();
+    let expected = [
+        "GET /mock/v1/checkout/sessions/cs_test_1 -",
+        "POST /mock/v1/checkout/sessions/cs_test_1/expire -",
+        "GET /mock/v1/setup_intents/seti_1 -",
+        "POST /mock/v1/refunds k-refund",
+        "payment_intent=pi_1",
+        "GET /mock/v1/subscriptions/sub_1 -",
+        "DELETE /mock/v1/subscriptions/sub_1 -",
+    ];
+    assert_eq!(lines(&server), expected);
+}
+
+#[tokio::test]
+async fn each_answer_has_one_meaning() {
+    let not_stripe = |status| Reply::raw(status, "<html>someone@example.com</html>");
+    let kind_only = |status, kind: &str| {
+        Reply::json(status, &json!({"error": {"type": kind, "message": "no"}}))
+    };
+    let table = [
+        (error(400, "parameter_missing"), "refused"),
+        (error(400, "resource_missing"), "missing"),
+        (kind_only(400, "invalid_request_error"), "refused"),
+        (kind_only(400, "idempotency_error"), "unknown"),
+        (not_stripe(400), "unknown"),
+        (error(401, "api_key_expired"), "unauthorized"),
+        (not_stripe(401), "unauthorized"),
+        (error(403, "forbidden"), "unauthorized"),
+        (error(404, "resource_missing"), "missing"),
+        (kind_only(404, "invalid_request_error"), "missing"),
+        (not_stripe(404), "unknown"),
+        (not_stripe(402), "unknown"),
+        (error(408, "timeout"), "unknown"),
+        (error(409, "idempotency_key_in_use"), "unknown"),
+        (error(409, "lock_timeout"), "unknown"),
+        (error(424, "external"), "unknown"),
+        (error(429, "rate_limit"), "rate limited"),
+        (not_stripe(429), "rate limited"),
+        (error(429, "lock_timeout"), "unknown"),
+        (error(500, "api_error"), "unknown"),
+        (not_stripe(503), "unknown"),
+        (not_stripe(302), "unknown"),
+        (Reply::raw(200, "<html>"), "unknown"),
+        (Reply::raw(200, "{}"), "unknown"),
+        (Reply::raw(200, r#"{"id":"../x"}"#), "unknown"),
+        (Reply::raw(200, &" ".repeat(MAX_BODY + 1)), "unknown"),
+        (Reply::truncated(200, r#"{"id":"pi_1"}"#), "unknown"),
+        (Reply::truncated(400, r#"{"error":{}}"#), "unknown"),
+        (Reply::Close, "unknown"),
+        (Reply::Silence, "unknown"),
+    ];
+    for (reply, expected) in table {
+        let name = format!("{reply:?}").chars().take(200).collect::<String>();
+        let server = Server::start(vec![reply]);
+        let error = confirm(&server).await.unwrap_err();
+        assert_eq!(class(&error), expected, "{name}");
+        assert_eq!(server.asked().len(), 1, "sent once: {name}");
+        let told = format!("{error} {error:?}");
+        assert!(!told.contains(KEY), "{told}");
+        assert!(!told.contains("someone@example.com"), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_names_its_code_and_a_limit_its_wait() {
+    let server = Server::start(vec![
+        error(400, "amount_too_small"),
+        error(429, "rate_limit").with("Retry-After", "7"),
+        error(404, "resource_missing"),
+    ]);
+    let refused = confirm(&server).await.unwrap_err();
+    let PaymentError::Refused {
+        status,
+        code,
+        param,
+    } = refused
+    else {
+        panic!("{refused}")
+    };
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert_eq!(code.as_deref(), Some("amount_too_small"));
+    assert_eq!(param.as_deref(), Some("thing"));
+    let limited = confirm(&server).await.unwrap_err();
+    let PaymentError::RateLimited { retry_after } = limited else {
+        panic!("{limited}")
+    };
+    assert_eq!(retry_after, Some(Duration::from_secs(7)));
+    let missing = confirm(&server).await.unwrap_err();
+    let PaymentError::Missing { param } = missing else {
+        panic!("{missing}")
+    };
+    assert_eq!(param.as_deref(), Some("thing"));
+}
+
+#[tokio::test]
+async fn without_a_connection_nothing_was_sent() {
+    let closed = format!("http://127.0.0.1:{}", server::closed_port());
+    // No TLS is spoken there: its handshake fails, or never ends.
+    let plain = Server::start(vec![Reply::raw(200, "{}")]);
+    let silent = Server::start(vec![Reply::Silence]);
+    let with_tls = |server: &Server| server.base.replace("http:", "https:");
+    for base in [closed, with_tls(&plain), with_tls(&silent)] {
+        let error = client(&base).refund(&key(), &pi(), "k").await.unwrap_err();
+        assert_eq!(class(&error), "not sent", "{base} {error:?}");
+    }
+    let server = Server::start(vec![Reply::raw(200, "{}")]);
+    let stripe = client(&server.base);
+    let error = stripe
+        .refund(&key(), &pi(), "not\na header")
+        .await
+        .unwrap_err();
+    assert_eq!(class(&error), "not sent");
+    assert_eq!(server.asked().len(), 0);
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_dies_leaves_a_doubt() {
+    let server = Server::start(vec![
+        Reply::json(200, &intent_in("requires_confirmation")),
+        Reply::Close,
+    ]);
+    let stripe = client(&server.base);
+    stripe.intent(&key(), &pi()).await.unwrap();
+    let error = stripe.confirm_intent(&key(), &pi(), &pm(), "k").await;
+    assert_eq!(class(&error.unwrap_err()), "unknown");
+    assert_eq!(server.asked().len(), 2, "not sent again");
+}
+
+#[tokio::test]
+async fn a_key_that_is_no_header_goes_nowhere() {
+    let server = Server::start(vec![error(401, "none")]);
+    let stripe = client(&server.base);
+    let error = stripe.intent(&"a\nb".into(), &pi()).await.unwrap_err();
+    assert_eq!(class(&error), "unauthorized");
+    assert_eq!(server.asked()[0].header("authorization"), None);
+}
+
+#[tokio::test]
+async fn a_charge_that_succeeds_tells_when() {
+    let mut intent = intent_in("succeeded");
+    intent["amount_received"] = json!(500);
+    intent["latest_charge"] =
+        json!({"id": "ch_1", "created": 1_780_000_000, "status": "succeeded"});
+    let mut failed = intent_in("requires_payment_method");
+    failed["latest_charge"] = json!({"id": "ch_1", "created": 1_780_000_000, "status": "failed"});
+    let server = Server::start(vec![Reply::json(200, &intent), Reply::json(200, &failed)]);
+    let read = confirm(&server).await.unwrap();
+    assert_eq!(read.status, IntentStatus::Succeeded);
+    assert_eq!(read.amount_received, Some(Cents::new(500)));
+    assert_eq!(
+        read.paid_at,
+        jiff::Timestamp::from_second(1_780_000_000).ok()
+    );
+    assert_eq!(confirm(&server).await.unwrap().paid_at, None);
+}
+
+#[tokio::test]
+async fn a_decline_is_a_result() {
+    let card_error = |code: &str, intent: Value| {
+        let error = json!({"type": "card_error", "code": "card_declined", "decline_code": code,
+            "charge": "ch_1", "payment_intent": intent});
+        json!({ "error": error })
+    };
+    let failed = intent_in("requires_payment_method");
+    let mut with_reason = failed.clone();
+    with_reason["last_payment_error"] =
+        json!({"type": "card_error", "code": "card_declined", "decline_code": "lost_card"});
+    // answer, look-up that is needed → (hard, needs authentication)
+    let table = [
+        (
+            402,
+            card_error("generic_decline", with_reason),
+            None,
+            (true, false),
+        ),
+        (
+            402,
+            card_error("insufficient_funds", failed.clone()),
+            None,
+            (false, false),
+        ),
+        (
+            402,
+            card_error("authentication_required", failed.clone()),
+            None,
+            (false, true),
+        ),
+        (
+            402,
+            card_error("stolen_card", Value::Null),
+            Some(failed.clone()),
+            (true, false),
+        ),
+        (
+            402,
+            card_error("stolen_card", json!({"id": "pi_2"})),
+            Some(failed.clone()),
+            (true, false),
+        ),
+        (
+            400,
+            card_error("expired_card", failed.clone()),
+            None,
+            (true, false),
+        ),
+    ];
+    for (status, answer, look_up, expected) in table {
+        let requests = 1 + usize::from(look_up.is_some());
+        let mut replies = vec![Reply::json(status, &answer)];
+        replies.extend(look_up.map(|intent| Reply::json(200, &intent)));
+        let server = Server::start(replies);
+        let intent = confirm(&server).await.unwrap();
+        assert_eq!(intent.status, IntentStatus::RequiresPaymentMethod);
+        let decline = intent.decline.unwrap();
+        let found = (decline.hard, decline.needs_authentication);
+        assert_eq!(found, expected, "{answer}");
+        assert_eq!(server.asked().len(), requests, "{answer}");
+    }
+}
+
+/// Calls that Stripe refuses for the state that the object is in: how it stands is the result, and
+/// where that is not known, nothing is.
+#[tokio::test]
+async fn an_object_in_another_state_is_looked_up() {
+    let unexpected = || error(400, "payment_intent_unexpected_state");
+    let no_code = || {
+        let message = "Only Checkout Sessions with a status in [\"open\"] can be expired.";
+        let error = json!({"type": "invalid_request_error", "message": message});
+        Reply::json(400, &json!({"error": error}))
+    };
+    let server = Server::start(vec![
+        unexpected(),
+        Reply::json(200, &intent_in("succeeded")),
+    ]);
+    let intent = confirm(&server).await.unwrap();
+    assert_eq!(intent.status, IntentStatus::Succeeded);
+    let server = Server::start(vec![
+        unexpected(),
+        Reply::json(200, &intent_in("succeeded")),
+    ]);
+    let intent = client(&server.base).cancel_intent(&key(), &pi()).await;
+    assert_eq!(intent.unwrap().status, IntentStatus::Succeeded);
+    let session = json!({"id": "cs_test_1", "status": "complete", "payment_status": "paid"});
+    let server = Server::start(vec![no_code(), Reply::json(200, &session)]);
+    let session = client(&server.base).expire_checkout(&key(), &cs()).await;
+    assert!(session.unwrap().paid);
+
+    for look_up in [
+        Reply::Close,
+        error(429, "rate_limit"),
+        error(401, "x"),
+        error(404, "x"),
+    ] {
+        let server = Server::start(vec![unexpected(), look_up.clone()]);
+        let error = confirm(&server).await.unwrap_err();
+        assert_eq!(class(&error), "unknown", "{look_up:?}");
+        let server = Server::start(vec![unexpected(), look_up.clone()]);
+        let error = client(&server.base).cancel_intent(&key(), &pi()).await;
+        assert_eq!(class(&error.unwrap_err()), "unknown", "{look_up:?}");
+        let server = Server::start(vec![no_code(), look_up.clone()]);
+        let error = client(&server.base).expire_checkout(&key(), &cs()).await;
+        assert_eq!(class(&error.unwrap_err()), "unknown", "{look_up:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_done_already_is_done() {
+    let refund = |status: &str| Reply::json(200, &json!({"id": "re_1", "status": status}));
+    let table = [
+        (refund("succeeded"), Some(Refund::Made)),
+        (refund("requires_action"), Some(Refund::Made)),
+        (refund("failed"), Some(Refund::Failed)),
+        (refund("odd"), None),
+        (
+            error(400, "charge_already_refunded"),
+            Some(Refund::AlreadyMade),
+        ),
+        (error(400, "charge_disputed"), None),
+    ];
+    for (reply, expected) in table {
+        let name = format!("{reply:?}");
+        let server = Server::start(vec![reply]);
+        let refund = client(&server.base).refund(&key(), &pi(), "k").await;
+        assert_eq!(refund.ok(), expected, "{name}");
+    }
+    let in_status = |status: &str| Reply::json(200, &json!({"id": "sub_1", "status": status}));
+    let table = [
+        (vec![in_status("canceled")], "done"),
+        (vec![error(404, "resource_missing")], "done"),
+        (vec![error(400, "x"), in_status("canceled")], "done"),
+        (
+            vec![error(400, "x"), in_status("incomplete_expired")],
+            "done",
+        ),
+        (vec![error(400, "x"), in_status("active")], "refused"),
+        (vec![error(400, "x"), Reply::Close], "unknown"),
+        (vec![error(500, "x")], "unknown"),
+    ];
+    for (replies, expected) in table {
+        let name = format!("{replies:?}");
+        let server = Server::start(replies);
+        let ended = client(&server.base)
+            .cancel_subscription(&key(), &sub())
+            .await;
+        let found = ended.as_ref().map_or_else(class, |()| "done");
+        assert_eq!(found, expected, "{name}");
+    }
+    let unfinished = json!({"id": "seti_1", "status": "requires_action", "payment_method": "pm_1"});
+    let server = Server::start(vec![Reply::json(200, &unfinished)]);
+    let seti = SetupIntentId::new("seti_1").unwrap();
+    let card = client(&server.base).setup_intent(&key(), &seti).await;
+    assert_eq!(card.unwrap(), None);
+}
