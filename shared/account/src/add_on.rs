@@ -308,6 +308,16 @@ impl AddOn {
         self.current().map(|current| current.activation.collection)
     }
 
+    /// Where the current generation's periods are counted from.
+    pub fn anchor(&self) -> Option<Timestamp> {
+        self.current().map(|current| current.activation.anchor)
+    }
+
+    /// The last period of which a charge was declined.
+    pub fn last_declined(&self) -> Option<Period> {
+        self.current()?.generation.last_declined
+    }
+
     /// The last period that is paid.
     pub fn last_paid(&self) -> Option<Period> {
         self.current().map(|current| current.generation.last_paid())

@@ -22,6 +22,7 @@
 pub mod add_on;
 mod attempts;
 mod balance;
+pub mod billing;
 mod decimal;
 pub mod hold;
 mod ids;
@@ -34,11 +35,12 @@ pub mod price;
 pub use add_on::{AddOn, AddOnStatus};
 pub use attempts::{Attempts, Purpose};
 pub use balance::{Balance, BalanceError, Movement};
+pub use billing::Billing;
 pub use decimal::DecimalError;
 pub use ids::{AccountId, AccountNumber, CallId, EntryId, IdError, KeyId};
 pub use key::{KeyLimits, KeyState, SavedKey};
 pub use money::{Credits, CreditsPerUsd, Usd};
-pub use period::{Period, end_of_period};
+pub use period::{Period, end_of_period, period_at};
 pub use plan::{Plan, PlanChanged, Plans};
 
 use jiff::Timestamp;
@@ -50,6 +52,7 @@ use serde::{Deserialize, Serialize};
 pub struct Profile {
     pub plans: Plans,
     pub add_on: AddOn,
+    pub billing: Billing,
     /// Facts about the connected key. The key itself is in Secrets Manager.
     pub key: Option<SavedKey>,
     /// The key is used for calls while `always_use_key` is off.
@@ -64,6 +67,7 @@ impl Profile {
         Self {
             plans: Plans::new(plan, plan_version, at),
             add_on: AddOn::default(),
+            billing: Billing::default(),
             key: None,
             enabled: false,
             always_use_key: false,

@@ -28,6 +28,11 @@ impl Period {
     pub const fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
+
+    /// `None` before the first.
+    pub const fn before(self) -> Option<Self> {
+        Self::new(self.0.saturating_sub(1))
+    }
 }
 
 /// When `period` ends: `anchor` + that many months in UTC, the day clamped to the month's end
@@ -42,6 +47,20 @@ pub fn end_of_period(anchor: Timestamp, period: Period) -> Timestamp {
         .map_or(Timestamp::MAX, |end| end.timestamp())
 }
 
+/// The period that contains `at`; the first, if that is before the anchor.
+pub fn period_at(anchor: Timestamp, at: Timestamp) -> Period {
+    let (from, to) = (anchor.to_zoned(TimeZone::UTC), at.to_zoned(TimeZone::UTC));
+    let years = i32::from(to.year()).saturating_sub(i32::from(from.year()));
+    let months = i32::from(to.month()).saturating_sub(i32::from(from.month()));
+    // The months' difference is the period's number or one less.
+    let months = years.saturating_mul(12).saturating_add(months);
+    let number = u32::try_from(months).unwrap_or(0);
+    match Period::new(number) {
+        Some(period) if at < end_of_period(anchor, period) => period,
+        _ => Period(number.saturating_add(1)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,6 +69,12 @@ mod tests {
     fn months_are_counted_from_the_anchor_and_clamped() {
         let table = [
             ("2026-01-29T10:00:00Z", 1, "2026-02-28T10:00:00Z"),
+            ("2026-01-29T10:00:00Z", 2, "2026-03-29T10:00:00Z"),
+            ("2026-01-30T10:00:00Z", 2, "2026-03-30T10:00:00Z"),
+            ("2028-01-29T10:00:00Z", 2, "2028-03-29T10:00:00Z"),
+            ("2028-01-30T10:00:00Z", 1, "2028-02-29T10:00:00Z"),
+            ("2028-01-30T10:00:00Z", 2, "2028-03-30T10:00:00Z"),
+            ("2028-02-29T10:00:00Z", 1, "2028-03-29T10:00:00Z"),
             ("2026-01-30T10:00:00Z", 1, "2026-02-28T10:00:00Z"),
             ("2026-01-31T10:00:00Z", 1, "2026-02-28T10:00:00Z"),
             ("2026-01-31T10:00:00Z", 2, "2026-03-31T10:00:00Z"),
@@ -65,6 +90,27 @@ mod tests {
             let anchor: Timestamp = anchor.parse().unwrap();
             let period = Period::new(period).unwrap();
             assert_eq!(end_of_period(anchor, period).to_string(), end, "{anchor}");
+        }
+    }
+
+    #[test]
+    fn a_moment_is_in_the_period_that_ends_after_it() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        for anchor in [
+            "2026-01-31T10:00:00Z",
+            "2028-02-29T23:59:59Z",
+            "2026-03-01T00:00:00Z",
+        ] {
+            let anchor = at(anchor);
+            assert_eq!(period_at(anchor, anchor), Period::FIRST);
+            assert_eq!(period_at(anchor, at("2020-01-01T00:00:00Z")), Period::FIRST);
+            for number in 1..=60 {
+                let period = Period::new(number).unwrap();
+                let end = end_of_period(anchor, period);
+                let before = end - jiff::SignedDuration::from_micros(1);
+                assert_eq!(period_at(anchor, before), period, "{before}");
+                assert_eq!(period_at(anchor, end), period.next(), "{end}");
+            }
         }
     }
 
