@@ -34,6 +34,7 @@ impl Settings {
                 accounts: env.text("ACCOUNTS_TABLE"),
                 ledger: env.text("LEDGER_TABLE"),
                 holds: env.text("HOLDS_TABLE"),
+                charges: env.text("CHARGES_TABLE"),
             },
             secrets_prefix: env.text_or("SECRETS_PREFIX", "greta/openrouter/"),
             fallback_causes: fallback_causes(&mut env),

@@ -33,6 +33,7 @@ impl Settings {
                 accounts: env.text("ACCOUNTS_TABLE"),
                 ledger: env.text("LEDGER_TABLE"),
                 holds: env.text("HOLDS_TABLE"),
+                charges: env.text("CHARGES_TABLE"),
             },
             secrets_prefix: env.text_or("SECRETS_PREFIX", "greta/openrouter/"),
             default_ai_url: env.url("DEFAULT_AI_BASE_URL"),

@@ -20,6 +20,7 @@ impl Settings {
                 accounts: env.text("ACCOUNTS_TABLE"),
                 ledger: env.text("LEDGER_TABLE"),
                 holds: env.text("HOLDS_TABLE"),
+                charges: env.text("CHARGES_TABLE"),
             },
         };
         env.finish(settings)

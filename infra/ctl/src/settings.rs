@@ -46,6 +46,7 @@ impl Settings {
                 accounts: env.text("ACCOUNTS_TABLE"),
                 ledger: env.text("LEDGER_TABLE"),
                 holds: env.text("HOLDS_TABLE"),
+                charges: env.text("CHARGES_TABLE"),
             },
             // No default: under another name a secret is not found, which looks like deleted.
             secrets_prefix: env.text("SECRETS_PREFIX"),

@@ -242,6 +242,7 @@ fn default_settings(
         ("ACCOUNTS_TABLE", "AccountsTable"),
         ("LEDGER_TABLE", "LedgerTable"),
         ("HOLDS_TABLE", "HoldsTable"),
+        ("CHARGES_TABLE", "ChargesTable"),
         ("SECRETS_PREFIX", "greta/openrouter/"),
         ("DEFAULT_AI_SECRET", "greta/default-ai"),
         ("DEFAULT_AI_MODEL", DEFAULT_MODEL),

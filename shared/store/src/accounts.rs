@@ -12,8 +12,8 @@ use crate::deletion::Presence;
 use crate::error::{condition_failed, met_transaction};
 use crate::item::{self, ACCOUNT, Item, key, number, text, time};
 use crate::transaction::{self, TRIES};
-use crate::work::{Work, due_item};
-use crate::{HistoryEntry, Store, StoreError};
+use crate::work::{Work, due_item, due_shard};
+use crate::{HistoryEntry, Payable, Store, StoreError};
 
 /// What became of the wish to make an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +38,8 @@ pub enum Effect {
     Event(DomainEvent),
     /// The account's history tells of it.
     History(HistoryEntry),
+    /// This can be paid from now on.
+    Payable(Payable, Timestamp),
 }
 
 /// Something that Greta's other systems are to hear of, delivered from an outbox.
@@ -147,7 +149,11 @@ impl Store {
                  AND (attribute_not_exists(deleted_version) OR deleted_version < :version)",
             )
             .expression_attribute_values(":version", item::number(profile.plans.version()));
-        let items = vec![transaction::put(put)?, self.new_history(number, why)?];
+        let items = vec![
+            transaction::put(put)?,
+            self.new_number(number, id)?,
+            self.new_history(number, why)?,
+        ];
         if self.transact("create account", items).await?.is_ok() {
             return Ok(Created::Now);
         }
@@ -376,15 +382,7 @@ impl Store {
         after: &Account,
         effects: Vec<Effect>,
     ) -> Result<bool, StoreError> {
-        let update = Update::builder()
-            .table_name(&self.tables.accounts)
-            .set_key(Some(account_key(&before.id)))
-            .update_expression("SET profile = :profile, revision = :after")
-            .condition_expression("account_number = :number AND revision = :before")
-            .expression_attribute_values(":number", text(before.number.as_str()))
-            .expression_attribute_values(":profile", item::to_attribute("account", &after.profile)?)
-            .expression_attribute_values(":before", number(before.revision))
-            .expression_attribute_values(":after", number(after.revision));
+        let update = self.profile_update_builder(before, after)?;
         if effects.is_empty() {
             return self.write_profile_alone(update).await;
         }
@@ -395,6 +393,44 @@ impl Store {
         self.transact("change account", items)
             .await
             .map(|outcome| outcome.is_ok())
+    }
+
+    /// The profile with its place in the index of what is due.
+    fn profile_update_builder(
+        &self,
+        before: &Account,
+        after: &Account,
+    ) -> Result<UpdateBuilder, StoreError> {
+        let update = Update::builder()
+            .table_name(&self.tables.accounts)
+            .set_key(Some(account_key(&before.id)))
+            .condition_expression("account_number = :number AND revision = :before")
+            .expression_attribute_values(":number", text(before.number.as_str()))
+            .expression_attribute_values(":profile", item::to_attribute("account", &after.profile)?)
+            .expression_attribute_values(":before", number(before.revision))
+            .expression_attribute_values(":after", number(after.revision));
+        Ok(match after.profile.billing_due() {
+            Some(due) => update
+                .update_expression(
+                    "SET profile = :profile, revision = :after, due_shard = :shard, due_at = :due",
+                )
+                .expression_attribute_values(
+                    ":shard",
+                    text(due_shard(Work::Billing, before.id.as_str())),
+                )
+                .expression_attribute_values(":due", time(due.max(Timestamp::UNIX_EPOCH))),
+            None => update.update_expression(
+                "SET profile = :profile, revision = :after REMOVE due_shard, due_at",
+            ),
+        })
+    }
+
+    pub(crate) fn profile_update(
+        &self,
+        before: &Account,
+        after: &Account,
+    ) -> Result<TransactWriteItem, StoreError> {
+        transaction::update(self.profile_update_builder(before, after)?)
     }
 
     async fn write_profile_alone(&self, update: UpdateBuilder) -> Result<bool, StoreError> {
@@ -436,11 +472,11 @@ impl Store {
                     .set_key(Some(secret_key(id, &key)))
                     .condition_expression("due_at = :due")
                     .expression_attribute_values(":due", time(due));
-                let delete = delete.build().map_err(StoreError::invalid)?;
-                Ok(TransactWriteItem::builder().delete(delete).build())
+                transaction::delete(delete)
             }
             Effect::Event(event) => put(event_item(id, event)),
             Effect::History(entry) => self.new_history(&account.number, &entry),
+            Effect::Payable(payable, at) => self.new_payable(&payable, at),
         }
     }
 }

@@ -5,12 +5,13 @@
 //! and with the number the only link from ledger and holds to a person.
 
 use account::{Account, AccountId, AccountNumber, Profile};
-use aws_sdk_dynamodb::types::{Put, TransactWriteItem, Update};
+use aws_sdk_dynamodb::types::{Delete, Put, TransactWriteItem, Update};
 use jiff::Timestamp;
 
 use crate::accounts::{Effect, account_key};
 use crate::error::{condition_failed, met_transaction};
 use crate::item::{self, ACCOUNT, Item, get_text, key, number, text, time};
+use crate::payments::number_key;
 use crate::transaction::{self, TRIES};
 use crate::work::{Work, due_item};
 use crate::{HistoryEntry, Store, StoreError};
@@ -142,7 +143,7 @@ impl Store {
             .set_key(Some(account_key(&account.id)))
             .update_expression(
                 "SET deleted_version = :version, deleted_at = :at, revision = :after \
-                 REMOVE profile",
+                 REMOVE profile, due_shard, due_at",
             )
             .condition_expression("account_number = :number AND revision = :before")
             .expression_attribute_values(":number", text(account.number.as_str()))
@@ -159,8 +160,12 @@ impl Store {
         let due = Put::builder()
             .table_name(&self.tables.accounts)
             .set_item(Some(due));
+        let way = Delete::builder()
+            .table_name(&self.tables.accounts)
+            .set_key(Some(number_key(&account.number)));
         let mut items = vec![
             transaction::update(marks)?,
+            transaction::delete(way)?,
             transaction::put(due)?,
             self.new_history(&account.number, why)?,
         ];

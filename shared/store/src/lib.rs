@@ -19,12 +19,15 @@
 //! | accounts | `account_id`, `attempts` | key checks of the last hour |
 //! | accounts | `account_id`, `secret#<key id>` | a secret to delete unless it is the account's key by `due_at` |
 //! | accounts | `account_id`, `event#<event id>` | a domain event to deliver (outbox) |
+//! | accounts | `<account number>`, `number` | the way from an account's number to the account |
 //! | ledger | `account_number`, `e#<time>#<id>` | a ledger entry, never changed |
 //! | ledger | `account_number`, `id#<id>` | a posting's id, so that it is posted once |
 //! | ledger | `account_number`, `h#<time>#<id>` | something done to the account: its history |
 //! | ledger | `account_number`, `d#<date>` | credits spent and calls made on a day |
 //! | holds | `account_number`, `<call id>` | a hold |
 //! | holds | `account_number`, `idem#<hash>` | an idempotency key in use |
+//! | charges | `object#<provider's id>`, `object` | what we asked for under this id, and what became of it |
+//! | charges | `account_number`, `<generation>#<period>` | a period of the add-on, and what paid for it |
 //!
 //! Architecture invariant: every movement of credits is one transaction of balance, ledger entry and
 //! what caused it; the balance's attributes are changed nowhere else than in `balance.rs`.
@@ -36,6 +39,7 @@ mod error;
 mod holds;
 mod item;
 mod ledger;
+mod payments;
 mod postings;
 mod reconcile;
 mod transaction;
@@ -47,18 +51,20 @@ pub use deletion::{Deletion, Presence};
 pub use error::StoreError;
 pub use holds::{Hold, HoldRefused, NewHold, OpenHold};
 pub use ledger::{Cursor, Day, EntryKind, HistoryEntry, LedgerEntry, LedgerPage};
+pub use payments::{Buys, DueRefund, Heard, Outcome, Payable};
 pub use postings::{PostRefused, Posted, Posting, StoredPosting};
 pub use reconcile::{AccountsCursor, AccountsPage, Reconciliation, Segment, StoredHold};
-pub use work::{DueDeletion, DueHold, DueSecret, shard_of, shards};
+pub use work::{DueAccount, DueDeletion, DueHold, DueSecret, shard_of, shards};
 
 use aws_sdk_dynamodb::Client;
 
-/// The tables' names (`ACCOUNTS_TABLE`, `LEDGER_TABLE`, `HOLDS_TABLE`).
+/// The tables' names (`ACCOUNTS_TABLE`, `LEDGER_TABLE`, `HOLDS_TABLE`, `CHARGES_TABLE`).
 #[derive(Debug, Clone)]
 pub struct Tables {
     pub accounts: String,
     pub ledger: String,
     pub holds: String,
+    pub charges: String,
 }
 
 /// All access to DynamoDB. Cheap to clone.

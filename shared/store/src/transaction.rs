@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
-use aws_sdk_dynamodb::types::builders::{PutBuilder, UpdateBuilder};
+use aws_sdk_dynamodb::types::builders::{DeleteBuilder, PutBuilder, UpdateBuilder};
 use aws_sdk_dynamodb::types::{CancellationReason, TransactWriteItem};
 
 use crate::{Store, StoreError};
@@ -83,4 +83,9 @@ pub(crate) fn update(update: UpdateBuilder) -> Result<TransactWriteItem, StoreEr
 pub(crate) fn put(put: PutBuilder) -> Result<TransactWriteItem, StoreError> {
     let put = put.build().map_err(StoreError::invalid)?;
     Ok(TransactWriteItem::builder().put(put).build())
+}
+
+pub(crate) fn delete(delete: DeleteBuilder) -> Result<TransactWriteItem, StoreError> {
+    let delete = delete.build().map_err(StoreError::invalid)?;
+    Ok(TransactWriteItem::builder().delete(delete).build())
 }

@@ -20,6 +20,10 @@ pub(crate) enum Work {
     Event,
     /// A deleted account of which something is left.
     Deletion,
+    /// An account for whose add-on there is something to do.
+    Billing,
+    /// A payment that is to be given back.
+    Refund,
 }
 
 impl Work {
@@ -28,6 +32,8 @@ impl Work {
             Self::Secret => "secret",
             Self::Event => "event",
             Self::Deletion => "deletion",
+            Self::Billing => "billing",
+            Self::Refund => "refund",
         }
     }
 
@@ -38,10 +44,17 @@ impl Work {
 
 /// Puts an item of `account` into the index: due at `due`.
 pub(crate) fn due_item(mut item: Item, work: Work, account: &AccountId, due: Timestamp) -> Item {
-    let shard = work.shard(item::shard_of(account.as_str()));
-    item.insert("due_shard".to_owned(), text(shard));
+    item.insert(
+        "due_shard".to_owned(),
+        text(due_shard(work, account.as_str())),
+    );
     item.insert("due_at".to_owned(), time(due));
     item
+}
+
+/// The partition of the index in which work on `id` is.
+pub(crate) fn due_shard(work: Work, id: &str) -> String {
+    work.shard(item::shard_of(id))
 }
 
 /// A secret whose deletion is due unless it is the account's key.
@@ -55,6 +68,13 @@ pub struct DueSecret {
 /// A deleted account of which something is left.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DueDeletion {
+    pub account: AccountId,
+    pub due: Timestamp,
+}
+
+/// An account for whose add-on there is something to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DueAccount {
     pub account: AccountId,
     pub due: Timestamp,
 }
@@ -107,8 +127,34 @@ impl Store {
         Ok(rows.iter().map(due_deletion).collect())
     }
 
+    /// The accounts of one shard for whose add-on there is something to do at `now`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if DynamoDB does not answer.
+    pub async fn due_accounts(
+        &self,
+        shard: u8,
+        now: Timestamp,
+        limit: i32,
+    ) -> Result<Vec<Result<DueAccount, StoreError>>, StoreError> {
+        let rows = self.due(Work::Billing, shard, now, limit).await?;
+        Ok(rows.iter().map(due_account).collect())
+    }
+
     async fn due(
         &self,
+        work: Work,
+        shard: u8,
+        now: Timestamp,
+        limit: i32,
+    ) -> Result<Vec<Item>, StoreError> {
+        let table = &self.tables.accounts;
+        self.due_in(table, work, shard, now, limit).await
+    }
+
+    pub(crate) async fn due_in(
+        &self,
+        table: &str,
         work: Work,
         shard: u8,
         now: Timestamp,
@@ -117,7 +163,7 @@ impl Store {
         let page = self
             .client
             .query()
-            .table_name(&self.tables.accounts)
+            .table_name(table)
             .index_name("due")
             .key_condition_expression("due_shard = :shard AND due_at <= :now")
             .expression_attribute_values(":shard", text(work.shard(shard)))
@@ -250,6 +296,15 @@ fn due_deletion(item: &Item) -> Result<DueDeletion, StoreError> {
     const WHAT: &str = "due deletion";
     let account = AccountId::new(get_text(item, "account_id", WHAT)?);
     Ok(DueDeletion {
+        account: account.map_err(|_| StoreError::corrupt(WHAT))?,
+        due: get_time(item, "due_at", WHAT)?,
+    })
+}
+
+fn due_account(item: &Item) -> Result<DueAccount, StoreError> {
+    const WHAT: &str = "due account";
+    let account = AccountId::new(get_text(item, "account_id", WHAT)?);
+    Ok(DueAccount {
         account: account.map_err(|_| StoreError::corrupt(WHAT))?,
         due: get_time(item, "due_at", WHAT)?,
     })
