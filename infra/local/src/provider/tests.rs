@@ -1037,3 +1037,31 @@ fn the_state_alone_repeats_itself() {
     assert_ne!(run(7), run(8));
     assert!(run(7).1[0].object == "pi_7_000001" && run(0).1[0].object == "pi_000001");
 }
+
+#[tokio::test]
+async fn the_system_has_one_unless_it_is_told_of_another() {
+    use crate::system::{Options, System};
+    let system = System::start(Options::default()).await.unwrap();
+    let provider = system.payment_provider.as_ref().unwrap();
+    let url = provider.base_url();
+    assert_eq!(system.settings["STRIPE_API_BASE_URL"], url);
+    let client = reqwest::Client::new();
+    let get = || {
+        client
+            .get(format!("{url}/v1/customers/cus_9"))
+            .bearer_auth(KEY)
+    };
+    assert_eq!(get().send().await.unwrap().status(), 404);
+    system.stop().await;
+    assert!(get().send().await.is_err());
+
+    let mut options = Options::default();
+    let elsewhere = ("STRIPE_API_BASE_URL", "https://api.stripe.com");
+    options
+        .settings
+        .insert(elsewhere.0.to_owned(), elsewhere.1.to_owned());
+    let system = System::start(options).await.unwrap();
+    assert!(system.payment_provider.is_none());
+    assert_eq!(system.settings[elsewhere.0], elsewhere.1);
+    system.stop().await;
+}
