@@ -8,6 +8,7 @@
 mod acts;
 mod api;
 mod card;
+mod endpoints;
 mod form;
 mod http_api;
 mod objects;

@@ -1,7 +1,7 @@
 //! All that the provider knows, and the steps that change it.
 //!
 //! No I/O and no clock: the time comes in as an argument, ids are counted, and so the same
-//! operations give the same state. [`super::api`] has what the API's callers may do,
+//! operations give the same state. [`super::endpoints`] has what the API's callers may do,
 //! [`super::acts`] what the customer and the bank may.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};

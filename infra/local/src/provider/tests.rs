@@ -238,6 +238,24 @@ async fn parameters_are_checked() {
         assert_eq!((answer.status, answer.error().1), (400, code), "{form:?}");
         assert_eq!(answer.body["error"]["param"], parameter);
     }
+
+    // Also what is to be shown is checked before anything is done.
+    let (intent, _) = rig.intent(Card::Succeeds).await;
+    let confirm = format!("/v1/payment_intents/{intent}/confirm");
+    assert_eq!(
+        rig.post(&confirm, &[("expand[]", "last_charge")])
+            .await
+            .status,
+        400
+    );
+    assert!(rig.provider.payments().is_empty());
+    let paid = rig
+        .post(&confirm, &[("expand[]", "latest_charge.customer")])
+        .await;
+    assert_eq!(
+        paid.body["latest_charge"]["customer"]["email"],
+        "a@example.com"
+    );
 }
 
 #[tokio::test]
