@@ -128,7 +128,6 @@ impl ProviderState {
     /// What comes before the execution. Without a reply the request is under way, and
     /// [`execute`](Self::execute) has to follow.
     pub fn begin(&mut self, request: &ApiRequest, now: Timestamp) -> Option<ApiReply> {
-        self.advance_to(now);
         self.seen.push(SeenRequest {
             method: request.method.clone(),
             path: request.path.clone(),
