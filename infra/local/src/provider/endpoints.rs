@@ -63,6 +63,8 @@ impl ProviderState {
             ("GET", ["payment_intents", id]) => self.known("payment_intent", id)?,
             ("GET", ["setup_intents", id]) => self.known("setup_intent", id)?,
             ("GET", ["subscriptions", id]) => self.known("subscription", id)?,
+            ("GET", ["invoices", id]) => self.known("invoice", id)?,
+            ("GET", ["invoice_payments"]) => return Ok(self.invoice_payments(form)?),
             ("POST", ["customers"]) => self.create_customer(form, now)?,
             ("POST", ["checkout", "sessions"]) => self.create_session(form, now)?,
             ("POST", ["checkout", "sessions", id, "expire"]) => self.expire(id, now)?,
@@ -88,6 +90,7 @@ impl ProviderState {
             "checkout.session" => self.sessions.contains_key(id),
             "payment_intent" => self.intents.contains_key(id),
             "setup_intent" => self.setup_intents.contains_key(id),
+            "invoice" => self.invoices.contains_key(id),
             _ => self.subscriptions.contains_key(id),
         };
         if exists {
@@ -330,6 +333,24 @@ impl ProviderState {
         }
         self.cancel_intent(&id, now);
         Ok(id)
+    }
+
+    /// Which invoice an intent paid: neither of the two names the other.
+    fn invoice_payments(&self, form: &Form) -> Result<Value, Refusal> {
+        form.only("invoice payment")?;
+        let (invoice, intent) = (form.get("invoice"), form.get("payment[payment_intent]"));
+        if intent.is_some() {
+            form.required("payment[type]")?;
+        }
+        let found = self.invoices.values().filter(|it| {
+            invoice.is_none_or(|id| id == it.id) && intent.is_none_or(|id| id == it.intent)
+        });
+        let shown = found.map(|it| {
+            let of = &self.subscriptions[&it.subscription];
+            it.payment_json(of, self.livemode)
+        });
+        let shown: Vec<Value> = shown.collect();
+        Ok(json!({"object": "list", "has_more": false, "data": shown}))
     }
 
     fn create_refund(&mut self, form: &Form, now: Timestamp) -> Result<Value, Refusal> {

@@ -426,6 +426,22 @@ impl Invoice {
             "total": of.amount,
         })
     }
+
+    /// What joins it with the intent that pays it.
+    pub(super) fn payment_json(&self, of: &Subscription, livemode: bool) -> Value {
+        json!({
+            "id": format!("inpay_{}", self.id),
+            "object": "invoice_payment",
+            "amount_paid": self.paid_at.map(|_| of.amount),
+            "amount_requested": of.amount,
+            "created": self.created.as_second(),
+            "currency": of.currency,
+            "invoice": self.id,
+            "livemode": livemode,
+            "payment": {"type": "payment_intent", "payment_intent": self.intent},
+            "status": if self.paid_at.is_some() { "paid" } else { "open" },
+        })
+    }
 }
 
 #[derive(Debug)]

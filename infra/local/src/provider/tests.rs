@@ -775,39 +775,71 @@ async fn a_subscription_is_paid_by_the_month() {
     }
     rig.provider.renew(&id).unwrap();
     assert_eq!(state().await, expected("active", "04-30"));
-    assert_eq!(rig.provider.payments().len(), 3);
+    let payments = rig.provider.payments();
+    assert_eq!(payments.len(), 3);
+    let path_of = |more: &str| format!("/v1/invoice_payments?payment[type]=payment_intent{more}");
+    let of_intent = path_of(&format!("&payment[payment_intent]={}", payments[2].intent));
+    let found = rig.get(&of_intent).await.body["data"].clone();
+    assert_eq!(
+        (found.as_array().unwrap().len(), &found[0]["status"]),
+        (1, &json!("paid"))
+    );
+    let invoice = found[0]["invoice"].as_str().unwrap();
+    let invoice = rig.get(&format!("/v1/invoices/{invoice}")).await.body;
+    assert_eq!(
+        (&invoice["attempt_count"], &invoice["status"]),
+        (&json!(3), &json!("paid"))
+    );
+    assert_eq!(
+        rig.provider.object(&id).unwrap()["latest_invoice"],
+        invoice["id"]
+    );
     rig.kinds();
+}
 
-    let at_end = rig.post(&path, &[("cancel_at_period_end", "true")]).await;
-    assert_eq!(at_end.body["cancel_at_period_end"], true);
+#[tokio::test]
+async fn a_subscription_ends_at_once_or_with_its_period() {
+    let rig = Rig::start().await;
     let customer = rig.customer().await;
-    let form = [("customer", customer.as_str())];
-    let other = rig.session("subscription", &form).await.id();
-    rig.provider.pay(&other, Card::Succeeds).unwrap();
-    let other = rig.provider.object(&other).unwrap()["subscription"].clone();
-    let other = other.as_str().unwrap();
-    assert_eq!(rig.provider.object(other).unwrap()["customer"], *customer);
-    let ends = [("cancel_at_period_end", "true")];
-    rig.post(&format!("/v1/subscriptions/{other}"), &ends).await;
-    rig.provider.renew(other).unwrap();
-    assert_eq!(rig.provider.object(other).unwrap()["status"], "canceled");
-    assert_eq!(rig.provider.payments().len(), 4);
-    rig.kinds();
-    rig.post(&path, &[("cancel_at_period_end", "false")]).await;
-    let deleted = answer(rig.request(Method::DELETE, &path, &[]))
-        .await
-        .unwrap();
-    assert_eq!(deleted.body["status"], "canceled");
-    let again = answer(rig.request(Method::DELETE, &path, &[]))
-        .await
-        .unwrap();
-    assert_eq!(again.status, 404);
-    rig.provider.renew(&id).unwrap_err();
+    let subscribe = async || {
+        let form = [("customer", customer.as_str())];
+        let session = rig.session("subscription", &form).await.id();
+        rig.provider.pay(&session, Card::Succeeds).unwrap();
+        let id = rig.provider.object(&session).unwrap()["subscription"].clone();
+        rig.kinds();
+        id.as_str().unwrap().to_owned()
+    };
     let (updated, deleted) = (
         "customer.subscription.updated",
         "customer.subscription.deleted",
     );
+    let path = |id: &str| format!("/v1/subscriptions/{id}");
+    let (ends, stays) = (
+        [("cancel_at_period_end", "true")],
+        [("cancel_at_period_end", "false")],
+    );
+
+    let id = subscribe().await;
+    assert_eq!(rig.get(&path(&id)).await.body["customer"], *customer);
+    let kept = rig.post(&path(&id), &ends).await.body["cancel_at_period_end"].clone();
+    assert_eq!(kept, true);
+    rig.provider.renew(&id).unwrap();
+    assert_eq!(rig.get(&path(&id)).await.body["status"], "canceled");
+    assert_eq!(rig.provider.payments().len(), 1);
     assert_eq!(rig.kinds(), [updated, deleted]);
+
+    let id = subscribe().await;
+    rig.post(&path(&id), &ends).await;
+    rig.post(&path(&id), &stays).await;
+    rig.provider.renew(&id).unwrap();
+    assert_eq!(rig.provider.payments().len(), 3);
+    rig.kinds();
+    let delete = || answer(rig.request(Method::DELETE, &path(&id), &[]));
+    assert_eq!(delete().await.unwrap().body["status"], "canceled");
+    assert_eq!(delete().await.unwrap().status, 404);
+    assert_eq!(rig.post(&path(&id), &stays).await.status, 404);
+    rig.provider.renew(&id).unwrap_err();
+    assert_eq!(rig.kinds(), [deleted]);
 }
 
 #[tokio::test]
