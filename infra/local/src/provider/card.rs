@@ -31,7 +31,11 @@ impl Card {
         (Self::Succeeds, "succeeds", "Succeeds"),
         (Self::DeclinesSoftly, "declines_softly", "Declines softly"),
         (Self::DeclinesHard, "declines_hard", "Declines hard"),
-        (Self::DeclinesLater, "declines_later", "Declines later"),
+        (
+            Self::DeclinesLater,
+            "declines_later",
+            "Succeeds, then declines",
+        ),
         (
             Self::NeedsAuthentication,
             "authentication",

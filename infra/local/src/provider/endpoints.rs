@@ -229,6 +229,7 @@ impl ProviderState {
         }
         intent.method = method;
         intent.metadata = form.map("metadata");
+        intent.keeps_method = form.get("setup_future_usage") == Some("off_session");
         Ok(id)
     }
 
