@@ -2,8 +2,8 @@
 //!
 //! What is here besides the gateway: engines that speak AWS's own wire protocol ([`engines`]), the
 //! deployment's tables made in them ([`tables`]), OpenRouter as it behaves and misbehaves
-//! ([`simulator`]), and the issuer of identity tokens ([`issuer`]). All of it listens on loopback
-//! and keeps its data in memory.
+//! ([`simulator`]), the payment provider as it does ([`provider`]), and the issuer of identity
+//! tokens ([`issuer`]). All of it listens on loopback and keeps its data in memory.
 
 #![allow(
     clippy::unwrap_used,
@@ -17,6 +17,7 @@
 pub mod dev;
 pub mod engines;
 pub mod issuer;
+pub mod provider;
 pub mod serve;
 pub mod simulator;
 pub mod system;

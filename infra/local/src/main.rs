@@ -29,8 +29,9 @@ Options:
                     `cargo gretactl --env-file FILE` (target/dev.env)
   --help            this text
 
-Settings of the environment pass through; OPENROUTER_BASE_URL and DEFAULT_AI_BASE_URL (with
-DEFAULT_AI_API_KEY) put a real upstream in a simulator's place. LOG_LEVEL=info shows the logs.
+Settings of the environment pass through; OPENROUTER_BASE_URL, DEFAULT_AI_BASE_URL (with
+DEFAULT_AI_API_KEY) and STRIPE_API_BASE_URL put a real one in a simulator's place. LOG_LEVEL=info
+shows the logs.
 ";
 
 struct Arguments {

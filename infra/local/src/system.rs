@@ -15,6 +15,7 @@ use store::{Store, Tables};
 use crate::dev::{self, Dev};
 use crate::engines::{Engines, EnginesError};
 use crate::issuer::{Issuer, JWKS_PATH};
+use crate::provider::{PaymentProvider, ProviderOptions};
 use crate::serve::{self, Server};
 use crate::simulator::{DEFAULT_MODEL, Simulator, SimulatorOptions};
 use crate::tables;
@@ -102,6 +103,7 @@ pub struct System {
     /// `None` where a real one takes its place.
     pub openrouter: Option<Simulator>,
     pub default_ai: Option<Simulator>,
+    pub payment_provider: Option<PaymentProvider>,
     pub issuer: Issuer,
     pub clock: Clock,
     pub store: Store,
@@ -132,6 +134,8 @@ impl System {
         settings.extend(options.settings);
         let openrouter = simulator_unless_set(&mut settings, "OPENROUTER_BASE_URL").await?;
         let default_ai = simulator_unless_set(&mut settings, "DEFAULT_AI_BASE_URL").await?;
+        let clock = Clock::system();
+        let payment_provider = provider_unless_set(&mut settings, &clock).await?;
 
         tables::create_all(&engines.dynamodb(), str::to_owned)
             .await
@@ -139,7 +143,6 @@ impl System {
         seed_platform_secrets(&engines, &mut settings).await?;
         let dynamodb = engines.dynamodb_over(options.aws_http.clone());
         let secrets = engines.secrets_over(options.aws_http);
-        let clock = Clock::system();
         let functions = Functions::new(&settings, &clock, dynamodb, secrets)?;
         let store = Store::new(engines.dynamodb(), functions.tables.clone());
         let dev = Dev {
@@ -158,6 +161,7 @@ impl System {
             engines,
             openrouter,
             default_ai,
+            payment_provider,
             issuer,
             clock,
             store,
@@ -217,6 +221,9 @@ impl System {
         for simulator in [self.openrouter, self.default_ai].into_iter().flatten() {
             simulator.stop().await;
         }
+        if let Some(provider) = self.payment_provider {
+            provider.stop().await;
+        }
         self.jwks.stop().await;
         self.engines.stop().await;
     }
@@ -273,6 +280,26 @@ async fn simulator_unless_set(
     let simulator = Simulator::start(SimulatorOptions::default()).await?;
     settings.insert(name.to_owned(), simulator.base_url());
     Ok(Some(simulator))
+}
+
+/// A simulated payment provider, unless `STRIPE_API_BASE_URL` leads to one.
+async fn provider_unless_set(
+    settings: &mut BTreeMap<String, String>,
+    clock: &Clock,
+) -> io::Result<Option<PaymentProvider>> {
+    let name = "STRIPE_API_BASE_URL";
+    if settings.contains_key(name) {
+        return Ok(None);
+    }
+    let livemode = settings.get("STRIPE_LIVEMODE");
+    let provider = PaymentProvider::start(ProviderOptions {
+        clock: clock.clone(),
+        livemode: livemode.is_some_and(|live| live == "true"),
+        ..ProviderOptions::default()
+    })
+    .await?;
+    settings.insert(name.to_owned(), provider.base_url());
+    Ok(Some(provider))
 }
 
 /// Puts the default AI's key where the functions look for it, and out of the settings.
