@@ -8,6 +8,7 @@
 )]
 
 mod account_events;
+mod add_on;
 mod always;
 mod architecture;
 mod books;

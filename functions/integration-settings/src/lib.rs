@@ -1,7 +1,7 @@
 //! The integration card and its switches; credits, their ledger and their days; the add-on's
 //! subscription.
 //!
-//! Architecture invariant: this function has no access to secrets. It never sees a key.
+//! Architecture invariant: this function has no access to users' secrets. It never sees a key.
 
 mod credits;
 mod cursor;
@@ -15,6 +15,7 @@ use account::{Account, AccountId};
 use axum::Router;
 use axum::routing::{get, post};
 use card::Card;
+use charging::Charging;
 use edge::{ApiError, Caller, Clock, Identity, Role, Shape};
 use store::Store;
 use upstream::{PriceBook, Upstream};
@@ -30,6 +31,7 @@ pub struct Deps {
     pub store: Store,
     /// The default AI's prices, for the card.
     pub prices: PriceBook,
+    pub charging: Charging,
 }
 
 impl Deps {
@@ -41,16 +43,19 @@ impl Deps {
         settings: Settings,
         clock: Clock,
         dynamodb: aws_sdk_dynamodb::Client,
+        secrets: aws_sdk_secretsmanager::Client,
     ) -> Result<Self, lambda_http::Error> {
         let default_ai = Upstream::new(
             settings.product.default_ai_url.clone(),
             settings.time_outs,
             settings.product.referer.clone(),
         )?;
+        let store = Store::new(dynamodb, settings.tables.clone());
         Ok(Self {
+            charging: Charging::new(settings.charging.clone(), store.clone(), secrets)?,
             identity: Identity::new(&settings.product.identity, clock.clone())?,
             clock,
-            store: Store::new(dynamodb, settings.tables.clone()),
+            store,
             prices: PriceBook::new(default_ai),
             settings: Arc::new(settings),
         })
@@ -73,7 +78,7 @@ pub fn router(deps: Deps) -> Router {
         )
         .route(
             "/v1/integrations/openrouter/subscription",
-            post(subscription::not_yet).delete(subscription::not_yet),
+            post(subscription::subscribe).delete(subscription::cancel),
         )
         .route(
             "/v1/integrations/openrouter/subscription/payment-method",

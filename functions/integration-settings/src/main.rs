@@ -9,6 +9,7 @@ async fn main() -> Result<(), lambda_http::Error> {
     let settings = Settings::from_env(Env::process())?;
     let aws = edge::aws_config().await;
     let dynamodb = aws_sdk_dynamodb::Client::new(&aws);
-    let deps = Deps::new(settings, Clock::system(), dynamodb)?;
+    let secrets = aws_sdk_secretsmanager::Client::new(&aws);
+    let deps = Deps::new(settings, Clock::system(), dynamodb, secrets)?;
     edge::run(integration_settings::router(deps)).await
 }

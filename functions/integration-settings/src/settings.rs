@@ -10,6 +10,7 @@ pub struct Settings {
     pub product: ProductSettings,
     pub tables: Tables,
     pub time_outs: TimeOuts,
+    pub charging: charging::Settings,
 }
 
 impl Settings {
@@ -26,6 +27,7 @@ impl Settings {
                 holds: env.text("HOLDS_TABLE"),
                 charges: env.text("CHARGES_TABLE"),
             },
+            charging: charging::Settings::from_env(&mut env),
             time_outs: TimeOuts::for_questions(env.millis_or("UPSTREAM_CONNECT_MS", 3_000)),
         };
         env.finish(settings)

@@ -1,14 +1,14 @@
 //! The billing tick and the charge worker.
 //!
-//! The tick resolves holds that their calls left open, deletes orphaned secrets and finishes the
-//! deletion of accounts. Charging is not part of it yet: the worker lets accounts go that owe nothing,
-//! and leaves those that owe in the queue.
+//! The tick does what is due for add-ons, gives payments back that were not owed, resolves holds that
+//! their calls left open, deletes orphaned secrets and finishes the deletion of accounts.
 
 mod settings;
 mod sweep;
 mod tick;
 mod worker;
 
+use charging::Charging;
 use edge::Clock;
 use jiff::Timestamp;
 use keyvault::Vault;
@@ -27,6 +27,7 @@ pub use worker::{BatchAnswer, work};
 pub struct Deps {
     pub clock: Clock,
     pub store: Store,
+    pub charging: Charging,
     pub vault: Vault,
     /// Who knows what calls on credits did cost.
     pub default_ai: Upstream,
@@ -47,9 +48,11 @@ impl Deps {
         secrets: aws_sdk_secretsmanager::Client,
     ) -> Result<Self, lambda_runtime::Error> {
         let time_outs = TimeOuts::for_questions(settings.connect);
+        let store = Store::new(dynamodb, settings.tables);
         Ok(Self {
             clock,
-            store: Store::new(dynamodb, settings.tables),
+            charging: Charging::new(settings.charging, store.clone(), secrets.clone())?,
+            store,
             vault: Vault::new(secrets, settings.secrets_prefix),
             default_ai: Upstream::new(settings.default_ai_url, time_outs, settings.referer)?,
             default_ai_kind: settings.default_ai_kind,
@@ -81,7 +84,7 @@ pub async fn handle(deps: &Deps, event: &Value) -> Result<Value, EventError> {
         records: Vec<worker::Record>,
     }
     if let Ok(batch) = Records::deserialize(event) {
-        let answer = work(deps, batch.records).await;
+        let answer = Box::pin(work(deps, batch.records)).await;
         return serde_json::to_value(answer).map_err(EventError::Answer);
     }
     let time = event.get("time").and_then(Value::as_str);
@@ -90,6 +93,6 @@ pub async fn handle(deps: &Deps, event: &Value) -> Result<Value, EventError> {
         .parse()
         .map_err(EventError::Time)?;
     // No call is under way in this process: it makes none.
-    let report = tick(deps, time, |_| false).await;
+    let report = Box::pin(tick(deps, time, |_| false)).await;
     serde_json::to_value(report).map_err(EventError::Answer)
 }

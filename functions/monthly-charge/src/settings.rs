@@ -18,6 +18,7 @@ pub struct Settings {
     /// The name of the secret that holds the default AI's key.
     pub default_ai_secret: String,
     pub connect: Duration,
+    pub charging: charging::Settings,
     /// How we name ourselves upstream: `PUBLIC_BASE_URL`.
     pub referer: HeaderValue,
 }
@@ -40,6 +41,7 @@ impl Settings {
             default_ai_kind: env.parse_or("DEFAULT_AI_KIND", DefaultAiKind::OpenRouter, str::parse),
             default_ai_secret: env.text("DEFAULT_AI_SECRET"),
             connect: env.millis_or("UPSTREAM_CONNECT_MS", 3_000),
+            charging: charging::Settings::from_env(&mut env),
             referer: edge::referer(&mut env),
         };
         env.finish(settings)

@@ -1,15 +1,18 @@
 //! The tick: what has come due by its `time`.
 
 use account::CallId;
+use charging::Worked;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
-use store::{DueDeletion, DueSecret, StoreError};
+use store::{DueAccount, DueDeletion, DueRefund, DueSecret, StoreError};
 
 use crate::Deps;
 use crate::sweep::sweep;
 
 /// Orphaned secrets and deletions looked at by one tick, a shard; more wait for the next tick.
 const A_SHARD: i32 = 25;
+/// Accounts charged by one tick, a shard; more wait for the next tick.
+const ACCOUNTS_A_SHARD: i32 = 250;
 /// When a piece of work that was taken on and failed is tried again.
 const PUT_OFF: SignedDuration = SignedDuration::from_hours(1);
 
@@ -59,12 +62,58 @@ pub async fn tick(
             Err(error) => report.count(Err(error.into()), "due deletions could not be found"),
         }
     }
+    Box::pin(charge(deps, now, &mut report)).await;
     // Last: it waits for others.
     let swept = sweep(deps, store::shards(), now, is_under_way).await;
     report.swept = swept.ended;
     report.errors += swept.errors;
     tracing::info!(swept = report.swept, errors = report.errors, "tick done");
     report
+}
+
+/// What is due for add-ons, and payments that are to be given back.
+async fn charge(deps: &Deps, now: Timestamp, report: &mut TickReport) {
+    for shard in store::shards() {
+        match deps.store.due_accounts(shard, now, ACCOUNTS_A_SHARD).await {
+            Ok(due) => {
+                for account in due {
+                    let worked = work(deps, account, now).await.map(|worked| {
+                        report.charged += worked.charged;
+                        report.declined += worked.declined;
+                        report.unknown += worked.unknown;
+                    });
+                    report.count(worked, "a due account was not charged");
+                }
+            }
+            Err(error) => report.count(Err(error.into()), "due accounts could not be found"),
+        }
+        match deps.store.due_refunds(shard, now, A_SHARD).await {
+            Ok(due) => {
+                for refund in due {
+                    report.count(
+                        give_back(deps, refund).await,
+                        "a payment was not given back",
+                    );
+                }
+            }
+            Err(error) => report.count(Err(error.into()), "due refunds could not be found"),
+        }
+    }
+}
+
+async fn work(
+    deps: &Deps,
+    due: Result<DueAccount, StoreError>,
+    now: Timestamp,
+) -> Result<Worked, lambda_runtime::Error> {
+    Ok(deps.charging.work(&due?.account, now).await?)
+}
+
+async fn give_back(
+    deps: &Deps,
+    due: Result<DueRefund, StoreError>,
+) -> Result<(), lambda_runtime::Error> {
+    Ok(deps.charging.give_back(&due?).await?)
 }
 
 impl TickReport {

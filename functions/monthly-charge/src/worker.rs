@@ -52,17 +52,15 @@ async fn settle(deps: &Deps, record: &Record) -> bool {
             return false;
         }
     };
-    let account = match deps.store.account(&message.account_id).await {
-        Ok(account) => account,
+    match deps
+        .charging
+        .work(&message.account_id, deps.clock.now())
+        .await
+    {
+        Ok(_) => true,
         Err(error) => {
-            edge::log_error(&error, "a due account could not be read");
-            return false;
+            edge::log_error(&error, "a due account was not charged");
+            false
         }
-    };
-    let now = deps.clock.now();
-    let owes = account.is_some_and(|account| routing::owes_add_on(&account.profile, now));
-    if owes {
-        tracing::error!("the add-on is owed, and charging is not part of this version");
     }
-    !owes
 }

@@ -1,21 +1,131 @@
 //! Payment provider events: `POST /v1/webhooks/stripe`.
 //!
-//! Not yet: every event is refused with 501, so that the provider keeps it and delivers it again,
-//! and none is lost.
+//! An event is a hint that something was paid, or was not. What it is about is known from what we
+//! asked for, never from the event; what it says is taken in once, however often it comes.
+
+mod settings;
+
+use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
 use axum::routing::post;
-use edge::{ApiError, Code, HttpSettings, Shape};
+use charging::{Charging, ChargingError, News};
+use edge::{ApiError, Clock, Code, Shape};
+use http::{HeaderMap, StatusCode};
+use keyvault::Vault;
+use payments::{Event, Notice, signature};
+use secrecy::SecretString;
+use store::Store;
 
-/// The function's routes, ready to be run by Lambda or by the local gateway.
-pub fn router(http: &HttpSettings) -> Router {
-    let routes = Router::new().route("/v1/webhooks/stripe", post(not_yet));
-    edge::app(routes, Shape::Problem, http)
+pub use settings::Settings;
+
+/// Everything that the function works with. Cheap to clone.
+#[derive(Clone)]
+pub struct Deps {
+    settings: Arc<Settings>,
+    clock: Clock,
+    vault: Vault,
+    charging: Charging,
 }
 
-async fn not_yet() -> ApiError {
+impl Deps {
+    /// Puts everything together.
+    ///
+    /// # Errors
+    /// If the HTTP client cannot be built.
+    pub fn new(
+        settings: Settings,
+        clock: Clock,
+        dynamodb: aws_sdk_dynamodb::Client,
+        secrets: aws_sdk_secretsmanager::Client,
+    ) -> Result<Self, lambda_http::Error> {
+        let store = Store::new(dynamodb, settings.tables.clone());
+        Ok(Self {
+            clock,
+            charging: Charging::new(settings.charging.clone(), store, secrets.clone())?,
+            // Of users' secrets it reads none.
+            vault: Vault::new(secrets, String::new()),
+            settings: Arc::new(settings),
+        })
+    }
+}
+
+/// The function's routes, ready to be run by Lambda or by the local gateway.
+pub fn router(deps: Deps) -> Router {
+    let http = deps.settings.http.clone();
+    let routes = Router::new()
+        .route("/v1/webhooks/stripe", post(receive))
+        .with_state(deps);
+    edge::app(routes, Shape::Problem, &http)
+}
+
+/// 2xx once the event is taken in. Anything else has the provider deliver it again.
+async fn receive(
+    State(deps): State<Deps>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<StatusCode, ApiError> {
+    let body = edge::read_body(body, deps.settings.http.max_body_bytes).await?;
+    let now = deps.clock.now();
+    let secrets = webhook_secrets(&deps).await?;
+    let header = headers.get("stripe-signature");
+    let header = header.and_then(|header| header.to_str().ok());
+    let verified = signature::verify(&body, header.unwrap_or_default(), &secrets, now);
+    verified.map_err(|error| {
+        edge::metric("webhook_signatures_refused", 1);
+        ApiError::new(Code::InvalidSignature, error.to_string())
+    })?;
+    let event = Event::parse(&body)
+        .map_err(|error| ApiError::new(Code::InvalidRequest, error.to_string()))?;
+    let news = match &event.notice {
+        Notice::Checkout { session, .. } => deps.charging.heard_checkout(session, now).await,
+        Notice::Intent(intent) => deps.charging.heard_intent(intent, now).await,
+        _ => Ok(News::Ignored("nothing that is used here")),
+    };
+    match news.map_err(not_applied)? {
+        News::Taken(heard) => tracing::info!(
+            event = event.id.as_str(),
+            kind = event.kind,
+            outcome = ?heard.outcome,
+            now = heard.now,
+            "a payment was heard of"
+        ),
+        News::Nothing => {}
+        News::Ignored(reason) => tracing::info!(
+            event = event.id.as_str(),
+            kind = event.kind,
+            reason,
+            "event ignored"
+        ),
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn webhook_secrets(deps: &Deps) -> Result<Vec<SecretString>, ApiError> {
+    let mut secrets = Vec::new();
+    for name in &deps.settings.webhook_secrets {
+        let secret = deps.vault.platform_secret(name).await.map_err(|error| {
+            edge::log_error(&error, "a webhook's secret cannot be read");
+            later()
+        })?;
+        secrets.push(SecretString::clone(&secret));
+    }
+    Ok(secrets)
+}
+
+fn not_applied(error: ChargingError) -> ApiError {
+    if let ChargingError::Store(error) = &error {
+        return ApiError::storage(error);
+    }
+    edge::log_error(&error, "an event could not be applied");
+    later()
+}
+
+fn later() -> ApiError {
     ApiError::new(
-        Code::NotImplemented,
-        "payments are not part of this version; deliver the event again later",
+        Code::StorageUnavailable,
+        "the event cannot be taken in now; deliver it again",
     )
 }

@@ -1,12 +1,15 @@
 //! The Lambda function `subscription-webhook`.
 
-use edge::{Env, HttpSettings};
+use edge::{Clock, Env};
+use subscription_webhook::{Deps, Settings};
 
 #[tokio::main]
 async fn main() -> Result<(), lambda_http::Error> {
     edge::telemetry::init();
-    let mut env = Env::process();
-    let http = HttpSettings::from_env(&mut env);
-    let http = env.finish(http)?;
-    edge::run(subscription_webhook::router(&http)).await
+    let settings = Settings::from_env(Env::process())?;
+    let aws = edge::aws_config().await;
+    let dynamodb = aws_sdk_dynamodb::Client::new(&aws);
+    let secrets = aws_sdk_secretsmanager::Client::new(&aws);
+    let deps = Deps::new(settings, Clock::system(), dynamodb, secrets)?;
+    edge::run(subscription_webhook::router(deps)).await
 }

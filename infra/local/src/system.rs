@@ -22,7 +22,7 @@ use crate::tables;
 
 /// The settings of the contract's section 7 that a deployment chooses, and that are taken from this
 /// program's own environment where they are set there.
-const PASSED_THROUGH: [&str; 31] = [
+const PASSED_THROUGH: [&str; 33] = [
     "SECRETS_PREFIX",
     "OPENROUTER_BASE_URL",
     "DEFAULT_AI_BASE_URL",
@@ -53,12 +53,16 @@ const PASSED_THROUGH: [&str; 31] = [
     "JWT_AUDIENCE",
     "ALLOWED_ORIGINS",
     "PUBLIC_BASE_URL",
-    // Not the deployment's, but of use here: what the default AI's secret is seeded with.
+    // Not the deployment's, but of use here: what the platform's secrets are seeded with.
     "DEFAULT_AI_API_KEY",
+    "STRIPE_API_KEY",
+    "STRIPE_WEBHOOK_SECRET",
 ];
 
 /// The key of the simulated default AI.
 const SIMULATED_PLATFORM_KEY: &str = "sk-or-v1-greta-platform-key-0000";
+const SIMULATED_STRIPE_KEY: &str = "sk_test_greta_0000";
+const SIMULATED_WEBHOOK_SECRET: &str = "whsec_greta_0000";
 const AUDIENCE: &str = "greta";
 
 /// What the system is started with.
@@ -140,6 +144,11 @@ impl System {
         tables::create_all(&engines.dynamodb(), str::to_owned)
             .await
             .map_err(|error| StartError::Tables(Box::new(error)))?;
+        if let Some(provider) = &payment_provider {
+            let secret = settings.get("STRIPE_WEBHOOK_SECRET");
+            let secret = secret.map_or(SIMULATED_WEBHOOK_SECRET, String::as_str);
+            provider.set_webhook(&format!("{public_url}/v1/webhooks/stripe"), secret);
+        }
         seed_platform_secrets(&engines, &mut settings).await?;
         let dynamodb = engines.dynamodb_over(options.aws_http.clone());
         let secrets = engines.secrets_over(options.aws_http);
@@ -252,6 +261,8 @@ fn default_settings(
         ("CHARGES_TABLE", "ChargesTable"),
         ("SECRETS_PREFIX", "greta/openrouter/"),
         ("DEFAULT_AI_SECRET", "greta/default-ai"),
+        ("STRIPE_API_SECRET", "greta/stripe-api"),
+        ("STRIPE_WEBHOOK_SECRETS", "greta/stripe-webhook"),
         ("DEFAULT_AI_MODEL", DEFAULT_MODEL),
         ("JWKS_URL", &jwks_url),
         ("JWT_ISSUER", issuer.issuer()),
@@ -302,22 +313,37 @@ async fn provider_unless_set(
     Ok(Some(provider))
 }
 
-/// Puts the default AI's key where the functions look for it, and out of the settings.
+/// Puts the platform's secrets where the functions look for them, and out of the settings.
 async fn seed_platform_secrets(
     engines: &Engines,
     settings: &mut BTreeMap<String, String>,
 ) -> Result<(), StartError> {
-    let key = settings.remove("DEFAULT_AI_API_KEY");
-    let key = SecretString::from(key.unwrap_or_else(|| SIMULATED_PLATFORM_KEY.to_owned()));
-    engines
-        .secrets()
-        .create_secret()
-        .name(&settings["DEFAULT_AI_SECRET"])
-        .secret_string(secrecy::ExposeSecret::expose_secret(&key))
-        .send()
-        .await
-        .map(drop)
-        .map_err(|error| StartError::Secrets(Box::new(error)))
+    let seeds = [
+        (
+            "DEFAULT_AI_SECRET",
+            "DEFAULT_AI_API_KEY",
+            SIMULATED_PLATFORM_KEY,
+        ),
+        ("STRIPE_API_SECRET", "STRIPE_API_KEY", SIMULATED_STRIPE_KEY),
+        (
+            "STRIPE_WEBHOOK_SECRETS",
+            "STRIPE_WEBHOOK_SECRET",
+            SIMULATED_WEBHOOK_SECRET,
+        ),
+    ];
+    for (name, value, simulated) in seeds {
+        let value = settings.remove(value);
+        let value = SecretString::from(value.unwrap_or_else(|| simulated.to_owned()));
+        engines
+            .secrets()
+            .create_secret()
+            .name(&settings[name])
+            .secret_string(secrecy::ExposeSecret::expose_secret(&value))
+            .send()
+            .await
+            .map_err(|error| StartError::Secrets(Box::new(error)))?;
+    }
+    Ok(())
 }
 
 /// The functions, set up by their own settings.
@@ -360,6 +386,13 @@ impl Functions {
             integration_settings::Settings::from_env(env())?,
             clock.clone(),
             dynamodb.clone(),
+            secrets.clone(),
+        );
+        let subscription_webhook = subscription_webhook::Deps::new(
+            subscription_webhook::Settings::from_env(env())?,
+            clock.clone(),
+            dynamodb.clone(),
+            secrets.clone(),
         );
         let account_events = account_events::Deps::new(
             account_events::Settings::from_env(env())?,
@@ -384,7 +417,7 @@ impl Functions {
             ai_proxy::router(ai_proxy),
             key_save::router(key_save.map_err(StartError::Function)?),
             integration_settings::router(integration_settings.map_err(StartError::Function)?),
-            subscription_webhook::router(&http),
+            subscription_webhook::router(subscription_webhook.map_err(StartError::Function)?),
             settings_page::router(&http),
         ];
         Ok(Self {

@@ -49,6 +49,16 @@ pub struct Dunning {
 #[error("the days of attempts must begin with 0, rise, and end before the grace period does")]
 pub struct DunningError;
 
+impl Default for Dunning {
+    /// Attempts on the days 0, 1, 3, 5 and 7, and 8 days of grace.
+    fn default() -> Self {
+        Self {
+            attempt_days: vec![0, 1, 3, 5, 7],
+            grace_days: 8,
+        }
+    }
+}
+
 impl Dunning {
     /// Attempts on `attempt_days` after a period's start, access until `grace_days` after it.
     ///
@@ -185,11 +195,12 @@ pub enum Object {
 /// The next thing to be done at the provider; whoever is given it has it alone for a while.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Task {
-    /// Make a payment object, the `object`-th of the period, and confirm it.
+    /// Make a payment object, the `object`-th of the period, and confirm it: attempt number `attempt`.
     Create {
         generation: GenerationId,
         period: Period,
         object: u32,
+        attempt: u32,
     },
     /// Confirm the object: attempt number `attempt` of the period.
     Confirm {
@@ -202,6 +213,7 @@ pub enum Task {
     Post {
         generation: GenerationId,
         period: Period,
+        attempt: u32,
     },
     /// Find out what became of the object; unknown since then.
     LookUp { id: String, since: Timestamp },
@@ -355,6 +367,31 @@ impl Profile {
             period: self.add_on.last_paid()?,
         };
         Some((self.add_on.paid_through()?, Step::Note(fact)))
+    }
+
+    /// What a checkout would pay for now; `None` if there is nothing to pay.
+    pub fn can_buy(&self) -> Option<Buys> {
+        let period = self.billing.charge.as_ref().map(|charge| charge.period);
+        let open = period.max(self.add_on.last_declined());
+        let open = open.zip(self.add_on.generation());
+        let open = open.map(|(period, generation)| Buys::Period {
+            generation: generation.clone(),
+            period,
+        });
+        match self.add_on.status() {
+            AddOnStatus::PastDue => open,
+            _ => Some(Buys::Generation),
+        }
+        .filter(|buys| self.wants(buys))
+    }
+
+    /// Is the checkout one that can be paid until `until`?
+    pub fn can_be_paid(&self, checkout: &Checkout, until: Timestamp) -> bool {
+        let ends = match &checkout.session {
+            Some(session) => session.expires_at,
+            None => later(checkout.made_at, MAKING),
+        };
+        self.wants(&checkout.buys) && until < ends
     }
 
     /// Is the add-on one that goes on from period to period?
@@ -541,6 +578,36 @@ impl Profile {
         }
     }
 
+    /// A checkout is about to be made.
+    pub fn begin_checkout(
+        &mut self,
+        order: String,
+        buys: Buys,
+        collection: Collection,
+        now: Timestamp,
+    ) {
+        self.billing.checkout = Some(Checkout {
+            order,
+            buys,
+            collection,
+            made_at: now,
+            session: None,
+            next_at: now,
+        });
+    }
+
+    /// The checkout was made. False if nobody wants it any more: then it is to be closed.
+    #[must_use = "a checkout that nobody wants is to be closed"]
+    pub fn checkout_made(&mut self, order: &str, session: Session) -> bool {
+        let checkout = self.billing.checkout.as_ref();
+        let wanted =
+            checkout.is_some_and(|checkout| checkout.order == order && self.wants(&checkout.buys));
+        if let (true, Some(checkout)) = (wanted, &mut self.billing.checkout) {
+            checkout.session = Some(session);
+        }
+        wanted
+    }
+
     /// The checkout cannot be paid any more.
     pub fn checkout_closed(&mut self, session: &str) {
         let checkout = self.billing.checkout.as_ref();
@@ -703,7 +770,11 @@ impl Charge {
         let (generation, period) = (self.generation.clone(), self.period);
         if collection == Some(Collection::Credits) {
             self.next_at = later(now, LEASE);
-            return Task::Post { generation, period };
+            return Task::Post {
+                generation,
+                period,
+                attempt: self.attempt_number(),
+            };
         }
         if let Object::Idle { id } = &self.object {
             let id = id.clone();
@@ -724,6 +795,7 @@ impl Charge {
             generation,
             period,
             object: self.objects,
+            attempt: self.attempt_number(),
         }
     }
 

@@ -52,7 +52,8 @@ use serde::{Deserialize, Serialize};
 pub struct Profile {
     pub plans: Plans,
     pub add_on: AddOn,
-    pub billing: Billing,
+    /// Apart: a call is routed without it.
+    pub billing: Box<Billing>,
     /// Facts about the connected key. The key itself is in Secrets Manager.
     pub key: Option<SavedKey>,
     /// The key is used for calls while `always_use_key` is off.
@@ -67,7 +68,7 @@ impl Profile {
         Self {
             plans: Plans::new(plan, plan_version, at),
             add_on: AddOn::default(),
-            billing: Billing::default(),
+            billing: Box::default(),
             key: None,
             enabled: false,
             always_use_key: false,

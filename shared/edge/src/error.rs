@@ -91,6 +91,7 @@ codes! {
     AlreadySubscribed         "already_subscribed"          CONFLICT              "invalid_request_error" "The add-on is active already"
     NotSubscribed             "not_subscribed"              CONFLICT              "invalid_request_error" "There is no add-on to cancel"
     PaymentInProgress         "payment_in_progress"         CONFLICT              "invalid_request_error" "A payment is in progress"
+    PaymentProviderUnavailable "payment_provider_unavailable" BAD_GATEWAY         "server_error"          "The payment provider does not answer"
 
     // Credits and calls.
     MinimumBalance            "minimum_balance"             PAYMENT_REQUIRED      "insufficient_quota"    "The credit balance is below the minimum"

@@ -141,12 +141,14 @@ impl Stripe {
         form: Form,
         idempotency: Option<&str>,
     ) -> Result<Answer, PaymentError> {
-        let mut body = form_urlencoded::Serializer::new(String::new());
-        body.extend_pairs(form);
+        // The serializer cannot be kept while others work.
+        let body = form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(form)
+            .finish();
         let mut request = self
             .request(Method::POST, path)
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-            .body(body.finish());
+            .body(body);
         if let Some(idempotency) = idempotency {
             request = request.header("Idempotency-Key", idempotency);
         }

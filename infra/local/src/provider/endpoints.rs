@@ -133,7 +133,7 @@ impl ProviderState {
 
     fn create_session(&mut self, form: &Form, now: Timestamp) -> Result<String, Failure> {
         form.only(
-            "allow_promotion_codes automatic_tax billing_address_collection cancel_url \
+            "adaptive_pricing allow_promotion_codes automatic_tax billing_address_collection cancel_url \
              client_reference_id currency customer customer_creation customer_email \
              customer_update expires_at line_items locale metadata mode \
              payment_intent_data payment_method_types saved_payment_method_options \

@@ -1,0 +1,39 @@
+//! The function's settings.
+
+use edge::{Env, HttpSettings, SettingsError};
+use store::Tables;
+
+/// See the contract's section 7.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub http: HttpSettings,
+    pub tables: Tables,
+    pub charging: charging::Settings,
+    /// `STRIPE_WEBHOOK_SECRETS`: the names of the secrets that sign events. Several, while one takes
+    /// another's place.
+    pub webhook_secrets: Vec<String>,
+}
+
+impl Settings {
+    /// Reads all settings.
+    ///
+    /// # Errors
+    /// One error that names every missing or malformed setting.
+    pub fn from_env(mut env: Env) -> Result<Self, SettingsError> {
+        let settings = Self {
+            http: HttpSettings::from_env(&mut env),
+            tables: Tables {
+                accounts: env.text("ACCOUNTS_TABLE"),
+                ledger: env.text("LEDGER_TABLE"),
+                holds: env.text("HOLDS_TABLE"),
+                charges: env.text("CHARGES_TABLE"),
+            },
+            charging: charging::Settings::from_env(&mut env),
+            webhook_secrets: env.list("STRIPE_WEBHOOK_SECRETS", ""),
+        };
+        if settings.webhook_secrets.is_empty() {
+            env.problem("STRIPE_WEBHOOK_SECRETS", "is not set");
+        }
+        env.finish(settings)
+    }
+}

@@ -1,0 +1,277 @@
+//! Buying the add-on, and paying for its open period, on a page of the provider's.
+
+use account::add_on::Collection;
+use account::billing::{Buys as Wanted, CHECKOUT_LIFE, Checkout, Object, PRICE_CENTS, Session};
+use account::{Account, AddOnStatus, Plan};
+use jiff::{SignedDuration, Timestamp};
+use payments::{
+    Cents, CheckoutStatus, CustomerId, IntentId, IntentStatus, NewCheckout, PaymentError, Price,
+    Purpose, SessionId,
+};
+use store::{Buys, Effect, Payable};
+use url::Url;
+
+use crate::{Charging, ChargingError};
+
+/// The product's name, from the product document.
+const PRODUCT: &str = "Power your AI with OpenRouter \u{2013} $5 Add-on";
+/// A page that is about to close is not shown again.
+const STILL_TIME: SignedDuration = SignedDuration::from_mins(2);
+const ROUNDS: usize = 8;
+
+/// What buying led to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Bought {
+    /// The user pays there.
+    Checkout(Url),
+    /// The cancellation was taken back; nothing is to be paid.
+    Resumed,
+}
+
+/// Why nothing can be bought.
+#[derive(Debug, thiserror::Error)]
+pub enum NotBought {
+    #[error("the plan includes OpenRouter")]
+    NotNeeded,
+    #[error("the add-on is active already")]
+    Already,
+    #[error("it is not known yet whether an earlier payment succeeded")]
+    InProgress,
+    #[error(transparent)]
+    Failed(#[from] ChargingError),
+}
+
+impl From<PaymentError> for NotBought {
+    fn from(error: PaymentError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<store::StoreError> for NotBought {
+    fn from(error: store::StoreError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<payments::IdError> for NotBought {
+    fn from(error: payments::IdError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl Charging {
+    /// Buys the add-on, pays its open period, or takes a cancellation back: whatever the account's
+    /// state asks for. Never are there two things at once that could be paid.
+    ///
+    /// # Errors
+    /// [`NotBought`]
+    pub async fn buy(&self, mut account: Account, now: Timestamp) -> Result<Bought, NotBought> {
+        for _ in 0..ROUNDS {
+            let profile = &account.profile;
+            if profile.plan() == Plan::Enterprise {
+                return Err(NotBought::NotNeeded);
+            }
+            match profile.add_on.status() {
+                AddOnStatus::Active => return Err(NotBought::Already),
+                AddOnStatus::Cancelling => {
+                    self.change(&account.id, |profile| profile.resume(now))
+                        .await?;
+                    return Ok(Bought::Resumed);
+                }
+                _ => {}
+            }
+            if let Some(object) = Self::open_object(profile).cloned() {
+                Box::pin(self.clear(&account, &object, now)).await?;
+            } else if let Some(checkout) = profile.billing.checkout.clone() {
+                if let Some(url) = self.shown_again(&account, &checkout, now).await? {
+                    return Ok(Bought::Checkout(url));
+                }
+            } else if let Some(wanted) = profile.can_buy() {
+                let order = edge::new_id("ord");
+                self.change(&account.id, |profile| {
+                    if profile.billing.checkout.is_none()
+                        && profile.can_buy().as_ref() == Some(&wanted)
+                    {
+                        let (order, wanted) = (order.clone(), wanted.clone());
+                        profile.begin_checkout(order, wanted, Collection::Card, now);
+                    }
+                })
+                .await?;
+            }
+            let read = self.store.account(&account.id).await?;
+            account = read.ok_or(ChargingError::Gone)?;
+        }
+        Err(ChargingError::Contended.into())
+    }
+
+    /// Makes sure that an unresolved payment object cannot be paid beside a checkout.
+    async fn clear(
+        &self,
+        account: &Account,
+        object: &Object,
+        now: Timestamp,
+    ) -> Result<(), NotBought> {
+        let id = match object {
+            Object::Idle { id } | Object::Confirming { id, .. } => IntentId::new(id.as_str())?,
+            Object::None => return Ok(()),
+            Object::Creating => return Err(NotBought::InProgress),
+        };
+        let key = self.key().await?;
+        let found = match object {
+            Object::Idle { .. } => self.stripe.cancel_intent(&key, &id).await?,
+            _ => self.stripe.intent(&key, &id).await?,
+        };
+        match (found.status, object) {
+            (IntentStatus::Succeeded, _) => {
+                self.heard_intent(&found, now).await?;
+            }
+            (IntentStatus::Canceled, _) => {
+                self.change(&account.id, |profile| profile.object_gone(id.as_str()))
+                    .await?;
+            }
+            // A known decline: written down as one by the next step for the account.
+            (
+                IntentStatus::RequiresPaymentMethod | IntentStatus::RequiresAction,
+                Object::Confirming { .. },
+            ) => {
+                self.change(&account.id, |profile| {
+                    profile.look_up_now(id.as_str(), now);
+                })
+                .await?;
+                Box::pin(self.work(&account.id, now)).await?;
+            }
+            _ => return Err(NotBought::InProgress),
+        }
+        Ok(())
+    }
+
+    /// The page of a checkout that is there already. `None` if it was closed, or paid.
+    async fn shown_again(
+        &self,
+        account: &Account,
+        checkout: &Checkout,
+        now: Timestamp,
+    ) -> Result<Option<Url>, NotBought> {
+        let until = now.saturating_add(STILL_TIME).unwrap_or(now);
+        let can_be_paid = account.profile.can_be_paid(checkout, until);
+        let Some(session) = &checkout.session else {
+            if can_be_paid {
+                return self.make(account, checkout, now).await;
+            }
+            self.change(&account.id, |profile| {
+                let known = profile.billing.checkout.as_ref();
+                if known.is_some_and(|known| known.order == checkout.order) {
+                    profile.billing.checkout = None;
+                }
+            })
+            .await?;
+            return Ok(None);
+        };
+        let (key, id) = (self.key().await?, SessionId::new(session.id.as_str())?);
+        let found = if can_be_paid {
+            self.stripe.checkout(&key, &id).await?
+        } else {
+            self.stripe.expire_checkout(&key, &id).await?
+        };
+        if found.paid {
+            self.heard_checkout(&found, now).await?;
+            return Ok(None);
+        }
+        match found.status {
+            CheckoutStatus::Open => {
+                let url = session.url.parse().map_err(ChargingError::Url)?;
+                Ok(Some(url))
+            }
+            CheckoutStatus::Expired => {
+                self.closed(account, &session.id).await?;
+                Ok(None)
+            }
+            CheckoutStatus::Complete | CheckoutStatus::Other => Err(NotBought::InProgress),
+        }
+    }
+
+    /// Makes the provider's side of a checkout. All that is sent follows from what is stored, so that
+    /// making it twice makes one.
+    async fn make(
+        &self,
+        account: &Account,
+        checkout: &Checkout,
+        now: Timestamp,
+    ) -> Result<Option<Url>, NotBought> {
+        let key = self.key().await?;
+        let customer = match &account.profile.billing.customer {
+            Some(customer) => CustomerId::new(customer.as_str())?,
+            None => {
+                let name = format!("{}-customer", account.number);
+                let customer = self.stripe.create_customer(&key, &account.number, &name);
+                let customer = customer.await?;
+                self.change(&account.id, |profile| {
+                    let known = &mut profile.billing.customer;
+                    known.get_or_insert_with(|| customer.to_string());
+                })
+                .await?;
+                customer
+            }
+        };
+        let (success_url, cancel_url) = (
+            self.page("/settings/integrations", "checkout=done"),
+            self.page("/plans", "checkout=cancelled"),
+        );
+        let ends = checkout.made_at.saturating_add(CHECKOUT_LIFE);
+        let new = NewCheckout {
+            purpose: Purpose::Payment {
+                price: Price {
+                    product: PRODUCT,
+                    amount: Cents::new(PRICE_CENTS),
+                },
+                keep_card: true,
+            },
+            customer: Some(&customer),
+            success_url: &success_url,
+            cancel_url: &cancel_url,
+            client_reference_id: &checkout.order,
+            expires_at: ends.unwrap_or(checkout.made_at),
+        };
+        let made = self
+            .stripe
+            .create_checkout(&key, &new, &checkout.order)
+            .await?;
+        let (Some(url), Some(expires_at)) = (&made.url, made.expires_at) else {
+            return Err(NotBought::InProgress);
+        };
+        let session = Session {
+            id: made.id.to_string(),
+            url: url.clone(),
+            expires_at,
+        };
+        let payable = Payable {
+            object: session.id.clone(),
+            account_number: account.number.clone(),
+            buys: match &checkout.buys {
+                Wanted::Generation => Buys::Generation {
+                    collection: checkout.collection,
+                },
+                Wanted::Period { generation, period } => Buys::Period {
+                    generation: generation.clone(),
+                    period: *period,
+                },
+            },
+            amount_cents: PRICE_CENTS,
+        };
+        let mut wanted = false;
+        let stored = self.store.update(&account.id, None, |profile| {
+            let before = profile.billing.checkout.clone();
+            wanted = profile.checkout_made(&checkout.order, session.clone());
+            let is_new = wanted && profile.billing.checkout != before;
+            let payable = is_new.then(|| Effect::Payable(payable.clone(), now));
+            Ok::<_, std::convert::Infallible>(payable.into_iter().collect())
+        });
+        stored.await.map_err(ChargingError::from)?;
+        if wanted {
+            return Ok(Some(url.parse().map_err(ChargingError::Url)?));
+        }
+        // Nobody was told of it, so nobody paid it.
+        self.stripe.expire_checkout(&key, &made.id).await?;
+        Ok(None)
+    }
+}

@@ -1,0 +1,207 @@
+//! News of payments, from wherever they come.
+
+use account::{Profile, add_on::GenerationId};
+use jiff::Timestamp;
+use payments::{Cents, Checkout, Intent, IntentId, IntentStatus, PaymentError, Refund, SessionId};
+use store::{Buys, DueRefund, Heard, Outcome, Payable};
+
+use crate::{CURRENCY, Charging, ChargingError};
+
+/// What news of a payment came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    Taken(Heard),
+    /// Nothing was paid by it.
+    Nothing,
+    /// It is none of ours, or not what we asked for; the reason is kept.
+    Ignored(&'static str),
+}
+
+impl Charging {
+    /// Takes in how a payment object stands. Only that it succeeded is believed of old news: it is how
+    /// an object ends.
+    ///
+    /// # Errors
+    /// [`ChargingError`]; hearing of it again is safe.
+    pub async fn heard_intent(
+        &self,
+        intent: &Intent,
+        now: Timestamp,
+    ) -> Result<News, ChargingError> {
+        let object = intent.id.as_str();
+        let Some((payable, _)) = self.store.payable(object).await? else {
+            return Ok(News::Ignored("no payment object of ours"));
+        };
+        if intent.status != IntentStatus::Succeeded {
+            // Whether it failed for good, the provider is asked.
+            if let Some(account) = self.store.account_of(&payable.account_number).await? {
+                self.change(&account.id, |profile| profile.look_up_now(object, now))
+                    .await?;
+            }
+            return Ok(News::Nothing);
+        }
+        let amount = intent.amount_received.or(intent.amount);
+        if let Some(reason) = self.not_as_asked(
+            &payable,
+            amount,
+            intent.currency.as_deref(),
+            intent.livemode,
+        ) {
+            return Ok(News::Ignored(reason));
+        }
+        let heard = self.store.hear_payment(object, now, |payable, profile| {
+            let owed = match &payable.buys {
+                Buys::Period { generation, period } => {
+                    profile.period_paid(generation, *period, object)
+                }
+                // Sessions pay for these.
+                Buys::Generation { .. } | Buys::Credits { .. } => false,
+            };
+            (owed, Vec::new())
+        });
+        self.heard(heard.await?, now).await
+    }
+
+    /// Takes in how a checkout stands.
+    ///
+    /// # Errors
+    /// [`ChargingError`]; hearing of it again is safe.
+    pub async fn heard_checkout(
+        &self,
+        checkout: &Checkout,
+        now: Timestamp,
+    ) -> Result<News, ChargingError> {
+        let object = checkout.id.as_str();
+        let Some((payable, known)) = self.store.payable(object).await? else {
+            return Ok(News::Ignored("no checkout of ours"));
+        };
+        if !checkout.paid {
+            return Ok(News::Nothing);
+        }
+        let (amount, currency) = (checkout.amount_total, checkout.currency.as_deref());
+        if let Some(reason) = self.not_as_asked(&payable, amount, currency, checkout.livemode) {
+            return Ok(News::Ignored(reason));
+        }
+        if known.is_some() {
+            return self.heard(self.known(object).await?, now).await;
+        }
+        // The card, and the provider's own time of the payment.
+        let intent = match &checkout.intent {
+            Some(id) => Some(self.stripe.intent(&*self.key().await?, id).await?),
+            None => None,
+        };
+        let paid_at = intent.as_ref().and_then(|intent| intent.paid_at);
+        let paid_at = paid_at.unwrap_or(now);
+        let keep_card = |profile: &mut Profile| {
+            let Some(intent) = &intent else { return };
+            if let Some(customer) = intent.customer.as_ref().or(checkout.customer.as_ref()) {
+                profile.billing.customer = Some(customer.to_string());
+            }
+            if let Some(card) = &intent.payment_method {
+                profile.keep_card(card.to_string(), paid_at);
+            }
+        };
+        let heard = self.store.hear_payment(object, now, |payable, profile| {
+            let owed = match &payable.buys {
+                Buys::Generation { collection } => {
+                    profile.activated(GenerationId::new(object), paid_at, *collection)
+                }
+                Buys::Period { generation, period } => {
+                    profile.period_paid(generation, *period, object)
+                }
+                Buys::Credits { .. } => false,
+            };
+            if owed {
+                keep_card(profile);
+            }
+            (owed, Vec::new())
+        });
+        self.heard(heard.await?, now).await
+    }
+
+    async fn known(&self, object: &str) -> Result<Option<Heard>, ChargingError> {
+        let known = self.store.payable(object).await?;
+        Ok(known.and_then(|(payable, outcome)| {
+            Some(Heard {
+                payable,
+                outcome: outcome?,
+                now: false,
+            })
+        }))
+    }
+
+    async fn heard(&self, heard: Option<Heard>, now: Timestamp) -> Result<News, ChargingError> {
+        let Some(heard) = heard else {
+            return Ok(News::Ignored("no payment of ours"));
+        };
+        if heard.outcome == Outcome::RefundDue {
+            if heard.now {
+                tracing::error!(
+                    object = heard.payable.object,
+                    "a payment was not owed; it is given back"
+                );
+                edge::metric("payments_not_owed", 1);
+            }
+            let due = DueRefund {
+                object: heard.payable.object.clone(),
+                due: now,
+            };
+            if let Err(error) = self.give_back(&due).await {
+                edge::log_error(&error, "a refund is left to the billing tick");
+            }
+        }
+        Ok(News::Taken(heard))
+    }
+
+    /// Gives a payment back that was not owed. Safe to do twice.
+    ///
+    /// # Errors
+    /// [`ChargingError`]; it stays due.
+    pub async fn give_back(&self, due: &DueRefund) -> Result<(), ChargingError> {
+        let object = due.object.as_str();
+        let key = self.key().await?;
+        let intent = if object.starts_with("cs_") {
+            let session = self.stripe.checkout(&key, &SessionId::new(object)?).await?;
+            session.intent
+        } else {
+            Some(IntentId::new(object)?)
+        };
+        let Some(intent) = intent else {
+            return Err(PaymentError::Missing { param: None }.into());
+        };
+        let refund = self
+            .stripe
+            .refund(&key, &intent, &format!("{intent}-refund"))
+            .await?;
+        match refund {
+            Refund::Made | Refund::AlreadyMade => {}
+            Refund::Failed => {
+                tracing::error!(
+                    object,
+                    "a payment cannot be given back; somebody has to look"
+                );
+                edge::metric("refunds_failed", 1);
+            }
+        }
+        Ok(self.store.refunded(object).await?)
+    }
+
+    /// Why a payment is not the one that we asked for.
+    fn not_as_asked(
+        &self,
+        payable: &Payable,
+        amount: Option<Cents>,
+        currency: Option<&str>,
+        livemode: Option<bool>,
+    ) -> Option<&'static str> {
+        if livemode.is_some_and(|livemode| livemode != self.settings.livemode) {
+            Some("a payment of the other mode (live or test)")
+        } else if currency != Some(CURRENCY) {
+            Some("a payment in another currency than we asked for")
+        } else if amount != Some(Cents::new(payable.amount_cents)) {
+            Some("a payment of another amount than we asked for")
+        } else {
+            None
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! How the add-on is paid: what is done at the payment provider, and what comes of it.
+//!
+//! The account says what is next ([`account::billing`]); this carries it out at the provider and writes
+//! down what came of it. Whoever hears of a payment first, the charge's own answer, a look-up or the
+//! provider's webhook, comes to the same place, [`Charging::heard_intent`] and
+//! [`Charging::heard_checkout`], and each payment has one outcome.
+//!
+//! Invariants:
+//! - an object of the provider's is stored with what it is for before it can be paid;
+//! - an outcome that is not known is looked up until it is, and never tried again under another key;
+//! - a payment that was not owed is given back once.
+
+mod buy;
+mod heard;
+mod settings;
+mod work;
+
+use std::sync::Arc;
+
+use account::billing::Dunning;
+use keyvault::{Vault, VaultError};
+use payments::{PaymentError, Stripe};
+use secrecy::SecretString;
+use store::{Store, StoreError, UpdateError};
+use url::Url;
+
+pub use buy::{Bought, NotBought};
+pub use heard::News;
+pub use settings::Settings;
+pub use work::Worked;
+
+/// The currency of everything that is asked for.
+const CURRENCY: &str = "usd";
+
+/// All that a payment needs. Cheap to clone.
+#[derive(Clone)]
+pub struct Charging {
+    store: Store,
+    stripe: Stripe,
+    vault: Vault,
+    settings: Arc<Settings>,
+}
+
+/// Why something was not carried out. What was begun is looked up later.
+#[derive(Debug, thiserror::Error)]
+pub enum ChargingError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the account was deleted meanwhile")]
+    Gone,
+    #[error("the payment provider's key cannot be read")]
+    Key(#[from] VaultError),
+    #[error("the payment provider did not carry out what was asked")]
+    Provider(#[from] PaymentError),
+    #[error("an id of the provider's cannot be read")]
+    Id(#[from] payments::IdError),
+    #[error("the address of the provider's page cannot be read")]
+    Url(#[from] url::ParseError),
+    #[error("the account changes faster than its payment can be carried out")]
+    Contended,
+}
+
+impl From<UpdateError<std::convert::Infallible>> for ChargingError {
+    fn from(error: UpdateError<std::convert::Infallible>) -> Self {
+        match error {
+            UpdateError::NotFound => Self::Gone,
+            UpdateError::Store(error) => Self::Store(error),
+            UpdateError::Refused(never) => match never {},
+        }
+    }
+}
+
+impl Charging {
+    /// `secrets` reads the provider's key.
+    ///
+    /// # Errors
+    /// If the HTTP client cannot be built.
+    pub fn new(
+        settings: Settings,
+        store: Store,
+        secrets: aws_sdk_secretsmanager::Client,
+    ) -> Result<Self, reqwest::Error> {
+        let time_outs = payments::TimeOuts::new(settings.connect);
+        Ok(Self {
+            store,
+            stripe: Stripe::new(settings.api_url.clone(), time_outs)?,
+            // Of users' secrets it reads none.
+            vault: Vault::new(secrets, String::new()),
+            settings: Arc::new(settings),
+        })
+    }
+
+    async fn key(&self) -> Result<Arc<SecretString>, ChargingError> {
+        Ok(self
+            .vault
+            .platform_secret(&self.settings.api_secret)
+            .await?)
+    }
+
+    fn dunning(&self) -> &Dunning {
+        &self.settings.dunning
+    }
+
+    /// A page of ours to lead back to.
+    fn page(&self, path: &str, query: &str) -> Url {
+        let mut url = self.settings.public_url.clone();
+        url.set_path(&format!("{}{path}", url.path().trim_end_matches('/')));
+        url.set_query(Some(query));
+        url
+    }
+}

@@ -1,0 +1,65 @@
+//! The settings of whoever charges.
+
+use std::time::Duration;
+
+use account::billing::Dunning;
+use edge::Env;
+use url::Url;
+
+const ATTEMPT_DAYS: &str = "ADD_ON_ATTEMPT_DAYS";
+
+/// See the contract's section 7.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `STRIPE_API_BASE_URL`, without a version.
+    pub api_url: Url,
+    /// `STRIPE_API_SECRET`: the name of the secret with the provider's key.
+    pub api_secret: String,
+    /// `STRIPE_LIVEMODE`: payments of the other mode count for nothing.
+    pub livemode: bool,
+    pub connect: Duration,
+    /// `ADD_ON_ATTEMPT_DAYS` and `ADD_ON_GRACE_DAYS`.
+    pub dunning: Dunning,
+    /// `PUBLIC_BASE_URL`: the only source of addresses to lead back to.
+    pub public_url: Url,
+}
+
+impl Settings {
+    /// Reads the settings; problems are kept in `env`.
+    pub fn from_env(env: &mut Env) -> Self {
+        Self {
+            api_url: env.url_or("STRIPE_API_BASE_URL", "https://api.stripe.com"),
+            api_secret: env.text("STRIPE_API_SECRET"),
+            livemode: env.parse_or("STRIPE_LIVEMODE", false, |text| {
+                text.parse().map_err(|_| "must be true or false".to_owned())
+            }),
+            connect: env.millis_or("UPSTREAM_CONNECT_MS", 3_000),
+            dunning: dunning(env),
+            public_url: env.url("PUBLIC_BASE_URL"),
+        }
+    }
+}
+
+fn dunning(env: &mut Env) -> Dunning {
+    let collection = env.text_or("ADD_ON_COLLECTION", "card");
+    if collection != "card" {
+        env.problem(
+            "ADD_ON_COLLECTION",
+            "must be card; the other ways to collect are not part of this version",
+        );
+    }
+    let days = env.list(ATTEMPT_DAYS, "0,1,3,5,7");
+    let days = days.iter().map(|day| day.parse().ok()).collect();
+    let grace = env.number_or("ADD_ON_GRACE_DAYS", 8, 0..=365);
+    let days: Option<Vec<u32>> = days;
+    let dunning = days
+        .zip(u32::try_from(grace).ok())
+        .and_then(|(days, grace)| Dunning::new(days, grace).ok());
+    dunning.unwrap_or_else(|| {
+        env.problem(
+            ATTEMPT_DAYS,
+            "must be rising days that begin with 0 and end before ADD_ON_GRACE_DAYS",
+        );
+        Dunning::default()
+    })
+}

@@ -1,0 +1,305 @@
+//! The add-on's life: bought, charged once a month, lost and regained.
+
+use http::Method;
+use jiff::{SignedDuration, Timestamp};
+use local::provider::{Card, PaymentProvider};
+use serde_json::{Value, json};
+
+use crate::support::{Reply, World};
+
+const ROUTE: &str = "/v1/integrations/openrouter/subscription";
+const DAY: SignedDuration = SignedDuration::from_hours(24);
+
+impl World {
+    fn provider(&self) -> &PaymentProvider {
+        self.system.payment_provider.as_ref().unwrap()
+    }
+
+    /// Has time pass, and the billing tick come.
+    async fn tick_after(&self, time: SignedDuration) -> Value {
+        self.system.clock.advance(time);
+        self.tick_in(SignedDuration::ZERO).await
+    }
+
+    /// Ticks until `times` and the end of the period that is paid.
+    async fn tick_when_due(&self) -> Value {
+        let card = self.owner("acme").card().await;
+        let due: Timestamp = card["add_on"]["paid_through"]
+            .as_str()
+            .unwrap()
+            .parse()
+            .unwrap();
+        let wait = due.duration_since(self.system.clock.now());
+        self.tick_after(wait + SignedDuration::from_secs(1)).await
+    }
+}
+
+// Each with a new token: they end within a day.
+
+async fn subscribe(world: &World) -> Reply {
+    let owner = world.owner("acme");
+    world.send(owner.request(Method::POST, ROUTE)).await
+}
+
+async fn cancel(world: &World) -> Reply {
+    let owner = world.owner("acme");
+    world.send(owner.request(Method::DELETE, ROUTE)).await
+}
+
+/// The checkout session that `subscribe` leads to.
+async fn session(world: &World) -> String {
+    let reply = subscribe(world).await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    let url = reply.json()["checkout_url"].as_str().unwrap().to_owned();
+    url.rsplit('/').next().unwrap().to_owned()
+}
+
+async fn pay(world: &World, card: Card) {
+    let session = session(world).await;
+    let provider = world.provider();
+    provider.pay(&session, card).unwrap();
+    provider.until_delivered().await;
+}
+
+async fn status(world: &World) -> String {
+    let card = world.owner("acme").card().await;
+    card["add_on"]["status"].as_str().unwrap().to_owned()
+}
+
+fn customer(world: &World) -> String {
+    let payments = world.provider().payments();
+    payments[0].customer.clone().unwrap()
+}
+
+/// What was paid and not given back.
+fn kept(world: &World) -> usize {
+    let payments = world.provider().payments();
+    payments
+        .iter()
+        .filter(|payment| payment.refunded == 0)
+        .count()
+}
+
+/// A system with an account that bought the add-on just now.
+async fn bought() -> World {
+    let world = World::start().await;
+    world.set("acme", json!({})).await;
+    pay(&world, Card::Succeeds).await;
+    assert_eq!(status(&world).await, "active");
+    world
+}
+
+#[tokio::test]
+async fn the_add_on_is_bought_on_the_providers_page_and_then_charged_each_month() {
+    let world = World::start().await;
+    world.set("acme", json!({})).await;
+    assert_eq!(world.owner("acme").card().await["status"], "not_enabled");
+    let first = session(&world).await;
+    assert_eq!(session(&world).await, first, "an open page is shown again");
+    world.provider().pay(&first, Card::Succeeds).unwrap();
+    world.provider().until_delivered().await;
+    let card = world.owner("acme").card().await;
+    assert_eq!(card["status"], "available");
+    assert_eq!(card["add_on"]["status"], "active");
+    assert_eq!(
+        card["add_on"]["next_charge_at"],
+        card["add_on"]["paid_through"]
+    );
+    assert_eq!(
+        subscribe(&world).await.error(),
+        (409, "already_subscribed".to_owned())
+    );
+    // Before it is due nothing happens, and then it happens once.
+    assert_eq!(world.tick_after(DAY * 20).await["charged"], 0);
+    for month in 2..=13 {
+        let report = world.tick_when_due().await;
+        assert_eq!(report["charged"], 1, "month {month}: {report}");
+        assert_eq!(world.tick_after(SignedDuration::ZERO).await["charged"], 0);
+        world.provider().until_delivered().await;
+        assert_eq!(kept(&world), month);
+        assert_eq!(status(&world).await, "active");
+    }
+    let payments = world.provider().payments();
+    assert!(
+        payments
+            .iter()
+            .all(|payment| payment.amount == 500 && payment.currency == "usd")
+    );
+}
+
+#[tokio::test]
+async fn a_declined_card_is_tried_on_its_days_and_then_access_ends() {
+    let world = bought().await;
+    world
+        .provider()
+        .set_card(&customer(&world), Card::DeclinesSoftly);
+    let report = world.tick_when_due().await;
+    assert_eq!(
+        (&report["charged"], &report["declined"]),
+        (&json!(0), &json!(1))
+    );
+    assert_eq!(status(&world).await, "past_due");
+    let mut days = vec![0];
+    for day in 1..=7 {
+        if world.tick_after(DAY).await["declined"] == 1 {
+            days.push(day);
+        }
+        let expected = if day < 7 { "past_due" } else { "suspended" };
+        assert_eq!(status(&world).await, expected, "day {day}");
+    }
+    assert_eq!(days, [0, 1, 3, 5, 7]);
+    assert_eq!(kept(&world), 1);
+    // Regained, from now on.
+    pay(&world, Card::Succeeds).await;
+    assert_eq!(status(&world).await, "active");
+    assert_eq!(world.tick_when_due().await["charged"], 1);
+    assert_eq!(kept(&world), 3);
+}
+
+#[tokio::test]
+async fn what_is_past_due_can_be_paid_at_once() {
+    let world = bought().await;
+    world
+        .provider()
+        .set_card(&customer(&world), Card::DeclinesHard);
+    world.tick_when_due().await;
+    assert_eq!(status(&world).await, "past_due");
+    pay(&world, Card::Succeeds).await;
+    assert_eq!(status(&world).await, "active");
+    assert_eq!(world.tick_after(DAY).await["charged"], 0);
+    assert_eq!(kept(&world), 2);
+    // The new card is the one that is charged from then on.
+    assert_eq!(world.tick_when_due().await["charged"], 1);
+}
+
+/// The charge took place and its answer was lost: it is looked up, not made again.
+#[tokio::test]
+async fn an_unknown_outcome_is_looked_up() {
+    for (card, kept_after) in [
+        (Card::TimesOutAfterCharging, 2),
+        (Card::TimesOutBeforeCharging, 2),
+    ] {
+        let world = bought().await;
+        world.provider().script(&customer(&world), &[card]);
+        // Only the look-up is to tell.
+        world
+            .provider()
+            .set_delivery(local::provider::Delivery::Drop);
+        let report = world.tick_when_due().await;
+        assert_eq!(
+            (&report["charged"], &report["unknown"]),
+            (&json!(0), &json!(1)),
+            "{card:?}"
+        );
+        let report = world.tick_after(SignedDuration::from_mins(6)).await;
+        assert_eq!(report["charged"], 1, "{card:?}: {report}");
+        assert_eq!(kept(&world), kept_after);
+        assert_eq!(status(&world).await, "active");
+    }
+}
+
+#[tokio::test]
+async fn cancelling_keeps_what_is_paid_and_can_be_taken_back() {
+    let world = bought().await;
+    let reply = cancel(&world).await;
+    assert_eq!(
+        reply.json()["integration"]["add_on"]["status"],
+        "cancelling"
+    );
+    assert_eq!(cancel(&world).await.status, 200, "again");
+    let resumed = subscribe(&world).await;
+    assert_eq!(resumed.json()["checkout_url"], Value::Null);
+    assert_eq!(status(&world).await, "active");
+    cancel(&world).await;
+    assert_eq!(world.tick_when_due().await["charged"], 0);
+    assert_eq!(status(&world).await, "ended");
+    assert_eq!(
+        cancel(&world).await.error(),
+        (409, "not_subscribed".to_owned())
+    );
+    assert_eq!(kept(&world), 1);
+}
+
+/// The page was open while the plan changed: what is paid there is given back.
+#[tokio::test]
+async fn a_payment_that_is_not_owed_is_given_back_once() {
+    let world = World::start().await;
+    world.set("acme", json!({})).await;
+    let session = session(&world).await;
+    world.set("acme", json!({"plan": "enterprise"})).await;
+    assert_eq!(
+        subscribe(&world).await.error(),
+        (409, "add_on_not_needed".to_owned())
+    );
+    let provider = world.provider();
+    provider.pay(&session, Card::Succeeds).unwrap();
+    provider.until_delivered().await;
+    assert_eq!(status(&world).await, "none");
+    let payments = provider.payments();
+    assert_eq!((payments.len(), payments[0].refunded), (1, 500));
+    // The tick finds nothing that is left to do.
+    world.tick_after(DAY).await;
+    let refunds = |world: &World| {
+        let seen = world.provider().seen();
+        seen.iter()
+            .filter(|request| request.path == "/v1/refunds")
+            .count()
+    };
+    assert_eq!(refunds(&world), 1);
+}
+
+#[tokio::test]
+async fn a_page_that_nobody_wants_any_more_is_closed() {
+    let world = World::start().await;
+    world.set("acme", json!({})).await;
+    let session = session(&world).await;
+    world.set("acme", json!({"plan": "enterprise"})).await;
+    world.tick_after(SignedDuration::from_mins(3)).await;
+    let provider = world.provider();
+    assert_eq!(provider.object(&session).unwrap()["status"], "expired");
+    assert!(provider.pay(&session, Card::Succeeds).is_err());
+}
+
+#[tokio::test]
+async fn the_same_event_many_times_over_is_one() {
+    let world = bought().await;
+    world.tick_when_due().await;
+    let provider = world.provider();
+    provider.until_delivered().await;
+    let before = world.owner("acme").card().await;
+    for event in provider.events() {
+        let again = (0..20).map(|_| provider.deliver(&event));
+        for delivered in futures_util::future::join_all(again).await {
+            delivered.unwrap();
+        }
+    }
+    assert_eq!(world.owner("acme").card().await, before);
+    assert_eq!(kept(&world), 2);
+}
+
+#[tokio::test]
+async fn a_bad_signature_is_refused() {
+    let world = World::start().await;
+    let body = r#"{"id":"evt_1","type":"payment_intent.succeeded"}"#;
+    for header in ["", "t=1,v1=00", "nonsense"] {
+        let request = world.request(Method::POST, "/v1/webhooks/stripe");
+        let request = request.header("stripe-signature", header).body(body);
+        let reply = world.send(request).await;
+        assert_eq!(
+            reply.error(),
+            (400, "invalid_signature".to_owned()),
+            "{header}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn only_an_owner_buys_and_cancels() {
+    let world = World::start().await;
+    world.set("acme", json!({})).await;
+    let member = world.caller("acme", "member");
+    for method in [Method::POST, Method::DELETE] {
+        let reply = world.send(member.request(method, ROUTE)).await;
+        assert_eq!(reply.error(), (403, "not_owner".to_owned()));
+    }
+}
