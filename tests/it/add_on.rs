@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::support::{Reply, World};
 
 const ROUTE: &str = "/v1/integrations/openrouter/subscription";
+const CARD_ROUTE: &str = "/v1/integrations/openrouter/subscription/payment-method";
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 
 impl World {
@@ -298,8 +299,89 @@ async fn only_an_owner_buys_and_cancels() {
     let world = World::start().await;
     world.set("acme", json!({})).await;
     let member = world.caller("acme", "member");
-    for method in [Method::POST, Method::DELETE] {
-        let reply = world.send(member.request(method, ROUTE)).await;
+    let routes = [
+        (Method::POST, ROUTE),
+        (Method::DELETE, ROUTE),
+        (Method::POST, CARD_ROUTE),
+        (Method::POST, "/v1/credits/checkout"),
+    ];
+    for (method, path) in routes {
+        let reply = world.send(member.request(method, path)).await;
         assert_eq!(reply.error(), (403, "not_owner".to_owned()));
     }
+}
+
+/// The session of the page that `reply` leads to.
+fn session_of(reply: &Reply) -> String {
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    let url = reply.json()["checkout_url"].as_str().unwrap().to_owned();
+    url.rsplit('/').next().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_new_card_pays_what_the_old_one_did_not() {
+    let world = bought().await;
+    let new_card = || async {
+        let owner = world.owner("acme");
+        world.send(owner.request(Method::POST, CARD_ROUTE)).await
+    };
+    world
+        .provider()
+        .set_card(&customer(&world), Card::DeclinesHard);
+    world.tick_when_due().await;
+    world.tick_after(DAY).await;
+    assert_eq!(status(&world).await, "past_due");
+    let session = session_of(&new_card().await);
+    world.provider().pay(&session, Card::Succeeds).unwrap();
+    world.provider().until_delivered().await;
+    let report = world.tick_after(SignedDuration::from_secs(1)).await;
+    assert_eq!(report["charged"], 1, "{report}");
+    assert_eq!(status(&world).await, "active");
+    assert_eq!(kept(&world), 2);
+    // Where nothing is charged, there is no card to replace.
+    cancel(&world).await;
+    world.tick_when_due().await;
+    assert_eq!(new_card().await.error(), (409, "not_subscribed".to_owned()));
+}
+
+#[tokio::test]
+async fn credits_are_bought_on_the_providers_page() {
+    let world = World::start().await;
+    world.set("acme", json!({})).await;
+    let owner = world.owner("acme");
+    let checkout = async |usd: Value| {
+        let body = json!({ "usd": usd });
+        owner
+            .call(Method::POST, "/v1/credits/checkout", &body)
+            .await
+    };
+    for wrong in [
+        json!("4.99"),
+        json!("1000.01"),
+        json!("5.001"),
+        json!("x"),
+        json!(5),
+    ] {
+        assert_eq!(
+            checkout(wrong).await.error(),
+            (400, "invalid_request".to_owned())
+        );
+    }
+    let session = session_of(&checkout(json!("12.34")).await);
+    let provider = world.provider();
+    provider.pay(&session, Card::Succeeds).unwrap();
+    provider.until_delivered().await;
+    for event in provider.events() {
+        provider.deliver(&event).await.unwrap();
+    }
+    let ledger = owner.ledger().await;
+    assert_eq!(ledger.len(), 1);
+    let entry = &ledger[0];
+    assert_eq!(
+        (&entry["kind"], &entry["amount"]),
+        (&json!("purchase"), &json!("123.4"))
+    );
+    assert_eq!(kept(&world), 1);
+    let shown = world.shown("acme").await;
+    assert_eq!(shown["reconciliation"]["ok"], true);
 }

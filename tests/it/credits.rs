@@ -1,7 +1,6 @@
 //! Calls paid in credits: what they cost, what they hold, what they are refused for.
 
 use futures_util::future::join_all;
-use http::Method;
 use serde_json::{Value, json};
 
 use crate::support::{World, hello};
@@ -493,36 +492,4 @@ async fn meeting_another_transaction_is_waited_out() {
     );
     world.wire.conflict_with_next("TransactWriteItems", 0);
     assert_eq!(world.settled_balance("acme").await, before);
-}
-
-#[tokio::test]
-async fn subscription_routes_say_that_they_are_not_there_yet() {
-    let world = World::start().await;
-    world.set("acme", json!({})).await;
-    let routes = [
-        (Method::POST, "/v1/integrations/openrouter/subscription"),
-        (Method::DELETE, "/v1/integrations/openrouter/subscription"),
-        (
-            Method::POST,
-            "/v1/integrations/openrouter/subscription/payment-method",
-        ),
-        (Method::POST, "/v1/credits/checkout"),
-    ];
-    for (method, path) in routes {
-        let call = |role| {
-            let caller = world.caller("acme", role);
-            let request = caller.request(method.clone(), path);
-            world.send(request)
-        };
-        assert_eq!(
-            call("owner").await.error(),
-            (501, "not_implemented".to_owned()),
-            "{path}"
-        );
-        assert_eq!(
-            call("member").await.error(),
-            (403, "not_owner".to_owned()),
-            "{path}"
-        );
-    }
 }

@@ -71,7 +71,7 @@ async fn errors_have_one_shape_each() {
         (Method::GET, "/nowhere", 404),
         (Method::PUT, "/v1/credits", 405),
         (Method::GET, "/v1/chat/completions", 405),
-        (Method::POST, "/v1/webhooks/stripe", 501),
+        (Method::POST, "/v1/webhooks/stripe", 400),
         (Method::GET, "/settings/integrations", 501),
     ] {
         let reply = world.send(world.request(method, path)).await;

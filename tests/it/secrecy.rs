@@ -48,7 +48,7 @@ fn log() -> &'static Log {
 
 async fn all_items(world: &World) -> String {
     let mut text = String::new();
-    for table in ["AccountsTable", "LedgerTable", "HoldsTable"] {
+    for table in ["AccountsTable", "LedgerTable", "HoldsTable", "ChargesTable"] {
         let scanned = world
             .engines()
             .dynamodb()

@@ -82,12 +82,12 @@ pub fn router(deps: Deps) -> Router {
         )
         .route(
             "/v1/integrations/openrouter/subscription/payment-method",
-            post(subscription::not_yet),
+            post(subscription::payment_method),
         )
         .route("/v1/credits", get(credits::read))
         .route("/v1/credits/ledger", get(credits::ledger))
         .route("/v1/credits/daily", get(credits::daily))
-        .route("/v1/credits/checkout", post(subscription::not_yet))
+        .route("/v1/credits/checkout", post(subscription::credits))
         .with_state(deps);
     edge::app(routes, Shape::Problem, &http)
 }

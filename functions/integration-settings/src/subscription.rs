@@ -1,15 +1,22 @@
-//! Buying the add-on and cancelling it.
+//! Buying the add-on and cancelling it, replacing the card, buying credits.
 
+use std::ops::RangeInclusive;
+
+use account::Usd;
 use account::billing::NotSubscribed;
 use axum::Json;
+use axum::body::Body;
 use axum::extract::State;
 use card::Card;
 use charging::{Bought, ChargingError, NotBought};
-use edge::{ApiError, Caller, Code};
+use edge::{ApiError, Caller, Code, Fields};
 use serde::Serialize;
 use store::UpdateError;
 
 use crate::Deps;
+
+/// What a purchase of credits can cost, in US cents.
+const CREDITS_CENTS: RangeInclusive<u64> = 500..=100_000;
 
 #[derive(Serialize)]
 pub(crate) struct Subscribed {
@@ -90,6 +97,10 @@ fn not_bought(error: NotBought) -> ApiError {
             Code::AlreadySubscribed,
             "the add-on is active; connect your key",
         ),
+        NotBought::Nothing => ApiError::new(
+            Code::NotSubscribed,
+            "no card is charged; subscribe first, the card is given on that page",
+        ),
         NotBought::InProgress => ApiError::new(
             Code::PaymentInProgress,
             "it is not known yet whether an earlier payment succeeded; try again in some minutes",
@@ -106,11 +117,48 @@ fn not_bought(error: NotBought) -> ApiError {
     }
 }
 
-/// A member learns that only an owner may pay; an owner, that nobody can yet.
-pub(crate) async fn not_yet(caller: Caller) -> Result<(), ApiError> {
+#[derive(Serialize)]
+pub(crate) struct Page {
+    checkout_url: String,
+}
+
+/// A page on which the card is replaced.
+pub(crate) async fn payment_method(
+    State(deps): State<Deps>,
+    caller: Caller,
+) -> Result<Json<Page>, ApiError> {
     caller.require_owner()?;
-    Err(ApiError::new(
-        Code::NotImplemented,
-        "this payment is not part of this version; nothing was bought or changed",
-    ))
+    let account = deps.account(&caller.account).await?;
+    let url = deps.charging.replace_card(&account, deps.clock.now()).await;
+    let checkout_url = url.map_err(not_bought)?.into();
+    Ok(Json(Page { checkout_url }))
+}
+
+/// A page on which credits are bought.
+pub(crate) async fn credits(
+    State(deps): State<Deps>,
+    caller: Caller,
+    body: Body,
+) -> Result<Json<Page>, ApiError> {
+    caller.require_owner()?;
+    let product = &deps.settings.product;
+    let body = edge::read_body(body, product.http.max_body_bytes).await?;
+    let fields = Fields::parse(&body, &["usd"])?;
+    let usd = fields.required_string("usd")?.parse::<Usd>().ok();
+    let cents = usd.and_then(Usd::whole_cents);
+    let cents = cents.filter(|cents| CREDITS_CENTS.contains(cents));
+    let credits = usd.and_then(|usd| usd.in_credits(product.rate));
+    let Some((cents, credits)) = cents.zip(credits) else {
+        return Err(ApiError::new(
+            Code::InvalidRequest,
+            "`usd` must be dollars and cents from 5 to 1000 as a decimal string, for example \"25\"",
+        ));
+    };
+    let account = deps.account(&caller.account).await?;
+    let now = deps.clock.now();
+    let url = deps.charging.buy_credits(&account, cents, credits, now);
+    let url = url.await.map_err(|error| not_bought(error.into()))?;
+    Ok(Json(Page {
+        checkout_url: url.into(),
+    }))
 }

@@ -268,6 +268,12 @@ mod tests {
                 Some("next_check KEYS_ONLY HASH:check_shard:S RANGE:next_check_at:S"),
                 Some("expires_at_epoch"),
             ),
+            (
+                "test-ChargesTable",
+                "HASH:account_number:S RANGE:charge:S",
+                Some("due KEYS_ONLY HASH:due_shard:S RANGE:due_at:S"),
+                None,
+            ),
         ];
         assert_eq!(all().len(), table.len());
         for (name, keys, index, expiry) in table {

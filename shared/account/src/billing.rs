@@ -662,14 +662,21 @@ impl Profile {
         wanted
     }
 
-    /// Keeps the card that was given at `given_at`, if none was given later.
+    /// Keeps the card that was given at `given_at`, if none was given later. What the card before it did
+    /// not pay is tried again with it at once.
     pub fn keep_card(&mut self, payment_method: String, given_at: Timestamp) {
         let known = self.billing.card.as_ref();
-        if known.is_none_or(|known| known.given_at < given_at) {
-            self.billing.card = Some(Card {
-                payment_method,
-                given_at,
-            });
+        if known.is_some_and(|known| known.given_at >= given_at) {
+            return;
+        }
+        self.billing.card = Some(Card {
+            payment_method,
+            given_at,
+        });
+        if let Some(charge) = &mut self.billing.charge
+            && charge.declines > 0
+        {
+            charge.attempt_at = Some(given_at);
         }
     }
 }

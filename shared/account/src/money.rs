@@ -86,6 +86,9 @@ impl fmt::Display for Credits {
     }
 }
 
+/// Atto-dollars in a cent.
+const ATTO_TO_CENT: u128 = 10_u128.pow(16);
+
 /// A price or a cost in US dollars, in whole atto-dollars (10^-18), never negative. Fine enough
 /// for a price per token; what is finer still is rounded up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -108,6 +111,13 @@ impl Usd {
 
     pub fn is_zero(self) -> bool {
         self.0 == 0
+    }
+
+    /// This many dollars in cents; `None` if that is no whole number, or too many.
+    pub fn whole_cents(self) -> Option<u64> {
+        let cents = self.0.checked_div(ATTO_TO_CENT)?;
+        let is_whole = self.0.checked_rem(ATTO_TO_CENT) == Some(0);
+        u64::try_from(cents).ok().filter(|_| is_whole)
     }
 
     /// This many dollars in credits, rounded up to a micro-credit. `None` where it cannot be
@@ -192,6 +202,21 @@ mod tests {
 
     fn usd(text: &str) -> Usd {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn cents_are_whole() {
+        let table = [
+            ("5", Some(500)),
+            ("12.34", Some(1_234)),
+            ("12.340", Some(1_234)),
+            ("0.001", None),
+            ("1e1", Some(1_000)),
+            ("0", Some(0)),
+        ];
+        for (usd, cents) in table {
+            assert_eq!(usd.parse::<Usd>().unwrap().whole_cents(), cents, "{usd}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use account::add_on::Collection;
 use account::billing::{Buys as Wanted, CHECKOUT_LIFE, Checkout, Object, PRICE_CENTS, Session};
-use account::{Account, AddOnStatus, Plan};
+use account::{Account, AddOnStatus, Credits, EntryId, Plan};
 use jiff::{SignedDuration, Timestamp};
 use payments::{
     Cents, CheckoutStatus, CustomerId, IntentId, IntentStatus, NewCheckout, PaymentError, Price,
@@ -15,6 +15,7 @@ use crate::{Charging, ChargingError};
 
 /// The product's name, from the product document.
 const PRODUCT: &str = "Power your AI with OpenRouter \u{2013} $5 Add-on";
+const CREDITS: &str = "Greta credits";
 /// A page that is about to close is not shown again.
 const STILL_TIME: SignedDuration = SignedDuration::from_mins(2);
 const ROUNDS: usize = 8;
@@ -35,6 +36,8 @@ pub enum NotBought {
     NotNeeded,
     #[error("the add-on is active already")]
     Already,
+    #[error("no card is charged")]
+    Nothing,
     #[error("it is not known yet whether an earlier payment succeeded")]
     InProgress,
     #[error(transparent)]
@@ -57,6 +60,16 @@ impl From<payments::IdError> for NotBought {
     fn from(error: payments::IdError) -> Self {
         Self::Failed(error.into())
     }
+}
+
+/// A page of the provider's that nothing of the account waits for.
+struct Page<'a> {
+    purpose: Purpose<'a>,
+    buys: Buys,
+    amount_cents: u64,
+    /// The idempotency key of its making.
+    order: String,
+    back_to: &'static str,
 }
 
 impl Charging {
@@ -190,6 +203,107 @@ impl Charging {
         }
     }
 
+    /// The account at the provider; made when it is first needed.
+    async fn customer(&self, account: &Account) -> Result<CustomerId, ChargingError> {
+        if let Some(customer) = &account.profile.billing.customer {
+            return Ok(CustomerId::new(customer.as_str())?);
+        }
+        let name = format!("{}-customer", account.number);
+        let key = self.key().await?;
+        let customer = self
+            .stripe
+            .create_customer(&key, &account.number, &name)
+            .await?;
+        self.change(&account.id, |profile| {
+            let known = &mut profile.billing.customer;
+            known.get_or_insert_with(|| customer.to_string());
+        })
+        .await?;
+        Ok(customer)
+    }
+
+    /// A page on which the account's card can be replaced.
+    ///
+    /// # Errors
+    /// [`NotBought::Nothing`] where no card is charged.
+    pub async fn replace_card(&self, account: &Account, now: Timestamp) -> Result<Url, NotBought> {
+        let is_charged = matches!(
+            account.profile.add_on.status(),
+            AddOnStatus::Active | AddOnStatus::PastDue | AddOnStatus::Cancelling
+        );
+        if !is_charged {
+            return Err(NotBought::Nothing);
+        }
+        let page = Page {
+            purpose: Purpose::Setup,
+            buys: Buys::Card,
+            amount_cents: 0,
+            order: edge::new_id("ord"),
+            back_to: "/settings/integrations",
+        };
+        Ok(self.open_page(account, page, now).await?)
+    }
+
+    /// A page on which `usd_cents` buy `credits`.
+    ///
+    /// # Errors
+    /// [`ChargingError`]
+    pub async fn buy_credits(
+        &self,
+        account: &Account,
+        usd_cents: u64,
+        credits: Credits,
+        now: Timestamp,
+    ) -> Result<Url, ChargingError> {
+        let order = edge::new_id("ord");
+        let page = Page {
+            purpose: Purpose::Payment {
+                price: Price {
+                    product: CREDITS,
+                    amount: Cents::new(usd_cents),
+                },
+                keep_card: false,
+            },
+            buys: Buys::Credits {
+                order: EntryId::new(order.as_str())?,
+                credits,
+            },
+            amount_cents: usd_cents,
+            order,
+            back_to: "/plans",
+        };
+        self.open_page(account, page, now).await
+    }
+
+    /// Makes a page and stores what it is for, before anybody is shown it.
+    async fn open_page(
+        &self,
+        account: &Account,
+        page: Page<'_>,
+        now: Timestamp,
+    ) -> Result<Url, ChargingError> {
+        let customer = self.customer(account).await?;
+        let new = NewCheckout {
+            purpose: page.purpose,
+            customer: Some(&customer),
+            success_url: &self.page(page.back_to, "checkout=done"),
+            cancel_url: &self.page(page.back_to, "checkout=cancelled"),
+            client_reference_id: &page.order,
+            expires_at: now.saturating_add(CHECKOUT_LIFE).unwrap_or(now),
+        };
+        let key = self.key().await?;
+        let made = self.stripe.create_checkout(&key, &new, &page.order).await?;
+        let payable = Payable {
+            object: made.id.to_string(),
+            account_number: account.number.clone(),
+            buys: page.buys,
+            amount_cents: page.amount_cents,
+            asked_at: now,
+        };
+        self.store.ask_for(&payable).await?;
+        Ok(made.url.unwrap_or_default().parse()?)
+    }
+
     /// Makes the provider's side of a checkout. All that is sent follows from what is stored, so that
     /// making it twice makes one.
     async fn make(
@@ -199,20 +313,7 @@ impl Charging {
         now: Timestamp,
     ) -> Result<Option<Url>, NotBought> {
         let key = self.key().await?;
-        let customer = match &account.profile.billing.customer {
-            Some(customer) => CustomerId::new(customer.as_str())?,
-            None => {
-                let name = format!("{}-customer", account.number);
-                let customer = self.stripe.create_customer(&key, &account.number, &name);
-                let customer = customer.await?;
-                self.change(&account.id, |profile| {
-                    let known = &mut profile.billing.customer;
-                    known.get_or_insert_with(|| customer.to_string());
-                })
-                .await?;
-                customer
-            }
-        };
+        let customer = self.customer(account).await?;
         let (success_url, cancel_url) = (
             self.page("/settings/integrations", "checkout=done"),
             self.page("/plans", "checkout=cancelled"),
@@ -257,13 +358,14 @@ impl Charging {
                 },
             },
             amount_cents: PRICE_CENTS,
+            asked_at: now,
         };
         let mut wanted = false;
         let stored = self.store.update(&account.id, None, |profile| {
             let before = profile.billing.checkout.clone();
             wanted = profile.checkout_made(&checkout.order, session.clone());
             let is_new = wanted && profile.billing.checkout != before;
-            let payable = is_new.then(|| Effect::Payable(payable.clone(), now));
+            let payable = is_new.then(|| Effect::Payable(payable.clone()));
             Ok::<_, std::convert::Infallible>(payable.into_iter().collect())
         });
         stored.await.map_err(ChargingError::from)?;

@@ -1,11 +1,15 @@
 //! News of payments, from wherever they come.
 
-use account::{Profile, add_on::GenerationId};
+use account::add_on::GenerationId;
+use account::{Credits, EntryId, Profile};
 use jiff::Timestamp;
 use payments::{Cents, Checkout, Intent, IntentId, IntentStatus, PaymentError, Refund, SessionId};
-use store::{Buys, DueRefund, Heard, Outcome, Payable};
+use store::{Buys, DueRefund, EntryKind, Heard, Outcome, Payable, PostRefused, Posting};
 
 use crate::{CURRENCY, Charging, ChargingError};
+
+/// Who posts what was paid for, in the ledger.
+const ACTOR: &str = "stripe";
 
 /// What news of a payment came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +59,7 @@ impl Charging {
                     profile.period_paid(generation, *period, object)
                 }
                 // Sessions pay for these.
-                Buys::Generation { .. } | Buys::Credits { .. } => false,
+                Buys::Generation { .. } | Buys::Credits { .. } | Buys::Card => false,
             };
             (owed, Vec::new())
         });
@@ -78,12 +82,19 @@ impl Charging {
         if !checkout.paid {
             return Ok(News::Nothing);
         }
+        if payable.buys == Buys::Card {
+            return self.card_given(&payable, checkout).await;
+        }
         let (amount, currency) = (checkout.amount_total, checkout.currency.as_deref());
         if let Some(reason) = self.not_as_asked(&payable, amount, currency, checkout.livemode) {
             return Ok(News::Ignored(reason));
         }
         if known.is_some() {
             return self.heard(self.known(object).await?, now).await;
+        }
+        if let Buys::Credits { order, credits } = &payable.buys {
+            let heard = self.purchase(&payable, order, *credits, now).await?;
+            return self.heard(Some(heard), now).await;
         }
         // The card, and the provider's own time of the payment.
         let intent = match &checkout.intent {
@@ -109,7 +120,7 @@ impl Charging {
                 Buys::Period { generation, period } => {
                     profile.period_paid(generation, *period, object)
                 }
-                Buys::Credits { .. } => false,
+                Buys::Credits { .. } | Buys::Card => false,
             };
             if owed {
                 keep_card(profile);
@@ -117,6 +128,64 @@ impl Charging {
             (owed, Vec::new())
         });
         self.heard(heard.await?, now).await
+    }
+
+    /// Credits that were paid for: posted once, by the order's name.
+    async fn purchase(
+        &self,
+        payable: &Payable,
+        order: &EntryId,
+        credits: Credits,
+        now: Timestamp,
+    ) -> Result<Heard, ChargingError> {
+        let account = self.store.account_of(&payable.account_number).await?;
+        let posted = match account {
+            Some(account) => {
+                let posting = Posting {
+                    id: order,
+                    kind: EntryKind::Purchase,
+                    amount: credits,
+                    at: now,
+                    note: "credits bought",
+                    actor: ACTOR,
+                };
+                self.store.post(&account.id, &posting).await?
+            }
+            None => Err(PostRefused::NoAccount),
+        };
+        let outcome = match posted {
+            Ok(_) => Outcome::Counted,
+            Err(refused) => {
+                edge::log_error(&refused, "a purchase of credits cannot be posted");
+                Outcome::RefundDue
+            }
+        };
+        let now = self.store.end_payment(payable, outcome, now).await?;
+        Ok(Heard {
+            payable: payable.clone(),
+            outcome,
+            now,
+        })
+    }
+
+    /// The card that a setup session was for.
+    async fn card_given(
+        &self,
+        payable: &Payable,
+        checkout: &Checkout,
+    ) -> Result<News, ChargingError> {
+        let Some(setup) = &checkout.setup_intent else {
+            return Ok(News::Ignored("a session that gave no card"));
+        };
+        let card = self.stripe.setup_intent(&*self.key().await?, setup).await?;
+        let account = self.store.account_of(&payable.account_number).await?;
+        if let (Some(card), Some(account)) = (card, account) {
+            self.change(&account.id, |profile| {
+                profile.keep_card(card.to_string(), payable.asked_at);
+            })
+            .await?;
+        }
+        Ok(News::Nothing)
     }
 
     async fn known(&self, object: &str) -> Result<Option<Heard>, ChargingError> {

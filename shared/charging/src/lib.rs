@@ -54,6 +54,8 @@ pub enum ChargingError {
     Provider(#[from] PaymentError),
     #[error("an id of the provider's cannot be read")]
     Id(#[from] payments::IdError),
+    #[error("a ledger entry cannot be named")]
+    Entry(#[from] account::IdError),
     #[error("the address of the provider's page cannot be read")]
     Url(#[from] url::ParseError),
     #[error("the account changes faster than its payment can be carried out")]

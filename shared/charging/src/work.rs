@@ -127,13 +127,14 @@ impl Charging {
                         period,
                     },
                     amount_cents: PRICE_CENTS,
+                    asked_at: now,
                 };
                 let mut attempt = None;
                 let stored = self.store.update(&account.id, None, |profile| {
                     let before = profile.clone();
                     attempt = profile.object_made(&generation, period, &id, now);
                     let is_new = *profile != before;
-                    let payable = is_new.then(|| Effect::Payable(payable.clone(), now));
+                    let payable = is_new.then(|| Effect::Payable(payable.clone()));
                     Ok::<_, std::convert::Infallible>(payable.into_iter().collect())
                 });
                 stored.await?;

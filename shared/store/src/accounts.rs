@@ -39,7 +39,7 @@ pub enum Effect {
     /// The account's history tells of it.
     History(HistoryEntry),
     /// This can be paid from now on.
-    Payable(Payable, Timestamp),
+    Payable(Payable),
 }
 
 /// Something that Greta's other systems are to hear of, delivered from an outbox.
@@ -476,7 +476,7 @@ impl Store {
             }
             Effect::Event(event) => put(event_item(id, event)),
             Effect::History(entry) => self.new_history(&account.number, &entry),
-            Effect::Payable(payable, at) => self.new_payable(&payable, at),
+            Effect::Payable(payable) => self.new_payable(&payable),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! nothing. Each has one outcome, written once, in the transaction of what it does to the account.
 
 use account::add_on::{Collection, GenerationId};
-use account::{Account, AccountId, AccountNumber, Credits, Period, Profile};
+use account::{Account, AccountId, AccountNumber, Credits, EntryId, Period, Profile};
 use aws_sdk_dynamodb::types::{Put, TransactWriteItem, Update};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,7 @@ pub struct Payable {
     pub account_number: AccountNumber,
     pub buys: Buys,
     pub amount_cents: u64,
+    pub asked_at: Timestamp,
 }
 
 /// What is paid for.
@@ -30,16 +31,15 @@ pub struct Payable {
 #[serde(rename_all = "snake_case")]
 pub enum Buys {
     /// The first period of a generation, which has the payable's name.
-    Generation {
-        collection: Collection,
-    },
+    Generation { collection: Collection },
     Period {
         generation: GenerationId,
         period: Period,
     },
-    Credits {
-        credits: Credits,
-    },
+    /// `order` is our own name of the purchase, and of its ledger entry.
+    Credits { order: EntryId, credits: Credits },
+    /// Nothing is paid: a card is given.
+    Card,
 }
 
 /// What became of a payment.
@@ -91,12 +91,12 @@ impl Store {
         read.item.map(|item| payable(object, &item)).transpose()
     }
 
-    /// Stores what a checkout of credits is to pay for, before anybody can pay it.
+    /// Stores what a checkout is for that changes nothing of the profile, before anybody is shown it.
     ///
     /// # Errors
     /// [`StoreError`] if DynamoDB does not answer.
-    pub async fn ask_for(&self, payable: &Payable, at: Timestamp) -> Result<(), StoreError> {
-        let items = vec![self.new_payable(payable, at)?];
+    pub async fn ask_for(&self, payable: &Payable) -> Result<(), StoreError> {
+        let items = vec![self.new_payable(payable)?];
         // Cancelled only where it is there already.
         self.transact("store payment", items).await.map(drop)
     }
@@ -239,17 +239,13 @@ impl Store {
             .map_err(|error| StoreError::unavailable("note refund", error))
     }
 
-    pub(crate) fn new_payable(
-        &self,
-        payable: &Payable,
-        at: Timestamp,
-    ) -> Result<TransactWriteItem, StoreError> {
+    pub(crate) fn new_payable(&self, payable: &Payable) -> Result<TransactWriteItem, StoreError> {
         let mut item = payable_key(&payable.object);
         let attributes = [
             ("payer", text(payable.account_number.as_str())),
             ("buys", item::to_attribute(PAYABLE, &payable.buys)?),
             ("amount_cents", number(payable.amount_cents)),
-            ("asked_at", time(at)),
+            ("asked_at", time(payable.asked_at)),
         ];
         item.extend(attributes.map(|(name, value)| (name.to_owned(), value)));
         let put = Put::builder()
@@ -293,7 +289,7 @@ impl Store {
         let (generation, period) = match &payable.buys {
             Buys::Generation { .. } => (payable.object.as_str(), Period::FIRST),
             Buys::Period { generation, period } => (generation.as_str(), *period),
-            Buys::Credits { .. } => return Ok(None),
+            Buys::Credits { .. } | Buys::Card => return Ok(None),
         };
         let update = Update::builder()
             .table_name(&self.tables.charges)
@@ -354,6 +350,7 @@ fn payable(object: &str, item: &Item) -> Result<(Payable, Option<Outcome>), Stor
         account_number: number.map_err(|_| corrupt())?,
         buys: item::from_attribute(PAYABLE, buys)?,
         amount_cents: get_number(item, "amount_cents", PAYABLE)?,
+        asked_at: item::get_time(item, "asked_at", PAYABLE)?,
     };
     Ok((payable, outcome.transpose()?))
 }

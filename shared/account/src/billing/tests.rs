@@ -407,3 +407,21 @@ fn days_of_attempts_begin_at_once_rise_and_end_before_grace_does() {
     }
     assert!(Dunning::new(vec![0], 1).is_ok());
 }
+
+#[test]
+fn a_new_card_is_tried_at_once() {
+    let start = at(DUE);
+    let mut profile = confirming(start);
+    profile.declined(Some("pi_1"), 1, true, start, &dunning());
+    let given = start + DAY * 2;
+    assert_eq!(task(&mut profile, given), None);
+    profile.keep_card("pm_2".to_owned(), given);
+    assert_eq!(profile.billing_due(), Some(given));
+    assert!(matches!(
+        task(&mut profile, given),
+        Some(Task::Confirm { attempt: 2, .. })
+    ));
+    // The days go on as they were.
+    profile.declined(Some("pi_1"), 2, false, given, &dunning());
+    assert_eq!(profile.billing_due(), Some(start + DAY * 3));
+}
