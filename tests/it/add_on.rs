@@ -385,3 +385,238 @@ async fn credits_are_bought_on_the_providers_page() {
     let shown = world.shown("acme").await;
     assert_eq!(shown["reconciliation"]["ok"], true);
 }
+
+/// Delivers all that happened, in the order that `order` makes of it.
+async fn deliver_again(world: &World, order: impl FnOnce(&mut Vec<local::provider::Event>)) {
+    let provider = world.provider();
+    let mut events = provider.events();
+    order(&mut events);
+    for event in &events {
+        provider.deliver(event).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_others_give_back_ends_the_add_on() {
+    let world = bought().await;
+    let intent = world.provider().payments()[0].intent.clone();
+    world.provider().refund_from_outside(&intent, 100).unwrap();
+    world.provider().until_delivered().await;
+    assert_eq!(
+        status(&world).await,
+        "active",
+        "a part of it is history only"
+    );
+    world.provider().refund_from_outside(&intent, 400).unwrap();
+    world.provider().until_delivered().await;
+    assert_eq!(status(&world).await, "ended");
+    assert_eq!(world.tick_after(DAY * 40).await["charged"], 0);
+    assert_eq!(world.provider().payments().len(), 1);
+}
+
+#[tokio::test]
+async fn a_dispute_suspends_until_it_is_decided() {
+    for (won, expected) in [(true, "active"), (false, "ended")] {
+        let world = bought().await;
+        let intent = world.provider().payments()[0].intent.clone();
+        let dispute = world.provider().dispute(&intent).unwrap();
+        world.provider().until_delivered().await;
+        assert_eq!(status(&world).await, "suspended");
+        world.provider().close_dispute(&dispute, won).unwrap();
+        world.provider().until_delivered().await;
+        assert_eq!(status(&world).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn credits_that_were_given_back_are_taken_back_for_their_share() {
+    let world = World::start().await;
+    world.set("acme", json!({})).await;
+    let owner = world.owner("acme");
+    let body = json!({"usd": "10"});
+    let reply = owner
+        .call(Method::POST, "/v1/credits/checkout", &body)
+        .await;
+    let provider = world.provider();
+    provider.pay(&session_of(&reply), Card::Succeeds).unwrap();
+    let intent = provider.payments()[0].intent.clone();
+    for cents in [333, 100] {
+        provider.refund_from_outside(&intent, cents).unwrap();
+    }
+    provider.until_delivered().await;
+    // Backwards, and often.
+    deliver_again(&world, |events| events.reverse()).await;
+    deliver_again(&world, |_| ()).await;
+    let credits = world
+        .send(owner.request(Method::GET, "/v1/credits"))
+        .await
+        .json();
+    assert_eq!(
+        (&credits["balance"], &credits["owed"]),
+        (&json!("56.7"), &json!("0"))
+    );
+    let dispute = provider.dispute(&intent).unwrap();
+    provider.until_delivered().await;
+    let credits = world
+        .send(owner.request(Method::GET, "/v1/credits"))
+        .await
+        .json();
+    assert_eq!(credits["balance"], "0");
+    provider.close_dispute(&dispute, true).unwrap();
+    provider.until_delivered().await;
+    deliver_again(&world, |events| events.reverse()).await;
+    let credits = world
+        .send(owner.request(Method::GET, "/v1/credits"))
+        .await
+        .json();
+    assert_eq!(
+        (&credits["balance"], &credits["owed"]),
+        (&json!("56.7"), &json!("0"))
+    );
+    assert_eq!(world.shown("acme").await["reconciliation"]["ok"], true);
+}
+
+/// The whole history of an account, delivered backwards for the first time.
+#[tokio::test]
+async fn events_in_any_order_lead_to_the_same_state() {
+    let world = World::start().await;
+    world.set("acme", json!({})).await;
+    world
+        .provider()
+        .set_delivery(local::provider::Delivery::Hold);
+    let session = session(&world).await;
+    world.provider().pay(&session, Card::Succeeds).unwrap();
+    let intent = world.provider().payments()[0].intent.clone();
+    let dispute = world.provider().dispute(&intent).unwrap();
+    world.provider().close_dispute(&dispute, true).unwrap();
+    deliver_again(&world, |events| events.reverse()).await;
+    // What came before its payment comes up again.
+    world.tick_after(SignedDuration::from_mins(6)).await;
+    assert_eq!(status(&world).await, "active");
+    deliver_again(&world, |_| ()).await;
+    assert_eq!(status(&world).await, "active");
+    assert_eq!(kept(&world), 1);
+}
+
+/// An event that cannot be applied when it comes is kept, and applied later.
+#[tokio::test]
+async fn an_event_that_cannot_be_applied_is_kept() {
+    let world = World::start().await;
+    world.set("acme", json!({})).await;
+    let session = session(&world).await;
+    world
+        .provider()
+        .set_delivery(local::provider::Delivery::Hold);
+    world.provider().pay(&session, Card::Succeeds).unwrap();
+    // The look-up of the card fails.
+    world.provider().limit_rate(1, None);
+    for event in world.provider().take_held() {
+        world.provider().deliver(&event).await.unwrap();
+    }
+    assert_eq!(status(&world).await, "none");
+    let report = world.tick_after(SignedDuration::from_mins(6)).await;
+    assert_eq!(report["errors"], 0);
+    assert_eq!(status(&world).await, "active");
+}
+
+#[tokio::test]
+async fn what_we_did_not_ask_for_changes_nothing() {
+    let world = World::start().await;
+    world.set("acme", json!({})).await;
+    let stripe = payments::Stripe::new(
+        world.provider().base_url().parse().unwrap(),
+        payments::TimeOuts::new(std::time::Duration::from_secs(1)),
+    );
+    let url = "https://greta.example/".parse().unwrap();
+    let foreign = payments::NewCheckout {
+        purpose: payments::Purpose::Payment {
+            price: payments::Price {
+                product: "Power your AI with OpenRouter \u{2013} $5 Add-on",
+                amount: payments::Cents::new(500),
+            },
+            keep_card: false,
+        },
+        customer: None,
+        success_url: &url,
+        cancel_url: &url,
+        client_reference_id: "acme",
+        expires_at: world.system.clock.now() + DAY / 2,
+    };
+    let key = "sk_test".to_owned().into();
+    let made = stripe
+        .unwrap()
+        .create_checkout(&key, &foreign, "x")
+        .await
+        .unwrap();
+    world
+        .provider()
+        .pay(made.id.as_str(), Card::Succeeds)
+        .unwrap();
+    world.provider().until_delivered().await;
+    assert_eq!(status(&world).await, "none");
+    assert_eq!(
+        world.provider().payments()[0].refunded,
+        0,
+        "it is not ours to give back"
+    );
+}
+
+/// A payment that was under way when the account was deleted is called off, or given back.
+#[tokio::test]
+async fn a_deleted_account_pays_nothing_any_more() {
+    let deleted = async |world: &World| {
+        let event = json!({
+            "source": "greta.core",
+            "detail-type": "account.deleted",
+            "time": world.system.clock.now(),
+            "detail": {"account_id": "acme", "version": 9},
+        });
+        world.system.account_event(&event).await.unwrap();
+    };
+    // A page is open.
+    let world = World::start().await;
+    world.set("acme", json!({})).await;
+    let session = session(&world).await;
+    deleted(&world).await;
+    world.tick_after(SignedDuration::from_secs(1)).await;
+    assert_eq!(
+        world.provider().object(&session).unwrap()["status"],
+        "expired"
+    );
+    // A charge was declined, and would be tried again.
+    let world = bought().await;
+    world
+        .provider()
+        .set_card(&customer(&world), Card::DeclinesSoftly);
+    world.tick_when_due().await;
+    world.provider().set_card(&customer(&world), Card::Succeeds);
+    deleted(&world).await;
+    for _ in 0..10 {
+        world.tick_after(DAY).await;
+    }
+    assert_eq!(world.provider().payments().len(), 1);
+    // The outcome of a charge is not known.
+    let world = bought().await;
+    world
+        .provider()
+        .set_delivery(local::provider::Delivery::Drop);
+    world
+        .provider()
+        .script(&customer(&world), &[Card::TimesOutAfterCharging]);
+    world.tick_when_due().await;
+    deleted(&world).await;
+    world.tick_after(SignedDuration::from_secs(1)).await;
+    let payments = world.provider().payments();
+    assert_eq!((payments.len(), payments[1].refunded), (2, 500));
+    // A page was paid just before.
+    let world = World::start().await;
+    world.set("acme", json!({})).await;
+    let page = self::session(&world).await;
+    world
+        .provider()
+        .set_delivery(local::provider::Delivery::Drop);
+    world.provider().pay(&page, Card::Succeeds).unwrap();
+    deleted(&world).await;
+    world.tick_after(SignedDuration::from_secs(1)).await;
+    assert_eq!(world.provider().payments()[0].refunded, 500);
+}

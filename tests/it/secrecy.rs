@@ -48,7 +48,13 @@ fn log() -> &'static Log {
 
 async fn all_items(world: &World) -> String {
     let mut text = String::new();
-    for table in ["AccountsTable", "LedgerTable", "HoldsTable", "ChargesTable"] {
+    for table in [
+        "AccountsTable",
+        "LedgerTable",
+        "HoldsTable",
+        "ChargesTable",
+        "WebhooksTable",
+    ] {
         let scanned = world
             .engines()
             .dynamodb()

@@ -35,6 +35,7 @@ impl Settings {
                 ledger: env.text("LEDGER_TABLE"),
                 holds: env.text("HOLDS_TABLE"),
                 charges: env.text("CHARGES_TABLE"),
+                webhooks: env.text("WEBHOOKS_TABLE"),
             },
             secrets_prefix: env.text_or("SECRETS_PREFIX", "greta/openrouter/"),
             fallback_causes: fallback_causes(&mut env),

@@ -28,6 +28,7 @@ impl Settings {
                 ledger: env.text("LEDGER_TABLE"),
                 holds: env.text("HOLDS_TABLE"),
                 charges: env.text("CHARGES_TABLE"),
+                webhooks: env.text("WEBHOOKS_TABLE"),
             },
             secrets_prefix: env.text_or("SECRETS_PREFIX", "greta/openrouter/"),
             openrouter_url: env.url_or("OPENROUTER_BASE_URL", "https://openrouter.ai/api/v1"),

@@ -4,7 +4,7 @@ use account::CallId;
 use charging::Worked;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
-use store::{DueAccount, DueDeletion, DueRefund, DueSecret, StoreError};
+use store::{DueAccount, DueDeletion, DueEvent, DueRefund, DueSecret, DueWindUp, StoreError};
 
 use crate::Deps;
 use crate::sweep::sweep;
@@ -87,6 +87,25 @@ async fn charge(deps: &Deps, now: Timestamp, report: &mut TickReport) {
             }
             Err(error) => report.count(Err(error.into()), "due accounts could not be found"),
         }
+        match deps.store.due_events(shard, now, A_SHARD).await {
+            Ok(due) => {
+                for event in due {
+                    report.count(replay(deps, event, now).await, "an event was not applied");
+                }
+            }
+            Err(error) => report.count(Err(error.into()), "due events could not be found"),
+        }
+        match deps.store.due_wind_ups(shard, now, A_SHARD).await {
+            Ok(due) => {
+                for left in due {
+                    report.count(
+                        wind_up(deps, left, now).await,
+                        "a deleted account's payments were not called off",
+                    );
+                }
+            }
+            Err(error) => report.count(Err(error.into()), "due wind-ups could not be found"),
+        }
         match deps.store.due_refunds(shard, now, A_SHARD).await {
             Ok(due) => {
                 for refund in due {
@@ -107,6 +126,24 @@ async fn work(
     now: Timestamp,
 ) -> Result<Worked, lambda_runtime::Error> {
     Ok(deps.charging.work(&due?.account, now).await?)
+}
+
+/// Applies an event that could not be applied when it came.
+async fn replay(
+    deps: &Deps,
+    due: Result<DueEvent, StoreError>,
+    now: Timestamp,
+) -> Result<(), lambda_runtime::Error> {
+    deps.charging.replay(&due?.id, now).await?;
+    Ok(())
+}
+
+async fn wind_up(
+    deps: &Deps,
+    due: Result<DueWindUp, StoreError>,
+    now: Timestamp,
+) -> Result<(), lambda_runtime::Error> {
+    Ok(deps.charging.wind_up(&due?, now).await?)
 }
 
 async fn give_back(

@@ -21,6 +21,7 @@ impl Settings {
                 ledger: env.text("LEDGER_TABLE"),
                 holds: env.text("HOLDS_TABLE"),
                 charges: env.text("CHARGES_TABLE"),
+                webhooks: env.text("WEBHOOKS_TABLE"),
             },
         };
         env.finish(settings)

@@ -1,7 +1,7 @@
 //! Payment provider events: `POST /v1/webhooks/stripe`.
 //!
-//! An event is a hint that something was paid, or was not. What it is about is known from what we
-//! asked for, never from the event; what it says is taken in once, however often it comes.
+//! An event is recorded once, by its id, and then applied; what cannot be applied at once comes up
+//! again with the billing tick. What it is about is known from what we asked for, never from the event.
 
 mod settings;
 
@@ -11,11 +11,11 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::routing::post;
-use charging::{Charging, ChargingError, News};
+use charging::Charging;
 use edge::{ApiError, Clock, Code, Shape};
 use http::{HeaderMap, StatusCode};
 use keyvault::Vault;
-use payments::{Event, Notice, signature};
+use payments::{Event, signature};
 use secrecy::SecretString;
 use store::Store;
 
@@ -61,7 +61,7 @@ pub fn router(deps: Deps) -> Router {
     edge::app(routes, Shape::Problem, &http)
 }
 
-/// 2xx once the event is taken in. Anything else has the provider deliver it again.
+/// 2xx once the event is recorded. Anything else has the provider deliver it again.
 async fn receive(
     State(deps): State<Deps>,
     headers: HeaderMap,
@@ -79,28 +79,11 @@ async fn receive(
     })?;
     let event = Event::parse(&body)
         .map_err(|error| ApiError::new(Code::InvalidRequest, error.to_string()))?;
-    let news = match &event.notice {
-        Notice::Checkout { session, .. } => deps.charging.heard_checkout(session, now).await,
-        Notice::Intent(intent) => deps.charging.heard_intent(intent, now).await,
-        _ => Ok(News::Ignored("nothing that is used here")),
-    };
-    match news.map_err(not_applied)? {
-        News::Taken(heard) => tracing::info!(
-            event = event.id.as_str(),
-            kind = event.kind,
-            outcome = ?heard.outcome,
-            now = heard.now,
-            "a payment was heard of"
-        ),
-        News::Nothing => {}
-        News::Ignored(reason) => tracing::info!(
-            event = event.id.as_str(),
-            kind = event.kind,
-            reason,
-            "event ignored"
-        ),
-    }
-    Ok(StatusCode::NO_CONTENT)
+    let received = deps.charging.receive(&event, now).await;
+    received.map(|_| StatusCode::NO_CONTENT).map_err(|error| {
+        edge::log_error(&error, "an event could not be recorded");
+        later()
+    })
 }
 
 async fn webhook_secrets(deps: &Deps) -> Result<Vec<SecretString>, ApiError> {
@@ -113,14 +96,6 @@ async fn webhook_secrets(deps: &Deps) -> Result<Vec<SecretString>, ApiError> {
         secrets.push(SecretString::clone(&secret));
     }
     Ok(secrets)
-}
-
-fn not_applied(error: ChargingError) -> ApiError {
-    if let ChargingError::Store(error) = &error {
-        return ApiError::storage(error);
-    }
-    edge::log_error(&error, "an event could not be applied");
-    later()
 }
 
 fn later() -> ApiError {

@@ -27,6 +27,7 @@ impl Settings {
                 ledger: env.text("LEDGER_TABLE"),
                 holds: env.text("HOLDS_TABLE"),
                 charges: env.text("CHARGES_TABLE"),
+                webhooks: env.text("WEBHOOKS_TABLE"),
             },
             charging: charging::Settings::from_env(&mut env),
             webhook_secrets: env.list("STRIPE_WEBHOOK_SECRETS", ""),

@@ -47,6 +47,7 @@ impl Settings {
                 ledger: env.text("LEDGER_TABLE"),
                 holds: env.text("HOLDS_TABLE"),
                 charges: env.text("CHARGES_TABLE"),
+                webhooks: env.text("WEBHOOKS_TABLE"),
             },
             // No default: under another name a secret is not found, which looks like deleted.
             secrets_prefix: env.text("SECRETS_PREFIX"),

@@ -259,6 +259,7 @@ fn default_settings(
         ("LEDGER_TABLE", "LedgerTable"),
         ("HOLDS_TABLE", "HoldsTable"),
         ("CHARGES_TABLE", "ChargesTable"),
+        ("WEBHOOKS_TABLE", "WebhooksTable"),
         ("SECRETS_PREFIX", "greta/openrouter/"),
         ("DEFAULT_AI_SECRET", "greta/default-ai"),
         ("STRIPE_API_SECRET", "greta/stripe-api"),

@@ -274,6 +274,12 @@ mod tests {
                 Some("due KEYS_ONLY HASH:due_shard:S RANGE:due_at:S"),
                 None,
             ),
+            (
+                "test-WebhooksTable",
+                "HASH:event_id:S",
+                Some("due KEYS_ONLY HASH:due_shard:S RANGE:due_at:S"),
+                Some("expires_at_epoch"),
+            ),
         ];
         assert_eq!(all().len(), table.len());
         for (name, keys, index, expiry) in table {

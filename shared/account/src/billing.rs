@@ -725,6 +725,19 @@ impl Profile {
 pub struct NotSubscribed;
 
 impl Billing {
+    /// What could still be paid at the provider, by its ids there.
+    pub fn open_objects(&self) -> Vec<String> {
+        let charge = self.charge.as_ref().and_then(|charge| charge.object.id());
+        let checkout = self.checkout.as_ref();
+        let session = checkout.and_then(|checkout| checkout.session.as_ref());
+        let session = session.map(|session| session.id.as_str());
+        [charge, session]
+            .into_iter()
+            .flatten()
+            .map(str::to_owned)
+            .collect()
+    }
+
     /// `object` is paid: nothing is to be done with it any more.
     fn forget(&mut self, object: &str) {
         if self

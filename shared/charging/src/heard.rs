@@ -4,12 +4,12 @@ use account::add_on::GenerationId;
 use account::{Credits, EntryId, Profile};
 use jiff::Timestamp;
 use payments::{Cents, Checkout, Intent, IntentId, IntentStatus, PaymentError, Refund, SessionId};
-use store::{Buys, DueRefund, EntryKind, Heard, Outcome, Payable, PostRefused, Posting};
+use store::{Buys, DueRefund, Effect, EntryKind, Heard, Outcome, Payable, PostRefused, Posting};
 
 use crate::{CURRENCY, Charging, ChargingError};
 
 /// Who posts what was paid for, in the ledger.
-const ACTOR: &str = "stripe";
+pub(crate) const ACTOR: &str = "stripe";
 
 /// What news of a payment came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub enum News {
     Taken(Heard),
     /// Nothing was paid by it.
     Nothing,
+    /// It is about a payment that was not heard of yet.
+    Ahead,
     /// It is none of ours, or not what we asked for; the reason is kept.
     Ignored(&'static str),
 }
@@ -36,6 +38,10 @@ impl Charging {
         let Some((payable, _)) = self.store.payable(object).await? else {
             return Ok(News::Ignored("no payment object of ours"));
         };
+        if matches!(payable.buys, Buys::Through { .. }) {
+            // Its checkout tells.
+            return Ok(News::Nothing);
+        }
         if intent.status != IntentStatus::Succeeded {
             // Whether it failed for good, the provider is asked.
             if let Some(account) = self.store.account_of(&payable.account_number).await? {
@@ -59,7 +65,10 @@ impl Charging {
                     profile.period_paid(generation, *period, object)
                 }
                 // Sessions pay for these.
-                Buys::Generation { .. } | Buys::Credits { .. } | Buys::Card => false,
+                Buys::Generation { .. }
+                | Buys::Credits { .. }
+                | Buys::Card
+                | Buys::Through { .. } => false,
             };
             (owed, Vec::new())
         });
@@ -92,7 +101,18 @@ impl Charging {
         if known.is_some() {
             return self.heard(self.known(object).await?, now).await;
         }
+        // What the provider later says of the payment object is about this.
+        let through = checkout.intent.as_ref().map(|intent| Payable {
+            object: intent.to_string(),
+            buys: Buys::Through {
+                session: object.to_owned(),
+            },
+            ..payable.clone()
+        });
         if let Buys::Credits { order, credits } = &payable.buys {
+            if let Some(through) = &through {
+                self.store.ask_for(through).await?;
+            }
             let heard = self.purchase(&payable, order, *credits, now).await?;
             return self.heard(Some(heard), now).await;
         }
@@ -120,12 +140,12 @@ impl Charging {
                 Buys::Period { generation, period } => {
                     profile.period_paid(generation, *period, object)
                 }
-                Buys::Credits { .. } | Buys::Card => false,
+                Buys::Credits { .. } | Buys::Card | Buys::Through { .. } => false,
             };
             if owed {
                 keep_card(profile);
             }
-            (owed, Vec::new())
+            (owed, through.iter().cloned().map(Effect::Payable).collect())
         });
         self.heard(heard.await?, now).await
     }

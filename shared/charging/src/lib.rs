@@ -12,7 +12,9 @@
 
 mod buy;
 mod heard;
+mod inbox;
 mod settings;
+mod taken_back;
 mod work;
 
 use std::sync::Arc;
@@ -58,6 +60,10 @@ pub enum ChargingError {
     Entry(#[from] account::IdError),
     #[error("the address of the provider's page cannot be read")]
     Url(#[from] url::ParseError),
+    #[error("credits cannot be posted")]
+    Posting(#[from] store::PostRefused),
+    #[error("a recorded event cannot be read or written")]
+    Event(#[from] serde_json::Error),
     #[error("the account changes faster than its payment can be carried out")]
     Contended,
 }

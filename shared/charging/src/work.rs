@@ -7,7 +7,7 @@ use payments::{
     Cents, CheckoutStatus, CustomerId, Intent, IntentId, IntentStatus, NewIntent, PaymentError,
     PaymentMethodId, SessionId,
 };
-use store::{Buys, Effect, Heard, Outcome, Payable};
+use store::{Buys, DueWindUp, Effect, Heard, Outcome, Payable};
 
 use crate::{Charging, ChargingError, News};
 
@@ -86,6 +86,58 @@ impl Charging {
             Box::pin(self.carry_out(&account, task, now, &mut worked)).await?;
         }
         Err(ChargingError::Contended)
+    }
+
+    /// Calls off what a deleted account left at the provider; what turns out to be paid is given back.
+    ///
+    /// # Errors
+    /// [`ChargingError`]; it comes up again.
+    pub async fn wind_up(&self, due: &DueWindUp, now: Timestamp) -> Result<(), ChargingError> {
+        let mut left = Vec::new();
+        for object in &due.objects {
+            let called_off = Box::pin(self.call_off(object, now)).await;
+            let is_done = called_off.unwrap_or_else(|error| {
+                edge::log_error(
+                    &error,
+                    "a deleted account's payment could not be called off",
+                );
+                false
+            });
+            if !is_done {
+                left.push(object.clone());
+            }
+        }
+        let again = now.saturating_add(AGAIN).unwrap_or(now);
+        Ok(self
+            .store
+            .wound_up(&due.account_number, &left, again)
+            .await?)
+    }
+
+    /// True if the object cannot be paid any more.
+    async fn call_off(&self, object: &str, now: Timestamp) -> Result<bool, ChargingError> {
+        let key = self.key().await?;
+        if object.starts_with("cs_") {
+            let found = self
+                .stripe
+                .expire_checkout(&key, &SessionId::new(object)?)
+                .await?;
+            if found.paid {
+                self.heard_checkout(&found, now).await?;
+            }
+            return Ok(found.paid || found.status == CheckoutStatus::Expired);
+        }
+        let found = self
+            .stripe
+            .cancel_intent(&key, &IntentId::new(object)?)
+            .await?;
+        if found.status == IntentStatus::Succeeded {
+            self.heard_intent(&found, now).await?;
+        }
+        Ok(matches!(
+            found.status,
+            IntentStatus::Succeeded | IntentStatus::Canceled
+        ))
     }
 
     async fn carry_out(

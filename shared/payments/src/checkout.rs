@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use url::Url;
 
@@ -9,7 +10,8 @@ use crate::ids::{Cents, CustomerId, IntentId, SessionId, SetupIntentId, Subscrip
 use crate::{Answer, CURRENCY, Form, PaymentError, Stripe, read};
 
 /// What a session is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Mode {
     Payment,
     Setup,
@@ -18,7 +20,8 @@ pub enum Mode {
     Other,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum CheckoutStatus {
     /// It can still be paid.
     Open,
@@ -29,7 +32,7 @@ pub enum CheckoutStatus {
 }
 
 /// A session as it stands. What the wire left out is absent.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkout {
     pub id: SessionId,
     pub status: CheckoutStatus,

@@ -1,5 +1,6 @@
 //! Why a card was not charged, and whether to try it again.
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::read::{owned, text};
@@ -46,7 +47,7 @@ const AUTHENTICATION: [&str; 3] = [
 ];
 
 /// A decline, as far as Stripe tells.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decline {
     pub code: Option<String>,
     /// The issuer's reason, where it gave one.

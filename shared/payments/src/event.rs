@@ -4,6 +4,7 @@
 //! delivered again and again. Only the needed fields are read, in the shape of any API version, and
 //! nothing is concluded from the order of events or from when they were made.
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::checkout::Checkout;
@@ -31,7 +32,8 @@ pub struct Event {
 }
 
 /// What an event is about, as the object was when the event was made.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Notice {
     Checkout {
         change: CheckoutChange,
@@ -65,7 +67,8 @@ pub enum Notice {
     Other,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum CheckoutChange {
     /// The user is done; the session says whether the money is there.
     Completed,
@@ -77,7 +80,8 @@ pub enum CheckoutChange {
 }
 
 /// Source: <https://docs.stripe.com/api/disputes/object#dispute_object-status>.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum DisputeState {
     /// A question before a dispute; no money was moved. It can still become one.
     Inquiry,

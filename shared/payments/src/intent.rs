@@ -7,6 +7,7 @@ use account::add_on::GenerationId;
 use account::{AccountNumber, Period};
 use jiff::Timestamp;
 use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::ids::{Cents, CustomerId, IntentId, PaymentMethodId, SetupIntentId};
@@ -16,7 +17,8 @@ use crate::{Answer, CURRENCY, Decline, PaymentError, Refusal, Stripe, read};
 const EXPAND: (&str, &str) = ("expand[]", "latest_charge");
 
 /// Source: <https://docs.stripe.com/payments/paymentintents/lifecycle>.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum IntentStatus {
     /// It was declined, or never had a card.
     RequiresPaymentMethod,
@@ -32,7 +34,7 @@ pub enum IntentStatus {
 }
 
 /// A payment object as it stands. What the wire left out is absent.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Intent {
     pub id: IntentId,
     pub status: IntentStatus,

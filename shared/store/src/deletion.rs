@@ -169,6 +169,7 @@ impl Store {
             transaction::put(due)?,
             self.new_history(&account.number, why)?,
         ];
+        items.extend(self.new_wind_up(account, why.at)?);
         if let Some(key) = &account.profile.key {
             let secret = Effect::SecretDue {
                 key: key.id.clone(),

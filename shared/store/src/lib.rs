@@ -28,6 +28,8 @@
 //! | holds | `account_number`, `idem#<hash>` | an idempotency key in use |
 //! | charges | `object#<provider's id>`, `object` | what we asked for under this id, and what became of it |
 //! | charges | `account_number`, `<generation>#<period>` | a period of the add-on, and what paid for it |
+//! | charges | `account_number`, `wind_up` | what a deleted account left at the provider |
+//! | webhooks | `<event id>` | an event of the payment provider, and what became of it |
 //!
 //! Architecture invariant: every movement of credits is one transaction of balance, ledger entry and
 //! what caused it; the balance's attributes are changed nowhere else than in `balance.rs`.
@@ -43,6 +45,7 @@ mod payments;
 mod postings;
 mod reconcile;
 mod transaction;
+mod webhooks;
 mod work;
 
 pub use account::hold::Resolution;
@@ -51,20 +54,23 @@ pub use deletion::{Deletion, Presence};
 pub use error::StoreError;
 pub use holds::{Hold, HoldRefused, NewHold, OpenHold};
 pub use ledger::{Cursor, Day, EntryKind, HistoryEntry, LedgerEntry, LedgerPage};
-pub use payments::{Buys, DueRefund, Heard, Outcome, Payable};
+pub use payments::{Buys, DueRefund, DueWindUp, Heard, Outcome, Payable};
 pub use postings::{PostRefused, Posted, Posting, StoredPosting};
 pub use reconcile::{AccountsCursor, AccountsPage, Reconciliation, Segment, StoredHold};
+pub use webhooks::{DueEvent, EventState, Recorded};
 pub use work::{DueAccount, DueDeletion, DueHold, DueSecret, shard_of, shards};
 
 use aws_sdk_dynamodb::Client;
 
-/// The tables' names (`ACCOUNTS_TABLE`, `LEDGER_TABLE`, `HOLDS_TABLE`, `CHARGES_TABLE`).
+/// The tables' names (`ACCOUNTS_TABLE`, `LEDGER_TABLE`, `HOLDS_TABLE`, `CHARGES_TABLE`,
+/// `WEBHOOKS_TABLE`).
 #[derive(Debug, Clone)]
 pub struct Tables {
     pub accounts: String,
     pub ledger: String,
     pub holds: String,
     pub charges: String,
+    pub webhooks: String,
 }
 
 /// All access to DynamoDB. Cheap to clone.

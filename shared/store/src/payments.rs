@@ -40,6 +40,8 @@ pub enum Buys {
     Credits { order: EntryId, credits: Credits },
     /// Nothing is paid: a card is given.
     Card,
+    /// What the checkout session is for that this object paid.
+    Through { session: String },
 }
 
 /// What became of a payment.
@@ -68,6 +70,14 @@ pub struct Heard {
 pub struct DueRefund {
     pub object: String,
     pub due: Timestamp,
+}
+
+/// What a deleted account left at the provider.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DueWindUp {
+    pub account_number: AccountNumber,
+    /// What could still be paid, by the provider's ids.
+    pub objects: Vec<String>,
 }
 
 impl Store {
@@ -218,6 +228,96 @@ impl Store {
         Ok(rows.iter().map(due_refund).collect())
     }
 
+    /// What deleted accounts of one shard left at the provider.
+    ///
+    /// # Errors
+    /// [`StoreError`] if DynamoDB does not answer.
+    pub async fn due_wind_ups(
+        &self,
+        shard: u8,
+        now: Timestamp,
+        limit: i32,
+    ) -> Result<Vec<Result<DueWindUp, StoreError>>, StoreError> {
+        let table = &self.tables.charges;
+        let rows = self.due_in(table, Work::WindUp, shard, now, limit).await?;
+        let mut due = Vec::new();
+        for row in rows {
+            due.push(self.wind_up(&row).await);
+        }
+        Ok(due)
+    }
+
+    async fn wind_up(&self, row: &Item) -> Result<DueWindUp, StoreError> {
+        const WHAT: &str = "due wind-up";
+        let account = AccountNumber::new(get_text(row, "account_number", WHAT)?);
+        let account = account.map_err(|_| StoreError::corrupt(WHAT))?;
+        let read = self
+            .client
+            .get_item()
+            .table_name(&self.tables.charges)
+            .set_key(Some(wind_up_key(&account)))
+            .consistent_read(true)
+            .send()
+            .await
+            .map_err(|error| StoreError::unavailable("read wind-up", error))?;
+        let objects = read.item.and_then(|item| item.get("objects").cloned());
+        Ok(DueWindUp {
+            account_number: account,
+            objects: match objects {
+                Some(objects) => item::from_attribute(WHAT, objects)?,
+                None => Vec::new(),
+            },
+        })
+    }
+
+    /// What a deleted account left at the provider is done with, but for `left`, which is tried again
+    /// at `again`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if DynamoDB does not answer; it then comes up again.
+    pub async fn wound_up(
+        &self,
+        account: &AccountNumber,
+        left: &[String],
+        again: Timestamp,
+    ) -> Result<(), StoreError> {
+        if left.is_empty() {
+            let deleted = self
+                .client
+                .delete_item()
+                .table_name(&self.tables.charges)
+                .set_key(Some(wind_up_key(account)))
+                .send()
+                .await;
+            return deleted
+                .map(drop)
+                .map_err(|error| StoreError::unavailable("wind up", error));
+        }
+        let item = wind_up_item(account, left, again)?;
+        let put = self.client.put_item().table_name(&self.tables.charges);
+        put.set_item(Some(item))
+            .send()
+            .await
+            .map(drop)
+            .map_err(|error| StoreError::unavailable("wind up", error))
+    }
+
+    /// What the account leaves at the provider; `None` if there is nothing.
+    pub(crate) fn new_wind_up(
+        &self,
+        account: &Account,
+        due: Timestamp,
+    ) -> Result<Option<TransactWriteItem>, StoreError> {
+        let objects = account.profile.billing.open_objects();
+        if objects.is_empty() {
+            return Ok(None);
+        }
+        let put = Put::builder()
+            .table_name(&self.tables.charges)
+            .set_item(Some(wind_up_item(&account.number, &objects, due)?));
+        transaction::put(put).map(Some)
+    }
+
     /// A payment that was not owed is given back.
     ///
     /// # Errors
@@ -239,6 +339,69 @@ impl Store {
             .map_err(|error| StoreError::unavailable("note refund", error))
     }
 
+    /// Takes on to take back what `upto` cents of a purchase were for: from how many cents on, and up to
+    /// how many. A step that somebody took on before is to be finished first. `None` if so many are
+    /// taken back already.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the outcome is not known; asking again is safe.
+    pub async fn take_back(
+        &self,
+        object: &str,
+        upto: u64,
+    ) -> Result<Option<(u64, u64)>, StoreError> {
+        for tried in 0..TRIES {
+            let read = self
+                .client
+                .get_item()
+                .table_name(&self.tables.charges)
+                .set_key(Some(payable_key(object)))
+                .consistent_read(true)
+                .send()
+                .await
+                .map_err(|error| StoreError::unavailable("read payment", error))?;
+            let item = read.item.ok_or_else(|| StoreError::corrupt(PAYABLE))?;
+            let from = get_number(&item, "taken_back", PAYABLE)?;
+            if item.contains_key("taking_back") {
+                let to = get_number(&item, "taking_back", PAYABLE)?;
+                return Ok(Some((from, to)));
+            }
+            if upto <= from {
+                return Ok(None);
+            }
+            let update = Update::builder()
+                .table_name(&self.tables.charges)
+                .set_key(Some(payable_key(object)))
+                .update_expression("SET taking_back = :to")
+                .condition_expression("taken_back = :from AND attribute_not_exists(taking_back)")
+                .expression_attribute_values(":from", number(from))
+                .expression_attribute_values(":to", number(upto));
+            let taken = self.transact("take back", vec![transaction::update(update)?]);
+            if taken.await?.is_ok() {
+                return Ok(Some((from, upto)));
+            }
+            transaction::pause(tried).await;
+        }
+        Err(StoreError::Contended {
+            operation: "take back",
+        })
+    }
+
+    /// The step up to `to` cents is finished. Saying it again changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the outcome is not known.
+    pub async fn taken_back(&self, object: &str, to: u64) -> Result<(), StoreError> {
+        let update = Update::builder()
+            .table_name(&self.tables.charges)
+            .set_key(Some(payable_key(object)))
+            .update_expression("SET taken_back = :to REMOVE taking_back")
+            .condition_expression("taking_back = :to")
+            .expression_attribute_values(":to", number(to));
+        let update = vec![transaction::update(update)?];
+        self.transact("take back", update).await.map(drop)
+    }
+
     pub(crate) fn new_payable(&self, payable: &Payable) -> Result<TransactWriteItem, StoreError> {
         let mut item = payable_key(&payable.object);
         let attributes = [
@@ -246,6 +409,7 @@ impl Store {
             ("buys", item::to_attribute(PAYABLE, &payable.buys)?),
             ("amount_cents", number(payable.amount_cents)),
             ("asked_at", time(payable.asked_at)),
+            ("taken_back", number(0)),
         ];
         item.extend(attributes.map(|(name, value)| (name.to_owned(), value)));
         let put = Put::builder()
@@ -289,7 +453,7 @@ impl Store {
         let (generation, period) = match &payable.buys {
             Buys::Generation { .. } => (payable.object.as_str(), Period::FIRST),
             Buys::Period { generation, period } => (generation.as_str(), *period),
-            Buys::Credits { .. } | Buys::Card => return Ok(None),
+            Buys::Credits { .. } | Buys::Card | Buys::Through { .. } => return Ok(None),
         };
         let update = Update::builder()
             .table_name(&self.tables.charges)
@@ -332,6 +496,24 @@ pub(crate) fn number_key(account: &AccountNumber) -> Item {
 fn payable_key(object: &str) -> Item {
     let object = format!("object#{object}");
     key([("account_number", object.as_str()), ("charge", "object")])
+}
+
+fn wind_up_key(account: &AccountNumber) -> Item {
+    key([("account_number", account.as_str()), ("charge", "wind_up")])
+}
+
+fn wind_up_item(
+    account: &AccountNumber,
+    objects: &[String],
+    due: Timestamp,
+) -> Result<Item, StoreError> {
+    let mut item = wind_up_key(account);
+    let shard = due_shard(Work::WindUp, account.as_str());
+    let objects = item::to_attribute("wind-up", &objects)?;
+    item.insert("objects".to_owned(), objects);
+    item.insert("due_shard".to_owned(), text(shard));
+    item.insert("due_at".to_owned(), time(due));
+    Ok(item)
 }
 
 fn charge_key(account: &AccountNumber, generation: &str, period: Period) -> Item {

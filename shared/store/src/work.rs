@@ -24,6 +24,10 @@ pub(crate) enum Work {
     Billing,
     /// A payment that is to be given back.
     Refund,
+    /// An event of the payment provider that is to be applied again.
+    Webhook,
+    /// Payments of a deleted account that are to be called off.
+    WindUp,
 }
 
 impl Work {
@@ -34,6 +38,8 @@ impl Work {
             Self::Deletion => "deletion",
             Self::Billing => "billing",
             Self::Refund => "refund",
+            Self::Webhook => "webhook",
+            Self::WindUp => "wind_up",
         }
     }
 
