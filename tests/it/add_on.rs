@@ -620,3 +620,15 @@ async fn a_deleted_account_pays_nothing_any_more() {
     world.tick_after(SignedDuration::from_secs(1)).await;
     assert_eq!(world.provider().payments()[0].refunded, 500);
 }
+
+#[tokio::test]
+async fn an_add_on_that_was_set_is_charged_like_one_that_was_bought() {
+    let world = World::start().await;
+    for (add_on, charged) in [("active", 1), ("past_due", 1), ("cancelling", 0)] {
+        world.set("acme", json!({"add_on": add_on})).await;
+        assert_eq!(status(&world).await, add_on);
+        let report = world.tick_after(DAY * 31).await;
+        assert_eq!(report["charged"], charged, "{add_on}: {report}");
+        assert_eq!(report["declined"], 0);
+    }
+}

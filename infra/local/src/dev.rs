@@ -26,6 +26,7 @@ use std::time::Duration;
 use store::{Created, EntryKind, HistoryEntry, PostRefused, Posting, Store};
 
 use crate::issuer::Issuer;
+use crate::provider::NewPayer;
 
 /// Who changed an account, in its ledger and history.
 const ACTOR: &str = "_dev";
@@ -38,6 +39,8 @@ pub(crate) struct Dev {
     pub(crate) issuer: Issuer,
     pub(crate) clock: Clock,
     pub(crate) store: Store,
+    /// Accounts whose add-on is set can be charged then. `None` where a real provider is in its place.
+    pub(crate) payers: Option<NewPayer>,
     pub(crate) monthly_charge: monthly_charge::Deps,
     pub(crate) running: ai_proxy::Running,
 }
@@ -121,7 +124,7 @@ async fn change(
     let id = account_id(id)?;
     let change: AccountChange = read(body).await?;
     let now = dev.clock.now();
-    let account = change_account(&dev.store, &id, change, now).await?;
+    let account = change_account(&dev.store, dev.payers.as_ref(), &id, change, now).await?;
     Ok(Json(json!({ "account": account_json(&account) })))
 }
 
@@ -190,6 +193,7 @@ async fn stored(store: &Store, id: &AccountId) -> Result<Option<Account>, ApiErr
 /// If the store fails, or credits are held that would have to go.
 pub async fn change_account(
     store: &Store,
+    payers: Option<&NewPayer>,
     id: &AccountId,
     change: AccountChange,
     now: Timestamp,
@@ -213,9 +217,17 @@ pub async fn change_account(
             ));
         }
     }
+    let is_bought = change
+        .add_on
+        .is_some_and(|status| status != AddOnStatus::None);
+    let payer = payers.filter(|_| is_bought).map(|payers| payers());
     let changed = store
         .update(id, None, |profile| {
             change_profile(profile, change, now);
+            if let Some((customer, card)) = payer.clone() {
+                profile.billing.customer = Some(customer);
+                profile.keep_card(card, now);
+            }
             Ok::<_, std::convert::Infallible>(Vec::new())
         })
         .await;
@@ -232,6 +244,7 @@ fn change_profile(profile: &mut Profile, change: AccountChange, now: Timestamp) 
     }
     if let Some(status) = change.add_on {
         profile.add_on = add_on_in(status, now);
+        *profile.billing = account::Billing::default();
     }
 }
 

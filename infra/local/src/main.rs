@@ -14,6 +14,7 @@ use std::process::ExitCode;
 
 use account::{AccountId, AddOnStatus, Credits, Plan};
 use local::dev::{AccountChange, change_account};
+use local::provider::PaymentProvider;
 use local::system::{Options, System, settings_from_environment};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -167,9 +168,18 @@ const DEMO: [(&str, &str, AccountChange); 3] = [
 ];
 
 async fn make_demo_accounts(system: &System) -> Result<(), Box<dyn Error>> {
+    let provider = system.payment_provider.as_ref();
+    let payers = provider.map(PaymentProvider::payers);
     for (id, _, change) in DEMO {
         let id = AccountId::new(id)?;
-        change_account(&system.store, &id, change, system.clock.now()).await?;
+        change_account(
+            &system.store,
+            payers.as_ref(),
+            &id,
+            change,
+            system.clock.now(),
+        )
+        .await?;
     }
     Ok(())
 }

@@ -158,6 +158,7 @@ impl System {
             issuer: issuer.clone(),
             clock: clock.clone(),
             store: store.clone(),
+            payers: payment_provider.as_ref().map(PaymentProvider::payers),
             monthly_charge: functions.monthly_charge.clone(),
             running: functions.running.clone(),
         };

@@ -34,6 +34,11 @@ fn impossible<T>(why: impl Into<String>) -> Result<T, Impossible> {
 }
 
 impl ProviderState {
+    /// Makes a customer, and returns its id.
+    pub fn add_customer(&mut self, now: Timestamp) -> String {
+        self.new_customer(None, now).id.clone()
+    }
+
     /// Gives a customer a card, as a checkout session does that keeps it. Returns the id of the
     /// payment method.
     ///

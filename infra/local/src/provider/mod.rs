@@ -37,6 +37,9 @@ pub use webhooks::{Delivery, DeliveryError};
 use crate::serve::{self, Server};
 use webhooks::Target;
 
+/// Makes a payer: a customer, and the id of a card.
+pub type NewPayer = Arc<dyn Fn() -> (String, String) + Send + Sync>;
+
 /// How a provider is set up.
 #[derive(Debug, Clone)]
 pub struct ProviderOptions {
@@ -142,6 +145,21 @@ impl PaymentProvider {
     /// If the intent is not under way.
     pub fn finish(&self, intent: &str, succeeded: bool) -> Result<(), Impossible> {
         self.act(|state, now| state.finish(intent, succeeded, now))
+    }
+
+    /// Makes payers whose card succeeds: a customer, and the card's id.
+    ///
+    /// # Panics
+    /// Never: the customer was just made.
+    pub fn payers(&self) -> NewPayer {
+        let shared = Arc::clone(&self.shared);
+        Arc::new(move || {
+            shared.act(|state, now| {
+                let customer = state.add_customer(now);
+                let card = state.add_card(&customer, Card::Succeeds, now);
+                (customer, card.expect("the customer was just made"))
+            })
+        })
     }
 
     /// See [`ProviderState::add_card`].
