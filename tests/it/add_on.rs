@@ -9,6 +9,8 @@ use crate::support::{Reply, World};
 
 const ROUTE: &str = "/v1/integrations/openrouter/subscription";
 const CARD_ROUTE: &str = "/v1/integrations/openrouter/subscription/payment-method";
+/// Longer than a step belongs to whoever took it on.
+const LEASE: SignedDuration = SignedDuration::from_mins(3);
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 
 impl World {
@@ -631,4 +633,34 @@ async fn an_add_on_that_was_set_is_charged_like_one_that_was_bought() {
         assert_eq!(report["charged"], charged, "{add_on}: {report}");
         assert_eq!(report["declined"], 0);
     }
+}
+
+/// Two ticks at the same instant, and late ones: each account is charged once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_ticks_at_once_charge_each_account_once() {
+    const ACCOUNTS: usize = 100;
+    let world = World::start().await;
+    for number in 0..ACCOUNTS {
+        world
+            .set(&format!("acme-{number}"), json!({"add_on": "active"}))
+            .await;
+    }
+    let month = DAY * 31;
+    let ticks = (0..3).map(|_| world.tick_in(month));
+    let reports = futures_util::future::join_all(ticks).await;
+    let charged = |report: &Value| usize::try_from(report["charged"].as_u64().unwrap()).unwrap();
+    let errors: Vec<_> = reports.iter().map(|report| &report["errors"]).collect();
+    assert_eq!(errors, [0, 0, 0], "{reports:?}");
+    assert_eq!(
+        reports.iter().map(charged).sum::<usize>(),
+        ACCOUNTS,
+        "{reports:?}"
+    );
+    assert_eq!(charged(&world.tick_in(month + LEASE).await), 0);
+    let payments = world.provider().payments();
+    assert_eq!(payments.len(), ACCOUNTS);
+    let mut customers: Vec<_> = payments.iter().map(|payment| &payment.customer).collect();
+    customers.sort();
+    customers.dedup();
+    assert_eq!(customers.len(), ACCOUNTS);
 }

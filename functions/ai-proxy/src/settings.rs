@@ -30,13 +30,7 @@ impl Settings {
     pub fn from_env(mut env: Env) -> Result<Self, SettingsError> {
         let settings = Self {
             product: ProductSettings::from_env(&mut env),
-            tables: Tables {
-                accounts: env.text("ACCOUNTS_TABLE"),
-                ledger: env.text("LEDGER_TABLE"),
-                holds: env.text("HOLDS_TABLE"),
-                charges: env.text("CHARGES_TABLE"),
-                webhooks: env.text("WEBHOOKS_TABLE"),
-            },
+            tables: Tables::from_settings(|name| env.text(name)),
             secrets_prefix: env.text_or("SECRETS_PREFIX", "greta/openrouter/"),
             fallback_causes: fallback_causes(&mut env),
             min_output_tokens: env.number_or("MIN_OUTPUT_TOKENS", 16, 1..=1_000_000),

@@ -21,13 +21,7 @@ impl Settings {
     pub fn from_env(mut env: Env) -> Result<Self, SettingsError> {
         let settings = Self {
             product: ProductSettings::from_env(&mut env),
-            tables: Tables {
-                accounts: env.text("ACCOUNTS_TABLE"),
-                ledger: env.text("LEDGER_TABLE"),
-                holds: env.text("HOLDS_TABLE"),
-                charges: env.text("CHARGES_TABLE"),
-                webhooks: env.text("WEBHOOKS_TABLE"),
-            },
+            tables: Tables::from_settings(|name| env.text(name)),
             charging: charging::Settings::from_env(&mut env),
             time_outs: TimeOuts::for_questions(env.millis_or("UPSTREAM_CONNECT_MS", 3_000)),
         };

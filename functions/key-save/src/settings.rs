@@ -23,13 +23,7 @@ impl Settings {
     pub fn from_env(mut env: Env) -> Result<Self, SettingsError> {
         let settings = Self {
             product: ProductSettings::from_env(&mut env),
-            tables: Tables {
-                accounts: env.text("ACCOUNTS_TABLE"),
-                ledger: env.text("LEDGER_TABLE"),
-                holds: env.text("HOLDS_TABLE"),
-                charges: env.text("CHARGES_TABLE"),
-                webhooks: env.text("WEBHOOKS_TABLE"),
-            },
+            tables: Tables::from_settings(|name| env.text(name)),
             secrets_prefix: env.text_or("SECRETS_PREFIX", "greta/openrouter/"),
             openrouter_url: env.url_or("OPENROUTER_BASE_URL", "https://openrouter.ai/api/v1"),
             time_outs: TimeOuts::for_questions(env.millis_or("UPSTREAM_CONNECT_MS", 3_000)),

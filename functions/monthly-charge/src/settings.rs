@@ -30,13 +30,7 @@ impl Settings {
     /// One error that names every missing or malformed setting.
     pub fn from_env(mut env: Env) -> Result<Self, SettingsError> {
         let settings = Self {
-            tables: Tables {
-                accounts: env.text("ACCOUNTS_TABLE"),
-                ledger: env.text("LEDGER_TABLE"),
-                holds: env.text("HOLDS_TABLE"),
-                charges: env.text("CHARGES_TABLE"),
-                webhooks: env.text("WEBHOOKS_TABLE"),
-            },
+            tables: Tables::from_settings(|name| env.text(name)),
             secrets_prefix: env.text_or("SECRETS_PREFIX", "greta/openrouter/"),
             default_ai_url: env.url("DEFAULT_AI_BASE_URL"),
             default_ai_kind: env.parse_or("DEFAULT_AI_KIND", DefaultAiKind::OpenRouter, str::parse),

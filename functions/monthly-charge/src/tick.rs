@@ -2,6 +2,7 @@
 
 use account::CallId;
 use charging::Worked;
+use futures_util::{StreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use store::{DueAccount, DueDeletion, DueEvent, DueRefund, DueSecret, DueWindUp, StoreError};
@@ -13,6 +14,8 @@ use crate::sweep::sweep;
 const A_SHARD: i32 = 25;
 /// Accounts charged by one tick, a shard; more wait for the next tick.
 const ACCOUNTS_A_SHARD: i32 = 250;
+/// Accounts charged at once.
+const AT_ONCE: usize = 16;
 /// When a piece of work that was taken on and failed is tried again.
 const PUT_OFF: SignedDuration = SignedDuration::from_hours(1);
 
@@ -76,8 +79,10 @@ async fn charge(deps: &Deps, now: Timestamp, report: &mut TickReport) {
     for shard in store::shards() {
         match deps.store.due_accounts(shard, now, ACCOUNTS_A_SHARD).await {
             Ok(due) => {
-                for account in due {
-                    let worked = work(deps, account, now).await.map(|worked| {
+                let works = due.into_iter().map(|account| work(deps, account, now));
+                let mut works = stream::iter(works).buffer_unordered(AT_ONCE);
+                while let Some(worked) = works.next().await {
+                    let worked = worked.map(|worked| {
                         report.charged += worked.charged;
                         report.declined += worked.declined;
                         report.unknown += worked.unknown;

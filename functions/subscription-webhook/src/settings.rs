@@ -22,13 +22,7 @@ impl Settings {
     pub fn from_env(mut env: Env) -> Result<Self, SettingsError> {
         let settings = Self {
             http: HttpSettings::from_env(&mut env),
-            tables: Tables {
-                accounts: env.text("ACCOUNTS_TABLE"),
-                ledger: env.text("LEDGER_TABLE"),
-                holds: env.text("HOLDS_TABLE"),
-                charges: env.text("CHARGES_TABLE"),
-                webhooks: env.text("WEBHOOKS_TABLE"),
-            },
+            tables: Tables::from_settings(|name| env.text(name)),
             charging: charging::Settings::from_env(&mut env),
             webhook_secrets: env.list("STRIPE_WEBHOOK_SECRETS", ""),
         };

@@ -42,13 +42,7 @@ impl Settings {
             None => env,
         };
         let settings = Self {
-            tables: Tables {
-                accounts: env.text("ACCOUNTS_TABLE"),
-                ledger: env.text("LEDGER_TABLE"),
-                holds: env.text("HOLDS_TABLE"),
-                charges: env.text("CHARGES_TABLE"),
-                webhooks: env.text("WEBHOOKS_TABLE"),
-            },
+            tables: Tables::from_settings(|name| env.text(name)),
             // No default: under another name a secret is not found, which looks like deleted.
             secrets_prefix: env.text("SECRETS_PREFIX"),
             aws: Aws::read(&mut env),

@@ -147,7 +147,8 @@ impl System {
         if let Some(provider) = &payment_provider {
             let secret = settings.get("STRIPE_WEBHOOK_SECRET");
             let secret = secret.map_or(SIMULATED_WEBHOOK_SECRET, String::as_str);
-            provider.set_webhook(&format!("{public_url}/v1/webhooks/stripe"), secret);
+            let base = settings["PUBLIC_BASE_URL"].trim_end_matches('/');
+            provider.set_webhook(&format!("{base}/v1/webhooks/stripe"), secret);
         }
         seed_platform_secrets(&engines, &mut settings).await?;
         let dynamodb = engines.dynamodb_over(options.aws_http.clone());

@@ -62,8 +62,7 @@ pub use work::{DueAccount, DueDeletion, DueHold, DueSecret, shard_of, shards};
 
 use aws_sdk_dynamodb::Client;
 
-/// The tables' names (`ACCOUNTS_TABLE`, `LEDGER_TABLE`, `HOLDS_TABLE`, `CHARGES_TABLE`,
-/// `WEBHOOKS_TABLE`).
+/// The tables' names.
 #[derive(Debug, Clone)]
 pub struct Tables {
     pub accounts: String,
@@ -71,6 +70,19 @@ pub struct Tables {
     pub holds: String,
     pub charges: String,
     pub webhooks: String,
+}
+
+impl Tables {
+    /// `value_of` gives each setting's value.
+    pub fn from_settings(mut value_of: impl FnMut(&'static str) -> String) -> Self {
+        Self {
+            accounts: value_of("ACCOUNTS_TABLE"),
+            ledger: value_of("LEDGER_TABLE"),
+            holds: value_of("HOLDS_TABLE"),
+            charges: value_of("CHARGES_TABLE"),
+            webhooks: value_of("WEBHOOKS_TABLE"),
+        }
+    }
 }
 
 /// All access to DynamoDB. Cheap to clone.
