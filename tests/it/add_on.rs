@@ -664,3 +664,43 @@ async fn two_ticks_at_once_charge_each_account_once() {
     customers.dedup();
     assert_eq!(customers.len(), ACCOUNTS);
 }
+
+#[tokio::test]
+async fn credits_can_pay_for_the_add_on() {
+    let world = World::with_settings(&[("ADD_ON_COLLECTION", "credits")]).await;
+    world.set("acme", json!({"credits": "49.999999"})).await;
+    assert_eq!(
+        subscribe(&world).await.error(),
+        (402, "insufficient_credits".to_owned())
+    );
+    world.set("acme", json!({"credits": "120"})).await;
+    let twice = tokio::join!(subscribe(&world), subscribe(&world));
+    let mut answers = [twice.0.status.as_u16(), twice.1.status.as_u16()];
+    answers.sort_unstable();
+    assert_eq!(answers, [200, 409], "once, however often one clicks");
+    assert_eq!(status(&world).await, "active");
+    assert_eq!(world.settled_balance("acme").await, "70");
+    assert_eq!(world.tick_when_due().await["charged"], 1);
+    assert_eq!(world.settled_balance("acme").await, "20");
+    // Without credits it is past due, and regained by the same route once there are some.
+    assert_eq!(world.tick_when_due().await["declined"], 1);
+    assert_eq!(status(&world).await, "past_due");
+    assert_eq!(
+        subscribe(&world).await.error(),
+        (402, "insufficient_credits".to_owned())
+    );
+    world.set("acme", json!({"credits": "60"})).await;
+    assert_eq!(subscribe(&world).await.status, 200);
+    assert_eq!(status(&world).await, "active");
+    assert_eq!(world.tick_after(DAY).await["charged"], 0);
+    let ledger = world.owner("acme").ledger().await;
+    let add_on = ledger.iter().filter(|entry| entry["kind"] == "add_on");
+    let amounts: Vec<_> = add_on.map(|entry| entry["amount"].clone()).collect();
+    assert_eq!(amounts, ["-50", "-50", "-50"]);
+    assert_eq!(
+        world.provider().seen().len(),
+        0,
+        "the provider has no part in it"
+    );
+    assert_eq!(world.shown("acme").await["reconciliation"]["ok"], true);
+}

@@ -52,7 +52,12 @@ impl Deps {
         )?;
         let store = Store::new(dynamodb, settings.tables.clone());
         Ok(Self {
-            charging: Charging::new(settings.charging.clone(), store.clone(), secrets)?,
+            charging: Charging::new(
+                settings.charging.clone(),
+                clock.clone(),
+                store.clone(),
+                secrets,
+            )?,
             identity: Identity::new(&settings.product.identity, clock.clone())?,
             clock,
             store,

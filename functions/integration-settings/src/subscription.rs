@@ -40,7 +40,7 @@ pub(crate) async fn subscribe(
     let bought = deps.charging.buy(account, deps.clock.now()).await;
     let checkout_url = match bought.map_err(not_bought)? {
         Bought::Checkout(url) => Some(url.into()),
-        Bought::Resumed => None,
+        Bought::Paid | Bought::Resumed => None,
     };
     let account = deps.account(&caller.account).await?;
     Ok(Json(Subscribed {
@@ -96,6 +96,12 @@ fn not_bought(error: NotBought) -> ApiError {
         NotBought::Already => ApiError::new(
             Code::AlreadySubscribed,
             "the add-on is active; connect your key",
+        ),
+        NotBought::Insufficient(price) => ApiError::new(
+            Code::InsufficientCredits,
+            format!(
+                "the add-on costs {price} credits a month, and fewer are available; buy credits"
+            ),
         ),
         NotBought::Nothing => ApiError::new(
             Code::NotSubscribed,

@@ -50,8 +50,13 @@ impl Deps {
         let time_outs = TimeOuts::for_questions(settings.connect);
         let store = Store::new(dynamodb, settings.tables);
         Ok(Self {
+            charging: Charging::new(
+                settings.charging,
+                clock.clone(),
+                store.clone(),
+                secrets.clone(),
+            )?,
             clock,
-            charging: Charging::new(settings.charging, store.clone(), secrets.clone())?,
             store,
             vault: Vault::new(secrets, settings.secrets_prefix),
             default_ai: Upstream::new(settings.default_ai_url, time_outs, settings.referer)?,

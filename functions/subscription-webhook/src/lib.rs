@@ -43,10 +43,15 @@ impl Deps {
     ) -> Result<Self, lambda_http::Error> {
         let store = Store::new(dynamodb, settings.tables.clone());
         Ok(Self {
-            clock,
-            charging: Charging::new(settings.charging.clone(), store, secrets.clone())?,
+            charging: Charging::new(
+                settings.charging.clone(),
+                clock.clone(),
+                store,
+                secrets.clone(),
+            )?,
             // Of users' secrets it reads none.
             vault: Vault::new(secrets, String::new()),
+            clock,
             settings: Arc::new(settings),
         })
     }

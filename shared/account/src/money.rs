@@ -101,6 +101,10 @@ impl Usd {
         Self(attos)
     }
 
+    pub fn from_cents(cents: u64) -> Self {
+        Self(u128::from(cents).saturating_mul(ATTO_TO_CENT))
+    }
+
     pub fn times(self, count: u64) -> Option<Self> {
         self.0.checked_mul(u128::from(count)).map(Self)
     }

@@ -8,7 +8,7 @@ use payments::{
     Cents, CheckoutStatus, CustomerId, IntentId, IntentStatus, NewCheckout, PaymentError, Price,
     Purpose, SessionId,
 };
-use store::{Buys, Effect, Payable};
+use store::{Buys, CreditPayment, Effect, Payable};
 use url::Url;
 
 use crate::{Charging, ChargingError};
@@ -25,6 +25,8 @@ const ROUNDS: usize = 8;
 pub enum Bought {
     /// The user pays there.
     Checkout(Url),
+    /// Credits paid it.
+    Paid,
     /// The cancellation was taken back; nothing is to be paid.
     Resumed,
 }
@@ -36,6 +38,8 @@ pub enum NotBought {
     NotNeeded,
     #[error("the add-on is active already")]
     Already,
+    #[error("fewer than {0} credits are available")]
+    Insufficient(Credits),
     #[error("no card is charged")]
     Nothing,
     #[error("it is not known yet whether an earlier payment succeeded")]
@@ -100,6 +104,9 @@ impl Charging {
                     return Ok(Bought::Checkout(url));
                 }
             } else if let Some(wanted) = profile.can_buy() {
+                if self.collection_of(&account, &wanted) == Collection::Credits {
+                    return self.buy_with_credits(&account, &wanted, now).await;
+                }
                 let order = edge::new_id("ord");
                 self.change(&account.id, |profile| {
                     if profile.billing.checkout.is_none()
@@ -115,6 +122,34 @@ impl Charging {
             account = read.ok_or(ChargingError::Gone)?;
         }
         Err(ChargingError::Contended.into())
+    }
+
+    /// Who collects what is bought: a generation keeps to what it began with.
+    fn collection_of(&self, account: &Account, wanted: &Wanted) -> Collection {
+        let kept = account.profile.add_on.collection();
+        match wanted {
+            Wanted::Generation => self.settings.collection,
+            Wanted::Period { .. } => kept.unwrap_or(self.settings.collection),
+        }
+    }
+
+    async fn buy_with_credits(
+        &self,
+        account: &Account,
+        wanted: &Wanted,
+        now: Timestamp,
+    ) -> Result<Bought, NotBought> {
+        let paid = match wanted {
+            Wanted::Generation => self.activate(account, now).await?,
+            Wanted::Period { generation, period } => {
+                self.pay_period(account, generation, *period, now).await?
+            }
+        };
+        match paid {
+            CreditPayment::Paid => Ok(Bought::Paid),
+            CreditPayment::NotOwed => Err(NotBought::Already),
+            CreditPayment::Insufficient => Err(NotBought::Insufficient(self.settings.price)),
+        }
     }
 
     /// Makes sure that an unresolved payment object cannot be paid beside a checkout.
@@ -231,7 +266,7 @@ impl Charging {
             account.profile.add_on.status(),
             AddOnStatus::Active | AddOnStatus::PastDue | AddOnStatus::Cancelling
         );
-        if !is_charged {
+        if !is_charged || account.profile.add_on.collection() != Some(Collection::Card) {
             return Err(NotBought::Nothing);
         }
         let page = Page {

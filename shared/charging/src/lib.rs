@@ -11,6 +11,7 @@
 //! - a payment that was not owed is given back once.
 
 mod buy;
+mod credits;
 mod heard;
 mod inbox;
 mod settings;
@@ -20,6 +21,7 @@ mod work;
 use std::sync::Arc;
 
 use account::billing::Dunning;
+use edge::Clock;
 use keyvault::{Vault, VaultError};
 use payments::{PaymentError, Stripe};
 use secrecy::SecretString;
@@ -40,6 +42,7 @@ pub struct Charging {
     store: Store,
     stripe: Stripe,
     vault: Vault,
+    clock: Clock,
     settings: Arc<Settings>,
 }
 
@@ -85,6 +88,7 @@ impl Charging {
     /// If the HTTP client cannot be built.
     pub fn new(
         settings: Settings,
+        clock: Clock,
         store: Store,
         secrets: aws_sdk_secretsmanager::Client,
     ) -> Result<Self, reqwest::Error> {
@@ -94,6 +98,7 @@ impl Charging {
             stripe: Stripe::new(settings.api_url.clone(), time_outs)?,
             // Of users' secrets it reads none.
             vault: Vault::new(secrets, String::new()),
+            clock,
             settings: Arc::new(settings),
         })
     }

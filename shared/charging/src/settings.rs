@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use account::billing::Dunning;
+use account::add_on::Collection;
+use account::billing::{Dunning, PRICE_CENTS};
+use account::{Credits, CreditsPerUsd, Usd};
 use edge::Env;
 use url::Url;
 
@@ -20,6 +22,10 @@ pub struct Settings {
     pub connect: Duration,
     /// `ADD_ON_ATTEMPT_DAYS` and `ADD_ON_GRACE_DAYS`.
     pub dunning: Dunning,
+    /// `ADD_ON_COLLECTION`: who collects from those who buy from now on.
+    pub collection: Collection,
+    /// What a period costs in credits, by `CREDITS_PER_USD`.
+    pub price: Credits,
     /// `PUBLIC_BASE_URL`: the only source of addresses to lead back to.
     pub public_url: Url,
 }
@@ -35,19 +41,29 @@ impl Settings {
             }),
             connect: env.millis_or("UPSTREAM_CONNECT_MS", 3_000),
             dunning: dunning(env),
+            collection: env.parse_or("ADD_ON_COLLECTION", Collection::Card, |text| match text {
+                "card" => Ok(Collection::Card),
+                "credits" => Ok(Collection::Credits),
+                _ => {
+                    Err("must be card or credits; provider is not part of this version".to_owned())
+                }
+            }),
+            price: price(env),
             public_url: env.url("PUBLIC_BASE_URL"),
         }
     }
 }
 
+fn price(env: &mut Env) -> Credits {
+    let rate = env.number_or("CREDITS_PER_USD", 10, 1..=1_000_000);
+    let rate = u32::try_from(rate).ok().and_then(CreditsPerUsd::new);
+    // Less than 2^63 micro-credits at any rate that is allowed.
+    let cents = Usd::from_cents(PRICE_CENTS);
+    rate.and_then(|rate| cents.in_credits(rate))
+        .unwrap_or_default()
+}
+
 fn dunning(env: &mut Env) -> Dunning {
-    let collection = env.text_or("ADD_ON_COLLECTION", "card");
-    if collection != "card" {
-        env.problem(
-            "ADD_ON_COLLECTION",
-            "must be card; the other ways to collect are not part of this version",
-        );
-    }
     let days = env.list(ATTEMPT_DAYS, "0,1,3,5,7");
     let days = days.iter().map(|day| day.parse().ok()).collect();
     let grace = env.number_or("ADD_ON_GRACE_DAYS", 8, 0..=365);

@@ -7,7 +7,7 @@ use payments::{
     Cents, CheckoutStatus, CustomerId, Intent, IntentId, IntentStatus, NewIntent, PaymentError,
     PaymentMethodId, SessionId,
 };
-use store::{Buys, DueWindUp, Effect, Heard, Outcome, Payable};
+use store::{Buys, CreditPayment, DueWindUp, Effect, Heard, Outcome, Payable};
 
 use crate::{Charging, ChargingError, News};
 
@@ -207,9 +207,20 @@ impl Charging {
             }
             Task::Cancel { id } => self.cancel(account, &id, now, worked).await,
             Task::Close { session } => self.close(account, &session, now).await,
-            Task::Post { attempt, .. } => {
-                // Collection from credits is not offered yet, so nothing is collected that way.
-                self.declined(account, None, attempt, false, now).await
+            Task::Post {
+                generation,
+                period,
+                attempt,
+            } => {
+                match self.pay_period(account, &generation, period, now).await? {
+                    CreditPayment::Paid => worked.charged += 1,
+                    CreditPayment::NotOwed => {}
+                    CreditPayment::Insufficient => {
+                        worked.declined += 1;
+                        self.declined(account, None, attempt, false, now).await?;
+                    }
+                }
+                Ok(())
             }
         }
     }

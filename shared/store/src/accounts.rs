@@ -395,7 +395,6 @@ impl Store {
             .map(|outcome| outcome.is_ok())
     }
 
-    /// The profile with its place in the index of what is due.
     fn profile_update_builder(
         &self,
         before: &Account,
@@ -405,24 +404,8 @@ impl Store {
             .table_name(&self.tables.accounts)
             .set_key(Some(account_key(&before.id)))
             .condition_expression("account_number = :number AND revision = :before")
-            .expression_attribute_values(":number", text(before.number.as_str()))
-            .expression_attribute_values(":profile", item::to_attribute("account", &after.profile)?)
-            .expression_attribute_values(":before", number(before.revision))
-            .expression_attribute_values(":after", number(after.revision));
-        Ok(match after.profile.billing_due() {
-            Some(due) => update
-                .update_expression(
-                    "SET profile = :profile, revision = :after, due_shard = :shard, due_at = :due",
-                )
-                .expression_attribute_values(
-                    ":shard",
-                    text(due_shard(Work::Billing, before.id.as_str())),
-                )
-                .expression_attribute_values(":due", time(due.max(Timestamp::UNIX_EPOCH))),
-            None => update.update_expression(
-                "SET profile = :profile, revision = :after REMOVE due_shard, due_at",
-            ),
-        })
+            .expression_attribute_values(":number", text(before.number.as_str()));
+        set_profile(update, "", before, after)
     }
 
     pub(crate) fn profile_update(
@@ -479,6 +462,31 @@ impl Store {
             Effect::Payable(payable) => self.new_payable(&payable),
         }
     }
+}
+
+/// Has `update` set the profile, with its place in the index of what is due, after `also`, and names
+/// the revision before it `:before`.
+pub(crate) fn set_profile(
+    update: UpdateBuilder,
+    also: &str,
+    before: &Account,
+    after: &Account,
+) -> Result<UpdateBuilder, StoreError> {
+    let update = update
+        .expression_attribute_values(":profile", item::to_attribute("account", &after.profile)?)
+        .expression_attribute_values(":before", number(before.revision))
+        .expression_attribute_values(":after", number(after.revision));
+    let set = format!("SET {also}profile = :profile, revision = :after");
+    Ok(match after.profile.billing_due() {
+        Some(due) => update
+            .update_expression(format!("{set}, due_shard = :shard, due_at = :due"))
+            .expression_attribute_values(
+                ":shard",
+                text(due_shard(Work::Billing, before.id.as_str())),
+            )
+            .expression_attribute_values(":due", time(due.max(Timestamp::UNIX_EPOCH))),
+        None => update.update_expression(format!("{set} REMOVE due_shard, due_at")),
+    })
 }
 
 pub(crate) fn account_key(id: &AccountId) -> Item {

@@ -8,6 +8,12 @@ use crate::accounts::account_key;
 use crate::item::{micros, number};
 use crate::{Store, StoreError};
 
+/// Of all update expressions, the only one that changes a balance.
+pub(crate) const MOVES: &str = "balance = balance + :balance, held = held + :held, \
+     available = available + :available, owed = owed + :owed, \
+     open_holds = open_holds + :open_holds, entries = entries + :entries, \
+     moves = moves + :one";
+
 impl Store {
     /// Changes the balance by `movement`, of which `entries` ledger entries tell. The conditions are
     /// the caller's.
@@ -21,12 +27,7 @@ impl Store {
         Ok(Update::builder()
             .table_name(&self.tables.accounts)
             .set_key(Some(account_key(account)))
-            .update_expression(
-                "SET balance = balance + :balance, held = held + :held, \
-                 available = available + :available, owed = owed + :owed, \
-                 open_holds = open_holds + :open_holds, entries = entries + :entries, \
-                 moves = moves + :one",
-            )
+            .update_expression(format!("SET {MOVES}"))
             .expression_attribute_values(":balance", micros(movement.balance))
             .expression_attribute_values(":held", micros(movement.held))
             .expression_attribute_values(":available", micros(available))

@@ -55,7 +55,7 @@ pub use error::StoreError;
 pub use holds::{Hold, HoldRefused, NewHold, OpenHold};
 pub use ledger::{Cursor, Day, EntryKind, HistoryEntry, LedgerEntry, LedgerPage};
 pub use payments::{Buys, DueRefund, DueWindUp, Heard, Outcome, Payable};
-pub use postings::{PostRefused, Posted, Posting, StoredPosting};
+pub use postings::{CreditPayment, PostRefused, Posted, Posting, StoredPosting};
 pub use reconcile::{AccountsCursor, AccountsPage, Reconciliation, Segment, StoredHold};
 pub use webhooks::{DueEvent, EventState, Recorded};
 pub use work::{DueAccount, DueDeletion, DueHold, DueSecret, shard_of, shards};

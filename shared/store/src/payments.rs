@@ -445,7 +445,7 @@ impl Store {
     }
 
     /// The charge record of a period: one for each generation and period, paid by one payment.
-    fn paid_by(
+    pub(crate) fn paid_by(
         &self,
         payable: &Payable,
         at: Timestamp,

@@ -1,15 +1,17 @@
 //! Credits that move without a call: granted, bought, given back, undone, adjusted.
 
 use account::{
-    AccountId, AccountNumber, Balance, BalanceError, Credits, EntryId, IdError, Movement,
+    AccountId, AccountNumber, Balance, BalanceError, Credits, EntryId, IdError, Movement, Profile,
 };
 use aws_sdk_dynamodb::types::Put;
 use jiff::Timestamp;
 
+use crate::accounts::set_profile;
+use crate::balance::MOVES;
 use crate::item::{self, Item, get_credits, key, micros, text, time};
 use crate::ledger::{EntryKind, LedgerEntry};
 use crate::transaction::{self, TRIES};
-use crate::{Store, StoreError};
+use crate::{Payable, Store, StoreError};
 
 /// Credits that move without a call.
 #[derive(Debug, Clone)]
@@ -48,6 +50,17 @@ pub enum PostRefused {
     IdTaken,
     #[error("a {0:?} of this amount cannot be posted")]
     Amount(EntryKind),
+}
+
+/// What became of the wish to pay for the add-on with credits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CreditPayment {
+    /// Now or before.
+    Paid,
+    /// Nothing was taken: it is not owed.
+    NotOwed,
+    /// Nothing was taken: fewer credits are available.
+    Insufficient,
 }
 
 /// A posting that was made.
@@ -195,6 +208,69 @@ impl Store {
         }
         Err(StoreError::Contended {
             operation: "post credits",
+        })
+    }
+
+    /// Pays for the add-on with credits: the posting and what it pays for in one transaction. `judge`
+    /// changes the profile if the payment is owed; it is called again if the profile changed meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the outcome is not known; paying again under the same id is safe.
+    pub async fn pay_add_on(
+        &self,
+        account: &AccountId,
+        posting: &Posting<'_>,
+        payable: &Payable,
+        mut judge: impl FnMut(&mut Profile) -> bool,
+    ) -> Result<CreditPayment, StoreError> {
+        let mut doubted = false;
+        for tried in 0..TRIES {
+            let Some(before) = self.account(account).await? else {
+                return Ok(CreditPayment::NotOwed);
+            };
+            let mut after = before.clone();
+            after.revision += 1;
+            if before.number != payable.account_number || !judge(&mut after.profile) {
+                // Perhaps by our own first try.
+                let known = self.posting(&payable.account_number, posting.id).await?;
+                return Ok(known.map_or(CreditPayment::NotOwed, |_| CreditPayment::Paid));
+            }
+            let (movement, entries) = match posting.plan(before.balance) {
+                Ok(planned) => planned,
+                Err(PlanError::Id(error)) => return Err(StoreError::invalid(error)),
+                Err(PlanError::Refused(PostRefused::Insufficient(_))) => {
+                    return Ok(CreditPayment::Insufficient);
+                }
+                Err(PlanError::Refused(refused)) => return Err(StoreError::invalid(refused)),
+            };
+            let guard = Put::builder()
+                .table_name(&self.tables.ledger)
+                .set_item(Some(guard_item(&before.number, posting)))
+                .condition_expression("attribute_not_exists(entry)");
+            let least = Credits::from_micros(movement.balance.micros().min(0).saturating_neg());
+            let moves = self
+                .moves(account, movement, entries.len())?
+                .condition_expression(
+                    "account_number = :number AND revision = :before AND available >= :least",
+                )
+                .expression_attribute_values(":number", text(before.number.as_str()))
+                .expression_attribute_values(":least", micros(least));
+            let moves = set_profile(moves, &format!("{MOVES}, "), &before, &after)?;
+            let mut items = vec![transaction::put(guard)?, transaction::update(moves)?];
+            for entry in &entries {
+                items.push(self.new_entry(&before.number, entry)?);
+            }
+            items.extend(self.paid_by(payable, posting.at)?);
+            match self.transact("pay add-on", items).await {
+                Ok(Ok(())) => return Ok(CreditPayment::Paid),
+                Ok(Err(_)) => transaction::pause(tried).await,
+                // What is stored tells whether it took place.
+                Err(StoreError::Unavailable { .. }) if !doubted => doubted = true,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(StoreError::Contended {
+            operation: "pay add-on",
         })
     }
 
