@@ -50,7 +50,7 @@ async fn cancel(world: &World) -> Reply {
 }
 
 /// The checkout session that `subscribe` leads to.
-async fn session(world: &World) -> String {
+pub(crate) async fn session(world: &World) -> String {
     let reply = subscribe(world).await;
     assert_eq!(reply.status, 200, "{}", reply.text());
     let url = reply.json()["checkout_url"].as_str().unwrap().to_owned();
@@ -64,7 +64,7 @@ async fn pay(world: &World, card: Card) {
     provider.until_delivered().await;
 }
 
-async fn status(world: &World) -> String {
+pub(crate) async fn status(world: &World) -> String {
     let card = world.owner("acme").card().await;
     card["add_on"]["status"].as_str().unwrap().to_owned()
 }

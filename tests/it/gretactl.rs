@@ -5,6 +5,7 @@ mod accounts;
 mod credits;
 mod holds;
 mod keys;
+mod webhooks;
 
 use std::ffi::OsString;
 use std::io::BufRead;

@@ -139,6 +139,9 @@ pub(crate) enum Command {
     /// The account's OpenRouter key; its text is never shown
     #[command(subcommand)]
     Key(KeyCommand),
+    /// The payment provider's events
+    #[command(subcommand)]
+    Webhooks(WebhooksCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -313,6 +316,22 @@ pub(crate) enum HoldsCommand {
         /// Why
         #[arg(long, value_name = "TEXT", value_parser = reason)]
         reason: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum WebhooksCommand {
+    /// List the events that are not applied yet, with the reason
+    List,
+    /// Have an event applied again
+    ///
+    /// The next billing tick does it, whatever became of the event before. What it did then, it does
+    /// not do twice.
+    #[command(verbatim_doc_comment)]
+    Replay {
+        /// The provider's id of the event
+        #[arg(value_name = "EVENT_ID")]
+        event_id: String,
     },
 }
 

@@ -17,6 +17,7 @@ mod keys;
 mod output;
 mod session;
 mod settings;
+mod webhooks;
 
 use std::ffi::OsString;
 use std::io::{BufRead, Write};
@@ -87,5 +88,6 @@ async fn carry_out(cli: Cli, env: Env, console: &mut Console<'_>) -> Result<Answ
         Command::Credits(command) => credits::carry_out(&mut session, command).await,
         Command::Holds(command) => holds::carry_out(&mut session, command).await,
         Command::Key(command) => keys::carry_out(&mut session, command).await,
+        Command::Webhooks(command) => webhooks::carry_out(&mut session, command).await,
     }
 }

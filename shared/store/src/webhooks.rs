@@ -181,6 +181,50 @@ impl Store {
         }
     }
 
+    /// Has an event applied again at `now`, whatever became of it, on the word of `actor`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if DynamoDB does not answer; replaying again is safe.
+    pub async fn replay_event(
+        &self,
+        id: &str,
+        actor: &str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.client
+            .update_item()
+            .table_name(&self.tables.webhooks)
+            .set_key(Some(event_key(id)))
+            .update_expression(
+                "SET event_state = :pending, reason = :reason, due_shard = :shard, due_at = :now \
+                 REMOVE expires_at_epoch",
+            )
+            .condition_expression("attribute_exists(event_id)")
+            .expression_attribute_values(":reason", text(format!("replayed by {actor}")))
+            .expression_attribute_values(
+                ":pending",
+                item::to_attribute(WHAT, &EventState::Pending)?,
+            )
+            .expression_attribute_values(":shard", text(due_shard(Work::Webhook, id)))
+            .expression_attribute_values(":now", time(now))
+            .send()
+            .await
+            .map(drop)
+            .map_err(|error| StoreError::unavailable("replay event", error))
+    }
+
+    /// The events of one shard that are not applied, those that are due the longest first; at most 250.
+    ///
+    /// # Errors
+    /// [`StoreError`] if DynamoDB does not answer or an item cannot be read.
+    pub async fn pending_events(&self, shard: u8) -> Result<Vec<Recorded>, StoreError> {
+        let mut events = Vec::new();
+        for due in self.due_events(shard, Timestamp::MAX, 250).await? {
+            events.extend(self.recorded_event(&due?.id).await?);
+        }
+        Ok(events)
+    }
+
     /// The events of one shard that are to be applied again at `now`, oldest first.
     ///
     /// # Errors
