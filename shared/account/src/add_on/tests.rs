@@ -1,3 +1,5 @@
+use std::fmt::Write as _;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -268,4 +270,75 @@ proptest! {
     ) {
         prop_assert_eq!(after(&shuffled), after(&facts));
     }
+}
+
+/// All (state, fact) pairs, as docs/add-on.md has them.
+#[test]
+fn the_table_in_the_docs_is_true() {
+    const FEB_10: &str = "2026-02-10T00:00:00Z";
+    const FEB_20: &str = "2026-02-20T00:00:00Z";
+    const MAR_05: &str = "2026-03-05T00:00:00Z";
+    // Bought on 31 January: period 1 is paid until 28 February, period 2 is the next.
+    let states: [(&str, Vec<Fact>); 8] = [
+        ("none", vec![]),
+        ("active", vec![bought()]),
+        ("past due", vec![bought(), declined(2)]),
+        ("cancelling", vec![bought(), cancelled(1, None)]),
+        (
+            "suspended, unpaid",
+            vec![bought(), declined(2), grace_over(2)],
+        ),
+        ("suspended, disputed", vec![bought(), disputed(1)]),
+        (
+            "ended, paid time over",
+            vec![bought(), cancelled(1, None), period_over(1)],
+        ),
+        (
+            "ended, cancelled unpaid",
+            vec![bought(), declined(2), cancelled(1, Some(2))],
+        ),
+    ];
+    let facts: [(&str, Fact); 15] = [
+        ("activated, a new generation", activated("g2", MAR_05)),
+        ("paid, the next period", paid(2)),
+        ("paid, the same period again", paid(1)),
+        ("declined", declined(2)),
+        ("grace over", grace_over(2)),
+        ("cancelled", cancelled(2, None)),
+        ("cancelled while past due", cancelled(2, Some(2))),
+        ("resumed", resumed(2, FEB_20)),
+        ("period over", period_over(1)),
+        ("refunded in full by others", refunded(1)),
+        ("disputed", disputed(1)),
+        ("dispute won in paid time", dispute_closed(true, FEB_20)),
+        ("dispute lost", dispute_closed(false, FEB_20)),
+        ("upgraded", upgraded(2, FEB_10)),
+        ("downgraded in paid time", downgraded(2, FEB_10)),
+    ];
+    let name = |status: AddOnStatus| {
+        let json = serde_json::to_value(status).unwrap();
+        json.as_str().unwrap().replace('_', " ")
+    };
+    let mut table = String::from("| fact |");
+    for (state, _) in &states {
+        write!(table, " {state} |").unwrap();
+    }
+    table.push_str("\n|---|");
+    table.push_str(&"---|".repeat(states.len()));
+    for (fact, what) in &facts {
+        write!(table, "\n| {fact} |").unwrap();
+        for (_, before) in &states {
+            let (before, mut add_on) = (after(before).status(), after(before));
+            add_on.apply(what.clone());
+            let now = add_on.status();
+            let cell = if now == before {
+                "\u{b7}".to_owned()
+            } else {
+                name(now)
+            };
+            write!(table, " {cell} |").unwrap();
+        }
+    }
+    let doc = include_str!("../../../../docs/add-on.md");
+    assert!(doc.contains(&table), "the table is\n{table}");
 }
