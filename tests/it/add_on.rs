@@ -2,10 +2,11 @@
 
 use http::Method;
 use jiff::{SignedDuration, Timestamp};
-use local::provider::{Card, PaymentProvider};
+use local::provider::{Card, Delivery, PaymentProvider};
 use serde_json::{Value, json};
 
 use crate::support::{Reply, World};
+use crate::wire::Fault;
 
 const ROUTE: &str = "/v1/integrations/openrouter/subscription";
 const CARD_ROUTE: &str = "/v1/integrations/openrouter/subscription/payment-method";
@@ -24,16 +25,20 @@ impl World {
         self.tick_in(SignedDuration::ZERO).await
     }
 
-    /// Ticks until `times` and the end of the period that is paid.
-    async fn tick_when_due(&self) -> Value {
+    /// Has time pass until what is paid is over.
+    async fn wait_until_due(&self) {
         let card = self.owner("acme").card().await;
-        let due: Timestamp = card["add_on"]["paid_through"]
-            .as_str()
-            .unwrap()
-            .parse()
-            .unwrap();
+        let due = card["add_on"]["paid_through"].as_str().unwrap();
+        let due: Timestamp = due.parse().unwrap();
         let wait = due.duration_since(self.system.clock.now());
-        self.tick_after(wait + SignedDuration::from_secs(1)).await
+        self.system
+            .clock
+            .advance(wait + SignedDuration::from_secs(1));
+    }
+
+    async fn tick_when_due(&self) -> Value {
+        self.wait_until_due().await;
+        self.tick_in(SignedDuration::ZERO).await
     }
 }
 
@@ -185,9 +190,7 @@ async fn an_unknown_outcome_is_looked_up() {
         let world = bought().await;
         world.provider().script(&customer(&world), &[card]);
         // Only the look-up is to tell.
-        world
-            .provider()
-            .set_delivery(local::provider::Delivery::Drop);
+        world.provider().set_delivery(Delivery::Drop);
         let report = world.tick_when_due().await;
         assert_eq!(
             (&report["charged"], &report["unknown"]),
@@ -483,9 +486,7 @@ async fn credits_that_were_given_back_are_taken_back_for_their_share() {
 async fn events_in_any_order_lead_to_the_same_state() {
     let world = World::start().await;
     world.set("acme", json!({})).await;
-    world
-        .provider()
-        .set_delivery(local::provider::Delivery::Hold);
+    world.provider().set_delivery(Delivery::Hold);
     let session = session(&world).await;
     world.provider().pay(&session, Card::Succeeds).unwrap();
     let intent = world.provider().payments()[0].intent.clone();
@@ -506,9 +507,7 @@ async fn an_event_that_cannot_be_applied_is_kept() {
     let world = World::start().await;
     world.set("acme", json!({})).await;
     let session = session(&world).await;
-    world
-        .provider()
-        .set_delivery(local::provider::Delivery::Hold);
+    world.provider().set_delivery(Delivery::Hold);
     world.provider().pay(&session, Card::Succeeds).unwrap();
     // The look-up of the card fails.
     world.provider().limit_rate(1, None);
@@ -599,9 +598,7 @@ async fn a_deleted_account_pays_nothing_any_more() {
     assert_eq!(world.provider().payments().len(), 1);
     // The outcome of a charge is not known.
     let world = bought().await;
-    world
-        .provider()
-        .set_delivery(local::provider::Delivery::Drop);
+    world.provider().set_delivery(Delivery::Drop);
     world
         .provider()
         .script(&customer(&world), &[Card::TimesOutAfterCharging]);
@@ -614,9 +611,7 @@ async fn a_deleted_account_pays_nothing_any_more() {
     let world = World::start().await;
     world.set("acme", json!({})).await;
     let page = self::session(&world).await;
-    world
-        .provider()
-        .set_delivery(local::provider::Delivery::Drop);
+    world.provider().set_delivery(Delivery::Drop);
     world.provider().pay(&page, Card::Succeeds).unwrap();
     deleted(&world).await;
     world.tick_after(SignedDuration::from_secs(1)).await;
@@ -703,4 +698,62 @@ async fn credits_can_pay_for_the_add_on() {
         "the provider has no part in it"
     );
     assert_eq!(world.shown("acme").await["reconciliation"]["ok"], true);
+}
+
+/// The tick's way to the store breaks off, for good, before and after each of its requests that is not a
+/// search for work; later ticks go on, and the period is paid once all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_charge_that_broke_off_anywhere_is_made_once() {
+    let world = bought().await;
+    world.wait_until_due().await;
+    world.wire.take();
+    world.tick_in(SignedDuration::ZERO).await;
+    let requests = world.wire.take();
+    let is_search = |at: usize| requests.get(at).is_none_or(|name| name == "Query");
+    let places: Vec<_> = (1..=requests.len())
+        .filter(|at| !(is_search(at - 1) && is_search(*at)))
+        .collect();
+    assert!(places.len() > 5, "{requests:?}");
+    for delivery in [Delivery::Drop, Delivery::AtOnce] {
+        for place in &places {
+            let world = bought().await;
+            world.provider().set_delivery(delivery);
+            world.wait_until_due().await;
+            world.wire.die_after(*place);
+            world.tick_in(SignedDuration::ZERO).await;
+            assert!(world.wire.revive(), "it broke off");
+            for _ in 0..4 {
+                world.tick_after(LEASE * 2).await;
+            }
+            world.provider().until_delivered().await;
+            let at = format!("{delivery:?}, after {place} requests");
+            assert_eq!(world.provider().payments().len(), 2, "{at}");
+            assert_eq!(kept(&world), 2, "{at}");
+            assert_eq!(status(&world).await, "active", "{at}");
+        }
+    }
+}
+
+/// Writes whose answers are lost, or that meet others, are not made twice.
+#[tokio::test]
+async fn a_charge_whose_writes_are_not_answered_is_made_once() {
+    for operation in ["TransactWriteItems", "UpdateItem"] {
+        for fault in [Fault::AnswerLost, Fault::NeverArrives, Fault::Repeated] {
+            for times in 1..=4 {
+                let world = bought().await;
+                world.provider().set_delivery(Delivery::Drop);
+                world.wait_until_due().await;
+                world.wire.disturb(operation, fault, times);
+                world.tick_in(SignedDuration::ZERO).await;
+                world.wire.disturb(operation, fault, 0);
+                for _ in 0..4 {
+                    world.tick_after(LEASE * 2).await;
+                }
+                let at = format!("{operation}, {fault:?}, {times} times");
+                assert_eq!(world.provider().payments().len(), 2, "{at}");
+                assert_eq!(kept(&world), 2, "{at}");
+                assert_eq!(status(&world).await, "active", "{at}");
+            }
+        }
+    }
 }
