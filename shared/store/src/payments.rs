@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::accounts::Effect;
+use crate::events::DomainEvent;
 use crate::item::{self, Item, get_number, get_text, key, number, text, time};
 use crate::transaction::{self, TRIES};
 use crate::work::{Work, due_shard};
@@ -152,6 +153,9 @@ impl Store {
                     if after.profile != before.profile {
                         after.revision += 1;
                         items.push(self.profile_update(&before, &after)?);
+                        if let Some(event) = DomainEvent::add_on(&before, &after, at) {
+                            items.push(self.effect(&before, Effect::Event(event))?);
+                        }
                     }
                     if owed {
                         items.extend(self.paid_by(&payable, at)?);

@@ -152,6 +152,42 @@ impl Store {
         self.due_in(table, work, shard, now, limit).await
     }
 
+    /// The rows of one shard that are due at `now`, oldest first, until `limit` of them could be read.
+    /// Those that cannot be read are errors, and stand in nobody's way.
+    pub(crate) async fn due_readable<T>(
+        &self,
+        work: Work,
+        shard: u8,
+        now: Timestamp,
+        limit: usize,
+        read: impl Fn(&Item) -> Result<T, StoreError>,
+    ) -> Result<Vec<Result<T, StoreError>>, StoreError> {
+        let (mut rows, mut from) = (Vec::new(), None);
+        let mut readable = 0;
+        loop {
+            let page = self
+                .client
+                .query()
+                .table_name(&self.tables.accounts)
+                .index_name("due")
+                .key_condition_expression("due_shard = :shard AND due_at <= :now")
+                .expression_attribute_values(":shard", text(work.shard(shard)))
+                .expression_attribute_values(":now", time(now))
+                .limit(i32::try_from(limit).unwrap_or(i32::MAX))
+                .set_exclusive_start_key(from)
+                .send()
+                .await
+                .map_err(|error| StoreError::unavailable("find due work", error))?;
+            let found: Vec<_> = page.items.unwrap_or_default().iter().map(&read).collect();
+            readable += found.iter().filter(|row| row.is_ok()).count();
+            rows.extend(found);
+            from = page.last_evaluated_key;
+            if from.is_none() || readable >= limit {
+                return Ok(rows);
+            }
+        }
+    }
+
     pub(crate) async fn due_in(
         &self,
         table: &str,
@@ -272,7 +308,12 @@ impl Store {
         }))
     }
 
-    async fn claim(&self, key: Item, due: Timestamp, until: Timestamp) -> Result<bool, StoreError> {
+    pub(crate) async fn claim(
+        &self,
+        key: Item,
+        due: Timestamp,
+        until: Timestamp,
+    ) -> Result<bool, StoreError> {
         let claimed = self
             .client
             .update_item()
