@@ -12,6 +12,7 @@ use secrecy::SecretString;
 use serde_json::Value;
 use store::{Store, Tables};
 
+use crate::bus::Bus;
 use crate::dev::{self, Dev};
 use crate::engines::{Engines, EnginesError};
 use crate::issuer::{Issuer, JWKS_PATH};
@@ -22,7 +23,7 @@ use crate::tables;
 
 /// The settings of the contract's section 7 that a deployment chooses, and that are taken from this
 /// program's own environment where they are set there.
-const PASSED_THROUGH: [&str; 33] = [
+const PASSED_THROUGH: [&str; 34] = [
     "SECRETS_PREFIX",
     "OPENROUTER_BASE_URL",
     "DEFAULT_AI_BASE_URL",
@@ -53,6 +54,7 @@ const PASSED_THROUGH: [&str; 33] = [
     "JWT_AUDIENCE",
     "ALLOWED_ORIGINS",
     "PUBLIC_BASE_URL",
+    "EVENT_BUS",
     // Not the deployment's, but of use here: what the platform's secrets are seeded with.
     "DEFAULT_AI_API_KEY",
     "STRIPE_API_KEY",
@@ -108,6 +110,7 @@ pub struct System {
     pub openrouter: Option<Simulator>,
     pub default_ai: Option<Simulator>,
     pub payment_provider: Option<PaymentProvider>,
+    pub bus: Bus,
     pub issuer: Issuer,
     pub clock: Clock,
     pub store: Store,
@@ -134,7 +137,8 @@ impl System {
         let issuer = Issuer::new(&public_url, AUDIENCE);
         let jwks = Server::start(issuer.router()).await?;
         let engines = Engines::start().await?;
-        let mut settings = default_settings(&engines, &issuer, &jwks, &public_url);
+        let bus = Bus::start().await?;
+        let mut settings = default_settings(&engines, &bus, &issuer, &jwks, &public_url);
         settings.extend(options.settings);
         let openrouter = simulator_unless_set(&mut settings, "OPENROUTER_BASE_URL").await?;
         let default_ai = simulator_unless_set(&mut settings, "DEFAULT_AI_BASE_URL").await?;
@@ -151,8 +155,9 @@ impl System {
         }
         seed_platform_secrets(&engines, &mut settings).await?;
         let dynamodb = engines.dynamodb_over(options.aws_http.clone());
-        let secrets = engines.secrets_over(options.aws_http);
-        let functions = Functions::new(&settings, &clock, dynamodb, secrets)?;
+        let secrets = engines.secrets_over(options.aws_http.clone());
+        let event_bus = bus.client_over(&engines.sdk_config(), options.aws_http);
+        let functions = Functions::new(&settings, &clock, dynamodb, secrets, event_bus)?;
         let store = Store::new(engines.dynamodb(), functions.tables.clone());
         let dev = Dev {
             issuer: issuer.clone(),
@@ -171,6 +176,7 @@ impl System {
             openrouter,
             default_ai,
             payment_provider,
+            bus,
             issuer,
             clock,
             store,
@@ -203,6 +209,11 @@ impl System {
         reconciler::handle(&self.reconciler, event, deadline).await
     }
 
+    /// What the event bus was given, in order, in the envelope in which a rule's target gets it.
+    pub fn domain_events(&self) -> Vec<Value> {
+        self.bus.events()
+    }
+
     /// Where the gateway answers: `http://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         self.gateway.url()
@@ -233,6 +244,7 @@ impl System {
         if let Some(provider) = self.payment_provider {
             provider.stop().await;
         }
+        self.bus.stop().await;
         self.jwks.stop().await;
         self.engines.stop().await;
     }
@@ -249,11 +261,13 @@ pub fn settings_from_environment() -> BTreeMap<String, String> {
 
 fn default_settings(
     engines: &Engines,
+    bus: &Bus,
     issuer: &Issuer,
     jwks: &Server,
     public_url: &str,
 ) -> BTreeMap<String, String> {
     let jwks_url = format!("{}{JWKS_PATH}", jwks.url());
+    let bus_url = bus.url();
     let settings = [
         ("ACCOUNTS_TABLE", "AccountsTable"),
         ("LEDGER_TABLE", "LedgerTable"),
@@ -268,8 +282,10 @@ fn default_settings(
         ("JWT_ISSUER", issuer.issuer()),
         ("JWT_AUDIENCE", issuer.audience()),
         ("PUBLIC_BASE_URL", public_url),
+        ("EVENT_BUS", "greta"),
         ("AWS_ENDPOINT_URL_DYNAMODB", &engines.dynamodb_url),
         ("AWS_ENDPOINT_URL_SECRETS_MANAGER", &engines.secrets_url),
+        ("AWS_ENDPOINT_URL_EVENTBRIDGE", &bus_url),
         ("AWS_REGION", crate::engines::REGION),
         ("AWS_ACCESS_KEY_ID", "local"),
         ("AWS_SECRET_ACCESS_KEY", "local"),
@@ -363,6 +379,7 @@ impl Functions {
         clock: &Clock,
         dynamodb: aws_sdk_dynamodb::Client,
         secrets: aws_sdk_secretsmanager::Client,
+        event_bus: aws_sdk_eventbridge::Client,
     ) -> Result<Self, StartError> {
         let env = || Env::from_pairs(settings.clone());
         let proxy_settings = ai_proxy::Settings::from_env(env())?;
@@ -410,6 +427,7 @@ impl Functions {
             clock.clone(),
             dynamodb,
             secrets,
+            event_bus,
         );
         let ai_proxy = ai_proxy.map_err(StartError::Function)?;
         let running = ai_proxy.running.clone();
