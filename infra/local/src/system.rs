@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
-use account::{Account, AccountId};
+use account::{Account, AccountId, Credits};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use axum::Router;
 use edge::{Clock, Deadline, Env, HttpSettings, SettingsError};
@@ -158,7 +158,8 @@ impl System {
         let secrets = engines.secrets_over(options.aws_http.clone());
         let event_bus = bus.client_over(&engines.sdk_config(), options.aws_http);
         let functions = Functions::new(&settings, &clock, dynamodb, secrets, event_bus)?;
-        let store = Store::new(engines.dynamodb(), functions.tables.clone());
+        let store = Store::new(engines.dynamodb(), functions.tables.clone())
+            .telling_of_credits_below(functions.minimum_balance);
         let dev = Dev {
             issuer: issuer.clone(),
             clock: clock.clone(),
@@ -366,6 +367,7 @@ async fn seed_platform_secrets(
 struct Functions {
     http: HttpSettings,
     tables: Tables,
+    minimum_balance: Credits,
     account_events: account_events::Deps,
     monthly_charge: monthly_charge::Deps,
     reconciler: reconciler::Deps,
@@ -387,6 +389,7 @@ impl Functions {
             proxy_settings.product.http.clone(),
             proxy_settings.tables.clone(),
         );
+        let minimum_balance = proxy_settings.product.policy.minimum_balance;
         let ai_proxy = ai_proxy::Deps::new(
             proxy_settings,
             clock.clone(),
@@ -441,6 +444,7 @@ impl Functions {
         Ok(Self {
             http,
             tables,
+            minimum_balance,
             account_events,
             monthly_charge: monthly_charge.map_err(StartError::Function)?,
             reconciler,

@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::deletion::Presence;
 use crate::error::{condition_failed, met_transaction};
-use crate::events::{DomainEvent, event_item};
+use crate::events::DomainEvent;
 use crate::item::{self, ACCOUNT, Item, key, number, text, time};
 use crate::transaction::{self, TRIES};
 use crate::work::{Work, due_item, due_shard};
@@ -458,7 +458,7 @@ impl Store {
                     .expression_attribute_values(":due", time(due));
                 transaction::delete(delete)
             }
-            Effect::Event(event) => put(event_item(id, &event, account.revision + 1)?),
+            Effect::Event(event) => self.new_event(id, &event, account.revision + 1),
             Effect::History(entry) => self.new_history(&account.number, &entry),
             Effect::Payable(payable) => self.new_payable(&payable),
         }

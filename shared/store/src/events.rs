@@ -7,12 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use account::add_on::News;
-use account::{Account, AccountId, AddOnStatus, KeyId};
-use aws_sdk_dynamodb::types::ReturnValue;
+use account::{Account, AccountId, AddOnStatus, Credits, KeyId};
+use aws_sdk_dynamodb::types::builders::UpdateBuilder;
+use aws_sdk_dynamodb::types::{Put, ReturnValue, TransactWriteItem};
 use jiff::Timestamp;
 
 use crate::error::condition_failed;
 use crate::item::{self, Item, get_number, get_text, get_time, key, number, text, time};
+use crate::transaction;
 use crate::work::{Work, due_item};
 use crate::{Store, StoreError};
 
@@ -85,6 +87,55 @@ impl DomainEvent {
     }
 }
 
+/// The balance of a standard account goes below the minimum by what is taken from it. Whether it does
+/// is the transaction's own condition, so that each time it happens is told once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Crossing {
+    minimum: Credits,
+    /// From here on upwards there is enough.
+    enough: Credits,
+}
+
+impl Crossing {
+    /// `None` if nothing is taken, or there is nothing to go below.
+    pub(crate) fn by(taken: Credits, minimum: Option<Credits>) -> Option<Self> {
+        let minimum = minimum.filter(|minimum| *minimum > Credits::ZERO)?;
+        let enough = minimum.checked_add(taken)?;
+        (taken > Credits::ZERO).then_some(Self { minimum, enough })
+    }
+
+    pub(crate) fn begins_at(self, balance: Credits) -> bool {
+        self.minimum <= balance && balance < self.enough
+    }
+
+    /// Has `update` take place only if the balance goes below the minimum by it, or only if not.
+    pub(crate) fn condition(self, update: UpdateBuilder, crosses: bool) -> UpdateBuilder {
+        let own = if crosses {
+            "(attribute_exists(profile) AND balance >= :minimum AND balance < :enough)"
+        } else {
+            "(balance < :minimum OR balance >= :enough)"
+        };
+        let condition = match update.get_condition_expression() {
+            Some(before) => format!("{before} AND {own}"),
+            None => own.to_owned(),
+        };
+        update
+            .condition_expression(condition)
+            .expression_attribute_values(":minimum", item::micros(self.minimum))
+            .expression_attribute_values(":enough", item::micros(self.enough))
+    }
+
+    /// What is then told. `cause` is the name of what took the credits.
+    pub(crate) fn event(self, cause: &str, at: Timestamp) -> DomainEvent {
+        DomainEvent {
+            id: format!("{cause}-credits-low"),
+            kind: "credits.low",
+            at,
+            facts: facts([("minimum", Some(self.minimum.to_string()))]),
+        }
+    }
+}
+
 fn facts(facts: impl IntoIterator<Item = (&'static str, Option<String>)>) -> Facts {
     let named = facts.into_iter();
     named.map(|(name, fact)| (name.to_owned(), fact)).collect()
@@ -107,6 +158,30 @@ pub struct StoredEvent {
 }
 
 impl Store {
+    /// Puts an event of the account into the outbox. `revision` is the one that the change makes; 0
+    /// where it changes no profile.
+    pub(crate) fn new_event(
+        &self,
+        account: &AccountId,
+        event: &DomainEvent,
+        revision: u64,
+    ) -> Result<TransactWriteItem, StoreError> {
+        let mut item = due_item(
+            event_key(account, &event.id),
+            Work::Event,
+            account,
+            event.at,
+        );
+        item.insert("kind".to_owned(), text(event.kind));
+        item.insert("at".to_owned(), time(event.at));
+        item.insert("revision".to_owned(), number(revision));
+        item.insert("facts".to_owned(), item::to_attribute(WHAT, &event.facts)?);
+        let put = Put::builder()
+            .table_name(&self.tables.accounts)
+            .set_item(Some(item));
+        transaction::put(put)
+    }
+
     /// The accounts of one shard of which events are due at `now`: those of at most `limit` rows that
     /// can be read. A row that cannot be read is an error of its own.
     ///
@@ -287,21 +362,6 @@ pub(crate) fn row_key(row: &Item) -> Item {
     let names = ["account_id", "item"].into_iter();
     let parts = names.filter_map(|name| Some((name.to_owned(), row.get(name)?.clone())));
     parts.collect()
-}
-
-/// `revision` is the one that the change makes.
-pub(crate) fn event_item(
-    account: &AccountId,
-    event: &DomainEvent,
-    revision: u64,
-) -> Result<Item, StoreError> {
-    let event_key = event_key(account, &event.id);
-    let mut item = due_item(event_key, Work::Event, account, event.at);
-    item.insert("kind".to_owned(), text(event.kind));
-    item.insert("at".to_owned(), time(event.at));
-    item.insert("revision".to_owned(), number(revision));
-    item.insert("facts".to_owned(), item::to_attribute(WHAT, &event.facts)?);
-    Ok(item)
 }
 
 fn stored_event(account: &AccountId, row: &Item) -> Result<StoredEvent, StoreError> {

@@ -7,6 +7,9 @@
 //! | OpenRouter pays | one strongly consistent `GetItem` |
 //! | credits pay | one `GetItem`, one `TransactWriteItems` (balance and hold), one `UpdateItem` (generation id), one `TransactWriteItems` (balance, hold, ledger entry, day) |
 //!
+//! The call that takes the balance below the minimum, and only that one, has its last transaction
+//! refused, looks at its hold, and sends it again with the event that tells of it.
+//!
 //! The account's profile and its balance are one item, so that one read answers "who pays" and "is
 //! it covered". They are written apart: a change of the profile is conditional on `revision`, a
 //! change of the balance on the amounts themselves, and neither disturbs the other.
@@ -58,6 +61,7 @@ pub use postings::{PostRefused, Posted, Posting, StoredPosting};
 pub use reconcile::{AccountsCursor, AccountsPage, Reconciliation, Segment, StoredHold};
 pub use work::{DueAccount, DueDeletion, DueHold, DueSecret, shard_of, shards};
 
+use account::Credits;
 use aws_sdk_dynamodb::Client;
 
 /// The tables' names (`ACCOUNTS_TABLE`, `LEDGER_TABLE`, `HOLDS_TABLE`, `CHARGES_TABLE`).
@@ -74,10 +78,24 @@ pub struct Tables {
 pub struct Store {
     client: Client,
     tables: Tables,
+    low_below: Option<Credits>,
 }
 
 impl Store {
     pub fn new(client: Client, tables: Tables) -> Self {
-        Self { client, tables }
+        Self {
+            client,
+            tables,
+            low_below: None,
+        }
+    }
+
+    /// A store that tells others when a standard account's balance goes below `minimum`
+    /// (`MIN_CREDIT_BALANCE`): by a posting of its own, or by a call whose hold it takes, whoever
+    /// settles that.
+    #[must_use]
+    pub fn telling_of_credits_below(mut self, minimum: Credits) -> Self {
+        self.low_below = Some(minimum);
+        self
     }
 }

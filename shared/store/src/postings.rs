@@ -1,11 +1,12 @@
 //! Credits that move without a call: granted, bought, given back, undone, adjusted.
 
 use account::{
-    AccountId, AccountNumber, Balance, BalanceError, Credits, EntryId, IdError, Movement,
+    AccountId, AccountNumber, Balance, BalanceError, Credits, EntryId, IdError, Movement, Plan,
 };
 use aws_sdk_dynamodb::types::Put;
 use jiff::Timestamp;
 
+use crate::events::Crossing;
 use crate::item::{self, Item, get_credits, key, micros, text, time};
 use crate::ledger::{EntryKind, LedgerEntry};
 use crate::transaction::{self, TRIES};
@@ -153,7 +154,23 @@ impl Store {
                 .expression_attribute_values(":number", text(before.number.as_str()))
                 .expression_attribute_values(":least", micros(least))
                 .expression_attribute_values(":owed_before", micros(before.balance.owed()));
-            let mut items = vec![transaction::put(guard)?, transaction::update(moves)?];
+            let taken = movement.balance.checked_neg().unwrap_or(Credits::ZERO);
+            let minimum = self
+                .low_below
+                .filter(|_| before.profile.plan() == Plan::Standard);
+            let mut items = vec![transaction::put(guard)?];
+            match Crossing::by(taken, minimum) {
+                Some(crossing) => {
+                    let crosses = crossing.begins_at(before.balance.balance());
+                    items.push(transaction::update(crossing.condition(moves, crosses))?);
+                    if crosses {
+                        let cause = format!("{account}-{}", posting.id);
+                        let event = crossing.event(&cause, posting.at);
+                        items.push(self.new_event(account, &event, 0)?);
+                    }
+                }
+                None => items.push(transaction::update(moves)?),
+            }
             for entry in &entries {
                 items.push(self.new_entry(&before.number, entry)?);
             }
