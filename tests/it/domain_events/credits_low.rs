@@ -2,7 +2,7 @@
 
 use account::price::{Tariff, TokenPrices};
 use account::{AccountId, CallId, Credits, CreditsPerUsd, EntryId, Usd};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use store::{EntryKind, Hold, NewHold, Posting, Resolution, Store};
 
@@ -111,14 +111,8 @@ async fn above_below_and_at_the_minimum() {
         world.set("acme", json!({"credits": before})).await;
         expected = told(&world).await.len();
         if credits(taken) > Credits::ZERO {
-            let posting = Posting {
-                id: &EntryId::new(format!("adj_{number}")).unwrap(),
-                kind: EntryKind::Adjustment,
-                amount: credits(&format!("-{taken}")),
-                at: world.system.clock.now(),
-                note: "a correction",
-                actor: "test",
-            };
+            let id = EntryId::new(format!("adj_{number}")).unwrap();
+            let posting = posting(&id, &format!("-{taken}"), world.system.clock.now());
             let acme = AccountId::new("acme").unwrap();
             store.post(&acme, &posting).await.unwrap().unwrap();
             store.post(&acme, &posting).await.unwrap().unwrap();
@@ -213,6 +207,82 @@ async fn of_two_calls_that_end_at_once_one_crosses() {
     settle(&world, &store, &mine, "0.1").await;
     assert_eq!(world.settled_balance("acme").await, "0.9");
     assert_eq!(told(&world).await.len(), 2);
+}
+
+fn posting<'a>(id: &'a EntryId, amount: &str, at: Timestamp) -> Posting<'a> {
+    Posting {
+        id,
+        kind: EntryKind::Adjustment,
+        amount: credits(amount),
+        at,
+        note: "a correction",
+        actor: "test",
+    }
+}
+
+/// Between the try that finds that it crosses and the one that tells, somebody else moves credits.
+#[tokio::test]
+async fn what_changes_between_the_tries_counts() {
+    let world = World::start().await;
+    let store = world.store_over_the_wire();
+    let store = store.telling_of_credits_below(credits("1"));
+    let acme = AccountId::new("acme").unwrap();
+    // What the other one moves, the balance in the end, and how often the minimum was crossed.
+    let table = [("-0.6", "0.2", 1), ("5", "5.8", 0), ("0.1", "0.9", 1)];
+    for (number, (amount, balance, crossed)) in table.into_iter().enumerate() {
+        world.set("acme", json!({"credits": "2"})).await;
+        let hold = take(&world, &store, &format!("call_{number}"), "1.2").await;
+        let before = told(&world).await.len();
+        let id = EntryId::new(format!("adj_{number}")).unwrap();
+        let (others, account) = (world.system.store.clone(), acme.clone());
+        let now = world.system.clock.now();
+        world.wire.meanwhile(TRANSACTION, async {});
+        world.wire.meanwhile(TRANSACTION, async move {
+            let posting = posting(&id, amount, now);
+            others.post(&account, &posting).await.unwrap().unwrap();
+        });
+        settle(&world, &store, &hold, "1.2").await;
+        assert_eq!(world.settled_balance("acme").await, balance);
+        assert_eq!(told(&world).await.len() - before, crossed, "{amount}");
+    }
+}
+
+/// The same of postings: what they found when they began may have changed.
+#[tokio::test]
+async fn postings_at_once_tell_of_one_crossing() {
+    let world = World::start().await;
+    let store = world.store_over_the_wire();
+    let store = store.telling_of_credits_below(credits("1"));
+    let acme = AccountId::new("acme").unwrap();
+    // What is taken by mine, and by another one just before it: mine crosses only after it, or would
+    // have crossed without it.
+    const TABLE: [(&str, &str, usize); 4] = [
+        ("-0.6", "-0.6", 1),
+        ("-0.4", "-1.5", 1),
+        ("-1.2", "0.5", 0),
+        ("-0.2", "-1.2", 1),
+    ];
+    for (number, (mine, others, crossed)) in TABLE.into_iter().enumerate() {
+        world.set("acme", json!({"credits": "3"})).await;
+        world.set("acme", json!({"credits": "2"})).await;
+        let before = told(&world).await.len();
+        let (one, other) = (format!("one_{number}"), format!("other_{number}"));
+        let (one, other) = (EntryId::new(one).unwrap(), EntryId::new(other).unwrap());
+        let (of_others, account) = (world.system.store.clone(), acme.clone());
+        let now = world.system.clock.now();
+        world.wire.meanwhile(TRANSACTION, async move {
+            let posting = posting(&other, others, now);
+            of_others.post(&account, &posting).await.unwrap().unwrap();
+        });
+        let posting = posting(&one, mine, now);
+        store.post(&acme, &posting).await.unwrap().unwrap();
+        world.settled_balance("acme").await;
+        assert_eq!(
+            told(&world).await.len() - before,
+            crossed,
+            "{mine} {others}"
+        );
+    }
 }
 
 /// A deleted account is told of no more, and its calls are settled all the same.
