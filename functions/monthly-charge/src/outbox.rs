@@ -13,7 +13,7 @@ use aws_sdk_eventbridge::types::PutEventsRequestEntry;
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
-use store::StoredEvent;
+use store::{StoreError, StoredEvent};
 
 use crate::Deps;
 
@@ -64,33 +64,27 @@ struct Delivery<'a> {
 
 impl Delivery<'_> {
     async fn queues(&mut self) -> VecDeque<Queue> {
-        let store = &self.deps.store;
-        let mut queues = VecDeque::new();
+        let (store, mut queues) = (&self.deps.store, VecDeque::new());
         for shard in store::shards() {
             let due = store.accounts_with_due_events(shard, self.now, ROWS_A_SHARD);
-            let accounts = match due.await {
-                Ok((accounts, unreadable)) => {
-                    unreadable.iter().for_each(|error| self.failed(error));
-                    accounts
-                }
-                Err(error) => {
-                    self.failed(&error);
-                    continue;
-                }
-            };
-            for account in accounts {
+            for account in self.readable(due.await) {
                 let later = later(self.now, LONGEST_WAIT);
-                match store.events_of(&account, self.now, later).await {
-                    Ok((events, unreadable)) => {
-                        unreadable.iter().for_each(|error| self.failed(error));
-                        let queue = self.queue(events).await;
-                        queues.extend(Some(queue).filter(|queue| !queue.is_empty()));
-                    }
-                    Err(error) => self.failed(&error),
-                }
+                let events = store.events_of(&account, self.now, later).await;
+                let events = self.readable(events);
+                let queue = self.queue(events).await;
+                queues.extend(Some(queue).filter(|queue| !queue.is_empty()));
             }
         }
         queues
+    }
+
+    /// What could be read of something; the rest is counted.
+    fn readable<T: Default>(&mut self, read: Result<(T, Vec<StoreError>), StoreError>) -> T {
+        let (read, unreadable) = read.unwrap_or_else(|error| (T::default(), vec![error]));
+        for error in &unreadable {
+            self.failed(error);
+        }
+        read
     }
 
     /// Those that can be sent now. Behind one that has to wait, all wait.

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
 use jiff::Timestamp;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Number, Value, json};
 
 use crate::engines::REGION;
 use crate::serve::{self, Server};
@@ -50,7 +50,7 @@ struct Entry {
     detail_type: String,
     detail: String,
     /// Seconds since 1970.
-    time: Option<serde_json::Number>,
+    time: Option<Number>,
 }
 
 impl Bus {
@@ -153,7 +153,7 @@ impl Kept {
         }
         let detail: serde_json::Map<String, Value> = serde_json::from_str(&entry.detail)
             .map_err(|error| ("MalformedDetail", error.to_string()))?;
-        let seconds = entry.time.as_ref().and_then(|time| time.as_f64());
+        let seconds = entry.time.as_ref().and_then(Number::as_f64);
         #[expect(clippy::cast_possible_truncation, reason = "whole seconds are sent")]
         let time = seconds.map(|seconds| Timestamp::from_second(seconds as i64));
         let time = time

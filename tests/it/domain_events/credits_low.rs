@@ -256,13 +256,13 @@ async fn postings_at_once_tell_of_one_crossing() {
     let acme = AccountId::new("acme").unwrap();
     // What is taken by mine, and by another one just before it: mine crosses only after it, or would
     // have crossed without it.
-    const TABLE: [(&str, &str, usize); 4] = [
+    let table = [
         ("-0.6", "-0.6", 1),
         ("-0.4", "-1.5", 1),
         ("-1.2", "0.5", 0),
         ("-0.2", "-1.2", 1),
     ];
-    for (number, (mine, others, crossed)) in TABLE.into_iter().enumerate() {
+    for (number, (mine, others, crossed)) in table.into_iter().enumerate() {
         world.set("acme", json!({"credits": "3"})).await;
         world.set("acme", json!({"credits": "2"})).await;
         let before = told(&world).await.len();
