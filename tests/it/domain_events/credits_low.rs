@@ -56,10 +56,13 @@ async fn a_call_that_goes_below_the_minimum_tells() {
     let owner = world.owner("acme");
     world.wire.take();
     assert_eq!(owner.say_hello().await.status, 200);
-    let mut requests = world.wire.take();
-    requests.retain(|operation| operation != "GetSecretValue");
+    let requests = || {
+        let mut requests = world.wire.take();
+        requests.retain(|operation| operation != "GetSecretValue");
+        requests
+    };
     assert_eq!(
-        requests,
+        requests(),
         [
             "GetItem",
             TRANSACTION,
@@ -71,6 +74,8 @@ async fn a_call_that_goes_below_the_minimum_tells() {
         ]
     );
     assert_eq!(owner.say_hello().await.status, 200);
+    let below = ["GetItem", TRANSACTION, "UpdateItem", TRANSACTION];
+    assert_eq!(requests(), below, "as any other call");
     let events = told(&world).await;
     assert_eq!(events.len(), 1, "{events:?}");
     assert_eq!(events[0]["minimum"], "1");
@@ -227,11 +232,18 @@ async fn what_changes_between_the_tries_counts() {
     let store = world.store_over_the_wire();
     let store = store.telling_of_credits_below(credits("1"));
     let acme = AccountId::new("acme").unwrap();
-    // What the other one moves, the balance in the end, and how often the minimum was crossed.
-    let table = [("-0.6", "0.2", 1), ("5", "5.8", 0), ("0.1", "0.9", 1)];
-    for (number, (amount, balance, crossed)) in table.into_iter().enumerate() {
-        world.set("acme", json!({"credits": "2"})).await;
-        let hold = take(&world, &store, &format!("call_{number}"), "1.2").await;
+    // The balance, what the call costs, what the other one moves, the balance in the end, and how often
+    // it went below the minimum.
+    let table = [
+        ("2", "1.2", "-0.6", "0.2", 1),
+        ("2", "1.2", "0.1", "0.9", 1),
+        ("2", "1.2", "5", "5.8", 0),
+        // The other one crosses, so the call does not.
+        ("1.5", "0.6", "-0.6", "0.3", 1),
+    ];
+    for (number, (start, cost, amount, balance, crossed)) in table.into_iter().enumerate() {
+        world.set("acme", json!({"credits": start})).await;
+        let hold = take(&world, &store, &format!("call_{number}"), cost).await;
         let before = told(&world).await.len();
         let id = EntryId::new(format!("adj_{number}")).unwrap();
         let (others, account) = (world.system.store.clone(), acme.clone());
@@ -241,7 +253,7 @@ async fn what_changes_between_the_tries_counts() {
             let posting = posting(&id, amount, now);
             others.post(&account, &posting).await.unwrap().unwrap();
         });
-        settle(&world, &store, &hold, "1.2").await;
+        settle(&world, &store, &hold, cost).await;
         assert_eq!(world.settled_balance("acme").await, balance);
         assert_eq!(told(&world).await.len() - before, crossed, "{amount}");
     }
