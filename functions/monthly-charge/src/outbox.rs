@@ -22,7 +22,7 @@ const SOURCE: &str = "greta.openrouter-byok";
 /// The most that the bus takes at once.
 const AT_ONCE: usize = 10;
 /// Rows looked at by one tick, a shard; more wait for the next tick.
-const ROWS_A_SHARD: usize = 250;
+const ROWS_A_SHARD: i32 = 250;
 /// How long an event belongs to whoever took it on.
 const LEASE: SignedDuration = SignedDuration::from_mins(5);
 /// When an event that was not accepted is sent again; twice as late each time.

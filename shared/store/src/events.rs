@@ -192,10 +192,11 @@ impl Store {
         &self,
         shard: u8,
         now: Timestamp,
-        limit: usize,
+        limit: i32,
     ) -> Result<(BTreeSet<AccountId>, Vec<StoreError>), StoreError> {
+        let table = &self.tables.accounts;
         let rows = self
-            .due_readable(Work::Event, shard, now, limit, |row| {
+            .due_in(table, Work::Event, shard, now, limit, |row| {
                 let account = AccountId::new(get_text(row, "account_id", WHAT)?);
                 account.map_err(|_| StoreError::corrupt(WHAT))
             })

@@ -218,8 +218,8 @@ impl Store {
         limit: i32,
     ) -> Result<Vec<Result<DueRefund, StoreError>>, StoreError> {
         let table = &self.tables.charges;
-        let rows = self.due_in(table, Work::Refund, shard, now, limit).await?;
-        Ok(rows.iter().map(due_refund).collect())
+        self.due_in(table, Work::Refund, shard, now, limit, due_refund)
+            .await
     }
 
     /// A payment that was not owed is given back.
