@@ -308,7 +308,7 @@ async fn the_plan_and_the_add_on_end_the_same_in_whatever_order_they_are_told() 
 /// The account's add-on is activated by a payment of that time.
 async fn buy(world: &World, name: &str, at: Timestamp) {
     let account = id(name);
-    let bought = world.system.store.update(&account, None, |profile| {
+    let bought = world.system.store.update(&account, None, at, |profile| {
         profile.add_on.apply(Fact::Activated {
             generation: GenerationId::new("cs_1"),
             at,

@@ -310,7 +310,7 @@ async fn clean_up_and_save_cannot_both_win() {
         .body(json!({"time": due}).to_string());
     assert_eq!(world.send(request).await.json()["errors"], 0);
     let switched = store
-        .update(&account.id, None, |profile| {
+        .update(&account.id, None, now, |profile| {
             profile.connect(saved(&key, now));
             let key = key.clone();
             Ok::<_, Infallible>(vec![Effect::SecretInForce { key, due }])

@@ -389,6 +389,7 @@ async fn the_sweeper() {
         assert_eq!(holds.as_array().unwrap().len(), 1);
 
         let steps = Steps::until(dies_at);
+        let bus = mortal.world.event_bus();
         let sweep = move |process: Process| async move {
             let settings = monthly_charge::Settings::from_env(process.env).unwrap();
             let Process {
@@ -397,7 +398,7 @@ async fn the_sweeper() {
                 secrets,
                 ..
             } = process;
-            let deps = monthly_charge::Deps::new(settings, clock, dynamodb, secrets).unwrap();
+            let deps = monthly_charge::Deps::new(settings, clock, dynamodb, secrets, bus).unwrap();
             let time = now + SignedDuration::from_mins(2);
             monthly_charge::tick(&deps, time, |_| false).await;
         };

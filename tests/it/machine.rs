@@ -523,8 +523,9 @@ impl Ground {
         let settings = monthly_charge::Settings::from_env(settings).unwrap();
         let clock = world.system.clock.clone();
         let secrets = engines.secrets();
+        let bus = world.event_bus();
         let sweeper =
-            monthly_charge::Deps::new(settings, clock, dynamodb.clone(), secrets).unwrap();
+            monthly_charge::Deps::new(settings, clock, dynamodb.clone(), secrets, bus).unwrap();
         Self {
             store: Store::new(dynamodb, world.system.tables.clone()),
             runtime,

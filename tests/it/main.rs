@@ -15,6 +15,7 @@ mod books;
 mod calls;
 mod crash;
 mod credits;
+mod domain_events;
 mod fallback;
 mod gretactl;
 mod identity;

@@ -286,9 +286,9 @@ async fn changes_of_an_account_do_not_undo_each_other() {
                 profile.hear_plan(Plan::Enterprise, version, now);
                 Ok::<_, Infallible>(Vec::new())
             };
-            store.update(&acme(), None, hear).await.unwrap();
+            store.update(&acme(), None, now, hear).await.unwrap();
         });
-        let changed = disturbed.update(&account.id, None, |profile| {
+        let changed = disturbed.update(&account.id, None, now, |profile| {
             profile.hear_plan(Plan::Standard, version + 1, now);
             Ok::<_, Infallible>(match operation {
                 TRANSACTION => vec![store::Effect::History(why(now))],
@@ -318,7 +318,7 @@ async fn a_change_does_not_revive_an_account() {
     world.wire.meanwhile("UpdateItem", async move {
         store.delete_account(&acme(), 9, &why(now)).await.unwrap();
     });
-    let changed = disturbed.update(&account.id, None, |profile| {
+    let changed = disturbed.update(&account.id, None, now, |profile| {
         profile.hear_plan(Plan::Enterprise, 2, now);
         Ok::<_, Infallible>(Vec::new())
     });
@@ -354,7 +354,7 @@ async fn a_deletion_meets_other_events() {
             profile.hear_plan(Plan::Enterprise, 12, now);
             Ok::<_, Infallible>(Vec::new())
         };
-        store.update(&acme(), None, hear).await.unwrap();
+        store.update(&acme(), None, now, hear).await.unwrap();
     });
     let deleted = disturbed
         .delete_account(&account.id, 11, &why(now))
@@ -441,7 +441,7 @@ async fn a_new_account_under_an_old_id_is_another_one() {
     let held = store.hold(&old, &new).await.unwrap();
     assert_eq!(held.err(), Some(store::HoldRefused::NoAccount));
     assert_eq!(world.settled_balance("acme").await, "5");
-    let changed = disturbed.update(&old.id, Some(old.clone()), |profile| {
+    let changed = disturbed.update(&old.id, Some(old.clone()), now, |profile| {
         profile.hear_plan(Plan::Standard, 51, now);
         Ok::<_, Infallible>(Vec::new())
     });

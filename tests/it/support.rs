@@ -121,6 +121,12 @@ impl World {
         )
     }
 
+    /// A client of the event bus that nothing disturbs.
+    pub(crate) fn event_bus(&self) -> aws_sdk_eventbridge::Client {
+        let config = self.engines().sdk_config();
+        self.system.bus.client_over(&config, None)
+    }
+
     /// A store whose requests go over the wire of the functions, and meet its faults.
     pub(crate) fn store_over_the_wire(&self) -> store::Store {
         let (dynamodb, _) = self.clients_over(self.wire.clone());

@@ -88,7 +88,8 @@ async fn a_call_is_charged_on_its_own_terms() {
     let (dynamodb, secrets) = world.clients_over(world.wire.clone());
     let clock = world.system.clock.clone();
     let time = clock.now() + minutes(1);
-    let deps = monthly_charge::Deps::new(settings, clock, dynamodb, secrets).unwrap();
+    let bus = world.event_bus();
+    let deps = monthly_charge::Deps::new(settings, clock, dynamodb, secrets, bus).unwrap();
     assert_eq!(monthly_charge::tick(&deps, time, |_| false).await.swept, 1);
     let call = world.default_ai().calls().pop().unwrap();
     assert_eq!(spent(&world).await, cost(&call));

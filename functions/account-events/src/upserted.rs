@@ -56,7 +56,7 @@ async fn change(
     let mut done = Done::Unchanged;
     let changed = deps
         .store
-        .update(&event.account, Some(account), |profile| {
+        .update(&event.account, Some(account), deps.clock.now(), |profile| {
             let before = profile.plan();
             let is_late = event.version < profile.plans.version();
             // A late one is taken in, too: it may tell when the plan changed.

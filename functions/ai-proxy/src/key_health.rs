@@ -30,7 +30,7 @@ pub(crate) async fn recheck_if_due(deps: &Deps, account: Account, now: Timestamp
     };
     let claimed = deps
         .store
-        .update(&account.id, Some(account.clone()), |profile| {
+        .update(&account.id, Some(account.clone()), now, |profile| {
             let key = current(profile, &saved.id)?;
             if key.checked_at == now {
                 // Our own claim, whose answer was lost.
@@ -56,7 +56,7 @@ pub(crate) async fn recheck_if_due(deps: &Deps, account: Account, now: Timestamp
     };
     let accepted = deps
         .store
-        .update(&claimed.id, Some(claimed.clone()), |profile| {
+        .update(&claimed.id, Some(claimed.clone()), now, |profile| {
             current(profile, &saved.id)?.accept(&facts.limits, now);
             Ok::<_, Overtaken>(Vec::new())
         })
@@ -82,7 +82,7 @@ pub(crate) async fn confirm_rejection(deps: &Deps, account: &Account, key: &Secr
     let mut is_news = false;
     let marked = deps
         .store
-        .update(&account.id, Some(account.clone()), |profile| {
+        .update(&account.id, Some(account.clone()), now, |profile| {
             let key = current(profile, used)?;
             if key.state == KeyState::Rejected {
                 return Ok(Vec::new());

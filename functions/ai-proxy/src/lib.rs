@@ -66,7 +66,8 @@ impl Deps {
         Ok(Self {
             identity: Identity::new(&settings.product.identity, clock.clone())?,
             clock,
-            store: Store::new(dynamodb, settings.tables.clone()),
+            store: Store::new(dynamodb, settings.tables.clone())
+                .telling_of_credits_below(settings.product.policy.minimum_balance),
             vault: Vault::new(secrets, &settings.secrets_prefix),
             openrouter: upstream(&settings.openrouter_url)?,
             prices: PriceBook::new(default_ai.clone()),

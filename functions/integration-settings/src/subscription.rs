@@ -58,7 +58,7 @@ pub(crate) async fn cancel(
     let mut cancelled = false;
     let updated = deps
         .store
-        .update(&caller.account, None, |profile| {
+        .update(&caller.account, None, deps.clock.now(), |profile| {
             match profile.cancel() {
                 Ok(()) => cancelled = true,
                 // Our own write, whose answer was lost.

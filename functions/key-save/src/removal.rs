@@ -31,7 +31,7 @@ pub async fn disconnect_key<E>(
     let due = now + ORPHAN_LIFE;
     let mut removed = None;
     let account = store
-        .update(account, None, |profile| {
+        .update(account, None, now, |profile| {
             let Some(key) = profile.key.as_ref().map(|key| key.id.clone()) else {
                 return Ok(Vec::new());
             };

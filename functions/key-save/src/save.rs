@@ -126,7 +126,7 @@ async fn switch(
     let mut replaced = None;
     let switched = deps
         .store
-        .update(account, None, |profile| {
+        .update(account, None, deps.clock.now(), |profile| {
             let before = profile.key.as_ref().map(|key| key.id.clone());
             if before.as_ref() == Some(&saved.id) {
                 return Ok::<_, Infallible>(Vec::new());

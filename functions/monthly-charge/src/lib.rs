@@ -1,8 +1,9 @@
 //! The billing tick and the charge worker.
 //!
 //! The tick does what is due for add-ons, gives payments back that were not owed, resolves holds that
-//! their calls left open, deletes orphaned secrets and finishes the deletion of accounts.
+//! their calls left open, deletes orphaned secrets, finishes the deletion of accounts and delivers events.
 
+mod outbox;
 mod settings;
 mod sweep;
 mod tick;
@@ -34,6 +35,9 @@ pub struct Deps {
     pub default_ai_kind: DefaultAiKind,
     /// The name of the secret that holds the default AI's key.
     pub default_ai_secret: String,
+    /// Where events go.
+    pub event_bus: aws_sdk_eventbridge::Client,
+    pub event_bus_name: String,
 }
 
 impl Deps {
@@ -46,6 +50,7 @@ impl Deps {
         clock: Clock,
         dynamodb: aws_sdk_dynamodb::Client,
         secrets: aws_sdk_secretsmanager::Client,
+        event_bus: aws_sdk_eventbridge::Client,
     ) -> Result<Self, lambda_runtime::Error> {
         let time_outs = TimeOuts::for_questions(settings.connect);
         let store = Store::new(dynamodb, settings.tables);
@@ -62,6 +67,8 @@ impl Deps {
             default_ai: Upstream::new(settings.default_ai_url, time_outs, settings.referer)?,
             default_ai_kind: settings.default_ai_kind,
             default_ai_secret: settings.default_ai_secret,
+            event_bus,
+            event_bus_name: settings.event_bus,
         })
     }
 }

@@ -12,7 +12,8 @@ async fn main() -> Result<(), Error> {
     let aws = edge::aws_config().await;
     let dynamodb = aws_sdk_dynamodb::Client::new(&aws);
     let secrets = aws_sdk_secretsmanager::Client::new(&aws);
-    let deps = Deps::new(settings, Clock::system(), dynamodb, secrets)?;
+    let event_bus = aws_sdk_eventbridge::Client::new(&aws);
+    let deps = Deps::new(settings, Clock::system(), dynamodb, secrets, event_bus)?;
     lambda_runtime::run_concurrent(service_fn(move |event: LambdaEvent<Value>| {
         let deps = deps.clone();
         async move {

@@ -19,6 +19,8 @@ pub struct Settings {
     pub default_ai_secret: String,
     pub connect: Duration,
     pub charging: charging::Settings,
+    /// `EVENT_BUS`: the name or ARN of the bus that events go to.
+    pub event_bus: String,
     /// How we name ourselves upstream: `PUBLIC_BASE_URL`.
     pub referer: HeaderValue,
 }
@@ -37,6 +39,7 @@ impl Settings {
             default_ai_secret: env.text("DEFAULT_AI_SECRET"),
             connect: env.millis_or("UPSTREAM_CONNECT_MS", 3_000),
             charging: charging::Settings::from_env(&mut env),
+            event_bus: env.text("EVENT_BUS"),
             referer: edge::referer(&mut env),
         };
         env.finish(settings)

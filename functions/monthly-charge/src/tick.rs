@@ -8,6 +8,7 @@ use serde::Serialize;
 use store::{DueAccount, DueDeletion, DueEvent, DueRefund, DueSecret, DueWindUp, StoreError};
 
 use crate::Deps;
+use crate::outbox;
 use crate::sweep::sweep;
 
 /// Orphaned secrets and deletions looked at by one tick, a shard; more wait for the next tick.
@@ -66,6 +67,7 @@ pub async fn tick(
         }
     }
     Box::pin(charge(deps, now, &mut report)).await;
+    report.errors += outbox::deliver(deps, now).await;
     // Last: it waits for others.
     let swept = sweep(deps, store::shards(), now, is_under_way).await;
     report.swept = swept.ended;

@@ -295,7 +295,7 @@ async fn set_plan(
         plan_text(plan_before, version_before),
     ))?;
     let mut changed = false;
-    let updated = session.store.update(&id, Some(before), |profile| {
+    let updated = session.store.update(&id, Some(before), why.at, |profile| {
         let stored = profile.plans.version();
         if (stored, profile.plan()) == (version, plan) {
             return Ok(Vec::new());

@@ -222,8 +222,8 @@ pub async fn change_account(
         .is_some_and(|status| status != AddOnStatus::None);
     let payer = payers.filter(|_| is_bought).map(|payers| payers());
     let changed = store
-        .update(id, None, |profile| {
-            change_profile(profile, change, now);
+        .update(id, None, now, |profile| {
+            change_profile(profile, id, change, now);
             if let Some((customer, card)) = payer.clone() {
                 profile.billing.customer = Some(customer);
                 profile.keep_card(card, now);
@@ -238,21 +238,21 @@ pub async fn change_account(
     }
 }
 
-fn change_profile(profile: &mut Profile, change: AccountChange, now: Timestamp) {
+fn change_profile(profile: &mut Profile, id: &AccountId, change: AccountChange, now: Timestamp) {
     if let Some(plan) = change.plan.filter(|plan| *plan != profile.plan()) {
         profile.hear_plan(plan, profile.plans.version() + 1, now);
     }
     if let Some(status) = change.add_on {
-        profile.add_on = add_on_in(status, now);
+        profile.add_on = add_on_in(status, id, now);
         *profile.billing = account::Billing::default();
     }
 }
 
 /// An add-on that the facts of its life have led to `status`, as of `now`.
-fn add_on_in(status: AddOnStatus, now: Timestamp) -> AddOn {
+fn add_on_in(status: AddOnStatus, id: &AccountId, now: Timestamp) -> AddOn {
     // The payment provider's times are whole seconds.
     let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
-    let generation = || GenerationId::new(format!("dev-{}", now.as_second()));
+    let generation = || GenerationId::new(format!("dev-{id}-{}", now.as_second()));
     let second = Period::FIRST.next();
     let month_ago = now
         .to_zoned(TimeZone::UTC)
@@ -386,8 +386,9 @@ mod tests {
         use AddOnStatus::{Active, Cancelling, Ended, None, PastDue, Suspended};
         for text in ["2026-03-31T12:00:00Z", "2026-11-23T00:00:00Z"] {
             let now = text.parse().unwrap();
+            let id = AccountId::new("acme").unwrap();
             for status in [None, Active, PastDue, Cancelling, Suspended, Ended] {
-                let add_on = add_on_in(status, now);
+                let add_on = add_on_in(status, &id, now);
                 assert_eq!(add_on.status(), status);
                 let paid_through = add_on.paid_through();
                 match status {

@@ -14,6 +14,7 @@
     reason = "a program for developers: it stops with a message where it cannot go on"
 )]
 
+pub mod bus;
 pub mod dev;
 pub mod engines;
 pub mod issuer;

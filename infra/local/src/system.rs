@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
-use account::{Account, AccountId};
+use account::{Account, AccountId, Credits};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use axum::Router;
 use edge::{Clock, Deadline, Env, HttpSettings, SettingsError};
@@ -12,6 +12,7 @@ use secrecy::SecretString;
 use serde_json::Value;
 use store::{Store, Tables};
 
+use crate::bus::Bus;
 use crate::dev::{self, Dev};
 use crate::engines::{Engines, EnginesError};
 use crate::issuer::{Issuer, JWKS_PATH};
@@ -22,7 +23,7 @@ use crate::tables;
 
 /// The settings of the contract's section 7 that a deployment chooses, and that are taken from this
 /// program's own environment where they are set there.
-const PASSED_THROUGH: [&str; 33] = [
+const PASSED_THROUGH: [&str; 34] = [
     "SECRETS_PREFIX",
     "OPENROUTER_BASE_URL",
     "DEFAULT_AI_BASE_URL",
@@ -53,6 +54,7 @@ const PASSED_THROUGH: [&str; 33] = [
     "JWT_AUDIENCE",
     "ALLOWED_ORIGINS",
     "PUBLIC_BASE_URL",
+    "EVENT_BUS",
     // Not the deployment's, but of use here: what the platform's secrets are seeded with.
     "DEFAULT_AI_API_KEY",
     "STRIPE_API_KEY",
@@ -108,6 +110,7 @@ pub struct System {
     pub openrouter: Option<Simulator>,
     pub default_ai: Option<Simulator>,
     pub payment_provider: Option<PaymentProvider>,
+    pub bus: Bus,
     pub issuer: Issuer,
     pub clock: Clock,
     pub store: Store,
@@ -134,7 +137,8 @@ impl System {
         let issuer = Issuer::new(&public_url, AUDIENCE);
         let jwks = Server::start(issuer.router()).await?;
         let engines = Engines::start().await?;
-        let mut settings = default_settings(&engines, &issuer, &jwks, &public_url);
+        let bus = Bus::start().await?;
+        let mut settings = default_settings(&engines, &bus, &issuer, &jwks, &public_url);
         settings.extend(options.settings);
         let openrouter = simulator_unless_set(&mut settings, "OPENROUTER_BASE_URL").await?;
         let default_ai = simulator_unless_set(&mut settings, "DEFAULT_AI_BASE_URL").await?;
@@ -152,9 +156,11 @@ impl System {
         }
         seed_platform_secrets(&engines, &mut settings).await?;
         let dynamodb = engines.dynamodb_over(options.aws_http.clone());
-        let secrets = engines.secrets_over(options.aws_http);
-        let functions = Functions::new(&settings, &clock, dynamodb, secrets)?;
-        let store = Store::new(engines.dynamodb(), functions.tables.clone());
+        let secrets = engines.secrets_over(options.aws_http.clone());
+        let event_bus = bus.client_over(&engines.sdk_config(), options.aws_http);
+        let functions = Functions::new(&settings, &clock, dynamodb, secrets, event_bus)?;
+        let store = Store::new(engines.dynamodb(), functions.tables.clone())
+            .telling_of_credits_below(functions.minimum_balance);
         let dev = Dev {
             issuer: issuer.clone(),
             clock: clock.clone(),
@@ -173,6 +179,7 @@ impl System {
             openrouter,
             default_ai,
             payment_provider,
+            bus,
             issuer,
             clock,
             store,
@@ -205,6 +212,11 @@ impl System {
         reconciler::handle(&self.reconciler, event, deadline).await
     }
 
+    /// What the event bus was given, in order, in the envelope in which a rule's target gets it.
+    pub fn domain_events(&self) -> Vec<Value> {
+        self.bus.events()
+    }
+
     /// Where the gateway answers: `http://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         self.gateway.url()
@@ -235,6 +247,7 @@ impl System {
         if let Some(provider) = self.payment_provider {
             provider.stop().await;
         }
+        self.bus.stop().await;
         self.jwks.stop().await;
         self.engines.stop().await;
     }
@@ -251,11 +264,13 @@ pub fn settings_from_environment() -> BTreeMap<String, String> {
 
 fn default_settings(
     engines: &Engines,
+    bus: &Bus,
     issuer: &Issuer,
     jwks: &Server,
     public_url: &str,
 ) -> BTreeMap<String, String> {
     let jwks_url = format!("{}{JWKS_PATH}", jwks.url());
+    let bus_url = bus.url();
     let settings = [
         ("ACCOUNTS_TABLE", "AccountsTable"),
         ("LEDGER_TABLE", "LedgerTable"),
@@ -271,8 +286,10 @@ fn default_settings(
         ("JWT_ISSUER", issuer.issuer()),
         ("JWT_AUDIENCE", issuer.audience()),
         ("PUBLIC_BASE_URL", public_url),
+        ("EVENT_BUS", "greta"),
         ("AWS_ENDPOINT_URL_DYNAMODB", &engines.dynamodb_url),
         ("AWS_ENDPOINT_URL_SECRETS_MANAGER", &engines.secrets_url),
+        ("AWS_ENDPOINT_URL_EVENTBRIDGE", &bus_url),
         ("AWS_REGION", crate::engines::REGION),
         ("AWS_ACCESS_KEY_ID", "local"),
         ("AWS_SECRET_ACCESS_KEY", "local"),
@@ -353,6 +370,7 @@ async fn seed_platform_secrets(
 struct Functions {
     http: HttpSettings,
     tables: Tables,
+    minimum_balance: Credits,
     account_events: account_events::Deps,
     monthly_charge: monthly_charge::Deps,
     reconciler: reconciler::Deps,
@@ -366,6 +384,7 @@ impl Functions {
         clock: &Clock,
         dynamodb: aws_sdk_dynamodb::Client,
         secrets: aws_sdk_secretsmanager::Client,
+        event_bus: aws_sdk_eventbridge::Client,
     ) -> Result<Self, StartError> {
         let env = || Env::from_pairs(settings.clone());
         let proxy_settings = ai_proxy::Settings::from_env(env())?;
@@ -373,6 +392,7 @@ impl Functions {
             proxy_settings.product.http.clone(),
             proxy_settings.tables.clone(),
         );
+        let minimum_balance = proxy_settings.product.policy.minimum_balance;
         let ai_proxy = ai_proxy::Deps::new(
             proxy_settings,
             clock.clone(),
@@ -413,6 +433,7 @@ impl Functions {
             clock.clone(),
             dynamodb,
             secrets,
+            event_bus,
         );
         let ai_proxy = ai_proxy.map_err(StartError::Function)?;
         let running = ai_proxy.running.clone();
@@ -426,6 +447,7 @@ impl Functions {
         Ok(Self {
             http,
             tables,
+            minimum_balance,
             account_events,
             monthly_charge: monthly_charge.map_err(StartError::Function)?,
             reconciler,

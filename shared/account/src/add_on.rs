@@ -13,6 +13,10 @@ use serde::{Deserialize, Serialize};
 use crate::period::{Period, end_of_period};
 use crate::plan::{Plan, PlanChanged};
 
+mod news;
+
+pub use news::{News, Reason};
+
 /// Where the add-on stands, as the integration card shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -266,10 +270,15 @@ impl AddOn {
 
     /// Where the add-on stands by all facts heard so far.
     pub fn status(&self) -> AddOnStatus {
+        self.standing().0
+    }
+
+    /// The status, and the reason where there is no access.
+    fn standing(&self) -> (AddOnStatus, Option<Reason>) {
         let Some(current) = self.current() else {
-            return AddOnStatus::None;
+            return (AddOnStatus::None, None);
         };
-        let by_its_own_facts = current.generation.status(current.paid_through());
+        let by_its_own_facts = current.generation.standing(current.paid_through());
         let Some(change) = self.plan_change else {
             return by_its_own_facts;
         };
@@ -278,18 +287,16 @@ impl AddOn {
         }
         let over = current.generation.paid_period_is_over();
         // What is disputed stays suspended until that is decided.
-        let disputed = by_its_own_facts == AddOnStatus::Suspended;
+        let disputed = by_its_own_facts.0 == AddOnStatus::Suspended;
         if disputed && !change.upgraded && current.paid_through() > change.at {
-            return AddOnStatus::Suspended;
+            return by_its_own_facts;
         }
-        if change.upgraded
-            || by_its_own_facts == AddOnStatus::Ended
-            || current.paid_through() <= change.at
-            || over
-        {
-            AddOnStatus::Ended
+        if by_its_own_facts.0 == AddOnStatus::Ended {
+            by_its_own_facts
+        } else if change.upgraded || current.paid_through() <= change.at || over {
+            (AddOnStatus::Ended, Some(Reason::PlanChanged))
         } else {
-            AddOnStatus::Cancelling
+            (AddOnStatus::Cancelling, None)
         }
     }
 
@@ -389,8 +396,8 @@ impl Generation {
         matches!(self.user_action, Some(UserAction { did: Did::Resume { at }, .. }) if at > moment)
     }
 
-    /// The status without regard to changes of plan.
-    fn status(&self, paid_through: Timestamp) -> AddOnStatus {
+    /// Where it stands without regard to changes of plan.
+    fn standing(&self, paid_through: Timestamp) -> (AddOnStatus, Option<Reason>) {
         let last_paid = self.last_paid();
         let disputes = || {
             let of_current = |dispute: &&Dispute| dispute.period == Some(last_paid);
@@ -400,11 +407,14 @@ impl Generation {
             let is_the_end = |end: DisputeEnd| !end.won || end.at >= paid_through;
             dispute.closed.is_some_and(is_the_end)
         };
-        if self.refunded.contains(&last_paid) || disputes().any(ended_by_dispute) {
-            return AddOnStatus::Ended;
+        if self.refunded.contains(&last_paid) {
+            return (AddOnStatus::Ended, Some(Reason::Refunded));
+        }
+        if disputes().any(ended_by_dispute) {
+            return (AddOnStatus::Ended, Some(Reason::Disputed));
         }
         if disputes().any(|dispute| dispute.closed.is_none()) {
-            return AddOnStatus::Suspended;
+            return (AddOnStatus::Suspended, Some(Reason::Disputed));
         }
         if let Some(UserAction {
             did: Did::Cancel { while_due },
@@ -412,17 +422,17 @@ impl Generation {
         }) = self.user_action
         {
             return if while_due.is_some() || self.paid_period_is_over() {
-                AddOnStatus::Ended
+                (AddOnStatus::Ended, Some(Reason::Cancelled))
             } else {
-                AddOnStatus::Cancelling
+                (AddOnStatus::Cancelling, None)
             };
         }
         if self.last_grace_over > Some(last_paid) {
-            AddOnStatus::Suspended
+            (AddOnStatus::Suspended, Some(Reason::Unpaid))
         } else if self.last_declined > Some(last_paid) {
-            AddOnStatus::PastDue
+            (AddOnStatus::PastDue, None)
         } else {
-            AddOnStatus::Active
+            (AddOnStatus::Active, None)
         }
     }
 }

@@ -758,8 +758,14 @@ impl Billing {
 }
 
 impl Charge {
-    fn attempt_at(&self) -> Option<Timestamp> {
+    /// When the next attempt is due; `None` if there is none.
+    pub fn attempt_at(&self) -> Option<Timestamp> {
         self.attempt_at
+    }
+
+    /// Until when there is access though the period is not paid.
+    pub fn grace_ends(&self) -> Timestamp {
+        self.grace_ends
     }
 
     fn attempt_number(&self) -> u32 {

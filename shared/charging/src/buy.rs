@@ -91,7 +91,7 @@ impl Charging {
             match profile.add_on.status() {
                 AddOnStatus::Active => return Err(NotBought::Already),
                 AddOnStatus::Cancelling => {
-                    self.change(&account.id, |profile| profile.resume(now))
+                    self.change(&account.id, now, |profile| profile.resume(now))
                         .await?;
                     return Ok(Bought::Resumed);
                 }
@@ -108,7 +108,7 @@ impl Charging {
                     return self.buy_with_credits(&account, &wanted, now).await;
                 }
                 let order = edge::new_id("ord");
-                self.change(&account.id, |profile| {
+                self.change(&account.id, now, |profile| {
                     if profile.billing.checkout.is_none()
                         && profile.can_buy().as_ref() == Some(&wanted)
                     {
@@ -174,7 +174,7 @@ impl Charging {
                 self.heard_intent(&found, now).await?;
             }
             (IntentStatus::Canceled, _) => {
-                self.change(&account.id, |profile| profile.object_gone(id.as_str()))
+                self.change(&account.id, now, |profile| profile.object_gone(id.as_str()))
                     .await?;
             }
             // A known decline: written down as one by the next step for the account.
@@ -182,7 +182,7 @@ impl Charging {
                 IntentStatus::RequiresPaymentMethod | IntentStatus::RequiresAction,
                 Object::Confirming { .. },
             ) => {
-                self.change(&account.id, |profile| {
+                self.change(&account.id, now, |profile| {
                     profile.look_up_now(id.as_str(), now);
                 })
                 .await?;
@@ -206,7 +206,7 @@ impl Charging {
             if can_be_paid {
                 return self.make(account, checkout, now).await;
             }
-            self.change(&account.id, |profile| {
+            self.change(&account.id, now, |profile| {
                 let known = profile.billing.checkout.as_ref();
                 if known.is_some_and(|known| known.order == checkout.order) {
                     profile.billing.checkout = None;
@@ -231,7 +231,7 @@ impl Charging {
                 Ok(Some(url))
             }
             CheckoutStatus::Expired => {
-                self.closed(account, &session.id).await?;
+                self.closed(account, &session.id, now).await?;
                 Ok(None)
             }
             CheckoutStatus::Complete | CheckoutStatus::Other => Err(NotBought::InProgress),
@@ -239,7 +239,11 @@ impl Charging {
     }
 
     /// The account at the provider; made when it is first needed.
-    async fn customer(&self, account: &Account) -> Result<CustomerId, ChargingError> {
+    async fn customer(
+        &self,
+        account: &Account,
+        now: Timestamp,
+    ) -> Result<CustomerId, ChargingError> {
         if let Some(customer) = &account.profile.billing.customer {
             return Ok(CustomerId::new(customer.as_str())?);
         }
@@ -249,7 +253,7 @@ impl Charging {
             .stripe
             .create_customer(&key, &account.number, &name)
             .await?;
-        self.change(&account.id, |profile| {
+        self.change(&account.id, now, |profile| {
             let known = &mut profile.billing.customer;
             known.get_or_insert_with(|| customer.to_string());
         })
@@ -317,7 +321,7 @@ impl Charging {
         page: Page<'_>,
         now: Timestamp,
     ) -> Result<Url, ChargingError> {
-        let customer = self.customer(account).await?;
+        let customer = self.customer(account, now).await?;
         let new = NewCheckout {
             purpose: page.purpose,
             customer: Some(&customer),
@@ -348,7 +352,7 @@ impl Charging {
         now: Timestamp,
     ) -> Result<Option<Url>, NotBought> {
         let key = self.key().await?;
-        let customer = self.customer(account).await?;
+        let customer = self.customer(account, now).await?;
         let (success_url, cancel_url) = (
             self.page("/settings/integrations", "checkout=done"),
             self.page("/plans", "checkout=cancelled"),
@@ -396,7 +400,7 @@ impl Charging {
             asked_at: now,
         };
         let mut wanted = false;
-        let stored = self.store.update(&account.id, None, |profile| {
+        let stored = self.store.update(&account.id, None, now, |profile| {
             let before = profile.billing.checkout.clone();
             wanted = profile.checkout_made(&checkout.order, session.clone());
             let is_new = wanted && profile.billing.checkout != before;

@@ -45,7 +45,7 @@ impl Charging {
         if intent.status != IntentStatus::Succeeded {
             // Whether it failed for good, the provider is asked.
             if let Some(account) = self.store.account_of(&payable.account_number).await? {
-                self.change(&account.id, |profile| profile.look_up_now(object, now))
+                self.change(&account.id, now, |profile| profile.look_up_now(object, now))
                     .await?;
             }
             return Ok(News::Nothing);
@@ -92,7 +92,7 @@ impl Charging {
             return Ok(News::Nothing);
         }
         if payable.buys == Buys::Card {
-            return self.card_given(&payable, checkout).await;
+            return self.card_given(&payable, checkout, now).await;
         }
         let (amount, currency) = (checkout.amount_total, checkout.currency.as_deref());
         if let Some(reason) = self.not_as_asked(&payable, amount, currency, checkout.livemode) {
@@ -193,6 +193,7 @@ impl Charging {
         &self,
         payable: &Payable,
         checkout: &Checkout,
+        now: Timestamp,
     ) -> Result<News, ChargingError> {
         let Some(setup) = &checkout.setup_intent else {
             return Ok(News::Ignored("a session that gave no card"));
@@ -200,7 +201,7 @@ impl Charging {
         let card = self.stripe.setup_intent(&*self.key().await?, setup).await?;
         let account = self.store.account_of(&payable.account_number).await?;
         if let (Some(card), Some(account)) = (card, account) {
-            self.change(&account.id, |profile| {
+            self.change(&account.id, now, |profile| {
                 profile.keep_card(card.to_string(), payable.asked_at);
             })
             .await?;

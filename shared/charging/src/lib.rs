@@ -94,7 +94,7 @@ impl Charging {
     ) -> Result<Self, reqwest::Error> {
         let time_outs = payments::TimeOuts::new(settings.connect);
         Ok(Self {
-            store,
+            store: store.telling_of_credits_below(settings.minimum_balance),
             stripe: Stripe::new(settings.api_url.clone(), time_outs)?,
             // Of users' secrets it reads none.
             vault: Vault::new(secrets, String::new()),

@@ -26,6 +26,8 @@ pub struct Settings {
     pub collection: Collection,
     /// What a period costs in credits, by `CREDITS_PER_USD`.
     pub price: Credits,
+    /// `MIN_CREDIT_BALANCE`: others are told when credits go below it.
+    pub minimum_balance: Credits,
     /// `PUBLIC_BASE_URL`: the only source of addresses to lead back to.
     pub public_url: Url,
 }
@@ -49,6 +51,7 @@ impl Settings {
                 }
             }),
             price: price(env),
+            minimum_balance: edge::minimum_balance(env),
             public_url: env.url("PUBLIC_BASE_URL"),
         }
     }

@@ -37,7 +37,7 @@ impl Charging {
             self.take_back(&account, &payable, order, *credits, cents, now)
                 .await?;
         } else if let (true, Some((generation, period))) = (full, period_of(&payable)) {
-            self.change(&account.id, |profile| {
+            self.change(&account.id, now, |profile| {
                 profile.add_on.apply(Fact::RefundedInFull {
                     generation: generation.clone(),
                     period,
@@ -85,7 +85,7 @@ impl Charging {
             }
         } else if let Some((generation, period)) = period_of(&payable) {
             let dispute = id.to_string();
-            self.change(&account.id, |profile| {
+            self.change(&account.id, now, |profile| {
                 profile.add_on.apply(Fact::Disputed {
                     generation: generation.clone(),
                     period,

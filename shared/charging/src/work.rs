@@ -72,7 +72,7 @@ impl Charging {
         let mut worked = Worked::default();
         for _ in 0..MOST_STEPS {
             let mut task = None;
-            let account = self.change(id, |profile| {
+            let account = self.change(id, now, |profile| {
                 task = profile.take_on(now, self.dunning());
             });
             let account = match account.await {
@@ -182,7 +182,7 @@ impl Charging {
                     asked_at: now,
                 };
                 let mut attempt = None;
-                let stored = self.store.update(&account.id, None, |profile| {
+                let stored = self.store.update(&account.id, None, now, |profile| {
                     let before = profile.clone();
                     attempt = profile.object_made(&generation, period, &id, now);
                     let is_new = *profile != before;
@@ -327,7 +327,7 @@ impl Charging {
         let mut attempt = None;
         if let Attempt::NeverArrived = came {
             let account = self
-                .change(&account.id, |profile| {
+                .change(&account.id, now, |profile| {
                     attempt = profile.never_confirmed(id, now);
                 })
                 .await?;
@@ -364,7 +364,7 @@ impl Charging {
             _ => {
                 worked.unknown += 1;
                 let later = now.saturating_add(AGAIN).unwrap_or(now);
-                self.change(&account.id, |profile| profile.put_off(later))
+                self.change(&account.id, now, |profile| profile.put_off(later))
                     .await
                     .map(drop)
             }
@@ -395,12 +395,12 @@ impl Charging {
                     .await
             }
             Attempt::Gone => self
-                .change(&account.id, |profile| profile.object_gone(id))
+                .change(&account.id, now, |profile| profile.object_gone(id))
                 .await
                 .map(drop),
             Attempt::NeverArrived | Attempt::Unknown => {
                 worked.unknown += 1;
-                self.change(&account.id, |profile| profile.still_unknown(id, now))
+                self.change(&account.id, now, |profile| profile.still_unknown(id, now))
                     .await
                     .map(drop)
             }
@@ -415,7 +415,7 @@ impl Charging {
         no_more: bool,
         now: Timestamp,
     ) -> Result<(), ChargingError> {
-        self.change(&account.id, |profile| {
+        self.change(&account.id, now, |profile| {
             profile.declined(id, attempt, no_more, now, self.dunning());
         })
         .await
@@ -436,7 +436,7 @@ impl Charging {
             .await;
         let found = match found {
             Ok(found) => found,
-            Err(PaymentError::Missing { .. }) => return self.closed(account, session).await,
+            Err(PaymentError::Missing { .. }) => return self.closed(account, session, now).await,
             Err(error) => return self.put_off(account, error.into(), now).await,
         };
         if found.paid {
@@ -444,11 +444,11 @@ impl Charging {
             return Ok(());
         }
         match found.status {
-            CheckoutStatus::Expired => self.closed(account, session).await,
+            CheckoutStatus::Expired => self.closed(account, session, now).await,
             // Its money is on its way.
             _ => {
                 let later = now.saturating_add(AGAIN).unwrap_or(now);
-                self.change(&account.id, |profile| profile.put_off(later))
+                self.change(&account.id, now, |profile| profile.put_off(later))
                     .await
                     .map(drop)
             }
@@ -459,8 +459,9 @@ impl Charging {
         &self,
         account: &Account,
         session: &str,
+        now: Timestamp,
     ) -> Result<(), ChargingError> {
-        self.change(&account.id, |profile| profile.checkout_closed(session))
+        self.change(&account.id, now, |profile| profile.checkout_closed(session))
             .await
             .map(drop)
     }
@@ -481,7 +482,7 @@ impl Charging {
             _ => return Err(error),
         };
         let later = now.saturating_add(wait.unwrap_or(AGAIN)).unwrap_or(now);
-        self.change(&account.id, |profile| profile.put_off(later))
+        self.change(&account.id, now, |profile| profile.put_off(later))
             .await
             .map(drop)
     }
@@ -489,9 +490,10 @@ impl Charging {
     pub(crate) async fn change(
         &self,
         id: &AccountId,
+        now: Timestamp,
         mut change: impl FnMut(&mut Profile),
     ) -> Result<Account, ChargingError> {
-        let changed = self.store.update(id, None, |profile| {
+        let changed = self.store.update(id, None, now, |profile| {
             change(profile);
             Ok::<_, std::convert::Infallible>(Vec::new())
         });

@@ -44,17 +44,21 @@ impl ProductSettings {
     }
 }
 
-fn routing_policy(env: &mut Env) -> Policy {
-    let minimum_balance = env.parse_or("MIN_CREDIT_BALANCE", ONE_CREDIT, |text| {
+/// `MIN_CREDIT_BALANCE`, in credits (1).
+pub fn minimum_balance(env: &mut Env) -> Credits {
+    env.parse_or("MIN_CREDIT_BALANCE", ONE_CREDIT, |text| {
         let credits = text
             .parse()
             .ok()
             .filter(|credits| *credits >= Credits::ZERO);
         credits.ok_or_else(|| "must be a decimal number of credits, for example 1.5".to_owned())
-    });
+    })
+}
+
+fn routing_policy(env: &mut Env) -> Policy {
     let days = env.number_or("ADD_ON_GRACE_DAYS", 8, 0..=365);
     Policy {
-        minimum_balance,
+        minimum_balance: minimum_balance(env),
         grace: DAY.saturating_mul(i32::try_from(days).unwrap_or(i32::MAX)),
     }
 }

@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::deletion::Presence;
 use crate::error::{condition_failed, met_transaction};
+use crate::events::DomainEvent;
 use crate::item::{self, ACCOUNT, Item, key, number, text, time};
 use crate::transaction::{self, TRIES};
 use crate::work::{Work, due_item, due_shard};
@@ -40,27 +41,6 @@ pub enum Effect {
     History(HistoryEntry),
     /// This can be paid from now on.
     Payable(Payable),
-}
-
-/// Something that Greta's other systems are to hear of, delivered from an outbox.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DomainEvent {
-    /// Deterministic: the same change never makes two events.
-    pub id: String,
-    /// For example `key.rejected`.
-    pub kind: &'static str,
-    pub at: Timestamp,
-}
-
-impl DomainEvent {
-    /// OpenRouter does not accept `key` any more, found out at `at`.
-    pub fn key_rejected(key: &KeyId, at: Timestamp) -> Self {
-        Self {
-            id: format!("{key}-rejected-{}", at.as_microsecond()),
-            kind: "key.rejected",
-            at,
-        }
-    }
 }
 
 /// Why a change of the profile did not take place.
@@ -169,7 +149,8 @@ impl Store {
     /// if somebody else was faster or if the answer to its own write was lost: in the latter case it
     /// must find itself done and change nothing. A change that changes nothing writes nothing.
     ///
-    /// `known` saves the first read.
+    /// `known` saves the first read. `at` is the time of the change: what it does to the add-on is told
+    /// to others with it, in the same transaction.
     ///
     /// # Errors
     /// [`UpdateError::Refused`] with what `change` refused with.
@@ -177,6 +158,7 @@ impl Store {
         &self,
         id: &AccountId,
         known: Option<Account>,
+        at: Timestamp,
         mut change: impl FnMut(&mut Profile) -> Result<Vec<Effect>, E>,
     ) -> Result<Account, UpdateError<E>> {
         let mut known = known;
@@ -192,7 +174,7 @@ impl Store {
                 return Ok(before);
             }
             after.revision += 1;
-            match self.write_profile(&before, &after, effects).await {
+            match self.write_profile(&before, &after, effects, at).await {
                 Ok(true) => return Ok(after),
                 Ok(false) => transaction::pause(tried).await,
                 // The outcome is unknown: what is stored tells.
@@ -380,9 +362,11 @@ impl Store {
         &self,
         before: &Account,
         after: &Account,
-        effects: Vec<Effect>,
+        mut effects: Vec<Effect>,
+        at: Timestamp,
     ) -> Result<bool, StoreError> {
         let update = self.profile_update_builder(before, after)?;
+        effects.extend(DomainEvent::add_on(before, after, at).map(Effect::Event));
         if effects.is_empty() {
             return self.write_profile_alone(update).await;
         }
@@ -457,7 +441,7 @@ impl Store {
                     .expression_attribute_values(":due", time(due));
                 transaction::delete(delete)
             }
-            Effect::Event(event) => put(event_item(id, event)),
+            Effect::Event(event) => self.new_event(id, &event, account.revision + 1),
             Effect::History(entry) => self.new_history(&account.number, &entry),
             Effect::Payable(payable) => self.new_payable(&payable),
         }
@@ -500,13 +484,4 @@ pub(crate) fn secret_key(id: &AccountId, key_id: &KeyId) -> Item {
 
 fn secret_due(id: &AccountId, key: &KeyId, due: Timestamp) -> Item {
     due_item(secret_key(id, key), Work::Secret, id, due)
-}
-
-fn event_item(id: &AccountId, event: DomainEvent) -> Item {
-    let name = format!("event#{}", event.id);
-    let event_key = key([("account_id", id.as_str()), ("item", &name)]);
-    let mut item = due_item(event_key, Work::Event, id, event.at);
-    item.insert("kind".to_owned(), text(event.kind));
-    item.insert("at".to_owned(), time(event.at));
-    item
 }

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 
 use crate::accounts::{Effect, account_key};
 use crate::error::{condition_failed, met_transaction};
+use crate::events::row_key;
 use crate::item::{self, ACCOUNT, Item, get_text, key, number, text, time};
 use crate::payments::number_key;
 use crate::transaction::{self, TRIES};
@@ -180,12 +181,14 @@ impl Store {
         Ok(items)
     }
 
-    /// Removes all that is left of a deleted account but its tombstone, unless a hold is still open:
-    /// then it stays due. `Ok(true)` if nothing is left.
+    /// Removes all that is left of a deleted account but its tombstone, events that nobody heard yet
+    /// included, unless a hold is still open: then it stays due. `Ok(true)` if nothing is left.
     ///
     /// # Errors
     /// [`StoreError`] if DynamoDB does not answer; scrubbing again is safe.
     pub async fn scrub(&self, id: &AccountId) -> Result<bool, StoreError> {
+        // Looked up while nobody can make the account anew: what is found is the old one's.
+        let events = self.event_rows(id).await?;
         let scrubbed = self
             .client
             .update_item()
@@ -206,6 +209,9 @@ impl Store {
             Ok(_) => {}
             Err(error) if condition_failed(&error) || met_transaction(&error) => return Ok(false),
             Err(error) => return Err(StoreError::unavailable("scrub account", error)),
+        }
+        for event in &events {
+            self.remove_row(row_key(event)).await?;
         }
         for item in ["attempts", DELETION] {
             self.client

@@ -7,7 +7,7 @@ use account::hold::{End, FIRST_CHECK, HoldState, LIFE, Resolution, held};
 use account::price::{Tariff, TokenPrices};
 use account::{
     Account, AccountId, AccountNumber, Balance, CallId, Credits, CreditsPerUsd, EntryId, Movement,
-    Usd,
+    Plan, Usd,
 };
 use aws_sdk_dynamodb::types::builders::UpdateBuilder;
 use aws_sdk_dynamodb::types::{
@@ -17,6 +17,7 @@ use aws_sdk_dynamodb::types::{
 use jiff::{SignedDuration, Timestamp};
 
 use crate::error::{condition_failed, met_transaction};
+use crate::events::Crossing;
 use crate::item::{
     self, Item, get_credits, get_number, get_text, get_time, key, micros, number, text, time,
 };
@@ -55,6 +56,8 @@ pub struct Hold {
     pub model: String,
     pub tariff: Tariff,
     pub idempotency: Option<String>,
+    /// Others hear of it if what the call costs takes the balance below this.
+    pub low_below: Option<Credits>,
 }
 
 /// Why no hold was taken.
@@ -94,6 +97,9 @@ impl Store {
             model: new.model.to_owned(),
             tariff: new.tariff,
             idempotency: new.idempotency.map(str::to_owned),
+            low_below: self
+                .low_below
+                .filter(|_| account.profile.plan() == Plan::Standard),
         };
         let take = self
             .moves(&account.id, Movement::hold(new.amount), 0)?
@@ -262,15 +268,33 @@ impl Store {
             .update_expression("ADD spent :charged, calls :one")
             .expression_attribute_values(":charged", micros(charged))
             .expression_attribute_values(":one", number(1));
+        let moves = self.moves(&hold.account, movement, 1)?;
         let mut items = vec![
             transaction::update(self.end_of_hold(hold, end, at, actor))?,
-            transaction::update(self.moves(&hold.account, movement, 1)?)?,
             self.new_entry(&hold.account_number, &entry)?,
             transaction::update(day)?,
         ];
         if let Some(why) = why {
             items.push(self.new_history(&hold.account_number, why)?);
         }
+        if let Some(crossing) = Crossing::by(charged, hold.low_below) {
+            // Few calls cross. A third try, because somebody else may just have crossed instead.
+            for crosses in [false, true, false] {
+                let moves = crossing.condition(moves.clone(), crosses);
+                let mut items = items.clone();
+                items.push(transaction::update(moves)?);
+                if crosses {
+                    let event = crossing.event(hold.call.as_str(), at);
+                    items.push(self.new_event(&hold.account, &event, 0)?);
+                }
+                let resolved = self.resolve(hold, "settle hold", items, end).await?;
+                if resolved != Resolution::Already(Some(HoldState::Open)) {
+                    return Ok(resolved);
+                }
+            }
+        }
+        // The account is deleted, or changes too fast: credits come before what is told of them.
+        items.push(transaction::update(moves)?);
         self.resolve(hold, "settle hold", items, end).await
     }
 
@@ -516,6 +540,9 @@ fn hold_item(hold: &Hold, at: Timestamp) -> Item {
     for (name, value) in attributes {
         item.insert(name.to_owned(), value);
     }
+    if let Some(minimum) = hold.low_below {
+        item.insert("low_below".to_owned(), micros(minimum));
+    }
     if let Some(hash) = &hold.idempotency {
         item.insert("idempotency".to_owned(), text(hash));
     }
@@ -559,6 +586,10 @@ pub(crate) fn open_hold(item: &Item) -> Result<OpenHold, StoreError> {
                 rate: rate.ok_or_else(corrupt)?,
             },
             idempotency: optional("idempotency")?,
+            low_below: match item.get("low_below") {
+                Some(_) => Some(get_credits(item, "low_below", HOLD)?),
+                None => None,
+            },
         },
         created_at: get_time(item, "created_at", HOLD)?,
         next_check_at: get_time(item, "next_check_at", HOLD)?,

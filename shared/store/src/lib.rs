@@ -7,6 +7,9 @@
 //! | OpenRouter pays | one strongly consistent `GetItem` |
 //! | credits pay | one `GetItem`, one `TransactWriteItems` (balance and hold), one `UpdateItem` (generation id), one `TransactWriteItems` (balance, hold, ledger entry, day) |
 //!
+//! The call that takes the balance below the minimum, and only that one, has its last transaction
+//! refused, looks at its hold, and sends it again with the event that tells of it.
+//!
 //! The account's profile and its balance are one item, so that one read answers "who pays" and "is
 //! it covered". They are written apart: a change of the profile is conditional on `revision`, a
 //! change of the balance on the amounts themselves, and neither disturbs the other.
@@ -38,6 +41,7 @@ mod accounts;
 mod balance;
 mod deletion;
 mod error;
+mod events;
 mod holds;
 mod item;
 mod ledger;
@@ -49,9 +53,10 @@ mod webhooks;
 mod work;
 
 pub use account::hold::Resolution;
-pub use accounts::{Created, DomainEvent, Effect, UpdateError};
+pub use accounts::{Created, Effect, UpdateError};
 pub use deletion::{Deletion, Presence};
 pub use error::StoreError;
+pub use events::{DomainEvent, Facts, StoredEvent};
 pub use holds::{Hold, HoldRefused, NewHold, OpenHold};
 pub use ledger::{Cursor, Day, EntryKind, HistoryEntry, LedgerEntry, LedgerPage};
 pub use payments::{Buys, DueRefund, DueWindUp, Heard, Outcome, Payable};
@@ -60,6 +65,7 @@ pub use reconcile::{AccountsCursor, AccountsPage, Reconciliation, Segment, Store
 pub use webhooks::{DueEvent, EventState, Recorded};
 pub use work::{DueAccount, DueDeletion, DueHold, DueSecret, shard_of, shards};
 
+use account::Credits;
 use aws_sdk_dynamodb::Client;
 
 /// The tables' names.
@@ -90,10 +96,24 @@ impl Tables {
 pub struct Store {
     client: Client,
     tables: Tables,
+    low_below: Option<Credits>,
 }
 
 impl Store {
     pub fn new(client: Client, tables: Tables) -> Self {
-        Self { client, tables }
+        Self {
+            client,
+            tables,
+            low_below: None,
+        }
+    }
+
+    /// A store that tells others when a standard account's balance goes below `minimum`
+    /// (`MIN_CREDIT_BALANCE`): by a posting of its own, or by a call whose hold it takes, whoever
+    /// settles that.
+    #[must_use]
+    pub fn telling_of_credits_below(mut self, minimum: Credits) -> Self {
+        self.low_below = Some(minimum);
+        self
     }
 }

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::accounts::Effect;
+use crate::events::DomainEvent;
 use crate::item::{self, Item, get_number, get_text, key, number, text, time};
 use crate::transaction::{self, TRIES};
 use crate::work::{Work, due_shard};
@@ -162,6 +163,9 @@ impl Store {
                     if after.profile != before.profile {
                         after.revision += 1;
                         items.push(self.profile_update(&before, &after)?);
+                        if let Some(event) = DomainEvent::add_on(&before, &after, at) {
+                            items.push(self.effect(&before, Effect::Event(event))?);
+                        }
                     }
                     if owed {
                         items.extend(self.paid_by(&payable, at)?);
@@ -224,8 +228,8 @@ impl Store {
         limit: i32,
     ) -> Result<Vec<Result<DueRefund, StoreError>>, StoreError> {
         let table = &self.tables.charges;
-        let rows = self.due_in(table, Work::Refund, shard, now, limit).await?;
-        Ok(rows.iter().map(due_refund).collect())
+        self.due_in(table, Work::Refund, shard, now, limit, due_refund)
+            .await
     }
 
     /// What deleted accounts of one shard left at the provider.
@@ -239,18 +243,18 @@ impl Store {
         limit: i32,
     ) -> Result<Vec<Result<DueWindUp, StoreError>>, StoreError> {
         let table = &self.tables.charges;
-        let rows = self.due_in(table, Work::WindUp, shard, now, limit).await?;
+        let rows = self.due_in(table, Work::WindUp, shard, now, limit, due_wind_up);
         let mut due = Vec::new();
-        for row in rows {
-            due.push(self.wind_up(&row).await);
+        for account in rows.await? {
+            due.push(match account {
+                Ok(account) => self.wind_up(account).await,
+                Err(error) => Err(error),
+            });
         }
         Ok(due)
     }
 
-    async fn wind_up(&self, row: &Item) -> Result<DueWindUp, StoreError> {
-        const WHAT: &str = "due wind-up";
-        let account = AccountNumber::new(get_text(row, "account_number", WHAT)?);
-        let account = account.map_err(|_| StoreError::corrupt(WHAT))?;
+    async fn wind_up(&self, account: AccountNumber) -> Result<DueWindUp, StoreError> {
         let read = self
             .client
             .get_item()
@@ -264,7 +268,7 @@ impl Store {
         Ok(DueWindUp {
             account_number: account,
             objects: match objects {
-                Some(objects) => item::from_attribute(WHAT, objects)?,
+                Some(objects) => item::from_attribute("wind-up", objects)?,
                 None => Vec::new(),
             },
         })
@@ -535,6 +539,12 @@ fn payable(object: &str, item: &Item) -> Result<(Payable, Option<Outcome>), Stor
         asked_at: item::get_time(item, "asked_at", PAYABLE)?,
     };
     Ok((payable, outcome.transpose()?))
+}
+
+fn due_wind_up(item: &Item) -> Result<AccountNumber, StoreError> {
+    const WHAT: &str = "due wind-up";
+    let account = AccountNumber::new(get_text(item, "account_number", WHAT)?);
+    account.map_err(|_| StoreError::corrupt(WHAT))
 }
 
 fn due_refund(item: &Item) -> Result<DueRefund, StoreError> {

@@ -1,13 +1,16 @@
 //! Credits that move without a call: granted, bought, given back, undone, adjusted.
 
 use account::{
-    AccountId, AccountNumber, Balance, BalanceError, Credits, EntryId, IdError, Movement, Profile,
+    Account, AccountId, AccountNumber, Balance, BalanceError, Credits, EntryId, IdError, Movement,
+    Plan, Profile,
 };
-use aws_sdk_dynamodb::types::Put;
+use aws_sdk_dynamodb::types::builders::UpdateBuilder;
+use aws_sdk_dynamodb::types::{Put, TransactWriteItem};
 use jiff::Timestamp;
 
-use crate::accounts::set_profile;
+use crate::accounts::{Effect, set_profile};
 use crate::balance::MOVES;
+use crate::events::{Crossing, DomainEvent};
 use crate::item::{self, Item, get_credits, key, micros, text, time};
 use crate::ledger::{EntryKind, LedgerEntry};
 use crate::transaction::{self, TRIES};
@@ -152,10 +155,6 @@ impl Store {
                     return Ok(known.map_or(Err(refused), |known| posting.again(&known)));
                 }
             };
-            let guard = Put::builder()
-                .table_name(&self.tables.ledger)
-                .set_item(Some(guard_item(&before.number, posting)))
-                .condition_expression("attribute_not_exists(entry)");
             let least = Credits::from_micros(movement.balance.micros().min(0).saturating_neg());
             let moves = self
                 .moves(account, movement, entries.len())?
@@ -166,10 +165,7 @@ impl Store {
                 .expression_attribute_values(":number", text(before.number.as_str()))
                 .expression_attribute_values(":least", micros(least))
                 .expression_attribute_values(":owed_before", micros(before.balance.owed()));
-            let mut items = vec![transaction::put(guard)?, transaction::update(moves)?];
-            for entry in &entries {
-                items.push(self.new_entry(&before.number, entry)?);
-            }
+            let items = self.posted(&before, posting, &movement, &entries, moves)?;
             let mut was_unanswered = false;
             let unknown = match self.transact("post credits", items).await {
                 Ok(Ok(())) => {
@@ -211,6 +207,42 @@ impl Store {
         })
     }
 
+    /// A posting's transaction: its id first, then the balance, by `moves`, and the ledger.
+    fn posted(
+        &self,
+        before: &Account,
+        posting: &Posting<'_>,
+        movement: &Movement,
+        entries: &[LedgerEntry],
+        moves: UpdateBuilder,
+    ) -> Result<Vec<TransactWriteItem>, StoreError> {
+        let guard = Put::builder()
+            .table_name(&self.tables.ledger)
+            .set_item(Some(guard_item(&before.number, posting)))
+            .condition_expression("attribute_not_exists(entry)");
+        let mut items = vec![transaction::put(guard)?];
+        let taken = movement.balance.checked_neg().unwrap_or(Credits::ZERO);
+        let minimum = self
+            .low_below
+            .filter(|_| before.profile.plan() == Plan::Standard);
+        match Crossing::by(taken, minimum) {
+            Some(crossing) => {
+                let crosses = crossing.begins_at(before.balance.balance());
+                items.push(transaction::update(crossing.condition(moves, crosses))?);
+                if crosses {
+                    let cause = format!("{}-{}", before.id, posting.id);
+                    let event = crossing.event(&cause, posting.at);
+                    items.push(self.new_event(&before.id, &event, 0)?);
+                }
+            }
+            None => items.push(transaction::update(moves)?),
+        }
+        for entry in entries {
+            items.push(self.new_entry(&before.number, entry)?);
+        }
+        Ok(items)
+    }
+
     /// Pays for the add-on with credits: the posting and what it pays for in one transaction. `judge`
     /// changes the profile if the payment is owed; it is called again if the profile changed meanwhile.
     ///
@@ -243,10 +275,6 @@ impl Store {
                 }
                 Err(PlanError::Refused(refused)) => return Err(StoreError::invalid(refused)),
             };
-            let guard = Put::builder()
-                .table_name(&self.tables.ledger)
-                .set_item(Some(guard_item(&before.number, posting)))
-                .condition_expression("attribute_not_exists(entry)");
             let least = Credits::from_micros(movement.balance.micros().min(0).saturating_neg());
             let moves = self
                 .moves(account, movement, entries.len())?
@@ -256,11 +284,11 @@ impl Store {
                 .expression_attribute_values(":number", text(before.number.as_str()))
                 .expression_attribute_values(":least", micros(least));
             let moves = set_profile(moves, &format!("{MOVES}, "), &before, &after)?;
-            let mut items = vec![transaction::put(guard)?, transaction::update(moves)?];
-            for entry in &entries {
-                items.push(self.new_entry(&before.number, entry)?);
-            }
+            let mut items = self.posted(&before, posting, &movement, &entries, moves)?;
             items.extend(self.paid_by(payable, posting.at)?);
+            if let Some(event) = DomainEvent::add_on(&before, &after, posting.at) {
+                items.push(self.effect(&before, Effect::Event(event))?);
+            }
             match self.transact("pay add-on", items).await {
                 Ok(Ok(())) => return Ok(CreditPayment::Paid),
                 Ok(Err(_)) => transaction::pause(tried).await,

@@ -236,14 +236,14 @@ impl Store {
         limit: i32,
     ) -> Result<Vec<Result<DueEvent, StoreError>>, StoreError> {
         let table = &self.tables.webhooks;
-        let rows = self.due_in(table, Work::Webhook, shard, now, limit).await?;
         let event = |item: &Item| {
             Ok(DueEvent {
                 id: get_text(item, "event_id", WHAT)?,
                 due: get_time(item, "due_at", WHAT)?,
             })
         };
-        Ok(rows.iter().map(event).collect())
+        self.due_in(table, Work::Webhook, shard, now, limit, event)
+            .await
     }
 }
 

@@ -115,8 +115,9 @@ impl Store {
         now: Timestamp,
         limit: i32,
     ) -> Result<Vec<Result<DueSecret, StoreError>>, StoreError> {
-        let rows = self.due(Work::Secret, shard, now, limit).await?;
-        Ok(rows.iter().map(due_secret).collect())
+        let table = &self.tables.accounts;
+        self.due_in(table, Work::Secret, shard, now, limit, due_secret)
+            .await
     }
 
     /// The deleted accounts of one shard of which something is left at `now`.
@@ -129,8 +130,9 @@ impl Store {
         now: Timestamp,
         limit: i32,
     ) -> Result<Vec<Result<DueDeletion, StoreError>>, StoreError> {
-        let rows = self.due(Work::Deletion, shard, now, limit).await?;
-        Ok(rows.iter().map(due_deletion).collect())
+        let table = &self.tables.accounts;
+        self.due_in(table, Work::Deletion, shard, now, limit, due_deletion)
+            .await
     }
 
     /// The accounts of one shard for whose add-on there is something to do at `now`.
@@ -143,42 +145,46 @@ impl Store {
         now: Timestamp,
         limit: i32,
     ) -> Result<Vec<Result<DueAccount, StoreError>>, StoreError> {
-        let rows = self.due(Work::Billing, shard, now, limit).await?;
-        Ok(rows.iter().map(due_account).collect())
-    }
-
-    async fn due(
-        &self,
-        work: Work,
-        shard: u8,
-        now: Timestamp,
-        limit: i32,
-    ) -> Result<Vec<Item>, StoreError> {
         let table = &self.tables.accounts;
-        self.due_in(table, work, shard, now, limit).await
+        self.due_in(table, Work::Billing, shard, now, limit, due_account)
+            .await
     }
 
-    pub(crate) async fn due_in(
+    /// The rows of one shard that are due at `now`, oldest first, until `limit` of them could be read.
+    /// Those that cannot be read are errors, and stand in nobody's way.
+    pub(crate) async fn due_in<T>(
         &self,
         table: &str,
         work: Work,
         shard: u8,
         now: Timestamp,
         limit: i32,
-    ) -> Result<Vec<Item>, StoreError> {
-        let page = self
-            .client
-            .query()
-            .table_name(table)
-            .index_name("due")
-            .key_condition_expression("due_shard = :shard AND due_at <= :now")
-            .expression_attribute_values(":shard", text(work.shard(shard)))
-            .expression_attribute_values(":now", time(now))
-            .limit(limit)
-            .send()
-            .await
-            .map_err(|error| StoreError::unavailable("find due work", error))?;
-        Ok(page.items.unwrap_or_default())
+        read: impl Fn(&Item) -> Result<T, StoreError>,
+    ) -> Result<Vec<Result<T, StoreError>>, StoreError> {
+        let (mut rows, mut from) = (Vec::new(), None);
+        let mut readable = 0;
+        loop {
+            let page = self
+                .client
+                .query()
+                .table_name(table)
+                .index_name("due")
+                .key_condition_expression("due_shard = :shard AND due_at <= :now")
+                .expression_attribute_values(":shard", text(work.shard(shard)))
+                .expression_attribute_values(":now", time(now))
+                .limit(limit)
+                .set_exclusive_start_key(from)
+                .send()
+                .await
+                .map_err(|error| StoreError::unavailable("find due work", error))?;
+            let found: Vec<_> = page.items.unwrap_or_default().iter().map(&read).collect();
+            readable += found.iter().filter(|row| row.is_ok()).count();
+            rows.extend(found);
+            from = page.last_evaluated_key;
+            if from.is_none() || i32::try_from(readable).is_ok_and(|readable| readable >= limit) {
+                return Ok(rows);
+            }
+        }
     }
 
     /// The open holds of one shard whose check is due at `now`, at most `limit`, oldest first. A row
@@ -278,7 +284,12 @@ impl Store {
         }))
     }
 
-    async fn claim(&self, key: Item, due: Timestamp, until: Timestamp) -> Result<bool, StoreError> {
+    pub(crate) async fn claim(
+        &self,
+        key: Item,
+        due: Timestamp,
+        until: Timestamp,
+    ) -> Result<bool, StoreError> {
         let claimed = self
             .client
             .update_item()

@@ -238,6 +238,83 @@ fn every_row_of_the_table_leads_where_it_says() {
     }
 }
 
+/// What there is to tell after each of the facts, and why.
+#[test]
+fn each_change_that_others_care_about_is_told_once() {
+    use News::{Activated, Ended, PastDue, Suspended};
+    use Reason::{Cancelled, Disputed, PlanChanged, Refunded, Unpaid};
+    type Told = (Option<News>, Option<Reason>);
+    let silent: Told = (None, None);
+    let activated_again = || activated("g2", "2026-05-05T00:00:00Z");
+    let table: Vec<Vec<(Fact, Told)>> = vec![
+        vec![
+            (bought(), (Some(Activated), None)),
+            (bought(), silent),
+            (declined(2), (Some(PastDue), None)),
+            (declined(2), silent),
+            (paid(2), silent),
+            (declined(3), (Some(PastDue), None)),
+            (grace_over(3), (Some(Suspended), Some(Unpaid))),
+            (paid(3), (Some(Activated), None)),
+            (cancelled(1, None), silent),
+            (resumed(2, "2026-04-02T00:00:00Z"), silent),
+            (cancelled(3, None), silent),
+            (period_over(3), (Some(Ended), Some(Cancelled))),
+            (activated_again(), (Some(Activated), None)),
+        ],
+        vec![
+            (bought(), (Some(Activated), None)),
+            (declined(2), (Some(PastDue), None)),
+            (cancelled(1, Some(2)), (Some(Ended), Some(Cancelled))),
+        ],
+        vec![
+            (bought(), (Some(Activated), None)),
+            (disputed(1), (Some(Suspended), Some(Disputed))),
+            (
+                dispute_closed(true, "2026-02-10T00:00:00Z"),
+                (Some(Activated), None),
+            ),
+            (refunded(1), (Some(Ended), Some(Refunded))),
+        ],
+        vec![
+            (bought(), (Some(Activated), None)),
+            (disputed(1), (Some(Suspended), Some(Disputed))),
+            (
+                dispute_closed(false, "2026-02-10T00:00:00Z"),
+                (Some(Ended), Some(Disputed)),
+            ),
+        ],
+        vec![
+            (bought(), (Some(Activated), None)),
+            (
+                upgraded(2, "2026-02-10T00:00:00Z"),
+                (Some(Ended), Some(PlanChanged)),
+            ),
+            // What is paid for is there again.
+            (
+                downgraded(3, "2026-02-11T00:00:00Z"),
+                (Some(Activated), None),
+            ),
+        ],
+        // Bought anew before anybody heard of the first one's end.
+        vec![
+            (bought(), (Some(Activated), None)),
+            (activated_again(), (Some(Activated), None)),
+        ],
+    ];
+    for history in table {
+        let mut add_on = AddOn::default();
+        for (fact, (news, reason)) in history {
+            let before = add_on.clone();
+            add_on.apply(fact.clone());
+            assert_eq!(add_on.news_since(&before), news, "{fact:?}");
+            if news.is_some() {
+                assert_eq!(add_on.reason(), reason, "{fact:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn paid_through_is_the_end_of_the_last_paid_period() {
     assert_eq!(

@@ -1,0 +1,445 @@
+//! What others hear of: written with what it tells of, delivered until it is accepted.
+
+mod credits_low;
+mod schema;
+
+use std::collections::BTreeMap;
+
+use aws_sdk_dynamodb::types::AttributeValue::{self, S};
+use http::Method;
+use jiff::{SignedDuration, Timestamp};
+use local::provider::{Card, PaymentProvider};
+use local::simulator::KeyBehaviour;
+use serde_json::{Value, json};
+
+use crate::support::{KEY, World};
+use crate::wire::Fault;
+
+const ROUTE: &str = "/v1/integrations/openrouter/subscription";
+const TRANSACTION: &str = "TransactWriteItems";
+const DAY: SignedDuration = SignedDuration::from_hours(24);
+const NOW: SignedDuration = SignedDuration::ZERO;
+
+fn minutes(minutes: i64) -> SignedDuration {
+    SignedDuration::from_mins(minutes)
+}
+
+impl World {
+    fn stripe(&self) -> &PaymentProvider {
+        self.system.payment_provider.as_ref().unwrap()
+    }
+
+    /// Has time pass, and the billing tick come.
+    async fn tick_later(&self, time: SignedDuration) -> Value {
+        self.system.clock.advance(time);
+        self.tick_in(NOW).await
+    }
+
+    async fn tick_at_next_period(&self) -> Value {
+        let card = self.owner("acme").card().await;
+        let due = card["add_on"]["paid_through"].as_str().unwrap();
+        let due: Timestamp = due.parse().unwrap();
+        let wait = due.duration_since(self.system.clock.now());
+        self.tick_later(wait + SignedDuration::from_secs(1)).await
+    }
+
+    async fn subscription(&self, method: Method) -> Value {
+        let owner = self.owner("acme");
+        let reply = self.send(owner.request(method, ROUTE)).await;
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        reply.json()
+    }
+
+    async fn buy(&self, card: Card) {
+        let answer = self.subscription(Method::POST).await;
+        let url = answer["checkout_url"].as_str().unwrap();
+        let provider = self.stripe();
+        provider.pay(url.rsplit('/').next().unwrap(), card).unwrap();
+        provider.until_delivered().await;
+    }
+
+    fn set_card(&self, card: Card) {
+        let payments = self.stripe().payments();
+        let customer = payments[0].customer.clone().unwrap();
+        self.stripe().set_card(&customer, card);
+    }
+
+    /// The kinds of what the bus was given, in order.
+    fn told(&self) -> Vec<String> {
+        let kind = |event: &Value| event["detail-type"].as_str().unwrap().to_owned();
+        self.system.domain_events().iter().map(kind).collect()
+    }
+
+    /// The details of what the bus was given of this kind.
+    fn told_of(&self, kind: &str) -> Vec<Value> {
+        let events = self.system.domain_events().into_iter();
+        let of_kind = events.filter(|event| event["detail-type"] == kind);
+        of_kind.map(|event| event["detail"].clone()).collect()
+    }
+
+    /// The ids of the events that wait.
+    async fn waiting(&self, account: &str) -> Vec<String> {
+        let found = self
+            .engines()
+            .dynamodb()
+            .query()
+            .table_name(&self.system.tables.accounts)
+            .key_condition_expression("account_id = :id AND begins_with(#item, :event)")
+            .expression_attribute_names("#item", "item")
+            .expression_attribute_values(":id", S(account.to_owned()))
+            .expression_attribute_values(":event", S("event#".to_owned()))
+            .send();
+        let items = found.await.unwrap().items.unwrap();
+        let id = |item: &std::collections::HashMap<String, AttributeValue>| {
+            let name = item["item"].as_s().unwrap();
+            name.strip_prefix("event#").unwrap().to_owned()
+        };
+        items.iter().map(id).collect()
+    }
+
+    /// Puts a row into the accounts' table that the product would not write.
+    async fn put_row(&self, row: &[(&str, &str)]) {
+        let item = row
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), S((*value).to_owned())));
+        let put = self.engines().dynamodb().put_item();
+        let put = put.table_name(&self.system.tables.accounts);
+        put.set_item(Some(item.collect())).send().await.unwrap();
+    }
+}
+
+/// A system with an account that bought the add-on just now, of which others heard.
+async fn bought() -> World {
+    let world = World::start().await;
+    world.set("acme", json!({"credits": "7"})).await;
+    world.buy(Card::Succeeds).await;
+    assert_eq!(world.tick_in(NOW).await["errors"], 0);
+    assert_eq!(world.told(), ["add_on.activated"]);
+    world
+}
+
+#[tokio::test]
+async fn each_change_of_the_add_on_is_told_once() {
+    let world = bought().await;
+    world.set_card(Card::DeclinesSoftly);
+    world.tick_at_next_period().await;
+    for _ in 0..8 {
+        world.tick_later(DAY).await;
+    }
+    world.buy(Card::Succeeds).await;
+    world.tick_in(NOW).await;
+    // A month is paid, and one that was past due: of neither is anything to tell.
+    world.tick_at_next_period().await;
+    world.set_card(Card::DeclinesHard);
+    world.tick_at_next_period().await;
+    world.buy(Card::Succeeds).await;
+    world.tick_in(NOW).await;
+    world.subscription(Method::DELETE).await;
+    world.subscription(Method::POST).await;
+    world.subscription(Method::DELETE).await;
+    world.tick_at_next_period().await;
+    assert_eq!(world.tick_later(DAY).await["errors"], 0);
+    let expected = [
+        "add_on.activated",
+        "add_on.past_due",
+        "add_on.suspended",
+        "add_on.activated",
+        "add_on.past_due",
+        "add_on.ended",
+    ];
+    assert_eq!(world.told(), expected);
+    assert_eq!(world.waiting("acme").await, Vec::<String>::new());
+
+    // With what a mail needs.
+    let time = |value: &Value| value.as_str().unwrap().parse::<Timestamp>().unwrap();
+    let activated = world.told_of("add_on.activated");
+    assert_eq!(activated[0]["next_charge_at"], activated[0]["paid_through"]);
+    let past_due = world.told_of("add_on.past_due");
+    let due = time(&past_due[0]["paid_through"]);
+    assert_eq!(time(&past_due[0]["next_attempt_at"]), due + DAY);
+    assert_eq!(time(&past_due[0]["access_until"]), due + DAY * 8);
+    assert!(time(&past_due[0]["at"]) >= due);
+    assert_eq!(
+        past_due[1]["next_attempt_at"],
+        Value::Null,
+        "a hard decline"
+    );
+    assert_eq!(world.told_of("add_on.suspended")[0]["reason"], "unpaid");
+    assert_eq!(world.told_of("add_on.ended")[0]["reason"], "cancelled");
+    let mut ids: Vec<_> = world.system.domain_events();
+    ids.sort_by_key(|event| event["detail"]["id"].to_string());
+    ids.dedup_by_key(|event| event["detail"]["id"].to_string());
+    assert_eq!(ids.len(), expected.len(), "each has a name of its own");
+}
+
+#[tokio::test]
+async fn every_way_to_change_the_add_on_is_told() {
+    let world = World::start().await;
+    world.set("acme", json!({"add_on": "active"})).await;
+    world.set("acme", json!({"add_on": "past_due"})).await;
+    world.set("acme", json!({"add_on": "suspended"})).await;
+    world.set("acme", json!({"add_on": "ended"})).await;
+    world.set("acme", json!({"add_on": "active"})).await;
+    let upgrade = json!({
+        "detail-type": "account.upserted",
+        "time": world.system.clock.now(),
+        "detail": {"account_id": "acme", "plan": "enterprise", "version": 9},
+    });
+    world.system.account_event(&upgrade).await.unwrap();
+    world.tick_in(NOW).await;
+    let expected = [
+        "add_on.activated",
+        "add_on.past_due",
+        "add_on.suspended",
+        "add_on.ended",
+        "add_on.activated",
+        "add_on.ended",
+    ];
+    assert_eq!(world.told(), expected);
+    let reasons = world.told_of("add_on.ended");
+    assert_eq!(
+        (&reasons[0]["reason"], &reasons[1]["reason"]),
+        (&json!("cancelled"), &json!("plan_changed"))
+    );
+}
+
+#[tokio::test]
+async fn a_rejected_key_is_told_once() {
+    let world = World::start().await;
+    let owner = world.enterprise_with_key("acme", "7").await;
+    world.openrouter().set_key(KEY, KeyBehaviour::Rejected);
+    for _ in 0..3 {
+        owner.say_hello().await;
+    }
+    world.tick_in(NOW).await;
+    world.tick_in(minutes(1)).await;
+    assert_eq!(world.told(), ["key.rejected"]);
+    let text = world.system.domain_events()[0].to_string();
+    assert!(!text.contains("sk-or"), "{text}");
+}
+
+/// The write that makes the event: lost before or after it took place, or sent twice.
+#[tokio::test]
+async fn a_write_that_goes_wrong_makes_no_second_event() {
+    use Fault::{AnswerLost, Conflict, NeverArrives, Repeated, Throttled};
+    for fault in [AnswerLost, Repeated, NeverArrives, Throttled, Conflict] {
+        let world = bought().await;
+        world.set_card(Card::DeclinesHard);
+        world.wire.disturb("UpdateItem", fault, 1);
+        world.wire.disturb(TRANSACTION, fault, 1);
+        world.tick_at_next_period().await;
+        for operation in ["UpdateItem", TRANSACTION] {
+            world.wire.disturb(operation, fault, 0);
+        }
+        for _ in 0..3 {
+            world.tick_later(minutes(10)).await;
+        }
+        assert_eq!(
+            world.told(),
+            ["add_on.activated", "add_on.past_due"],
+            "{fault:?}"
+        );
+        // The same of a payment that is heard of.
+        world.tick_later(DAY * 9).await;
+        let answer = world.subscription(Method::POST).await;
+        let url = answer["checkout_url"].as_str().unwrap();
+        let session = url.rsplit('/').next().unwrap();
+        world.wire.disturb(TRANSACTION, fault, 2);
+        world.stripe().pay(session, Card::Succeeds).unwrap();
+        world.stripe().until_delivered().await;
+        world.wire.disturb(TRANSACTION, fault, 0);
+        for event in world.stripe().events() {
+            world.stripe().deliver(&event).await.unwrap();
+        }
+        world.tick_later(minutes(10)).await;
+        let expected = [
+            "add_on.activated",
+            "add_on.past_due",
+            "add_on.suspended",
+            "add_on.activated",
+        ];
+        assert_eq!(world.told(), expected, "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_accepted_is_sent_again_later_and_later() {
+    let world = World::start().await;
+    world.system.bus.refuse(Some("add_on.activated"));
+    for account in ["acme", "other"] {
+        world.set(account, json!({"add_on": "active"})).await;
+    }
+    world.enterprise_with_key("third", "7").await;
+    world.openrouter().set_key(KEY, KeyBehaviour::Rejected);
+    world.owner("third").say_hello().await;
+    let mut failed = Vec::new();
+    let begin = world.system.clock.now();
+    for minute in 0..=150 {
+        let time = begin + minutes(minute);
+        let request = world.request(Method::POST, "/_dev/tick");
+        let request = request.body(json!({"time": time}).to_string());
+        if world.send(request).await.json()["errors"] != 0 {
+            failed.push(minute);
+        }
+    }
+    assert_eq!(failed, [0, 1, 3, 7, 15, 31, 63, 123]);
+    assert_eq!(
+        world.told(),
+        ["key.rejected"],
+        "others of the batch are taken"
+    );
+    world.system.bus.heal();
+    assert_eq!(world.tick_in(minutes(200)).await["errors"], 0);
+    assert_eq!(world.told_of("add_on.activated").len(), 2);
+    world.tick_in(minutes(400)).await;
+    assert_eq!(world.told().len(), 3);
+}
+
+/// Of one account nothing overtakes.
+#[tokio::test]
+async fn the_order_of_an_account_is_kept() {
+    let world = World::start().await;
+    world.system.bus.refuse(Some("add_on.activated"));
+    world.set("acme", json!({"add_on": "active"})).await;
+    assert_eq!(world.tick_in(NOW).await["errors"], 1);
+    world.set("acme", json!({"add_on": "past_due"})).await;
+    world.set("acme", json!({"add_on": "ended"})).await;
+    world.set("other", json!({"add_on": "past_due"})).await;
+    assert_eq!(world.tick_in(NOW).await["errors"], 0);
+    assert_eq!(world.told().len(), 1, "the other account does not wait");
+    world.system.bus.heal();
+    world.tick_in(minutes(2)).await;
+    let acme = world.system.domain_events().into_iter();
+    let acme = acme.filter(|event| event["detail"]["account_id"] == "acme");
+    let kinds: Vec<_> = acme.map(|event| event["detail-type"].clone()).collect();
+    assert_eq!(
+        kinds,
+        ["add_on.activated", "add_on.past_due", "add_on.ended"]
+    );
+}
+
+/// The bus took it, and nobody knows: it is sent again, as the same event.
+#[tokio::test]
+async fn doubles_are_the_same_event() {
+    use Fault::{AnswerLost, NeverArrives, Repeated};
+    let table = [
+        ("PutEvents", AnswerLost, 2),
+        ("PutEvents", Repeated, 2),
+        ("PutEvents", NeverArrives, 1),
+        // It was taken, and stays in the outbox.
+        ("DeleteItem", NeverArrives, 2),
+        ("DeleteItem", AnswerLost, 1),
+        // Nobody knows who took it on.
+        ("UpdateItem", AnswerLost, 1),
+        ("UpdateItem", NeverArrives, 1),
+        ("Query", NeverArrives, 1),
+    ];
+    for (operation, fault, times) in table {
+        let world = World::start().await;
+        world.set("acme", json!({"add_on": "active"})).await;
+        world.wire.disturb(operation, fault, 1);
+        world.tick_in(NOW).await;
+        world.wire.disturb(operation, fault, 0);
+        assert_eq!(world.tick_in(minutes(10)).await["errors"], 0);
+        assert_eq!(world.waiting("acme").await, Vec::<String>::new());
+        let told = world.told_of("add_on.activated");
+        assert_eq!(told.len(), times, "{operation} {fault:?}");
+        assert!(told.iter().all(|detail| *detail == told[0]), "{told:?}");
+    }
+}
+
+#[tokio::test]
+async fn many_are_delivered_ten_at_a_time_and_once() {
+    let world = World::start().await;
+    for number in 0..23 {
+        let account = format!("acme-{number}");
+        world.set(&account, json!({"add_on": "active"})).await;
+        world.set(&account, json!({"add_on": "ended"})).await;
+    }
+    world.wire.take();
+    // Two ticks at once.
+    let reports = tokio::join!(world.tick_in(NOW), world.tick_in(NOW));
+    assert_eq!(
+        (&reports.0["errors"], &reports.1["errors"]),
+        (&json!(0), &json!(0))
+    );
+    world.tick_in(minutes(10)).await;
+    let mut told = BTreeMap::<String, Vec<String>>::new();
+    for event in world.system.domain_events() {
+        let account = event["detail"]["account_id"].as_str().unwrap().to_owned();
+        let kind = event["detail-type"].as_str().unwrap().to_owned();
+        told.entry(account).or_default().push(kind);
+    }
+    assert_eq!(told.len(), 23);
+    for (account, kinds) in told {
+        assert_eq!(kinds, ["add_on.activated", "add_on.ended"], "{account}");
+    }
+}
+
+/// Rows that nobody can read are told of, and stand in nobody's way.
+#[tokio::test]
+async fn an_unreadable_row_blocks_nobody() {
+    let world = World::start().await;
+    world.set("acme", json!({"add_on": "active"})).await;
+    // The whole front of the account's shard, by the same name; and one in the account's own outbox.
+    let name = account::CallId::new("acme").unwrap();
+    let shard = format!("event#{}", store::shard_of(&name));
+    for number in 0..260 {
+        let id = format!("not an account {number}");
+        let row = [
+            ("account_id", id.as_str()),
+            ("item", "event#x"),
+            ("due_shard", &shard),
+            ("due_at", "2000-01-01T00:00:00.000000Z"),
+        ];
+        world.put_row(&row).await;
+    }
+    let row = [
+        ("account_id", "acme"),
+        ("item", "event#x"),
+        ("due_shard", &shard),
+        ("due_at", "2000-01-01T00:00:00.000000Z"),
+    ];
+    world.put_row(&row).await;
+    assert_eq!(world.tick_in(NOW).await["errors"], 261);
+    assert_eq!(world.told(), ["add_on.activated"]);
+    // What can be put off is.
+    assert_eq!(world.tick_in(minutes(1)).await["errors"], 260);
+    assert_eq!(world.tick_in(minutes(61)).await["errors"], 261);
+    // Gone before it is put off: it does not come back by that.
+    let key = [("account_id", "acme"), ("item", "event#x")];
+    let key = key.map(|(name, value)| (name.to_owned(), S(value.to_owned())));
+    let remove = world.engines().dynamodb().delete_item();
+    let remove = remove
+        .table_name(&world.system.tables.accounts)
+        .set_key(Some(key.into()));
+    world.wire.meanwhile("UpdateItem", async move {
+        remove.send().await.unwrap();
+    });
+    world.tick_in(minutes(122)).await;
+    assert_eq!(world.waiting("acme").await, Vec::<String>::new());
+}
+
+/// What nobody heard yet goes with the account.
+#[tokio::test]
+async fn a_deleted_account_leaves_no_event() {
+    let world = World::start().await;
+    world.system.bus.refuse(None);
+    world.set("acme", json!({"add_on": "active"})).await;
+    world.set("other", json!({"add_on": "active"})).await;
+    assert_eq!(world.tick_in(NOW).await["errors"], 2);
+    assert_eq!(world.waiting("acme").await.len(), 1);
+    let end = json!({
+        "detail-type": "account.deleted",
+        "time": world.system.clock.now(),
+        "detail": {"account_id": "acme", "version": 9},
+    });
+    world.system.account_event(&end).await.unwrap();
+    world.tick_in(NOW).await;
+    assert_eq!(world.waiting("acme").await, Vec::<String>::new());
+    world.system.bus.heal();
+    assert_eq!(world.tick_in(minutes(60)).await["errors"], 0);
+    let told = world.told_of("add_on.activated");
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0]["account_id"], "other");
+}
