@@ -486,7 +486,7 @@ impl Profile {
             charge.next_at = later(now, LEASE);
             return Some(charge.attempt_number());
         }
-        charge.object = Object::Idle { id: id.to_owned() };
+        // It may still be on its way: if it succeeds before the object is cancelled, it stands.
         charge.next_at = now;
         None
     }

@@ -208,7 +208,10 @@ impl Charging {
             }
             self.change(&account.id, now, |profile| {
                 let known = profile.billing.checkout.as_ref();
-                if known.is_some_and(|known| known.order == checkout.order) {
+                // Whoever was making it may have finished meanwhile.
+                let is_unmade =
+                    |known: &Checkout| known.order == checkout.order && known.session.is_none();
+                if known.is_some_and(is_unmade) {
                     profile.billing.checkout = None;
                 }
             })

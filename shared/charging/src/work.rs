@@ -324,8 +324,16 @@ impl Charging {
                 Attempt::Unknown
             }
         };
-        let mut attempt = None;
+        let charge = account.profile.billing.charge.as_ref();
+        let attempt = charge.map_or(1, |charge| charge.declines.saturating_add(1));
+        let came = match came {
+            // It may be an earlier attempt that was declined, and this one never arrived: made again
+            // under its number, it tells.
+            Attempt::Declined { .. } if attempt > 1 => Attempt::NeverArrived,
+            came => came,
+        };
         if let Attempt::NeverArrived = came {
+            let mut attempt = None;
             let account = self
                 .change(&account.id, now, |profile| {
                     attempt = profile.never_confirmed(id, now);
@@ -336,8 +344,6 @@ impl Charging {
                 None => Ok(()),
             };
         }
-        let charge = account.profile.billing.charge.as_ref();
-        let attempt = charge.map_or(1, |charge| charge.declines.saturating_add(1));
         self.take_in(account, id, attempt, came, now, worked).await
     }
 

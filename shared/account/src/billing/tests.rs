@@ -209,7 +209,12 @@ fn nothing_is_confirmed_after_a_cancellation() {
     assert!(paid.period_paid(&g(), p(2), "pi_1"));
     assert_eq!(status(&paid), AddOnStatus::Cancelling);
     assert_eq!(paid.add_on.paid_through(), Some(at("2026-03-31T00:00:00Z")));
-    assert_eq!(profile.never_confirmed("pi_1", start), None);
+    // What never arrived may still do so: it stands until the object is known to be cancelled.
+    assert_eq!(profile.never_confirmed("pi_1", start + LEASE), None);
+    let cancel = task(&mut profile, start + LEASE);
+    assert!(matches!(cancel, Some(Task::Cancel { .. })), "{cancel:?}");
+    assert_eq!(status(&profile), AddOnStatus::Cancelling);
+    assert!(profile.clone().period_paid(&g(), p(2), "pi_1"));
     profile.object_gone("pi_1");
     assert_eq!(task(&mut profile, start + LEASE), None);
     assert_eq!(status(&profile), AddOnStatus::Ended);

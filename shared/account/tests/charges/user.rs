@@ -1,0 +1,334 @@
+//! What the user does: buys, step by step as `charging::buy` goes, pays, cancels, resumes.
+
+use account::add_on::Collection;
+use account::billing::{Buys as Wanted, CHECKOUT_LIFE, Object as Known, Session};
+use account::{AddOnStatus, Plan};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::books::Buys;
+use crate::provider::{Object, Status};
+use crate::{Action, Broken, Charges, State};
+
+/// A page that is about to close is not shown again.
+const STILL_TIME: SignedDuration = SignedDuration::from_mins(2);
+
+/// A request to buy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Buyer {
+    pub(crate) now: Timestamp,
+    pub(crate) stalled: bool,
+    pub(crate) at: Buying,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Buying {
+    /// Reads the account.
+    Read,
+    /// Calls the provider.
+    CancelIntent {
+        number: u8,
+    },
+    LookUpIntent {
+        number: u8,
+    },
+    LookUpSession {
+        order: u8,
+    },
+    ExpireSession {
+        order: u8,
+        /// Nobody was told of it.
+        unwanted: bool,
+    },
+    Make {
+        order: u8,
+        buys: Buys,
+        made_at: Timestamp,
+    },
+    /// Writes.
+    Hear {
+        object: Object,
+    },
+    Gone {
+        number: u8,
+    },
+    LookUpNow {
+        number: u8,
+    },
+    Begin {
+        buys: Buys,
+    },
+    ForgetMaking {
+        order: u8,
+    },
+    Made {
+        order: u8,
+        buys: Buys,
+    },
+    Closed {
+        order: u8,
+    },
+    Resume,
+}
+
+impl From<&Wanted> for Buys {
+    fn from(wanted: &Wanted) -> Self {
+        match wanted {
+            Wanted::Generation => Self::Generation,
+            Wanted::Period { .. } => Self::Period,
+        }
+    }
+}
+
+fn order_of(name: &str) -> u8 {
+    match Object::of(name) {
+        Object::Session(order) | Object::Intent(order) => order,
+    }
+}
+
+impl Buyer {
+    pub(crate) fn new(now: Timestamp) -> Self {
+        Self {
+            now,
+            stalled: false,
+            at: Buying::Read,
+        }
+    }
+}
+
+impl State {
+    pub(crate) fn steps_of_user(&self, steps: &mut Vec<Action>) {
+        for buyer in 0..self.buyers.len() {
+            steps.push(Action::GoOnBuying { buyer });
+            if self.left.crashes > 0 {
+                steps.push(Action::StopBuying { buyer });
+            }
+        }
+        if self.left.buys > 0 {
+            steps.push(Action::Buy);
+        }
+        for session in &self.provider.sessions {
+            let order = session.order;
+            let is_shown = self.payment(Object::Session(order)).is_some();
+            if is_shown && session.is_open(self.now) {
+                steps.push(Action::Pay { order });
+            }
+        }
+        let status = self.stored.status();
+        if self.left.acts > 0 && matches!(status, AddOnStatus::Active | AddOnStatus::PastDue) {
+            steps.push(Action::Cancel);
+        }
+        if self.left.acts > 0 && status == AddOnStatus::Cancelling {
+            steps.push(Action::Resume);
+        }
+        if self.left.upgrades > 0 {
+            steps.push(Action::Upgrade);
+        }
+    }
+
+    pub(crate) fn cancel(&mut self) {
+        let was_confirming = self.stored.is_confirming();
+        if self.change(account::Profile::cancel).is_ok() {
+            self.is_revoked |= !was_confirming;
+            self.is_cancelled = true;
+        }
+    }
+
+    pub(crate) fn resume(&mut self) {
+        let now = self.now;
+        self.change(|profile| profile.resume(now));
+        if self.stored.status() == AddOnStatus::Active {
+            self.is_revoked = false;
+            self.is_cancelled = false;
+        }
+    }
+
+    pub(crate) fn upgrade(&mut self) {
+        let now = self.now;
+        self.is_revoked |= !self.stored.is_confirming();
+        self.change(|profile| profile.hear_plan(Plan::Enterprise, 2, now));
+    }
+
+    pub(crate) fn pay(&mut self, order: u8) {
+        let now = self.now;
+        self.provider.session_mut(order).paid_at = Some(now);
+    }
+
+    fn session_made(&mut self, order: u8, buys: Buys) -> Option<Buying> {
+        let object = Object::Session(order);
+        let session = Session {
+            id: object.name(),
+            url: String::new(),
+            expires_at: self.provider.session(order).expires_at,
+        };
+        let mut wanted = false;
+        let written = self.change_and_ask(object, buys, |profile| {
+            wanted = profile.checkout_made(&object.name(), session);
+            wanted
+        });
+        let unwanted = written && !wanted;
+        unwanted.then_some(Buying::ExpireSession {
+            order,
+            unwanted: true,
+        })
+    }
+}
+
+impl Charges {
+    pub(crate) fn go_on_buying(&self, state: &mut State, buyer: usize) {
+        let Buyer { now, stalled, at } = state.buyers.remove(buyer);
+        let at = self.step_of_buyer(state, now, at);
+        state.buyers.extend(at.map(|at| Buyer { now, stalled, at }));
+    }
+
+    fn step_of_buyer(&self, state: &mut State, now: Timestamp, at: Buying) -> Option<Buying> {
+        match at {
+            Buying::Read => return self.read(state, now),
+            Buying::CancelIntent { number } => {
+                return match state.provider.cancel(number) {
+                    Status::Succeeded => Some(Buying::Hear {
+                        object: Object::Intent(number),
+                    }),
+                    Status::Canceled => Some(Buying::Gone { number }),
+                    _ => None,
+                };
+            }
+            Buying::LookUpIntent { number } => {
+                return match state.provider.intent(number).status {
+                    Status::Succeeded => Some(Buying::Hear {
+                        object: Object::Intent(number),
+                    }),
+                    Status::Canceled => Some(Buying::Gone { number }),
+                    Status::RequiresPaymentMethod { .. } => Some(Buying::LookUpNow { number }),
+                    _ => None,
+                };
+            }
+            Buying::LookUpSession { order } => {
+                let session = *state.provider.session(order);
+                return if session.paid_at.is_some() {
+                    let object = Object::Session(order);
+                    Some(Buying::Hear { object })
+                } else if session.is_open(state.now) {
+                    None
+                } else {
+                    Some(Buying::Closed { order })
+                };
+            }
+            Buying::ExpireSession { order, unwanted } => {
+                let session = state.provider.expire(order);
+                return if unwanted {
+                    None
+                } else if session.paid_at.is_some() {
+                    let object = Object::Session(order);
+                    Some(Buying::Hear { object })
+                } else {
+                    Some(Buying::Closed { order })
+                };
+            }
+            Buying::Make {
+                order,
+                buys,
+                made_at,
+            } => {
+                let ends = made_at + CHECKOUT_LIFE;
+                let made = state.provider.open_session(order, ends, state.now);
+                return made.then_some(Buying::Made { order, buys });
+            }
+            Buying::Made { order, buys } => return state.session_made(order, buys),
+            Buying::Hear { object } => self.hear_payment(state, object),
+            Buying::Gone { number } => {
+                let name = Object::Intent(number).name();
+                state.change(|profile| profile.object_gone(&name));
+            }
+            Buying::LookUpNow { number } => {
+                let name = Object::Intent(number).name();
+                state.change(|profile| profile.look_up_now(&name, now));
+            }
+            Buying::Begin { buys } => {
+                let order = state.orders + 1;
+                let began = state.change(|profile| {
+                    let wanted = profile.can_buy();
+                    let wanted = wanted.filter(|wanted| Buys::from(wanted) == buys);
+                    if let (Some(wanted), None) = (wanted, &profile.billing.checkout) {
+                        let order = Object::Session(order).name();
+                        profile.begin_checkout(order, wanted, Collection::Card, now);
+                        return true;
+                    }
+                    false
+                });
+                state.orders += u8::from(began);
+            }
+            Buying::ForgetMaking { order } => {
+                let order = Object::Session(order).name();
+                let all = self.breaks(Broken::ForgottenOnceMade);
+                state.change(|profile| {
+                    let known = profile.billing.checkout.as_ref();
+                    let forget = known.is_some_and(|known| {
+                        known.order == order && (known.session.is_none() || all)
+                    });
+                    if forget {
+                        profile.billing.checkout = None;
+                    }
+                });
+            }
+            Buying::Closed { order } => {
+                let name = Object::Session(order).name();
+                state.change(|profile| profile.checkout_closed(&name));
+            }
+            Buying::Resume => {
+                state.resume();
+                return None;
+            }
+        }
+        Some(Buying::Read)
+    }
+
+    /// What it does about the account as it reads it. `None`: the user is told that nothing can be
+    /// bought, or not yet.
+    fn read(&self, state: &State, now: Timestamp) -> Option<Buying> {
+        let profile = state.stored.profile();
+        if profile.plan() == Plan::Enterprise {
+            return None;
+        }
+        match profile.add_on.status() {
+            AddOnStatus::Active => return None,
+            AddOnStatus::Cancelling => return Some(Buying::Resume),
+            _ => {}
+        }
+        let charge = profile.billing.charge.as_ref();
+        match charge.map(|charge| &charge.object) {
+            _ if self.breaks(Broken::CheckoutBesideObject) => {}
+            None | Some(Known::None) => {}
+            Some(Known::Creating) => return None,
+            Some(Known::Idle { id }) => {
+                let number = order_of(id);
+                return Some(Buying::CancelIntent { number });
+            }
+            Some(Known::Confirming { id, .. }) => {
+                let number = order_of(id);
+                return Some(Buying::LookUpIntent { number });
+            }
+        }
+        let Some(checkout) = &profile.billing.checkout else {
+            if state.orders > self.scope.buys {
+                return None;
+            }
+            let buys = Buys::from(&profile.can_buy()?);
+            return Some(Buying::Begin { buys });
+        };
+        let can_be_paid = profile.can_be_paid(checkout, now + STILL_TIME);
+        let order = order_of(&checkout.order);
+        Some(match (&checkout.session, can_be_paid) {
+            (None, true) => Buying::Make {
+                order,
+                buys: Buys::from(&checkout.buys),
+                made_at: checkout.made_at,
+            },
+            (None, false) => Buying::ForgetMaking { order },
+            (Some(_), true) => Buying::LookUpSession { order },
+            (Some(_), false) => Buying::ExpireSession {
+                order,
+                unwanted: false,
+            },
+        })
+    }
+}
