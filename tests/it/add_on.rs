@@ -1,8 +1,10 @@
 //! The add-on's life: bought, charged once a month, lost and regained.
 
+use std::collections::BTreeSet;
+
 use http::Method;
 use jiff::{SignedDuration, Timestamp};
-use local::provider::{Card, Delivery, PaymentProvider};
+use local::provider::{Card, Delivery, PaymentProvider, SeenRequest};
 use serde_json::{Value, json};
 
 use crate::support::{Reply, World};
@@ -755,5 +757,101 @@ async fn a_charge_whose_writes_are_not_answered_is_made_once() {
                 assert_eq!(status(&world).await, "active", "{at}");
             }
         }
+    }
+}
+
+/// From the second attempt on, the object does not tell by its state whether the attempt arrived: it is made
+/// again under the same number.
+#[tokio::test]
+async fn a_later_attempt_of_unknown_outcome_is_the_same_attempt() {
+    let cases = [
+        (Card::TimesOutBeforeCharging, 1, 0),
+        (Card::TimesOutAfterDeclining, 0, 1),
+        (Card::TimesOutAfterCharging, 1, 0),
+    ];
+    for (card, charged, declined) in cases {
+        let world = bought().await;
+        let script = [Card::DeclinesSoftly, card, Card::Succeeds];
+        world.provider().script(&customer(&world), &script);
+        world.provider().set_delivery(Delivery::Drop);
+        assert_eq!(world.tick_when_due().await["declined"], 1);
+        assert_eq!(world.tick_after(DAY).await["unknown"], 1, "{card:?}");
+        let report = world.tick_after(LEASE * 2).await;
+        assert_eq!(
+            (&report["charged"], &report["declined"]),
+            (&json!(charged), &json!(declined)),
+            "{card:?}: {report}"
+        );
+        let confirmed = |requests: Vec<SeenRequest>| {
+            let confirms = requests
+                .into_iter()
+                .filter(|it| it.path.ends_with("/confirm"));
+            confirms
+                .filter_map(|it| it.idempotency_key)
+                .collect::<BTreeSet<_>>()
+                .len()
+        };
+        assert_eq!(
+            confirmed(world.provider().seen()),
+            2,
+            "{card:?}: two attempts"
+        );
+        world.tick_after(DAY * 3).await;
+        assert_eq!(kept(&world), 2, "{card:?}");
+        assert_eq!(status(&world).await, "active");
+    }
+}
+
+/// Each state that a user can see, and what buying and cancelling makes of it.
+#[tokio::test]
+async fn every_state_answers_to_buying_and_to_cancelling() {
+    let table = [
+        ("none", "checkout", "not_subscribed"),
+        ("active", "already_subscribed", "cancelling"),
+        ("past_due", "checkout", "ended"),
+        ("cancelling", "resumed", "cancelling"),
+        ("suspended", "checkout", "not_subscribed"),
+        ("ended", "checkout", "not_subscribed"),
+    ];
+    let world = World::start().await;
+    for (add_on, buying, cancelling) in table {
+        let fresh = async || {
+            world
+                .set("acme", json!({"plan": "standard", "add_on": add_on}))
+                .await;
+            assert_eq!(status(&world).await, add_on);
+        };
+        fresh().await;
+        let bought = subscribe(&world).await;
+        let answer = match bought.status.as_u16() {
+            200 if bought.json()["checkout_url"].is_string() => "checkout".to_owned(),
+            200 => "resumed".to_owned(),
+            _ => bought.code(),
+        };
+        assert_eq!(answer, buying, "{add_on}");
+        if answer == "checkout" {
+            world
+                .provider()
+                .pay(&session_of(&bought), Card::Succeeds)
+                .unwrap();
+            world.provider().until_delivered().await;
+            assert_eq!(status(&world).await, "active", "{add_on}");
+        }
+        fresh().await;
+        let cancelled = cancel(&world).await;
+        let answer = match cancelled.status.as_u16() {
+            200 => status(&world).await,
+            _ => cancelled.code(),
+        };
+        assert_eq!(answer, cancelling, "{add_on}");
+        // Enterprise needs none of it.
+        fresh().await;
+        world.set("acme", json!({"plan": "enterprise"})).await;
+        assert_eq!(
+            subscribe(&world).await.code(),
+            "add_on_not_needed",
+            "{add_on}"
+        );
+        assert_eq!(cancel(&world).await.code(), "not_subscribed", "{add_on}");
     }
 }

@@ -184,6 +184,8 @@ pub enum Object {
     /// An attempt is under way, and its outcome not known.
     Confirming {
         id: String,
+        /// What it is charged to. The same attempt made again is made with the same card.
+        card: Option<String>,
         since: Timestamp,
         /// Look-ups that did not tell.
         checks: u32,
@@ -260,8 +262,9 @@ impl Profile {
                 Step::ForgetCharge => self.billing.charge = None,
                 Step::Begin => self.billing.charge = self.charge_at(now, dunning),
                 Step::Attempt => {
-                    let collection = self.add_on.collection();
-                    return Some(self.billing.charge.as_mut()?.attempt(now, collection));
+                    let (collection, card) = (self.add_on.collection(), self.billing.card());
+                    let charge = self.billing.charge.as_mut()?;
+                    return Some(charge.attempt(now, collection, card));
                 }
                 Step::LookUp => {
                     let charge = self.billing.charge.as_mut()?;
@@ -458,13 +461,13 @@ impl Profile {
         id: &str,
         now: Timestamp,
     ) -> Option<u32> {
-        let wanted = self.is_owed(generation, period);
+        let (wanted, card) = (self.is_owed(generation, period), self.billing.card());
         let charge = self.billing.charge.as_mut()?;
         if charge.generation != *generation || charge.period != period {
             return None;
         }
         match &charge.object {
-            Object::Creating if wanted => charge.confirm(id, now),
+            Object::Creating if wanted => charge.confirm(id, card, now),
             Object::Creating => charge.object = Object::Idle { id: id.to_owned() },
             Object::Confirming { id: known, .. } if known == id => {}
             _ => return None,
@@ -725,6 +728,11 @@ impl Profile {
 pub struct NotSubscribed;
 
 impl Billing {
+    fn card(&self) -> Option<String> {
+        let card = self.card.as_ref();
+        card.map(|card| card.payment_method.clone())
+    }
+
     /// What could still be paid at the provider, by its ids there.
     pub fn open_objects(&self) -> Vec<String> {
         let charge = self.charge.as_ref().and_then(|charge| charge.object.id());
@@ -776,9 +784,10 @@ impl Charge {
         matches!(&self.object, Object::Confirming { id: known, .. } if known == id)
     }
 
-    fn confirm(&mut self, id: &str, now: Timestamp) {
+    fn confirm(&mut self, id: &str, card: Option<String>, now: Timestamp) {
         self.object = Object::Confirming {
             id: id.to_owned(),
+            card,
             since: now,
             checks: 0,
         };
@@ -792,7 +801,12 @@ impl Charge {
     }
 
     /// Begins the next attempt, with the object that is there or with a new one.
-    fn attempt(&mut self, now: Timestamp, collection: Option<Collection>) -> Task {
+    fn attempt(
+        &mut self,
+        now: Timestamp,
+        collection: Option<Collection>,
+        card: Option<String>,
+    ) -> Task {
         let (generation, period) = (self.generation.clone(), self.period);
         if collection == Some(Collection::Credits) {
             self.next_at = later(now, LEASE);
@@ -804,7 +818,7 @@ impl Charge {
         }
         if let Object::Idle { id } = &self.object {
             let id = id.clone();
-            self.confirm(&id, now);
+            self.confirm(&id, card, now);
             return Task::Confirm {
                 generation,
                 period,

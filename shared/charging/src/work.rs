@@ -189,7 +189,7 @@ impl Charging {
                     let payable = is_new.then(|| Effect::Payable(payable.clone()));
                     Ok::<_, std::convert::Infallible>(payable.into_iter().collect())
                 });
-                stored.await?;
+                let account = &stored.await?;
                 match attempt {
                     Some(attempt) => self.confirm(account, &id, attempt, now, worked).await,
                     None => Ok(()),
@@ -273,14 +273,16 @@ impl Charging {
         now: Timestamp,
         worked: &mut Worked,
     ) -> Result<(), ChargingError> {
-        let Some(card) = &account.profile.billing.card else {
-            return self.declined(account, Some(id), attempt, true, now).await;
-        };
-        let card = PaymentMethodId::new(card.payment_method.as_str())?;
-        let charge = account.profile.billing.charge.as_ref();
-        let Some(charge) = charge else {
+        let Some(charge) = account.profile.billing.charge.as_ref() else {
             return Ok(());
         };
+        let Object::Confirming {
+            card: Some(card), ..
+        } = &charge.object
+        else {
+            return self.declined(account, Some(id), attempt, true, now).await;
+        };
+        let card = PaymentMethodId::new(card.as_str())?;
         let (generation, period) = (charge.generation.as_str(), charge.period.number());
         let name = format!("{}-{generation}-{period}-{attempt}", account.number);
         let confirmed = self
