@@ -37,6 +37,8 @@ Commands (ID is the account's id; AMOUNT is in credits, for example 12.5):
                                     end a hold by hand
   key status ID                     the connected OpenRouter key; never its text
   key forget ID --reason TEXT       disconnect the key and delete its secret
+  webhooks list                     the payment provider's events that are not applied yet
+  webhooks replay EVENT_ID          have the next billing tick apply an event again
 `gretactl COMMAND --help` tells more of each.
 
 Options of every command:
@@ -49,12 +51,14 @@ Options of every command:
 
 Changing commands put `operator:NAME` into the ledger or the account's history. Those that move
 money or cannot be undone show what they are about to do, and ask: account delete, credits grant,
-refund, adjust and reverse, holds resolve, key forget, and account set-plan where the add-on
-changes with the plan, or where --version is more than 1,000 ahead of the stored one.
+refund, adjust and reverse, holds resolve, key forget, webhooks replay, and account set-plan
+where the add-on changes with the plan, or where --version is more than 1,000 ahead of the stored
+one.
 A reason given to `credits` is shown to the account's members in their ledger.
 
 Settings, from the environment or --env-file:
-  ACCOUNTS_TABLE, LEDGER_TABLE, HOLDS_TABLE   the deployment's tables
+  ACCOUNTS_TABLE, LEDGER_TABLE, HOLDS_TABLE, CHARGES_TABLE, WEBHOOKS_TABLE
+                                              the deployment's tables
   SECRETS_PREFIX                              put before the names of users' secrets
   AWS_REGION, AWS_PROFILE, AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL_DYNAMODB, ...
                                               the AWS SDK's own. With single sign-on:
