@@ -551,8 +551,10 @@ impl Sut {
         self.base + SignedDuration::from_mins(model.now)
     }
 
+    /// An id that sorts with those of young calls: the books are then right at the first look, and the
+    /// second one is not waited for.
     fn call_id(&self, call: usize) -> CallId {
-        CallId::new(format!("{}-{call}", self.name)).unwrap()
+        CallId::new(format!("call_z{}-{call}", self.name)).unwrap()
     }
 
     fn generation(&self, call: usize) -> String {

@@ -263,17 +263,18 @@ impl Charging {
             .stripe
             .refund(&key, &intent, &format!("{intent}-refund"))
             .await?;
-        match refund {
-            Refund::Made | Refund::AlreadyMade => {}
+        let outcome = match refund {
+            Refund::Made | Refund::AlreadyMade => Outcome::Refunded,
             Refund::Failed => {
                 tracing::error!(
                     object,
                     "a payment cannot be given back; somebody has to look"
                 );
                 edge::metric("refunds_failed", 1);
+                Outcome::RefundFailed
             }
-        }
-        Ok(self.store.refunded(object).await?)
+        };
+        Ok(self.store.end_refund(object, outcome).await?)
     }
 
     /// Why a payment is not the one that we asked for.

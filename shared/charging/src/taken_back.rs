@@ -21,7 +21,7 @@ impl Charging {
         let Some((payable, outcome)) = self.paid_for(intent).await? else {
             return Ok(News::Ahead);
         };
-        if matches!(outcome, Some(Outcome::RefundDue | Outcome::Refunded)) {
+        if outcome.is_some_and(|outcome| outcome != Outcome::Counted) {
             // Our own.
             return Ok(News::Nothing);
         }

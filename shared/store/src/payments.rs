@@ -55,6 +55,8 @@ pub enum Outcome {
     RefundDue,
     /// It was not owed, and is given back.
     Refunded,
+    /// It was not owed, and cannot be given back the usual way: somebody has to look.
+    RefundFailed,
 }
 
 /// News of a payment, taken in.
@@ -322,21 +324,18 @@ impl Store {
         transaction::put(put).map(Some)
     }
 
-    /// A payment that was not owed is given back.
+    /// Writes down what became of giving a payment back.
     ///
     /// # Errors
     /// [`StoreError`] if DynamoDB does not answer; saying it again is safe.
-    pub async fn refunded(&self, object: &str) -> Result<(), StoreError> {
+    pub async fn end_refund(&self, object: &str, outcome: Outcome) -> Result<(), StoreError> {
         self.client
             .update_item()
             .table_name(&self.tables.charges)
             .set_key(Some(payable_key(object)))
-            .update_expression("SET outcome = :refunded REMOVE due_shard, due_at")
+            .update_expression("SET outcome = :outcome REMOVE due_shard, due_at")
             .condition_expression("attribute_exists(outcome)")
-            .expression_attribute_values(
-                ":refunded",
-                item::to_attribute(PAYABLE, &Outcome::Refunded)?,
-            )
+            .expression_attribute_values(":outcome", item::to_attribute(PAYABLE, &outcome)?)
             .send()
             .await
             .map(drop)
