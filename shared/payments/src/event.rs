@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::checkout::Checkout;
-use crate::ids::{Cents, DisputeId, EventId, IdError, IntentId, SubscriptionId};
+use crate::ids::{Cents, DisputeId, EventId, IdError, IntentId, InvoiceId, SubscriptionId};
 use crate::intent::Intent;
 use crate::read;
 
@@ -40,11 +40,11 @@ pub enum Notice {
         session: Box<Checkout>,
     },
     Intent(Box<Intent>),
-    /// A subscription was billed.
+    /// An invoice was paid, or could not be: look it up.
     Invoice {
-        /// `None`: the bill is of something else.
+        id: InvoiceId,
+        /// `None`: it is of something else.
         subscription: Option<SubscriptionId>,
-        paid: bool,
     },
     /// A subscription was made, changed or ended: look it up.
     Subscription {
@@ -121,10 +121,6 @@ impl Notice {
             let session = Box::new(Checkout::read(object)?);
             Some(Self::Checkout { change, session })
         };
-        let invoice = |paid| {
-            let subscription = subscription_of(object);
-            Some(Self::Invoice { subscription, paid }).filter(|_| object.is_object())
-        };
         match kind {
             "checkout.session.completed" => checkout(CheckoutChange::Completed),
             "checkout.session.async_payment_succeeded" => checkout(CheckoutChange::Succeeded),
@@ -135,8 +131,10 @@ impl Notice {
             | "payment_intent.requires_action"
             | "payment_intent.canceled"
             | "payment_intent.processing" => Some(Self::Intent(Box::new(Intent::read(object)?))),
-            "invoice.paid" => invoice(true),
-            "invoice.payment_failed" => invoice(false),
+            "invoice.paid" | "invoice.payment_failed" => Some(Self::Invoice {
+                id: read::id(object, "id")?,
+                subscription: subscription_of(object),
+            }),
             "customer.subscription.created"
             | "customer.subscription.updated"
             | "customer.subscription.deleted" => Some(Self::Subscription {

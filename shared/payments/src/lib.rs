@@ -16,6 +16,7 @@ mod error;
 mod event;
 mod ids;
 mod intent;
+mod invoice;
 mod read;
 pub mod signature;
 mod subscription;
@@ -39,6 +40,7 @@ pub use ids::{
     SessionId, SetupIntentId, SubscriptionId,
 };
 pub use intent::{Intent, IntentStatus, NewIntent, Refund};
+pub use invoice::{Invoice, InvoiceStatus};
 pub use subscription::{Subscription, SubscriptionStatus};
 
 /// The API version that every call asks for, whatever the Stripe account's default is, so that a

@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 use serde_json::Value;
 
-use crate::ids::{InvoiceId, SubscriptionId};
-use crate::{PaymentError, Stripe, read};
+use crate::ids::{InvoiceId, PaymentMethodId, SubscriptionId};
+use crate::{Form, PaymentError, Stripe, read};
 
 /// Source: <https://docs.stripe.com/api/subscriptions/object#subscription_object-status>.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,8 +45,45 @@ impl Stripe {
         key: &SecretString,
         id: &SubscriptionId,
     ) -> Result<Subscription, PaymentError> {
-        let found = self.get(key, &path(id)).await?.done()?;
-        Subscription::read(&found).ok_or_else(PaymentError::unreadable)
+        of(&self.get(key, &path(id)).await?.done()?)
+    }
+
+    /// Has a subscription end with the period that is paid (`true`), or go on (`false`).
+    ///
+    /// # Errors
+    /// [`PaymentError`]; one that is over is [`PaymentError::Missing`] or refused.
+    pub async fn end_subscription_with_its_period(
+        &self,
+        key: &SecretString,
+        id: &SubscriptionId,
+        ends: bool,
+    ) -> Result<Subscription, PaymentError> {
+        let form = vec![("cancel_at_period_end", ends.to_string())];
+        self.update(key, id, form).await
+    }
+
+    /// Has a subscription be charged to this card from now on.
+    ///
+    /// # Errors
+    /// [`PaymentError`]; one that is over is [`PaymentError::Missing`] or refused.
+    pub async fn charge_subscription_to(
+        &self,
+        key: &SecretString,
+        id: &SubscriptionId,
+        card: &PaymentMethodId,
+    ) -> Result<Subscription, PaymentError> {
+        let form = vec![("default_payment_method", card.to_string())];
+        self.update(key, id, form).await
+    }
+
+    /// No idempotency key: what is asked for is a state.
+    async fn update(
+        &self,
+        key: &SecretString,
+        id: &SubscriptionId,
+        form: Form,
+    ) -> Result<Subscription, PaymentError> {
+        of(&self.post(key, &path(id), form, None).await?.done()?)
     }
 
     /// Ends a subscription at once; nothing is paid back. One that is over already, which Stripe
@@ -67,9 +104,10 @@ impl Stripe {
             None | Some(PaymentError::Missing { .. }) => Ok(()),
             Some(refusal @ PaymentError::Refused { .. }) => {
                 let found = self.subscription(key, id).await;
-                match found.map_err(PaymentError::after_a_call)?.status {
-                    SubscriptionStatus::Canceled | SubscriptionStatus::IncompleteExpired => Ok(()),
-                    _ => Err(refusal),
+                if found.map_err(PaymentError::after_a_call)?.is_over() {
+                    Ok(())
+                } else {
+                    Err(refusal)
                 }
             }
             Some(error) => Err(error),
@@ -77,11 +115,21 @@ impl Stripe {
     }
 }
 
+fn of(subscription: &Value) -> Result<Subscription, PaymentError> {
+    Subscription::read(subscription).ok_or_else(PaymentError::unreadable)
+}
+
 fn path(id: &SubscriptionId) -> String {
     format!("/v1/subscriptions/{id}")
 }
 
 impl Subscription {
+    /// Is it over for good? It then collects nothing more.
+    pub fn is_over(&self) -> bool {
+        use SubscriptionStatus::{Canceled, IncompleteExpired};
+        matches!(self.status, Canceled | IncompleteExpired)
+    }
+
     /// `None` without an id. Periods are told by item since 2025-03-31, and before by subscription.
     pub(crate) fn read(subscription: &Value) -> Option<Self> {
         use SubscriptionStatus as Status;

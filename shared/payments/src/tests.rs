@@ -213,7 +213,11 @@ async fn all_else_is_asked_for_as_stripe_expects() {
         Reply::json(200, &kept),
         Reply::json(200, &json!({"id": "re_1", "status": "pending"})),
         Reply::json(200, &json!({"id": "sub_1", "status": "active"})),
+        Reply::json(200, &json!({"id": "sub_1", "cancel_at_period_end": true})),
+        Reply::json(200, &json!({"id": "sub_1", "cancel_at_period_end": true})),
         Reply::json(200, &json!({"id": "sub_1", "status": "canceled"})),
+        Reply::json(200, &json!({"id": "in_1", "status": "open"})),
+        Reply::json(200, &json!({"id": "in_1", "status": "void"})),
     ]);
     // A base with a path, as a stand-in for Stripe may have.
     let stripe = client(&format!("{}/mock/", server.base));
@@ -225,7 +229,17 @@ async fn all_else_is_asked_for_as_stripe_expects() {
     let refunded = stripe.refund(&key, &pi(), "k-refund").await;
     assert_eq!(refunded.unwrap(), Refund::Made);
     stripe.subscription(&key, &sub()).await.unwrap();
-    stripe.cancel_subscription(&key, &sub()).await.unwrap();
+    let (sub, pm) = (sub(), pm());
+    let ends = stripe.end_subscription_with_its_period(&key, &sub, true);
+    assert_eq!(ends.await.unwrap().cancel_at_period_end, Some(true));
+    let charged = stripe.charge_subscription_to(&key, &sub, &pm).await;
+    assert_eq!(charged.unwrap().id, sub);
+    stripe.cancel_subscription(&key, &sub).await.unwrap();
+    let invoice = InvoiceId::new("in_1").unwrap();
+    let found = stripe.invoice(&key, &invoice).await.unwrap();
+    assert_eq!(found.status, InvoiceStatus::Open);
+    let void = stripe.void_invoice(&key, &invoice).await.unwrap();
+    assert_eq!(void.status, InvoiceStatus::Void);
     let expected = [
         "GET /mock/v1/checkout/sessions/cs_test_1 -",
         "POST /mock/v1/checkout/sessions/cs_test_1/expire -",
@@ -233,7 +247,13 @@ async fn all_else_is_asked_for_as_stripe_expects() {
         "POST /mock/v1/refunds k-refund",
         "payment_intent=pi_1",
         "GET /mock/v1/subscriptions/sub_1 -",
+        "POST /mock/v1/subscriptions/sub_1 -",
+        "cancel_at_period_end=true",
+        "POST /mock/v1/subscriptions/sub_1 -",
+        "default_payment_method=pm_1",
         "DELETE /mock/v1/subscriptions/sub_1 -",
+        "GET /mock/v1/invoices/in_1?expand[]=payments -",
+        "POST /mock/v1/invoices/in_1/void -",
     ];
     assert_eq!(lines(&server), expected);
 }
@@ -531,6 +551,22 @@ async fn what_is_done_already_is_done() {
             .await;
         let found = ended.as_ref().map_or_else(class, |()| "done");
         assert_eq!(found, expected, "{name}");
+    }
+    // An invoice that cannot be made void was paid, or is not known.
+    let paid = json!({"id": "in_1", "status": "paid"});
+    let table = [
+        (vec![error(400, "x"), Reply::json(200, &paid)], "paid"),
+        (vec![error(400, "x"), Reply::Close], "unknown"),
+    ];
+    for (replies, expected) in table {
+        let server = Server::start(replies);
+        let invoice = InvoiceId::new("in_1").unwrap();
+        let void = client(&server.base).void_invoice(&key(), &invoice).await;
+        let found = void.as_ref().map_or_else(class, |found| {
+            assert_eq!(found.status, InvoiceStatus::Paid);
+            "paid"
+        });
+        assert_eq!(found, expected);
     }
     let unfinished = json!({"id": "seti_1", "status": "requires_action", "payment_method": "pm_1"});
     let server = Server::start(vec![Reply::json(200, &unfinished)]);

@@ -197,9 +197,11 @@ fn an_invoice_names_its_subscription_in_either_place() {
         (new, subscription),
         (single, None),
     ] {
-        for (kind, paid) in [("invoice.paid", true), ("invoice.payment_failed", false)] {
-            let subscription = subscription.clone();
-            let expected = Notice::Invoice { subscription, paid };
+        for kind in ["invoice.paid", "invoice.payment_failed"] {
+            let expected = Notice::Invoice {
+                id: InvoiceId::new("in_1").unwrap(),
+                subscription: subscription.clone(),
+            };
             assert_eq!(notice(kind, &wire), expected, "{wire}");
         }
     }
