@@ -17,18 +17,18 @@ const LEASE: SignedDuration = SignedDuration::from_mins(3);
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 
 impl World {
-    fn provider(&self) -> &PaymentProvider {
+    pub(crate) fn provider(&self) -> &PaymentProvider {
         self.system.payment_provider.as_ref().unwrap()
     }
 
     /// Has time pass, and the billing tick come.
-    async fn tick_after(&self, time: SignedDuration) -> Value {
+    pub(crate) async fn tick_after(&self, time: SignedDuration) -> Value {
         self.system.clock.advance(time);
         self.tick_in(SignedDuration::ZERO).await
     }
 
     /// Has time pass until what is paid is over.
-    async fn wait_until_due(&self) {
+    pub(crate) async fn wait_until_due(&self) {
         let card = self.owner("acme").card().await;
         let due = card["add_on"]["paid_through"].as_str().unwrap();
         let due: Timestamp = due.parse().unwrap();
@@ -38,7 +38,7 @@ impl World {
             .advance(wait + SignedDuration::from_secs(1));
     }
 
-    async fn tick_when_due(&self) -> Value {
+    pub(crate) async fn tick_when_due(&self) -> Value {
         self.wait_until_due().await;
         self.tick_in(SignedDuration::ZERO).await
     }
@@ -46,12 +46,12 @@ impl World {
 
 // Each with a new token: they end within a day.
 
-async fn subscribe(world: &World) -> Reply {
+pub(crate) async fn subscribe(world: &World) -> Reply {
     let owner = world.owner("acme");
     world.send(owner.request(Method::POST, ROUTE)).await
 }
 
-async fn cancel(world: &World) -> Reply {
+pub(crate) async fn cancel(world: &World) -> Reply {
     let owner = world.owner("acme");
     world.send(owner.request(Method::DELETE, ROUTE)).await
 }
@@ -64,7 +64,7 @@ pub(crate) async fn session(world: &World) -> String {
     url.rsplit('/').next().unwrap().to_owned()
 }
 
-async fn pay(world: &World, card: Card) {
+pub(crate) async fn pay(world: &World, card: Card) {
     let session = session(world).await;
     let provider = world.provider();
     provider.pay(&session, card).unwrap();
@@ -82,7 +82,7 @@ fn customer(world: &World) -> String {
 }
 
 /// What was paid and not given back.
-fn kept(world: &World) -> usize {
+pub(crate) fn kept(world: &World) -> usize {
     let payments = world.provider().payments();
     payments
         .iter()

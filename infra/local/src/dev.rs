@@ -26,7 +26,7 @@ use std::time::Duration;
 use store::{Created, EntryKind, HistoryEntry, PostRefused, Posting, Store};
 
 use crate::issuer::Issuer;
-use crate::provider::NewPayer;
+use crate::provider::{NewPayer, Renewals};
 
 /// Who changed an account, in its ledger and history.
 const ACTOR: &str = "_dev";
@@ -41,6 +41,8 @@ pub(crate) struct Dev {
     pub(crate) store: Store,
     /// Accounts whose add-on is set can be charged then. `None` where a real provider is in its place.
     pub(crate) payers: Option<NewPayer>,
+    /// Subscriptions that the simulated provider runs go on with the ticks.
+    pub(crate) renewals: Option<Renewals>,
     pub(crate) monthly_charge: monthly_charge::Deps,
     pub(crate) running: ai_proxy::Running,
 }
@@ -163,6 +165,9 @@ struct TickRequest {
 
 async fn tick(State(dev): State<Dev>, body: Body) -> Result<Json<TickReport>, ApiError> {
     let asked: TickRequest = read(body).await?;
+    if let Some(renewals) = &dev.renewals {
+        renewals(asked.time).await;
+    }
     let is_under_way = |call: &CallId| dev.running.contains(call);
     let report = monthly_charge::tick(&dev.monthly_charge, asked.time, is_under_way).await;
     Ok(Json(report))

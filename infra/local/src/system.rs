@@ -166,6 +166,7 @@ impl System {
             clock: clock.clone(),
             store: store.clone(),
             payers: payment_provider.as_ref().map(PaymentProvider::payers),
+            renewals: payment_provider.as_ref().map(PaymentProvider::renewals),
             monthly_charge: functions.monthly_charge.clone(),
             running: functions.running.clone(),
         };

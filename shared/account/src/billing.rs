@@ -18,6 +18,10 @@ use crate::add_on::{Collection, Fact, GenerationId};
 use crate::period::{Period, end_of_period, period_at};
 use crate::{AddOnStatus, Plan, Profile};
 
+mod subscription;
+
+pub use subscription::{Standing, Subscription, period_ending};
+
 /// The price of a period, in US cents.
 pub const PRICE_CENTS: u64 = 500;
 
@@ -110,6 +114,9 @@ pub struct Billing {
     pub actions: u64,
     pub checkout: Option<Checkout>,
     pub charge: Option<Charge>,
+    /// Where the provider collects.
+    #[serde(default)]
+    pub subscription: Option<Subscription>,
 }
 
 /// The payment method that periods are charged to.
@@ -223,6 +230,12 @@ pub enum Task {
     Cancel { id: String },
     /// Close the checkout, unless it is paid.
     Close { session: String },
+    /// Find out what the provider collected.
+    Follow { subscription: String },
+    /// Have the subscription end with its period, or go on.
+    Tell { subscription: String, ends: bool },
+    /// End the subscription at once, with what it still asks for.
+    Stop { subscription: String },
 }
 
 /// What comes next, whenever that is.
@@ -238,6 +251,10 @@ enum Step {
     LookUp,
     Cancel,
     Close,
+    Follow,
+    Tell,
+    Stop,
+    LeaveToItsEnd,
 }
 
 impl Profile {
@@ -283,6 +300,10 @@ impl Profile {
                     let session = checkout.session.as_ref()?.id.clone();
                     return Some(Task::Close { session });
                 }
+                Step::Follow | Step::Tell | Step::Stop => {
+                    return self.take_on_subscription(&step, now);
+                }
+                Step::LeaveToItsEnd => self.leave_to_its_end(),
             }
         }
         None
@@ -293,6 +314,7 @@ impl Profile {
         let steps = [
             self.next_of_checkout(),
             self.next_of_charge(),
+            self.next_of_subscription(),
             self.end_of_grace(),
             self.end_of_what_is_paid(),
         ];
@@ -321,9 +343,8 @@ impl Profile {
 
     fn next_of_charge(&self) -> Option<(Timestamp, Step)> {
         let Some(charge) = &self.billing.charge else {
-            let is_ours = self.add_on.collection() != Some(Collection::Provider);
             let due = self.add_on.paid_through().filter(|_| self.collects());
-            return due.filter(|_| is_ours).map(|at| (at, Step::Begin));
+            return due.map(|at| (at, Step::Begin));
         };
         let wanted = self.is_owed(&charge.generation, charge.period);
         let step = match (&charge.object, wanted) {
@@ -382,6 +403,8 @@ impl Profile {
             period,
         });
         match self.add_on.status() {
+            // The provider asks for it itself.
+            AddOnStatus::PastDue if self.is_run_by_provider() => None,
             AddOnStatus::PastDue => open,
             _ => Some(Buys::Generation),
         }
@@ -420,7 +443,8 @@ impl Profile {
                     self.add_on.status(),
                     AddOnStatus::None | AddOnStatus::Suspended | AddOnStatus::Ended
                 );
-                self.plan() == Plan::Standard && may_begin
+                // Of two that could be charged, one is too many.
+                self.plan() == Plan::Standard && may_begin && self.billing.subscription.is_none()
             }
             Buys::Period { generation, period } => self.is_owed(generation, *period),
         }
@@ -442,7 +466,9 @@ impl Profile {
             objects: 0,
             object: Object::None,
             declines: u32::from(declined),
-            attempt_at: if declined {
+            attempt_at: if self.is_run_by_provider() {
+                None
+            } else if declined {
                 dunning.attempt_after(start, now)
             } else {
                 Some(start)
@@ -579,6 +605,9 @@ impl Profile {
         if let Some(checkout) = &mut self.billing.checkout {
             checkout.next_at = checkout.next_at.max(at);
         }
+        if let Some(subscription) = &mut self.billing.subscription {
+            subscription.put_off(at);
+        }
     }
 
     /// A checkout is about to be made.
@@ -630,8 +659,11 @@ impl Profile {
             | AddOnStatus::Suspended => true,
             AddOnStatus::None | AddOnStatus::Ended => false,
         };
+        // What the provider collects after a cancellation, it was not told of in time.
+        let is_late = self.is_run_by_provider() && self.is_cancelling();
         let owed = self.plan() == Plan::Standard
             && may_be_paid
+            && !is_late
             && self.add_on.generation() == Some(generation)
             && Some(period) > self.add_on.last_paid();
         if owed {
@@ -699,13 +731,17 @@ impl Profile {
             }
         };
         let generation = self.add_on.generation().ok_or(NotSubscribed)?.clone();
+        self.cancelled(generation, while_due);
+        Ok(())
+    }
+
+    fn cancelled(&mut self, generation: GenerationId, while_due: Option<Period>) {
         self.billing.actions = self.billing.actions.saturating_add(1);
         self.add_on.apply(Fact::Cancelled {
             generation,
             counter: self.billing.actions,
             while_due,
         });
-        Ok(())
     }
 
     /// The user takes a cancellation back.
@@ -739,7 +775,8 @@ impl Billing {
         let checkout = self.checkout.as_ref();
         let session = checkout.and_then(|checkout| checkout.session.as_ref());
         let session = session.map(|session| session.id.as_str());
-        [charge, session]
+        let subscription = self.subscription.as_ref().map(|it| it.id.as_str());
+        [charge, session, subscription]
             .into_iter()
             .flatten()
             .map(str::to_owned)
@@ -796,7 +833,9 @@ impl Charge {
 
     /// When access ends if nothing more is heard: only after an attempt was made.
     fn access_ends(&self) -> Option<Timestamp> {
-        let is_tried = self.declines > 0 || matches!(self.object, Object::Confirming { .. });
+        let is_tried = self.declines > 0
+            || self.attempt_at.is_none()
+            || matches!(self.object, Object::Confirming { .. });
         is_tried.then_some(self.grace_ends)
     }
 

@@ -89,15 +89,27 @@ impl Charging {
                 return Err(NotBought::NotNeeded);
             }
             match profile.add_on.status() {
-                AddOnStatus::Active => return Err(NotBought::Already),
-                AddOnStatus::Cancelling => {
+                AddOnStatus::Cancelling if profile.can_resume() => {
                     self.change(&account.id, now, |profile| profile.resume(now))
                         .await?;
+                    // The provider is told at once; if that fails, the billing tick does it.
+                    if let Err(error) = Box::pin(self.work(&account.id, now)).await {
+                        edge::log_error(&error, "the provider does not know yet of a resumption");
+                    }
                     return Ok(Bought::Resumed);
                 }
+                AddOnStatus::Active | AddOnStatus::Cancelling => return Err(NotBought::Already),
                 _ => {}
             }
-            if let Some(object) = Self::open_object(profile).cloned() {
+            if let Some(subscription) = &profile.billing.subscription {
+                if profile.add_on.status() == AddOnStatus::PastDue {
+                    if let Some(url) = self.open_invoice(subscription, now).await? {
+                        return Ok(Bought::Checkout(url));
+                    }
+                } else {
+                    self.stop(&subscription.id, now).await?;
+                }
+            } else if let Some(object) = Self::open_object(profile).cloned() {
                 Box::pin(self.clear(&account, &object, now)).await?;
             } else if let Some(checkout) = profile.billing.checkout.clone() {
                 if let Some(url) = self.shown_again(&account, &checkout, now).await? {
@@ -107,16 +119,20 @@ impl Charging {
                 if self.collection_of(&account, &wanted) == Collection::Credits {
                     return self.buy_with_credits(&account, &wanted, now).await;
                 }
-                let order = edge::new_id("ord");
+                let (order, collection) =
+                    (edge::new_id("ord"), self.collection_of(&account, &wanted));
                 self.change(&account.id, now, |profile| {
                     if profile.billing.checkout.is_none()
                         && profile.can_buy().as_ref() == Some(&wanted)
                     {
                         let (order, wanted) = (order.clone(), wanted.clone());
-                        profile.begin_checkout(order, wanted, Collection::Card, now);
+                        profile.begin_checkout(order, wanted, collection, now);
                     }
                 })
                 .await?;
+            } else {
+                // What is over shows itself.
+                Box::pin(self.work(&account.id, now)).await?;
             }
             let read = self.store.account(&account.id).await?;
             account = read.ok_or(ChargingError::Gone)?;
@@ -273,7 +289,8 @@ impl Charging {
             account.profile.add_on.status(),
             AddOnStatus::Active | AddOnStatus::PastDue | AddOnStatus::Cancelling
         );
-        if !is_charged || account.profile.add_on.collection() != Some(Collection::Card) {
+        let with_credits = account.profile.add_on.collection() == Some(Collection::Credits);
+        if !is_charged || with_credits {
             return Err(NotBought::Nothing);
         }
         let page = Page {
@@ -361,13 +378,17 @@ impl Charging {
             self.page("/plans", "checkout=cancelled"),
         );
         let ends = checkout.made_at.saturating_add(CHECKOUT_LIFE);
+        let price = Price {
+            product: PRODUCT,
+            amount: Cents::new(PRICE_CENTS),
+        };
         let new = NewCheckout {
-            purpose: Purpose::Payment {
-                price: Price {
-                    product: PRODUCT,
-                    amount: Cents::new(PRICE_CENTS),
+            purpose: match checkout.collection {
+                Collection::Provider => Purpose::Subscription { price },
+                Collection::Card | Collection::Credits => Purpose::Payment {
+                    price,
+                    keep_card: true,
                 },
-                keep_card: true,
             },
             customer: Some(&customer),
             success_url: &success_url,

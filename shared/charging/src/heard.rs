@@ -1,9 +1,13 @@
 //! News of payments, from wherever they come.
 
-use account::add_on::GenerationId;
+use account::add_on::{Collection, GenerationId};
+use account::billing::Subscription;
 use account::{Credits, EntryId, Profile};
 use jiff::Timestamp;
-use payments::{Cents, Checkout, Intent, IntentId, IntentStatus, PaymentError, Refund, SessionId};
+use payments::{
+    Cents, Checkout, Intent, IntentId, IntentStatus, InvoiceId, PaymentError, Refund, SessionId,
+    SubscriptionId,
+};
 use store::{Buys, DueRefund, Effect, EntryKind, Heard, Outcome, Payable, PostRefused, Posting};
 
 use crate::{CURRENCY, Charging, ChargingError};
@@ -116,6 +120,16 @@ impl Charging {
             let heard = self.purchase(&payable, order, *credits, now).await?;
             return self.heard(Some(heard), now).await;
         }
+        if let (
+            Buys::Generation {
+                collection: Collection::Provider,
+            },
+            Some(subscription),
+        ) = (&payable.buys, &checkout.subscription)
+        {
+            let (id, payable) = (subscription, &payable);
+            return self.heard_subscribed(payable, checkout, id, now).await;
+        }
         // The card, and the provider's own time of the payment.
         let intent = match &checkout.intent {
             Some(id) => Some(self.stripe.intent(&*self.key().await?, id).await?),
@@ -146,6 +160,52 @@ impl Charging {
                 keep_card(profile);
             }
             (owed, through.iter().cloned().map(Effect::Payable).collect())
+        });
+        self.heard(heard.await?, now).await
+    }
+
+    /// A checkout began a subscription: what the provider later says of it, its invoice and the payment
+    /// is about this.
+    async fn heard_subscribed(
+        &self,
+        payable: &Payable,
+        checkout: &Checkout,
+        id: &SubscriptionId,
+        now: Timestamp,
+    ) -> Result<News, ChargingError> {
+        let (key, object) = (self.key().await?, payable.object.as_str());
+        let found = self.stripe.subscription(&key, id).await?;
+        let invoice = match &found.latest_invoice {
+            Some(invoice) => Some(self.stripe.invoice(&key, invoice).await?),
+            None => None,
+        };
+        let paid_at = invoice.as_ref().and_then(|invoice| invoice.paid_at);
+        let paid_at = paid_at.unwrap_or(now);
+        let intent = invoice.as_ref().and_then(|invoice| invoice.intent.as_ref());
+        let objects = [
+            Some(id.to_string()),
+            invoice.as_ref().map(|invoice| invoice.id.to_string()),
+            intent.map(ToString::to_string),
+        ];
+        let through = objects.into_iter().flatten().map(|name| Payable {
+            object: name,
+            buys: Buys::Through {
+                session: object.to_owned(),
+            },
+            ..payable.clone()
+        });
+        let through: Vec<_> = through.map(Effect::Payable).collect();
+        let heard = self.store.hear_payment(object, now, |_, profile| {
+            let generation = GenerationId::new(object);
+            let subscription = Subscription::new(id.to_string(), generation.clone());
+            let owed = profile.activated(generation, paid_at, Collection::Provider);
+            if owed {
+                profile.billing.subscription = Some(subscription);
+                if let Some(customer) = &checkout.customer {
+                    profile.billing.customer = Some(customer.to_string());
+                }
+            }
+            (owed, through.clone())
         });
         self.heard(heard.await?, now).await
     }
@@ -201,6 +261,7 @@ impl Charging {
         let card = self.stripe.setup_intent(&*self.key().await?, setup).await?;
         let account = self.store.account_of(&payable.account_number).await?;
         if let (Some(card), Some(account)) = (card, account) {
+            self.charge_subscription(&account, &card).await?;
             self.change(&account.id, now, |profile| {
                 profile.keep_card(card.to_string(), payable.asked_at);
             })
@@ -220,7 +281,11 @@ impl Charging {
         }))
     }
 
-    async fn heard(&self, heard: Option<Heard>, now: Timestamp) -> Result<News, ChargingError> {
+    pub(crate) async fn heard(
+        &self,
+        heard: Option<Heard>,
+        now: Timestamp,
+    ) -> Result<News, ChargingError> {
         let Some(heard) = heard else {
             return Ok(News::Ignored("no payment of ours"));
         };
@@ -252,7 +317,15 @@ impl Charging {
         let key = self.key().await?;
         let intent = if object.starts_with("cs_") {
             let session = self.stripe.checkout(&key, &SessionId::new(object)?).await?;
-            session.intent
+            match session.subscription {
+                Some(subscription) => self.first_payment_of(&subscription).await?,
+                None => session.intent,
+            }
+        } else if object.starts_with("in_") {
+            self.stripe
+                .invoice(&key, &InvoiceId::new(object)?)
+                .await?
+                .intent
         } else {
             Some(IntentId::new(object)?)
         };
@@ -277,8 +350,22 @@ impl Charging {
         Ok(self.store.end_refund(object, outcome).await?)
     }
 
+    /// What paid for a subscription that is not wanted, and is ended.
+    async fn first_payment_of(
+        &self,
+        subscription: &SubscriptionId,
+    ) -> Result<Option<IntentId>, ChargingError> {
+        let key = self.key().await?;
+        self.stripe.cancel_subscription(&key, subscription).await?;
+        let found = self.stripe.subscription(&key, subscription).await?;
+        let Some(invoice) = found.latest_invoice else {
+            return Ok(None);
+        };
+        Ok(self.stripe.invoice(&key, &invoice).await?.intent)
+    }
+
     /// Why a payment is not the one that we asked for.
-    fn not_as_asked(
+    pub(crate) fn not_as_asked(
         &self,
         payable: &Payable,
         amount: Option<Cents>,

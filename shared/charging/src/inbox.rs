@@ -138,9 +138,12 @@ impl Charging {
             Notice::Refunded { .. } | Notice::Dispute { .. } => {
                 Ok(News::Ignored("about no payment object"))
             }
-            Notice::Invoice { .. } | Notice::Subscription { .. } => {
-                Ok(News::Ignored("the provider runs no subscription of ours"))
-            }
+            Notice::Invoice {
+                id,
+                subscription: Some(subscription),
+            } => self.heard_subscription(subscription, Some(id), now).await,
+            Notice::Invoice { .. } => Ok(News::Ignored("about no subscription")),
+            Notice::Subscription { id } => self.heard_subscription(id, None, now).await,
             Notice::Other => Ok(News::Ignored("nothing that is used here")),
         }
     }

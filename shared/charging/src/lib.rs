@@ -15,6 +15,7 @@ mod credits;
 mod heard;
 mod inbox;
 mod settings;
+mod subscribed;
 mod taken_back;
 mod work;
 

@@ -46,9 +46,8 @@ impl Settings {
             collection: env.parse_or("ADD_ON_COLLECTION", Collection::Card, |text| match text {
                 "card" => Ok(Collection::Card),
                 "credits" => Ok(Collection::Credits),
-                _ => {
-                    Err("must be card or credits; provider is not part of this version".to_owned())
-                }
+                "provider" => Ok(Collection::Provider),
+                _ => Err("must be card, credits or provider".to_owned()),
             }),
             price: price(env),
             minimum_balance: edge::minimum_balance(env),

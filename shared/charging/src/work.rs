@@ -117,6 +117,10 @@ impl Charging {
     /// True if the object cannot be paid any more.
     async fn call_off(&self, object: &str, now: Timestamp) -> Result<bool, ChargingError> {
         let key = self.key().await?;
+        if object.starts_with("sub_") {
+            self.stop(object, now).await?;
+            return Ok(true);
+        }
         if object.starts_with("cs_") {
             let found = self
                 .stripe
@@ -207,6 +211,18 @@ impl Charging {
             }
             Task::Cancel { id } => self.cancel(account, &id, now, worked).await,
             Task::Close { session } => self.close(account, &session, now).await,
+            Task::Follow { subscription } => {
+                let followed = self.follow(&subscription, now, worked).await;
+                self.or_put_off(account, followed, now).await
+            }
+            Task::Tell { subscription, ends } => {
+                let told = self.tell(account, &subscription, ends, now).await;
+                self.or_put_off(account, told, now).await
+            }
+            Task::Stop { subscription } => {
+                let stopped = self.stop(&subscription, now).await;
+                self.or_put_off(account, stopped, now).await
+            }
             Task::Post {
                 generation,
                 period,
@@ -472,6 +488,18 @@ impl Charging {
         self.change(&account.id, now, |profile| profile.checkout_closed(session))
             .await
             .map(drop)
+    }
+
+    async fn or_put_off(
+        &self,
+        account: &Account,
+        done: Result<(), ChargingError>,
+        now: Timestamp,
+    ) -> Result<(), ChargingError> {
+        match done {
+            Ok(()) => Ok(()),
+            Err(error) => self.put_off(account, error, now).await,
+        }
     }
 
     /// The provider could not be asked: later again.

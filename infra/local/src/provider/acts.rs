@@ -270,6 +270,7 @@ impl ProviderState {
             intent,
             attempts: 0,
             paid_at: None,
+            void: false,
         };
         self.invoices.insert(id.to_owned(), invoice);
     }
@@ -296,6 +297,70 @@ impl ProviderState {
     /// If there is no such subscription, or it has ended.
     pub fn fail_renewal(&mut self, subscription: &str, now: Timestamp) -> Result<(), Impossible> {
         self.collect(subscription, Verdict::Decline(&Decline::GENERIC), now)
+    }
+
+    /// The subscriptions whose period is over by `now` go on to the next, one period after the other, as
+    /// their cards do; those that are due are tried again.
+    pub fn renew_due(&mut self, now: Timestamp) {
+        let running = self.subscriptions.values();
+        let mut ids: Vec<_> = running.map(|it| (it.anchor, it.id.clone())).collect();
+        ids.sort_unstable();
+        for (_, id) in ids {
+            loop {
+                let found = &self.subscriptions[&id];
+                let is_due = found.past_due || found.end_of(found.period) <= now;
+                if found.canceled_at.is_some() || !is_due {
+                    break;
+                }
+                let was_due = found.past_due;
+                let card = self.methods[&found.method].card;
+                let verdict = match card.verdict(true) {
+                    Verdict::Charge => Verdict::Charge,
+                    Verdict::Decline(decline) => Verdict::Decline(decline),
+                    _ => Verdict::Decline(&Decline::GENERIC),
+                };
+                let collected = self.collect(&id, verdict, now);
+                if collected.is_err() || was_due || self.subscriptions[&id].past_due {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// The customer pays an open invoice on its page.
+    ///
+    /// # Errors
+    /// [`PayError`]
+    pub fn pay_open_invoice(
+        &mut self,
+        id: &str,
+        card: Card,
+        now: Timestamp,
+    ) -> Result<(), PayError> {
+        let invoice = self.invoices.get(id).ok_or(PayError::NoSuchSession)?;
+        if invoice.paid_at.is_some() {
+            return Err(PayError::Complete);
+        }
+        if !invoice.is_open() {
+            return Err(PayError::Expired);
+        }
+        let (intent, subscription) = (invoice.intent.clone(), invoice.subscription.clone());
+        let customer = self.subscriptions[&subscription].customer.clone();
+        let method = self.new_method(Some(customer), card, now);
+        let verdict = match card.verdict(false) {
+            Verdict::Decline(decline) => Verdict::Decline(decline),
+            _ => Verdict::Charge,
+        };
+        self.attempt(&intent, &method, verdict, now);
+        if let Verdict::Decline(decline) = verdict {
+            return Err(PayError::Declined(decline.message));
+        }
+        let is_latest = self.subscriptions[&subscription].latest_invoice == id;
+        let of = kept(&mut self.subscriptions, &subscription);
+        of.past_due &= !is_latest;
+        self.pay_invoice(id, now);
+        self.tell("customer.subscription.updated", &subscription, now);
+        Ok(())
     }
 
     fn collect(

@@ -13,7 +13,7 @@ use super::state::{ProviderState, kept};
 /// The least that a card can be charged, in US cents.
 const LEAST_AMOUNT: i64 = 50;
 /// The members that name another object.
-const EXPANDABLE: [&str; 9] = [
+const EXPANDABLE: [&str; 10] = [
     "customer",
     "default_payment_method",
     "invoice",
@@ -21,6 +21,7 @@ const EXPANDABLE: [&str; 9] = [
     "latest_invoice",
     "payment_intent",
     "payment_method",
+    "payments",
     "setup_intent",
     "subscription",
 ];
@@ -71,6 +72,7 @@ impl ProviderState {
             ("POST", ["payment_intents"]) => self.create_intent(form, now)?,
             ("POST", ["payment_intents", id, "confirm"]) => self.confirm(id, form, now)?,
             ("POST", ["payment_intents", id, "cancel"]) => self.cancel(id, now)?,
+            ("POST", ["invoices", id, "void"]) => self.void_invoice(id, now)?,
             ("POST", ["refunds"]) => return Ok(self.create_refund(form, now)?),
             ("POST", ["subscriptions", id]) => self.update_subscription(id, form, now)?,
             ("DELETE", ["subscriptions", id]) => self.cancel_subscription(id, now)?,
@@ -103,6 +105,14 @@ impl ProviderState {
     /// Puts an object in the place of its id, where there is one.
     fn expand(&self, shown: &mut Value, path: &str) {
         let (name, rest) = path.split_once('.').unwrap_or((path, ""));
+        // A list that is left out unless it is asked for.
+        let invoice = shown["id"].as_str().and_then(|id| self.invoices.get(id));
+        if let ("payments", Some(invoice)) = (name, invoice) {
+            let of = &self.subscriptions[&invoice.subscription];
+            let data = [invoice.payment_json(of, self.livemode)];
+            shown[name] = json!({"object": "list", "has_more": false, "data": data});
+            return;
+        }
         let Some(place) = shown.get_mut(name) else {
             return;
         };
@@ -393,6 +403,17 @@ impl ProviderState {
         running.cancel_at_period_end = at_end.unwrap_or(running.cancel_at_period_end);
         running.metadata.extend(form.map("metadata"));
         self.tell("customer.subscription.updated", &id, now);
+        Ok(id)
+    }
+
+    fn void_invoice(&mut self, id: &str, now: Timestamp) -> Result<String, Failure> {
+        let id = self.known("invoice", id)?;
+        if !self.invoices[&id].is_open() {
+            let message = "You can only void open or uncollectible invoices.";
+            return Err(Refusal::state(None, message).into());
+        }
+        kept(&mut self.invoices, &id).void = true;
+        self.tell("invoice.voided", &id, now);
         Ok(id)
     }
 

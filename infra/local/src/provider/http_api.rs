@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 
 use super::acts::PayError;
 use super::api::{ApiReply, ApiRequest};
+use super::card::Card;
 use super::form::Form;
 use super::objects::API_VERSION;
 use super::state::ProviderState;
@@ -31,6 +32,9 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/checkout/{session}", get(checkout))
         .route("/checkout/{session}/pay", post(pay))
         .route("/checkout/{session}/decline", post(decline))
+        .route("/invoice/{id}", get(invoice))
+        .route("/invoice/{id}/pay", post(pay_invoice))
+        .route("/invoice/{id}/decline", post(decline_invoice))
         .with_state(shared)
 }
 
@@ -123,12 +127,8 @@ async fn pay(
     Path(id): Path<String>,
     body: Bytes,
 ) -> Response<Body> {
-    let form = Form::parse(&body);
-    let Some(card) = form.get("card").and_then(|card| card.parse().ok()) else {
-        return html(
-            StatusCode::BAD_REQUEST,
-            "there is no such test card".to_owned(),
-        );
+    let Some(card) = chosen(&body) else {
+        return no_such_card();
     };
     shared.act(|state, now| {
         let paid = state.pay(&id, card, now);
@@ -141,6 +141,57 @@ async fn decline(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> R
         let declined = state.decline(&id, now);
         after(state, &id, declined)
     })
+}
+
+async fn invoice(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Response<Body> {
+    shared.act(|state, _| {
+        let status = if state.invoices.contains_key(&id) {
+            StatusCode::OK
+        } else {
+            StatusCode::NOT_FOUND
+        };
+        html(status, page::invoice(state, &id, None))
+    })
+}
+
+async fn pay_invoice(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<String>,
+    body: Bytes,
+) -> Response<Body> {
+    match chosen(&body) {
+        Some(card) => settle_invoice(&shared, &id, card),
+        None => no_such_card(),
+    }
+}
+
+async fn decline_invoice(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<String>,
+) -> Response<Body> {
+    settle_invoice(&shared, &id, Card::DeclinesSoftly)
+}
+
+fn settle_invoice(shared: &Shared, id: &str, card: Card) -> Response<Body> {
+    shared.act(|state, now| match state.pay_open_invoice(id, card, now) {
+        Ok(()) => html(StatusCode::OK, page::invoice(state, id, None)),
+        Err(problem) => html(
+            status_of(&problem),
+            page::invoice(state, id, Some(&problem)),
+        ),
+    })
+}
+
+fn chosen(body: &[u8]) -> Option<Card> {
+    let form = Form::parse(body);
+    form.get("card").and_then(|card| card.parse().ok())
+}
+
+fn no_such_card() -> Response<Body> {
+    html(
+        StatusCode::BAD_REQUEST,
+        "there is no such test card".to_owned(),
+    )
 }
 
 /// What the browser sees after an attempt to pay.
@@ -161,12 +212,18 @@ fn after(state: &ProviderState, id: &str, paid: Result<String, PayError>) -> Res
         }
         Err(problem) => problem,
     };
-    let status = match problem {
+    html(
+        status_of(&problem),
+        page::checkout(state, id, Some(&problem)),
+    )
+}
+
+fn status_of(problem: &PayError) -> StatusCode {
+    match problem {
         PayError::NoSuchSession => StatusCode::NOT_FOUND,
         PayError::Declined(_) => StatusCode::PAYMENT_REQUIRED,
         _ => StatusCode::CONFLICT,
-    };
-    html(status, page::checkout(state, id, Some(&problem)))
+    }
 }
 
 fn html(status: StatusCode, page: String) -> Response<Body> {

@@ -18,6 +18,7 @@ mod state;
 mod webhooks;
 
 use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Router;
@@ -39,6 +40,9 @@ use webhooks::Target;
 
 /// Makes a payer: a customer, and the id of a card.
 pub type NewPayer = Arc<dyn Fn() -> (String, String) + Send + Sync>;
+/// Has subscriptions go on.
+pub type Renewals =
+    Arc<dyn Fn(Timestamp) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
 /// How a provider is set up.
 #[derive(Debug, Clone)]
@@ -218,6 +222,33 @@ impl PaymentProvider {
     /// If the subscription does not run.
     pub fn fail_renewal(&self, subscription: &str) -> Result<(), Impossible> {
         self.act(|state, now| state.fail_renewal(subscription, now))
+    }
+
+    /// Has subscriptions go on at a time that it is given, as [`ProviderState::renew_due`] does; done
+    /// once their events are delivered.
+    pub fn renewals(&self) -> Renewals {
+        let (shared, under_way) = (Arc::clone(&self.shared), Arc::clone(&self.under_way));
+        Arc::new(move |at| {
+            shared.act(|state, _| state.renew_due(at));
+            let mut under_way = under_way.subscribe();
+            Box::pin(async move {
+                let done = under_way.wait_for(|count| *count == 0).await;
+                drop(done);
+            })
+        })
+    }
+
+    /// See [`ProviderState::pay_open_invoice`].
+    ///
+    /// # Errors
+    /// [`PayError`]
+    pub fn pay_open_invoice(&self, invoice: &str, card: Card) -> Result<(), PayError> {
+        self.act(|state, now| state.pay_open_invoice(invoice, card, now))
+    }
+
+    /// See [`ProviderState::renew_due`].
+    pub fn renew_due(&self) {
+        self.act(ProviderState::renew_due);
     }
 
     /// See [`ProviderState::limit_rate`].

@@ -382,11 +382,17 @@ pub(super) struct Invoice {
     pub(super) intent: String,
     pub(super) attempts: u32,
     pub(super) paid_at: Option<Timestamp>,
+    pub(super) void: bool,
 }
 
 impl Invoice {
-    /// With the facts that are its subscription's.
-    pub(super) fn json(&self, of: &Subscription, livemode: bool) -> Value {
+    /// Can it be paid?
+    pub(super) fn is_open(&self) -> bool {
+        self.paid_at.is_none() && !self.void
+    }
+
+    /// With the facts that are its subscription's; `base_url` is where its page is.
+    pub(super) fn json(&self, of: &Subscription, base_url: &str, livemode: bool) -> Value {
         let paid = self.paid_at.is_some();
         let amount_paid = if paid { of.amount } else { 0 };
         let first = self.period == 1;
@@ -402,6 +408,7 @@ impl Invoice {
             "created": self.created.as_second(),
             "currency": of.currency,
             "customer": of.customer,
+            "hosted_invoice_url": format!("{base_url}/invoice/{}", self.id),
             "lines": {"object": "list", "has_more": false, "data": [{
                 "object": "line_item",
                 "amount": of.amount,
@@ -421,7 +428,11 @@ impl Invoice {
                 "type": "subscription_details",
                 "subscription_details": {"subscription": of.id, "metadata": of.metadata},
             },
-            "status": if paid { "paid" } else { "open" },
+            "status": match (paid, self.void) {
+                (true, _) => "paid",
+                (false, true) => "void",
+                (false, false) => "open",
+            },
             "status_transitions": {"paid_at": self.paid_at.map(Timestamp::as_second)},
             "total": of.amount,
         })

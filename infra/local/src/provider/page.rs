@@ -37,6 +37,24 @@ pub(super) fn checkout(state: &ProviderState, id: &str, problem: Option<&PayErro
     page(&body)
 }
 
+/// The page of an invoice, and with it the reason why it was not paid just now.
+pub(super) fn invoice(state: &ProviderState, id: &str, problem: Option<&PayError>) -> String {
+    let Some(invoice) = state.invoices.get(id) else {
+        return page("<h1>There is no such invoice.</h1>");
+    };
+    let of = &state.subscriptions[&invoice.subscription];
+    let price = price(of.amount, &of.currency);
+    let rest = match (invoice.paid_at, invoice.is_open()) {
+        (Some(_), _) => "<p>This was paid. You can close this page.</p>".to_owned(),
+        (None, true) => form(&format!("/invoice/{id}"), "Pay", problem),
+        (None, false) => "<p>This cannot be paid any more.</p>".to_owned(),
+    };
+    page(&format!(
+        "<h1>Invoice {id}</h1>\n<p class=\"price\">{price}</p>\n{rest}",
+        price = escaped(&price)
+    ))
+}
+
 /// Where the browser goes once it is paid.
 fn return_url(session: &Session) -> String {
     session
@@ -53,10 +71,29 @@ fn open(session: &Session, problem: Option<&PayError>) -> String {
                 Mode::Subscription => " a month",
                 _ => "",
             };
-            let (whole, rest) = (cents / 100, cents % 100);
-            format!("{whole}.{rest:02} {}{each}", currency.to_uppercase())
+            format!("{}{each}", self::price(cents, currency))
         }
     };
+    let pay = match session.mode {
+        Mode::Setup => "Save card",
+        Mode::Payment | Mode::Subscription => "Pay",
+    };
+    format!(
+        "<h1>{product}</h1>\n<p class=\"price\">{price}</p>\n{form}\n<p>{cancel}</p>",
+        product = escaped(&session.product),
+        price = escaped(&price),
+        form = form(&format!("/checkout/{}", session.id), pay, problem),
+        cancel = cancel(session),
+    )
+}
+
+fn price(cents: i64, currency: &str) -> String {
+    let (whole, rest) = (cents / 100, cents % 100);
+    format!("{whole}.{rest:02} {}", currency.to_uppercase())
+}
+
+/// A choice of cards, and whether they pay.
+fn form(path: &str, pay: &str, problem: Option<&PayError>) -> String {
     let problem = problem.map(|problem| {
         let problem = escaped(&problem.to_string());
         format!("<p class=\"problem\" role=\"alert\">{problem}</p>")
@@ -65,24 +102,16 @@ fn open(session: &Session, problem: Option<&PayError>) -> String {
         let label = escaped(label);
         format!("<option value=\"{name}\">{label}</option>")
     });
-    let pay = match session.mode {
-        Mode::Setup => "Save card",
-        Mode::Payment | Mode::Subscription => "Pay",
-    };
     format!(
-        "<h1>{product}</h1>\n<p class=\"price\">{price}</p>\n{problem}\n\
-         <form method=\"post\" action=\"/checkout/{id}/pay\">\n\
+        "{problem}\n\
+         <form method=\"post\" action=\"{path}/pay\">\n\
          <label for=\"card\">Test card</label>\n\
          <select id=\"card\" name=\"card\">{cards}</select>\n\
          <button class=\"pay\">{pay}</button>\n\
-         <button formaction=\"/checkout/{id}/decline\">Decline</button>\n\
-         </form>\n<p>{cancel}</p>",
-        product = escaped(&session.product),
-        price = escaped(&price),
+         <button formaction=\"{path}/decline\">Decline</button>\n\
+         </form>",
         problem = problem.unwrap_or_default(),
-        id = session.id,
         cards = cards.collect::<String>(),
-        cancel = cancel(session),
     )
 }
 

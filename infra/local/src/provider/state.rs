@@ -156,7 +156,8 @@ impl ProviderState {
             "sub" => self.subscriptions.get(id)?.json(live),
             "in" => {
                 let invoice = self.invoices.get(id)?;
-                invoice.json(&self.subscriptions[&invoice.subscription], live)
+                let of = &self.subscriptions[&invoice.subscription];
+                invoice.json(of, &self.base_url, live)
             }
             "du" => self.disputes.get(id)?.json(live),
             _ => return None,

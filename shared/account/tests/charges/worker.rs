@@ -224,6 +224,9 @@ impl Charges {
                 order: number(&session),
             },
             Task::Post { .. } => unreachable!("no account is collected from credits"),
+            Task::Follow { .. } | Task::Tell { .. } | Task::Stop { .. } => {
+                unreachable!("no account is collected from by the provider")
+            }
         };
         Some(At::Ask(ask))
     }

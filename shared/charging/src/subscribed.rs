@@ -1,0 +1,301 @@
+//! Collection by the provider, which runs a subscription: we follow what it did.
+//!
+//! Events tie and overtake each other, so none is believed: whenever one comes, and when a period ends,
+//! the provider is asked how its objects stand.
+//!
+//! Invariant: nothing here charges. An invoice is paid or not; what was paid and not owed is given back.
+
+use account::add_on::GenerationId;
+use account::billing::{PRICE_CENTS, Standing, Subscription, period_ending};
+use account::{Account, AddOn, Period};
+use jiff::Timestamp;
+use payments::{Invoice, InvoiceId, InvoiceStatus, PaymentError, PaymentMethodId, SubscriptionId};
+use store::{Buys, Effect, Heard, Outcome, Payable};
+use url::Url;
+
+use crate::buy::NotBought;
+use crate::work::Worked;
+use crate::{Charging, ChargingError, News};
+
+/// What a subscription is for.
+struct Of {
+    /// What was stored when it was bought; of it, the account's number.
+    payable: Payable,
+    generation: GenerationId,
+    account: Option<Account>,
+}
+
+impl Of {
+    /// The period that an invoice asks for.
+    fn period(&self, invoice: &Invoice) -> Option<Period> {
+        let add_on = self.account.as_ref().map(|account| &account.profile.add_on);
+        let is_current = add_on.and_then(|add_on| add_on.generation()) == Some(&self.generation);
+        let anchor = add_on.filter(|_| is_current);
+        // Of one that is over nothing is owed; when it was bought is near enough.
+        let anchor = anchor.and_then(AddOn::anchor);
+        let anchor = anchor.unwrap_or(self.payable.asked_at);
+        Some(period_ending(anchor, invoice.period_end?))
+    }
+}
+
+impl Charging {
+    /// Takes in how a subscription stands, and its `invoice` or else its latest one.
+    pub(crate) async fn heard_subscription(
+        &self,
+        id: &SubscriptionId,
+        invoice: Option<&InvoiceId>,
+        now: Timestamp,
+    ) -> Result<News, ChargingError> {
+        let Some(of) = self.bought_with(id).await? else {
+            return Ok(News::Ahead);
+        };
+        if let Some(invoice) = invoice {
+            let news = self.take_in_invoice(&of, invoice, now).await?;
+            if let News::Ignored(_) = news {
+                return Ok(news);
+            }
+        }
+        self.ask_about(&of, id, invoice, now).await
+    }
+
+    /// Asks the provider what it collected for the account.
+    pub(crate) async fn follow(
+        &self,
+        subscription: &str,
+        now: Timestamp,
+        worked: &mut Worked,
+    ) -> Result<(), ChargingError> {
+        let id = SubscriptionId::new(subscription)?;
+        let Some(of) = self.bought_with(&id).await? else {
+            return Ok(());
+        };
+        worked.count(&self.ask_about(&of, &id, None, now).await?);
+        Ok(())
+    }
+
+    async fn ask_about(
+        &self,
+        of: &Of,
+        id: &SubscriptionId,
+        known: Option<&InvoiceId>,
+        now: Timestamp,
+    ) -> Result<News, ChargingError> {
+        let billing = of.account.as_ref().map(|account| &account.profile.billing);
+        let asked = billing.and_then(|billing| billing.subscription.clone());
+        let (standing, invoice) = match self.stripe.subscription(&*self.key().await?, id).await {
+            Ok(found) if found.is_over() => (Standing::Over, found.latest_invoice),
+            Ok(found) => {
+                let ends = found.cancel_at_period_end.unwrap_or_default();
+                (Standing::Runs { ends }, found.latest_invoice)
+            }
+            Err(PaymentError::Missing { .. }) => (Standing::Over, None),
+            Err(error) => return Err(error.into()),
+        };
+        // What was paid counts before what is over.
+        let news = match invoice.filter(|invoice| Some(invoice) != known) {
+            Some(invoice) => Box::pin(self.take_in_invoice(of, &invoice, now)).await?,
+            None => News::Nothing,
+        };
+        if let (Some(account), Some(asked)) = (&of.account, asked)
+            && asked.id == id.as_str()
+        {
+            self.change(&account.id, now, |profile| {
+                profile.subscription_stands(&asked, standing, now);
+            })
+            .await?;
+        }
+        Ok(news)
+    }
+
+    /// Takes in how an invoice stands.
+    async fn take_in_invoice(
+        &self,
+        of: &Of,
+        id: &InvoiceId,
+        now: Timestamp,
+    ) -> Result<News, ChargingError> {
+        let invoice = self.stripe.invoice(&*self.key().await?, id).await?;
+        let Some(period) = of.period(&invoice) else {
+            return Ok(News::Ignored("an invoice of no period"));
+        };
+        if period == Period::FIRST {
+            // Its checkout tells.
+            return Ok(News::Nothing);
+        }
+        if invoice.status != InvoiceStatus::Paid {
+            let failed = invoice.status == InvoiceStatus::Open && invoice.attempted;
+            if let (true, Some(account)) = (failed, &of.account) {
+                self.change(&account.id, now, |profile| {
+                    profile.not_collected(&of.generation, period);
+                })
+                .await?;
+            }
+            return Ok(News::Nothing);
+        }
+        let object = invoice.id.as_str();
+        let payable = Payable {
+            object: object.to_owned(),
+            account_number: of.payable.account_number.clone(),
+            buys: Buys::Period {
+                generation: of.generation.clone(),
+                period,
+            },
+            amount_cents: PRICE_CENTS,
+            asked_at: now,
+        };
+        let (amount, currency) = (invoice.amount_paid, invoice.currency.as_deref());
+        if let Some(reason) = self.not_as_asked(&payable, amount, currency, invoice.livemode) {
+            return Ok(News::Ignored(reason));
+        }
+        self.store.ask_for(&payable).await?;
+        let through = invoice.intent.as_ref().map(|intent| Payable {
+            object: intent.to_string(),
+            buys: Buys::Through {
+                session: object.to_owned(),
+            },
+            ..payable.clone()
+        });
+        let heard = self.store.hear_payment(object, now, |_, profile| {
+            let owed = profile.period_paid(&of.generation, period, object);
+            (owed, through.iter().cloned().map(Effect::Payable).collect())
+        });
+        self.heard(heard.await?, now).await
+    }
+
+    /// Has a subscription end with its period, or go on.
+    pub(crate) async fn tell(
+        &self,
+        account: &Account,
+        subscription: &str,
+        ends: bool,
+        now: Timestamp,
+    ) -> Result<(), ChargingError> {
+        let (key, id) = (self.key().await?, SubscriptionId::new(subscription)?);
+        let told = self
+            .stripe
+            .end_subscription_with_its_period(&key, &id, ends);
+        let change = match told.await {
+            Ok(_) => Told::Done,
+            Err(PaymentError::Missing { .. } | PaymentError::Refused { .. }) => Told::Gone,
+            Err(error) => return Err(error.into()),
+        };
+        self.change(&account.id, now, |profile| match change {
+            Told::Done => profile.subscription_told(subscription, ends),
+            Told::Gone => profile.subscription_gone(subscription),
+        })
+        .await
+        .map(drop)
+    }
+
+    /// Ends a subscription at once, and voids what it asks for. What turns out to be paid is taken in.
+    pub(crate) async fn stop(
+        &self,
+        subscription: &str,
+        now: Timestamp,
+    ) -> Result<(), ChargingError> {
+        let id = SubscriptionId::new(subscription)?;
+        let Some(of) = self.bought_with(&id).await? else {
+            return Ok(());
+        };
+        let key = self.key().await?;
+        self.stripe.cancel_subscription(&key, &id).await?;
+        let latest = match self.stripe.subscription(&key, &id).await {
+            Ok(found) => found.latest_invoice,
+            Err(PaymentError::Missing { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        if let Some(latest) = latest {
+            let invoice = self.stripe.invoice(&key, &latest).await?;
+            let stands = match invoice.status {
+                InvoiceStatus::Open | InvoiceStatus::Uncollectible => {
+                    self.stripe.void_invoice(&key, &latest).await?.status
+                }
+                status => status,
+            };
+            if stands == InvoiceStatus::Paid {
+                Box::pin(self.take_in_invoice(&of, &latest, now)).await?;
+            }
+        }
+        if let Some(account) = &of.account {
+            self.change(&account.id, now, |profile| {
+                profile.subscription_gone(subscription);
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// The provider's page on which what the subscription asks for can be paid. `None` if it was paid.
+    pub(crate) async fn open_invoice(
+        &self,
+        subscription: &Subscription,
+        now: Timestamp,
+    ) -> Result<Option<Url>, NotBought> {
+        let (key, id) = (
+            self.key().await?,
+            SubscriptionId::new(subscription.id.as_str())?,
+        );
+        let found = self.stripe.subscription(&key, &id).await?;
+        let Some(latest) = found.latest_invoice else {
+            return Err(NotBought::InProgress);
+        };
+        let invoice = self.stripe.invoice(&key, &latest).await?;
+        match (invoice.status, invoice.page) {
+            (InvoiceStatus::Open, Some(page)) => {
+                Ok(Some(page.parse().map_err(ChargingError::Url)?))
+            }
+            (InvoiceStatus::Paid, _) => {
+                Box::pin(self.heard_subscription(&id, Some(&latest), now)).await?;
+                Ok(None)
+            }
+            _ => Err(NotBought::InProgress),
+        }
+    }
+
+    /// Has the account's subscription be charged to a card.
+    pub(crate) async fn charge_subscription(
+        &self,
+        account: &Account,
+        card: &PaymentMethodId,
+    ) -> Result<(), ChargingError> {
+        let Some(subscription) = &account.profile.billing.subscription else {
+            return Ok(());
+        };
+        let (key, id) = (
+            self.key().await?,
+            SubscriptionId::new(subscription.id.as_str())?,
+        );
+        match self.stripe.charge_subscription_to(&key, &id, card).await {
+            // It is over.
+            Ok(_) | Err(PaymentError::Missing { .. } | PaymentError::Refused { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn bought_with(&self, id: &SubscriptionId) -> Result<Option<Of>, ChargingError> {
+        let Some((payable, _)) = self.store.payable(id.as_str()).await? else {
+            return Ok(None);
+        };
+        let Buys::Through { session } = &payable.buys else {
+            return Ok(None);
+        };
+        Ok(Some(Of {
+            generation: GenerationId::new(session.as_str()),
+            account: self.store.account_of(&payable.account_number).await?,
+            payable,
+        }))
+    }
+}
+
+enum Told {
+    Done,
+    Gone,
+}
+
+impl Worked {
+    /// Counts a payment that was taken in.
+    pub(crate) fn count(&mut self, news: &News) {
+        let counted = |heard: &Heard| heard.now && heard.outcome == Outcome::Counted;
+        self.charged += u32::from(matches!(news, News::Taken(heard) if counted(heard)));
+    }
+}
