@@ -81,6 +81,16 @@ fn customer(world: &World) -> String {
     payments[0].customer.clone().unwrap()
 }
 
+pub(crate) async fn deleted(world: &World) {
+    let event = json!({
+        "source": "greta.core",
+        "detail-type": "account.deleted",
+        "time": world.system.clock.now(),
+        "detail": {"account_id": "acme", "version": 9},
+    });
+    world.system.account_event(&event).await.unwrap();
+}
+
 /// What was paid and not given back.
 pub(crate) fn kept(world: &World) -> usize {
     let payments = world.provider().payments();
@@ -567,15 +577,6 @@ async fn what_we_did_not_ask_for_changes_nothing() {
 /// A payment that was under way when the account was deleted is called off, or given back.
 #[tokio::test]
 async fn a_deleted_account_pays_nothing_any_more() {
-    let deleted = async |world: &World| {
-        let event = json!({
-            "source": "greta.core",
-            "detail-type": "account.deleted",
-            "time": world.system.clock.now(),
-            "detail": {"account_id": "acme", "version": 9},
-        });
-        world.system.account_event(&event).await.unwrap();
-    };
     // A page is open.
     let world = World::start().await;
     world.set("acme", json!({})).await;

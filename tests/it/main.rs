@@ -24,6 +24,7 @@ mod keys;
 mod machine;
 mod next_call;
 mod postings;
+mod provider_run;
 mod races;
 mod reconciler;
 mod rejected_keys;

@@ -659,13 +659,19 @@ impl Profile {
             | AddOnStatus::Suspended => true,
             AddOnStatus::None | AddOnStatus::Ended => false,
         };
-        // What the provider collects after a cancellation, it was not told of in time.
-        let is_late = self.is_run_by_provider() && self.is_cancelling();
-        let owed = self.plan() == Plan::Standard
-            && may_be_paid
-            && !is_late
-            && self.add_on.generation() == Some(generation)
-            && Some(period) > self.add_on.last_paid();
+        let is_current = self.add_on.generation() == Some(generation);
+        let owed = if self.is_run_by_provider() && Some(period) <= self.add_on.last_paid() {
+            // It collects each period once, and was heard of late.
+            is_current
+        } else {
+            // What the provider collects after a cancellation, it was not told of in time.
+            let is_late = self.is_run_by_provider() && self.is_cancelling();
+            self.plan() == Plan::Standard
+                && may_be_paid
+                && !is_late
+                && is_current
+                && Some(period) > self.add_on.last_paid()
+        };
         if owed {
             self.add_on.apply(Fact::Paid {
                 generation: generation.clone(),

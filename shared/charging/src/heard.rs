@@ -173,10 +173,9 @@ impl Charging {
         id: &SubscriptionId,
         now: Timestamp,
     ) -> Result<News, ChargingError> {
-        let (key, object) = (self.key().await?, payable.object.as_str());
-        let found = self.stripe.subscription(&key, id).await?;
-        let invoice = match &found.latest_invoice {
-            Some(invoice) => Some(self.stripe.invoice(&key, invoice).await?),
+        let object = payable.object.as_str();
+        let invoice = match &checkout.invoice {
+            Some(invoice) => Some(self.stripe.invoice(&*self.key().await?, invoice).await?),
             None => None,
         };
         let paid_at = invoice.as_ref().and_then(|invoice| invoice.paid_at);
@@ -318,14 +317,15 @@ impl Charging {
         let intent = if object.starts_with("cs_") {
             let session = self.stripe.checkout(&key, &SessionId::new(object)?).await?;
             match session.subscription {
-                Some(subscription) => self.first_payment_of(&subscription).await?,
+                Some(subscription) => {
+                    // It is not wanted either.
+                    self.stripe.cancel_subscription(&key, &subscription).await?;
+                    self.paid_with(session.invoice.as_ref()).await?
+                }
                 None => session.intent,
             }
         } else if object.starts_with("in_") {
-            self.stripe
-                .invoice(&key, &InvoiceId::new(object)?)
-                .await?
-                .intent
+            self.paid_with(Some(&InvoiceId::new(object)?)).await?
         } else {
             Some(IntentId::new(object)?)
         };
@@ -350,18 +350,16 @@ impl Charging {
         Ok(self.store.end_refund(object, outcome).await?)
     }
 
-    /// What paid for a subscription that is not wanted, and is ended.
-    async fn first_payment_of(
+    /// What paid an invoice.
+    async fn paid_with(
         &self,
-        subscription: &SubscriptionId,
+        invoice: Option<&InvoiceId>,
     ) -> Result<Option<IntentId>, ChargingError> {
-        let key = self.key().await?;
-        self.stripe.cancel_subscription(&key, subscription).await?;
-        let found = self.stripe.subscription(&key, subscription).await?;
-        let Some(invoice) = found.latest_invoice else {
+        let Some(invoice) = invoice else {
             return Ok(None);
         };
-        Ok(self.stripe.invoice(&key, &invoice).await?.intent)
+        let found = self.stripe.invoice(&*self.key().await?, invoice).await?;
+        Ok(found.intent)
     }
 
     /// Why a payment is not the one that we asked for.

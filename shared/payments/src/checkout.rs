@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use url::Url;
 
-use crate::ids::{Cents, CustomerId, IntentId, SessionId, SetupIntentId, SubscriptionId};
+use crate::ids::{
+    Cents, CustomerId, IntentId, InvoiceId, SessionId, SetupIntentId, SubscriptionId,
+};
 use crate::{Answer, CURRENCY, Form, PaymentError, Stripe, read};
 
 /// What a session is for.
@@ -49,6 +51,8 @@ pub struct Checkout {
     pub customer: Option<CustomerId>,
     pub intent: Option<IntentId>,
     pub subscription: Option<SubscriptionId>,
+    /// The first one of the subscription.
+    pub invoice: Option<InvoiceId>,
     pub setup_intent: Option<SetupIntentId>,
     pub livemode: Option<bool>,
     pub client_reference_id: Option<String>,
@@ -222,6 +226,7 @@ impl Checkout {
             customer: read::id(session, "customer"),
             intent: read::id(session, "payment_intent"),
             subscription: read::id(session, "subscription"),
+            invoice: read::id(session, "invoice"),
             setup_intent: read::id(session, "setup_intent"),
             livemode: read::flag(session, "livemode"),
             client_reference_id: read::owned(session, "client_reference_id"),

@@ -30,6 +30,8 @@ pub struct Subscription {
     pub generation: GenerationId,
     /// The provider has it end with its period.
     pub ends: bool,
+    /// When it is looked again whether a period was paid.
+    follow_at: Timestamp,
     /// Nobody else takes it on before.
     next_at: Timestamp,
 }
@@ -41,6 +43,7 @@ impl Subscription {
             id,
             generation,
             ends: false,
+            follow_at: Timestamp::MIN,
             next_at: Timestamp::MIN,
         }
     }
@@ -79,7 +82,8 @@ impl Profile {
             return Some((next_at, Step::Tell));
         }
         let due = self.add_on.paid_through().filter(|_| self.collects())?;
-        Some((next_at.max(later(due, CHARGED_AFTER)), Step::Follow))
+        let at = later(due, CHARGED_AFTER).max(subscription.follow_at);
+        Some((at.max(next_at), Step::Follow))
     }
 
     /// Carries out a step of [`next_of_subscription`](Self::next_of_subscription).
@@ -99,7 +103,7 @@ impl Profile {
                 // It is asked once more before access ends.
                 let again = later(now, AGAIN);
                 let grace_ends = grace_ends.filter(|end| *end > now);
-                subscription.next_at = grace_ends.map_or(again, |end| again.min(end));
+                subscription.follow_at = grace_ends.map_or(again, |end| again.min(end));
                 Some(Task::Follow { subscription: id })
             }
         }
@@ -133,16 +137,14 @@ impl Profile {
             self.subscription_gone(&asked.id);
             return;
         };
-        if ends == asked.ends {
-            return;
-        }
         if let Some(known) = &mut self.billing.subscription {
             known.ends = ends;
+            known.next_at = Timestamp::MIN;
         }
-        // Somebody decided so at the provider.
-        if !self.goes_on(asked) {
+        if ends == asked.ends || !self.goes_on(asked) {
             return;
         }
+        // Somebody decided so at the provider.
         if ends {
             // If there is nothing to cancel, it was us.
             let _ = self.cancel();

@@ -101,6 +101,7 @@ fn a_session_is_read_as_the_api_returns_it() {
             customer: crate::CustomerId::new("cus_1").ok(),
             intent: IntentId::new("pi_1").ok(),
             subscription: None,
+            invoice: None,
             setup_intent: None,
             livemode: Some(true),
             client_reference_id: Some("n_17".to_owned()),

@@ -1,0 +1,441 @@
+//! Collection by the provider: it runs a subscription, and we follow what it did.
+
+use account::AccountId;
+use charging::Charging;
+use edge::Env;
+use http::Method;
+use jiff::SignedDuration;
+use local::provider::{Card, Delivery};
+use serde_json::{Value, json};
+
+use crate::add_on::{cancel, deleted, kept, pay, session, status, subscribe};
+use crate::support::World;
+
+const HOUR: SignedDuration = SignedDuration::from_hours(1);
+const DAY: SignedDuration = SignedDuration::from_hours(24);
+
+async fn world() -> World {
+    World::with_settings(&[("ADD_ON_COLLECTION", "provider")]).await
+}
+
+/// A system with an account whose add-on the provider collects for.
+async fn bought() -> World {
+    let world = world().await;
+    world.set("acme", json!({})).await;
+    pay(&world, Card::Succeeds).await;
+    assert_eq!(status(&world).await, "active");
+    world
+}
+
+/// The subscription of the account, as the provider shows it.
+async fn running(world: &World) -> Value {
+    let account = world.system.account("acme").await;
+    let subscription = account.profile.billing.subscription.as_ref().unwrap();
+    world.provider().object(&subscription.id).unwrap()
+}
+
+fn id(subscription: &Value) -> &str {
+    subscription["id"].as_str().unwrap()
+}
+
+fn shown(world: &World, of: &Value) -> Value {
+    world.provider().object(id(of)).unwrap()
+}
+
+fn invoice(world: &World, of: &Value) -> Value {
+    let latest = shown(world, of)["latest_invoice"].clone();
+    world.provider().object(latest.as_str().unwrap()).unwrap()
+}
+
+/// The card of the subscription behaves so from now on.
+fn card_is(world: &World, of: &Value, card: Card) {
+    let customer = of["customer"].as_str().unwrap();
+    world.provider().set_card(customer, card);
+}
+
+/// Somebody does something past our system.
+async fn at_the_provider(world: &World, method: Method, path: &str, form: &'static str) {
+    let url = format!("{}/v1/{path}", world.provider().base_url());
+    let request = reqwest::Client::new().request(method, url);
+    let request = request.bearer_auth("sk_test").body(form);
+    let answer = request.send().await.unwrap();
+    assert!(answer.status().is_success(), "{}", answer.status());
+    world.provider().until_delivered().await;
+}
+
+/// What our system asked for at `path`, so many times.
+fn asked(world: &World, method: Method, path: &str) -> usize {
+    let seen = world.provider().seen();
+    let of = seen
+        .iter()
+        .filter(|it| it.method == method && it.path.starts_with(path));
+    of.count()
+}
+
+/// A worker of a deployment with another setting.
+fn worker(world: &World, collection: &str) -> Charging {
+    let mut settings = world.system.settings.clone();
+    settings.insert("ADD_ON_COLLECTION".to_owned(), collection.to_owned());
+    let mut env = Env::from_pairs(settings);
+    let settings = charging::Settings::from_env(&mut env);
+    let (clock, store) = (world.system.clock.clone(), world.system.store.clone());
+    Charging::new(settings, clock, store, world.engines().secrets()).unwrap()
+}
+
+/// Nothing was charged by us.
+fn only_the_provider_collected(world: &World) {
+    assert_eq!(asked(world, Method::POST, "/v1/payment_intents"), 0);
+}
+
+#[tokio::test]
+async fn the_provider_collects_each_month_and_we_follow() {
+    let world = bought().await;
+    let subscription = running(&world).await;
+    for month in 2..=13 {
+        world.wait_until_due().await;
+        // The provider's own charge comes with the time, and its events with it.
+        world.tick_after(HOUR).await;
+        assert_eq!(kept(&world), month);
+        let card = world.owner("acme").card().await;
+        assert_eq!(card["add_on"]["status"], "active");
+        assert_eq!(
+            card["add_on"]["next_charge_at"],
+            card["add_on"]["paid_through"]
+        );
+        let paid_through = card["add_on"]["paid_through"].as_str().unwrap();
+        let paid_through: jiff::Timestamp = paid_through.parse().unwrap();
+        let end = &shown(&world, &subscription)["items"]["data"][0]["current_period_end"];
+        assert_eq!(
+            end.as_i64(),
+            Some(paid_through.as_second()),
+            "month {month}"
+        );
+    }
+    only_the_provider_collected(&world);
+    assert_eq!(subscribe(&world).await.code(), "already_subscribed");
+}
+
+#[tokio::test]
+async fn a_month_is_noticed_though_no_event_comes() {
+    let world = bought().await;
+    // Events that came before their checkout are done with.
+    world.tick_after(HOUR).await;
+    world.provider().set_delivery(Delivery::Drop);
+    world.wait_until_due().await;
+    world.tick_after(HOUR).await;
+    let before = world.owner("acme").card().await["add_on"]["paid_through"].clone();
+    assert_eq!(world.tick_after(HOUR).await["charged"], 1);
+    let after = world.owner("acme").card().await["add_on"]["paid_through"].clone();
+    assert_ne!(before, after);
+    assert_eq!(status(&world).await, "active");
+    only_the_provider_collected(&world);
+}
+
+#[tokio::test]
+async fn what_the_provider_could_not_collect_is_paid_on_its_page() {
+    let world = bought().await;
+    let subscription = running(&world).await;
+    card_is(&world, &subscription, Card::DeclinesSoftly);
+    world.tick_when_due().await;
+    assert_eq!(status(&world).await, "past_due");
+    let bought = subscribe(&world).await.json();
+    let page = bought["checkout_url"].as_str().unwrap().to_owned();
+    let invoice = invoice(&world, &subscription);
+    assert_eq!(
+        invoice["hosted_invoice_url"], page,
+        "no second thing to pay"
+    );
+    let html = reqwest::get(&page).await.unwrap().text().await.unwrap();
+    assert!(html.contains("5.00 USD") && html.contains("Pay"), "{html}");
+    let provider = world.provider();
+    provider
+        .pay_open_invoice(id(&invoice), Card::Succeeds)
+        .unwrap();
+    provider.until_delivered().await;
+    assert_eq!(status(&world).await, "active");
+    assert_eq!(subscribe(&world).await.code(), "already_subscribed");
+    assert_eq!(kept(&world), 2);
+    only_the_provider_collected(&world);
+}
+
+#[tokio::test]
+async fn what_stays_unpaid_is_suspended_and_nothing_of_it_can_be_paid_beside_a_new_purchase() {
+    let world = bought().await;
+    let subscription = running(&world).await;
+    card_is(&world, &subscription, Card::DeclinesSoftly);
+    world.tick_when_due().await;
+    for day in 1..=7 {
+        world.tick_after(DAY).await;
+        assert_eq!(status(&world).await, "past_due", "day {day}");
+    }
+    world.tick_after(DAY).await;
+    assert_eq!(status(&world).await, "suspended");
+    assert_eq!(shown(&world, &subscription)["status"], "canceled");
+    assert_eq!(invoice(&world, &subscription)["status"], "void");
+    // A new one begins anew.
+    let page = session(&world).await;
+    world.provider().pay(&page, Card::Succeeds).unwrap();
+    world.provider().until_delivered().await;
+    assert_eq!(status(&world).await, "active");
+    assert_ne!(id(&running(&world).await), id(&subscription));
+    assert_eq!(kept(&world), 2);
+    only_the_provider_collected(&world);
+}
+
+#[tokio::test]
+async fn a_cancellation_is_told_to_the_provider_and_taken_back_there() {
+    let world = bought().await;
+    let subscription = running(&world).await;
+    assert_eq!(cancel(&world).await.status, 200);
+    assert_eq!(shown(&world, &subscription)["cancel_at_period_end"], true);
+    let resumed = subscribe(&world).await.json();
+    assert_eq!(resumed["integration"]["add_on"]["status"], "active");
+    assert_eq!(shown(&world, &subscription)["cancel_at_period_end"], false);
+    cancel(&world).await;
+    world.tick_when_due().await;
+    assert_eq!(status(&world).await, "ended");
+    assert_eq!(shown(&world, &subscription)["status"], "canceled");
+    assert_eq!(kept(&world), 1);
+}
+
+#[tokio::test]
+async fn a_renewal_that_overtakes_the_word_of_a_cancellation_is_given_back() {
+    let world = bought().await;
+    let subscription = running(&world).await;
+    world.provider().limit_rate(1, None);
+    assert_eq!(cancel(&world).await.status, 200);
+    assert_eq!(shown(&world, &subscription)["cancel_at_period_end"], false);
+    // No tick comes before the provider collects.
+    world.wait_until_due().await;
+    world.provider().renew_due();
+    world.provider().until_delivered().await;
+    let payments = world.provider().payments();
+    assert_eq!((payments.len(), payments[1].refunded), (2, 500));
+    world.tick_after(HOUR).await;
+    assert_eq!(status(&world).await, "ended");
+    assert_eq!(shown(&world, &subscription)["status"], "canceled");
+    assert_eq!(world.provider().payments()[1].refunded, 500, "once");
+}
+
+#[tokio::test]
+async fn what_is_past_due_and_cancelled_is_over_at_once() {
+    let world = bought().await;
+    let subscription = running(&world).await;
+    card_is(&world, &subscription, Card::DeclinesSoftly);
+    world.tick_when_due().await;
+    assert_eq!(cancel(&world).await.status, 200);
+    assert_eq!(status(&world).await, "ended");
+    assert_eq!(shown(&world, &subscription)["status"], "canceled");
+    assert_eq!(invoice(&world, &subscription)["status"], "void");
+}
+
+#[tokio::test]
+async fn what_is_paid_late_and_not_owed_any_more_is_given_back() {
+    let world = bought().await;
+    let subscription = running(&world).await;
+    card_is(&world, &subscription, Card::DeclinesSoftly);
+    world.tick_when_due().await;
+    world.provider().limit_rate(1, None);
+    cancel(&world).await;
+    assert_eq!(status(&world).await, "ended");
+    let invoice = invoice(&world, &subscription);
+    let provider = world.provider();
+    provider.set_delivery(Delivery::Drop);
+    provider
+        .pay_open_invoice(id(&invoice), Card::Succeeds)
+        .unwrap();
+    for _ in 0..2 {
+        world.tick_after(HOUR).await;
+        let payments = world.provider().payments();
+        assert_eq!((payments.len(), payments[1].refunded), (2, 500));
+    }
+    assert_eq!(status(&world).await, "ended");
+}
+
+#[tokio::test]
+async fn what_is_decided_at_the_provider_counts() {
+    let world = bought().await;
+    let subscription = running(&world).await;
+    let path = format!("subscriptions/{}", id(&subscription));
+    let ends = "cancel_at_period_end=true";
+    at_the_provider(&world, Method::POST, &path, ends).await;
+    assert_eq!(status(&world).await, "cancelling");
+    let goes_on = "cancel_at_period_end=false";
+    at_the_provider(&world, Method::POST, &path, goes_on).await;
+    assert_eq!(status(&world).await, "active");
+    at_the_provider(&world, Method::DELETE, &path, "").await;
+    world.tick_after(HOUR).await;
+    assert_eq!(
+        status(&world).await,
+        "cancelling",
+        "it is paid until its end"
+    );
+    assert_eq!(
+        subscribe(&world).await.code(),
+        "already_subscribed",
+        "nothing is there that could go on"
+    );
+    world.tick_when_due().await;
+    assert_eq!(status(&world).await, "ended");
+    assert_eq!(kept(&world), 1);
+}
+
+#[tokio::test]
+async fn an_upgrade_and_a_deletion_stop_the_subscription() {
+    let world = bought().await;
+    let subscription = running(&world).await;
+    world.set("acme", json!({"plan": "enterprise"})).await;
+    world.tick_after(HOUR).await;
+    assert_eq!(status(&world).await, "ended");
+    assert_eq!(shown(&world, &subscription)["status"], "canceled");
+
+    let world = bought().await;
+    let subscription = running(&world).await;
+    deleted(&world).await;
+    world.tick_after(HOUR).await;
+    assert_eq!(shown(&world, &subscription)["status"], "canceled");
+    assert_eq!(kept(&world), 1);
+    // The provider was faster: what it took goes back.
+    let world = bought().await;
+    deleted(&world).await;
+    world.system.clock.advance(DAY * 31);
+    world.provider().renew_due();
+    world.provider().until_delivered().await;
+    world.tick_after(HOUR).await;
+    assert_eq!(kept(&world), 1);
+    assert_eq!(world.provider().payments().len(), 2);
+}
+
+#[tokio::test]
+async fn what_others_take_back_ends_it_at_the_provider_too() {
+    for disputed in [false, true] {
+        let world = bought().await;
+        let subscription = running(&world).await;
+        world.tick_when_due().await;
+        let intent = world.provider().payments()[1].intent.clone();
+        let provider = world.provider();
+        if disputed {
+            provider.dispute(&intent).unwrap();
+        } else {
+            provider.refund_from_outside(&intent, 500).unwrap();
+        }
+        provider.until_delivered().await;
+        let expected = if disputed { "suspended" } else { "ended" };
+        assert_eq!(status(&world).await, expected);
+        world.tick_after(HOUR).await;
+        assert_eq!(shown(&world, &subscription)["status"], "canceled");
+    }
+}
+
+#[tokio::test]
+async fn a_new_card_is_the_subscriptions() {
+    let world = bought().await;
+    let subscription = running(&world).await;
+    card_is(&world, &subscription, Card::DeclinesSoftly);
+    let route = "/v1/integrations/openrouter/subscription/payment-method";
+    let owner = world.owner("acme");
+    let page = world.send(owner.request(Method::POST, route)).await.json();
+    let page = page["checkout_url"].as_str().unwrap().to_owned();
+    let provider = world.provider();
+    provider
+        .pay(page.rsplit('/').next().unwrap(), Card::Succeeds)
+        .unwrap();
+    provider.until_delivered().await;
+    let before = &subscription["default_payment_method"];
+    assert_ne!(
+        shown(&world, &subscription)["default_payment_method"],
+        *before
+    );
+    world.tick_when_due().await;
+    assert_eq!(status(&world).await, "active");
+    assert_eq!(kept(&world), 2);
+}
+
+/// The whole history of a subscription, in any order and twice, leaves what the provider says now.
+#[tokio::test]
+async fn the_order_of_events_does_not_matter() {
+    for seed in 0..6 {
+        let world = world().await;
+        world.set("acme", json!({})).await;
+        let provider = world.provider();
+        provider.set_delivery(Delivery::Hold);
+        let page = session(&world).await;
+        provider.pay(&page, Card::Succeeds).unwrap();
+        for _ in 0..3 {
+            world.system.clock.advance(DAY * 31);
+            provider.renew_due();
+        }
+        let events = provider.events();
+        provider.deliver_all_shuffled(seed).await.unwrap();
+        for event in events.iter().rev() {
+            assert_eq!(provider.deliver(event).await.unwrap(), 204);
+        }
+        // What came before its checkout is applied again.
+        for _ in 0..3 {
+            world.tick_after(HOUR).await;
+        }
+        assert_eq!(status(&world).await, "active", "seed {seed}");
+        assert_eq!(kept(&world), 4, "seed {seed}");
+        let card = world.owner("acme").card().await;
+        let paid_through = card["add_on"]["paid_through"].as_str().unwrap();
+        let paid_through: jiff::Timestamp = paid_through.parse().unwrap();
+        let now = running(&world).await;
+        let end = &now["items"]["data"][0]["current_period_end"];
+        assert_eq!(end.as_i64(), Some(paid_through.as_second()), "seed {seed}");
+        for shard in store::shards() {
+            let pending = world.system.store.pending_events(shard).await.unwrap();
+            assert_eq!(pending.len(), 0, "seed {seed}: {pending:?}");
+        }
+    }
+}
+
+/// Whoever collects from an account, nobody else does: not the tick, not the provider, not the credits; also
+/// where the deployment's setting changed since.
+#[tokio::test]
+async fn no_account_is_collected_from_in_two_ways() {
+    let kinds = ["card", "credits", "provider"];
+    let acme = AccountId::new("acme").unwrap();
+    for collection in kinds {
+        for setting in kinds {
+            let world = World::with_settings(&[("ADD_ON_COLLECTION", collection)]).await;
+            world.set("acme", json!({"credits": "1000"})).await;
+            if collection == "credits" {
+                assert_eq!(subscribe(&world).await.status, 200);
+            } else {
+                pay(&world, Card::Succeeds).await;
+            }
+            let worker = worker(&world, setting);
+            for month in 2..=4 {
+                world.wait_until_due().await;
+                world.provider().renew_due();
+                world.provider().until_delivered().await;
+                for _ in 0..4 {
+                    world.system.clock.advance(HOUR);
+                    let now = world.system.clock.now();
+                    worker.work(&acme, now).await.unwrap();
+                }
+                let name = format!("{collection}, then {setting}, month {month}");
+                assert_eq!(status(&world).await, "active", "{name}");
+                let ledger = world.owner("acme").ledger().await;
+                let add_on = ledger.iter().filter(|entry| entry["kind"] == "add_on");
+                let (from_credits, from_cards) = (add_on.count(), kept(&world));
+                let charged = asked(&world, Method::POST, "/v1/payment_intents");
+                let subscribed = world.provider().object("sub_000001").is_some();
+                match collection {
+                    "credits" => {
+                        assert_eq!((from_credits, from_cards), (month, 0), "{name}");
+                        assert_eq!(world.provider().seen().len(), 0, "{name}");
+                    }
+                    "card" => {
+                        assert_eq!((from_credits, from_cards), (0, month), "{name}");
+                        assert!(charged > 0 && !subscribed, "{name}");
+                    }
+                    _ => {
+                        assert_eq!((from_credits, from_cards), (0, month), "{name}");
+                        assert!(charged == 0 && subscribed, "{name}");
+                    }
+                }
+            }
+        }
+    }
+}
