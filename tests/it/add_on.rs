@@ -10,25 +10,25 @@ use serde_json::{Value, json};
 use crate::support::{Reply, World};
 use crate::wire::Fault;
 
-const ROUTE: &str = "/v1/integrations/openrouter/subscription";
-const CARD_ROUTE: &str = "/v1/integrations/openrouter/subscription/payment-method";
+pub(crate) const ROUTE: &str = "/v1/integrations/openrouter/subscription";
+pub(crate) const CARD_ROUTE: &str = "/v1/integrations/openrouter/subscription/payment-method";
 /// Longer than a step belongs to whoever took it on.
-const LEASE: SignedDuration = SignedDuration::from_mins(3);
-const DAY: SignedDuration = SignedDuration::from_hours(24);
+pub(crate) const LEASE: SignedDuration = SignedDuration::from_mins(3);
+pub(crate) const DAY: SignedDuration = SignedDuration::from_hours(24);
 
 impl World {
-    fn provider(&self) -> &PaymentProvider {
+    pub(crate) fn provider(&self) -> &PaymentProvider {
         self.system.payment_provider.as_ref().unwrap()
     }
 
     /// Has time pass, and the billing tick come.
-    async fn tick_after(&self, time: SignedDuration) -> Value {
+    pub(crate) async fn tick_after(&self, time: SignedDuration) -> Value {
         self.system.clock.advance(time);
         self.tick_in(SignedDuration::ZERO).await
     }
 
     /// Has time pass until what is paid is over.
-    async fn wait_until_due(&self) {
+    pub(crate) async fn wait_until_due(&self) {
         let card = self.owner("acme").card().await;
         let due = card["add_on"]["paid_through"].as_str().unwrap();
         let due: Timestamp = due.parse().unwrap();
@@ -38,7 +38,7 @@ impl World {
             .advance(wait + SignedDuration::from_secs(1));
     }
 
-    async fn tick_when_due(&self) -> Value {
+    pub(crate) async fn tick_when_due(&self) -> Value {
         self.wait_until_due().await;
         self.tick_in(SignedDuration::ZERO).await
     }
@@ -46,12 +46,12 @@ impl World {
 
 // Each with a new token: they end within a day.
 
-async fn subscribe(world: &World) -> Reply {
+pub(crate) async fn subscribe(world: &World) -> Reply {
     let owner = world.owner("acme");
     world.send(owner.request(Method::POST, ROUTE)).await
 }
 
-async fn cancel(world: &World) -> Reply {
+pub(crate) async fn cancel(world: &World) -> Reply {
     let owner = world.owner("acme");
     world.send(owner.request(Method::DELETE, ROUTE)).await
 }
@@ -64,7 +64,7 @@ pub(crate) async fn session(world: &World) -> String {
     url.rsplit('/').next().unwrap().to_owned()
 }
 
-async fn pay(world: &World, card: Card) {
+pub(crate) async fn pay(world: &World, card: Card) {
     let session = session(world).await;
     let provider = world.provider();
     provider.pay(&session, card).unwrap();
@@ -76,13 +76,13 @@ pub(crate) async fn status(world: &World) -> String {
     card["add_on"]["status"].as_str().unwrap().to_owned()
 }
 
-fn customer(world: &World) -> String {
+pub(crate) fn customer(world: &World) -> String {
     let payments = world.provider().payments();
     payments[0].customer.clone().unwrap()
 }
 
 /// What was paid and not given back.
-fn kept(world: &World) -> usize {
+pub(crate) fn kept(world: &World) -> usize {
     let payments = world.provider().payments();
     payments
         .iter()
@@ -91,7 +91,7 @@ fn kept(world: &World) -> usize {
 }
 
 /// A system with an account that bought the add-on just now.
-async fn bought() -> World {
+pub(crate) async fn bought() -> World {
     let world = World::start().await;
     world.set("acme", json!({})).await;
     pay(&world, Card::Succeeds).await;
@@ -319,7 +319,7 @@ async fn only_an_owner_buys_and_cancels() {
 }
 
 /// The session of the page that `reply` leads to.
-fn session_of(reply: &Reply) -> String {
+pub(crate) fn session_of(reply: &Reply) -> String {
     assert_eq!(reply.status, 200, "{}", reply.text());
     let url = reply.json()["checkout_url"].as_str().unwrap().to_owned();
     url.rsplit('/').next().unwrap().to_owned()

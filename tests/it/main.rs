@@ -23,13 +23,13 @@ mod interface;
 mod keys;
 mod machine;
 mod next_call;
+mod outage;
 mod postings;
 mod races;
 mod reconciler;
 mod rejected_keys;
 mod sdk;
 mod secrecy;
-
 mod steps;
 mod streams;
 mod support;

@@ -7,8 +7,9 @@ use payments::{
     Cents, CheckoutStatus, CustomerId, Intent, IntentId, IntentStatus, NewIntent, PaymentError,
     PaymentMethodId, SessionId,
 };
-use store::{Buys, CreditPayment, DueWindUp, Effect, Heard, Outcome, Payable};
+use store::{Buys, CreditPayment, DueWindUp, Effect, Heard, HistoryEntry, Outcome, Payable};
 
+use crate::credits::ACTOR;
 use crate::{Charging, ChargingError, News};
 
 /// Steps of one account at one time: a bound against a mistake.
@@ -72,10 +73,12 @@ impl Charging {
         let mut worked = Worked::default();
         for _ in 0..MOST_STEPS {
             let mut task = None;
-            let account = self.change(id, now, |profile| {
+            let account = self.store.update(id, None, now, |profile| {
+                let before = profile.clone();
                 task = profile.take_on(now, self.dunning());
+                Ok::<_, std::convert::Infallible>(waived(&before, profile, now))
             });
-            let account = match account.await {
+            let account = match account.await.map_err(ChargingError::from) {
                 // The provider is told by what the deletion left.
                 Err(ChargingError::Gone) => return Ok(worked),
                 account => account?,
@@ -513,4 +516,37 @@ impl Charging {
         let charge = profile.billing.charge.as_ref()?;
         Some(&charge.object).filter(|object| **object != Object::None)
     }
+}
+
+/// What the change from `before` to `after` gives up for ever: a record of each period, and a line in the
+/// account's history.
+fn waived(before: &Profile, after: &Profile, at: Timestamp) -> Vec<Effect> {
+    let periods = after.waived_since(before);
+    let (Some(first), Some(last), Some(generation)) =
+        (periods.first(), periods.last(), after.add_on.generation())
+    else {
+        return Vec::new();
+    };
+    let (first, last) = (first.number(), last.number());
+    tracing::warn!(
+        first,
+        last,
+        "periods of the add-on were missed, and are waived"
+    );
+    edge::metric(
+        "periods_waived",
+        u64::from(last.saturating_sub(first)).saturating_add(1),
+    );
+    let entry = HistoryEntry {
+        id: format!("waived-{}-{last}", generation.as_str()),
+        at,
+        actor: ACTOR.to_owned(),
+        what: format!("add-on: periods {first} to {last} were missed, and are waived"),
+    };
+    let waived = periods.iter().map(|period| Effect::Waived {
+        generation: generation.clone(),
+        period: *period,
+        at,
+    });
+    waived.chain([Effect::History(entry)]).collect()
 }
