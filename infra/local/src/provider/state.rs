@@ -130,6 +130,21 @@ impl ProviderState {
         })
     }
 
+    /// What could still be paid: open sessions, and intents beyond them that did not end.
+    pub fn payable(&self) -> Vec<String> {
+        let sessions = self.open_sessions.iter().map(|(_, id)| id.clone());
+        let is_open = |intent: &&Intent| {
+            use IntentStatus::{Canceled, Succeeded};
+            let session = intent.session.as_ref();
+            let is_told_of = session.is_some_and(|id| self.sessions[id].is_open());
+            !is_told_of && !matches!(intent.status, Canceled | Succeeded)
+        };
+        let intents = self.intents.values().filter(is_open);
+        let mut payable: Vec<_> = intents.map(|intent| intent.id.clone()).collect();
+        payable.sort();
+        sessions.chain(payable).collect()
+    }
+
     /// The API's requests, in the order of their arrival.
     pub fn seen(&self) -> &[SeenRequest] {
         &self.seen
