@@ -19,6 +19,7 @@ mod domain_events;
 mod fallback;
 mod gretactl;
 mod identity;
+mod in_flight;
 mod interface;
 mod keys;
 mod machine;

@@ -7,7 +7,9 @@ use payments::{
     Cents, CheckoutStatus, CustomerId, Intent, IntentId, IntentStatus, NewIntent, PaymentError,
     PaymentMethodId, SessionId,
 };
-use store::{Buys, CreditPayment, DueWindUp, Effect, Heard, HistoryEntry, Outcome, Payable};
+use store::{
+    Buys, CreditPayment, DueWindUp, Effect, Heard, HistoryEntry, Outcome, Payable, UpdateError,
+};
 
 use crate::credits::ACTOR;
 use crate::{Charging, ChargingError, News};
@@ -86,7 +88,10 @@ impl Charging {
             let Some(task) = task else {
                 return Ok(worked);
             };
-            Box::pin(self.carry_out(&account, task, now, &mut worked)).await?;
+            match Box::pin(self.carry_out(&account, task, now, &mut worked)).await {
+                Err(ChargingError::Gone) => return Ok(worked),
+                done => done?,
+            }
         }
         Err(ChargingError::Contended)
     }
@@ -143,6 +148,19 @@ impl Charging {
         ))
     }
 
+    /// Nobody wants the object that was just made, and nothing is written down of it. If it cannot be
+    /// cancelled it stays: nobody but us could confirm it.
+    async fn call_off_unwritten(&self, id: &str) {
+        let cancel = async {
+            let (key, id) = (self.key().await?, IntentId::new(id)?);
+            self.stripe.cancel_intent(&key, &id).await?;
+            Ok::<_, ChargingError>(())
+        };
+        if let Err(error) = cancel.await {
+            edge::log_error(&error, "a payment object that nobody wants is left");
+        }
+    }
+
     async fn carry_out(
         &self,
         account: &Account,
@@ -192,11 +210,21 @@ impl Charging {
                     let payable = is_new.then(|| Effect::Payable(payable.clone()));
                     Ok::<_, std::convert::Infallible>(payable.into_iter().collect())
                 });
-                let account = &stored.await?;
-                match attempt {
-                    Some(attempt) => self.confirm(account, &id, attempt, now, worked).await,
-                    None => Ok(()),
+                let account = match stored.await {
+                    Ok(account) => account,
+                    Err(UpdateError::NotFound) => {
+                        self.call_off_unwritten(&id).await;
+                        return Err(ChargingError::Gone);
+                    }
+                    Err(error) => return Err(error.into()),
+                };
+                if let Some(attempt) = attempt {
+                    return self.confirm(&account, &id, attempt, now, worked).await;
                 }
+                if !account.profile.billing.open_objects().contains(&id) {
+                    self.call_off_unwritten(&id).await;
+                }
+                Ok(())
             }
             Task::Confirm { id, attempt, .. } => {
                 self.confirm(account, &id, attempt, now, worked).await
