@@ -28,6 +28,7 @@ mod outage;
 mod postings;
 mod races;
 mod reconciler;
+mod refunds;
 mod rejected_keys;
 mod sdk;
 mod secrecy;

@@ -189,6 +189,11 @@ impl PaymentProvider {
         self.act(|state, now| state.refund_from_outside(intent, cents, now))
     }
 
+    /// See [`ProviderState::fail_refunds`].
+    pub fn fail_refunds(&self, next: u32) {
+        self.act(|state, _| state.fail_refunds(next));
+    }
+
     /// See [`ProviderState::dispute`].
     ///
     /// # Errors

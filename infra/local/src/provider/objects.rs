@@ -454,6 +454,8 @@ pub(super) struct Refund {
     pub(super) currency: String,
     pub(super) reason: Option<String>,
     pub(super) metadata: Metadata,
+    /// The bank did not take it.
+    pub(super) failed: bool,
 }
 
 impl Refund {
@@ -468,7 +470,7 @@ impl Refund {
             "metadata": self.metadata,
             "payment_intent": self.intent,
             "reason": self.reason,
-            "status": "succeeded",
+            "status": if self.failed { "failed" } else { "succeeded" },
         })
     }
 }

@@ -79,6 +79,8 @@ pub struct ProviderState {
     pub(super) current_key: Option<String>,
     /// The request under way is carried out, and its answer is lost.
     pub(super) answer_is_lost: bool,
+    /// So many of the next refunds fail.
+    pub(super) failing_refunds: u32,
 }
 
 impl ProviderState {
@@ -109,6 +111,7 @@ impl ProviderState {
             api_key,
             current_key: None,
             answer_is_lost: false,
+            failing_refunds: 0,
         }
     }
 
@@ -374,6 +377,11 @@ impl ProviderState {
         self.tell("customer.subscription.deleted", id, now);
     }
 
+    /// The next refunds fail: the bank does not take the money.
+    pub fn fail_refunds(&mut self, next: u32) {
+        self.failing_refunds = next;
+    }
+
     /// Gives money back: all that is left, or `amount`.
     pub(super) fn refund(
         &mut self,
@@ -410,9 +418,14 @@ impl ProviderState {
             );
             return Err(Refusal::state(None, &message).with("param", json!("amount")));
         }
-        charge.refunded += amount;
         let currency = found.currency.clone();
-        self.tell("charge.refunded", &id, now);
+        let failed = self.failing_refunds > 0;
+        if failed {
+            self.failing_refunds -= 1;
+        } else {
+            charge.refunded += amount;
+            self.tell("charge.refunded", &id, now);
+        }
         Ok(Refund {
             id: self.new_id("re"),
             created: now,
@@ -422,6 +435,7 @@ impl ProviderState {
             currency,
             reason: None,
             metadata: Metadata::new(),
+            failed,
         })
     }
 }
