@@ -760,6 +760,21 @@ async fn a_charge_whose_writes_are_not_answered_is_made_once() {
     }
 }
 
+/// The key that an instance has cached is read anew once the provider does not take it any more.
+#[tokio::test]
+async fn a_rolled_key_is_read_at_the_next_call() {
+    let world = bought().await;
+    assert_eq!(world.tick_when_due().await["charged"], 1);
+    world.provider().roll_api_key("sk_test_rolled");
+    let secrets = world.engines().secrets();
+    let put = secrets.put_secret_value().secret_id("greta/stripe-api");
+    put.secret_string("sk_test_rolled").send().await.unwrap();
+    assert_eq!(world.tick_when_due().await["charged"], 0);
+    let report = world.tick_after(LEASE * 2).await;
+    assert_eq!(report["charged"], 1, "{report}");
+    assert_eq!(kept(&world), 3);
+}
+
 /// From the second attempt on, the object does not tell by its state whether the attempt arrived: it is made
 /// again under the same number.
 #[tokio::test]

@@ -231,6 +231,11 @@ impl PaymentProvider {
         self.act(|state, _| state.limit_rate(next, per_second));
     }
 
+    /// See [`ProviderState::roll_api_key`].
+    pub fn roll_api_key(&self, key: &str) {
+        self.act(|state, _| state.roll_api_key(key));
+    }
+
     /// Its time stands at `now` from here on; sessions that are over by then expire.
     pub fn set_time(&self, now: Timestamp) {
         self.shared.inner().time = Some(now);

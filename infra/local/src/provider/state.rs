@@ -115,6 +115,11 @@ impl ProviderState {
         }
     }
 
+    /// From now on callers may use this key only.
+    pub fn roll_api_key(&mut self, key: &str) {
+        self.api_key = Some(key.to_owned());
+    }
+
     /// The payments that succeeded, in their order.
     pub fn payments(&self) -> impl Iterator<Item = Payment> {
         self.successes.iter().map(|id| {
