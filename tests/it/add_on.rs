@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 use crate::support::{Reply, World};
 use crate::wire::Fault;
 
-const ROUTE: &str = "/v1/integrations/openrouter/subscription";
-const CARD_ROUTE: &str = "/v1/integrations/openrouter/subscription/payment-method";
+pub(crate) const ROUTE: &str = "/v1/integrations/openrouter/subscription";
+pub(crate) const CARD_ROUTE: &str = "/v1/integrations/openrouter/subscription/payment-method";
 /// Longer than a step belongs to whoever took it on.
-const LEASE: SignedDuration = SignedDuration::from_mins(3);
-const DAY: SignedDuration = SignedDuration::from_hours(24);
+pub(crate) const LEASE: SignedDuration = SignedDuration::from_mins(3);
+pub(crate) const DAY: SignedDuration = SignedDuration::from_hours(24);
 
 impl World {
     pub(crate) fn provider(&self) -> &PaymentProvider {
@@ -76,7 +76,7 @@ pub(crate) async fn status(world: &World) -> String {
     card["add_on"]["status"].as_str().unwrap().to_owned()
 }
 
-fn customer(world: &World) -> String {
+pub(crate) fn customer(world: &World) -> String {
     let payments = world.provider().payments();
     payments[0].customer.clone().unwrap()
 }
@@ -101,7 +101,7 @@ pub(crate) fn kept(world: &World) -> usize {
 }
 
 /// A system with an account that bought the add-on just now.
-async fn bought() -> World {
+pub(crate) async fn bought() -> World {
     let world = World::start().await;
     world.set("acme", json!({})).await;
     pay(&world, Card::Succeeds).await;
@@ -329,7 +329,7 @@ async fn only_an_owner_buys_and_cancels() {
 }
 
 /// The session of the page that `reply` leads to.
-fn session_of(reply: &Reply) -> String {
+pub(crate) fn session_of(reply: &Reply) -> String {
     assert_eq!(reply.status, 200, "{}", reply.text());
     let url = reply.json()["checkout_url"].as_str().unwrap().to_owned();
     url.rsplit('/').next().unwrap().to_owned()
@@ -733,6 +733,21 @@ async fn a_charge_whose_writes_are_not_answered_is_made_once() {
     }
 }
 
+/// The key that an instance has cached is read anew once the provider does not take it any more.
+#[tokio::test]
+async fn a_rolled_key_is_read_at_the_next_call() {
+    let world = bought().await;
+    assert_eq!(world.tick_when_due().await["charged"], 1);
+    world.provider().roll_api_key("sk_test_rolled");
+    let secrets = world.engines().secrets();
+    let put = secrets.put_secret_value().secret_id("greta/stripe-api");
+    put.secret_string("sk_test_rolled").send().await.unwrap();
+    assert_eq!(world.tick_when_due().await["charged"], 0);
+    let report = world.tick_after(LEASE * 2).await;
+    assert_eq!(report["charged"], 1, "{report}");
+    assert_eq!(kept(&world), 3);
+}
+
 /// From the second attempt on, the object does not tell by its state whether the attempt arrived: it is made
 /// again under the same number.
 #[tokio::test]
@@ -775,56 +790,70 @@ async fn a_later_attempt_of_unknown_outcome_is_the_same_attempt() {
     }
 }
 
-/// Each state that a user can see, and what buying and cancelling makes of it.
+/// Each state that a user can see, and what each route makes of it: buying, cancelling, replacing the card,
+/// buying credits.
 #[tokio::test]
-async fn every_state_answers_to_buying_and_to_cancelling() {
-    let table = [
-        ("none", "checkout", "not_subscribed"),
-        ("active", "already_subscribed", "cancelling"),
-        ("past_due", "checkout", "ended"),
-        ("cancelling", "resumed", "cancelling"),
-        ("suspended", "checkout", "not_subscribed"),
-        ("ended", "checkout", "not_subscribed"),
+async fn every_state_answers_to_every_route() {
+    let routes = [
+        (Method::POST, ROUTE),
+        (Method::DELETE, ROUTE),
+        (Method::POST, CARD_ROUTE),
+        (Method::POST, "/v1/credits/checkout"),
     ];
+    let no = "not_subscribed";
+    let table = [
+        ("none", ["checkout", no, no, "checkout"]),
+        (
+            "active",
+            ["already_subscribed", "cancelling", "checkout", "checkout"],
+        ),
+        ("past_due", ["checkout", "ended", "checkout", "checkout"]),
+        (
+            "cancelling",
+            ["resumed", "cancelling", "checkout", "checkout"],
+        ),
+        ("suspended", ["checkout", no, no, "checkout"]),
+        ("ended", ["checkout", no, no, "checkout"]),
+    ];
+    let enterprise = ["add_on_not_needed", no, no, "checkout"];
     let world = World::start().await;
-    for (add_on, buying, cancelling) in table {
-        let fresh = async || {
-            world
-                .set("acme", json!({"plan": "standard", "add_on": add_on}))
-                .await;
-            assert_eq!(status(&world).await, add_on);
-        };
-        fresh().await;
-        let bought = subscribe(&world).await;
-        let answer = match bought.status.as_u16() {
-            200 if bought.json()["checkout_url"].is_string() => "checkout".to_owned(),
-            200 => "resumed".to_owned(),
-            _ => bought.code(),
-        };
-        assert_eq!(answer, buying, "{add_on}");
-        if answer == "checkout" {
-            world
-                .provider()
-                .pay(&session_of(&bought), Card::Succeeds)
-                .unwrap();
-            world.provider().until_delivered().await;
-            assert_eq!(status(&world).await, "active", "{add_on}");
+    let answers = async |state: &str, plan: &str| {
+        let mut answers = Vec::new();
+        for (method, route) in &routes {
+            let fresh = json!({"plan": "standard", "add_on": state});
+            world.set("acme", fresh).await;
+            assert_eq!(status(&world).await, state);
+            world.set("acme", json!({ "plan": plan })).await;
+            let owner = world.owner("acme");
+            let body = if *route == "/v1/credits/checkout" {
+                json!({"usd": "5"}).to_string()
+            } else {
+                String::new()
+            };
+            let request = owner.request(method.clone(), route).body(body);
+            let reply = world.send(request).await;
+            if reply.status != 200 {
+                answers.push(reply.code());
+                continue;
+            }
+            let url = &reply.json()["checkout_url"];
+            answers.push(match (method, url.is_string()) {
+                (_, true) => "checkout".to_owned(),
+                (&Method::DELETE, _) => status(&world).await,
+                _ => "resumed".to_owned(),
+            });
+            if url.is_string() && *route == ROUTE {
+                let provider = world.provider();
+                provider.pay(&session_of(&reply), Card::Succeeds).unwrap();
+                provider.until_delivered().await;
+                assert_eq!(status(&world).await, "active", "{state}");
+            }
         }
-        fresh().await;
-        let cancelled = cancel(&world).await;
-        let answer = match cancelled.status.as_u16() {
-            200 => status(&world).await,
-            _ => cancelled.code(),
-        };
-        assert_eq!(answer, cancelling, "{add_on}");
+        answers
+    };
+    for (state, expected) in table {
+        assert_eq!(answers(state, "standard").await, expected, "{state}");
         // Enterprise needs none of it.
-        fresh().await;
-        world.set("acme", json!({"plan": "enterprise"})).await;
-        assert_eq!(
-            subscribe(&world).await.code(),
-            "add_on_not_needed",
-            "{add_on}"
-        );
-        assert_eq!(cancel(&world).await.code(), "not_subscribed", "{add_on}");
+        assert_eq!(answers(state, "enterprise").await, enterprise, "{state}");
     }
 }

@@ -42,6 +42,9 @@ const LOOK_UPS: [SignedDuration; 3] = [
     SignedDuration::from_hours(24),
 ];
 
+/// So many periods are written down as waived at most, the last ones: five years.
+const MOST_WAIVED: usize = 60;
+
 /// How a period is collected that is not paid at once (`ADD_ON_ATTEMPT_DAYS`, `ADD_ON_GRACE_DAYS`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dunning {
@@ -452,6 +455,24 @@ impl Profile {
 
     fn first_unpaid(&self) -> Option<Period> {
         self.add_on.last_paid().map(Period::next)
+    }
+
+    /// The periods that were missed, and are waived, because a later one is charged now and was not
+    /// before: the last ones of them, first to last.
+    pub fn waived_since(&self, before: &Self) -> Vec<Period> {
+        let charged = |profile: &Self| {
+            let charge = profile.billing.charge.as_ref();
+            charge.map(|charge| (charge.generation.clone(), charge.period))
+        };
+        let Some((_, charged_now)) = charged(self).filter(|_| charged(self) != charged(before))
+        else {
+            return Vec::new();
+        };
+        let missed = std::iter::successors(charged_now.before(), |period| period.before());
+        let missed = missed.take_while(|period| Some(*period) > self.add_on.last_paid());
+        let mut missed: Vec<_> = missed.take(MOST_WAIVED).collect();
+        missed.reverse();
+        missed
     }
 
     /// The charge of the period that contains `now`: those before it were missed, and are waived.

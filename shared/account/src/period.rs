@@ -93,6 +93,49 @@ mod tests {
         }
     }
 
+    /// Each day that a month may lack, from January to March, in a common and in a leap year.
+    #[test]
+    fn the_last_days_of_january_come_back_in_march() {
+        for (year, last_of_february) in [(2026, 28), (2028, 29), (2100, 28)] {
+            for day in [29, 30, 31] {
+                let anchor: Timestamp = format!("{year}-01-{day}T00:00:00Z").parse().unwrap();
+                let ends = [1, 2].map(|number| {
+                    let end = end_of_period(anchor, Period::new(number).unwrap());
+                    end.to_string()
+                });
+                let expected = [
+                    format!("{year}-02-{last_of_february}T00:00:00Z"),
+                    format!("{year}-03-{day}T00:00:00Z"),
+                ];
+                assert_eq!(ends, expected, "{anchor}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_29th_of_february_is_clamped_only_where_there_is_none() {
+        let anchor: Timestamp = "2028-02-29T12:00:00Z".parse().unwrap();
+        let ends = (1..=12).map(|number| {
+            let end = end_of_period(anchor, Period::new(number).unwrap());
+            end.to_string()
+        });
+        let months = [
+            "2028-03-29",
+            "2028-04-29",
+            "2028-05-29",
+            "2028-06-29",
+            "2028-07-29",
+            "2028-08-29",
+            "2028-09-29",
+            "2028-10-29",
+            "2028-11-29",
+            "2028-12-29",
+            "2029-01-29",
+            "2029-02-28",
+        ];
+        assert!(ends.eq(months.map(|date| format!("{date}T12:00:00Z"))));
+    }
+
     #[test]
     fn a_moment_is_in_the_period_that_ends_after_it() {
         let at = |text: &str| text.parse::<Timestamp>().unwrap();

@@ -431,9 +431,10 @@ impl Charging {
             let payable = is_new.then(|| Effect::Payable(payable.clone()));
             Ok::<_, std::convert::Infallible>(payable.into_iter().collect())
         });
-        stored.await.map_err(ChargingError::from)?;
-        if wanted {
-            return Ok(Some(url.parse().map_err(ChargingError::Url)?));
+        match stored.await.map_err(ChargingError::from) {
+            Ok(_) if wanted => return Ok(Some(url.parse().map_err(ChargingError::Url)?)),
+            Ok(_) | Err(ChargingError::Gone) => {}
+            Err(error) => return Err(error.into()),
         }
         // Nobody was told of it, so nobody paid it.
         self.stripe.expire_checkout(&key, &made.id).await?;

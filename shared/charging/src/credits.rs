@@ -8,8 +8,8 @@ use store::{Buys, CreditPayment, EntryKind, Payable, Posting};
 
 use crate::{Charging, ChargingError};
 
-/// Who takes the price, in the ledger.
-const ACTOR: &str = "monthly-charge";
+/// Who takes the price, in the ledger, and gives it up, in the account's history.
+pub(crate) const ACTOR: &str = "monthly-charge";
 
 impl Charging {
     /// Begins a generation, named by its ledger entry, if credits suffice.

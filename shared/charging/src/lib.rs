@@ -105,10 +105,11 @@ impl Charging {
     }
 
     async fn key(&self) -> Result<Arc<SecretString>, ChargingError> {
-        Ok(self
-            .vault
-            .platform_secret(&self.settings.api_secret)
-            .await?)
+        let name = &self.settings.api_secret;
+        if self.stripe.take_key_refusal() {
+            self.vault.forget_platform_secret(name).await;
+        }
+        Ok(self.vault.platform_secret(name).await?)
     }
 
     fn dunning(&self) -> &Dunning {

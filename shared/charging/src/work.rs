@@ -9,8 +9,11 @@ use payments::{
     Cents, CheckoutStatus, CustomerId, Intent, IntentId, IntentStatus, NewIntent, PaymentError,
     PaymentMethodId, SessionId,
 };
-use store::{Buys, CreditPayment, DueWindUp, Effect, Heard, Outcome, Payable};
+use store::{
+    Buys, CreditPayment, DueWindUp, Effect, Heard, HistoryEntry, Outcome, Payable, UpdateError,
+};
 
+use crate::credits::ACTOR;
 use crate::{Charging, ChargingError, News};
 
 /// Steps of one account at one time: a bound against a mistake.
@@ -82,10 +85,12 @@ impl Charging {
         let mut worked = Worked::default();
         for _ in 0..MOST_STEPS {
             let mut task = None;
-            let account = self.change(id, now, |profile| {
+            let account = self.store.update(id, None, now, |profile| {
+                let before = profile.clone();
                 task = profile.take_on(now, self.dunning());
+                Ok::<_, std::convert::Infallible>(waived(&before, profile, now))
             });
-            let account = match account.await {
+            let account = match account.await.map_err(ChargingError::from) {
                 // The provider is told by what the deletion left.
                 Err(ChargingError::Gone) => return Ok(worked),
                 account => account?,
@@ -93,7 +98,10 @@ impl Charging {
             let Some(task) = task else {
                 return Ok(worked);
             };
-            Box::pin(self.carry_out(&account, task, now, &mut worked)).await?;
+            match Box::pin(self.carry_out(&account, task, now, &mut worked)).await {
+                Err(ChargingError::Gone) => return Ok(worked),
+                done => done?,
+            }
         }
         Err(ChargingError::Contended)
     }
@@ -154,6 +162,19 @@ impl Charging {
         ))
     }
 
+    /// Nobody wants the object that was just made, and nothing is written down of it. If it cannot be
+    /// cancelled it stays: nobody but us could confirm it.
+    async fn call_off_unwritten(&self, id: &str) {
+        let cancel = async {
+            let (key, id) = (self.key().await?, IntentId::new(id)?);
+            self.stripe.cancel_intent(&key, &id).await?;
+            Ok::<_, ChargingError>(())
+        };
+        if let Err(error) = cancel.await {
+            edge::log_error(&error, "a payment object that nobody wants is left");
+        }
+    }
+
     async fn carry_out(
         &self,
         account: &Account,
@@ -203,11 +224,21 @@ impl Charging {
                     let payable = is_new.then(|| Effect::Payable(payable.clone()));
                     Ok::<_, std::convert::Infallible>(payable.into_iter().collect())
                 });
-                let account = &stored.await?;
-                match attempt {
-                    Some(attempt) => self.confirm(account, &id, attempt, now, worked).await,
-                    None => Ok(()),
+                let account = match stored.await {
+                    Ok(account) => account,
+                    Err(UpdateError::NotFound) => {
+                        self.call_off_unwritten(&id).await;
+                        return Err(ChargingError::Gone);
+                    }
+                    Err(error) => return Err(error.into()),
+                };
+                if let Some(attempt) = attempt {
+                    return self.confirm(&account, &id, attempt, now, worked).await;
                 }
+                if !account.profile.billing.open_objects().contains(&id) {
+                    self.call_off_unwritten(&id).await;
+                }
+                Ok(())
             }
             Task::Confirm { id, attempt, .. } => {
                 self.confirm(account, &id, attempt, now, worked).await
@@ -551,4 +582,37 @@ impl Charging {
         let charge = profile.billing.charge.as_ref()?;
         Some(&charge.object).filter(|object| **object != Object::None)
     }
+}
+
+/// What the change from `before` to `after` gives up for ever: a record of each period, and a line in the
+/// account's history.
+fn waived(before: &Profile, after: &Profile, at: Timestamp) -> Vec<Effect> {
+    let periods = after.waived_since(before);
+    let (Some(first), Some(last), Some(generation)) =
+        (periods.first(), periods.last(), after.add_on.generation())
+    else {
+        return Vec::new();
+    };
+    let (first, last) = (first.number(), last.number());
+    tracing::warn!(
+        first,
+        last,
+        "periods of the add-on were missed, and are waived"
+    );
+    edge::metric(
+        "periods_waived",
+        u64::from(last.saturating_sub(first)).saturating_add(1),
+    );
+    let entry = HistoryEntry {
+        id: format!("waived-{}-{last}", generation.as_str()),
+        at,
+        actor: ACTOR.to_owned(),
+        what: format!("add-on: periods {first} to {last} were missed, and are waived"),
+    };
+    let waived = periods.iter().map(|period| Effect::Waived {
+        generation: generation.clone(),
+        period: *period,
+        at,
+    });
+    waived.chain([Effect::History(entry)]).collect()
 }

@@ -6,7 +6,7 @@
 //! - [`Stripe`] makes the calls. [`PaymentError`] tells apart what did not arrive, what was refused
 //!   and what may have taken place.
 //!
-//! Architecture invariant: nothing is retried here and no state is kept; a call is sent at most once,
+//! Architecture invariant: nothing is retried here and no state is kept, but that a key was refused; a call is sent at most once,
 //! under the idempotency key that the caller gives it. No personal data is sent, and nothing of
 //! Stripe's messages is kept or logged (they may hold input).
 
@@ -21,6 +21,8 @@ mod read;
 pub mod signature;
 mod subscription;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use account::AccountNumber;
@@ -79,6 +81,8 @@ impl TimeOuts {
 pub struct Stripe {
     http: reqwest::Client,
     base: Url,
+    /// Of all clones.
+    key_refused: Arc<AtomicBool>,
 }
 
 type Form = Vec<(&'static str, String)>;
@@ -109,7 +113,16 @@ impl Stripe {
             .retry(reqwest::retry::never())
             .no_proxy()
             .build()?;
-        Ok(Self { http, base })
+        Ok(Self {
+            http,
+            base,
+            key_refused: Arc::default(),
+        })
+    }
+
+    /// Was a key refused since this was last asked? Then it may have been rolled, and is to be read anew.
+    pub fn take_key_refusal(&self) -> bool {
+        self.key_refused.swap(false, Ordering::Relaxed)
     }
 
     /// Makes a payer at Stripe that is known to it by our account number only.
@@ -187,7 +200,11 @@ impl Stripe {
                 PaymentError::Unknown(Doubt::Lost(error))
             }
         })?;
-        answer(response).await
+        let answer = answer(response).await;
+        if let Err(PaymentError::Unauthorized) = &answer {
+            self.key_refused.store(true, Ordering::Relaxed);
+        }
+        answer
     }
 }
 

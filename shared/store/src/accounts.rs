@@ -3,7 +3,8 @@
 use std::error::Error;
 use std::fmt;
 
-use account::{Account, AccountId, AccountNumber, Attempts, KeyId, Profile, Purpose};
+use account::add_on::GenerationId;
+use account::{Account, AccountId, AccountNumber, Attempts, KeyId, Period, Profile, Purpose};
 use aws_sdk_dynamodb::types::builders::UpdateBuilder;
 use aws_sdk_dynamodb::types::{Delete, Put, TransactWriteItem, Update};
 use jiff::{SignedDuration, Timestamp};
@@ -41,6 +42,12 @@ pub enum Effect {
     History(HistoryEntry),
     /// This can be paid from now on.
     Payable(Payable),
+    /// The period was missed, and nobody is to pay it.
+    Waived {
+        generation: GenerationId,
+        period: Period,
+        at: Timestamp,
+    },
 }
 
 /// Why a change of the profile did not take place.
@@ -444,6 +451,11 @@ impl Store {
             Effect::Event(event) => self.new_event(id, &event, account.revision + 1),
             Effect::History(entry) => self.new_history(&account.number, &entry),
             Effect::Payable(payable) => self.new_payable(&payable),
+            Effect::Waived {
+                generation,
+                period,
+                at,
+            } => self.waived(&account.number, &generation, period, at),
         }
     }
 }

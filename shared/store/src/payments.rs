@@ -473,6 +473,24 @@ impl Store {
         transaction::update(update).map(Some)
     }
 
+    /// The charge record of a period that was missed. A payment of it that comes all the same is written
+    /// beside that.
+    pub(crate) fn waived(
+        &self,
+        account: &AccountNumber,
+        generation: &GenerationId,
+        period: Period,
+        at: Timestamp,
+    ) -> Result<TransactWriteItem, StoreError> {
+        let update = Update::builder()
+            .table_name(&self.tables.charges)
+            .set_key(Some(charge_key(account, generation.as_str(), period)))
+            // No condition: it takes nothing away, and is written with the profile that says so.
+            .update_expression("SET waived_at = if_not_exists(waived_at, :at)")
+            .expression_attribute_values(":at", time(at));
+        transaction::update(update)
+    }
+
     /// The way from an account's number to the account.
     pub(crate) fn new_number(
         &self,

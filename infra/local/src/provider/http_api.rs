@@ -69,7 +69,7 @@ async fn api(
 async fn carry_out(shared: Arc<Shared>, request: ApiRequest) -> ApiReply {
     let (answer, answered) = oneshot::channel();
     serve::spawn(async move {
-        shared.until_resumed().await;
+        shared.until_resumed(&request.path).await;
         let reply = shared.act(|state, now| state.execute(&request, now));
         // Whoever asked may be gone.
         let _ = answer.send(reply);

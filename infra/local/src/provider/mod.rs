@@ -90,7 +90,8 @@ impl PaymentProvider {
             clock: options.clock,
             client: client.map_err(io::Error::other)?,
             under_way: Arc::clone(&under_way),
-            paused: watch::Sender::new(false),
+            paused: watch::Sender::new(None),
+            held_back: watch::Sender::new(0),
             outgoing,
             inner: Mutex::new(Inner {
                 state,
@@ -192,6 +193,11 @@ impl PaymentProvider {
         self.act(|state, now| state.refund_from_outside(intent, cents, now))
     }
 
+    /// See [`ProviderState::fail_refunds`].
+    pub fn fail_refunds(&self, next: u32) {
+        self.act(|state, _| state.fail_refunds(next));
+    }
+
     /// See [`ProviderState::dispute`].
     ///
     /// # Errors
@@ -256,6 +262,11 @@ impl PaymentProvider {
         self.act(|state, _| state.limit_rate(next, per_second));
     }
 
+    /// See [`ProviderState::roll_api_key`].
+    pub fn roll_api_key(&self, key: &str) {
+        self.act(|state, _| state.roll_api_key(key));
+    }
+
     /// Its time stands at `now` from here on; sessions that are over by then expire.
     pub fn set_time(&self, now: Timestamp) {
         self.shared.inner().time = Some(now);
@@ -265,12 +276,27 @@ impl PaymentProvider {
     /// POST requests that begin from now on are carried out only after [`resume`](Self::resume),
     /// whether their callers wait or not.
     pub fn pause(&self) {
-        self.shared.paused.send_replace(true);
+        self.pause_at("");
+    }
+
+    /// The same for those whose path ends so, for example with `/confirm`.
+    pub fn pause_at(&self, path_end: &'static str) {
+        self.shared.paused.send_replace(Some(path_end));
+    }
+
+    /// Waits until a request is held back.
+    ///
+    /// # Panics
+    /// Never: this provider holds what it waits for.
+    pub async fn until_held_back(&self) {
+        let mut held_back = self.shared.held_back.subscribe();
+        let some = held_back.wait_for(|count| *count > 0).await;
+        some.expect("the sender is held by this provider");
     }
 
     /// Carries out what waits.
     pub fn resume(&self) {
-        self.shared.paused.send_replace(false);
+        self.shared.paused.send_replace(None);
     }
 
     /// An object as the API shows it.
@@ -281,6 +307,14 @@ impl PaymentProvider {
     /// All payments that succeeded, in their order.
     pub fn payments(&self) -> Vec<Payment> {
         self.act(|state, _| state.payments().collect())
+    }
+
+    /// See [`ProviderState::payable`].
+    pub fn payable(&self) -> Vec<String> {
+        self.act(|state, now| {
+            state.advance_to(now);
+            state.payable()
+        })
     }
 
     /// All requests to the API, in the order of their arrival.
@@ -362,7 +396,10 @@ struct Shared {
     client: reqwest::Client,
     outgoing: mpsc::UnboundedSender<Event>,
     under_way: Arc<watch::Sender<usize>>,
-    paused: watch::Sender<bool>,
+    /// Requests whose path ends so wait.
+    paused: watch::Sender<Option<&'static str>>,
+    /// How many wait.
+    held_back: watch::Sender<usize>,
     inner: Mutex<Inner>,
 }
 
@@ -415,10 +452,17 @@ impl Shared {
         result
     }
 
-    async fn until_resumed(&self) {
+    async fn until_resumed(&self, path: &str) {
+        let gets_through =
+            |paused: &Option<&'static str>| paused.is_none_or(|end| !path.ends_with(end));
         let mut paused = self.paused.subscribe();
-        let resumed = paused.wait_for(|paused| !paused).await;
+        if gets_through(&paused.borrow_and_update()) {
+            return;
+        }
+        self.held_back.send_modify(|count| *count += 1);
+        let resumed = paused.wait_for(gets_through).await;
         resumed.expect("the sender is held by this provider");
+        self.held_back.send_modify(|count| *count -= 1);
     }
 }
 

@@ -465,6 +465,8 @@ pub(super) struct Refund {
     pub(super) currency: String,
     pub(super) reason: Option<String>,
     pub(super) metadata: Metadata,
+    /// The bank did not take it.
+    pub(super) failed: bool,
 }
 
 impl Refund {
@@ -479,7 +481,7 @@ impl Refund {
             "metadata": self.metadata,
             "payment_intent": self.intent,
             "reason": self.reason,
-            "status": "succeeded",
+            "status": if self.failed { "failed" } else { "succeeded" },
         })
     }
 }

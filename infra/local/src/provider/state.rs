@@ -79,6 +79,8 @@ pub struct ProviderState {
     pub(super) current_key: Option<String>,
     /// The request under way is carried out, and its answer is lost.
     pub(super) answer_is_lost: bool,
+    /// So many of the next refunds fail.
+    pub(super) failing_refunds: u32,
 }
 
 impl ProviderState {
@@ -109,7 +111,13 @@ impl ProviderState {
             api_key,
             current_key: None,
             answer_is_lost: false,
+            failing_refunds: 0,
         }
+    }
+
+    /// From now on callers may use this key only.
+    pub fn roll_api_key(&mut self, key: &str) {
+        self.api_key = Some(key.to_owned());
     }
 
     /// The payments that succeeded, in their order.
@@ -128,6 +136,21 @@ impl ProviderState {
                 disputed: charge.disputed,
             }
         })
+    }
+
+    /// What could still be paid: open sessions, and intents beyond them that did not end.
+    pub fn payable(&self) -> Vec<String> {
+        let sessions = self.open_sessions.iter().map(|(_, id)| id.clone());
+        let is_open = |intent: &&Intent| {
+            use IntentStatus::{Canceled, Succeeded};
+            let session = intent.session.as_ref();
+            let is_told_of = session.is_some_and(|id| self.sessions[id].is_open());
+            !is_told_of && !matches!(intent.status, Canceled | Succeeded)
+        };
+        let intents = self.intents.values().filter(is_open);
+        let mut payable: Vec<_> = intents.map(|intent| intent.id.clone()).collect();
+        payable.sort();
+        sessions.chain(payable).collect()
     }
 
     /// The API's requests, in the order of their arrival.
@@ -360,6 +383,11 @@ impl ProviderState {
         self.tell("customer.subscription.deleted", id, now);
     }
 
+    /// The next refunds fail: the bank does not take the money.
+    pub fn fail_refunds(&mut self, next: u32) {
+        self.failing_refunds = next;
+    }
+
     /// Gives money back: all that is left, or `amount`.
     pub(super) fn refund(
         &mut self,
@@ -396,9 +424,14 @@ impl ProviderState {
             );
             return Err(Refusal::state(None, &message).with("param", json!("amount")));
         }
-        charge.refunded += amount;
         let currency = found.currency.clone();
-        self.tell("charge.refunded", &id, now);
+        let failed = self.failing_refunds > 0;
+        if failed {
+            self.failing_refunds -= 1;
+        } else {
+            charge.refunded += amount;
+            self.tell("charge.refunded", &id, now);
+        }
         Ok(Refund {
             id: self.new_id("re"),
             created: now,
@@ -408,6 +441,7 @@ impl ProviderState {
             currency,
             reason: None,
             metadata: Metadata::new(),
+            failed,
         })
     }
 }

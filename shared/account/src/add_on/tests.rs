@@ -4,6 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod histories;
+
 fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
 }

@@ -261,7 +261,17 @@ fn after_an_outage_only_the_period_of_now_is_charged() {
         matches!(create, Some(Task::Create { period, .. }) if period == p(5)),
         "{create:?}"
     );
+    let waived = |profile: &Profile| profile.waived_since(&bought(Collection::Card));
+    assert_eq!(waived(&profile), [p(2), p(3), p(4)]);
+    // They are so once.
+    let begun = profile.clone();
     profile.object_made(&g(), p(5), "pi_1", now);
+    assert_eq!(profile.waived_since(&begun), []);
+    assert_eq!(waived(&confirming(at(DUE))), []);
+    let mut much_later = bought(Collection::Card);
+    task(&mut much_later, at("2036-03-01T00:00:00Z"));
+    let all = waived(&much_later);
+    assert_eq!((all.len(), all.last()), (MOST_WAIVED, Some(&p(121))));
     // Its grace period is over; it ends once the one attempt is known to be declined.
     profile.declined(Some("pi_1"), 1, false, now, &dunning());
     assert!(matches!(task(&mut profile, now), Some(Task::Cancel { .. })));

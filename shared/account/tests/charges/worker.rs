@@ -31,11 +31,27 @@ pub(crate) enum At {
 /// About to call the provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Ask {
-    Create { number: u8 },
-    Confirm { number: u8, attempt: u32 },
-    LookUp { number: u8, attempt: u32 },
-    Cancel { number: u8 },
-    Close { order: u8 },
+    Create {
+        number: u8,
+    },
+    Confirm {
+        number: u8,
+        attempt: u32,
+    },
+    LookUp {
+        number: u8,
+        attempt: u32,
+    },
+    Cancel {
+        number: u8,
+    },
+    /// The same, of an object that is not written down, whatever comes of it.
+    CallOff {
+        number: u8,
+    },
+    Close {
+        order: u8,
+    },
 }
 
 /// Knows what the provider said, or that it said nothing.
@@ -65,6 +81,7 @@ pub(crate) enum Write {
         order: u8,
     },
     PutOff,
+    Nothing,
 }
 
 /// What becomes of a call to the provider.
@@ -287,6 +304,12 @@ impl Charges {
                     _ => Write::PutOff,
                 }
             }
+            Ask::CallOff { number } => {
+                if fate.arrives() {
+                    state.provider.cancel(number);
+                }
+                Write::Nothing
+            }
             Ask::Close { order } if self.breaks(Broken::OnlyForgotten) => Write::Closed { order },
             Ask::Close { order } => {
                 let paid = fate.arrives() && state.provider.expire(order).paid_at.is_some();
@@ -299,7 +322,7 @@ impl Charges {
             }
         };
         let at = match (fate, ask, answer) {
-            (Fate::Answered, ..) => answer,
+            (Fate::Answered, ..) | (_, Ask::CallOff { .. }, _) => answer,
             (_, Ask::Confirm { number, attempt }, _) if self.breaks(Broken::SilenceIsADecline) => {
                 Write::Declined {
                     number,
@@ -364,6 +387,13 @@ impl Charges {
                 if let next @ Some(_) = confirm(number, attempt) {
                     return next;
                 }
+                if state
+                    .stored
+                    .object()
+                    .is_none_or(|(known, _)| known != object)
+                {
+                    return Some(At::Ask(Ask::CallOff { number }));
+                }
             }
             Write::Paid { object } => self.hear_payment(state, object),
             Write::Declined {
@@ -397,6 +427,7 @@ impl Charges {
                 state.change(|profile| profile.checkout_closed(&name));
             }
             Write::PutOff => state.change(|profile| profile.put_off(now + AGAIN)),
+            Write::Nothing => {}
         }
         Some(At::Free)
     }

@@ -1,0 +1,114 @@
+//! Billing stood still for months: what was missed is waived.
+
+use account::add_on::GenerationId;
+use account::{AccountNumber, Period, Profile};
+use aws_sdk_dynamodb::types::AttributeValue::S;
+use local::provider::Delivery;
+use store::{Buys, Outcome, Payable};
+
+use crate::add_on::{DAY, bought, kept, status};
+use crate::support::World;
+
+fn p(number: u32) -> Period {
+    Period::new(number).unwrap()
+}
+
+impl World {
+    /// The charge records of a generation: each period with the names of its facts.
+    async fn charges(&self, account: &AccountNumber, generation: &str) -> Vec<String> {
+        let query = self.engines().dynamodb().query();
+        let found = query
+            .table_name(&self.system.tables.charges)
+            .key_condition_expression("account_number = :account AND begins_with(charge, :of)")
+            .expression_attribute_values(":account", S(account.to_string()))
+            .expression_attribute_values(":of", S(format!("{generation}#")))
+            .send();
+        let rows = found.await.unwrap().items.unwrap();
+        let told = rows.iter().map(|row| {
+            let (_, period) = row["charge"].as_s().unwrap().rsplit_once('#').unwrap();
+            let facts = ["waived_at", "paid_by"].into_iter();
+            let facts: Vec<_> = facts.filter(|fact| row.contains_key(*fact)).collect();
+            format!("{period} {}", facts.join(" "))
+        });
+        told.collect()
+    }
+}
+
+#[tokio::test]
+async fn after_an_outage_of_three_months_the_period_of_now_is_charged_and_the_others_are_waived() {
+    let world = bought().await;
+    // In the fourth month after the one that is paid.
+    assert_eq!(world.tick_after(DAY * 125).await["charged"], 1);
+    let account = world.system.account("acme").await;
+    let generation = account.profile.add_on.generation().unwrap().as_str();
+    let records = [
+        "0001 paid_by",
+        "0002 waived_at",
+        "0003 waived_at",
+        "0004 waived_at",
+        "0005 paid_by",
+    ];
+    assert_eq!(world.charges(&account.number, generation).await, records);
+    let store = world.store_over_the_wire();
+    let told = || async {
+        let history = store.history(&account.number, 10).await.unwrap();
+        let told = history.into_iter().map(|entry| (entry.actor, entry.what));
+        let waived = told.filter(|(_, what)| what.contains("waived"));
+        waived.collect::<Vec<_>>()
+    };
+    let expected = (
+        "monthly-charge".to_owned(),
+        "add-on: periods 2 to 4 were missed, and are waived".to_owned(),
+    );
+    assert_eq!(told().await, [expected.clone()]);
+    // Nothing of it comes again.
+    world.provider().until_delivered().await;
+    assert_eq!(world.tick_after(DAY).await["charged"], 0);
+    assert_eq!(world.tick_when_due().await["charged"], 1);
+    assert_eq!(told().await, [expected]);
+    assert_eq!((kept(&world), status(&world).await.as_str()), (3, "active"));
+}
+
+/// Nobody asks for a waived period again; one that turns out to be paid is paid, unless a later one is.
+#[tokio::test]
+async fn a_payment_of_a_waived_period_is_still_a_payment() {
+    let world = bought().await;
+    world.provider().set_delivery(Delivery::Drop);
+    // The charge is begun, and gets no further.
+    world.provider().limit_rate(1, None);
+    assert_eq!(world.tick_after(DAY * 125).await["charged"], 0);
+    let account = world.system.account("acme").await;
+    let generation = account.profile.add_on.generation().unwrap();
+    let store = world.store_over_the_wire();
+    let pay = async |object: &str, period: Period| {
+        let buys = Buys::Period {
+            generation: generation.clone(),
+            period,
+        };
+        let payable = Payable {
+            object: object.to_owned(),
+            account_number: account.number.clone(),
+            buys,
+            amount_cents: 500,
+            asked_at: account.created_at,
+        };
+        store.ask_for(&payable).await.unwrap();
+        let judge = |_: &Payable, profile: &mut Profile| {
+            let owed = profile.period_paid(generation, period, object);
+            (owed, Vec::new())
+        };
+        let now = world.system.clock.now();
+        let heard = store.hear_payment(object, now, judge).await.unwrap();
+        heard.unwrap().outcome
+    };
+    assert_eq!(pay("pi_of_3", p(3)).await, Outcome::Counted);
+    assert_eq!(pay("pi_of_2", p(2)).await, Outcome::RefundDue);
+    let records = [
+        "0001 paid_by",
+        "0002 waived_at",
+        "0003 waived_at paid_by",
+        "0004 waived_at",
+    ];
+    let name = GenerationId::as_str(generation);
+    assert_eq!(world.charges(&account.number, name).await, records);
+}

@@ -1,0 +1,151 @@
+//! Money goes back: what we give back ourselves, and what others do.
+
+use http::Method;
+use jiff::SignedDuration;
+use local::provider::{Card, Delivery};
+use serde_json::json;
+use store::{Outcome, Store};
+
+use crate::add_on::{DAY, session, session_of};
+use crate::support::World;
+
+const TRANSACTION: &str = "TransactWriteItems";
+
+impl World {
+    /// An account that bought credits for ten dollars; the provider's id of the payment.
+    async fn bought_credits() -> (Self, String) {
+        let world = Self::start().await;
+        world.set("acme", json!({})).await;
+        let body = json!({"usd": "10"});
+        let owner = world.owner("acme");
+        let page = owner.call(Method::POST, "/v1/credits/checkout", &body);
+        let page = session_of(&page.await);
+        world.provider().pay(&page, Card::Succeeds).unwrap();
+        world.provider().until_delivered().await;
+        assert_eq!(world.settled_balance("acme").await, "100");
+        let intent = world.provider().payments()[0].intent.clone();
+        (world, intent)
+    }
+
+    /// The payment of bought credits, as it is stored.
+    async fn purchase() -> (Self, Store, String) {
+        let (world, _) = Self::bought_credits().await;
+        let events = world.provider().events();
+        let paid = events
+            .iter()
+            .find(|it| it.kind == "checkout.session.completed");
+        let (store, session) = (world.store_over_the_wire(), paid.unwrap().object.clone());
+        (world, store, session)
+    }
+}
+
+/// Nobody tries it for ever: a person has to look.
+#[tokio::test]
+async fn a_refund_that_fails_is_left_to_people() {
+    let world = World::start().await;
+    world.set("acme", json!({})).await;
+    let page = session(&world).await;
+    world.set("acme", json!({"plan": "enterprise"})).await;
+    let provider = world.provider();
+    provider.fail_refunds(1);
+    provider.pay(&page, Card::Succeeds).unwrap();
+    provider.until_delivered().await;
+    let outcome = async || {
+        let stored = world.system.store.payable(&page).await.unwrap();
+        stored.unwrap().1
+    };
+    assert_eq!(outcome().await, Some(Outcome::RefundFailed));
+    for event in provider.events() {
+        provider.deliver(&event).await.unwrap();
+    }
+    assert_eq!(world.tick_after(DAY).await["errors"], 0);
+    let seen = provider.seen().into_iter();
+    assert_eq!(seen.filter(|it| it.path == "/v1/refunds").count(), 1);
+    assert_eq!(provider.payments()[0].refunded, 0);
+    assert_eq!(outcome().await, Some(Outcome::RefundFailed));
+}
+
+/// What becomes of a refund is written down of payments that are to be given back, and of nothing else.
+#[tokio::test]
+async fn only_what_is_to_be_given_back_is_given_back() {
+    let world = World::start().await;
+    let store = &world.system.store;
+    let ended = store.end_refund("pi_unknown", Outcome::Refunded).await;
+    assert!(ended.is_err());
+    assert_eq!(store.payable("pi_unknown").await.unwrap(), None);
+}
+
+/// Two refunds are heard of at once: each step of the way is made once.
+#[tokio::test]
+async fn a_part_that_somebody_else_took_back_is_not_taken_again() {
+    let (world, disturbed, session) = World::purchase().await;
+    let (store, of) = (world.system.store.clone(), session.clone());
+    world.wire.meanwhile(TRANSACTION, async move {
+        assert_eq!(store.take_back(&of, 100).await.unwrap(), Some((0, 100)));
+        store.taken_back(&of, 100).await.unwrap();
+    });
+    let step = disturbed.take_back(&session, 300).await.unwrap();
+    assert_eq!(step, Some((100, 300)));
+}
+
+#[tokio::test]
+async fn a_step_that_somebody_else_began_is_finished_first() {
+    let (world, disturbed, session) = World::purchase().await;
+    let (store, of) = (world.system.store.clone(), session.clone());
+    world.wire.meanwhile(TRANSACTION, async move {
+        assert_eq!(store.take_back(&of, 100).await.unwrap(), Some((0, 100)));
+    });
+    let step = disturbed.take_back(&session, 300).await.unwrap();
+    assert_eq!(step, Some((0, 100)));
+}
+
+#[tokio::test]
+async fn who_finishes_a_step_late_does_not_undo_the_next_one() {
+    let (_world, store, session) = World::purchase().await;
+    for to in [100, 300] {
+        let step = store.take_back(&session, to).await.unwrap();
+        assert_eq!(step.map(|(_, to)| to), Some(to));
+        store.taken_back(&session, to).await.unwrap();
+    }
+    store.taken_back(&session, 100).await.unwrap();
+    assert_eq!(store.take_back(&session, 300).await.unwrap(), None);
+}
+
+async fn hear_of_refunds(world: &World) {
+    for event in world.provider().take_held() {
+        // Whatever it answers: the provider would send it again.
+        world.provider().deliver(&event).await.unwrap();
+    }
+}
+
+/// Whoever takes credits back stops for ever after each of its requests; who hears of it next goes on.
+#[tokio::test]
+async fn credits_are_taken_back_once_wherever_it_breaks_off() {
+    let (world, intent) = World::bought_credits().await;
+    let refund = |world: &World, intent: &str| {
+        world.provider().set_delivery(Delivery::Hold);
+        for cents in [333, 100] {
+            let provider = world.provider();
+            provider.refund_from_outside(intent, cents).unwrap();
+        }
+    };
+    refund(&world, &intent);
+    world.wire.take();
+    hear_of_refunds(&world).await;
+    assert_eq!(world.settled_balance("acme").await, "56.7");
+    let requests = world.wire.take().len();
+    for place in 0..requests {
+        let (world, intent) = World::bought_credits().await;
+        refund(&world, &intent);
+        world.wire.die_after(place);
+        hear_of_refunds(&world).await;
+        let at = format!("after {place} of {requests} requests");
+        assert!(world.wire.revive(), "it broke off {at}");
+        // What was recorded comes up again, and the provider sends what was not.
+        world.tick_after(SignedDuration::from_mins(6)).await;
+        for event in world.provider().events() {
+            world.provider().deliver(&event).await.unwrap();
+        }
+        assert_eq!(world.settled_balance("acme").await, "56.7", "{at}");
+    }
+}
