@@ -478,7 +478,13 @@ impl Profile {
     /// The charge of the period that contains `now`: those before it were missed, and are waived.
     fn charge_at(&self, now: Timestamp, dunning: &Dunning) -> Option<Charge> {
         let anchor = self.add_on.anchor()?;
-        let period = period_at(anchor, now).max(self.first_unpaid()?);
+        let first = self.first_unpaid()?;
+        // What the provider collected meanwhile, it is asked.
+        let period = if self.is_run_by_provider() {
+            first
+        } else {
+            period_at(anchor, now).max(first)
+        };
         let start = end_of_period(anchor, period.before()?);
         let declined = self.add_on.last_declined() == Some(period);
         Some(Charge {

@@ -454,7 +454,7 @@ impl Shared {
 
     async fn until_resumed(&self, path: &str) {
         let gets_through =
-            |paused: &Option<&'static str>| paused.is_none_or(|end| !path.ends_with(end));
+            |paused: &Option<&'static str>| paused.as_ref().is_none_or(|end| !path.ends_with(end));
         let mut paused = self.paused.subscribe();
         if gets_through(&paused.borrow_and_update()) {
             return;

@@ -9,7 +9,7 @@ use proptest::test_runner::TestRunner;
 
 use super::*;
 use crate::Profile;
-use crate::billing::{Buys, CHECKOUT_LIFE, Dunning, Session, Task};
+use crate::billing::{Buys, CHECKOUT_LIFE, Dunning, Session, Standing, Subscription, Task};
 
 /// Plan events that are all kept, however late they come.
 const MOST_PLANS: u64 = 12;
@@ -24,7 +24,7 @@ enum Op {
     },
     /// The user buys, and is shown a page or pays with credits.
     Buy {
-        with_credits: bool,
+        collection: Collection,
     },
     /// The page is paid.
     Pay,
@@ -201,7 +201,7 @@ impl Life {
                     self.carry_out(task, luck);
                 }
             }
-            Op::Buy { with_credits } => self.buy(with_credits),
+            Op::Buy { collection } => self.buy(collection),
             Op::Pay => self.pay(),
             Op::Cancel => drop(self.change(Profile::cancel)),
             Op::Resume => {
@@ -256,13 +256,13 @@ impl Life {
         }
     }
 
-    fn buy(&mut self, with_credits: bool) {
+    fn buy(&mut self, collection: Collection) {
         let (now, order) = (self.now, self.new_name("ord"));
         let is_free = self.profile.billing.open_objects().is_empty();
         let Some(buys) = self.profile.can_buy().filter(|_| is_free) else {
             return;
         };
-        if with_credits && buys == Buys::Generation {
+        if collection == Collection::Credits && buys == Buys::Generation {
             let generation = GenerationId::new(&order);
             let first = (generation.clone(), Period::FIRST);
             self.objects.insert(order, first);
@@ -275,14 +275,16 @@ impl Life {
             expires_at: now + CHECKOUT_LIFE,
         };
         self.profile
-            .begin_checkout(order.clone(), buys, Collection::Card, now);
+            .begin_checkout(order.clone(), buys, collection, now);
         assert!(self.profile.checkout_made(&order, session));
     }
 
     /// The page that is open is paid, whether or not anybody still wants that.
     fn pay(&mut self) {
         let checkout = self.profile.billing.checkout.clone();
-        let Some((buys, session)) = checkout.and_then(|it| Some((it.buys, it.session?))) else {
+        let Some((buys, session, collection)) =
+            checkout.and_then(|it| Some((it.buys, it.session?, it.collection)))
+        else {
             return;
         };
         let now = self.now;
@@ -291,8 +293,14 @@ impl Life {
                 let generation = GenerationId::new(&session.id);
                 let first = (generation.clone(), Period::FIRST);
                 self.objects.insert(session.id.clone(), first);
+                let subscription =
+                    Subscription::new(format!("sub_{}", session.id), generation.clone());
                 self.paid.push(session.id);
-                let _ = self.change(|profile| profile.activated(generation, now, Collection::Card));
+                let activated =
+                    self.change(|profile| profile.activated(generation, now, collection));
+                if activated && collection == Collection::Provider {
+                    self.profile.billing.subscription = Some(subscription);
+                }
             }
             Buys::Period { generation, period } => {
                 self.objects
@@ -310,6 +318,18 @@ impl Life {
 
     fn carry_out(&mut self, task: Task, luck: Luck) {
         let now = self.now;
+        let is_collected = match task {
+            Task::Create { .. } | Task::Confirm { .. } => Some(Collection::Card),
+            Task::Post { .. } => Some(Collection::Credits),
+            Task::Follow { .. } | Task::Tell { .. } => Some(Collection::Provider),
+            Task::LookUp { .. } | Task::Cancel { .. } | Task::Close { .. } | Task::Stop { .. } => {
+                None
+            }
+        };
+        if is_collected.is_some() {
+            // Nobody is collected from in two ways.
+            assert_eq!(self.profile.add_on.collection(), is_collected, "{task:?}");
+        }
         match task {
             Task::Create {
                 generation, period, ..
@@ -333,6 +353,42 @@ impl Life {
             Task::Cancel { id } => self.change(|profile| profile.object_gone(&id)),
             Task::Close { .. } if luck == Luck::Paid => self.pay(),
             Task::Close { session } => self.change(|profile| profile.checkout_closed(&session)),
+            Task::Follow { subscription } => {
+                let generation = self.profile.add_on.generation().unwrap().clone();
+                let period = self.profile.add_on.last_paid().unwrap().next();
+                let known = self.profile.billing.subscription.clone().unwrap();
+                assert_eq!(known.id, subscription);
+                let over = luck == Luck::DeclinedForGood;
+                let standing = if over {
+                    Standing::Over
+                } else {
+                    Standing::Runs {
+                        ends: luck == Luck::NeverArrived,
+                    }
+                };
+                match luck {
+                    Luck::Paid => {
+                        let id = self.new_name("in");
+                        self.objects.insert(id.clone(), (generation, period));
+                        self.hear_paid(&id);
+                    }
+                    Luck::Declined => {
+                        self.change(|profile| profile.not_collected(&generation, period));
+                    }
+                    Luck::DeclinedForGood | Luck::Unknown | Luck::NeverArrived => {}
+                }
+                self.change(|profile| profile.subscription_stands(&known, standing, now));
+            }
+            Task::Tell { subscription, ends } => match luck {
+                Luck::Unknown => self.change(|profile| profile.put_off(now)),
+                Luck::DeclinedForGood => {
+                    self.change(|profile| profile.subscription_gone(&subscription));
+                }
+                _ => self.change(|profile| profile.subscription_told(&subscription, ends)),
+            },
+            Task::Stop { subscription } => {
+                self.change(|profile| profile.subscription_gone(&subscription));
+            }
             Task::Post {
                 generation,
                 period,
@@ -376,11 +432,19 @@ fn luck() -> impl Strategy<Value = Luck> {
     ]
 }
 
+fn collection() -> impl Strategy<Value = Collection> {
+    prop_oneof![
+        2 => Just(Collection::Card),
+        1 => Just(Collection::Credits),
+        1 => Just(Collection::Provider),
+    ]
+}
+
 fn ops() -> impl Strategy<Value = Vec<Op>> {
     let plan = prop_oneof![Just(Plan::Standard), Just(Plan::Enterprise)];
     let op = prop_oneof![
         8 => (0..900_u16, luck()).prop_map(|(hours, luck)| Op::Work { hours, luck }),
-        3 => any::<bool>().prop_map(|with_credits| Op::Buy { with_credits }),
+        3 => collection().prop_map(|collection| Op::Buy { collection }),
         4 => Just(Op::Pay),
         2 => Just(Op::Cancel),
         1 => Just(Op::Resume),
