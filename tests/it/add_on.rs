@@ -6,6 +6,7 @@ use http::Method;
 use jiff::{SignedDuration, Timestamp};
 use local::provider::{Card, Delivery, PaymentProvider, SeenRequest};
 use serde_json::{Value, json};
+use store::EventState;
 
 use crate::support::{Reply, World};
 use crate::wire::Fault;
@@ -572,6 +573,48 @@ async fn what_we_did_not_ask_for_changes_nothing() {
         0,
         "it is not ours to give back"
     );
+}
+
+/// A page of ours that was paid otherwise than we asked: it is kept with its reason, and people are told.
+#[tokio::test]
+async fn what_is_paid_otherwise_than_we_asked_changes_nothing() {
+    let log = crate::secrecy::log();
+    let world = World::start().await;
+    world.set("acme", json!({})).await;
+    let page = session(&world).await;
+    let provider = world.provider();
+    provider.set_delivery(Delivery::Hold);
+    provider.pay(&page, Card::Succeeds).unwrap();
+    let held = provider.take_held();
+    let paid = held.iter().find(|it| it.object == page).unwrap();
+    let table = [
+        ("amount_total", json!(400), "another amount"),
+        ("amount_total", json!(600), "another amount"),
+        ("currency", json!("eur"), "another currency"),
+        ("livemode", json!(true), "the other mode"),
+    ];
+    for (number, (name, value, reason)) in table.into_iter().enumerate() {
+        let mut body: Value = serde_json::from_str(&paid.body).unwrap();
+        let id = format!("evt_other_{number}");
+        body["id"] = json!(id);
+        body["data"]["object"][name] = value;
+        let mut event = paid.clone();
+        event.body = body.to_string();
+        assert_eq!(provider.deliver(&event).await.unwrap(), 204, "{reason}");
+        let stored = world.system.store.recorded_event(&id).await.unwrap();
+        let stored = stored.unwrap();
+        assert_eq!(stored.state, EventState::Ignored);
+        assert!(stored.reason.unwrap().contains(reason), "{reason}");
+        assert_eq!(status(&world).await, "none", "{reason}");
+        let logged = log.text();
+        let mut told = logged.lines().filter(|line| line.contains(reason));
+        let alarm = "a payment is not what we asked for";
+        assert!(told.any(|line| line.contains(alarm)), "{reason}");
+        assert!(logged.contains("payments_not_as_asked"));
+    }
+    // As it is, it pays.
+    provider.deliver(paid).await.unwrap();
+    assert_eq!(status(&world).await, "active");
 }
 
 /// A payment that was under way when the account was deleted is called off, or given back.

@@ -420,6 +420,21 @@ async fn an_unreadable_row_blocks_nobody() {
     assert_eq!(world.waiting("acme").await, Vec::<String>::new());
 }
 
+/// Two ticks that found the same event: one of them sends it.
+#[tokio::test]
+async fn an_event_is_taken_on_by_one() {
+    let world = World::start().await;
+    world.set("acme", json!({"add_on": "active"})).await;
+    let (store, now) = (&world.system.store, world.system.clock.now());
+    let acme = account::AccountId::new("acme").unwrap();
+    let (events, _) = store.events_of(&acme, now, now).await.unwrap();
+    let until = now + minutes(5);
+    let claims = [(); 2].map(|()| store.claim_event(&events[0], until));
+    let claimed = futures_util::future::join_all(claims).await;
+    let claimed = claimed.into_iter().filter_map(Result::unwrap);
+    assert_eq!(claimed.count(), 1);
+}
+
 /// What nobody heard yet goes with the account.
 #[tokio::test]
 async fn a_deleted_account_leaves_no_event() {

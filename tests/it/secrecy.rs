@@ -13,7 +13,13 @@ const CANARY: &str = "sk-or-v1-canary-7f3a9c51e2d84b60";
 
 /// Everything that is logged in this process, at the finest level.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    }
+}
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -33,7 +39,7 @@ impl<'a> MakeWriter<'a> for Log {
 }
 
 /// Our own crates at `trace`; the libraries as `edge` lets them speak at most.
-fn log() -> &'static Log {
+pub(crate) fn log() -> &'static Log {
     static LOG: OnceLock<Log> = OnceLock::new();
     LOG.get_or_init(|| {
         let log = Log::default();

@@ -1,6 +1,7 @@
 //! The sweeper: what becomes of holds that their calls left open.
 
-use account::{Credits, CreditsPerUsd, Usd};
+use account::{CallId, Credits, CreditsPerUsd, Usd};
+use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::future::join_all;
 use jiff::SignedDuration;
 use local::simulator::{CallOutcome, KeyBehaviour, RecordedCall};
@@ -316,4 +317,36 @@ async fn faults_on_the_wire_leave_the_hold_to_the_next_tick() {
     for operation in operations {
         join_all(faults.map(|fault| disturbed(operation, fault))).await;
     }
+}
+
+/// Rows that cannot be read stand in nobody's way, however many they are.
+#[tokio::test]
+async fn unreadable_rows_hide_no_hold() {
+    let world = World::start().await;
+    world.set("acme", json!({"credits": "7"})).await;
+    let reply = left_open(&world.owner("acme"), "sim-priced/no-usage").await;
+    let call = CallId::new(reply.header("x-greta-call-id")).unwrap();
+    let shard = store::shard_of(&call);
+    for number in 0..3 {
+        let row = [
+            ("account_number", "nobody".to_owned()),
+            ("hold", format!("not a call {number}")),
+            ("check_shard", shard.to_string()),
+            ("next_check_at", "2020-01-01T00:00:00.000000Z".to_owned()),
+        ];
+        let row = row.map(|(name, value)| (name.to_owned(), AttributeValue::S(value)));
+        let put = world.engines().dynamodb().put_item();
+        let put = put.table_name(&world.system.tables.holds);
+        put.set_item(Some(row.into())).send().await.unwrap();
+    }
+    let later = world.system.clock.now() + minutes(1);
+    let due = world.system.store.due_holds(shard, later, 1).await.unwrap();
+    let readable: Vec<_> = due.iter().filter_map(|row| row.as_ref().ok()).collect();
+    assert_eq!((due.len(), readable.len()), (4, 1));
+    assert_eq!(readable[0].call, call);
+    let report = world.tick_in(minutes(1)).await;
+    assert_eq!(
+        (&report["swept"], &report["errors"]),
+        (&json!(1), &json!(3))
+    );
 }

@@ -362,7 +362,8 @@ impl Charging {
         Ok(found.intent)
     }
 
-    /// Why a payment is not the one that we asked for.
+    /// Why a payment is not the one that we asked for. It then changes nothing, and somebody has to look:
+    /// who paid has nothing for it.
     pub(crate) fn not_as_asked(
         &self,
         payable: &Payable,
@@ -370,14 +371,18 @@ impl Charging {
         currency: Option<&str>,
         livemode: Option<bool>,
     ) -> Option<&'static str> {
-        if livemode.is_some_and(|livemode| livemode != self.settings.livemode) {
-            Some("a payment of the other mode (live or test)")
+        let reason = if livemode.is_some_and(|livemode| livemode != self.settings.livemode) {
+            "a payment of the other mode (live or test)"
         } else if currency != Some(CURRENCY) {
-            Some("a payment in another currency than we asked for")
+            "a payment in another currency than we asked for"
         } else if amount != Some(Cents::new(payable.amount_cents)) {
-            Some("a payment of another amount than we asked for")
+            "a payment of another amount than we asked for"
         } else {
-            None
-        }
+            return None;
+        };
+        let object = payable.object.as_str();
+        tracing::error!(object, reason, "a payment is not what we asked for");
+        edge::metric("payments_not_as_asked", 1);
+        Some(reason)
     }
 }

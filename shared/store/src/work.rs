@@ -93,6 +93,13 @@ pub struct DueHold {
     pub due: Timestamp,
 }
 
+/// One partition of an index of what is due.
+struct Due {
+    index: &'static str,
+    condition: &'static str,
+    shard: String,
+}
+
 /// All partitions of the index, for those who look through it.
 pub fn shards() -> std::ops::Range<u8> {
     0..SHARDS
@@ -161,6 +168,42 @@ impl Store {
         limit: i32,
         read: impl Fn(&Item) -> Result<T, StoreError>,
     ) -> Result<Vec<Result<T, StoreError>>, StoreError> {
+        let due = Due {
+            index: "due",
+            condition: "due_shard = :shard AND due_at <= :now",
+            shard: work.shard(shard),
+        };
+        self.due_rows(table, due, now, limit, read).await
+    }
+
+    /// The open holds of one shard whose check is due at `now`, oldest first, until `limit` of them could
+    /// be read. A row that cannot be read is an error of its own.
+    ///
+    /// # Errors
+    /// [`StoreError`] if DynamoDB does not answer.
+    pub async fn due_holds(
+        &self,
+        shard: u8,
+        now: Timestamp,
+        limit: i32,
+    ) -> Result<Vec<Result<DueHold, StoreError>>, StoreError> {
+        let due = Due {
+            index: "next_check",
+            condition: "check_shard = :shard AND next_check_at <= :now",
+            shard: shard.to_string(),
+        };
+        let table = &self.tables.holds;
+        self.due_rows(table, due, now, limit, due_hold).await
+    }
+
+    async fn due_rows<T>(
+        &self,
+        table: &str,
+        due: Due,
+        now: Timestamp,
+        limit: i32,
+        read: impl Fn(&Item) -> Result<T, StoreError>,
+    ) -> Result<Vec<Result<T, StoreError>>, StoreError> {
         let (mut rows, mut from) = (Vec::new(), None);
         let mut readable = 0;
         loop {
@@ -168,9 +211,9 @@ impl Store {
                 .client
                 .query()
                 .table_name(table)
-                .index_name("due")
-                .key_condition_expression("due_shard = :shard AND due_at <= :now")
-                .expression_attribute_values(":shard", text(work.shard(shard)))
+                .index_name(due.index)
+                .key_condition_expression(due.condition)
+                .expression_attribute_values(":shard", text(&due.shard))
                 .expression_attribute_values(":now", time(now))
                 .limit(limit)
                 .set_exclusive_start_key(from)
@@ -185,33 +228,6 @@ impl Store {
                 return Ok(rows);
             }
         }
-    }
-
-    /// The open holds of one shard whose check is due at `now`, at most `limit`, oldest first. A row
-    /// that cannot be read is an error of its own.
-    ///
-    /// # Errors
-    /// [`StoreError`] if DynamoDB does not answer.
-    pub async fn due_holds(
-        &self,
-        shard: u8,
-        now: Timestamp,
-        limit: i32,
-    ) -> Result<Vec<Result<DueHold, StoreError>>, StoreError> {
-        let page = self
-            .client
-            .query()
-            .table_name(&self.tables.holds)
-            .index_name("next_check")
-            .key_condition_expression("check_shard = :shard AND next_check_at <= :now")
-            .expression_attribute_values(":shard", text(shard.to_string()))
-            .expression_attribute_values(":now", time(now))
-            .limit(limit)
-            .send()
-            .await
-            .map_err(|error| StoreError::unavailable("find due holds", error))?;
-        let rows = page.items.unwrap_or_default();
-        Ok(rows.iter().map(due_hold).collect())
     }
 
     /// Takes a due hold on, by putting its next check off: nobody else looks at it before then.

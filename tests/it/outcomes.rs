@@ -1,0 +1,130 @@
+//! A payment has one outcome, and a period one payment, whoever hears of it first.
+
+use account::Period;
+use account::add_on::GenerationId;
+use jiff::Timestamp;
+use serde_json::json;
+use store::{Buys, Outcome, Payable, Store, StoreError};
+
+use crate::support::World;
+
+struct Asked {
+    world: World,
+    /// Over which others can come in between.
+    disturbed: Store,
+    payable: Payable,
+    now: Timestamp,
+}
+
+/// Something is asked for, and not paid yet.
+async fn asked() -> Asked {
+    let world = World::start().await;
+    world.set("acme", json!({"add_on": "active"})).await;
+    let account = world.system.account("acme").await;
+    let payable = Payable {
+        object: "pi_1".to_owned(),
+        account_number: account.number.clone(),
+        buys: Buys::Period {
+            generation: GenerationId::new("cs_1"),
+            period: Period::FIRST,
+        },
+        amount_cents: 500,
+        asked_at: world.system.clock.now(),
+    };
+    world.system.store.ask_for(&payable).await.unwrap();
+    Asked {
+        disturbed: world.store_over_the_wire(),
+        now: world.system.clock.now(),
+        world,
+        payable,
+    }
+}
+
+/// Takes in that it was paid, as owed or not, and without a change of the profile.
+async fn hear(
+    store: &Store,
+    object: &str,
+    at: Timestamp,
+    owed: bool,
+) -> Result<Outcome, StoreError> {
+    let heard = store.hear_payment(object, at, |_, _| (owed, Vec::new()));
+    Ok(heard.await?.unwrap().outcome)
+}
+
+impl Asked {
+    async fn outcome(&self) -> Option<Outcome> {
+        let stored = self.world.system.store.payable("pi_1").await.unwrap();
+        stored.unwrap().1
+    }
+}
+
+#[tokio::test]
+async fn who_hears_of_a_payment_second_keeps_to_the_first_ones_word() {
+    let asked = asked().await;
+    let (store, now) = (asked.world.system.store.clone(), asked.now);
+    asked
+        .world
+        .wire
+        .meanwhile("TransactWriteItems", async move {
+            let first = hear(&store, "pi_1", now, true).await;
+            assert_eq!(first.unwrap(), Outcome::Counted);
+        });
+    let second = hear(&asked.disturbed, "pi_1", now, false).await;
+    assert_eq!(second.unwrap(), Outcome::Counted);
+    assert_eq!(asked.outcome().await, Some(Outcome::Counted));
+    let due = store::shards().map(|shard| asked.disturbed.due_refunds(shard, Timestamp::MAX, 9));
+    let due = futures_util::future::join_all(due).await;
+    assert!(due.into_iter().all(|due| due.unwrap().is_empty()));
+}
+
+#[tokio::test]
+async fn an_outcome_is_written_once_also_where_no_profile_changes() {
+    let asked = asked().await;
+    let (store, now, payable) = (&asked.disturbed, asked.now, &asked.payable);
+    let ended = async |outcome| store.end_payment(payable, outcome, now).await.unwrap();
+    assert!(ended(Outcome::Counted).await);
+    assert!(ended(Outcome::Counted).await, "it is so by now");
+    assert!(!ended(Outcome::RefundDue).await);
+    assert_eq!(asked.outcome().await, Some(Outcome::Counted));
+    // Of what nobody asked for there is none.
+    let unknown = Payable {
+        object: "pi_unknown".to_owned(),
+        ..payable.clone()
+    };
+    let ended = store.end_payment(&unknown, Outcome::Counted, now).await;
+    assert!(!ended.unwrap());
+    assert_eq!(store.payable("pi_unknown").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn what_is_asked_for_again_keeps_its_outcome() {
+    let asked = asked().await;
+    hear(&asked.disturbed, "pi_1", asked.now, true)
+        .await
+        .unwrap();
+    let other = Payable {
+        amount_cents: 1,
+        ..asked.payable.clone()
+    };
+    asked.disturbed.ask_for(&other).await.unwrap();
+    let stored = asked.disturbed.payable("pi_1").await.unwrap();
+    assert_eq!(stored, Some((asked.payable, Some(Outcome::Counted))));
+}
+
+/// Whatever was judged: the charge record of a period takes one payment.
+#[tokio::test]
+async fn a_period_is_paid_by_one_payment() {
+    let asked = asked().await;
+    let other = Payable {
+        object: "pi_2".to_owned(),
+        ..asked.payable.clone()
+    };
+    asked.disturbed.ask_for(&other).await.unwrap();
+    hear(&asked.disturbed, "pi_1", asked.now, true)
+        .await
+        .unwrap();
+    let second = hear(&asked.disturbed, "pi_2", asked.now, true).await;
+    assert!(matches!(second, Err(StoreError::Contended { .. })));
+    let stored = asked.disturbed.payable("pi_2").await.unwrap();
+    assert_eq!(stored, Some((other, None)));
+}
