@@ -24,6 +24,7 @@ mod interface;
 mod keys;
 mod machine;
 mod next_call;
+mod pace;
 mod postings;
 mod races;
 mod reconciler;

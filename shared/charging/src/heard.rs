@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use payments::{Cents, Checkout, Intent, IntentId, IntentStatus, PaymentError, Refund, SessionId};
 use store::{Buys, DueRefund, Effect, EntryKind, Heard, Outcome, Payable, PostRefused, Posting};
 
+use crate::pace::Asked;
 use crate::{CURRENCY, Charging, ChargingError};
 
 /// Who posts what was paid for, in the ledger.
@@ -118,7 +119,10 @@ impl Charging {
         }
         // The card, and the provider's own time of the payment.
         let intent = match &checkout.intent {
-            Some(id) => Some(self.stripe.intent(&*self.key().await?, id).await?),
+            Some(id) => {
+                let stripe = self.ask(Asked::LookUp).await?;
+                Some(stripe.intent(&*self.key().await?, id).await?)
+            }
             None => None,
         };
         let paid_at = intent.as_ref().and_then(|intent| intent.paid_at);
@@ -198,7 +202,8 @@ impl Charging {
         let Some(setup) = &checkout.setup_intent else {
             return Ok(News::Ignored("a session that gave no card"));
         };
-        let card = self.stripe.setup_intent(&*self.key().await?, setup).await?;
+        let stripe = self.ask(Asked::Other).await?;
+        let card = stripe.setup_intent(&*self.key().await?, setup).await?;
         let account = self.store.account_of(&payable.account_number).await?;
         if let (Some(card), Some(account)) = (card, account) {
             self.change(&account.id, now, |profile| {
@@ -251,7 +256,8 @@ impl Charging {
         let object = due.object.as_str();
         let key = self.key().await?;
         let intent = if object.starts_with("cs_") {
-            let session = self.stripe.checkout(&key, &SessionId::new(object)?).await?;
+            let stripe = self.ask(Asked::Other).await?;
+            let session = stripe.checkout(&key, &SessionId::new(object)?).await?;
             session.intent
         } else {
             Some(IntentId::new(object)?)
@@ -260,7 +266,8 @@ impl Charging {
             return Err(PaymentError::Missing { param: None }.into());
         };
         let refund = self
-            .stripe
+            .ask(Asked::Other)
+            .await?
             .refund(&key, &intent, &format!("{intent}-refund"))
             .await?;
         let outcome = match refund {
