@@ -28,6 +28,7 @@ mod machine;
 mod next_call;
 mod outage;
 mod outcomes;
+mod pace;
 mod postings;
 mod provider_run;
 mod races;

@@ -60,7 +60,7 @@ async fn after_an_outage_of_three_months_the_period_of_now_is_charged_and_the_ot
         "monthly-charge".to_owned(),
         "add-on: periods 2 to 4 were missed, and are waived".to_owned(),
     );
-    assert_eq!(told().await, [expected.clone()]);
+    assert_eq!(told().await, std::slice::from_ref(&expected));
     // Nothing of it comes again.
     world.provider().until_delivered().await;
     assert_eq!(world.tick_after(DAY).await["charged"], 0);

@@ -62,13 +62,14 @@ impl Deps {
     ) -> Result<Self, lambda_runtime::Error> {
         let time_outs = TimeOuts::for_questions(settings.connect);
         let store = Store::new(dynamodb, settings.tables);
+        let charging = Charging::new(
+            settings.charging,
+            clock.clone(),
+            store.clone(),
+            secrets.clone(),
+        )?;
         Ok(Self {
-            charging: Charging::new(
-                settings.charging,
-                clock.clone(),
-                store.clone(),
-                secrets.clone(),
-            )?,
+            charging: charging.paced(settings.requests_per_second),
             clock,
             store,
             vault: Vault::new(secrets, settings.secrets_prefix),

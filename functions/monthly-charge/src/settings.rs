@@ -19,6 +19,8 @@ pub struct Settings {
     pub default_ai_secret: String,
     pub connect: Duration,
     pub charging: charging::Settings,
+    /// `STRIPE_REQUESTS_PER_SECOND`: the most that all workers together make of one kind.
+    pub requests_per_second: u32,
     /// `EVENT_BUS`: the name or ARN of the bus that events go to.
     pub event_bus: String,
     /// `CHARGE_QUEUE_URL`: the queue of due accounts.
@@ -41,10 +43,17 @@ impl Settings {
             default_ai_secret: env.text("DEFAULT_AI_SECRET"),
             connect: env.millis_or("UPSTREAM_CONNECT_MS", 3_000),
             charging: charging::Settings::from_env(&mut env),
+            requests_per_second: requests_per_second(&mut env),
             event_bus: env.text("EVENT_BUS"),
             queue_url: env.url("CHARGE_QUEUE_URL"),
             referer: edge::referer(&mut env),
         };
         env.finish(settings)
     }
+}
+
+fn requests_per_second(env: &mut Env) -> u32 {
+    const DEFAULT: u32 = 20;
+    let rate = env.number_or("STRIPE_REQUESTS_PER_SECOND", DEFAULT.into(), 1..=10_000);
+    u32::try_from(rate).unwrap_or(DEFAULT)
 }

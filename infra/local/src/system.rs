@@ -24,7 +24,7 @@ use crate::tables;
 
 /// The settings of the contract's section 7 that a deployment chooses, and that are taken from this
 /// program's own environment where they are set there.
-const PASSED_THROUGH: [&str; 34] = [
+const PASSED_THROUGH: [&str; 35] = [
     "SECRETS_PREFIX",
     "OPENROUTER_BASE_URL",
     "DEFAULT_AI_BASE_URL",
@@ -49,6 +49,7 @@ const PASSED_THROUGH: [&str; 34] = [
     "OIDC_CLIENT_ID",
     "STRIPE_API_BASE_URL",
     "STRIPE_API_SECRET",
+    "STRIPE_REQUESTS_PER_SECOND",
     "STRIPE_WEBHOOK_SECRETS",
     "JWKS_URL",
     "JWT_ISSUER",

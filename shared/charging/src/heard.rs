@@ -10,6 +10,7 @@ use payments::{
 };
 use store::{Buys, DueRefund, Effect, EntryKind, Heard, Outcome, Payable, PostRefused, Posting};
 
+use crate::pace::Asked;
 use crate::{CURRENCY, Charging, ChargingError};
 
 /// Who posts what was paid for, in the ledger.
@@ -132,7 +133,10 @@ impl Charging {
         }
         // The card, and the provider's own time of the payment.
         let intent = match &checkout.intent {
-            Some(id) => Some(self.stripe.intent(&*self.key().await?, id).await?),
+            Some(id) => {
+                let stripe = self.ask(Asked::LookUp).await?;
+                Some(stripe.intent(&*self.key().await?, id).await?)
+            }
             None => None,
         };
         let paid_at = intent.as_ref().and_then(|intent| intent.paid_at);
@@ -175,7 +179,10 @@ impl Charging {
     ) -> Result<News, ChargingError> {
         let object = payable.object.as_str();
         let invoice = match &checkout.invoice {
-            Some(invoice) => Some(self.stripe.invoice(&*self.key().await?, invoice).await?),
+            Some(invoice) => {
+                let stripe = self.ask(Asked::LookUp).await?;
+                Some(stripe.invoice(&*self.key().await?, invoice).await?)
+            }
             None => None,
         };
         let paid_at = invoice.as_ref().and_then(|invoice| invoice.paid_at);
@@ -257,7 +264,8 @@ impl Charging {
         let Some(setup) = &checkout.setup_intent else {
             return Ok(News::Ignored("a session that gave no card"));
         };
-        let card = self.stripe.setup_intent(&*self.key().await?, setup).await?;
+        let stripe = self.ask(Asked::Other).await?;
+        let card = stripe.setup_intent(&*self.key().await?, setup).await?;
         let account = self.store.account_of(&payable.account_number).await?;
         if let (Some(card), Some(account)) = (card, account) {
             self.charge_subscription(&account, &card).await?;
@@ -315,11 +323,18 @@ impl Charging {
         let object = due.object.as_str();
         let key = self.key().await?;
         let intent = if object.starts_with("cs_") {
-            let session = self.stripe.checkout(&key, &SessionId::new(object)?).await?;
+            let session = self
+                .ask(Asked::Other)
+                .await?
+                .checkout(&key, &SessionId::new(object)?)
+                .await?;
             match session.subscription {
                 Some(subscription) => {
                     // It is not wanted either.
-                    self.stripe.cancel_subscription(&key, &subscription).await?;
+                    self.ask(Asked::Other)
+                        .await?
+                        .cancel_subscription(&key, &subscription)
+                        .await?;
                     self.paid_with(session.invoice.as_ref()).await?
                 }
                 None => session.intent,
@@ -333,7 +348,8 @@ impl Charging {
             return Err(PaymentError::Missing { param: None }.into());
         };
         let refund = self
-            .stripe
+            .ask(Asked::Other)
+            .await?
             .refund(&key, &intent, &format!("{intent}-refund"))
             .await?;
         let outcome = match refund {
@@ -358,8 +374,8 @@ impl Charging {
         let Some(invoice) = invoice else {
             return Ok(None);
         };
-        let found = self.stripe.invoice(&*self.key().await?, invoice).await?;
-        Ok(found.intent)
+        let stripe = self.ask(Asked::Other).await?;
+        Ok(stripe.invoice(&*self.key().await?, invoice).await?.intent)
     }
 
     /// Why a payment is not the one that we asked for. It then changes nothing, and somebody has to look:

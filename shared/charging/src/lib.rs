@@ -14,6 +14,7 @@ mod buy;
 mod credits;
 mod heard;
 mod inbox;
+mod pace;
 mod settings;
 mod subscribed;
 mod taken_back;
@@ -34,6 +35,8 @@ pub use heard::News;
 pub use settings::Settings;
 pub use work::Worked;
 
+use pace::{Asked, Pacer};
+
 /// The currency of everything that is asked for.
 const CURRENCY: &str = "usd";
 
@@ -45,6 +48,8 @@ pub struct Charging {
     vault: Vault,
     clock: Clock,
     settings: Arc<Settings>,
+    /// `None`: the provider is asked without waiting.
+    pacer: Option<Arc<Pacer>>,
 }
 
 /// Why something was not carried out. What was begun is looked up later.
@@ -101,7 +106,25 @@ impl Charging {
             vault: Vault::new(secrets, String::new()),
             clock,
             settings: Arc::new(settings),
+            pacer: None,
         })
+    }
+
+    /// One that waits before it asks the provider, so that all of its like together ask no more often
+    /// than so many times a second, of each kind of request. For work that nobody waits for.
+    #[must_use]
+    pub fn paced(mut self, requests_per_second: u32) -> Self {
+        let pacer = Pacer::new(self.store.clone(), requests_per_second);
+        self.pacer = Some(Arc::new(pacer));
+        self
+    }
+
+    /// The provider, as soon as it may be asked.
+    async fn ask(&self, asked: Asked) -> Result<&Stripe, ChargingError> {
+        if let Some(pacer) = &self.pacer {
+            pacer.permit(asked).await?;
+        }
+        Ok(&self.stripe)
     }
 
     async fn key(&self) -> Result<Arc<SecretString>, ChargingError> {

@@ -14,6 +14,7 @@ use store::{Buys, Effect, Heard, Outcome, Payable};
 use url::Url;
 
 use crate::buy::NotBought;
+use crate::pace::Asked;
 use crate::work::Worked;
 use crate::{Charging, ChargingError, News};
 
@@ -82,7 +83,12 @@ impl Charging {
     ) -> Result<News, ChargingError> {
         let billing = of.account.as_ref().map(|account| &account.profile.billing);
         let asked = billing.and_then(|billing| billing.subscription.clone());
-        let (standing, invoice) = match self.stripe.subscription(&*self.key().await?, id).await {
+        let (standing, invoice) = match self
+            .ask(Asked::Other)
+            .await?
+            .subscription(&*self.key().await?, id)
+            .await
+        {
             Ok(found) if found.is_over() => (Standing::Over, found.latest_invoice),
             Ok(found) => {
                 let ends = found.cancel_at_period_end.unwrap_or_default();
@@ -114,7 +120,11 @@ impl Charging {
         id: &InvoiceId,
         now: Timestamp,
     ) -> Result<News, ChargingError> {
-        let invoice = self.stripe.invoice(&*self.key().await?, id).await?;
+        let invoice = self
+            .ask(Asked::Other)
+            .await?
+            .invoice(&*self.key().await?, id)
+            .await?;
         let Some(period) = of.period(&invoice) else {
             return Ok(News::Ignored("an invoice of no period"));
         };
@@ -198,17 +208,24 @@ impl Charging {
             return Ok(());
         };
         let key = self.key().await?;
-        self.stripe.cancel_subscription(&key, &id).await?;
-        let latest = match self.stripe.subscription(&key, &id).await {
+        self.ask(Asked::Other)
+            .await?
+            .cancel_subscription(&key, &id)
+            .await?;
+        let latest = match self.ask(Asked::Other).await?.subscription(&key, &id).await {
             Ok(found) => found.latest_invoice,
             Err(PaymentError::Missing { .. }) => None,
             Err(error) => return Err(error.into()),
         };
         if let Some(latest) = latest {
-            let invoice = self.stripe.invoice(&key, &latest).await?;
+            let invoice = self.ask(Asked::Other).await?.invoice(&key, &latest).await?;
             let stands = match invoice.status {
                 InvoiceStatus::Open | InvoiceStatus::Uncollectible => {
-                    self.stripe.void_invoice(&key, &latest).await?.status
+                    self.ask(Asked::Other)
+                        .await?
+                        .void_invoice(&key, &latest)
+                        .await?
+                        .status
                 }
                 status => status,
             };
@@ -235,11 +252,15 @@ impl Charging {
             self.key().await?,
             SubscriptionId::new(subscription.id.as_str())?,
         );
-        let found = self.stripe.subscription(&key, &id).await?;
+        let found = self
+            .ask(Asked::Other)
+            .await?
+            .subscription(&key, &id)
+            .await?;
         let Some(latest) = found.latest_invoice else {
             return Err(NotBought::InProgress);
         };
-        let invoice = self.stripe.invoice(&key, &latest).await?;
+        let invoice = self.ask(Asked::Other).await?.invoice(&key, &latest).await?;
         match (invoice.status, invoice.page) {
             (InvoiceStatus::Open, Some(page)) => {
                 Ok(Some(page.parse().map_err(ChargingError::Url)?))
@@ -265,7 +286,12 @@ impl Charging {
             self.key().await?,
             SubscriptionId::new(subscription.id.as_str())?,
         );
-        match self.stripe.charge_subscription_to(&key, &id, card).await {
+        match self
+            .ask(Asked::Other)
+            .await?
+            .charge_subscription_to(&key, &id, card)
+            .await
+        {
             // It is over.
             Ok(_) | Err(PaymentError::Missing { .. } | PaymentError::Refused { .. }) => Ok(()),
             Err(error) => Err(error.into()),

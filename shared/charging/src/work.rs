@@ -14,6 +14,7 @@ use store::{
 };
 
 use crate::credits::ACTOR;
+use crate::pace::Asked;
 use crate::{Charging, ChargingError, News};
 
 /// Steps of one account at one time: a bound against a mistake.
@@ -98,8 +99,13 @@ impl Charging {
             let Some(task) = task else {
                 return Ok(worked);
             };
-            match Box::pin(self.carry_out(&account, task, now, &mut worked)).await {
+            let done = Box::pin(self.carry_out(&account, task, now, &mut worked)).await;
+            match done {
                 Err(ChargingError::Gone) => return Ok(worked),
+                // Whatever was asked, it was not done.
+                Err(error @ ChargingError::Provider(PaymentError::RateLimited { .. })) => {
+                    self.put_off(&account, error, now).await?;
+                }
                 done => done?,
             }
         }
@@ -141,7 +147,8 @@ impl Charging {
         }
         if object.starts_with("cs_") {
             let found = self
-                .stripe
+                .ask(Asked::Other)
+                .await?
                 .expire_checkout(&key, &SessionId::new(object)?)
                 .await?;
             if found.paid {
@@ -150,7 +157,8 @@ impl Charging {
             return Ok(found.paid || found.status == CheckoutStatus::Expired);
         }
         let found = self
-            .stripe
+            .ask(Asked::Other)
+            .await?
             .cancel_intent(&key, &IntentId::new(object)?)
             .await?;
         if found.status == IntentStatus::Succeeded {
@@ -311,7 +319,8 @@ impl Charging {
             format!("{name}-create")
         };
         let secret = self.key().await?;
-        match self.stripe.create_intent(&secret, &new, &key).await {
+        let stripe = self.ask(Asked::Create).await?;
+        match stripe.create_intent(&secret, &new, &key).await {
             Ok(intent) => Ok(Some(intent.id)),
             Err(error @ (PaymentError::Missing { .. } | PaymentError::Refused { .. })) => {
                 edge::log_error(&error, "the provider makes no payment object");
@@ -343,7 +352,8 @@ impl Charging {
         let (generation, period) = (charge.generation.as_str(), charge.period.number());
         let name = format!("{}-{generation}-{period}-{attempt}", account.number);
         let confirmed = self
-            .stripe
+            .ask(Asked::Confirm)
+            .await?
             .confirm_intent(&*self.key().await?, &IntentId::new(id)?, &card, &name)
             .await;
         let came = match confirmed {
@@ -352,6 +362,7 @@ impl Charging {
                 edge::log_error(&error, "the provider does not charge the card");
                 Attempt::Declined { no_more: true }
             }
+            Err(error @ PaymentError::RateLimited { .. }) => return Err(error.into()),
             Err(error) => {
                 edge::log_error(&error, "the outcome of a charge is not known");
                 Attempt::Unknown
@@ -373,11 +384,13 @@ impl Charging {
         worked: &mut Worked,
     ) -> Result<(), ChargingError> {
         let found = self
-            .stripe
+            .ask(Asked::LookUp)
+            .await?
             .intent(&*self.key().await?, &IntentId::new(id)?)
             .await;
         let came = match found {
             Ok(intent) => Attempt::of(intent),
+            Err(error @ PaymentError::RateLimited { .. }) => return Err(error.into()),
             Err(error) => {
                 edge::log_error(&error, "a payment could not be looked up");
                 Attempt::Unknown
@@ -414,7 +427,8 @@ impl Charging {
         worked: &mut Worked,
     ) -> Result<(), ChargingError> {
         let cancelled = self
-            .stripe
+            .ask(Asked::Other)
+            .await?
             .cancel_intent(&*self.key().await?, &IntentId::new(id)?)
             .await;
         let came = match cancelled {
@@ -496,7 +510,8 @@ impl Charging {
     ) -> Result<(), ChargingError> {
         let key = self.key().await?;
         let found = self
-            .stripe
+            .ask(Asked::Other)
+            .await?
             .expire_checkout(&key, &SessionId::new(session)?)
             .await;
         let found = match found {

@@ -32,6 +32,7 @@
 //! | charges | `object#<provider's id>`, `object` | what we asked for under this id, and what became of it |
 //! | charges | `account_number`, `<generation>#<period>` | a period of the add-on, and what paid for it |
 //! | charges | `account_number`, `wind_up` | what a deleted account left at the provider |
+//! | charges | `rate#<kind>`, `pace` | when the provider may be asked next, for what is of a kind |
 //! | webhooks | `<event id>` | an event of the payment provider, and what became of it |
 //!
 //! Architecture invariant: every movement of credits is one transaction of balance, ledger entry and
@@ -45,6 +46,7 @@ mod events;
 mod holds;
 mod item;
 mod ledger;
+mod pace;
 mod payments;
 mod postings;
 mod reconcile;
@@ -59,6 +61,7 @@ pub use error::StoreError;
 pub use events::{DomainEvent, Facts, StoredEvent};
 pub use holds::{Hold, HoldRefused, NewHold, OpenHold};
 pub use ledger::{Cursor, Day, EntryKind, HistoryEntry, LedgerEntry, LedgerPage};
+pub use pace::Pace;
 pub use payments::{Buys, DueRefund, DueWindUp, Heard, Outcome, Payable};
 pub use postings::{CreditPayment, PostRefused, Posted, Posting, StoredPosting};
 pub use reconcile::{AccountsCursor, AccountsPage, Reconciliation, Segment, StoredHold};
