@@ -157,7 +157,7 @@ impl Moment {
                 world.wait_until_due().await;
                 world
                     .wire
-                    .disturb("TransactWriteItems", Fault::NeverArrives, 6);
+                    .disturb("TransactWriteItems", Fault::NeverArrives, 2);
                 world.tick_in(SignedDuration::ZERO).await;
                 assert_eq!((provider.payable().len(), world.confirmations()), (1, 0));
             }
