@@ -41,28 +41,37 @@ impl World {
 
 /// Nobody tries it for ever: a person has to look.
 #[tokio::test]
-async fn a_refund_that_fails_is_left_to_people() {
-    let world = World::start().await;
-    world.set("acme", json!({})).await;
-    let page = session(&world).await;
-    world.set("acme", json!({"plan": "enterprise"})).await;
-    let provider = world.provider();
-    provider.fail_refunds(1);
-    provider.pay(&page, Card::Succeeds).unwrap();
-    provider.until_delivered().await;
-    let outcome = async || {
-        let stored = world.system.store.payable(&page).await.unwrap();
-        stored.unwrap().1
-    };
-    assert_eq!(outcome().await, Some(Outcome::RefundFailed));
-    for event in provider.events() {
-        provider.deliver(&event).await.unwrap();
+async fn a_refund_that_cannot_be_made_is_left_to_people() {
+    for is_disputed in [false, true] {
+        let world = World::start().await;
+        world.set("acme", json!({})).await;
+        let page = session(&world).await;
+        world.set("acme", json!({"plan": "enterprise"})).await;
+        let provider = world.provider();
+        provider.set_delivery(Delivery::Hold);
+        provider.pay(&page, Card::Succeeds).unwrap();
+        if is_disputed {
+            let intent = provider.payments()[0].intent.clone();
+            provider.dispute(&intent).unwrap();
+        } else {
+            provider.fail_refunds(1);
+        }
+        let outcome = async || {
+            let stored = world.system.store.payable(&page).await.unwrap();
+            stored.unwrap().1
+        };
+        let at = format!("disputed: {is_disputed}");
+        for _ in 0..2 {
+            for event in provider.events() {
+                provider.deliver(&event).await.unwrap();
+            }
+            assert_eq!(outcome().await, Some(Outcome::RefundFailed), "{at}");
+            assert_eq!(world.tick_after(DAY).await["errors"], 0, "{at}");
+        }
+        let seen = provider.seen().into_iter();
+        let asked = seen.filter(|it| it.path == "/v1/refunds").count();
+        assert_eq!((asked, provider.payments()[0].refunded), (1, 0), "{at}");
     }
-    assert_eq!(world.tick_after(DAY).await["errors"], 0);
-    let seen = provider.seen().into_iter();
-    assert_eq!(seen.filter(|it| it.path == "/v1/refunds").count(), 1);
-    assert_eq!(provider.payments()[0].refunded, 0);
-    assert_eq!(outcome().await, Some(Outcome::RefundFailed));
 }
 
 /// What becomes of a refund is written down of payments that are to be given back, and of nothing else.
