@@ -1,6 +1,7 @@
 //! The add-on's life: bought, charged once a month, lost and regained.
 
-use std::collections::BTreeSet;
+mod events;
+mod unknown;
 
 use http::Method;
 use jiff::{SignedDuration, Timestamp};
@@ -110,6 +111,26 @@ pub(crate) async fn bought() -> World {
     world
 }
 
+/// The session of the page that `reply` leads to.
+pub(crate) fn session_of(reply: &Reply) -> String {
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    let url = reply.json()["checkout_url"].as_str().unwrap().to_owned();
+    url.rsplit('/').next().unwrap().to_owned()
+}
+
+/// Delivers all that happened, in the order that `order` makes of it.
+pub(crate) async fn deliver_again(
+    world: &World,
+    order: impl FnOnce(&mut Vec<local::provider::Event>),
+) {
+    let provider = world.provider();
+    let mut events = provider.events();
+    order(&mut events);
+    for event in &events {
+        provider.deliver(event).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn the_add_on_is_bought_on_the_providers_page_and_then_charged_each_month() {
     let world = World::start().await;
@@ -193,30 +214,6 @@ async fn what_is_past_due_can_be_paid_at_once() {
     assert_eq!(world.tick_when_due().await["charged"], 1);
 }
 
-/// The charge took place and its answer was lost: it is looked up, not made again.
-#[tokio::test]
-async fn an_unknown_outcome_is_looked_up() {
-    for (card, kept_after) in [
-        (Card::TimesOutAfterCharging, 2),
-        (Card::TimesOutBeforeCharging, 2),
-    ] {
-        let world = bought().await;
-        world.provider().script(&customer(&world), &[card]);
-        // Only the look-up is to tell.
-        world.provider().set_delivery(Delivery::Drop);
-        let report = world.tick_when_due().await;
-        assert_eq!(
-            (&report["charged"], &report["unknown"]),
-            (&json!(0), &json!(1)),
-            "{card:?}"
-        );
-        let report = world.tick_after(SignedDuration::from_mins(6)).await;
-        assert_eq!(report["charged"], 1, "{card:?}: {report}");
-        assert_eq!(kept(&world), kept_after);
-        assert_eq!(status(&world).await, "active");
-    }
-}
-
 #[tokio::test]
 async fn cancelling_keeps_what_is_paid_and_can_be_taken_back() {
     let world = bought().await;
@@ -239,79 +236,6 @@ async fn cancelling_keeps_what_is_paid_and_can_be_taken_back() {
     assert_eq!(kept(&world), 1);
 }
 
-/// The page was open while the plan changed: what is paid there is given back.
-#[tokio::test]
-async fn a_payment_that_is_not_owed_is_given_back_once() {
-    let world = World::start().await;
-    world.set("acme", json!({})).await;
-    let session = session(&world).await;
-    world.set("acme", json!({"plan": "enterprise"})).await;
-    assert_eq!(
-        subscribe(&world).await.error(),
-        (409, "add_on_not_needed".to_owned())
-    );
-    let provider = world.provider();
-    provider.pay(&session, Card::Succeeds).unwrap();
-    provider.until_delivered().await;
-    assert_eq!(status(&world).await, "none");
-    let payments = provider.payments();
-    assert_eq!((payments.len(), payments[0].refunded), (1, 500));
-    // The tick finds nothing that is left to do.
-    world.tick_after(DAY).await;
-    let refunds = |world: &World| {
-        let seen = world.provider().seen();
-        seen.iter()
-            .filter(|request| request.path == "/v1/refunds")
-            .count()
-    };
-    assert_eq!(refunds(&world), 1);
-}
-
-#[tokio::test]
-async fn a_page_that_nobody_wants_any_more_is_closed() {
-    let world = World::start().await;
-    world.set("acme", json!({})).await;
-    let session = session(&world).await;
-    world.set("acme", json!({"plan": "enterprise"})).await;
-    world.tick_after(SignedDuration::from_mins(3)).await;
-    let provider = world.provider();
-    assert_eq!(provider.object(&session).unwrap()["status"], "expired");
-    assert!(provider.pay(&session, Card::Succeeds).is_err());
-}
-
-#[tokio::test]
-async fn the_same_event_many_times_over_is_one() {
-    let world = bought().await;
-    world.tick_when_due().await;
-    let provider = world.provider();
-    provider.until_delivered().await;
-    let before = world.owner("acme").card().await;
-    for event in provider.events() {
-        let again = (0..20).map(|_| provider.deliver(&event));
-        for delivered in futures_util::future::join_all(again).await {
-            delivered.unwrap();
-        }
-    }
-    assert_eq!(world.owner("acme").card().await, before);
-    assert_eq!(kept(&world), 2);
-}
-
-#[tokio::test]
-async fn a_bad_signature_is_refused() {
-    let world = World::start().await;
-    let body = r#"{"id":"evt_1","type":"payment_intent.succeeded"}"#;
-    for header in ["", "t=1,v1=00", "nonsense"] {
-        let request = world.request(Method::POST, "/v1/webhooks/stripe");
-        let request = request.header("stripe-signature", header).body(body);
-        let reply = world.send(request).await;
-        assert_eq!(
-            reply.error(),
-            (400, "invalid_signature".to_owned()),
-            "{header}"
-        );
-    }
-}
-
 #[tokio::test]
 async fn only_an_owner_buys_and_cancels() {
     let world = World::start().await;
@@ -327,13 +251,6 @@ async fn only_an_owner_buys_and_cancels() {
         let reply = world.send(member.request(method, path)).await;
         assert_eq!(reply.error(), (403, "not_owner".to_owned()));
     }
-}
-
-/// The session of the page that `reply` leads to.
-pub(crate) fn session_of(reply: &Reply) -> String {
-    assert_eq!(reply.status, 200, "{}", reply.text());
-    let url = reply.json()["checkout_url"].as_str().unwrap().to_owned();
-    url.rsplit('/').next().unwrap().to_owned()
 }
 
 #[tokio::test]
@@ -404,266 +321,6 @@ async fn credits_are_bought_on_the_providers_page() {
     assert_eq!(shown["reconciliation"]["ok"], true);
 }
 
-/// Delivers all that happened, in the order that `order` makes of it.
-async fn deliver_again(world: &World, order: impl FnOnce(&mut Vec<local::provider::Event>)) {
-    let provider = world.provider();
-    let mut events = provider.events();
-    order(&mut events);
-    for event in &events {
-        provider.deliver(event).await.unwrap();
-    }
-}
-
-#[tokio::test]
-async fn what_others_give_back_ends_the_add_on() {
-    let world = bought().await;
-    let intent = world.provider().payments()[0].intent.clone();
-    world.provider().refund_from_outside(&intent, 100).unwrap();
-    world.provider().until_delivered().await;
-    assert_eq!(
-        status(&world).await,
-        "active",
-        "a part of it is history only"
-    );
-    world.provider().refund_from_outside(&intent, 400).unwrap();
-    world.provider().until_delivered().await;
-    assert_eq!(status(&world).await, "ended");
-    assert_eq!(world.tick_after(DAY * 40).await["charged"], 0);
-    assert_eq!(world.provider().payments().len(), 1);
-}
-
-#[tokio::test]
-async fn a_dispute_suspends_until_it_is_decided() {
-    for (won, expected) in [(true, "active"), (false, "ended")] {
-        let world = bought().await;
-        let intent = world.provider().payments()[0].intent.clone();
-        let dispute = world.provider().dispute(&intent).unwrap();
-        world.provider().until_delivered().await;
-        assert_eq!(status(&world).await, "suspended");
-        world.provider().close_dispute(&dispute, won).unwrap();
-        world.provider().until_delivered().await;
-        assert_eq!(status(&world).await, expected);
-    }
-}
-
-#[tokio::test]
-async fn credits_that_were_given_back_are_taken_back_for_their_share() {
-    let world = World::start().await;
-    world.set("acme", json!({})).await;
-    let owner = world.owner("acme");
-    let body = json!({"usd": "10"});
-    let reply = owner
-        .call(Method::POST, "/v1/credits/checkout", &body)
-        .await;
-    let provider = world.provider();
-    provider.pay(&session_of(&reply), Card::Succeeds).unwrap();
-    let intent = provider.payments()[0].intent.clone();
-    for cents in [333, 100] {
-        provider.refund_from_outside(&intent, cents).unwrap();
-    }
-    provider.until_delivered().await;
-    // Backwards, and often.
-    deliver_again(&world, |events| events.reverse()).await;
-    deliver_again(&world, |_| ()).await;
-    let credits = world
-        .send(owner.request(Method::GET, "/v1/credits"))
-        .await
-        .json();
-    assert_eq!(
-        (&credits["balance"], &credits["owed"]),
-        (&json!("56.7"), &json!("0"))
-    );
-    let dispute = provider.dispute(&intent).unwrap();
-    provider.until_delivered().await;
-    let credits = world
-        .send(owner.request(Method::GET, "/v1/credits"))
-        .await
-        .json();
-    assert_eq!(credits["balance"], "0");
-    provider.close_dispute(&dispute, true).unwrap();
-    provider.until_delivered().await;
-    deliver_again(&world, |events| events.reverse()).await;
-    let credits = world
-        .send(owner.request(Method::GET, "/v1/credits"))
-        .await
-        .json();
-    assert_eq!(
-        (&credits["balance"], &credits["owed"]),
-        (&json!("56.7"), &json!("0"))
-    );
-    assert_eq!(world.shown("acme").await["reconciliation"]["ok"], true);
-}
-
-/// The whole history of an account, delivered backwards for the first time.
-#[tokio::test]
-async fn events_in_any_order_lead_to_the_same_state() {
-    let world = World::start().await;
-    world.set("acme", json!({})).await;
-    world.provider().set_delivery(Delivery::Hold);
-    let session = session(&world).await;
-    world.provider().pay(&session, Card::Succeeds).unwrap();
-    let intent = world.provider().payments()[0].intent.clone();
-    let dispute = world.provider().dispute(&intent).unwrap();
-    world.provider().close_dispute(&dispute, true).unwrap();
-    deliver_again(&world, |events| events.reverse()).await;
-    // What came before its payment comes up again.
-    world.tick_after(SignedDuration::from_mins(6)).await;
-    assert_eq!(status(&world).await, "active");
-    deliver_again(&world, |_| ()).await;
-    assert_eq!(status(&world).await, "active");
-    assert_eq!(kept(&world), 1);
-}
-
-/// An event that cannot be applied when it comes is kept, and applied later.
-#[tokio::test]
-async fn an_event_that_cannot_be_applied_is_kept() {
-    let world = World::start().await;
-    world.set("acme", json!({})).await;
-    let session = session(&world).await;
-    world.provider().set_delivery(Delivery::Hold);
-    world.provider().pay(&session, Card::Succeeds).unwrap();
-    // The look-up of the card fails.
-    world.provider().limit_rate(1, None);
-    for event in world.provider().take_held() {
-        world.provider().deliver(&event).await.unwrap();
-    }
-    assert_eq!(status(&world).await, "none");
-    let report = world.tick_after(SignedDuration::from_mins(6)).await;
-    assert_eq!(report["errors"], 0);
-    assert_eq!(status(&world).await, "active");
-}
-
-#[tokio::test]
-async fn what_we_did_not_ask_for_changes_nothing() {
-    let world = World::start().await;
-    world.set("acme", json!({})).await;
-    let stripe = payments::Stripe::new(
-        world.provider().base_url().parse().unwrap(),
-        payments::TimeOuts::new(std::time::Duration::from_secs(1)),
-    );
-    let url = "https://greta.example/".parse().unwrap();
-    let foreign = payments::NewCheckout {
-        purpose: payments::Purpose::Payment {
-            price: payments::Price {
-                product: "Power your AI with OpenRouter \u{2013} $5 Add-on",
-                amount: payments::Cents::new(500),
-            },
-            keep_card: false,
-        },
-        customer: None,
-        success_url: &url,
-        cancel_url: &url,
-        client_reference_id: "acme",
-        expires_at: world.system.clock.now() + DAY / 2,
-    };
-    let key = "sk_test".to_owned().into();
-    let made = stripe
-        .unwrap()
-        .create_checkout(&key, &foreign, "x")
-        .await
-        .unwrap();
-    world
-        .provider()
-        .pay(made.id.as_str(), Card::Succeeds)
-        .unwrap();
-    world.provider().until_delivered().await;
-    assert_eq!(status(&world).await, "none");
-    assert_eq!(
-        world.provider().payments()[0].refunded,
-        0,
-        "it is not ours to give back"
-    );
-}
-
-/// A page of ours that was paid otherwise than we asked: it is kept with its reason, and people are told.
-#[tokio::test]
-async fn what_is_paid_otherwise_than_we_asked_changes_nothing() {
-    let log = crate::secrecy::log();
-    let world = World::start().await;
-    world.set("acme", json!({})).await;
-    let page = session(&world).await;
-    let provider = world.provider();
-    provider.set_delivery(Delivery::Hold);
-    provider.pay(&page, Card::Succeeds).unwrap();
-    let held = provider.take_held();
-    let paid = held.iter().find(|it| it.object == page).unwrap();
-    let table = [
-        ("amount_total", json!(400), "another amount"),
-        ("amount_total", json!(600), "another amount"),
-        ("currency", json!("eur"), "another currency"),
-        ("livemode", json!(true), "the other mode"),
-    ];
-    for (number, (name, value, reason)) in table.into_iter().enumerate() {
-        let mut body: Value = serde_json::from_str(&paid.body).unwrap();
-        let id = format!("evt_other_{number}");
-        body["id"] = json!(id);
-        body["data"]["object"][name] = value;
-        let mut event = paid.clone();
-        event.body = body.to_string();
-        assert_eq!(provider.deliver(&event).await.unwrap(), 204, "{reason}");
-        let stored = world.system.store.recorded_event(&id).await.unwrap();
-        let stored = stored.unwrap();
-        assert_eq!(stored.state, EventState::Ignored);
-        assert!(stored.reason.unwrap().contains(reason), "{reason}");
-        assert_eq!(status(&world).await, "none", "{reason}");
-        let logged = log.text();
-        let mut told = logged.lines().filter(|line| line.contains(reason));
-        let alarm = "a payment is not what we asked for";
-        assert!(told.any(|line| line.contains(alarm)), "{reason}");
-        assert!(logged.contains("payments_not_as_asked"));
-    }
-    // As it is, it pays.
-    provider.deliver(paid).await.unwrap();
-    assert_eq!(status(&world).await, "active");
-}
-
-/// A payment that was under way when the account was deleted is called off, or given back.
-#[tokio::test]
-async fn a_deleted_account_pays_nothing_any_more() {
-    // A page is open.
-    let world = World::start().await;
-    world.set("acme", json!({})).await;
-    let session = session(&world).await;
-    deleted(&world).await;
-    world.tick_after(SignedDuration::from_secs(1)).await;
-    assert_eq!(
-        world.provider().object(&session).unwrap()["status"],
-        "expired"
-    );
-    // A charge was declined, and would be tried again.
-    let world = bought().await;
-    world
-        .provider()
-        .set_card(&customer(&world), Card::DeclinesSoftly);
-    world.tick_when_due().await;
-    world.provider().set_card(&customer(&world), Card::Succeeds);
-    deleted(&world).await;
-    for _ in 0..10 {
-        world.tick_after(DAY).await;
-    }
-    assert_eq!(world.provider().payments().len(), 1);
-    // The outcome of a charge is not known.
-    let world = bought().await;
-    world.provider().set_delivery(Delivery::Drop);
-    world
-        .provider()
-        .script(&customer(&world), &[Card::TimesOutAfterCharging]);
-    world.tick_when_due().await;
-    deleted(&world).await;
-    world.tick_after(SignedDuration::from_secs(1)).await;
-    let payments = world.provider().payments();
-    assert_eq!((payments.len(), payments[1].refunded), (2, 500));
-    // A page was paid just before.
-    let world = World::start().await;
-    world.set("acme", json!({})).await;
-    let page = self::session(&world).await;
-    world.provider().set_delivery(Delivery::Drop);
-    world.provider().pay(&page, Card::Succeeds).unwrap();
-    deleted(&world).await;
-    world.tick_after(SignedDuration::from_secs(1)).await;
-    assert_eq!(world.provider().payments()[0].refunded, 500);
-}
-
 #[tokio::test]
 async fn an_add_on_that_was_set_is_charged_like_one_that_was_bought() {
     let world = World::start().await;
@@ -714,123 +371,6 @@ async fn credits_can_pay_for_the_add_on() {
         "the provider has no part in it"
     );
     assert_eq!(world.shown("acme").await["reconciliation"]["ok"], true);
-}
-
-/// The way of tick and worker to the store breaks off, for good, before and after each of their requests that is
-/// not a search for work; later ticks go on, and the period is paid once all the same.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_charge_that_broke_off_anywhere_is_made_once() {
-    for delivery in [Delivery::Drop, Delivery::AtOnce] {
-        let due = async || {
-            let world = bought().await;
-            world.provider().set_delivery(delivery);
-            world.wait_until_due().await;
-            world
-        };
-        let world = due().await;
-        world.wire.take();
-        world.tick_in(SignedDuration::ZERO).await;
-        let requests = world.wire.take();
-        let is_search = |at: usize| requests.get(at).is_none_or(|name| name == "Query");
-        let places = (1..requests.len()).filter(|at| !(is_search(at - 1) && is_search(*at)));
-        assert!(places.clone().count() > 5, "{requests:?}");
-        for place in places {
-            let world = due().await;
-            world.wire.die_after(place);
-            world.tick_in(SignedDuration::ZERO).await;
-            let at = format!("{delivery:?}, after {place} requests");
-            // How many requests the webhook makes depends on who is faster.
-            assert!(world.wire.revive() || delivery == Delivery::AtOnce, "{at}");
-            for _ in 0..4 {
-                world.tick_after(LEASE * 2).await;
-            }
-            world.provider().until_delivered().await;
-            assert_eq!(world.provider().payments().len(), 2, "{at}");
-            assert_eq!(kept(&world), 2, "{at}");
-            assert_eq!(status(&world).await, "active", "{at}");
-        }
-    }
-}
-
-/// Writes whose answers are lost, or that meet others, are not made twice.
-#[tokio::test]
-async fn a_charge_whose_writes_are_not_answered_is_made_once() {
-    for operation in ["TransactWriteItems", "UpdateItem"] {
-        for fault in [Fault::AnswerLost, Fault::NeverArrives, Fault::Repeated] {
-            for times in 1..=4 {
-                let world = bought().await;
-                world.provider().set_delivery(Delivery::Drop);
-                world.wait_until_due().await;
-                world.wire.disturb(operation, fault, times);
-                world.tick_in(SignedDuration::ZERO).await;
-                world.wire.disturb(operation, fault, 0);
-                for _ in 0..4 {
-                    world.tick_after(LEASE * 2).await;
-                }
-                let at = format!("{operation}, {fault:?}, {times} times");
-                assert_eq!(world.provider().payments().len(), 2, "{at}");
-                assert_eq!(kept(&world), 2, "{at}");
-                assert_eq!(status(&world).await, "active", "{at}");
-            }
-        }
-    }
-}
-
-/// The key that an instance has cached is read anew once the provider does not take it any more.
-#[tokio::test]
-async fn a_rolled_key_is_read_at_the_next_call() {
-    let world = bought().await;
-    assert_eq!(world.tick_when_due().await["charged"], 1);
-    world.provider().roll_api_key("sk_test_rolled");
-    let secrets = world.engines().secrets();
-    let put = secrets.put_secret_value().secret_id("greta/stripe-api");
-    put.secret_string("sk_test_rolled").send().await.unwrap();
-    assert_eq!(world.tick_when_due().await["charged"], 0);
-    let report = world.tick_after(LEASE * 2).await;
-    assert_eq!(report["charged"], 1, "{report}");
-    assert_eq!(kept(&world), 3);
-}
-
-/// From the second attempt on, the object does not tell by its state whether the attempt arrived: it is made
-/// again under the same number.
-#[tokio::test]
-async fn a_later_attempt_of_unknown_outcome_is_the_same_attempt() {
-    let cases = [
-        (Card::TimesOutBeforeCharging, 1, 0),
-        (Card::TimesOutAfterDeclining, 0, 1),
-        (Card::TimesOutAfterCharging, 1, 0),
-    ];
-    for (card, charged, declined) in cases {
-        let world = bought().await;
-        let script = [Card::DeclinesSoftly, card, Card::Succeeds];
-        world.provider().script(&customer(&world), &script);
-        world.provider().set_delivery(Delivery::Drop);
-        assert_eq!(world.tick_when_due().await["declined"], 1);
-        assert_eq!(world.tick_after(DAY).await["unknown"], 1, "{card:?}");
-        let report = world.tick_after(LEASE * 2).await;
-        assert_eq!(
-            (&report["charged"], &report["declined"]),
-            (&json!(charged), &json!(declined)),
-            "{card:?}: {report}"
-        );
-        let confirmed = |requests: Vec<SeenRequest>| {
-            let confirms = requests
-                .into_iter()
-                .filter(|it| it.path.ends_with("/confirm"));
-            confirms
-                .filter_map(|it| it.idempotency_key)
-                .collect::<BTreeSet<_>>()
-                .len()
-        };
-        assert_eq!(
-            confirmed(world.provider().seen()),
-            2,
-            "{card:?}: two attempts"
-        );
-        world.tick_after(DAY * 3).await;
-        assert_eq!(kept(&world), 2, "{card:?}");
-        assert_eq!(status(&world).await, "active");
-    }
 }
 
 /// Each state that a user can see, and what each route makes of it: buying, cancelling, replacing the card,

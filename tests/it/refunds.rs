@@ -6,7 +6,7 @@ use local::provider::{Card, Delivery};
 use serde_json::json;
 use store::{Outcome, Store};
 
-use crate::add_on::{DAY, session, session_of};
+use crate::add_on::{DAY, bought, deliver_again, session, session_of, status, subscribe};
 use crate::support::World;
 
 const TRANSACTION: &str = "TransactWriteItems";
@@ -41,28 +41,37 @@ impl World {
 
 /// Nobody tries it for ever: a person has to look.
 #[tokio::test]
-async fn a_refund_that_fails_is_left_to_people() {
-    let world = World::start().await;
-    world.set("acme", json!({})).await;
-    let page = session(&world).await;
-    world.set("acme", json!({"plan": "enterprise"})).await;
-    let provider = world.provider();
-    provider.fail_refunds(1);
-    provider.pay(&page, Card::Succeeds).unwrap();
-    provider.until_delivered().await;
-    let outcome = async || {
-        let stored = world.system.store.payable(&page).await.unwrap();
-        stored.unwrap().1
-    };
-    assert_eq!(outcome().await, Some(Outcome::RefundFailed));
-    for event in provider.events() {
-        provider.deliver(&event).await.unwrap();
+async fn a_refund_that_cannot_be_made_is_left_to_people() {
+    for is_disputed in [false, true] {
+        let world = World::start().await;
+        world.set("acme", json!({})).await;
+        let page = session(&world).await;
+        world.set("acme", json!({"plan": "enterprise"})).await;
+        let provider = world.provider();
+        provider.set_delivery(Delivery::Hold);
+        provider.pay(&page, Card::Succeeds).unwrap();
+        if is_disputed {
+            let intent = provider.payments()[0].intent.clone();
+            provider.dispute(&intent).unwrap();
+        } else {
+            provider.fail_refunds(1);
+        }
+        let outcome = async || {
+            let stored = world.system.store.payable(&page).await.unwrap();
+            stored.unwrap().1
+        };
+        let at = format!("disputed: {is_disputed}");
+        for _ in 0..2 {
+            for event in provider.events() {
+                provider.deliver(&event).await.unwrap();
+            }
+            assert_eq!(outcome().await, Some(Outcome::RefundFailed), "{at}");
+            assert_eq!(world.tick_after(DAY).await["errors"], 0, "{at}");
+        }
+        let seen = provider.seen().into_iter();
+        let asked = seen.filter(|it| it.path == "/v1/refunds").count();
+        assert_eq!((asked, provider.payments()[0].refunded), (1, 0), "{at}");
     }
-    assert_eq!(world.tick_after(DAY).await["errors"], 0);
-    let seen = provider.seen().into_iter();
-    assert_eq!(seen.filter(|it| it.path == "/v1/refunds").count(), 1);
-    assert_eq!(provider.payments()[0].refunded, 0);
-    assert_eq!(outcome().await, Some(Outcome::RefundFailed));
 }
 
 /// What becomes of a refund is written down of payments that are to be given back, and of nothing else.
@@ -148,4 +157,112 @@ async fn credits_are_taken_back_once_wherever_it_breaks_off() {
         }
         assert_eq!(world.settled_balance("acme").await, "56.7", "{at}");
     }
+}
+
+/// The page was open while the plan changed: what is paid there is given back.
+#[tokio::test]
+async fn a_payment_that_is_not_owed_is_given_back_once() {
+    let world = World::start().await;
+    world.set("acme", json!({})).await;
+    let session = session(&world).await;
+    world.set("acme", json!({"plan": "enterprise"})).await;
+    assert_eq!(
+        subscribe(&world).await.error(),
+        (409, "add_on_not_needed".to_owned())
+    );
+    let provider = world.provider();
+    provider.pay(&session, Card::Succeeds).unwrap();
+    provider.until_delivered().await;
+    assert_eq!(status(&world).await, "none");
+    let payments = provider.payments();
+    assert_eq!((payments.len(), payments[0].refunded), (1, 500));
+    // The tick finds nothing that is left to do.
+    world.tick_after(DAY).await;
+    let refunds = |world: &World| {
+        let seen = world.provider().seen();
+        seen.iter()
+            .filter(|request| request.path == "/v1/refunds")
+            .count()
+    };
+    assert_eq!(refunds(&world), 1);
+}
+
+#[tokio::test]
+async fn what_others_give_back_ends_the_add_on() {
+    let world = bought().await;
+    let intent = world.provider().payments()[0].intent.clone();
+    world.provider().refund_from_outside(&intent, 100).unwrap();
+    world.provider().until_delivered().await;
+    assert_eq!(
+        status(&world).await,
+        "active",
+        "a part of it is history only"
+    );
+    world.provider().refund_from_outside(&intent, 400).unwrap();
+    world.provider().until_delivered().await;
+    assert_eq!(status(&world).await, "ended");
+    assert_eq!(world.tick_after(DAY * 40).await["charged"], 0);
+    assert_eq!(world.provider().payments().len(), 1);
+}
+
+#[tokio::test]
+async fn a_dispute_suspends_until_it_is_decided() {
+    for (won, expected) in [(true, "active"), (false, "ended")] {
+        let world = bought().await;
+        let intent = world.provider().payments()[0].intent.clone();
+        let dispute = world.provider().dispute(&intent).unwrap();
+        world.provider().until_delivered().await;
+        assert_eq!(status(&world).await, "suspended");
+        world.provider().close_dispute(&dispute, won).unwrap();
+        world.provider().until_delivered().await;
+        assert_eq!(status(&world).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn credits_that_were_given_back_are_taken_back_for_their_share() {
+    let world = World::start().await;
+    world.set("acme", json!({})).await;
+    let owner = world.owner("acme");
+    let body = json!({"usd": "10"});
+    let reply = owner
+        .call(Method::POST, "/v1/credits/checkout", &body)
+        .await;
+    let provider = world.provider();
+    provider.pay(&session_of(&reply), Card::Succeeds).unwrap();
+    let intent = provider.payments()[0].intent.clone();
+    for cents in [333, 100] {
+        provider.refund_from_outside(&intent, cents).unwrap();
+    }
+    provider.until_delivered().await;
+    // Backwards, and often.
+    deliver_again(&world, |events| events.reverse()).await;
+    deliver_again(&world, |_| ()).await;
+    let credits = world
+        .send(owner.request(Method::GET, "/v1/credits"))
+        .await
+        .json();
+    assert_eq!(
+        (&credits["balance"], &credits["owed"]),
+        (&json!("56.7"), &json!("0"))
+    );
+    let dispute = provider.dispute(&intent).unwrap();
+    provider.until_delivered().await;
+    let credits = world
+        .send(owner.request(Method::GET, "/v1/credits"))
+        .await
+        .json();
+    assert_eq!(credits["balance"], "0");
+    provider.close_dispute(&dispute, true).unwrap();
+    provider.until_delivered().await;
+    deliver_again(&world, |events| events.reverse()).await;
+    let credits = world
+        .send(owner.request(Method::GET, "/v1/credits"))
+        .await
+        .json();
+    assert_eq!(
+        (&credits["balance"], &credits["owed"]),
+        (&json!("56.7"), &json!("0"))
+    );
+    assert_eq!(world.shown("acme").await["reconciliation"]["ok"], true);
 }

@@ -351,7 +351,16 @@ impl Charging {
             .ask(Asked::Other)
             .await?
             .refund(&key, &intent, &format!("{intent}-refund"))
-            .await?;
+            .await;
+        let refund = match refund {
+            Ok(refund) => refund,
+            // Asked again it would say the same: the payment is disputed, or too old.
+            Err(error @ PaymentError::Refused { .. }) => {
+                edge::log_error(&error, "the provider does not give a payment back");
+                Refund::Failed
+            }
+            Err(error) => return Err(error.into()),
+        };
         let outcome = match refund {
             Refund::Made | Refund::AlreadyMade => Outcome::Refunded,
             Refund::Failed => {

@@ -129,11 +129,11 @@ impl Store {
             .update_item()
             .table_name(&self.tables.webhooks)
             .set_key(Some(event_key(id)))
+            // An event that was never recorded has no tries, and DynamoDB then does nothing.
             .update_expression(
                 "SET event_state = :state, reason = :reason, tries = tries + :one, \
                  expires_at_epoch = :gone REMOVE due_shard, due_at",
             )
-            .condition_expression("attribute_exists(event_id)")
             .expression_attribute_values(":state", item::to_attribute(WHAT, &state)?)
             .expression_attribute_values(":reason", text(reason.unwrap_or_default()))
             .expression_attribute_values(":one", number(1))

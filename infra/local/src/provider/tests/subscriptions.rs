@@ -1,0 +1,132 @@
+//! Subscriptions of the provider's own.
+
+use super::*;
+
+#[tokio::test]
+async fn a_subscription_is_paid_by_the_month() {
+    let rig = Rig::start().await;
+    let session = rig
+        .session(
+            "subscription",
+            &[("subscription_data[metadata][account]", "a")],
+        )
+        .await;
+    let session = session.id();
+    rig.provider.pay(&session, Card::Succeeds).unwrap();
+    let shown = rig
+        .get(&format!("/v1/checkout/sessions/{session}?expand[]=invoice"))
+        .await
+        .body;
+    assert_eq!(shown["payment_intent"], Value::Null);
+    let id = shown["subscription"].as_str().unwrap().to_owned();
+    let details = &shown["invoice"]["parent"]["subscription_details"];
+    assert_eq!(
+        (&details["subscription"], &details["metadata"]["account"]),
+        (&json!(id), &json!("a"))
+    );
+    assert_eq!(shown["invoice"]["status"], "paid");
+    let first = [
+        "payment_intent.succeeded",
+        "customer.subscription.created",
+        "invoice.paid",
+        "checkout.session.completed",
+    ];
+    assert_eq!(rig.kinds(), first);
+
+    let path = format!("/v1/subscriptions/{id}");
+    let state = async || {
+        let shown = rig.get(&path).await.body;
+        let end = shown["items"]["data"][0]["current_period_end"]
+            .as_i64()
+            .unwrap();
+        let end = Timestamp::from_second(end).unwrap().to_string();
+        (shown["status"].as_str().unwrap().to_owned(), end)
+    };
+    let expected = |status: &str, day: &str| (status.to_owned(), format!("2026-{day}T12:00:00Z"));
+    assert_eq!(state().await, expected("active", "02-28"));
+    rig.provider.renew(&id).unwrap();
+    assert_eq!(state().await, expected("active", "03-31"));
+    let renewed = [
+        "payment_intent.succeeded",
+        "invoice.paid",
+        "customer.subscription.updated",
+    ];
+    assert_eq!(rig.kinds(), renewed);
+    for _ in 0..2 {
+        rig.provider.fail_renewal(&id).unwrap();
+        assert_eq!(state().await, expected("past_due", "04-30"));
+        let failed = [
+            "payment_intent.payment_failed",
+            "invoice.payment_failed",
+            "customer.subscription.updated",
+        ];
+        assert_eq!(rig.kinds(), failed);
+    }
+    rig.provider.renew(&id).unwrap();
+    assert_eq!(state().await, expected("active", "04-30"));
+    let payments = rig.provider.payments();
+    assert_eq!(payments.len(), 3);
+    let path_of = |more: &str| format!("/v1/invoice_payments?payment[type]=payment_intent{more}");
+    let of_intent = path_of(&format!("&payment[payment_intent]={}", payments[2].intent));
+    let found = rig.get(&of_intent).await.body["data"].clone();
+    assert_eq!(
+        (found.as_array().unwrap().len(), &found[0]["status"]),
+        (1, &json!("paid"))
+    );
+    let invoice = found[0]["invoice"].as_str().unwrap();
+    let invoice = rig.get(&format!("/v1/invoices/{invoice}")).await.body;
+    assert_eq!(
+        (&invoice["attempt_count"], &invoice["status"]),
+        (&json!(3), &json!("paid"))
+    );
+    assert_eq!(
+        rig.provider.object(&id).unwrap()["latest_invoice"],
+        invoice["id"]
+    );
+    rig.kinds();
+}
+
+#[tokio::test]
+async fn a_subscription_ends_at_once_or_with_its_period() {
+    let rig = Rig::start().await;
+    let customer = rig.customer().await;
+    let subscribe = async || {
+        let form = [("customer", customer.as_str())];
+        let session = rig.session("subscription", &form).await.id();
+        rig.provider.pay(&session, Card::Succeeds).unwrap();
+        let id = rig.provider.object(&session).unwrap()["subscription"].clone();
+        rig.kinds();
+        id.as_str().unwrap().to_owned()
+    };
+    let (updated, deleted) = (
+        "customer.subscription.updated",
+        "customer.subscription.deleted",
+    );
+    let path = |id: &str| format!("/v1/subscriptions/{id}");
+    let (ends, stays) = (
+        [("cancel_at_period_end", "true")],
+        [("cancel_at_period_end", "false")],
+    );
+
+    let id = subscribe().await;
+    assert_eq!(rig.get(&path(&id)).await.body["customer"], *customer);
+    let kept = rig.post(&path(&id), &ends).await.body["cancel_at_period_end"].clone();
+    assert_eq!(kept, true);
+    rig.provider.renew(&id).unwrap();
+    assert_eq!(rig.get(&path(&id)).await.body["status"], "canceled");
+    assert_eq!(rig.provider.payments().len(), 1);
+    assert_eq!(rig.kinds(), [updated, deleted]);
+
+    let id = subscribe().await;
+    rig.post(&path(&id), &ends).await;
+    rig.post(&path(&id), &stays).await;
+    rig.provider.renew(&id).unwrap();
+    assert_eq!(rig.provider.payments().len(), 3);
+    rig.kinds();
+    let delete = || answer(rig.request(Method::DELETE, &path(&id), &[]));
+    assert_eq!(delete().await.unwrap().body["status"], "canceled");
+    assert_eq!(delete().await.unwrap().status, 404);
+    assert_eq!(rig.post(&path(&id), &stays).await.status, 404);
+    rig.provider.renew(&id).unwrap_err();
+    assert_eq!(rig.kinds(), [deleted]);
+}

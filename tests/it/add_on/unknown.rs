@@ -1,0 +1,146 @@
+//! A charge breaks off, or nobody knows what became of it: it is made once all the same.
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+/// The charge took place and its answer was lost: it is looked up, not made again.
+#[tokio::test]
+async fn an_unknown_outcome_is_looked_up() {
+    for (card, kept_after) in [
+        (Card::TimesOutAfterCharging, 2),
+        (Card::TimesOutBeforeCharging, 2),
+    ] {
+        let world = bought().await;
+        world.provider().script(&customer(&world), &[card]);
+        // Only the look-up is to tell.
+        world.provider().set_delivery(Delivery::Drop);
+        let report = world.tick_when_due().await;
+        assert_eq!(
+            (&report["charged"], &report["unknown"]),
+            (&json!(0), &json!(1)),
+            "{card:?}"
+        );
+        let report = world.tick_after(SignedDuration::from_mins(6)).await;
+        assert_eq!(report["charged"], 1, "{card:?}: {report}");
+        assert_eq!(kept(&world), kept_after);
+        assert_eq!(status(&world).await, "active");
+    }
+}
+
+/// The way of tick and worker to the store breaks off, for good, before and after each of their requests that is
+/// not a search for work; later ticks go on, and the period is paid once all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_charge_that_broke_off_anywhere_is_made_once() {
+    for delivery in [Delivery::Drop, Delivery::AtOnce] {
+        let due = async || {
+            let world = bought().await;
+            world.provider().set_delivery(delivery);
+            world.wait_until_due().await;
+            world
+        };
+        let world = due().await;
+        world.wire.take();
+        world.tick_in(SignedDuration::ZERO).await;
+        let requests = world.wire.take();
+        let is_search = |at: usize| requests.get(at).is_none_or(|name| name == "Query");
+        let places = (1..requests.len()).filter(|at| !(is_search(at - 1) && is_search(*at)));
+        assert!(places.clone().count() > 5, "{requests:?}");
+        for place in places {
+            let world = due().await;
+            world.wire.die_after(place);
+            world.tick_in(SignedDuration::ZERO).await;
+            let at = format!("{delivery:?}, after {place} requests");
+            // How many requests the webhook makes depends on who is faster.
+            assert!(world.wire.revive() || delivery == Delivery::AtOnce, "{at}");
+            for _ in 0..4 {
+                world.tick_after(LEASE * 2).await;
+            }
+            world.provider().until_delivered().await;
+            assert_eq!(world.provider().payments().len(), 2, "{at}");
+            assert_eq!(kept(&world), 2, "{at}");
+            assert_eq!(status(&world).await, "active", "{at}");
+        }
+    }
+}
+
+/// Writes whose answers are lost, or that meet others, are not made twice.
+#[tokio::test]
+async fn a_charge_whose_writes_are_not_answered_is_made_once() {
+    for operation in ["TransactWriteItems", "UpdateItem"] {
+        for fault in [Fault::AnswerLost, Fault::NeverArrives, Fault::Repeated] {
+            for times in 1..=4 {
+                let world = bought().await;
+                world.provider().set_delivery(Delivery::Drop);
+                world.wait_until_due().await;
+                world.wire.disturb(operation, fault, times);
+                world.tick_in(SignedDuration::ZERO).await;
+                world.wire.disturb(operation, fault, 0);
+                for _ in 0..4 {
+                    world.tick_after(LEASE * 2).await;
+                }
+                let at = format!("{operation}, {fault:?}, {times} times");
+                assert_eq!(world.provider().payments().len(), 2, "{at}");
+                assert_eq!(kept(&world), 2, "{at}");
+                assert_eq!(status(&world).await, "active", "{at}");
+            }
+        }
+    }
+}
+
+/// The key that an instance has cached is read anew once the provider does not take it any more.
+#[tokio::test]
+async fn a_rolled_key_is_read_at_the_next_call() {
+    let world = bought().await;
+    assert_eq!(world.tick_when_due().await["charged"], 1);
+    world.provider().roll_api_key("sk_test_rolled");
+    let secrets = world.engines().secrets();
+    let put = secrets.put_secret_value().secret_id("greta/stripe-api");
+    put.secret_string("sk_test_rolled").send().await.unwrap();
+    assert_eq!(world.tick_when_due().await["charged"], 0);
+    let report = world.tick_after(LEASE * 2).await;
+    assert_eq!(report["charged"], 1, "{report}");
+    assert_eq!(kept(&world), 3);
+}
+
+/// From the second attempt on, the object does not tell by its state whether the attempt arrived: it is made
+/// again under the same number.
+#[tokio::test]
+async fn a_later_attempt_of_unknown_outcome_is_the_same_attempt() {
+    let cases = [
+        (Card::TimesOutBeforeCharging, 1, 0),
+        (Card::TimesOutAfterDeclining, 0, 1),
+        (Card::TimesOutAfterCharging, 1, 0),
+    ];
+    for (card, charged, declined) in cases {
+        let world = bought().await;
+        let script = [Card::DeclinesSoftly, card, Card::Succeeds];
+        world.provider().script(&customer(&world), &script);
+        world.provider().set_delivery(Delivery::Drop);
+        assert_eq!(world.tick_when_due().await["declined"], 1);
+        assert_eq!(world.tick_after(DAY).await["unknown"], 1, "{card:?}");
+        let report = world.tick_after(LEASE * 2).await;
+        assert_eq!(
+            (&report["charged"], &report["declined"]),
+            (&json!(charged), &json!(declined)),
+            "{card:?}: {report}"
+        );
+        let confirmed = |requests: Vec<SeenRequest>| {
+            let confirms = requests
+                .into_iter()
+                .filter(|it| it.path.ends_with("/confirm"));
+            confirms
+                .filter_map(|it| it.idempotency_key)
+                .collect::<BTreeSet<_>>()
+                .len()
+        };
+        assert_eq!(
+            confirmed(world.provider().seen()),
+            2,
+            "{card:?}: two attempts"
+        );
+        world.tick_after(DAY * 3).await;
+        assert_eq!(kept(&world), 2, "{card:?}");
+        assert_eq!(status(&world).await, "active");
+    }
+}
