@@ -78,8 +78,14 @@ fn worker(world: &World, collection: &str) -> Charging {
     settings.insert("ADD_ON_COLLECTION".to_owned(), collection.to_owned());
     let mut env = Env::from_pairs(settings);
     let settings = charging::Settings::from_env(&mut env);
-    let (clock, store) = (world.system.clock.clone(), world.system.store.clone());
+    let (clock, store) = (world.system.clock.clone(), world.store_over_the_wire());
     Charging::new(settings, clock, store, world.engines().secrets()).unwrap()
+}
+
+async fn work(world: &World, worker: &Charging) {
+    let acme = AccountId::new("acme").unwrap();
+    // What broke off comes up again.
+    let _ = worker.work(&acme, world.system.clock.now()).await;
 }
 
 /// Nothing was charged by us.
@@ -389,12 +395,97 @@ async fn the_order_of_events_does_not_matter() {
     }
 }
 
+/// What a worker breaks off in, for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum BrokenOff {
+    /// It asks what the provider collected.
+    Following,
+    /// It tells of a cancellation.
+    Telling,
+    /// It stops the subscription of an account that became enterprise.
+    Stopping,
+    /// The same, and the provider collected meanwhile.
+    StoppingTooLate,
+}
+
+impl BrokenOff {
+    async fn about_to(self) -> World {
+        let world = bought().await;
+        world.tick_after(HOUR).await;
+        world.provider().set_delivery(Delivery::Drop);
+        match self {
+            Self::Following => {
+                world.wait_until_due().await;
+                world.system.clock.advance(HOUR * 3);
+                world.provider().renew_due();
+            }
+            Self::Telling => {
+                world.provider().limit_rate(1, None);
+                cancel(&world).await;
+                world.system.clock.advance(HOUR);
+            }
+            Self::Stopping => world.set("acme", json!({"plan": "enterprise"})).await,
+            Self::StoppingTooLate => {
+                world.wait_until_due().await;
+                world.set("acme", json!({"plan": "enterprise"})).await;
+                world.provider().renew_due();
+            }
+        }
+        world.wire.take();
+        world
+    }
+
+    /// The add-on's status, the subscription's, and the payments made and kept.
+    fn end(self) -> (&'static str, &'static str, usize, usize) {
+        match self {
+            Self::Following => ("active", "active", 2, 2),
+            Self::Telling => ("cancelling", "active", 1, 1),
+            Self::Stopping => ("ended", "canceled", 1, 1),
+            Self::StoppingTooLate => ("ended", "canceled", 2, 1),
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_broke_off_anywhere_is_done_once() {
+    use BrokenOff::{Following, Stopping, StoppingTooLate, Telling};
+    for what in [Following, Telling, Stopping, StoppingTooLate] {
+        let world = what.about_to().await;
+        work(&world, &worker(&world, "provider")).await;
+        let requests = world.wire.take();
+        assert!(requests.len() > 3, "{what:?}: {requests:?}");
+        for place in 0..=requests.len() {
+            let world = what.about_to().await;
+            let subscription = world.provider().object("sub_000001").unwrap();
+            let worker = worker(&world, "provider");
+            world.wire.die_after(place);
+            work(&world, &worker).await;
+            assert_eq!(world.wire.revive(), place < requests.len());
+            for _ in 0..3 {
+                world.tick_after(HOUR).await;
+            }
+            let subscription = shown(&world, &subscription);
+            let payments = world.provider().payments().len();
+            let end = (
+                status(&world).await,
+                subscription["status"].clone(),
+                payments,
+                kept(&world),
+            );
+            let at = format!("{what:?}, after {place} requests");
+            let (add_on, running, made, kept) = what.end();
+            assert_eq!(end, (add_on.to_owned(), json!(running), made, kept), "{at}");
+            let ends = subscription["cancel_at_period_end"] == json!(true);
+            assert_eq!(ends, what == Telling, "{at}");
+        }
+    }
+}
+
 /// Whoever collects from an account, nobody else does: not the tick, not the provider, not the credits; also
 /// where the deployment's setting changed since.
 #[tokio::test]
 async fn no_account_is_collected_from_in_two_ways() {
     let kinds = ["card", "credits", "provider"];
-    let acme = AccountId::new("acme").unwrap();
     for collection in kinds {
         for setting in kinds {
             let world = World::with_settings(&[("ADD_ON_COLLECTION", collection)]).await;
@@ -411,8 +502,7 @@ async fn no_account_is_collected_from_in_two_ways() {
                 world.provider().until_delivered().await;
                 for _ in 0..4 {
                     world.system.clock.advance(HOUR);
-                    let now = world.system.clock.now();
-                    worker.work(&acme, now).await.unwrap();
+                    work(&world, &worker).await;
                 }
                 let name = format!("{collection}, then {setting}, month {month}");
                 assert_eq!(status(&world).await, "active", "{name}");
