@@ -130,3 +130,68 @@ async fn a_subscription_ends_at_once_or_with_its_period() {
     rig.provider.renew(&id).unwrap_err();
     assert_eq!(rig.kinds(), [deleted]);
 }
+
+#[tokio::test]
+async fn time_renews_and_an_open_invoice_is_paid_on_its_page_or_made_void() {
+    let rig = Rig::start().await;
+    let customer = rig.customer().await;
+    let form = [("customer", customer.as_str())];
+    let session = rig.session("subscription", &form).await.id();
+    rig.provider.pay(&session, Card::Succeeds).unwrap();
+    let id = rig.provider.object(&session).unwrap()["subscription"].clone();
+    let id = id.as_str().unwrap();
+    let latest = || {
+        let shown = rig.provider.object(id).unwrap();
+        let invoice = shown["latest_invoice"].as_str().unwrap().to_owned();
+        (shown["status"].clone(), invoice)
+    };
+    // Nothing before the period's end, and then each period once.
+    rig.provider.renew_due();
+    assert_eq!(rig.provider.payments().len(), 1);
+    let later = start_of_2026() + 24.hours() * 70;
+    rig.provider.set_time(later);
+    rig.provider.renew_due();
+    rig.provider.renew_due();
+    assert_eq!(rig.provider.payments().len(), 3);
+    // A card that declines leaves an invoice that its page collects.
+    rig.provider.set_card(&customer, Card::DeclinesSoftly);
+    rig.provider.set_time(later + 24.hours() * 31);
+    rig.provider.renew_due();
+    let (status, invoice) = latest();
+    assert_eq!(status, "past_due");
+    let shown = rig
+        .get(&format!("/v1/invoices/{invoice}?expand[]=payments"))
+        .await
+        .body;
+    assert_eq!(
+        (&shown["status"], &shown["attempt_count"]),
+        (&json!("open"), &json!(1))
+    );
+    let payment = &shown["payments"]["data"][0]["payment"];
+    assert!(payment["payment_intent"].is_string(), "{shown}");
+    let page = shown["hosted_invoice_url"].as_str().unwrap();
+    let paid = async |how: &str| {
+        let url = format!("{page}/{how}");
+        let answer = rig.client.post(url).body("card=succeeds").send();
+        answer.await.unwrap().status().as_u16()
+    };
+    assert_eq!(paid("decline").await, 402);
+    assert_eq!(paid("pay").await, 200);
+    assert_eq!(paid("pay").await, 409);
+    assert_eq!(latest().0, "active");
+    assert_eq!(rig.provider.payments().len(), 4);
+    let void = |invoice: &str| format!("/v1/invoices/{invoice}/void");
+    assert_eq!(
+        rig.post(&void(&invoice), &[]).await.status,
+        400,
+        "it is paid"
+    );
+    // One that is void is paid by nobody.
+    rig.provider.set_time(later + 24.hours() * 62);
+    rig.provider.renew_due();
+    let (_, invoice) = latest();
+    assert_eq!(rig.post(&void(&invoice), &[]).await.body["status"], "void");
+    let refused = rig.provider.pay_open_invoice(&invoice, Card::Succeeds);
+    assert_eq!(refused, Err(PayError::Expired));
+    assert_eq!(rig.provider.payments().len(), 4);
+}
