@@ -125,6 +125,38 @@ async fn a_message_names_at_most_25_accounts() {
     assert_eq!(everyone.len(), 60);
 }
 
+/// What the workers will not come to in time waits in the index.
+#[tokio::test]
+async fn a_queue_that_is_long_is_not_made_longer() {
+    let world = World::with_due(30).await;
+    // 600 seconds' work is in it, but for that of a message.
+    let settings = [("STRIPE_REQUESTS_PER_SECOND".to_owned(), "1".to_owned())];
+    let settings = edge::Env::from_pairs(world.system.settings.clone()).with(settings);
+    let settings = monthly_charge::Settings::from_env(settings).unwrap();
+    let (dynamodb, secrets) = world.clients_over(world.wire.clone());
+    let (clock, bus, queue) = (world.system.clock.clone(), world.event_bus(), world.queue());
+    let deps =
+        monthly_charge::Deps::new(settings, clock, dynamodb, secrets, bus, queue.clone()).unwrap();
+    let url = world.system.queue.url();
+    for _ in 0..23 {
+        let sent = queue.send_message().queue_url(url).message_body("{}");
+        sent.send().await.unwrap();
+    }
+    let time = world.due_in(SignedDuration::ZERO);
+    let planned = async || monthly_charge::tick(&deps, time, |_| false).await.queued;
+    let first = planned().await;
+    assert!((1..=16).contains(&first), "one of each shard: {first}");
+    assert_eq!(planned().await, 0, "it is full");
+    world.take().await;
+    let second = planned().await;
+    assert!(second > 0, "and goes on");
+    world
+        .wire
+        .disturb("GetQueueAttributes", Fault::NeverArrives, 1);
+    assert_eq!(world.plan_at(time).await, (0, 1));
+    assert_eq!(world.plan_at(time).await.0, 30 - u64::from(first + second));
+}
+
 /// The queue delivers at least once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_that_comes_twice_charges_once() {

@@ -45,6 +45,8 @@ pub struct Deps {
     /// Where due accounts wait for the worker.
     pub queue: aws_sdk_sqs::Client,
     pub queue_url: Url,
+    /// Accounts that all workers together can charge in a second.
+    pub pace: u32,
 }
 
 impl Deps {
@@ -80,6 +82,7 @@ impl Deps {
             event_bus_name: settings.event_bus,
             queue,
             queue_url: settings.queue_url,
+            pace: settings.requests_per_second,
         })
     }
 }

@@ -6,7 +6,7 @@
 use std::error::Error;
 
 use account::AccountId;
-use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
+use aws_sdk_sqs::types::{QueueAttributeName, SendMessageBatchRequestEntry};
 use futures_util::{StreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
 use store::{DueAccount, StoreError};
@@ -14,8 +14,8 @@ use store::{DueAccount, StoreError};
 use crate::Deps;
 use crate::worker::Message;
 
-/// Accounts queued by one tick, a shard; more wait for the next tick.
-const ACCOUNTS_A_SHARD: i32 = 1_000;
+/// The most accounts queued by one tick, a shard; more wait for the next tick.
+const ACCOUNTS_A_SHARD: usize = 1_000;
 /// Accounts taken on at once.
 const AT_ONCE: usize = 32;
 /// Accounts that a message names.
@@ -24,6 +24,9 @@ const A_MESSAGE: usize = 25;
 const A_BATCH: usize = 10;
 /// When an account is queued again of which nothing was written down.
 const AGAIN: SignedDuration = SignedDuration::from_mins(15);
+/// No more is queued than the workers do in this time at their pace. It is less than [`AGAIN`]: what is
+/// in the queue is not queued again for having to wait there.
+const LONGEST_QUEUE: SignedDuration = SignedDuration::from_mins(10);
 
 /// What was queued.
 #[derive(Debug, Default)]
@@ -37,9 +40,24 @@ pub(crate) struct Planned {
 /// Queues the accounts that are due at `now`.
 pub(crate) async fn plan(deps: &Deps, now: Timestamp) -> Planned {
     let mut planned = Planned::default();
+    let room = match room(deps).await {
+        Ok(room) => room,
+        Err(error) => {
+            edge::log_error(&*error, "the queue does not tell how long it is");
+            planned.errors += 1;
+            return planned;
+        }
+    };
+    // The same for each, so that none waits behind another.
+    let a_shard = (room / store::shards().len()).min(ACCOUNTS_A_SHARD);
+    if a_shard == 0 {
+        tracing::warn!("the queue is full: what is due waits for the next tick");
+        return planned;
+    }
+    let a_shard = i32::try_from(a_shard).unwrap_or(i32::MAX);
     let mut waiting = Vec::new();
     for shard in store::shards() {
-        waiting.extend(take_on(deps, shard, now, &mut planned).await);
+        waiting.extend(take_on(deps, shard, a_shard, now, &mut planned).await);
         while waiting.len() >= A_MESSAGE * A_BATCH {
             let accounts: Vec<_> = waiting.drain(..A_MESSAGE * A_BATCH).collect();
             queue(deps, &accounts, now, &mut planned).await;
@@ -52,9 +70,31 @@ pub(crate) async fn plan(deps: &Deps, now: Timestamp) -> Planned {
     planned
 }
 
+/// How many accounts the queue has room for.
+async fn room(deps: &Deps) -> Result<usize, Box<dyn Error + Send + Sync>> {
+    let answer = deps
+        .queue
+        .get_queue_attributes()
+        .queue_url(deps.queue_url.as_str())
+        .attribute_names(QueueAttributeName::ApproximateNumberOfMessages)
+        .send()
+        .await?;
+    let attributes = answer.attributes.unwrap_or_default();
+    let messages = attributes.get(&QueueAttributeName::ApproximateNumberOfMessages);
+    let messages: usize = messages.map_or("", String::as_str).parse()?;
+    let longest = usize::try_from(LONGEST_QUEUE.as_secs())? * usize::try_from(deps.pace)?;
+    Ok(longest.saturating_sub(messages.saturating_mul(A_MESSAGE)))
+}
+
 /// Takes on what is due in a shard.
-async fn take_on(deps: &Deps, shard: u8, now: Timestamp, planned: &mut Planned) -> Vec<AccountId> {
-    let due = match deps.store.due_accounts(shard, now, ACCOUNTS_A_SHARD).await {
+async fn take_on(
+    deps: &Deps,
+    shard: u8,
+    limit: i32,
+    now: Timestamp,
+    planned: &mut Planned,
+) -> Vec<AccountId> {
+    let due = match deps.store.due_accounts(shard, now, limit).await {
         Ok(due) => due,
         Err(error) => {
             edge::log_error(&error, "due accounts could not be found");

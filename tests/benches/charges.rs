@@ -1,0 +1,298 @@
+//! What the monthly charge costs: so many due accounts are queued and charged, against the embedded
+//! engine. Prints tables, and fails unless each account was charged once.
+//!
+//! `cargo bench --package tests --bench charges -- [ACCOUNTS] [REQUESTS A SECOND]`, by default 100,000 of
+//! them, and as many of one kind at the provider as can be set.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::float_arithmetic,
+    reason = "a measurement that cannot go on stops with a message"
+)]
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use account::{AccountId, AddOnStatus, CallId};
+use aws_sdk_dynamodb::types::AttributeValue::{self, S};
+use aws_sdk_dynamodb::types::{PutRequest, WriteRequest};
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::interceptors::Intercept;
+use aws_smithy_runtime_api::client::interceptors::context::{
+    AfterDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextMut,
+};
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::config_bag::{ConfigBag, Storable, StoreReplace};
+use jiff::SignedDuration;
+use local::dev::{AccountChange, change_account};
+use local::provider::Delivery;
+use local::queue::Drained;
+use local::system::{Options, System};
+use serde_json::{Value, json};
+
+#[tokio::main]
+async fn main() {
+    // `cargo test --all-targets` builds this and asks it for its tests: it has none.
+    if std::env::args().any(|argument| argument == "--test" || argument == "--list") {
+        return;
+    }
+    let mut numbers = std::env::args().filter_map(|argument| argument.parse().ok());
+    let accounts: u32 = numbers.next().unwrap_or(100_000);
+    let pace: u32 = numbers.next().unwrap_or(10_000);
+    let system = System::start(Options::default()).await.unwrap();
+    let provider = system.payment_provider.as_ref().unwrap();
+    // The webhook's part is not measured.
+    provider.set_delivery(Delivery::Drop);
+    let due = make_accounts(&system, accounts).await;
+    let time = due + SignedDuration::from_mins(1);
+
+    let meter = Meter::default();
+    let deps = deps(&system, &meter, pace);
+    println!("| step | accounts | time | accounts a second |\n|---|--:|--:|--:|");
+    let began = Instant::now();
+    let mut queued = 0;
+    while queued < accounts {
+        let report = monthly_charge::tick(&deps, time, |_| false).await;
+        assert_eq!(report.errors, 0);
+        assert!(report.queued > 0, "{queued} of {accounts}");
+        queued += report.queued;
+    }
+    print_speed("queueing", accounts, began.elapsed());
+    let queueing = meter.take();
+    let began = Instant::now();
+    let Drained { worked, given_up } = system.queue.consumer.drain(&deps).await;
+    print_speed("charging", accounts, began.elapsed());
+    assert_eq!((worked.charged, given_up), (accounts, 0));
+    let charging = meter.take();
+    let payments = provider.payments();
+    let objects: BTreeSet<_> = payments.iter().map(|payment| &payment.intent).collect();
+    let charged = (payments.len(), objects.len());
+    let everyone = usize::try_from(accounts).unwrap();
+    assert_eq!(charged, (everyone, everyone), "each once");
+
+    println!(
+        "\n| step | requests an account | | read units | write units |\n|---|---|--:|--:|--:|"
+    );
+    print_costs("queueing", accounts, &queueing);
+    print_costs("charging", accounts, &charging);
+    let mut asked = BTreeMap::<_, u32>::new();
+    for request in provider.seen() {
+        let parts = request.path.split('/').map(|part| match part {
+            id if id.starts_with("pi_") => "{id}",
+            part => part,
+        });
+        let path = parts.collect::<Vec<_>>().join("/");
+        *asked
+            .entry(format!("{} {path}", request.method))
+            .or_default() += 1;
+    }
+    for (name, count) in asked {
+        println!(
+            "| charging | {name} | {} | | |",
+            per(count.into(), accounts)
+        );
+    }
+    system.stop().await;
+}
+
+fn print_speed(step: &str, accounts: u32, time: Duration) {
+    let rate = f64::from(accounts) / time.as_secs_f64();
+    println!(
+        "| {step} | {accounts} | {:.1} s | {rate:.0} |",
+        time.as_secs_f64()
+    );
+}
+
+fn per(count: f64, accounts: u32) -> String {
+    format!("{:.3}", count / f64::from(accounts))
+}
+
+fn print_costs(step: &str, accounts: u32, costs: &BTreeMap<String, Cost>) {
+    for (name, cost) in costs {
+        println!(
+            "| {step} | {name} | {} | {} | {} |",
+            per(cost.requests, accounts),
+            per(cost.read_units, accounts),
+            per(cost.write_units, accounts)
+        );
+    }
+}
+
+/// Copies one account that is due within a month; when that is.
+async fn make_accounts(system: &System, accounts: u32) -> jiff::Timestamp {
+    let (id, now) = (AccountId::new("template").unwrap(), system.clock.now());
+    let payers = system.payment_provider.as_ref().unwrap().payers();
+    let change = AccountChange {
+        add_on: Some(AddOnStatus::Active),
+        ..AccountChange::default()
+    };
+    let made = change_account(&system.store, Some(&payers), &id, change, now).await;
+    let due = made.unwrap().profile.billing_due().unwrap();
+    let (client, table) = (system.engines.dynamodb(), &system.tables.accounts);
+    let key = [("account_id", "template"), ("item", "account")];
+    let key = HashMap::from(key.map(|(name, value)| (name.to_owned(), S(value.to_owned()))));
+    let read = client
+        .get_item()
+        .table_name(table)
+        .set_key(Some(key.clone()));
+    let template = read.send().await.unwrap().item.unwrap();
+    let delete = client.delete_item().table_name(table).set_key(Some(key));
+    delete.send().await.unwrap();
+    let items: Vec<_> = (0..accounts).flat_map(|at| copies(&template, at)).collect();
+    for items in items.chunks(24) {
+        let put = |item: &Item| {
+            let put = PutRequest::builder().set_item(Some(item.clone()));
+            WriteRequest::builder()
+                .put_request(put.build().unwrap())
+                .build()
+        };
+        let write = client.batch_write_item();
+        let write = write.request_items(table, items.iter().map(put).collect());
+        write.send().await.unwrap();
+    }
+    due
+}
+
+type Item = HashMap<String, AttributeValue>;
+
+/// An account, and the way from its number to it.
+fn copies(template: &Item, at: u32) -> [Item; 2] {
+    let (id, number) = (format!("account-{at}"), format!("number-{at}"));
+    let shard = store::shard_of(&CallId::new(id.clone()).unwrap());
+    let changed = |item: &Item, changes: &[(&str, &str)]| {
+        let mut item = item.clone();
+        for (name, value) in changes {
+            item.insert((*name).to_owned(), S((*value).to_owned()));
+        }
+        item
+    };
+    let shard = format!("billing#{shard}");
+    let own = [
+        ("account_id", id.as_str()),
+        ("account_number", &number),
+        ("due_shard", &shard),
+    ];
+    let way = [
+        ("account_id", number.as_str()),
+        ("item", "number"),
+        ("id", &id),
+    ];
+    [changed(template, &own), changed(&Item::new(), &way)]
+}
+
+fn deps(system: &System, meter: &Meter, pace: u32) -> monthly_charge::Deps {
+    let pace = [("STRIPE_REQUESTS_PER_SECOND".to_owned(), pace.to_string())];
+    let env = edge::Env::from_pairs(system.settings.clone()).with(pace);
+    let config = system.engines.sdk_config();
+    let dynamodb = aws_sdk_dynamodb::config::Builder::from(&config)
+        .endpoint_url(&system.engines.dynamodb_url)
+        .interceptor(meter.clone());
+    let queue = aws_sdk_sqs::config::Builder::from(&config)
+        .endpoint_url(system.queue.endpoint())
+        .interceptor(meter.clone());
+    monthly_charge::Deps::new(
+        monthly_charge::Settings::from_env(env).unwrap(),
+        system.clock.clone(),
+        aws_sdk_dynamodb::Client::from_conf(dynamodb.build()),
+        system.engines.secrets(),
+        system.bus.client_over(&config, None),
+        aws_sdk_sqs::Client::from_conf(queue.build()),
+    )
+    .unwrap()
+}
+
+/// Counts requests to AWS, with the capacity that the engine says they take.
+#[derive(Debug, Clone, Default)]
+struct Meter(Arc<Mutex<BTreeMap<String, Cost>>>);
+
+#[derive(Debug, Default)]
+struct Cost {
+    requests: f64,
+    read_units: f64,
+    write_units: f64,
+}
+
+/// What a request is for.
+#[derive(Debug)]
+struct Asked {
+    operation: String,
+    is_pace: bool,
+}
+
+impl Storable for Asked {
+    type Storer = StoreReplace<Self>;
+}
+
+impl Meter {
+    fn take(&self) -> BTreeMap<String, Cost> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+impl Intercept for Meter {
+    fn name(&self) -> &'static str {
+        "meter"
+    }
+
+    fn modify_before_signing(
+        &self,
+        context: &mut BeforeTransmitInterceptorContextMut<'_>,
+        _: &RuntimeComponents,
+        bag: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let request = context.request_mut();
+        let target = request.headers().get("x-amz-target").unwrap_or_default();
+        let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
+        let body = request.body().bytes().unwrap_or_default();
+        let is_pace = String::from_utf8_lossy(body).contains("rate#");
+        let asked = Asked { operation, is_pace };
+        bag.interceptor_state().store_put(asked);
+        if target.starts_with("DynamoDB") {
+            let mut body: Value = serde_json::from_slice(request.body().bytes().unwrap())?;
+            body["ReturnConsumedCapacity"] = json!("TOTAL");
+            let body = body.to_string();
+            let length = body.len().to_string();
+            *request.body_mut() = SdkBody::from(body);
+            request.headers_mut().insert("content-length", length);
+        }
+        Ok(())
+    }
+
+    fn read_after_deserialization(
+        &self,
+        context: &AfterDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        bag: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let Some(Asked { operation, is_pace }) = bag.load::<Asked>() else {
+            return Ok(());
+        };
+        let response = context.response();
+        let is_refused = response.status().as_u16() == 400;
+        let name = match (*is_pace, is_refused) {
+            (true, true) => format!("{operation} (pace, condition failed)"),
+            (true, false) => format!("{operation} (pace)"),
+            (false, true) => format!("{operation} (refused)"),
+            (false, false) => operation.clone(),
+        };
+        let answer: Value = serde_json::from_slice(response.body().bytes().unwrap_or_default())?;
+        let mut costs = self.0.lock().unwrap();
+        let cost = costs.entry(name).or_default();
+        cost.requests += 1.0;
+        let consumed = &answer["ConsumedCapacity"];
+        let tables = consumed.as_array().cloned();
+        for table in tables.unwrap_or_else(|| vec![consumed.clone()]) {
+            let units = table["CapacityUnits"].as_f64().unwrap_or_default();
+            match operation.as_str() {
+                "GetItem" | "Query" => cost.read_units += units,
+                _ => cost.write_units += units,
+            }
+        }
+        // DynamoDB bills a condition that fails like the write.
+        cost.write_units += f64::from(u8::from(is_refused));
+        Ok(())
+    }
+}
