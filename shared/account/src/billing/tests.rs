@@ -1,3 +1,5 @@
+use super::charge::MOST_WAIVED;
+use super::checkout::MAKING;
 use super::*;
 
 const MINUTE: SignedDuration = SignedDuration::from_mins(1);
