@@ -12,6 +12,8 @@ use crate::sweep::sweep;
 
 /// Orphaned secrets and deletions looked at by one tick, a shard; more wait for the next tick.
 const A_SHARD: i32 = 25;
+/// When a payment that could not be given back is tried again.
+const AGAIN: SignedDuration = SignedDuration::from_mins(5);
 /// When a piece of work that was taken on and failed is tried again.
 const PUT_OFF: SignedDuration = SignedDuration::from_hours(1);
 
@@ -61,12 +63,12 @@ pub async fn tick(
     let planned = plan(deps, now).await;
     report.queued = planned.queued;
     report.errors += planned.errors;
-    Box::pin(settle(deps, now, &mut report)).await;
     report.errors += outbox::deliver(deps, now).await;
-    // Last: it waits for others.
     let swept = sweep(deps, store::shards(), now, is_under_way).await;
     report.swept = swept.ended;
     report.errors += swept.errors;
+    // Last: each request to the payment provider may have to wait.
+    Box::pin(settle(deps, now, &mut report)).await;
     let TickReport {
         queued,
         swept,
@@ -102,7 +104,7 @@ async fn settle(deps: &Deps, now: Timestamp, report: &mut TickReport) {
             Ok(due) => {
                 for refund in due {
                     report.count(
-                        give_back(deps, refund).await,
+                        give_back(deps, refund, now).await,
                         "a payment was not given back",
                     );
                 }
@@ -133,8 +135,14 @@ async fn wind_up(
 async fn give_back(
     deps: &Deps,
     due: Result<DueRefund, StoreError>,
+    now: Timestamp,
 ) -> Result<(), lambda_runtime::Error> {
-    Ok(deps.charging.give_back(&due?).await?)
+    let due = due?;
+    if let Err(error) = deps.charging.give_back(&due).await {
+        deps.store.put_off_refund(&due, now + AGAIN).await?;
+        return Err(error.into());
+    }
+    Ok(())
 }
 
 impl TickReport {

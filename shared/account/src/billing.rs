@@ -279,21 +279,25 @@ impl Profile {
     }
 
     /// Keeps the card that was given at `given_at`, if none was given later. What the card before it did
-    /// not pay is tried again with it at once.
-    pub fn keep_card(&mut self, payment_method: String, given_at: Timestamp) {
-        let known = self.billing.card.as_ref();
-        if known.is_some_and(|known| known.given_at >= given_at) {
-            return;
+    /// not pay is tried again with it at once. False if another one stays.
+    pub fn keep_card(&mut self, payment_method: String, given_at: Timestamp) -> bool {
+        if let Some(known) = self.billing.card.as_ref()
+            && known.given_at >= given_at
+        {
+            return known.payment_method == payment_method;
         }
         self.billing.card = Some(Card {
             payment_method,
             given_at,
         });
+        let is_ours = !self.is_run_by_provider();
         if let Some(charge) = &mut self.billing.charge
             && charge.declines > 0
+            && is_ours
         {
             charge.attempt_at = Some(given_at);
         }
+        true
     }
 }
 

@@ -101,6 +101,12 @@ impl Charging {
         }
         let (amount, currency) = (checkout.amount_total, checkout.currency.as_deref());
         if let Some(reason) = self.not_as_asked(&payable, amount, currency, checkout.livemode) {
+            if let Some(subscription) = &checkout.subscription {
+                let stripe = self.ask(Asked::Subscription).await?;
+                stripe
+                    .cancel_subscription(&*self.key().await?, subscription)
+                    .await?;
+            }
             return Ok(News::Ignored(reason));
         }
         if known.is_some() {
@@ -268,11 +274,14 @@ impl Charging {
         let card = stripe.setup_intent(&*self.key().await?, setup).await?;
         let account = self.store.account_of(&payable.account_number).await?;
         if let (Some(card), Some(account)) = (card, account) {
-            self.charge_subscription(&account, &card).await?;
-            self.change(&account.id, now, |profile| {
-                profile.keep_card(card.to_string(), payable.asked_at);
-            })
-            .await?;
+            let mut is_the_latest = false;
+            let account = self.change(&account.id, now, |profile| {
+                is_the_latest = profile.keep_card(card.to_string(), payable.asked_at);
+            });
+            let account = account.await?;
+            if is_the_latest {
+                self.charge_subscription(&account, &card).await?;
+            }
         }
         Ok(News::Nothing)
     }
@@ -344,22 +353,10 @@ impl Charging {
         } else {
             Some(IntentId::new(object)?)
         };
-        let Some(intent) = intent else {
-            return Err(PaymentError::Missing { param: None }.into());
-        };
-        let refund = self
-            .ask(Asked::Other)
-            .await?
-            .refund(&key, &intent, &format!("{intent}-refund"))
-            .await;
-        let refund = match refund {
-            Ok(refund) => refund,
-            // Asked again it would say the same: the payment is disputed, or too old.
-            Err(error @ PaymentError::Refused { .. }) => {
-                edge::log_error(&error, "the provider does not give a payment back");
-                Refund::Failed
-            }
-            Err(error) => return Err(error.into()),
+        let refund = match intent {
+            Some(intent) => self.refund(&intent).await?,
+            // It was paid past the provider.
+            None => Refund::Failed,
         };
         let outcome = match refund {
             Refund::Made | Refund::AlreadyMade => Outcome::Refunded,
@@ -373,6 +370,21 @@ impl Charging {
             }
         };
         Ok(self.store.end_refund(object, outcome).await?)
+    }
+
+    async fn refund(&self, intent: &IntentId) -> Result<Refund, ChargingError> {
+        let (key, stripe) = (self.key().await?, self.ask(Asked::Other).await?);
+        match stripe
+            .refund(&key, intent, &format!("{intent}-refund"))
+            .await
+        {
+            // Asked again it would say the same: the payment is disputed, or too old.
+            Err(error @ PaymentError::Refused { .. }) => {
+                edge::log_error(&error, "the provider does not give a payment back");
+                Ok(Refund::Failed)
+            }
+            refund => Ok(refund?),
+        }
     }
 
     /// What paid an invoice.

@@ -24,12 +24,15 @@ const TOO_LATE: SignedDuration = SignedDuration::from_secs(1);
 
 /// What the provider is asked, as far as it is counted together. Stripe allows 25 requests a second of
 /// each kind, and 100 in all (<https://docs.stripe.com/rate-limits>): four kinds at 20 leave 20 for those
-/// who do not wait, the users and the webhook.
+/// who do not wait, the users and the webhook. (Of the five, the first three are for those who pay us by card,
+/// and the fourth for those whom the provider collects from.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Asked {
     Create,
     Confirm,
     LookUp,
+    /// Subscriptions that the provider runs, and their invoices.
+    Subscription,
     /// All else, together: seldom.
     Other,
 }
@@ -40,6 +43,7 @@ impl Asked {
             Self::Create => "create_intent",
             Self::Confirm => "confirm_intent",
             Self::LookUp => "look_up_intent",
+            Self::Subscription => "subscription",
             Self::Other => "other",
         }
     }
@@ -55,6 +59,7 @@ pub(crate) struct Pacer {
     create: Line,
     confirm: Line,
     look_up: Line,
+    subscription: Line,
     other: Line,
 }
 
@@ -90,6 +95,7 @@ impl Pacer {
             create: Line::default(),
             confirm: Line::default(),
             look_up: Line::default(),
+            subscription: Line::default(),
             other: Line::default(),
         }
     }
@@ -112,6 +118,7 @@ impl Pacer {
             Asked::Create => &self.create,
             Asked::Confirm => &self.confirm,
             Asked::LookUp => &self.look_up,
+            Asked::Subscription => &self.subscription,
             Asked::Other => &self.other,
         };
         let _waiting = Waiting::new(&line.waiting);

@@ -7,7 +7,7 @@
 
 use account::add_on::GenerationId;
 use account::billing::{PRICE_CENTS, Standing, Subscription, period_ending};
-use account::{Account, AddOn, Period};
+use account::{Account, AddOn, AddOnStatus, Period};
 use jiff::Timestamp;
 use payments::{Invoice, InvoiceId, InvoiceStatus, PaymentError, PaymentMethodId, SubscriptionId};
 use store::{Buys, Effect, Heard, Outcome, Payable};
@@ -84,7 +84,7 @@ impl Charging {
         let billing = of.account.as_ref().map(|account| &account.profile.billing);
         let asked = billing.and_then(|billing| billing.subscription.clone());
         let (standing, invoice) = match self
-            .ask(Asked::Other)
+            .ask(Asked::Subscription)
             .await?
             .subscription(&*self.key().await?, id)
             .await
@@ -98,9 +98,14 @@ impl Charging {
             Err(error) => return Err(error.into()),
         };
         // What was paid counts before what is over.
-        let news = match invoice.filter(|invoice| Some(invoice) != known) {
-            Some(invoice) => Box::pin(self.take_in_invoice(of, &invoice, now)).await?,
-            None => News::Nothing,
+        let news = match invoice {
+            Some(invoice) if standing == Standing::Over => {
+                Box::pin(self.call_off_invoice(of, &invoice, now)).await?
+            }
+            Some(invoice) if Some(&invoice) != known => {
+                Box::pin(self.take_in_invoice(of, &invoice, now)).await?
+            }
+            _ => News::Nothing,
         };
         if let (Some(account), Some(asked)) = (&of.account, asked)
             && asked.id == id.as_str()
@@ -120,18 +125,12 @@ impl Charging {
         id: &InvoiceId,
         now: Timestamp,
     ) -> Result<News, ChargingError> {
-        let invoice = self
-            .ask(Asked::Other)
-            .await?
-            .invoice(&*self.key().await?, id)
-            .await?;
+        let stripe = self.ask(Asked::Subscription).await?;
+        let invoice = stripe.invoice(&*self.key().await?, id).await?;
+        let object = invoice.id.as_str();
         let Some(period) = of.period(&invoice) else {
             return Ok(News::Ignored("an invoice of no period"));
         };
-        if period == Period::FIRST {
-            // Its checkout tells.
-            return Ok(News::Nothing);
-        }
         if invoice.status != InvoiceStatus::Paid {
             let failed = invoice.status == InvoiceStatus::Open && invoice.attempted;
             if let (true, Some(account)) = (failed, &of.account) {
@@ -142,7 +141,12 @@ impl Charging {
             }
             return Ok(News::Nothing);
         }
-        let object = invoice.id.as_str();
+        if let Some((known, _)) = self.store.payable(object).await?
+            && matches!(known.buys, Buys::Through { .. })
+        {
+            // Its checkout tells.
+            return Ok(News::Nothing);
+        }
         let payable = Payable {
             object: object.to_owned(),
             account_number: of.payable.account_number.clone(),
@@ -153,7 +157,7 @@ impl Charging {
             amount_cents: PRICE_CENTS,
             asked_at: now,
         };
-        let (amount, currency) = (invoice.amount_paid, invoice.currency.as_deref());
+        let (amount, currency) = (invoice.subtotal, invoice.currency.as_deref());
         if let Some(reason) = self.not_as_asked(&payable, amount, currency, invoice.livemode) {
             return Ok(News::Ignored(reason));
         }
@@ -172,6 +176,29 @@ impl Charging {
         self.heard(heard.await?, now).await
     }
 
+    /// Sees to it that nobody can pay the invoice of a subscription that is over. If it was paid, that is
+    /// taken in.
+    async fn call_off_invoice(
+        &self,
+        of: &Of,
+        id: &InvoiceId,
+        now: Timestamp,
+    ) -> Result<News, ChargingError> {
+        let (key, stripe) = (self.key().await?, self.ask(Asked::Subscription).await?);
+        let invoice = stripe.invoice(&key, id).await?;
+        let stands = match invoice.status {
+            InvoiceStatus::Draft => stripe.hold_invoice(&key, id).await?.status,
+            InvoiceStatus::Open | InvoiceStatus::Uncollectible => {
+                stripe.void_invoice(&key, id).await?.status
+            }
+            status => status,
+        };
+        if stands == InvoiceStatus::Paid {
+            return self.take_in_invoice(of, id, now).await;
+        }
+        Ok(News::Nothing)
+    }
+
     /// Has a subscription end with its period, or go on.
     pub(crate) async fn tell(
         &self,
@@ -181,23 +208,32 @@ impl Charging {
         now: Timestamp,
     ) -> Result<(), ChargingError> {
         let (key, id) = (self.key().await?, SubscriptionId::new(subscription)?);
-        let told = self
-            .stripe
-            .end_subscription_with_its_period(&key, &id, ends);
-        let change = match told.await {
-            Ok(_) => Told::Done,
-            Err(PaymentError::Missing { .. } | PaymentError::Refused { .. }) => Told::Gone,
+        let stripe = self.ask(Asked::Subscription).await?;
+        let told = stripe.end_subscription_with_its_period(&key, &id, ends);
+        let is_over = match told.await {
+            Ok(_) => false,
+            Err(PaymentError::Missing { .. }) => true,
+            Err(refusal @ PaymentError::Refused { .. }) => {
+                if !stripe.subscription(&key, &id).await?.is_over() {
+                    return Err(refusal.into());
+                }
+                true
+            }
             Err(error) => return Err(error.into()),
         };
-        self.change(&account.id, now, |profile| match change {
-            Told::Done => profile.subscription_told(subscription, ends),
-            Told::Gone => profile.subscription_gone(subscription),
+        self.change(&account.id, now, |profile| {
+            if is_over {
+                profile.subscription_gone(subscription);
+            } else {
+                profile.subscription_told(subscription, ends);
+            }
         })
         .await
         .map(drop)
     }
 
-    /// Ends a subscription at once, and voids what it asks for. What turns out to be paid is taken in.
+    /// Ends a subscription at once, and calls off what it asks for. If it turns out that what it is to go
+    /// on for was paid, it stays.
     pub(crate) async fn stop(
         &self,
         subscription: &str,
@@ -207,31 +243,23 @@ impl Charging {
         let Some(of) = self.bought_with(&id).await? else {
             return Ok(());
         };
-        let key = self.key().await?;
-        self.ask(Asked::Other)
-            .await?
-            .cancel_subscription(&key, &id)
-            .await?;
-        let latest = match self.ask(Asked::Other).await?.subscription(&key, &id).await {
+        let (key, stripe) = (self.key().await?, self.ask(Asked::Subscription).await?);
+        let latest = match stripe.subscription(&key, &id).await {
             Ok(found) => found.latest_invoice,
             Err(PaymentError::Missing { .. }) => None,
             Err(error) => return Err(error.into()),
         };
-        if let Some(latest) = latest {
-            let invoice = self.ask(Asked::Other).await?.invoice(&key, &latest).await?;
-            let stands = match invoice.status {
-                InvoiceStatus::Open | InvoiceStatus::Uncollectible => {
-                    self.ask(Asked::Other)
-                        .await?
-                        .void_invoice(&key, &latest)
-                        .await?
-                        .status
-                }
-                status => status,
-            };
-            if stands == InvoiceStatus::Paid {
-                Box::pin(self.take_in_invoice(&of, &latest, now)).await?;
+        if let (Some(account), Some(latest)) = (&of.account, &latest) {
+            Box::pin(self.take_in_invoice(&of, latest, now)).await?;
+            let stands = self.store.account(&account.id).await?;
+            if stands.is_some_and(|it| it.profile.is_collected_by(subscription)) {
+                return Ok(());
             }
+        }
+        let stripe = self.ask(Asked::Subscription).await?;
+        stripe.cancel_subscription(&key, &id).await?;
+        if let Some(latest) = latest {
+            Box::pin(self.call_off_invoice(&of, &latest, now)).await?;
         }
         if let Some(account) = &of.account {
             self.change(&account.id, now, |profile| {
@@ -248,21 +276,14 @@ impl Charging {
         subscription: &Subscription,
         now: Timestamp,
     ) -> Result<Option<Url>, NotBought> {
-        let (key, id) = (
-            self.key().await?,
-            SubscriptionId::new(subscription.id.as_str())?,
-        );
-        let found = self
-            .ask(Asked::Other)
-            .await?
-            .subscription(&key, &id)
-            .await?;
-        let Some(latest) = found.latest_invoice else {
+        let id = SubscriptionId::new(subscription.id.as_str())?;
+        let (key, stripe) = (self.key().await?, self.ask(Asked::Subscription).await?);
+        let Some(latest) = stripe.subscription(&key, &id).await?.latest_invoice else {
             return Err(NotBought::InProgress);
         };
-        let invoice = self.ask(Asked::Other).await?.invoice(&key, &latest).await?;
+        let invoice = stripe.invoice(&key, &latest).await?;
         match (invoice.status, invoice.page) {
-            (InvoiceStatus::Open, Some(page)) => {
+            (InvoiceStatus::Open | InvoiceStatus::Uncollectible, Some(page)) => {
                 Ok(Some(page.parse().map_err(ChargingError::Url)?))
             }
             (InvoiceStatus::Paid, _) => {
@@ -273,29 +294,32 @@ impl Charging {
         }
     }
 
-    /// Has the account's subscription be charged to a card.
+    /// Has the account's subscription be charged to a card from now on, and at once with what the card
+    /// before it did not pay.
     pub(crate) async fn charge_subscription(
         &self,
         account: &Account,
         card: &PaymentMethodId,
     ) -> Result<(), ChargingError> {
-        let Some(subscription) = &account.profile.billing.subscription else {
+        let profile = &account.profile;
+        let Some(subscription) = &profile.billing.subscription else {
             return Ok(());
         };
-        let (key, id) = (
-            self.key().await?,
-            SubscriptionId::new(subscription.id.as_str())?,
-        );
-        match self
-            .ask(Asked::Other)
-            .await?
-            .charge_subscription_to(&key, &id, card)
-            .await
+        let id = SubscriptionId::new(subscription.id.as_str())?;
+        let (key, stripe) = (self.key().await?, self.ask(Asked::Subscription).await?);
+        let found = match stripe.charge_subscription_to(&key, &id, card).await {
+            Ok(found) => found,
+            Err(error @ (PaymentError::Missing { .. } | PaymentError::Refused { .. })) => {
+                edge::log_error(&error, "a subscription does not take a card");
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if let (AddOnStatus::PastDue, Some(open)) = (profile.add_on.status(), found.latest_invoice)
         {
-            // It is over.
-            Ok(_) | Err(PaymentError::Missing { .. } | PaymentError::Refused { .. }) => Ok(()),
-            Err(error) => Err(error.into()),
+            stripe.pay_invoice(&key, &open).await?;
         }
+        Ok(())
     }
 
     async fn bought_with(&self, id: &SubscriptionId) -> Result<Option<Of>, ChargingError> {
@@ -311,11 +335,6 @@ impl Charging {
             payable,
         }))
     }
-}
-
-enum Told {
-    Done,
-    Gone,
 }
 
 impl Worked {

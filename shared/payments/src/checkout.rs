@@ -161,8 +161,6 @@ impl NewCheckout<'_> {
         let price = match self.purpose {
             Purpose::Payment { price, keep_card } => {
                 push("mode", "payment");
-                // The price is in dollars for everybody, whatever the Dashboard says.
-                push("adaptive_pricing[enabled]", "false");
                 if keep_card {
                     push("payment_intent_data[setup_future_usage]", "off_session");
                 }
@@ -179,6 +177,8 @@ impl NewCheckout<'_> {
                 return form;
             }
         };
+        // The price is in dollars for everybody, whatever the Dashboard says.
+        push("adaptive_pricing[enabled]", "false");
         let amount = price.amount.get().to_string();
         push("line_items[0][quantity]", "1");
         push("line_items[0][price_data][currency]", CURRENCY);

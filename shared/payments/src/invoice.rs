@@ -27,7 +27,8 @@ pub enum InvoiceStatus {
 pub struct Invoice {
     pub id: InvoiceId,
     pub status: InvoiceStatus,
-    pub amount_paid: Option<Cents>,
+    /// What it asks for, before what the provider takes off or adds: discounts, taxes, a balance.
+    pub subtotal: Option<Cents>,
     /// In lower case, `usd`.
     pub currency: Option<String>,
     pub livemode: Option<bool>,
@@ -55,6 +56,37 @@ impl Stripe {
         // Its payments tell what paid it: an invoice itself does not since 2025-03-31.
         let path = format!("/v1/invoices/{id}?expand[]=payments");
         of(&self.get(key, &path).await?.done()?)
+    }
+
+    /// Has the invoice be paid with the subscription's card now, if it is open. What came of it, it tells
+    /// itself: a decline is no error.
+    ///
+    /// # Errors
+    /// [`PaymentError`]; it may have been paid.
+    pub async fn pay_invoice(
+        &self,
+        key: &SecretString,
+        id: &InvoiceId,
+    ) -> Result<(), PaymentError> {
+        let path = format!("/v1/invoices/{id}/pay");
+        match self.post(key, &path, Form::new(), None).await? {
+            Answer::Done(_) | Answer::Refused(_) => Ok(()),
+        }
+    }
+
+    /// Has a draft stay one: it is asked for by nobody
+    /// (<https://docs.stripe.com/invoicing/integration/automatic-advancement-collection>).
+    ///
+    /// # Errors
+    /// [`PaymentError`]; one that is no draft any more is refused.
+    pub async fn hold_invoice(
+        &self,
+        key: &SecretString,
+        id: &InvoiceId,
+    ) -> Result<Invoice, PaymentError> {
+        let path = format!("/v1/invoices/{id}");
+        let form = vec![("auto_advance", "false".to_owned())];
+        of(&self.post(key, &path, form, None).await?.done()?)
     }
 
     /// Sees to it that nobody can pay the invoice any more, and returns it as it then stands: it may
@@ -101,7 +133,7 @@ impl Invoice {
         Some(Self {
             id: read::id(invoice, "id")?,
             status,
-            amount_paid: read::cents(invoice, "amount_paid"),
+            subtotal: read::cents(invoice, "subtotal"),
             currency: read::owned(invoice, "currency"),
             livemode: read::flag(invoice, "livemode"),
             attempted: attempts > Some(0),
@@ -135,7 +167,7 @@ mod tests {
                 "payment": {"type": "payment_intent", "payment_intent": intent}})
         };
         let wire = json!({
-            "id": "in_1", "object": "invoice", "status": "paid", "amount_paid": 500,
+            "id": "in_1", "object": "invoice", "status": "paid", "subtotal": 500,
             "currency": "usd", "livemode": false, "attempt_count": 2,
             "status_transitions": {"paid_at": 1_780_000_000},
             "lines": {"data": [{"period": {"start": 1, "end": 1_780_000_100}}, {"period": null}]},
@@ -144,7 +176,7 @@ mod tests {
         });
         let read = Invoice::read(&wire).unwrap();
         assert_eq!(read.status, InvoiceStatus::Paid);
-        assert_eq!(read.amount_paid, Some(Cents::new(500)));
+        assert_eq!(read.subtotal, Some(Cents::new(500)));
         assert!(read.attempted);
         assert_eq!(read.paid_at, Timestamp::from_second(1_780_000_000).ok());
         assert_eq!(read.period_end, Timestamp::from_second(1_780_000_100).ok());

@@ -217,6 +217,8 @@ async fn all_else_is_asked_for_as_stripe_expects() {
         Reply::json(200, &json!({"id": "sub_1", "cancel_at_period_end": true})),
         Reply::json(200, &json!({"id": "sub_1", "status": "canceled"})),
         Reply::json(200, &json!({"id": "in_1", "status": "open"})),
+        error(402, "card_declined"),
+        Reply::json(200, &json!({"id": "in_1", "status": "draft"})),
         Reply::json(200, &json!({"id": "in_1", "status": "void"})),
     ]);
     // A base with a path, as a stand-in for Stripe may have.
@@ -238,6 +240,9 @@ async fn all_else_is_asked_for_as_stripe_expects() {
     let invoice = InvoiceId::new("in_1").unwrap();
     let found = stripe.invoice(&key, &invoice).await.unwrap();
     assert_eq!(found.status, InvoiceStatus::Open);
+    stripe.pay_invoice(&key, &invoice).await.unwrap();
+    let held = stripe.hold_invoice(&key, &invoice).await.unwrap();
+    assert_eq!(held.status, InvoiceStatus::Draft);
     let void = stripe.void_invoice(&key, &invoice).await.unwrap();
     assert_eq!(void.status, InvoiceStatus::Void);
     let expected = [
@@ -253,6 +258,9 @@ async fn all_else_is_asked_for_as_stripe_expects() {
         "default_payment_method=pm_1",
         "DELETE /mock/v1/subscriptions/sub_1 -",
         "GET /mock/v1/invoices/in_1?expand[]=payments -",
+        "POST /mock/v1/invoices/in_1/pay -",
+        "POST /mock/v1/invoices/in_1 -",
+        "auto_advance=false",
         "POST /mock/v1/invoices/in_1/void -",
     ];
     assert_eq!(lines(&server), expected);

@@ -155,7 +155,11 @@ impl Store {
             let (outcome, items) = match self.account_of(&payable.account_number).await? {
                 Some(before) => {
                     let mut after = before.clone();
-                    let (owed, effects) = judge(&payable, &mut after.profile);
+                    let (mut owed, effects) = judge(&payable, &mut after.profile);
+                    // Where the provider collects, it may have collected a period twice.
+                    if owed && tried > 0 && self.is_paid_by_another(&payable).await? {
+                        (owed, after) = (false, before.clone());
+                    }
                     let outcome = if owed {
                         Outcome::Counted
                     } else {
@@ -201,6 +205,25 @@ impl Store {
         })
     }
 
+    /// Is what it is for paid by another object?
+    async fn is_paid_by_another(&self, payable: &Payable) -> Result<bool, StoreError> {
+        let Buys::Period { generation, period } = &payable.buys else {
+            return Ok(false);
+        };
+        let key = charge_key(&payable.account_number, generation.as_str(), *period);
+        let read = self
+            .client
+            .get_item()
+            .table_name(&self.tables.charges)
+            .set_key(Some(key))
+            .consistent_read(true)
+            .send()
+            .await
+            .map_err(|error| StoreError::unavailable("read charge", error))?;
+        let paid_by = read.item.and_then(|item| item.get("paid_by").cloned());
+        Ok(paid_by.is_some_and(|paid_by| paid_by != text(&payable.object)))
+    }
+
     /// Writes down what became of a payment that changes no profile. True if it is so by now.
     ///
     /// # Errors
@@ -232,6 +255,19 @@ impl Store {
         let table = &self.tables.charges;
         self.due_in(table, Work::Refund, shard, now, limit, due_refund)
             .await
+    }
+
+    /// Puts a payment that could not be given back off to `until`, so that it hides no other.
+    ///
+    /// # Errors
+    /// [`StoreError`] if DynamoDB does not answer.
+    pub async fn put_off_refund(
+        &self,
+        due: &DueRefund,
+        until: Timestamp,
+    ) -> Result<(), StoreError> {
+        let (table, key) = (&self.tables.charges, payable_key(&due.object));
+        self.claim_in(table, key, due.due, until).await.map(drop)
     }
 
     /// What deleted accounts of one shard left at the provider.

@@ -320,10 +320,20 @@ impl Store {
         due: Timestamp,
         until: Timestamp,
     ) -> Result<bool, StoreError> {
+        self.claim_in(&self.tables.accounts, key, due, until).await
+    }
+
+    pub(crate) async fn claim_in(
+        &self,
+        table: &str,
+        key: Item,
+        due: Timestamp,
+        until: Timestamp,
+    ) -> Result<bool, StoreError> {
         let claimed = self
             .client
             .update_item()
-            .table_name(&self.tables.accounts)
+            .table_name(table)
             .set_key(Some(key))
             .update_expression("SET due_at = :until")
             .condition_expression("due_at = :due")

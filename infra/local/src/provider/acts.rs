@@ -271,6 +271,8 @@ impl ProviderState {
             attempts: 0,
             paid_at: None,
             void: false,
+            draft: false,
+            advances: true,
         };
         self.invoices.insert(id.to_owned(), invoice);
     }
@@ -361,6 +363,32 @@ impl ProviderState {
         self.pay_invoice(id, now);
         self.tell("customer.subscription.updated", &subscription, now);
         Ok(())
+    }
+
+    /// The subscription's next period begins; its invoice is a draft, and not asked for yet.
+    ///
+    /// # Errors
+    /// If there is no such subscription, or it has ended.
+    pub fn draft_renewal(&mut self, subscription: &str, now: Timestamp) -> Result<(), Impossible> {
+        self.fail_renewal(subscription, now)?;
+        let running = kept(&mut self.subscriptions, subscription);
+        running.past_due = false;
+        let invoice = kept(&mut self.invoices, &running.latest_invoice);
+        (invoice.draft, invoice.attempts) = (true, 0);
+        Ok(())
+    }
+
+    /// Drafts are asked for, whether or not their subscriptions still run.
+    pub fn finalize_drafts(&mut self, now: Timestamp) {
+        let drafts = self.invoices.values().filter(|it| it.draft && it.advances);
+        for id in drafts.map(|it| it.id.clone()).collect::<Vec<_>>() {
+            let invoice = kept(&mut self.invoices, &id);
+            invoice.draft = false;
+            let (intent, of) = (invoice.intent.clone(), invoice.subscription.clone());
+            let method = self.subscriptions[&of].method.clone();
+            self.attempt(&intent, &method, Verdict::Charge, now);
+            self.pay_invoice(&id, now);
+        }
     }
 
     fn collect(

@@ -3,6 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
+use super::acts::PayError;
 use super::api::ApiRequest;
 use super::card::Verdict;
 use super::form::Form;
@@ -72,6 +73,8 @@ impl ProviderState {
             ("POST", ["payment_intents"]) => self.create_intent(form, now)?,
             ("POST", ["payment_intents", id, "confirm"]) => self.confirm(id, form, now)?,
             ("POST", ["payment_intents", id, "cancel"]) => self.cancel(id, now)?,
+            ("POST", ["invoices", id]) => self.update_invoice(id, form)?,
+            ("POST", ["invoices", id, "pay"]) => self.pay_invoice_now(id, now)?,
             ("POST", ["invoices", id, "void"]) => self.void_invoice(id, now)?,
             ("POST", ["refunds"]) => return Ok(self.create_refund(form, now)?),
             ("POST", ["subscriptions", id]) => self.update_subscription(id, form, now)?,
@@ -404,6 +407,29 @@ impl ProviderState {
         running.metadata.extend(form.map("metadata"));
         self.tell("customer.subscription.updated", &id, now);
         Ok(id)
+    }
+
+    fn update_invoice(&mut self, id: &str, form: &Form) -> Result<String, Failure> {
+        form.only("auto_advance")?;
+        let id = self.known("invoice", id)?;
+        let advances = form.flag("auto_advance")?;
+        let invoice = kept(&mut self.invoices, &id);
+        invoice.advances = advances.unwrap_or(invoice.advances);
+        Ok(id)
+    }
+
+    /// With the subscription's card.
+    fn pay_invoice_now(&mut self, id: &str, now: Timestamp) -> Result<String, Failure> {
+        let id = self.known("invoice", id)?;
+        let method = &self.subscriptions[&self.invoices[&id].subscription].method;
+        let card = self.methods[method].card;
+        match self.pay_open_invoice(&id, card, now) {
+            Ok(()) => Ok(id),
+            Err(PayError::Declined(message)) => {
+                Err(Refusal::state(Some("card_declined"), message).into())
+            }
+            Err(_) => Err(Refusal::state(None, "Invoice is already paid").into()),
+        }
     }
 
     fn void_invoice(&mut self, id: &str, now: Timestamp) -> Result<String, Failure> {

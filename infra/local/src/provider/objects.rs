@@ -383,12 +383,16 @@ pub(super) struct Invoice {
     pub(super) attempts: u32,
     pub(super) paid_at: Option<Timestamp>,
     pub(super) void: bool,
+    /// It is not asked for yet.
+    pub(super) draft: bool,
+    /// A draft is asked for by itself.
+    pub(super) advances: bool,
 }
 
 impl Invoice {
     /// Can it be paid?
     pub(super) fn is_open(&self) -> bool {
-        self.paid_at.is_none() && !self.void
+        self.paid_at.is_none() && !self.void && !self.draft
     }
 
     /// With the facts that are its subscription's; `base_url` is where its page is.
@@ -428,10 +432,13 @@ impl Invoice {
                 "type": "subscription_details",
                 "subscription_details": {"subscription": of.id, "metadata": of.metadata},
             },
-            "status": match (paid, self.void) {
-                (true, _) => "paid",
-                (false, true) => "void",
-                (false, false) => "open",
+            "subtotal": of.amount,
+            "auto_advance": self.advances,
+            "status": match (paid, self.void, self.draft) {
+                (true, ..) => "paid",
+                (_, true, _) => "void",
+                (_, _, true) => "draft",
+                _ => "open",
             },
             "status_transitions": {"paid_at": self.paid_at.map(Timestamp::as_second)},
             "total": of.amount,

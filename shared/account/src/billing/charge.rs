@@ -71,6 +71,7 @@ impl Profile {
             }
             (Object::Confirming { .. }, true) => (charge.next_at, Step::LookUp),
             (Object::Creating, true) => (charge.next_at, Step::Attempt),
+            (Object::None | Object::Idle { .. }, true) if self.is_run_by_provider() => return None,
             (Object::None | Object::Idle { .. }, true) => {
                 // An open checkout is closed first.
                 let at = charge
@@ -92,7 +93,10 @@ impl Profile {
             generation: charge.generation.clone(),
             period: charge.period,
         };
-        Some((charge.access_ends()?, Step::Note(fact)))
+        let ends = charge.access_ends()?;
+        // Where the provider collects, it is asked first.
+        let is_known = !self.is_run_by_provider() || self.was_asked_since(ends);
+        is_known.then_some((ends, Step::Note(fact)))
     }
 
     pub(super) fn first_unpaid(&self) -> Option<Period> {

@@ -30,6 +30,8 @@ pub struct Subscription {
     pub generation: GenerationId,
     /// The provider has it end with its period.
     pub ends: bool,
+    /// When the provider last said how it stands.
+    asked_at: Option<Timestamp>,
     /// When it is looked again whether a period was paid.
     follow_at: Timestamp,
     /// Nobody else takes it on before.
@@ -43,6 +45,7 @@ impl Subscription {
             id,
             generation,
             ends: false,
+            asked_at: None,
             follow_at: Timestamp::MIN,
             next_at: Timestamp::MIN,
         }
@@ -89,7 +92,6 @@ impl Profile {
     /// Carries out a step of [`next_of_subscription`](Self::next_of_subscription).
     pub(super) fn take_on_subscription(&mut self, step: &Step, now: Timestamp) -> Option<Task> {
         let ends = self.is_cancelling();
-        let grace_ends = self.billing.charge.as_ref().map(|charge| charge.grace_ends);
         let subscription = self.billing.subscription.as_mut()?;
         subscription.next_at = later(now, LEASE);
         let id = subscription.id.clone();
@@ -99,13 +101,7 @@ impl Profile {
                 subscription: id,
                 ends,
             }),
-            _ => {
-                // It is asked once more before access ends.
-                let again = later(now, AGAIN);
-                let grace_ends = grace_ends.filter(|end| *end > now);
-                subscription.follow_at = grace_ends.map_or(again, |end| again.min(end));
-                Some(Task::Follow { subscription: id })
-            }
+            _ => Some(Task::Follow { subscription: id }),
         }
     }
 
@@ -137,9 +133,21 @@ impl Profile {
             self.subscription_gone(&asked.id);
             return;
         };
+        // It is asked once more when access is to end.
+        let grace_ends = self.billing.charge.as_ref().map(|charge| charge.grace_ends);
+        let again = match grace_ends.filter(|end| *end > now) {
+            Some(end) => later(now, AGAIN).min(end),
+            None => later(now, AGAIN),
+        };
+        let due = self.add_on.paid_through().filter(|_| self.collects());
+        let is_due = due.is_some_and(|due| later(due, CHARGED_AFTER) <= now);
         if let Some(known) = &mut self.billing.subscription {
             known.ends = ends;
+            known.asked_at = Some(now);
             known.next_at = Timestamp::MIN;
+            if is_due {
+                known.follow_at = again;
+            }
         }
         if ends == asked.ends || !self.goes_on(asked) {
             return;
@@ -177,6 +185,17 @@ impl Profile {
             let generation = generation.clone();
             self.add_on.apply(Fact::Declined { generation, period });
         }
+    }
+
+    pub(super) fn was_asked_since(&self, at: Timestamp) -> bool {
+        let subscription = self.billing.subscription.as_ref();
+        subscription.is_none_or(|subscription| subscription.asked_at >= Some(at))
+    }
+
+    /// Is the subscription the one that collects, and is to go on?
+    pub fn is_collected_by(&self, subscription: &str) -> bool {
+        let known = self.billing.subscription.as_ref();
+        known.is_some_and(|known| known.id == subscription && self.goes_on(known))
     }
 
     /// Does the subscription collect for what the account has, and is to have further?
