@@ -193,7 +193,7 @@ impl Moment {
         let deliveries = &deliveries[..if self.has_news() { 2 } else { 1 }];
         for &delivery in deliveries {
             let at = format!("{self:?}, {delivery:?}");
-            let world = self.with(delivery, &act).await;
+            let world = Box::pin(self.with(delivery, &act)).await;
             let provider = world.provider();
             let confirmations = world.confirmations();
             for event in provider.take_held() {

@@ -422,14 +422,13 @@ impl Shared {
     }
 
     async fn until_resumed(&self, path: &str) {
-        let gets_through =
-            |paused: &Option<&'static str>| paused.is_none_or(|end| !path.ends_with(end));
+        let is_held = |end: Option<&str>| end.is_some_and(|end| path.ends_with(end));
         let mut paused = self.paused.subscribe();
-        if gets_through(&paused.borrow_and_update()) {
+        if !is_held(*paused.borrow_and_update()) {
             return;
         }
         self.held_back.send_modify(|count| *count += 1);
-        let resumed = paused.wait_for(gets_through).await;
+        let resumed = paused.wait_for(|end| !is_held(*end)).await;
         resumed.expect("the sender is held by this provider");
         self.held_back.send_modify(|count| *count -= 1);
     }
