@@ -2,17 +2,19 @@
 
 use std::convert::Infallible;
 
+use account::add_on::{Collection, GenerationId};
 use account::hold::HoldState;
 use account::price::{Tariff, TokenPrices};
 use account::{
-    Account, AccountId, CallId, Credits, CreditsPerUsd, EntryId, KeyId, Plan, Purpose, Usd,
+    Account, AccountId, AccountNumber, CallId, Credits, CreditsPerUsd, EntryId, KeyId, Period,
+    Plan, Profile, Purpose, Usd,
 };
 use aws_sdk_dynamodb::types::AttributeValue::{N, S};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use store::{
-    Created, Deletion, DueHold, EntryKind, HistoryEntry, Hold, NewHold, PostRefused, Posted,
-    Posting, Presence, Resolution, Store, UpdateError,
+    Buys, Created, CreditPayment, Deletion, DueHold, EntryKind, HistoryEntry, Hold, NewHold,
+    Payable, PostRefused, Posted, Posting, Presence, Resolution, Store, UpdateError,
 };
 
 use crate::support::World;
@@ -587,4 +589,85 @@ async fn checks_at_once_are_all_counted() {
         .count_check(&account.id, Purpose::Test, second(10))
         .await;
     assert!(eleventh.unwrap().is_err());
+}
+
+/// Pays for the add-on with 5 credits, if nothing comes in between that says otherwise.
+async fn pay_add_on(store: &Store, account: &Account, at: Timestamp) -> CreditPayment {
+    let id = EntryId::new("addon_1").unwrap();
+    let generation = GenerationId::new(id.as_str());
+    let posting = Posting {
+        id: &id,
+        kind: EntryKind::AddOn,
+        amount: credits(-5_000_000),
+        at,
+        note: "why",
+        actor: "test",
+    };
+    let payable = Payable {
+        object: id.to_string(),
+        account_number: account.number.clone(),
+        buys: Buys::Period {
+            generation: generation.clone(),
+            period: Period::FIRST,
+        },
+        amount_cents: 500,
+        asked_at: at,
+    };
+    let judge =
+        |profile: &mut Profile| profile.activated(generation.clone(), at, Collection::Credits);
+    let paid = store.pay_add_on(&account.id, &posting, &payable, judge);
+    paid.await.unwrap()
+}
+
+/// The price is taken from what is there, of whoever it was asked of, and only while it is owed.
+#[tokio::test]
+async fn the_add_on_is_paid_only_as_it_was_judged() {
+    let (world, disturbed, account) = world().await;
+    let (store, now) = (world.system.store.clone(), world.system.clock.now());
+    world.wire.meanwhile(TRANSACTION, async move {
+        post(&store, "adj_1", EntryKind::Adjustment, -3_000_000, now)
+            .await
+            .unwrap();
+    });
+    let paid = pay_add_on(&disturbed, &account, now).await;
+    assert_eq!(paid, CreditPayment::Insufficient);
+    assert_eq!(world.settled_balance("acme").await, "4");
+    // The plan changes.
+    let store = world.system.store.clone();
+    post(&store, "grant_1", EntryKind::Grant, 10_000_000, now)
+        .await
+        .unwrap();
+    world.wire.meanwhile(TRANSACTION, async move {
+        let upgrade = |profile: &mut Profile| {
+            profile.hear_plan(Plan::Enterprise, 9, now);
+            Ok::<_, Infallible>(Vec::new())
+        };
+        store.update(&acme(), None, now, upgrade).await.unwrap();
+    });
+    let paid = pay_add_on(&disturbed, &account, now).await;
+    assert_eq!(paid, CreditPayment::NotOwed);
+    assert_eq!(world.settled_balance("acme").await, "14");
+}
+
+/// Another account of the same name owes nothing of the old one's.
+#[tokio::test]
+async fn the_add_on_is_paid_by_whom_it_was_asked_of() {
+    let (world, disturbed, account) = world().await;
+    let (store, now) = (world.system.store.clone(), world.system.clock.now());
+    world.wire.meanwhile(TRANSACTION, async move {
+        store.delete_account(&acme(), 9, &why(now)).await.unwrap();
+        assert!(store.scrub(&acme()).await.unwrap());
+        let number = AccountNumber::new("acct_another").unwrap();
+        let profile = Profile::new(Plan::Standard, 10, now);
+        let (id, why) = (acme(), why(now));
+        let created = store.create_account(&id, &number, &profile, &why).await;
+        assert_eq!(created.unwrap(), Created::Now);
+        post(&store, "grant_1", EntryKind::Grant, 10_000_000, now)
+            .await
+            .unwrap();
+    });
+    let paid = pay_add_on(&disturbed, &account, now).await;
+    assert_eq!(paid, CreditPayment::NotOwed);
+    assert_eq!(world.settled_balance("acme").await, "10");
+    assert_eq!(account.revision, 0, "the number alone tells them apart");
 }
