@@ -1,6 +1,9 @@
 //! Collection by the provider: it runs a subscription, and we follow what it did.
 
+use std::collections::BTreeSet;
+
 use account::AccountId;
+use aws_sdk_dynamodb::types::AttributeValue;
 use charging::Charging;
 use edge::Env;
 use http::Method;
@@ -8,11 +11,12 @@ use jiff::SignedDuration;
 use local::provider::{Card, Delivery};
 use serde_json::{Value, json};
 
-use crate::add_on::{cancel, deleted, kept, pay, session, status, subscribe};
+use crate::add_on::{
+    CARD_ROUTE, DAY, cancel, deleted, kept, pay, session, session_of, status, subscribe,
+};
 use crate::support::World;
 
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
-const DAY: SignedDuration = SignedDuration::from_hours(24);
 
 async fn world() -> World {
     World::with_settings(&[("ADD_ON_COLLECTION", "provider")]).await
@@ -86,6 +90,15 @@ async fn work(world: &World, worker: &Charging) {
     let acme = AccountId::new("acme").unwrap();
     // What broke off comes up again.
     let _ = worker.work(&acme, world.system.clock.now()).await;
+}
+
+async fn pending_events(world: &World) -> usize {
+    let mut pending = 0;
+    for shard in store::shards() {
+        let events = world.system.store.pending_events(shard).await;
+        pending += events.unwrap().len();
+    }
+    pending
 }
 
 /// Nothing was charged by us.
@@ -338,14 +351,10 @@ async fn a_new_card_is_the_subscriptions() {
     let world = bought().await;
     let subscription = running(&world).await;
     card_is(&world, &subscription, Card::DeclinesSoftly);
-    let route = "/v1/integrations/openrouter/subscription/payment-method";
     let owner = world.owner("acme");
-    let page = world.send(owner.request(Method::POST, route)).await.json();
-    let page = page["checkout_url"].as_str().unwrap().to_owned();
+    let page = world.send(owner.request(Method::POST, CARD_ROUTE)).await;
     let provider = world.provider();
-    provider
-        .pay(page.rsplit('/').next().unwrap(), Card::Succeeds)
-        .unwrap();
+    provider.pay(&session_of(&page), Card::Succeeds).unwrap();
     provider.until_delivered().await;
     let before = &subscription["default_payment_method"];
     assert_ne!(
@@ -355,6 +364,175 @@ async fn a_new_card_is_the_subscriptions() {
     world.tick_when_due().await;
     assert_eq!(status(&world).await, "active");
     assert_eq!(kept(&world), 2);
+}
+
+/// A card that is given while the provider has not been paid is charged by the provider, at once.
+#[tokio::test]
+async fn a_new_card_pays_what_is_past_due_and_we_charge_nothing() {
+    let world = bought().await;
+    let subscription = running(&world).await;
+    card_is(&world, &subscription, Card::DeclinesSoftly);
+    // The provider's decline is heard of before our own tick comes.
+    world.wait_until_due().await;
+    world.provider().renew_due();
+    world.provider().until_delivered().await;
+    assert_eq!(status(&world).await, "past_due");
+    let worker = worker(&world, "provider");
+    work(&world, &worker).await;
+    let owner = world.owner("acme");
+    let page = world.send(owner.request(Method::POST, CARD_ROUTE)).await;
+    let provider = world.provider();
+    provider.pay(&session_of(&page), Card::Succeeds).unwrap();
+    provider.until_delivered().await;
+    for _ in 0..3 {
+        work(&world, &worker).await;
+        world.system.clock.advance(HOUR);
+    }
+    only_the_provider_collected(&world);
+    assert_eq!(status(&world).await, "active");
+    assert_eq!(kept(&world), 2);
+}
+
+/// A period that is paid already is paid by nothing else: that goes back, and holds nothing up.
+#[tokio::test]
+async fn what_the_provider_collected_twice_goes_back() {
+    let world = bought().await;
+    let account = world.system.account("acme").await;
+    let generation = account.profile.add_on.generation().unwrap();
+    let record = format!("{}#0002", generation.as_str());
+    let text = |text: &str| AttributeValue::S(text.to_owned());
+    let put = world.engines().dynamodb().put_item();
+    put.table_name(&world.system.tables.charges)
+        .item("account_number", text(account.number.as_str()))
+        .item("charge", text(&record))
+        .item("paid_by", text("in_another"))
+        .send()
+        .await
+        .unwrap();
+    world.tick_when_due().await;
+    world.tick_after(HOUR).await;
+    let payments = world.provider().payments();
+    assert_eq!((payments.len(), payments[1].refunded), (2, 500));
+    assert_eq!(status(&world).await, "active");
+    assert_eq!(pending_events(&world).await, 0);
+}
+
+/// A refusal does not say that a subscription is over.
+#[tokio::test]
+async fn a_subscription_that_cannot_be_told_is_not_forgotten() {
+    let world = bought().await;
+    let subscription = running(&world).await;
+    let provider = world.provider();
+    provider.act(|state, _| state.schedule(id(&subscription), true));
+    cancel(&world).await;
+    world.tick_after(HOUR).await;
+    assert_eq!(status(&world).await, "cancelling");
+    assert_eq!(running(&world).await["status"], "active", "it is known");
+    provider.act(|state, _| state.schedule(id(&subscription), false));
+    world.tick_after(HOUR).await;
+    assert_eq!(shown(&world, &subscription)["cancel_at_period_end"], true);
+}
+
+/// What the provider itself gave up cannot be paid any more either.
+#[tokio::test]
+async fn what_the_provider_gave_up_is_void() {
+    let world = bought().await;
+    let subscription = running(&world).await;
+    card_is(&world, &subscription, Card::DeclinesSoftly);
+    world.tick_when_due().await;
+    let path = format!("subscriptions/{}", id(&subscription));
+    at_the_provider(&world, Method::DELETE, &path, "").await;
+    assert_eq!(invoice(&world, &subscription)["status"], "void");
+    world.tick_after(HOUR).await;
+    assert_eq!(status(&world).await, "suspended");
+}
+
+/// Access does not end before the provider said that nothing was paid.
+#[tokio::test]
+async fn the_end_of_grace_asks_the_provider_first() {
+    let world = bought().await;
+    let subscription = running(&world).await;
+    card_is(&world, &subscription, Card::DeclinesSoftly);
+    world.tick_when_due().await;
+    let invoice = invoice(&world, &subscription);
+    let provider = world.provider();
+    provider.set_delivery(Delivery::Drop);
+    let worker = worker(&world, "provider");
+    world.system.clock.advance(DAY * 7 + HOUR * 3);
+    work(&world, &worker).await;
+    provider
+        .pay_open_invoice(id(&invoice), Card::Succeeds)
+        .unwrap();
+    world.system.clock.advance(DAY);
+    provider.limit_rate(1, None);
+    work(&world, &worker).await;
+    assert_eq!(status(&world).await, "past_due", "it is not known yet");
+    world.system.clock.advance(HOUR);
+    work(&world, &worker).await;
+    assert_eq!(status(&world).await, "active");
+    assert_eq!(shown(&world, &subscription)["status"], "active");
+}
+
+/// However far the end of an unpaid period got when the customer paid at last: the money counts, or it
+/// could not be paid.
+#[tokio::test]
+async fn who_pays_while_access_ends_has_what_was_paid() {
+    let unpaid = async || {
+        let world = bought().await;
+        let subscription = running(&world).await;
+        card_is(&world, &subscription, Card::DeclinesSoftly);
+        world.tick_when_due().await;
+        world.provider().set_delivery(Delivery::Drop);
+        world.system.clock.advance(DAY * 9);
+        world.wire.take();
+        (world, subscription)
+    };
+    let (world, _) = unpaid().await;
+    work(&world, &worker(&world, "provider")).await;
+    let requests = world.wire.take().len();
+    let mut ends = BTreeSet::new();
+    for place in 0..=requests {
+        let (world, subscription) = unpaid().await;
+        let worker = worker(&world, "provider");
+        world.wire.die_after(place);
+        work(&world, &worker).await;
+        world.wire.revive();
+        let open = invoice(&world, &subscription);
+        let paid = world.provider().pay_open_invoice(id(&open), Card::Succeeds);
+        for _ in 0..3 {
+            world.system.clock.advance(HOUR);
+            work(&world, &worker).await;
+        }
+        let running = shown(&world, &subscription)["status"].clone();
+        let end = (status(&world).await, running, kept(&world));
+        let expected = match (paid.is_ok(), end.0.as_str()) {
+            (true, "active") => ("active", "active", 2),
+            (true, _) => ("cancelling", "canceled", 2),
+            (false, _) => ("suspended", "canceled", 1),
+        };
+        let expected = (expected.0.to_owned(), json!(expected.1), expected.2);
+        assert_eq!(end, expected, "after {place} of {requests} requests");
+        ends.insert(end.0);
+    }
+    assert_eq!(ends.len(), 2, "{ends:?}");
+}
+
+/// A draft that is left behind is asked for by nobody.
+#[tokio::test]
+async fn a_draft_is_called_off_with_its_subscription() {
+    let world = bought().await;
+    let subscription = running(&world).await;
+    world.wait_until_due().await;
+    let provider = world.provider();
+    provider
+        .act(|state, now| state.draft_renewal(id(&subscription), now))
+        .unwrap();
+    world.set("acme", json!({"plan": "enterprise"})).await;
+    work(&world, &worker(&world, "provider")).await;
+    assert_eq!(shown(&world, &subscription)["status"], "canceled");
+    provider.act(local::provider::ProviderState::finalize_drafts);
+    provider.until_delivered().await;
+    assert_eq!(provider.payments().len(), 1);
 }
 
 /// The whole history of a subscription, in any order and twice, leaves what the provider says now.
@@ -388,10 +566,7 @@ async fn the_order_of_events_does_not_matter() {
         let now = running(&world).await;
         let end = &now["items"]["data"][0]["current_period_end"];
         assert_eq!(end.as_i64(), Some(paid_through.as_second()), "seed {seed}");
-        for shard in store::shards() {
-            let pending = world.system.store.pending_events(shard).await.unwrap();
-            assert_eq!(pending.len(), 0, "seed {seed}: {pending:?}");
-        }
+        assert_eq!(pending_events(&world).await, 0, "seed {seed}");
     }
 }
 

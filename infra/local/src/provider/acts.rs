@@ -246,6 +246,7 @@ impl ProviderState {
             cancel_at_period_end: false,
             canceled_at: None,
             latest_invoice: invoice.clone(),
+            scheduled: false,
         };
         self.subscriptions.insert(id.clone(), subscription);
         self.new_invoice(&invoice, &id, 1, intent, now);
@@ -376,6 +377,11 @@ impl ProviderState {
         let invoice = kept(&mut self.invoices, &running.latest_invoice);
         (invoice.draft, invoice.attempts) = (true, 0);
         Ok(())
+    }
+
+    /// A plan that somebody made in the dashboard says when the subscription ends, or no longer does.
+    pub fn schedule(&mut self, subscription: &str, scheduled: bool) {
+        kept(&mut self.subscriptions, subscription).scheduled = scheduled;
     }
 
     /// Drafts are asked for, whether or not their subscriptions still run.

@@ -394,6 +394,10 @@ impl ProviderState {
         form.only("cancel_at_period_end default_payment_method metadata")?;
         let id = self.running(id)?;
         let at_end = form.flag("cancel_at_period_end")?;
+        if at_end.is_some() && self.subscriptions[&id].scheduled {
+            let message = "The subscription is managed by the subscription schedule, and updating any cancelation behavior directly is not allowed.";
+            return Err(Refusal::state(None, message).into());
+        }
         let customer = self.subscriptions[&id].customer.clone();
         if let Some(method) = form.owned("default_payment_method") {
             let known = self.methods.get(&method);

@@ -322,6 +322,8 @@ pub(super) struct Subscription {
     pub(super) cancel_at_period_end: bool,
     pub(super) canceled_at: Option<Timestamp>,
     pub(super) latest_invoice: String,
+    /// A plan that somebody made in the dashboard says when it ends.
+    pub(super) scheduled: bool,
 }
 
 impl Subscription {
