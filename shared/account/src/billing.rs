@@ -23,6 +23,7 @@ mod checkout;
 mod dunning;
 mod subscription;
 
+use charge::GivenUp;
 pub use charge::{Charge, Object};
 pub use checkout::{Buys, CHECKOUT_LIFE, Checkout, Session};
 pub use dunning::{Dunning, DunningError};
@@ -48,6 +49,10 @@ pub struct Billing {
     pub actions: u64,
     pub checkout: Option<Checkout>,
     pub charge: Option<Charge>,
+    /// The last charge that was given up, for it may begin again: the payment objects made for it stay
+    /// counted.
+    #[serde(default)]
+    given_up: Option<GivenUp>,
     /// Where the provider collects.
     #[serde(default)]
     pub subscription: Option<Subscription>,
@@ -136,7 +141,7 @@ impl Profile {
             match step {
                 Step::Note(fact) => self.add_on.apply(fact),
                 Step::ForgetCheckout => self.billing.checkout = None,
-                Step::ForgetCharge => self.billing.charge = None,
+                Step::ForgetCharge => self.give_up_charge(),
                 Step::Begin => self.billing.charge = self.charge_at(now, dunning),
                 Step::Attempt => {
                     let (collection, card) = (self.add_on.collection(), self.billing.card());

@@ -1,5 +1,6 @@
 //! What is due for one account, carried out step by step.
 
+use std::fmt::Write as _;
 use std::ops::AddAssign;
 
 use account::billing::{Object, PRICE_CENTS, Task};
@@ -350,7 +351,11 @@ impl Charging {
         };
         let card = PaymentMethodId::new(card.as_str())?;
         let (generation, period) = (charge.generation.as_str(), charge.period.number());
-        let name = format!("{}-{generation}-{period}-{attempt}", account.number);
+        let mut name = format!("{}-{generation}-{period}-{attempt}", account.number);
+        if charge.objects > 1 {
+            // The provider takes a key for one object only.
+            let _ = write!(name, "-object-{}", charge.objects);
+        }
         let confirmed = self
             .ask(Asked::Confirm)
             .await?

@@ -36,6 +36,14 @@ pub struct Charge {
     pub(super) next_at: Timestamp,
 }
 
+/// A charge that is not collected any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct GivenUp {
+    generation: GenerationId,
+    period: Period,
+    objects: u32,
+}
+
 /// The payment object of a charge.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -99,6 +107,15 @@ impl Profile {
         is_known.then_some((ends, Step::Note(fact)))
     }
 
+    pub(super) fn give_up_charge(&mut self) {
+        let given_up = self.billing.charge.take().map(|charge| GivenUp {
+            generation: charge.generation,
+            period: charge.period,
+            objects: charge.objects,
+        });
+        self.billing.given_up = given_up.filter(|given_up| given_up.objects > 0);
+    }
+
     pub(super) fn first_unpaid(&self) -> Option<Period> {
         self.add_on.last_paid().map(Period::next)
     }
@@ -133,10 +150,14 @@ impl Profile {
         };
         let start = end_of_period(anchor, period.before()?);
         let declined = self.add_on.last_declined() == Some(period);
+        let is_the_same = |given_up: &&GivenUp| {
+            Some(&given_up.generation) == self.add_on.generation() && given_up.period == period
+        };
+        let made = self.billing.given_up.as_ref().filter(is_the_same);
         Some(Charge {
             generation: self.add_on.generation()?.clone(),
             period,
-            objects: 0,
+            objects: made.map_or(0, |made| made.objects),
             object: Object::None,
             declines: u32::from(declined),
             attempt_at: if self.is_run_by_provider() {

@@ -334,6 +334,31 @@ fn checkout(buys: Buys, now: Timestamp) -> Checkout {
     }
 }
 
+/// Under the key of the first object the provider would answer with that object, which is cancelled.
+#[test]
+fn a_charge_that_was_given_up_and_begins_again_has_another_object() {
+    let due = at(DUE);
+    let mut profile = confirming(due);
+    profile.hear_plan(Plan::Enterprise, 2, due);
+    let now = due + LEASE;
+    let cancel = Task::Cancel {
+        id: "pi_1".to_owned(),
+    };
+    assert_eq!(task(&mut profile, now), Some(cancel));
+    profile.object_gone("pi_1");
+    assert_eq!(task(&mut profile, now), None);
+    assert_eq!(profile.billing.charge, None);
+    // It had become standard again before what was paid was over.
+    profile.hear_plan(Plan::Standard, 3, due - DAY);
+    profile.resume(now);
+    assert_eq!(status(&profile), AddOnStatus::Active);
+    let create = task(&mut profile, now);
+    assert!(
+        matches!(create, Some(Task::Create { object: 2, .. })),
+        "{create:?}"
+    );
+}
+
 #[test]
 fn a_checkout_is_closed_when_it_ends_or_nobody_wants_it() {
     let now = at("2026-01-10T00:00:00Z");
