@@ -29,7 +29,9 @@ mod reconciler;
 mod rejected_keys;
 mod sdk;
 mod secrecy;
-
+mod simulated;
+#[path = "../simulation/mod.rs"]
+mod simulation;
 mod steps;
 mod streams;
 mod support;
