@@ -167,7 +167,7 @@ impl Simulation {
     /// A time from now, mostly soon and at times days away.
     fn sooner_or_later(&mut self) -> Timestamp {
         let minutes = match self.dice.u8(..10) {
-            0..5 => self.dice.i64(..5),
+            0..5 => self.dice.i64(0..5),
             5..8 => self.dice.i64(5..300),
             _ => self.dice.i64(300..6 * 24 * 60),
         };
@@ -254,8 +254,10 @@ impl Simulation {
     async fn work(&mut self, job: Job, steps: usize, note: Note) -> Option<Answer> {
         let (weather, stalls) = self.weather(steps);
         let process = self.process().await;
+        let t = std::time::Instant::now(); let name = format!("{job:?}");
         let work = process.begin(job, self.now(), weather);
         let ended = end(&process, work, stalls).await;
+        if t.elapsed().as_millis() > 400 { println!("{:?} {} {}", t.elapsed(), &name[..60.min(name.len())], process.gate.steps()); }
         self.ended(process, ended, note)
     }
 
@@ -321,8 +323,10 @@ impl Simulation {
     }
 
     async fn finish(&mut self, zombie: Zombie) -> Process {
+        let t = std::time::Instant::now();
         zombie.process.gate.release();
         zombie.work.await.unwrap();
+        if t.elapsed().as_millis() > 400 { println!("{:?} zombie", t.elapsed()); }
         self.note(zombie.note, None);
         zombie.process
     }
@@ -433,7 +437,7 @@ impl Simulation {
             self.now()
         } else {
             // It was on its way for a while.
-            self.now() - SignedDuration::from_mins(self.dice.i64(..90))
+            self.now() - SignedDuration::from_mins(self.dice.i64(0..90))
         };
         let limited = !self.is_quiet() && self.chance(8);
         if limited {
