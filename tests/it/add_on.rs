@@ -17,7 +17,7 @@ const LEASE: SignedDuration = SignedDuration::from_mins(3);
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 
 impl World {
-    fn provider(&self) -> &PaymentProvider {
+    pub(crate) fn provider(&self) -> &PaymentProvider {
         self.system.payment_provider.as_ref().unwrap()
     }
 
@@ -632,36 +632,6 @@ async fn an_add_on_that_was_set_is_charged_like_one_that_was_bought() {
     }
 }
 
-/// Two ticks at the same instant, and late ones: each account is charged once.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_ticks_at_once_charge_each_account_once() {
-    const ACCOUNTS: usize = 100;
-    let world = World::start().await;
-    for number in 0..ACCOUNTS {
-        world
-            .set(&format!("acme-{number}"), json!({"add_on": "active"}))
-            .await;
-    }
-    let month = DAY * 31;
-    let ticks = (0..3).map(|_| world.tick_in(month));
-    let reports = futures_util::future::join_all(ticks).await;
-    let charged = |report: &Value| usize::try_from(report["charged"].as_u64().unwrap()).unwrap();
-    let errors: Vec<_> = reports.iter().map(|report| &report["errors"]).collect();
-    assert_eq!(errors, [0, 0, 0], "{reports:?}");
-    assert_eq!(
-        reports.iter().map(charged).sum::<usize>(),
-        ACCOUNTS,
-        "{reports:?}"
-    );
-    assert_eq!(charged(&world.tick_in(month + LEASE).await), 0);
-    let payments = world.provider().payments();
-    assert_eq!(payments.len(), ACCOUNTS);
-    let mut customers: Vec<_> = payments.iter().map(|payment| &payment.customer).collect();
-    customers.sort();
-    customers.dedup();
-    assert_eq!(customers.len(), ACCOUNTS);
-}
-
 #[tokio::test]
 async fn credits_can_pay_for_the_add_on() {
     let world = World::with_settings(&[("ADD_ON_COLLECTION", "credits")]).await;
@@ -702,33 +672,35 @@ async fn credits_can_pay_for_the_add_on() {
     assert_eq!(world.shown("acme").await["reconciliation"]["ok"], true);
 }
 
-/// The tick's way to the store breaks off, for good, before and after each of its requests that is not a
-/// search for work; later ticks go on, and the period is paid once all the same.
+/// The way of tick and worker to the store breaks off, for good, before and after each of their requests that is
+/// not a search for work; later ticks go on, and the period is paid once all the same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_charge_that_broke_off_anywhere_is_made_once() {
-    let world = bought().await;
-    world.wait_until_due().await;
-    world.wire.take();
-    world.tick_in(SignedDuration::ZERO).await;
-    let requests = world.wire.take();
-    let is_search = |at: usize| requests.get(at).is_none_or(|name| name == "Query");
-    let places: Vec<_> = (1..=requests.len())
-        .filter(|at| !(is_search(at - 1) && is_search(*at)))
-        .collect();
-    assert!(places.len() > 5, "{requests:?}");
     for delivery in [Delivery::Drop, Delivery::AtOnce] {
-        for place in &places {
+        let due = async || {
             let world = bought().await;
             world.provider().set_delivery(delivery);
             world.wait_until_due().await;
-            world.wire.die_after(*place);
+            world
+        };
+        let world = due().await;
+        world.wire.take();
+        world.tick_in(SignedDuration::ZERO).await;
+        let requests = world.wire.take();
+        let is_search = |at: usize| requests.get(at).is_none_or(|name| name == "Query");
+        let places = (1..requests.len()).filter(|at| !(is_search(at - 1) && is_search(*at)));
+        assert!(places.clone().count() > 5, "{requests:?}");
+        for place in places {
+            let world = due().await;
+            world.wire.die_after(place);
             world.tick_in(SignedDuration::ZERO).await;
-            assert!(world.wire.revive(), "it broke off");
+            let at = format!("{delivery:?}, after {place} requests");
+            // How many requests the webhook makes depends on who is faster.
+            assert!(world.wire.revive() || delivery == Delivery::AtOnce, "{at}");
             for _ in 0..4 {
                 world.tick_after(LEASE * 2).await;
             }
             world.provider().until_delivered().await;
-            let at = format!("{delivery:?}, after {place} requests");
             assert_eq!(world.provider().payments().len(), 2, "{at}");
             assert_eq!(kept(&world), 2, "{at}");
             assert_eq!(status(&world).await, "active", "{at}");

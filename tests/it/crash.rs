@@ -389,7 +389,7 @@ async fn the_sweeper() {
         assert_eq!(holds.as_array().unwrap().len(), 1);
 
         let steps = Steps::until(dies_at);
-        let bus = mortal.world.event_bus();
+        let (bus, queue) = (mortal.world.event_bus(), mortal.world.queue());
         let sweep = move |process: Process| async move {
             let settings = monthly_charge::Settings::from_env(process.env).unwrap();
             let Process {
@@ -398,7 +398,8 @@ async fn the_sweeper() {
                 secrets,
                 ..
             } = process;
-            let deps = monthly_charge::Deps::new(settings, clock, dynamodb, secrets, bus).unwrap();
+            let deps =
+                monthly_charge::Deps::new(settings, clock, dynamodb, secrets, bus, queue).unwrap();
             let time = now + SignedDuration::from_mins(2);
             monthly_charge::tick(&deps, time, |_| false).await;
         };

@@ -523,15 +523,15 @@ impl Ground {
         let settings = monthly_charge::Settings::from_env(settings).unwrap();
         let clock = world.system.clock.clone();
         let secrets = engines.secrets();
-        let bus = world.event_bus();
+        let (bus, queue) = (world.event_bus(), world.queue());
         let sweeper =
-            monthly_charge::Deps::new(settings, clock, dynamodb.clone(), secrets, bus).unwrap();
+            monthly_charge::Deps::new(settings, clock, dynamodb.clone(), secrets, bus, queue);
         Self {
             store: Store::new(dynamodb, world.system.tables.clone()),
             runtime,
             world,
             wire,
-            sweeper,
+            sweeper: sweeper.unwrap(),
         }
     }
 }

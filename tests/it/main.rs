@@ -13,6 +13,7 @@ mod always;
 mod architecture;
 mod books;
 mod calls;
+mod charge_queue;
 mod crash;
 mod credits;
 mod domain_events;

@@ -127,6 +127,12 @@ impl World {
         self.system.bus.client_over(&config, None)
     }
 
+    /// A client of the queue that nothing disturbs.
+    pub(crate) fn queue(&self) -> aws_sdk_sqs::Client {
+        let config = self.engines().sdk_config();
+        self.system.queue.client_over(&config, None)
+    }
+
     /// A store whose requests go over the wire of the functions, and meet its faults.
     pub(crate) fn store_over_the_wire(&self) -> store::Store {
         let (dynamodb, _) = self.clients_over(self.wire.clone());

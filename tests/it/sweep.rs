@@ -89,7 +89,8 @@ async fn a_call_is_charged_on_its_own_terms() {
     let clock = world.system.clock.clone();
     let time = clock.now() + minutes(1);
     let bus = world.event_bus();
-    let deps = monthly_charge::Deps::new(settings, clock, dynamodb, secrets, bus).unwrap();
+    let queue = world.queue();
+    let deps = monthly_charge::Deps::new(settings, clock, dynamodb, secrets, bus, queue).unwrap();
     assert_eq!(monthly_charge::tick(&deps, time, |_| false).await.swept, 1);
     let call = world.default_ai().calls().pop().unwrap();
     assert_eq!(spent(&world).await, cost(&call));

@@ -46,6 +46,8 @@ struct State {
     left: Option<usize>,
     /// Requests that did not get through.
     refused: usize,
+    /// Requests that name this do not get through.
+    unspeakable: Option<String>,
     /// What happens to the next requests of an operation.
     planned: Vec<(String, Fault, usize)>,
     /// What somebody else does just before the next request of an operation.
@@ -94,6 +96,11 @@ impl Wire {
         state.planned.push((operation.to_owned(), fault, times));
     }
 
+    /// From now on no request gets through whose body has this text; `None`: all do.
+    pub(crate) fn refuse_about(&self, text: Option<&str>) {
+        self.state.lock().unwrap().unspeakable = text.map(str::to_owned);
+    }
+
     /// Somebody else does this just before the next request of `operation` is carried out.
     pub(crate) fn meanwhile(
         &self,
@@ -132,8 +139,12 @@ impl Wire {
     }
 
     /// Notes a request; what happens to it?
-    fn admit(&self, operation: &str) -> Option<Fault> {
+    fn admit(&self, operation: &str, body: &[u8]) -> Option<Fault> {
         let mut state = self.state.lock().unwrap();
+        let unspeakable = state.unspeakable.as_deref();
+        if unspeakable.is_some_and(|text| String::from_utf8_lossy(body).contains(text)) {
+            return Some(Fault::NeverArrives);
+        }
         let planned = state
             .planned
             .iter_mut()
@@ -201,7 +212,8 @@ impl HttpConnector for Wire {
         HttpConnectorFuture::new(async move {
             let target = request.headers().get("x-amz-target").unwrap_or_default();
             let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
-            let fault = wire.admit(&operation);
+            let body = request.body().bytes().unwrap_or_default();
+            let fault = wire.admit(&operation, body);
             match fault {
                 Some(Fault::Throttled) => return Ok(throttled()),
                 Some(Fault::Conflict) => return Ok(conflict(&operation)),

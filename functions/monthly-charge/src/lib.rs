@@ -1,9 +1,11 @@
 //! The billing tick and the charge worker.
 //!
-//! The tick does what is due for add-ons, gives payments back that were not owed, resolves holds that
-//! their calls left open, deletes orphaned secrets, finishes the deletion of accounts and delivers events.
+//! The tick queues the accounts for whose add-ons something is due, and the worker does it. The tick
+//! itself gives payments back that were not owed, resolves holds that their calls left open, deletes
+//! orphaned secrets, finishes the deletion of accounts and delivers events.
 
 mod outbox;
+mod plan;
 mod settings;
 mod sweep;
 mod tick;
@@ -17,11 +19,13 @@ use serde::Deserialize;
 use serde_json::Value;
 use store::Store;
 use upstream::{DefaultAiKind, TimeOuts, Upstream};
+use url::Url;
 
+pub use charging::Worked;
 pub use settings::Settings;
 pub use sweep::{Swept, sweep};
 pub use tick::{TickReport, tick};
-pub use worker::{BatchAnswer, work};
+pub use worker::{Batch, BatchAnswer, work};
 
 /// Everything that the function works with. Cheap to clone.
 #[derive(Clone)]
@@ -38,6 +42,9 @@ pub struct Deps {
     /// Where events go.
     pub event_bus: aws_sdk_eventbridge::Client,
     pub event_bus_name: String,
+    /// Where due accounts wait for the worker.
+    pub queue: aws_sdk_sqs::Client,
+    pub queue_url: Url,
 }
 
 impl Deps {
@@ -51,6 +58,7 @@ impl Deps {
         dynamodb: aws_sdk_dynamodb::Client,
         secrets: aws_sdk_secretsmanager::Client,
         event_bus: aws_sdk_eventbridge::Client,
+        queue: aws_sdk_sqs::Client,
     ) -> Result<Self, lambda_runtime::Error> {
         let time_outs = TimeOuts::for_questions(settings.connect);
         let store = Store::new(dynamodb, settings.tables);
@@ -69,6 +77,8 @@ impl Deps {
             default_ai_secret: settings.default_ai_secret,
             event_bus,
             event_bus_name: settings.event_bus,
+            queue,
+            queue_url: settings.queue_url,
         })
     }
 }
@@ -90,13 +100,8 @@ pub enum EventError {
 /// # Errors
 /// [`EventError`] if the event is of neither kind.
 pub async fn handle(deps: &Deps, event: &Value) -> Result<Value, EventError> {
-    #[derive(Deserialize)]
-    struct Records {
-        #[serde(rename = "Records")]
-        records: Vec<worker::Record>,
-    }
-    if let Ok(batch) = Records::deserialize(event) {
-        let answer = Box::pin(work(deps, batch.records)).await;
+    if let Ok(batch) = Batch::deserialize(event) {
+        let (answer, _) = Box::pin(work(deps, batch)).await;
         return serde_json::to_value(answer).map_err(EventError::Answer);
     }
     let time = event.get("time").and_then(Value::as_str);

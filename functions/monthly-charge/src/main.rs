@@ -13,7 +13,9 @@ async fn main() -> Result<(), Error> {
     let dynamodb = aws_sdk_dynamodb::Client::new(&aws);
     let secrets = aws_sdk_secretsmanager::Client::new(&aws);
     let event_bus = aws_sdk_eventbridge::Client::new(&aws);
-    let deps = Deps::new(settings, Clock::system(), dynamodb, secrets, event_bus)?;
+    let queue = aws_sdk_sqs::Client::new(&aws);
+    let clock = Clock::system();
+    let deps = Deps::new(settings, clock, dynamodb, secrets, event_bus, queue)?;
     lambda_runtime::run_concurrent(service_fn(move |event: LambdaEvent<Value>| {
         let deps = deps.clone();
         async move {

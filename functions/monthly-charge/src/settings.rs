@@ -21,6 +21,8 @@ pub struct Settings {
     pub charging: charging::Settings,
     /// `EVENT_BUS`: the name or ARN of the bus that events go to.
     pub event_bus: String,
+    /// `CHARGE_QUEUE_URL`: the queue of due accounts.
+    pub queue_url: Url,
     /// How we name ourselves upstream: `PUBLIC_BASE_URL`.
     pub referer: HeaderValue,
 }
@@ -40,6 +42,7 @@ impl Settings {
             connect: env.millis_or("UPSTREAM_CONNECT_MS", 3_000),
             charging: charging::Settings::from_env(&mut env),
             event_bus: env.text("EVENT_BUS"),
+            queue_url: env.url("CHARGE_QUEUE_URL"),
             referer: edge::referer(&mut env),
         };
         env.finish(settings)

@@ -1,33 +1,25 @@
 //! The tick: what has come due by its `time`.
 
 use account::CallId;
-use charging::Worked;
-use futures_util::{StreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
-use store::{DueAccount, DueDeletion, DueEvent, DueRefund, DueSecret, DueWindUp, StoreError};
+use store::{DueDeletion, DueEvent, DueRefund, DueSecret, DueWindUp, StoreError};
 
 use crate::Deps;
 use crate::outbox;
+use crate::plan::plan;
 use crate::sweep::sweep;
 
 /// Orphaned secrets and deletions looked at by one tick, a shard; more wait for the next tick.
 const A_SHARD: i32 = 25;
-/// Accounts charged by one tick, a shard; more wait for the next tick.
-const ACCOUNTS_A_SHARD: i32 = 250;
-/// Accounts charged at once.
-const AT_ONCE: usize = 16;
 /// When a piece of work that was taken on and failed is tried again.
 const PUT_OFF: SignedDuration = SignedDuration::from_hours(1);
 
 /// What a tick did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct TickReport {
-    /// Accounts charged.
-    pub charged: u32,
-    pub declined: u32,
-    /// Charges whose outcome is not known yet.
-    pub unknown: u32,
+    /// Accounts put into the queue.
+    pub queued: u32,
     /// Holds ended by the sweeper.
     pub swept: u32,
     /// Pieces of work that failed, and stay due.
@@ -66,34 +58,27 @@ pub async fn tick(
             Err(error) => report.count(Err(error.into()), "due deletions could not be found"),
         }
     }
-    Box::pin(charge(deps, now, &mut report)).await;
+    let planned = plan(deps, now).await;
+    report.queued = planned.queued;
+    report.errors += planned.errors;
+    Box::pin(settle(deps, now, &mut report)).await;
     report.errors += outbox::deliver(deps, now).await;
     // Last: it waits for others.
     let swept = sweep(deps, store::shards(), now, is_under_way).await;
     report.swept = swept.ended;
     report.errors += swept.errors;
-    tracing::info!(swept = report.swept, errors = report.errors, "tick done");
+    let TickReport {
+        queued,
+        swept,
+        errors,
+    } = report;
+    tracing::info!(queued, swept, errors, "tick done");
     report
 }
 
-/// What is due for add-ons, and payments that are to be given back.
-async fn charge(deps: &Deps, now: Timestamp, report: &mut TickReport) {
+/// News of payments that waits, payments that are to be called off or given back.
+async fn settle(deps: &Deps, now: Timestamp, report: &mut TickReport) {
     for shard in store::shards() {
-        match deps.store.due_accounts(shard, now, ACCOUNTS_A_SHARD).await {
-            Ok(due) => {
-                let works = due.into_iter().map(|account| work(deps, account, now));
-                let mut works = stream::iter(works).buffer_unordered(AT_ONCE);
-                while let Some(worked) = works.next().await {
-                    let worked = worked.map(|worked| {
-                        report.charged += worked.charged;
-                        report.declined += worked.declined;
-                        report.unknown += worked.unknown;
-                    });
-                    report.count(worked, "a due account was not charged");
-                }
-            }
-            Err(error) => report.count(Err(error.into()), "due accounts could not be found"),
-        }
         match deps.store.due_events(shard, now, A_SHARD).await {
             Ok(due) => {
                 for event in due {
@@ -125,14 +110,6 @@ async fn charge(deps: &Deps, now: Timestamp, report: &mut TickReport) {
             Err(error) => report.count(Err(error.into()), "due refunds could not be found"),
         }
     }
-}
-
-async fn work(
-    deps: &Deps,
-    due: Result<DueAccount, StoreError>,
-    now: Timestamp,
-) -> Result<Worked, lambda_runtime::Error> {
-    Ok(deps.charging.work(&due?.account, now).await?)
 }
 
 /// Applies an event that could not be applied when it came.

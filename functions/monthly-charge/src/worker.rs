@@ -1,16 +1,61 @@
 //! The charge worker: batches of due accounts from the queue.
 
+use std::collections::BTreeSet;
+
 use account::AccountId;
+use charging::Worked;
+use futures_util::{StreamExt as _, stream};
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::Deps;
 
-/// A message of the queue: `{"account_id": …}` as its body.
+/// Accounts worked off at once.
+const AT_ONCE: usize = 8;
+
+/// Messages of the queue, in the form in which Lambda is given them
+/// (<https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html>).
 #[derive(Debug, Deserialize)]
-pub struct Record {
-    #[serde(rename = "messageId")]
+pub struct Batch {
+    #[serde(rename = "Records")]
+    records: Vec<Record>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Record {
     message_id: String,
     body: String,
+    attributes: Attributes,
+}
+
+#[derive(Debug, Deserialize)]
+struct Attributes {
+    /// Milliseconds since 1970.
+    #[serde(rename = "SentTimestamp")]
+    sent: String,
+}
+
+/// The body of a message.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Message {
+    /// That of the tick which found the accounts due.
+    pub(crate) time: Timestamp,
+    pub(crate) account_ids: Vec<AccountId>,
+}
+
+impl Record {
+    /// The accounts, and the time to work at: the tick's, and as long after it as the message waited, in
+    /// whole minutes. `None` if the message cannot be read.
+    fn read(&self, now: Timestamp) -> Option<(Vec<AccountId>, Timestamp)> {
+        let message: Message = serde_json::from_str(&self.body).ok()?;
+        let sent = Timestamp::from_millisecond(self.attributes.sent.parse().ok()?).ok()?;
+        let waited = now.duration_since(sent).as_mins().max(0);
+        let time = message
+            .time
+            .saturating_add(SignedDuration::from_mins(waited));
+        Some((message.account_ids, time.unwrap_or(message.time)))
+    }
 }
 
 /// Partial batch failures: the messages that stay in the queue.
@@ -26,41 +71,52 @@ struct Failure {
     message_id: String,
 }
 
-/// Works a batch off.
-pub async fn work(deps: &Deps, records: Vec<Record>) -> BatchAnswer {
-    let mut answer = BatchAnswer::default();
-    for record in records {
-        if !settle(deps, &record).await {
-            answer.failures.push(Failure {
-                message_id: record.message_id,
-            });
-        }
+impl BatchAnswer {
+    /// Does the message stay in the queue?
+    pub fn keeps(&self, message_id: &str) -> bool {
+        self.failures
+            .iter()
+            .any(|failure| failure.message_id == message_id)
     }
-    answer
 }
 
-/// True if nothing is left to do for the message's account.
-async fn settle(deps: &Deps, record: &Record) -> bool {
-    #[derive(Deserialize)]
-    struct Message {
-        account_id: AccountId,
+/// Works a batch off: all its accounts, whatever becomes of one of them. A message stays in the queue
+/// if it cannot be read, or if some account of it failed; what is done is not done again then.
+pub async fn work(deps: &Deps, batch: Batch) -> (BatchAnswer, Worked) {
+    let now = deps.clock.now();
+    let (mut accounts, mut failed) = (Vec::new(), BTreeSet::new());
+    for (at, record) in batch.records.iter().enumerate() {
+        let Some((named, time)) = record.read(now) else {
+            let message = record.message_id.as_str();
+            tracing::error!(message, "a message of the queue cannot be read");
+            failed.insert(at);
+            continue;
+        };
+        accounts.extend(named.into_iter().map(|account| (at, account, time)));
     }
-    let message: Message = match serde_json::from_str(&record.body) {
-        Ok(message) => message,
-        Err(error) => {
-            edge::log_error(&error, "a message names no account");
-            return false;
+    let works = accounts.into_iter().map(async |(at, account, time)| {
+        let worked = deps.charging.work(&account, time).await;
+        (at, worked)
+    });
+    let mut works = stream::iter(works).buffer_unordered(AT_ONCE);
+    let mut sum = Worked::default();
+    while let Some((at, worked)) = works.next().await {
+        match worked {
+            Ok(worked) => sum += worked,
+            Err(error) => {
+                edge::log_error(&error, "a due account was not charged");
+                failed.insert(at);
+            }
         }
+    }
+    let records = batch.records.into_iter().enumerate();
+    let failures = records
+        .filter(|(at, _)| failed.contains(at))
+        .map(|(_, record)| Failure {
+            message_id: record.message_id,
+        });
+    let answer = BatchAnswer {
+        failures: failures.collect(),
     };
-    match deps
-        .charging
-        .work(&message.account_id, deps.clock.now())
-        .await
-    {
-        Ok(_) => true,
-        Err(error) => {
-            edge::log_error(&error, "a due account was not charged");
-            false
-        }
-    }
+    (answer, sum)
 }

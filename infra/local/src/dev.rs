@@ -18,7 +18,6 @@ use edge::{ApiError, Clock, Code, HttpSettings, Shape};
 use http::header::HOST;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan};
-use monthly_charge::TickReport;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -27,6 +26,7 @@ use store::{Created, EntryKind, HistoryEntry, PostRefused, Posting, Store};
 
 use crate::issuer::Issuer;
 use crate::provider::NewPayer;
+use crate::queue::Consumer;
 
 /// Who changed an account, in its ledger and history.
 const ACTOR: &str = "_dev";
@@ -42,6 +42,7 @@ pub(crate) struct Dev {
     /// Accounts whose add-on is set can be charged then. `None` where a real provider is in its place.
     pub(crate) payers: Option<NewPayer>,
     pub(crate) monthly_charge: monthly_charge::Deps,
+    pub(crate) consumer: Consumer,
     pub(crate) running: ai_proxy::Running,
 }
 
@@ -161,11 +162,19 @@ struct TickRequest {
     time: Timestamp,
 }
 
-async fn tick(State(dev): State<Dev>, body: Body) -> Result<Json<TickReport>, ApiError> {
+/// A tick, and what the worker makes of the queue after it.
+async fn tick(State(dev): State<Dev>, body: Body) -> Result<Json<Value>, ApiError> {
     let asked: TickRequest = read(body).await?;
     let is_under_way = |call: &CallId| dev.running.contains(call);
     let report = monthly_charge::tick(&dev.monthly_charge, asked.time, is_under_way).await;
-    Ok(Json(report))
+    let drained = dev.consumer.drain(&dev.monthly_charge).await;
+    Ok(Json(json!({
+        "charged": drained.worked.charged,
+        "declined": drained.worked.declined,
+        "unknown": drained.worked.unknown,
+        "swept": report.swept,
+        "errors": report.errors + drained.given_up,
+    })))
 }
 
 async fn read<T: DeserializeOwned>(body: Body) -> Result<T, ApiError> {

@@ -1,9 +1,10 @@
 //! The whole system on one machine.
 //!
 //! What is here besides the gateway: engines that speak AWS's own wire protocol ([`engines`]), the
-//! deployment's tables made in them ([`tables`]), OpenRouter as it behaves and misbehaves
-//! ([`simulator`]), the payment provider as it does ([`provider`]), and the issuer of identity
-//! tokens ([`issuer`]). All of it listens on loopback and keeps its data in memory.
+//! deployment's tables made in them ([`tables`]), the queue of due accounts ([`queue`]), OpenRouter
+//! as it behaves and misbehaves ([`simulator`]), the payment provider as it does ([`provider`]), and
+//! the issuer of identity tokens ([`issuer`]). All of it listens on loopback and keeps its data in
+//! memory.
 
 #![allow(
     clippy::unwrap_used,
@@ -19,6 +20,7 @@ pub mod dev;
 pub mod engines;
 pub mod issuer;
 pub mod provider;
+pub mod queue;
 pub mod serve;
 pub mod simulator;
 pub mod system;

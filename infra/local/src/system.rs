@@ -17,6 +17,7 @@ use crate::dev::{self, Dev};
 use crate::engines::{Engines, EnginesError};
 use crate::issuer::{Issuer, JWKS_PATH};
 use crate::provider::{PaymentProvider, ProviderOptions};
+use crate::queue::{Drained, Queue};
 use crate::serve::{self, Server};
 use crate::simulator::{DEFAULT_MODEL, Simulator, SimulatorOptions};
 use crate::tables;
@@ -111,6 +112,8 @@ pub struct System {
     pub default_ai: Option<Simulator>,
     pub payment_provider: Option<PaymentProvider>,
     pub bus: Bus,
+    /// Due accounts wait here for the worker.
+    pub queue: Queue,
     pub issuer: Issuer,
     pub clock: Clock,
     pub store: Store,
@@ -118,6 +121,7 @@ pub struct System {
     /// All settings of the functions.
     pub settings: BTreeMap<String, String>,
     account_events: account_events::Deps,
+    monthly_charge: monthly_charge::Deps,
     reconciler: reconciler::Deps,
     gateway: Server,
     jwks: Server,
@@ -138,11 +142,12 @@ impl System {
         let jwks = Server::start(issuer.router()).await?;
         let engines = Engines::start().await?;
         let bus = Bus::start().await?;
-        let mut settings = default_settings(&engines, &bus, &issuer, &jwks, &public_url);
+        let clock = Clock::system();
+        let queue = Queue::start(&engines.sdk_config(), clock.clone()).await?;
+        let mut settings = default_settings(&engines, &bus, &queue, &issuer, &jwks, &public_url);
         settings.extend(options.settings);
         let openrouter = simulator_unless_set(&mut settings, "OPENROUTER_BASE_URL").await?;
         let default_ai = simulator_unless_set(&mut settings, "DEFAULT_AI_BASE_URL").await?;
-        let clock = Clock::system();
         let payment_provider = provider_unless_set(&mut settings, &clock).await?;
 
         tables::create_all(&engines.dynamodb(), str::to_owned)
@@ -157,8 +162,9 @@ impl System {
         seed_platform_secrets(&engines, &mut settings).await?;
         let dynamodb = engines.dynamodb_over(options.aws_http.clone());
         let secrets = engines.secrets_over(options.aws_http.clone());
-        let event_bus = bus.client_over(&engines.sdk_config(), options.aws_http);
-        let functions = Functions::new(&settings, &clock, dynamodb, secrets, event_bus)?;
+        let event_bus = bus.client_over(&engines.sdk_config(), options.aws_http.clone());
+        let charges = queue.client_over(&engines.sdk_config(), options.aws_http);
+        let functions = Functions::new(&settings, &clock, dynamodb, secrets, event_bus, charges)?;
         let store = Store::new(engines.dynamodb(), functions.tables.clone())
             .telling_of_credits_below(functions.minimum_balance);
         let dev = Dev {
@@ -167,6 +173,7 @@ impl System {
             store: store.clone(),
             payers: payment_provider.as_ref().map(PaymentProvider::payers),
             monthly_charge: functions.monthly_charge.clone(),
+            consumer: queue.consumer.clone(),
             running: functions.running.clone(),
         };
         let mut apps = vec![dev::router(dev, &functions.http)];
@@ -180,12 +187,14 @@ impl System {
             default_ai,
             payment_provider,
             bus,
+            queue,
             issuer,
             clock,
             store,
             tables: functions.tables,
             settings,
             account_events: functions.account_events,
+            monthly_charge: functions.monthly_charge,
             reconciler: functions.reconciler,
             gateway,
             jwks,
@@ -198,6 +207,19 @@ impl System {
     /// What the function answers to the bus, which would keep the event.
     pub async fn account_event(&self, event: &Value) -> Result<Value, account_events::EventError> {
         account_events::handle(&self.account_events, event).await
+    }
+
+    /// Has `monthly-charge` carry out an event: of the scheduler, or of the queue.
+    ///
+    /// # Errors
+    /// If the event is of neither kind.
+    pub async fn monthly_charge(&self, event: &Value) -> Result<Value, monthly_charge::EventError> {
+        monthly_charge::handle(&self.monthly_charge, event).await
+    }
+
+    /// Hands what waits in the queue to the worker.
+    pub async fn drain_queue(&self) -> Drained {
+        self.queue.consumer.drain(&self.monthly_charge).await
     }
 
     /// Has `reconciler` carry out an event of the scheduler.
@@ -248,6 +270,7 @@ impl System {
             provider.stop().await;
         }
         self.bus.stop().await;
+        self.queue.stop().await;
         self.jwks.stop().await;
         self.engines.stop().await;
     }
@@ -265,12 +288,13 @@ pub fn settings_from_environment() -> BTreeMap<String, String> {
 fn default_settings(
     engines: &Engines,
     bus: &Bus,
+    queue: &Queue,
     issuer: &Issuer,
     jwks: &Server,
     public_url: &str,
 ) -> BTreeMap<String, String> {
     let jwks_url = format!("{}{JWKS_PATH}", jwks.url());
-    let bus_url = bus.url();
+    let (bus_url, sqs_url) = (bus.url(), queue.endpoint());
     let settings = [
         ("ACCOUNTS_TABLE", "AccountsTable"),
         ("LEDGER_TABLE", "LedgerTable"),
@@ -287,9 +311,11 @@ fn default_settings(
         ("JWT_AUDIENCE", issuer.audience()),
         ("PUBLIC_BASE_URL", public_url),
         ("EVENT_BUS", "greta"),
+        ("CHARGE_QUEUE_URL", queue.url()),
         ("AWS_ENDPOINT_URL_DYNAMODB", &engines.dynamodb_url),
         ("AWS_ENDPOINT_URL_SECRETS_MANAGER", &engines.secrets_url),
         ("AWS_ENDPOINT_URL_EVENTBRIDGE", &bus_url),
+        ("AWS_ENDPOINT_URL_SQS", &sqs_url),
         ("AWS_REGION", crate::engines::REGION),
         ("AWS_ACCESS_KEY_ID", "local"),
         ("AWS_SECRET_ACCESS_KEY", "local"),
@@ -385,6 +411,7 @@ impl Functions {
         dynamodb: aws_sdk_dynamodb::Client,
         secrets: aws_sdk_secretsmanager::Client,
         event_bus: aws_sdk_eventbridge::Client,
+        queue: aws_sdk_sqs::Client,
     ) -> Result<Self, StartError> {
         let env = || Env::from_pairs(settings.clone());
         let proxy_settings = ai_proxy::Settings::from_env(env())?;
@@ -434,6 +461,7 @@ impl Functions {
             dynamodb,
             secrets,
             event_bus,
+            queue,
         );
         let ai_proxy = ai_proxy.map_err(StartError::Function)?;
         let running = ai_proxy.running.clone();

@@ -1,5 +1,7 @@
 //! What is due for one account, carried out step by step.
 
+use std::ops::AddAssign;
+
 use account::billing::{Object, PRICE_CENTS, Task};
 use account::{Account, AccountId, Period, Profile, add_on::GenerationId};
 use jiff::{SignedDuration, Timestamp};
@@ -28,6 +30,14 @@ pub struct Worked {
     pub declined: u32,
     /// Outcomes that are not known yet.
     pub unknown: u32,
+}
+
+impl AddAssign for Worked {
+    fn add_assign(&mut self, other: Self) {
+        self.charged += other.charged;
+        self.declined += other.declined;
+        self.unknown += other.unknown;
+    }
 }
 
 /// What became of an attempt.

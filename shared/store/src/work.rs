@@ -4,11 +4,11 @@ use account::hold::next_check;
 use account::{AccountId, AccountNumber, CallId, KeyId};
 use jiff::Timestamp;
 
-use crate::accounts::secret_key;
+use crate::accounts::{account_key, secret_key};
 use crate::deletion::deletion_key;
 use crate::error::{condition_failed, met_transaction};
 use crate::holds::{hold_key, open_hold, state_of};
-use crate::item::{self, Item, SHARDS, get_text, get_time, text, time};
+use crate::item::{self, ACCOUNT, Item, SHARDS, get_text, get_time, text, time};
 use crate::{OpenHold, Store, StoreError};
 
 /// The kinds of work, each in index partitions of its own, so that none waits behind another.
@@ -253,6 +253,20 @@ impl Store {
         }
     }
 
+    /// Takes a due account on, by putting its row off to `until`: no tick finds it before then, unless
+    /// something is written down for the account, which puts the row where it belongs. The account
+    /// itself is not changed. `Ok(false)` if somebody else was faster, or is moving its credits.
+    ///
+    /// # Errors
+    /// [`StoreError`] if DynamoDB does not answer.
+    pub async fn claim_account(
+        &self,
+        due: &DueAccount,
+        until: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.claim(account_key(&due.account), due.due, until).await
+    }
+
     /// Puts a due deletion off to `until`. `Ok(false)` if somebody else was faster.
     ///
     /// # Errors
@@ -303,7 +317,8 @@ impl Store {
             .await;
         match claimed {
             Ok(_) => Ok(true),
-            Err(error) if condition_failed(&error) => Ok(false),
+            // Met by a transaction, it stays due.
+            Err(error) if condition_failed(&error) || met_transaction(&error) => Ok(false),
             Err(error) => Err(StoreError::unavailable("claim due work", error)),
         }
     }
@@ -320,6 +335,9 @@ fn due_deletion(item: &Item) -> Result<DueDeletion, StoreError> {
 
 fn due_account(item: &Item) -> Result<DueAccount, StoreError> {
     const WHAT: &str = "due account";
+    if get_text(item, "item", WHAT)? != ACCOUNT {
+        return Err(StoreError::corrupt(WHAT));
+    }
     let account = AccountId::new(get_text(item, "account_id", WHAT)?);
     Ok(DueAccount {
         account: account.map_err(|_| StoreError::corrupt(WHAT))?,

@@ -1,0 +1,279 @@
+//! From due accounts to charges: the tick queues, the worker charges.
+
+use std::collections::BTreeSet;
+
+use aws_sdk_dynamodb::types::AttributeValue::S;
+use futures_util::future::join_all;
+use futures_util::{StreamExt as _, stream};
+use jiff::{SignedDuration, Timestamp};
+use local::queue::{self, Drained, Taken};
+use serde_json::{Value, json};
+
+use crate::support::World;
+use crate::wire::Fault;
+
+const MONTH: SignedDuration = SignedDuration::from_hours(31 * 24);
+/// Longer than an account that was queued is left alone.
+const LATER: SignedDuration = SignedDuration::from_mins(16);
+
+impl World {
+    /// A system with so many accounts whose add-on is due within a month.
+    async fn with_due(accounts: usize) -> Self {
+        let world = Self::start().await;
+        let set = (0..accounts).map(|number| {
+            let (world, id) = (&world, format!("acme-{number}-"));
+            async move { world.set(&id, json!({"add_on": "active"})).await }
+        });
+        stream::iter(set).buffer_unordered(16).count().await;
+        // What others are to hear of that is delivered, and does not fail later.
+        assert_eq!(world.plan_at(world.system.clock.now()).await, (0, 0));
+        world
+    }
+
+    /// In a month, when all are due, and some.
+    fn due_in(&self, more: SignedDuration) -> Timestamp {
+        self.system.clock.now() + MONTH + more
+    }
+
+    /// A tick without the worker.
+    async fn plan_at(&self, time: Timestamp) -> (u64, u64) {
+        let report = self.system.monthly_charge(&json!({ "time": time })).await;
+        let report = report.unwrap();
+        let count = |name: &str| report[name].as_u64().unwrap();
+        (count("queued"), count("errors"))
+    }
+
+    async fn take(&self) -> Vec<Taken> {
+        self.system.queue.consumer.take().await
+    }
+
+    /// The messages that the worker leaves in the queue.
+    async fn work(&self, event: &Value) -> Vec<String> {
+        let answer = self.system.monthly_charge(event).await.unwrap();
+        let failures = answer["batchItemFailures"].as_array().unwrap().iter();
+        failures
+            .map(|failure| failure["itemIdentifier"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    /// Everyone was charged once, and the system agrees.
+    async fn assert_charged_once(&self, accounts: usize) {
+        let payments = self.provider().payments();
+        assert_eq!(payments.len(), accounts);
+        let payers: BTreeSet<_> = payments.iter().map(|payment| &payment.customer).collect();
+        assert_eq!(payers.len(), accounts);
+        assert!(payments.iter().all(|payment| payment.refunded == 0));
+        self.provider().until_delivered().await;
+        let (queued, errors) = self.plan_at(self.due_in(LATER)).await;
+        assert_eq!((queued, errors), (0, 0), "nothing is due any more");
+    }
+
+    /// A row of the index in the partition of `acme`, due for long.
+    async fn put_due_row(&self, id: &str, item: &str, profile: bool) {
+        let shard = store::shard_of(&account::CallId::new("acme").unwrap());
+        let row = [
+            ("account_id", id),
+            ("item", item),
+            ("due_shard", &format!("billing#{shard}")),
+            ("due_at", "2000-01-01T00:00:00.000000Z"),
+            ("profile", "unreadable"),
+        ];
+        let row = row.into_iter().filter(|it| profile || it.0 != "profile");
+        let row = row.map(|(name, value)| (name.to_owned(), S(value.to_owned())));
+        let put = self.engines().dynamodb().put_item();
+        let put = put.table_name(&self.system.tables.accounts);
+        put.set_item(Some(row.collect())).send().await.unwrap();
+    }
+}
+
+/// The accounts that a message names.
+fn named(message: &Taken) -> Vec<String> {
+    let body: Value = serde_json::from_str(message.record["body"].as_str().unwrap()).unwrap();
+    serde_json::from_value(body["account_ids"].clone()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ticks_at_the_same_instant_charge_each_of_1000_accounts_once() {
+    const ACCOUNTS: usize = 1_000;
+    let world = World::with_due(ACCOUNTS).await;
+    let time = world.due_in(SignedDuration::ZERO);
+    let ticks = (0..2).map(|_| async {
+        let planned = world.plan_at(time).await;
+        (planned, world.system.drain_queue().await)
+    });
+    let reports = join_all(ticks).await;
+    let sum = |count: fn(&((u64, u64), Drained)) -> u64| reports.iter().map(count).sum::<u64>();
+    let everyone = u64::try_from(ACCOUNTS).unwrap();
+    assert_eq!(sum(|it| it.0.0), everyone, "queued once: {reports:?}");
+    assert_eq!(sum(|it| it.0.1), 0, "{reports:?}");
+    assert_eq!(sum(|it| it.1.worked.charged.into()), everyone);
+    assert_eq!(sum(|it| it.1.given_up.into()), 0, "{reports:?}");
+    world.assert_charged_once(ACCOUNTS).await;
+}
+
+#[tokio::test]
+async fn a_message_names_at_most_25_accounts() {
+    let world = World::with_due(60).await;
+    assert_eq!(
+        world.plan_at(world.due_in(SignedDuration::ZERO)).await,
+        (60, 0)
+    );
+    let taken = world.take().await;
+    let sizes: Vec<_> = taken.iter().map(|message| named(message).len()).collect();
+    assert_eq!(sizes, [25, 25, 10]);
+    let everyone: BTreeSet<_> = taken.iter().flat_map(named).collect();
+    assert_eq!(everyone.len(), 60);
+}
+
+/// The queue delivers at least once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_comes_twice_charges_once() {
+    let world = World::with_due(10).await;
+    world.plan_at(world.due_in(SignedDuration::ZERO)).await;
+    let taken = world.take().await;
+    let event = queue::event(&taken);
+    let thrice = (0..3).map(|_| world.work(&event));
+    assert_eq!(join_all(thrice).await, [[""; 0]; 3], "at once");
+    assert_eq!(world.work(&event).await, [""; 0], "and once more");
+    world.system.queue.consumer.put_back(&taken[0]).await;
+    assert_eq!(world.system.drain_queue().await, Drained::default());
+    world.assert_charged_once(10).await;
+}
+
+#[tokio::test]
+async fn what_a_lost_message_named_comes_back() {
+    let world = World::with_due(30).await;
+    let time = world.due_in(SignedDuration::ZERO);
+    assert_eq!(world.plan_at(time).await, (30, 0));
+    let lost = world.take().await;
+    assert_eq!(lost.len(), 2);
+    let soon = time + SignedDuration::from_mins(14);
+    assert_eq!(world.plan_at(soon).await, (0, 0), "it may only be late");
+    assert_eq!(world.plan_at(time + LATER).await, (30, 0));
+    let drained = world.system.drain_queue().await;
+    assert_eq!(drained.worked.charged, 30);
+    // And found again after all.
+    assert_eq!(world.work(&queue::event(&lost)).await, [""; 0]);
+    world.assert_charged_once(30).await;
+}
+
+/// What goes wrong with one account is nobody else's loss.
+#[tokio::test]
+async fn only_the_message_of_a_failing_account_stays() {
+    let world = World::with_due(60).await;
+    world.plan_at(world.due_in(SignedDuration::ZERO)).await;
+    let taken = world.take().await;
+    let victim = named(&taken[1])[7].clone();
+    world.wire.refuse_about(Some(&victim));
+    let event = queue::event(&taken);
+    assert_eq!(world.work(&event).await, [taken[1].message_id()]);
+    assert_eq!(world.provider().payments().len(), 59);
+    assert_eq!(
+        world.work(&queue::event([&taken[1]])).await,
+        [taken[1].message_id()],
+        "as long as it fails"
+    );
+    world.wire.refuse_about(None);
+    assert_eq!(world.work(&event).await, [""; 0]);
+    world.assert_charged_once(60).await;
+}
+
+/// The local queue gives up on what fails again and again, and the index brings it back.
+#[tokio::test]
+async fn a_message_is_not_tried_for_ever() {
+    let world = World::with_due(30).await;
+    let time = world.due_in(SignedDuration::ZERO);
+    world.wire.refuse_about(Some("acme-3-"));
+    // It cannot even be taken on.
+    assert_eq!(world.plan_at(time).await, (29, 1));
+    assert_eq!(world.system.drain_queue().await.worked.charged, 29);
+    world.wire.refuse_about(None);
+    assert_eq!(world.plan_at(time).await, (1, 0));
+    world.wire.refuse_about(Some("acme-3-"));
+    let drained = world.system.drain_queue().await;
+    assert_eq!((drained.worked.charged, drained.given_up), (0, 1));
+    world.wire.refuse_about(None);
+    assert_eq!(world.plan_at(time + LATER).await, (1, 0));
+    assert_eq!(world.system.drain_queue().await.worked.charged, 1);
+    world.assert_charged_once(30).await;
+}
+
+#[tokio::test]
+async fn what_the_queue_does_not_accept_comes_back() {
+    let world = World::with_due(60).await;
+    let time = world.due_in(SignedDuration::ZERO);
+    world.system.queue.refuse(2);
+    assert_eq!(world.plan_at(time).await, (10, 2), "two messages");
+    assert_eq!(world.system.drain_queue().await.worked.charged, 10);
+    world
+        .wire
+        .disturb("SendMessageBatch", Fault::NeverArrives, 1);
+    assert_eq!(world.plan_at(time + LATER).await, (0, 2), "none at all");
+    // Put in, without anybody knowing.
+    world.wire.disturb("SendMessageBatch", Fault::AnswerLost, 1);
+    assert_eq!(world.plan_at(time + LATER * 2).await, (0, 2));
+    assert_eq!(world.plan_at(time + LATER * 2).await, (0, 0));
+    assert_eq!(world.plan_at(time + LATER * 3).await, (50, 0));
+    assert_eq!(world.system.drain_queue().await.worked.charged, 50);
+    world.assert_charged_once(60).await;
+}
+
+/// What is in the way of one account is in nobody else's.
+#[tokio::test]
+async fn rows_and_accounts_that_cannot_be_read_block_nobody() {
+    let world = World::with_due(30).await;
+    world.put_due_row("not an account", "account", false).await;
+    world.put_due_row("acme", "something else", false).await;
+    world.put_due_row("broken", "account", true).await;
+    let time = world.due_in(SignedDuration::ZERO);
+    assert_eq!(world.plan_at(time).await, (31, 2));
+    let drained = world.system.drain_queue().await;
+    assert_eq!((drained.worked.charged, drained.given_up), (30, 1));
+}
+
+#[tokio::test]
+async fn a_message_that_cannot_be_read_stays_and_the_others_are_done() {
+    let world = World::with_due(2).await;
+    let time = world.due_in(SignedDuration::ZERO);
+    let sent = world.system.clock.now().as_millisecond().to_string();
+    let record = |id: &str, body: &str| json!({"messageId": id, "body": body, "attributes": {"SentTimestamp": sent}});
+    let good = json!({"time": time, "account_ids": ["acme-0-", "acme-1-", "nobody"]});
+    let bad = json!({"time": time, "account_ids": ["acme 0"]});
+    let event = json!({"Records": [
+        record("text", "nonsense"),
+        record("good", &good.to_string()),
+        record("id", &bad.to_string()),
+        record("empty", "{}"),
+    ]});
+    assert_eq!(world.work(&event).await, ["text", "id", "empty"]);
+    assert_eq!(world.provider().payments().len(), 2);
+    // What is neither a tick nor a batch is an error as a whole.
+    for event in [json!({"Records": [{"body": "{}"}]}), json!({})] {
+        assert!(world.system.monthly_charge(&event).await.is_err());
+    }
+}
+
+/// The worker's time is the tick's, and as much later as the message waited.
+#[tokio::test]
+async fn a_message_that_waited_is_worked_off_at_its_own_time() {
+    let (minutes, seconds) = (SignedDuration::from_mins, SignedDuration::from_secs);
+    let table = [
+        // Found due so long before it is, waited so long, charged then.
+        (minutes(1), seconds(59), 0),
+        (minutes(10), seconds(599), 0),
+        (minutes(10), seconds(600), 1),
+        (minutes(0), minutes(-60), 1),
+    ];
+    for (early, waited, charged) in table {
+        let world = World::with_due(1).await;
+        let account = world.system.account("acme-0-").await;
+        let due = account.profile.billing_due().unwrap();
+        let body = json!({"time": due - early, "account_ids": ["acme-0-"]});
+        let sent = world.system.clock.now() - waited;
+        let attributes = json!({"SentTimestamp": sent.as_millisecond().to_string()});
+        let record = json!({"messageId": "1", "body": body.to_string(), "attributes": attributes});
+        assert_eq!(world.work(&json!({"Records": [record]})).await, [""; 0]);
+        let payments = world.provider().payments().len();
+        assert_eq!(payments, charged, "{early} before, waited {waited}");
+    }
+}
