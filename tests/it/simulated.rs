@@ -12,8 +12,8 @@ async fn nothing_is_violated(plan: Plan) {
 async fn cards() {
     let plan = Plan {
         seed: 1,
-        accounts: 20,
-        months: 36,
+        accounts: 30,
+        months: 5,
         by_credits: 0,
     };
     nothing_is_violated(plan).await;

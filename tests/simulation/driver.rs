@@ -23,6 +23,11 @@ const HOUR: SignedDuration = SignedDuration::from_hours(1);
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 const START: &str = "2027-01-28T00:00:00Z";
 const PROCESSES: usize = 12;
+/// An account that was queued is not queued again for so long.
+const CLAIMED: SignedDuration = SignedDuration::from_mins(16);
+/// A message that was not done with is seen again after so long, and so often.
+const VISIBILITY: SignedDuration = SignedDuration::from_mins(15);
+const MOST_TRIES: u32 = 3;
 /// Nothing is disturbed for so long at the end.
 const QUIET: SignedDuration = SignedDuration::from_hours(14 * 24);
 const SUBSCRIPTION: &str = "/v1/integrations/openrouter/subscription";
@@ -85,11 +90,14 @@ struct Simulation {
     subjects: Vec<Subject>,
     lives: Vec<Life>,
     webhooks: Vec<Due<Event>>,
+    /// Messages of the queue, and how often they were taken.
+    messages: Vec<Due<(Value, u32)>>,
     /// Events of Greta's core system: whose, which, and as what it is noted.
     account_events: Vec<Due<(usize, Value, Note)>>,
     /// Payment objects that take their time.
     slow: Vec<Due<String>>,
     ticks: Vec<Timestamp>,
+    last_tick: Timestamp,
     quiet_since: Option<Timestamp>,
     counts: Counts,
 }
@@ -124,9 +132,11 @@ impl Simulation {
             subjects: Vec::new(),
             lives: Vec::new(),
             webhooks: Vec::new(),
+            messages: Vec::new(),
             account_events: Vec::new(),
             slow: Vec::new(),
             ticks: Vec::new(),
+            last_tick: start,
             quiet_since: None,
             counts: Counts::default(),
         };
@@ -191,6 +201,7 @@ impl Simulation {
             }
             self.wake().await;
             self.hear().await;
+            self.work_off().await;
             let busy = living.div_ceil(25).max(1);
             for _ in 0..self.dice.usize(..=2 * busy) {
                 let subject = self.dice.usize(..self.subjects.len());
@@ -254,10 +265,8 @@ impl Simulation {
     async fn work(&mut self, job: Job, steps: usize, note: Note) -> Option<Answer> {
         let (weather, stalls) = self.weather(steps);
         let process = self.process().await;
-        let t = std::time::Instant::now(); let name = format!("{job:?}");
         let work = process.begin(job, self.now(), weather);
         let ended = end(&process, work, stalls).await;
-        if t.elapsed().as_millis() > 400 { println!("{:?} {} {}", t.elapsed(), &name[..60.min(name.len())], process.gate.steps()); }
         self.ended(process, ended, note)
     }
 
@@ -282,6 +291,8 @@ impl Simulation {
         self.counts.lost_requests += process.gate.lost();
         match ended {
             Ended::Done(answer) => {
+                let failed = answer.status >= 500 || answer.body["errors"].as_u64() > Some(0);
+                self.counts.failed_work += usize::from(failed);
                 self.note(note, Some(answer.status));
                 self.processes.push(process);
                 Some(answer)
@@ -323,10 +334,9 @@ impl Simulation {
     }
 
     async fn finish(&mut self, zombie: Zombie) -> Process {
-        let t = std::time::Instant::now();
         zombie.process.gate.release();
         zombie.work.await.unwrap();
-        if t.elapsed().as_millis() > 400 { println!("{:?} zombie", t.elapsed()); }
+
         self.note(zombie.note, None);
         zombie.process
     }
@@ -446,7 +456,10 @@ impl Simulation {
             self.provider().limit_rate(next, None);
         }
         self.counts.ticks += times;
-        let steps = 40 + self.subjects.len();
+        let undisturbed = self.disturbances();
+        let is_alone = self.last_tick < time - CLAIMED;
+        self.last_tick = self.now();
+        let steps = 2 * self.subjects.len().div_ceil(20) + 12;
         if times == 2 {
             self.counts.doubled_ticks += 1;
             if self.dice.bool() {
@@ -456,35 +469,99 @@ impl Simulation {
                 self.work(Job::Tick(time), steps, Note::Nothing).await;
             }
         } else {
-            let disturbed = (self.counts.crashes, self.counts.zombies);
-            let lost = self.counts.lost_requests;
-            let done = self.work(Job::Tick(time), steps, Note::Nothing).await;
-            let is_clear = !limited
-                && done.is_some_and(|done| done.body["errors"] == 0)
-                && disturbed == (self.counts.crashes, self.counts.zombies)
-                && lost == self.counts.lost_requests;
-            if is_clear {
-                self.ticks.push(time);
-            }
+            self.work(Job::Tick(time), steps, Note::Nothing).await;
         }
+        self.take_messages().await;
+        self.work_off().await;
         self.provider().limit_rate(0, None);
-        if !self.is_quiet() && self.chance(30) {
-            self.batch().await;
+        if is_alone && !limited && undisturbed == self.disturbances() {
+            self.ticks.push(time);
         }
     }
 
-    /// Accounts come to the worker, whether or not they are due.
-    async fn batch(&mut self) {
-        let accounts = (0..self.dice.usize(1..10)).map(|_| self.dice.usize(..self.subjects.len()));
-        let accounts: Vec<_> = accounts.collect();
-        let ids = accounts.into_iter().map(|place| self.subjects[place].id.clone());
-        let job = Job::Batch(ids.collect());
-        self.counts.batches += 1;
-        if self.chance(30) {
-            self.counts.doubled_batches += 1;
-            self.work_twice(job, 30).await;
-        } else {
-            self.work(job, 30, Note::Nothing).await;
+    /// Counts what goes wrong.
+    fn disturbances(&self) -> usize {
+        let counts = &self.counts;
+        counts.crashes
+            + counts.zombies
+            + counts.lost_requests
+            + counts.failed_work
+            + counts.lost_messages
+            + counts.late_messages
+    }
+
+    /// Decides what becomes of the messages in the queue.
+    async fn take_messages(&mut self) {
+        let consumer = self.system.queue.consumer.clone();
+        loop {
+            let taken = consumer.take().await;
+            if taken.is_empty() {
+                return;
+            }
+            for message in taken {
+                consumer.delete(&message).await;
+                self.counts.messages += 1;
+                let mut copies = 1;
+                if !self.is_quiet() {
+                    if self.chance(5) {
+                        self.counts.lost_messages += 1;
+                        continue;
+                    }
+                    while self.chance(15) {
+                        self.counts.doubled_messages += 1;
+                        copies += 1;
+                    }
+                }
+                for _ in 0..copies {
+                    let at = if self.is_quiet() || self.chance(70) {
+                        self.now()
+                    } else {
+                        self.counts.late_messages += 1;
+                        self.sooner_or_later()
+                    };
+                    let what = (message.record.clone(), 1);
+                    self.messages.push(Due { at, what });
+                }
+            }
+        }
+    }
+
+    /// Hands the messages that are due to the worker, in any order.
+    async fn work_off(&mut self) {
+        let now = self.now();
+        let mut due = Vec::new();
+        for place in (0..self.messages.len()).rev() {
+            if self.messages[place].at <= now {
+                due.push(self.messages.swap_remove(place).what);
+            }
+        }
+        self.dice.shuffle(&mut due);
+        while !due.is_empty() {
+            let many = self.dice.usize(1..=10).min(due.len());
+            let batch: Vec<_> = due.drain(..many).collect();
+            let records: Vec<_> = batch.iter().map(|(record, _)| record.clone()).collect();
+            self.counts.batches += 1;
+            let job = Job::Batch(records);
+            let steps = 40 * many;
+            if !self.is_quiet() && self.chance(15) {
+                self.counts.doubled_batches += 1;
+                self.work_twice(job, steps).await;
+                continue;
+            }
+            let answer = self.work(job, steps, Note::Nothing).await;
+            for (record, times) in batch {
+                let is_done = answer.as_ref().is_some_and(|answer| {
+                    let kept = answer.body["batchItemFailures"].as_array();
+                    let kept = kept.into_iter().flatten();
+                    let mut kept = kept.map(|it| &it["itemIdentifier"]);
+                    answer.is_good() && !kept.any(|kept| *kept == record["messageId"])
+                });
+                if !is_done && times < MOST_TRIES {
+                    let at = self.now() + VISIBILITY;
+                    let what = (record, times + 1);
+                    self.messages.push(Due { at, what });
+                }
+            }
         }
     }
 
@@ -500,6 +577,9 @@ impl Simulation {
             due.at = soon;
         }
         for due in &mut self.slow {
+            due.at = soon;
+        }
+        for due in &mut self.messages {
             due.at = soon;
         }
         for due in &mut self.account_events {

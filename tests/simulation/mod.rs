@@ -16,7 +16,7 @@ use std::fmt;
 
 pub(crate) use driver::run;
 pub(crate) use judge::judge;
-pub(crate) use record::{Record, What};
+pub(crate) use record::{Record};
 
 /// What a run is made of.
 #[derive(Debug, Clone, Copy)]
@@ -94,6 +94,10 @@ counts! {
     ticks: "ticks",
     lost_ticks: "lost ticks",
     doubled_ticks: "doubled ticks",
+    messages: "messages of the queue",
+    lost_messages: "lost messages",
+    late_messages: "late messages",
+    doubled_messages: "doubled messages",
     batches: "batches",
     doubled_batches: "doubled batches",
     webhooks: "webhooks",
@@ -103,6 +107,7 @@ counts! {
     crashes: "crashes",
     zombies: "zombies",
     lost_requests: "lost requests and answers",
+    failed_work: "pieces of work that failed",
     silent_cards: "cards that time out",
     slow_cards: "cards that take their time",
     rate_limits: "rate limits",

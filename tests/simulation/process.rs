@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use account::AccountId;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use axum::Router;
 use axum::body::Body;
@@ -45,8 +44,8 @@ pub(crate) enum Job {
     /// An event of Greta's core system.
     AccountEvent(Value),
     Tick(Timestamp),
-    /// A batch of the queue that names the accounts.
-    Batch(Vec<AccountId>),
+    /// Messages of the queue, in the form in which Lambda is given them.
+    Batch(Vec<Value>),
 }
 
 /// What became of it.
@@ -79,11 +78,7 @@ impl Process {
             gate: gate.clone(),
         };
         let clock = || system.clock.clone();
-        let dynamodb = || {
-            system
-                .engines
-                .dynamodb_over(Some(SharedHttpClient::new(wire.clone())))
-        };
+        let dynamodb = || system.engines.dynamodb_over(Some(SharedHttpClient::new(wire.clone())));
         let secrets = || system.engines.secrets();
         let routes = |collection: Collection| {
             let mut settings = settings.clone();
@@ -94,7 +89,10 @@ impl Process {
                 integration_settings::Deps::new(settings, clock(), dynamodb(), secrets()).unwrap();
             integration_settings::router(deps)
         };
-        let bus = system.bus.client_over(&system.engines.sdk_config(), None);
+        let config = system.engines.sdk_config();
+        let http = || Some(SharedHttpClient::new(wire.clone()));
+        let bus = system.bus.client_over(&config, http());
+        let queue = system.queue.client_over(&config, http());
         let webhook = subscription_webhook::Deps::new(
             subscription_webhook::Settings::from_env(env(&settings)).unwrap(),
             clock(),
@@ -107,6 +105,7 @@ impl Process {
             dynamodb(),
             secrets(),
             bus,
+            queue,
         );
         Self {
             by_card: routes(Collection::Card),
@@ -158,16 +157,7 @@ impl Process {
                 }))
             }
             Job::Tick(time) => self.invoke(json!({ "time": time })),
-            Job::Batch(accounts) => {
-                let records = accounts.iter().map(|account| {
-                    json!({
-                        "messageId": account,
-                        "body": json!({ "account_id": account }).to_string(),
-                    })
-                });
-                let records: Vec<_> = records.collect();
-                self.invoke(json!({ "Records": records }))
-            }
+            Job::Batch(records) => self.invoke(json!({ "Records": records })),
         }
     }
 
