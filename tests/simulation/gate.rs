@@ -21,6 +21,7 @@ use axum::response::Response;
 use fastrand::Rng;
 use http::Method;
 use jiff::Timestamp;
+use local::engines::Direct;
 use local::provider::PaymentProvider;
 use local::serve::{CloseWithoutHead, Server};
 use tokio::sync::watch;
@@ -163,11 +164,21 @@ impl Gate {
 #[derive(Debug, Clone)]
 pub(crate) struct Wire {
     pub(crate) http: reqwest::Client,
+    pub(crate) dynamodb: Direct,
     pub(crate) gate: Gate,
 }
 
 impl Wire {
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
+        let target = request.headers().get("x-amz-target").unwrap_or_default();
+        let operation = target.strip_prefix("DynamoDB_20120810.");
+        let body = request.body().bytes().unwrap_or_default();
+        let answer = operation.and_then(|operation| self.dynamodb.answer(operation, body));
+        if let Some((status, body)) = answer {
+            let mut response = http::Response::new(SdkBody::from(body));
+            *response.status_mut() = http::StatusCode::from_u16(status).unwrap();
+            return Ok(HttpResponse::try_from(response).unwrap());
+        }
         let request = request.try_into_http1x();
         let request = request.map_err(|error| ConnectorError::user(error.into()))?;
         let (parts, body) = request.into_parts();

@@ -16,7 +16,7 @@ use std::fmt;
 
 pub(crate) use driver::run;
 pub(crate) use judge::judge;
-pub(crate) use record::{Record};
+pub(crate) use record::{Act, Paid, Record, What};
 
 /// What a run is made of.
 #[derive(Debug, Clone, Copy)]

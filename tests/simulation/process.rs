@@ -75,6 +75,7 @@ impl Process {
         let env = |settings: &BTreeMap<String, String>| Env::from_pairs(settings.clone());
         let wire = Wire {
             http: reqwest::Client::builder().no_proxy().build().unwrap(),
+            dynamodb: system.engines.direct(),
             gate: gate.clone(),
         };
         let clock = || system.clock.clone();
