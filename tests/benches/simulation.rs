@@ -55,6 +55,7 @@ fn main() {
         for problem in &problems {
             println!("seed {seed}: {problem}");
         }
+        print!("{}", ran.record.about(&problems));
         let seconds = began.elapsed().as_secs();
         println!("seed {seed}: {} violations in {seconds} s: {}", problems.len(), ran.counts);
         total.add(&ran.counts);

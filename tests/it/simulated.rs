@@ -8,7 +8,8 @@ use crate::simulation::{Act, Paid, Plan, Record, What, judge, run};
 async fn ran(plan: Plan) -> Record {
     let ran = Box::pin(run(plan)).await;
     let problems = judge(&ran.record);
-    assert!(problems.is_empty(), "{plan:?}: {problems:#?}");
+    let about = ran.record.about(&problems);
+    assert!(problems.is_empty(), "{plan:?}: {problems:#?}\n{about}");
     println!("{plan:?}: {}", ran.counts);
     ran.record
 }

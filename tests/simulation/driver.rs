@@ -202,7 +202,7 @@ impl Simulation {
             self.wake().await;
             self.hear().await;
             self.work_off().await;
-            let busy = living.div_ceil(25).max(1);
+            let busy = living.div_ceil(20).max(1);
             for _ in 0..self.dice.usize(..=2 * busy) {
                 let subject = self.dice.usize(..self.subjects.len());
                 Box::pin(self.act(subject)).await;
@@ -643,7 +643,7 @@ async fn end(process: &Process, mut work: JoinHandle<Answer>, stalls: bool) -> E
 impl Simulation {
     async fn act(&mut self, subject: usize) {
         let Some(life) = self.subjects[subject].life else {
-            if self.subjects[subject].version > 0 && self.chance(30) {
+            if self.subjects[subject].version > 0 && self.chance(60) {
                 self.change_plan(subject, false).await;
             }
             return;
@@ -657,24 +657,24 @@ impl Simulation {
         let is_enterprise = account.profile.plan() == account::Plan::Enterprise;
         let customer = account.profile.billing.customer.clone();
         match (self.dice.u8(..100), status) {
-            (0..3, _) => self.delete(subject).await,
-            (3..12, _) => self.change_plan(subject, !is_enterprise).await,
-            (12..55, _) if is_enterprise => self.change_plan(subject, false).await,
-            (12..80, AddOnStatus::None | AddOnStatus::Suspended | AddOnStatus::Ended)
+            (0..1, _) => self.delete(subject).await,
+            (1..6, _) => self.change_plan(subject, !is_enterprise).await,
+            (6..60, _) if is_enterprise => self.change_plan(subject, false).await,
+            (6..80, AddOnStatus::None | AddOnStatus::Suspended | AddOnStatus::Ended)
             | (12..55, AddOnStatus::PastDue | AddOnStatus::Cancelling)
-            | (12..16, AddOnStatus::Active) => self.subscribe(subject, life).await,
-            (55..70, AddOnStatus::PastDue) | (16..28, AddOnStatus::Active) => {
+            | (12..15, AddOnStatus::Active) => self.subscribe(subject, life).await,
+            (55..70, AddOnStatus::PastDue) | (15..25, AddOnStatus::Active) => {
                 self.new_card(subject).await;
             }
             (70..80, AddOnStatus::PastDue | AddOnStatus::Cancelling)
-            | (28..40, AddOnStatus::Active)
+            | (28..34, AddOnStatus::Active)
             | (80..83, _) => self.cancel(subject, life).await,
             (83..90, _) if self.subjects[subject].collection == Collection::Credits => {
                 self.buy_credits(subject).await;
             }
             _ => self.other_mood(customer.as_deref()),
         }
-        if self.chance(50) {
+        if self.chance(85) {
             self.use_page(subject).await;
         }
     }

@@ -1,6 +1,8 @@
 //! What is known of a run when it is over: what users did and saw, by the driver's own log, what the
 //! payment provider took and gave back, by its own record, and what the books claim.
 
+use std::fmt::Write as _;
+
 use jiff::Timestamp;
 
 /// All of it.
@@ -15,6 +17,29 @@ pub(crate) struct Record {
     pub(crate) ended_at: Timestamp,
     /// Work that is due in spite of it.
     pub(crate) left_over: Vec<String>,
+}
+
+impl Record {
+    /// All that is known of the accounts that `problems` name, for whoever looks into them.
+    pub(crate) fn about(&self, problems: &[String]) -> String {
+        let is_named = |number: &str| problems.iter().any(|problem| problem.contains(number));
+        let mut told = String::new();
+        for life in self.lives.iter().filter(|life| is_named(&life.number)) {
+            let mut lines: Vec<(Timestamp, String)> = Vec::new();
+            lines.extend(life.acts.iter().map(|act| (act.began, format!("{act:?}"))));
+            let payments = self.payments.iter();
+            let payments = payments.filter(|paid| paid.account == life.number);
+            lines.extend(payments.map(|paid| (paid.at, format!("{paid:?}"))));
+            lines.extend(life.seen.iter().map(|it| (it.at, format!("{it:?}"))));
+            lines.extend(life.ledger.iter().map(|it| (it.at, format!("{it:?}"))));
+            lines.sort();
+            let _ = writeln!(told, "{} ({}): {:?}", life.id, life.number, life.claims);
+            for (at, line) in lines {
+                let _ = writeln!(told, "    {at}: {line}");
+            }
+        }
+        told
+    }
 }
 
 /// An account, from its creation to its deletion.
