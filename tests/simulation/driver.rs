@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use account::{AccountId, AddOnStatus, Credits, EntryId};
 use aws_sdk_dynamodb::types::AttributeValue;
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use fastrand::Rng;
 use http::Method;
 use jiff::{SignedDuration, Timestamp};
@@ -11,10 +12,10 @@ use local::provider::{Card, Delivery, Event, PaymentProvider};
 use local::system::{Options, System};
 use routing::{Policy, entitled};
 use serde_json::{Value, json};
-use store::{EntryKind, Posting};
+use store::{EntryKind, Posting, Store};
 use tokio::task::JoinHandle;
 
-use super::gate::{Confirmed, Weather};
+use super::gate::{Confirmed, Weather, Wire};
 use super::process::{Answer, Job, Process};
 use super::record::{Act, Claim, Entry, Life, Paid, Record, Seen, What};
 use super::{Collection, Counts, Plan, Ran};
@@ -84,6 +85,8 @@ struct Simulation {
     plan: Plan,
     dice: Rng,
     system: System,
+    /// The driver's own, undisturbed.
+    store: Store,
     confirmed: Confirmed,
     processes: Vec<Process>,
     zombies: Vec<Zombie>,
@@ -117,6 +120,15 @@ impl Simulation {
             .clock
             .advance(start.duration_since(system.clock.now()));
         let confirmed = Confirmed::default();
+        let wire = Wire {
+            http: reqwest::Client::new(),
+            dynamodb: system.engines.direct(),
+            gate: None,
+        };
+        let client = system
+            .engines
+            .dynamodb_over(Some(SharedHttpClient::new(wire)));
+        let store = Store::new(client, system.tables.clone());
         let mut dice = Rng::with_seed(plan.seed);
         let mut processes = Vec::new();
         for _ in 0..PROCESSES {
@@ -126,6 +138,7 @@ impl Simulation {
             plan,
             dice,
             system,
+            store,
             confirmed,
             processes,
             zombies: Vec::new(),
@@ -585,10 +598,13 @@ impl Simulation {
         for due in &mut self.account_events {
             due.at = soon;
         }
-        let end = self.now() + QUIET;
         let mut now = self.now();
+        let end = now + QUIET;
         while now < end {
-            self.calm_cards().await;
+            // Two days long there is news of other cards.
+            if now < end - QUIET + 2 * DAY {
+                self.calm_cards().await;
+            }
             self.hear().await;
             self.hear().await;
             self.tick().await;
@@ -606,7 +622,7 @@ impl Simulation {
     async fn calm_cards(&mut self) {
         for subject in 0..self.subjects.len() {
             let id = self.subjects[subject].id.clone();
-            let Some(account) = self.system.store.account(&id).await.unwrap() else {
+            let Some(account) = self.store.account(&id).await.unwrap() else {
                 continue;
             };
             if let Some(customer) = &account.profile.billing.customer {
@@ -650,7 +666,7 @@ impl Simulation {
         };
         self.use_page(subject).await;
         let id = self.subjects[subject].id.clone();
-        let Some(account) = self.system.store.account(&id).await.unwrap() else {
+        let Some(account) = self.store.account(&id).await.unwrap() else {
             return;
         };
         let status = account.profile.add_on.status();
@@ -762,7 +778,12 @@ impl Simulation {
                     self.counts.checkouts += 1;
                     self.subjects[subject].pages.push(page);
                 }
-                None => self.counts.resumptions += 1,
+                None => {
+                    self.counts.resumptions += 1;
+                    if let Note::Act { life, act } = note {
+                        self.lives[life].acts[act].what = What::Resume;
+                    }
+                }
             }
         }
     }
@@ -843,7 +864,7 @@ impl Simulation {
             actor: "simulation",
         };
         let id = &self.subjects[subject].id;
-        if self.system.store.post(id, &posting).await.unwrap().is_ok() {
+        if self.store.post(id, &posting).await.unwrap().is_ok() {
             self.lives[life].granted += amount;
         }
     }
@@ -938,7 +959,7 @@ impl Simulation {
             self.tell(what).await;
         }
         let id = &self.subjects[subject].id;
-        if let Some(account) = self.system.store.account(id).await.unwrap() {
+        if let Some(account) = self.store.account(id).await.unwrap() {
             self.lives[life].number = account.number.to_string();
         }
     }
@@ -969,7 +990,7 @@ impl Simulation {
             return;
         };
         let at = self.now();
-        let account = self.system.store.account(id).await.unwrap();
+        let account = self.store.account(id).await.unwrap();
         let policy = Policy {
             minimum_balance: Credits::ZERO,
             grace: SignedDuration::from_hours(8 * 24),
@@ -1053,12 +1074,12 @@ impl Simulation {
                 amount: amount.parse().unwrap(),
             });
         }
-        let account = self.system.store.account(&id).await.unwrap();
+        let account = self.store.account(&id).await.unwrap();
         let Some(account) = account.filter(|account| account.number.as_str() == life.number) else {
             return;
         };
         life.balance = account.balance.balance().micros();
-        let books = self.system.store.reconcile(&id, &account.number, now);
+        let books = self.store.reconcile(&id, &account.number, now);
         life.problems.extend(books.await.unwrap().problems);
         if let Some(due) = account.profile.billing_due()
             && due < now - HOUR

@@ -165,7 +165,8 @@ impl Gate {
 pub(crate) struct Wire {
     pub(crate) http: reqwest::Client,
     pub(crate) dynamodb: Direct,
-    pub(crate) gate: Gate,
+    /// `None`: nothing is in the way.
+    pub(crate) gate: Option<Gate>,
 }
 
 impl Wire {
@@ -210,17 +211,18 @@ impl HttpConnector for Wire {
         let wire = self.clone();
         HttpConnectorFuture::new(async move {
             let target = request.headers().get("x-amz-target").unwrap_or_default();
-            if target.ends_with(".Query") {
+            let gate = wire.gate.as_ref().filter(|_| !target.ends_with(".Query"));
+            let Some(gate) = gate else {
                 return wire.send(request).await;
-            }
-            wire.gate.step().await;
-            let fate = wire.gate.fate();
+            };
+            gate.step().await;
+            let fate = gate.fate();
             // Errors that the SDK does not try again.
             if matches!(fate, Fate::NeverArrives) {
                 return Err(ConnectorError::user("the request was lost".into()));
             }
             let answer = wire.send(request).await;
-            wire.gate.step().await;
+            gate.step().await;
             match fate {
                 Fate::AnswerLost => Err(ConnectorError::user("the answer was lost".into())),
                 _ => answer,

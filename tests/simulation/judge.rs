@@ -55,6 +55,8 @@ struct Case<'a> {
 /// A period that was paid and not given back.
 struct Period<'a> {
     claim: &'a Claim,
+    /// The beginning of its generation.
+    anchor: Timestamp,
     start: Timestamp,
     end: Timestamp,
     paid_at: Timestamp,
@@ -106,6 +108,7 @@ impl<'a> Case<'a> {
         let anchor = if is_card { floor(began) } else { began };
         Ok(Period {
             claim,
+            anchor,
             start: months_after(anchor, claim.period - 1),
             end: months_after(anchor, claim.period),
             paid_at,
@@ -283,7 +286,7 @@ impl<'a> Case<'a> {
         let is_in_grace = |period: &Period<'_>| {
             (period.end..period.end + LAST_ATTEMPT).contains(&at) && self.is_known(period, at)
         };
-        self.life.goes_on(at) && periods.any(is_in_grace)
+        periods.any(|period| is_in_grace(period) && self.life.goes_on(period.anchor, at))
     }
 
     /// By `at` somebody must have heard of the payment: it was asked for often enough.
@@ -307,7 +310,8 @@ impl<'a> Case<'a> {
             window.contains(&period.end) && !self.periods.iter().any(follows)
         });
         let is_standard = self.life.standing(record.ended_at) == Standing::Standard;
-        let missed = ended.filter(|period| is_standard && self.life.goes_on(period.end));
+        let goes_on = |period: &&Period<'_>| self.life.goes_on(period.anchor, period.end);
+        let missed = ended.filter(|period| is_standard && goes_on(period));
         let told = missed.map(|period| format!("nothing was charged after {:?}", period.claim));
         told.collect()
     }
@@ -327,7 +331,7 @@ impl Life {
                 What::Enterprise(version) => (version, Standing::Enterprise),
                 What::Standard(version) => (version, Standing::Standard),
                 What::Delete(version) => (version, Standing::Gone),
-                What::Subscribe | What::Cancel => continue,
+                What::Subscribe | What::Resume | What::Cancel => continue,
             };
             if act.is_over(at) {
                 certain = certain.max_by_version((version, standing));
@@ -349,30 +353,25 @@ impl Life {
         });
         let last = cancels.max_by_key(|act| act.began)?;
         let taken_back = |act: &Act| {
-            act.what == What::Subscribe && act.began <= at && !act.is_over(last.began)
+            let may_be_it = matches!(act.what, What::Subscribe | What::Resume);
+            may_be_it && act.began <= at && !act.is_over(last.began)
         };
         Some(last).filter(|_| !self.acts.iter().any(taken_back))
     }
 
-    /// Nothing was done that ends the add-on, or it was taken back.
-    fn goes_on(&self, at: Timestamp) -> bool {
-        // Its creation is the first.
-        let acts = self.acts.iter().skip(1);
+    /// Since `since` nothing was done that ends the add-on, or it was taken back.
+    fn goes_on(&self, since: Timestamp, at: Timestamp) -> bool {
         let ends = |act: &&Act| {
-            act.what != What::Subscribe && !act.is_refused() && act.began <= at
+            let may_end = !matches!(act.what, What::Subscribe | What::Resume);
+            may_end && !act.is_refused() && !act.is_over(since) && act.began <= at
         };
-        let last = acts.filter(ends);
-        let Some(last) = last.max_by_key(|act| act.over.unwrap_or(Timestamp::MAX))
-        else {
-            return true;
+        // Its creation is the first.
+        let ended = self.acts.iter().skip(1).filter(ends);
+        let ended = ended.map(|act| act.over.unwrap_or(Timestamp::MAX)).max();
+        let resumed = |act: &Act| {
+            act.what == What::Resume && Some(act.began) > ended && act.is_over(at)
         };
-        let Some(over) = last.over else {
-            return false;
-        };
-        let taken_back = |act: &Act| {
-            act.what == What::Subscribe && act.is_done() && act.began > over && act.is_over(at)
-        };
-        self.acts.iter().any(taken_back)
+        ended.is_none() || self.acts.iter().any(resumed)
     }
 }
 

@@ -76,7 +76,7 @@ impl Process {
         let wire = Wire {
             http: reqwest::Client::builder().no_proxy().build().unwrap(),
             dynamodb: system.engines.direct(),
-            gate: gate.clone(),
+            gate: Some(gate.clone()),
         };
         let clock = || system.clock.clone();
         let dynamodb = || system.engines.dynamodb_over(Some(SharedHttpClient::new(wire.clone())));

@@ -90,6 +90,8 @@ impl Act {
 pub(crate) enum What {
     /// Buying, paying what is due, or taking a cancellation back.
     Subscribe,
+    /// That it took a cancellation back, or was paid at once, was answered.
+    Resume,
     Cancel,
     /// The plan is this one, as of the version.
     Enterprise(u64),

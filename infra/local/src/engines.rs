@@ -15,6 +15,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::routing::post;
 use bytes::Bytes;
+use dynoxide::actions::transact_write_items::TransactWriteItemsRequest;
 use http::{HeaderMap, Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -167,7 +168,8 @@ impl Engines {
     }
 }
 
-/// The DynamoDB here without a connection, for runs that make very many requests. Cheap to clone.
+/// The DynamoDB here without a connection, for runs that make very many requests and repeat none. Cheap to
+/// clone.
 #[derive(Clone)]
 pub struct Direct(dynoxide::Database);
 
@@ -188,7 +190,11 @@ impl Direct {
             "UpdateItem" => run(body, |request| database.update_item(request)),
             "DeleteItem" => run(body, |request| database.delete_item(request)),
             "Query" => run(body, |request| database.query(request)),
-            "TransactWriteItems" => run(body, |request| database.transact_write_items(request)),
+            "TransactWriteItems" => run(body, |mut request: TransactWriteItemsRequest| {
+                // It would be compared with those of all others, and nobody sends one twice.
+                request.client_request_token = None;
+                database.transact_write_items(request)
+            }),
             _ => return None,
         };
         Some(match answer {
