@@ -2,7 +2,9 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::simulation::{Act, Paid, Plan, Record, What, judge, run};
+use crate::simulation::{
+    Act, Collection, Paid, Plan, Record, Scenario, What, die_everywhere, judge, run,
+};
 
 /// A run in which nothing is violated.
 async fn ran(plan: Plan) -> Record {
@@ -161,4 +163,42 @@ async fn credits() {
     for (tampering, expected) in tamperings {
         tampered(&record, tampering, expected);
     }
+}
+
+/// Every scenario has that many steps at least: fewer would mean that the deaths were not where they were
+/// thought to be.
+async fn die_everywhere_in(scenarios: &[(Scenario, usize)], collection: Collection) {
+    for (scenario, least) in scenarios {
+        let steps = Box::pin(die_everywhere(*scenario, collection)).await;
+        assert!(steps >= *least, "{scenario:?} by {collection:?}: {steps}");
+        println!("{scenario:?} by {collection:?}: {steps} steps");
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_dies_anywhere_in_a_period_paid_by_card() {
+    let scenarios = [
+        (Scenario::Buying, 10),
+        (Scenario::PagePaid, 10),
+        (Scenario::NotOwed, 10),
+        (Scenario::Renewal, 16),
+        (Scenario::Decline, 12),
+        (Scenario::PageClosed, 16),
+        (Scenario::PageClosedPaid, 10),
+        (Scenario::Cancellation, 4),
+        (Scenario::CancellationPastDue, 6),
+    ];
+    die_everywhere_in(&scenarios, Collection::Card).await;
+}
+
+#[tokio::test]
+async fn a_process_that_dies_anywhere_in_a_period_paid_with_credits() {
+    let scenarios = [
+        (Scenario::Buying, 4),
+        (Scenario::Renewal, 6),
+        (Scenario::Decline, 6),
+        (Scenario::Cancellation, 4),
+        (Scenario::CancellationPastDue, 4),
+    ];
+    die_everywhere_in(&scenarios, Collection::Credits).await;
 }

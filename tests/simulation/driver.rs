@@ -1,5 +1,7 @@
 //! Has time pass, and things happen in it.
 
+pub(crate) mod one_period;
+
 use std::collections::HashMap;
 
 use account::{AccountId, AddOnStatus, Credits, EntryId};

@@ -14,6 +14,7 @@ mod record;
 
 use std::fmt;
 
+pub(crate) use driver::one_period::{Scenario, die_everywhere};
 pub(crate) use driver::run;
 pub(crate) use judge::judge;
 pub(crate) use record::{Act, Paid, Record, What};
