@@ -914,7 +914,7 @@ impl Simulation {
             self.counts.downgrades += 1;
         }
         let note = self.begin_act(life, what);
-        if self.chance(20) {
+        if !self.is_quiet() && self.chance(20) {
             let at = self.sooner_or_later();
             let what = (subject, event, note);
             self.account_events.push(Due { at, what });
@@ -973,7 +973,7 @@ impl Simulation {
         let answer = self.work(job, 20, Note::Nothing).await;
         if answer.is_some_and(|answer| answer.is_good()) {
             self.note(note, Some(200));
-            if self.chance(15) {
+            if !self.is_quiet() && self.chance(15) {
                 let at = self.sooner_or_later();
                 let what = (subject, event, Note::Nothing);
                 self.account_events.push(Due { at, what });
