@@ -377,6 +377,7 @@ impl Simulation {
             }
         }
         self.sort_webhooks();
+        let now = self.now();
         let mut due = Vec::new();
         for place in (0..self.webhooks.len()).rev() {
             if self.webhooks[place].at <= now {
