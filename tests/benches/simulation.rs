@@ -14,6 +14,11 @@
 use std::time::Instant;
 
 #[path = "../simulation/mod.rs"]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "its two users need a part of it each"
+)]
 mod simulation;
 
 use simulation::{Counts, Plan, judge, run};
@@ -57,7 +62,11 @@ fn main() {
         }
         print!("{}", ran.record.about(&problems));
         let seconds = began.elapsed().as_secs();
-        println!("seed {seed}: {} violations in {seconds} s: {}", problems.len(), ran.counts);
+        println!(
+            "seed {seed}: {} violations in {seconds} s: {}",
+            problems.len(),
+            ran.counts
+        );
         total.add(&ran.counts);
         violations += problems.len();
     }

@@ -12,7 +12,6 @@ async fn ran(plan: Plan) -> Record {
     let problems = judge(&ran.record);
     let about = ran.record.about(&problems);
     assert!(problems.is_empty(), "{plan:?}: {problems:#?}\n{about}");
-    println!("{plan:?}: {}", ran.counts);
     ran.record
 }
 
@@ -33,7 +32,9 @@ fn payment(record: &mut Record, is_it: fn(&Paid) -> bool) -> &mut Paid {
 
 /// A charge by us that was kept.
 fn charge(record: &mut Record) -> &mut Paid {
-    payment(record, |paid| paid.asked_for.is_some() && paid.refunded == 0)
+    payment(record, |paid| {
+        paid.asked_for.is_some() && paid.refunded == 0
+    })
 }
 
 /// Notes that something was done and answered just before the first charge began.
@@ -171,7 +172,6 @@ async fn die_everywhere_in(scenarios: &[(Scenario, usize)], collection: Collecti
     for (scenario, least) in scenarios {
         let steps = Box::pin(die_everywhere(*scenario, collection)).await;
         assert!(steps >= *least, "{scenario:?} by {collection:?}: {steps}");
-        println!("{scenario:?} by {collection:?}: {steps} steps");
     }
 }
 

@@ -211,7 +211,10 @@ impl Simulation {
             let share = now.duration_since(start).as_hours().clamp(0, 720);
             let born = self.subjects.len() * usize::try_from(share).unwrap() / 720;
             let living = self.subjects.len() - unborn.len();
-            for subject in unborn.drain(..born.saturating_sub(living)).collect::<Vec<_>>() {
+            for subject in unborn
+                .drain(..born.saturating_sub(living))
+                .collect::<Vec<_>>()
+            {
                 self.change_plan(subject, false).await;
             }
             self.wake().await;
@@ -229,7 +232,8 @@ impl Simulation {
             }
             self.provider().forget_events();
         }
-        self.counts.account_months = self.plan.accounts * usize::try_from(self.plan.months).unwrap();
+        self.counts.account_months =
+            self.plan.accounts * usize::try_from(self.plan.months).unwrap();
     }
 
     /// How long nothing happens.
@@ -254,9 +258,9 @@ impl Simulation {
         if self.is_quiet() {
             return (Weather::default(), false);
         }
-        let stops = self.chance(25);
+        let is_stopped = self.chance(25);
         let weather = Weather {
-            stops_at: stops.then(|| self.dice.usize(1..=steps)),
+            stops_at: is_stopped.then(|| self.dice.usize(1..=steps)),
             losses: if self.chance(20) {
                 self.dice.u32(1..=60)
             } else {
@@ -428,7 +432,9 @@ impl Simulation {
             // What nobody asks for later: pages on which credits are bought, or a card is given.
             let is_page = event.kind.starts_with("checkout.session.");
             let page = is_page.then(|| self.provider().object(&event.object));
-            let is_only_told = page.flatten().is_some_and(|page| page["amount_total"] != 500);
+            let is_only_told = page
+                .flatten()
+                .is_some_and(|page| page["amount_total"] != 500);
             if !is_only_told && self.chance(12) {
                 self.counts.lost_webhooks += 1;
                 continue;
@@ -667,7 +673,7 @@ impl Simulation {
             }
             return;
         };
-        self.use_page(subject).await;
+        self.use_page(subject);
         let id = self.subjects[subject].id.clone();
         let Some(account) = self.store.account(&id).await.unwrap() else {
             return;
@@ -694,7 +700,7 @@ impl Simulation {
             _ => self.other_mood(customer.as_deref()),
         }
         if self.chance(85) {
-            self.use_page(subject).await;
+            self.use_page(subject);
         }
     }
 
@@ -822,7 +828,7 @@ impl Simulation {
     }
 
     /// The user pays on one of the open pages, or closes it.
-    async fn use_page(&mut self, subject: usize) {
+    fn use_page(&mut self, subject: usize) {
         let pages = &mut self.subjects[subject].pages;
         if pages.is_empty() {
             return;
@@ -952,9 +958,7 @@ impl Simulation {
             return;
         };
         loop {
-            let waiting = |due: &Due<(usize, Value, Note)>| {
-                matches!(due.what.2, Note::Act { life: of, act: which } if (of, which) == (life, act))
-            };
+            let waiting = |due: &Due<(usize, Value, Note)>| matches!(due.what.2, Note::Act { life: of, act: which } if (of, which) == (life, act));
             let Some(place) = self.account_events.iter().position(waiting) else {
                 break;
             };
@@ -1133,7 +1137,10 @@ impl Simulation {
                 cents: payment.amount,
                 refunded: payment.refunded,
                 at: payment.at,
-                decided_at: confirmed.get(&payment.intent).copied().unwrap_or(payment.at),
+                decided_at: confirmed
+                    .get(&payment.intent)
+                    .copied()
+                    .unwrap_or(payment.at),
                 asked_for: told("generation").zip(period),
             }
         });

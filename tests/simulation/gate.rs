@@ -264,10 +264,7 @@ async fn pass(State(way): State<Way>, request: Request, next: Next) -> Response 
         .and_then(|rest| rest.strip_suffix("/confirm"));
     if let (Some(intent), &Method::POST) = (intent, request.method()) {
         let began = way.gate.began();
-        let mut confirmed = way
-            .confirmed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut confirmed = way.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
         let first = confirmed.entry(intent.to_owned()).or_insert(began);
         *first = began.min(*first);
     }

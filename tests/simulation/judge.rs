@@ -153,12 +153,11 @@ impl<'a> Case<'a> {
                 problems.push(format!("{object} was given back in part"));
             }
             match (paid.cents == PRICE, paid.refunded == 0, counted) {
-                (true, true, 1) | (true, false, 0) => {}
+                (true, true, 1) | (true, false, 0) | (false, false, _) => {}
                 (true, true, 0) => problems.push(format!("{object} was kept and pays for nothing")),
                 (true, true, _) => problems.push(format!("{object} pays {counted} periods")),
                 (true, false, _) => problems.push(format!("{object} was given back and counts")),
                 (false, true, _) => purchases.push(paid.cents * CREDITS_A_CENT),
-                (false, false, _) => {}
             }
         }
         let entries = self.life.ledger.iter();
@@ -199,9 +198,8 @@ impl<'a> Case<'a> {
     fn nothing_is_paid_twice(&self) -> Vec<String> {
         let pairs = self.periods.iter().zip(self.periods.iter().skip(1));
         let overlaps = pairs.filter(|(one, next)| one.end > next.start);
-        let told = overlaps.map(|(one, next)| {
-            format!("{:?} and {:?} are both paid", one.claim, next.claim)
-        });
+        let told = overlaps
+            .map(|(one, next)| format!("{:?} and {:?} are both paid", one.claim, next.claim));
         told.collect()
     }
 
@@ -304,9 +302,7 @@ impl<'a> Case<'a> {
         let record = self.record;
         let window = record.quiet_since + DAY..record.ended_at - DAY;
         let ended = self.periods.iter().filter(|period| {
-            let follows = |other: &Period<'_>| {
-                (other.start..other.end).contains(&period.end)
-            };
+            let follows = |other: &Period<'_>| (other.start..other.end).contains(&period.end);
             window.contains(&period.end) && !self.periods.iter().any(follows)
         });
         let is_standard = self.life.standing(record.ended_at) == Standing::Standard;
@@ -348,9 +344,10 @@ impl Life {
 
     /// The cancellation that was certainly in force at `at`.
     fn cancelled(&self, at: Timestamp) -> Option<&Act> {
-        let cancels = self.acts.iter().filter(|act| {
-            act.what == What::Cancel && act.is_done() && act.is_over(at)
-        });
+        let cancels = self
+            .acts
+            .iter()
+            .filter(|act| act.what == What::Cancel && act.is_done() && act.is_over(at));
         let last = cancels.max_by_key(|act| act.began)?;
         let taken_back = |act: &Act| {
             let may_be_it = matches!(act.what, What::Subscribe | What::Resume);
@@ -368,9 +365,8 @@ impl Life {
         // Its creation is the first.
         let ended = self.acts.iter().skip(1).filter(ends);
         let ended = ended.map(|act| act.over.unwrap_or(Timestamp::MAX)).max();
-        let resumed = |act: &Act| {
-            act.what == What::Resume && Some(act.began) > ended && act.is_over(at)
-        };
+        let resumed =
+            |act: &Act| act.what == What::Resume && Some(act.began) > ended && act.is_over(at);
         ended.is_none() || self.acts.iter().any(resumed)
     }
 }

@@ -40,7 +40,10 @@ pub(crate) enum Job {
         body: Option<Value>,
     },
     /// An event of the provider, signed.
-    Webhook { body: String, signature: String },
+    Webhook {
+        body: String,
+        signature: String,
+    },
     /// An event of Greta's core system.
     AccountEvent(Value),
     Tick(Timestamp),
@@ -79,7 +82,11 @@ impl Process {
             gate: Some(gate.clone()),
         };
         let clock = || system.clock.clone();
-        let dynamodb = || system.engines.dynamodb_over(Some(SharedHttpClient::new(wire.clone())));
+        let dynamodb = || {
+            system
+                .engines
+                .dynamodb_over(Some(SharedHttpClient::new(wire.clone())))
+        };
         let secrets = || system.engines.secrets();
         let routes = |collection: Collection| {
             let mut settings = settings.clone();
@@ -172,7 +179,10 @@ impl Process {
 }
 
 async fn ask(router: Router, request: Request<Body>) -> Answer {
-    let response = router.oneshot(request).await.unwrap_or_else(|never| match never {});
+    let response = router
+        .oneshot(request)
+        .await
+        .unwrap_or_else(|never| match never {});
     let status = response.status().as_u16();
     let body = axum::body::to_bytes(response.into_body(), usize::MAX).await;
     let body = body.unwrap_or_default();

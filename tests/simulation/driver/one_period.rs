@@ -1,8 +1,16 @@
 //! One period, and a process that dies at each of its steps in turn, each time with an account of its own.
 //! The steps are counted as they come: a first account, with which nobody dies, tells how many there are.
 
-use super::*;
-use crate::simulation::judge;
+use http::Method;
+use jiff::SignedDuration;
+use local::provider::Card;
+use serde_json::json;
+
+use super::{DAY, Ended, HOUR, Note, SUBSCRIPTION, Simulation, end, page};
+use crate::simulation::gate::Weather;
+use crate::simulation::process::{Answer, Job};
+use crate::simulation::record::What;
+use crate::simulation::{Collection, Plan, judge};
 
 /// Where a process dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,10 +113,9 @@ fn expected(scenario: Scenario) -> Expected {
         Scenario::Buying | Scenario::PagePaid => (1, true),
         // There is access because it is an enterprise.
         Scenario::NotOwed => (0, true),
-        Scenario::Renewal
-        | Scenario::Decline
-        | Scenario::PageClosed
-        | Scenario::PageClosedPaid => (2, true),
+        Scenario::Renewal | Scenario::Decline | Scenario::PageClosed | Scenario::PageClosedPaid => {
+            (2, true)
+        }
         Scenario::Cancellation | Scenario::CancellationPastDue => (1, false),
     }
 }
