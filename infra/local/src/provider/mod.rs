@@ -358,6 +358,13 @@ impl PaymentProvider {
         webhooks::send(&self.shared, event).await
     }
 
+    /// The value of `Stripe-Signature` for an event that is sent now. `None` without a target.
+    pub fn signature(&self, event: &Event) -> Option<String> {
+        let target = self.shared.target()?;
+        let now = self.shared.now();
+        Some(webhooks::signature(&target.secret, now, &event.body))
+    }
+
     /// Sends the events that are held back, each once, in an order that depends on `seed` only.
     /// Returns the target's statuses.
     ///

@@ -158,6 +158,11 @@ impl ProviderState {
         &self.seen
     }
 
+    /// The ids of all checkout sessions.
+    pub fn session_ids(&self) -> Vec<String> {
+        self.sessions.keys().cloned().collect()
+    }
+
     /// What happened since this was last asked.
     pub fn take_events(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.fresh_events)

@@ -1,0 +1,204 @@
+//! Years of many accounts, with all that goes wrong in them: 5,000 account-months.
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::simulation::{
+    Act, Collection, Paid, Plan, Record, Scenario, What, die_everywhere, judge, run,
+};
+
+/// A run in which nothing is violated.
+async fn ran(plan: Plan) -> Record {
+    let ran = Box::pin(run(plan)).await;
+    let problems = judge(&ran.record);
+    let about = ran.record.about(&problems);
+    assert!(problems.is_empty(), "{plan:?}: {problems:#?}\n{about}");
+    ran.record
+}
+
+/// Makes the record say something else.
+type Tampering = fn(&mut Record);
+
+fn tampered(record: &Record, tampering: Tampering, expected: &str) {
+    let mut record = record.clone();
+    tampering(&mut record);
+    let problems = judge(&record);
+    let is_noticed = problems.iter().any(|problem| problem.contains(expected));
+    assert!(is_noticed, "{expected}: {problems:#?}");
+}
+
+fn payment(record: &mut Record, is_it: fn(&Paid) -> bool) -> &mut Paid {
+    record.payments.iter_mut().find(|paid| is_it(paid)).unwrap()
+}
+
+/// A charge by us that was kept.
+fn charge(record: &mut Record) -> &mut Paid {
+    payment(record, |paid| {
+        paid.asked_for.is_some() && paid.refunded == 0
+    })
+}
+
+/// Notes that something was done and answered just before the first charge began.
+fn done_before_a_charge(record: &mut Record, what: What) {
+    let paid = charge(record).clone();
+    let mut lives = record.lives.iter_mut();
+    let life = lives.find(|life| life.number == paid.account).unwrap();
+    let at = paid.decided_at - SignedDuration::from_secs(1);
+    life.acts.retain(|act| act.began < at || act.over.is_none());
+    life.acts.push(Act {
+        what,
+        began: at,
+        over: Some(at),
+        answer: Some(200),
+    });
+}
+
+fn flip_last(record: &mut Record, entitled: bool) {
+    let end = record.ended_at;
+    let seen = record.lives.iter_mut().flat_map(|life| &mut life.seen);
+    let mut seen = seen.filter(|seen| seen.at == end && seen.entitled == entitled);
+    seen.next().unwrap().entitled = !entitled;
+}
+
+/// The record is right, and the judge would notice if it were not.
+#[tokio::test]
+async fn cards() {
+    let record = ran(Plan {
+        seed: 1,
+        accounts: 70,
+        months: 36,
+        by_credits: 0,
+    })
+    .await;
+    let tamperings: [(Tampering, &str); 13] = [
+        (
+            |record| payment(record, |paid| paid.refunded > 0).refunded = 0,
+            "was kept and pays for nothing",
+        ),
+        (
+            |record| payment(record, |paid| paid.refunded > 0).refunded = 100,
+            "was given back in part",
+        ),
+        (
+            |record| charge(record).refunded = 500,
+            "was given back and counts",
+        ),
+        (
+            |record| {
+                let again = charge(record).clone();
+                let object = "pi_again".to_owned();
+                record.payments.push(Paid { object, ..again });
+            },
+            "was kept and pays for nothing",
+        ),
+        (|record| charge(record).cents = 400, "which paid nothing"),
+        (
+            |record| charge(record).at -= SignedDuration::from_hours(2000),
+            "was paid early",
+        ),
+        (
+            |record| charge(record).decided_at = Timestamp::MAX,
+            "was paid late",
+        ),
+        (
+            |record| charge(record).asked_for = Some(("cs_other".to_owned(), 2)),
+            "counts what was asked for",
+        ),
+        (
+            |record| {
+                let object = charge(record).object.clone();
+                let claims = record.lives.iter_mut().flat_map(|life| &mut life.claims);
+                let mut claims = claims.filter(|claim| claim.paid_by == object);
+                claims.next().unwrap().period -= 1;
+            },
+            "are both paid",
+        ),
+        (
+            |record| done_before_a_charge(record, What::Cancel),
+            "cancelled at",
+        ),
+        (
+            |record| done_before_a_charge(record, What::Enterprise(1_000)),
+            "when Enterprise",
+        ),
+        (|record| flip_last(record, true), "no access at"),
+        (|record| flip_last(record, false), "access at"),
+    ];
+    for (tampering, expected) in tamperings {
+        tampered(&record, tampering, expected);
+    }
+}
+
+#[tokio::test]
+async fn credits() {
+    let record = ran(Plan {
+        seed: 2,
+        accounts: 70,
+        months: 36,
+        by_credits: 80,
+    })
+    .await;
+    let tamperings: [(Tampering, &str); 3] = [
+        (
+            |record| {
+                for life in &mut record.lives {
+                    life.ledger.retain(|entry| entry.kind != "add_on");
+                }
+            },
+            "which paid nothing",
+        ),
+        (
+            |record| {
+                let life = record.lives.iter_mut().find(|life| life.granted > 0);
+                life.unwrap().claims.clear();
+            },
+            "pays 0 periods",
+        ),
+        (
+            |record| {
+                let lives = record.lives.iter_mut();
+                lives.for_each(|life| life.balance -= 1);
+            },
+            "micro-credits instead of",
+        ),
+    ];
+    for (tampering, expected) in tamperings {
+        tampered(&record, tampering, expected);
+    }
+}
+
+/// Every scenario has that many steps at least: fewer would mean that the deaths were not where they were
+/// thought to be.
+async fn die_everywhere_in(scenarios: &[(Scenario, usize)], collection: Collection) {
+    for (scenario, least) in scenarios {
+        let steps = Box::pin(die_everywhere(*scenario, collection)).await;
+        assert!(steps >= *least, "{scenario:?} by {collection:?}: {steps}");
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_dies_anywhere_in_a_period_paid_by_card() {
+    let scenarios = [
+        (Scenario::Buying, 10),
+        (Scenario::PagePaid, 10),
+        (Scenario::NotOwed, 10),
+        (Scenario::Renewal, 16),
+        (Scenario::Decline, 12),
+        (Scenario::PageClosed, 16),
+        (Scenario::PageClosedPaid, 10),
+        (Scenario::Cancellation, 4),
+        (Scenario::CancellationPastDue, 6),
+    ];
+    die_everywhere_in(&scenarios, Collection::Card).await;
+}
+
+#[tokio::test]
+async fn a_process_that_dies_anywhere_in_a_period_paid_with_credits() {
+    let scenarios = [
+        (Scenario::Buying, 4),
+        (Scenario::Renewal, 6),
+        (Scenario::Decline, 6),
+        (Scenario::Cancellation, 4),
+        (Scenario::CancellationPastDue, 4),
+    ];
+    die_everywhere_in(&scenarios, Collection::Credits).await;
+}

@@ -1,0 +1,117 @@
+//! The add-on over years of simulated time: many accounts whose users buy, cancel, come back and give other
+//! cards; cards that decline, time out and take their time; ticks, batches and webhooks that are lost,
+//! doubled and late; processes that die at any step, and others that go on after days. The functions are
+//! those of a deployment, on the embedded engine and the simulated payment provider.
+//!
+//! At the end [`judge`] says what does not hold, by the provider's own record and the driver's log.
+//! All chances come from one seed.
+
+mod driver;
+mod gate;
+mod judge;
+mod process;
+mod record;
+
+use std::fmt;
+
+pub(crate) use driver::one_period::{Scenario, die_everywhere};
+pub(crate) use driver::run;
+pub(crate) use judge::judge;
+pub(crate) use record::{Act, Paid, Record, What};
+
+/// What a run is made of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    pub(crate) accounts: usize,
+    pub(crate) months: u32,
+    /// So many in a hundred accounts pay with credits.
+    pub(crate) by_credits: u32,
+}
+
+/// Who collects what an account buys. (A third one, the provider itself, has its place here.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Collection {
+    Card,
+    Credits,
+}
+
+impl Collection {
+    /// As `ADD_ON_COLLECTION` has it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Card => "card",
+            Self::Credits => "credits",
+        }
+    }
+}
+
+/// A run that is over.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) record: Record,
+    pub(crate) counts: Counts,
+}
+
+macro_rules! counts {
+    ($($name:ident: $what:literal),* $(,)?) => {
+        /// How often something happened.
+        #[derive(Debug, Clone, Copy, Default)]
+        pub(crate) struct Counts {
+            $(pub(crate) $name: usize,)*
+        }
+
+        impl Counts {
+            pub(crate) fn add(&mut self, other: &Self) {
+                $(self.$name += other.$name;)*
+            }
+        }
+
+        impl fmt::Display for Counts {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let counts = [$((self.$name, $what)),*];
+                let told = counts.map(|(count, what)| format!("{count} {what}"));
+                f.write_str(&told.join(", "))
+            }
+        }
+    };
+}
+
+counts! {
+    account_months: "account-months",
+    payments: "payments",
+    credit_payments: "payments with credits",
+    refunds: "refunds",
+    declines: "declines",
+    checkouts: "checkouts",
+    paid_twice: "checkouts paid once more",
+    cancellations: "cancellations",
+    resumptions: "subscriptions taken up again",
+    upgrades: "upgrades",
+    downgrades: "downgrades",
+    deletions: "deletions",
+    new_cards: "new cards",
+    purchases: "purchases of credits",
+    ticks: "ticks",
+    lost_ticks: "lost ticks",
+    doubled_ticks: "doubled ticks",
+    messages: "messages of the queue",
+    lost_messages: "lost messages",
+    late_messages: "late messages",
+    doubled_messages: "doubled messages",
+    batches: "batches",
+    doubled_batches: "doubled batches",
+    webhooks: "webhooks",
+    lost_webhooks: "lost webhooks",
+    doubled_webhooks: "doubled webhooks",
+    late_webhooks: "late webhooks",
+    crashes: "crashes",
+    zombies: "zombies",
+    lost_requests: "lost requests and answers",
+    failed_work: "pieces of work that failed",
+    silent_cards: "cards that time out",
+    slow_cards: "cards that take their time",
+    rate_limits: "rate limits",
+    observations: "looks at access",
+    suspended: "accounts seen suspended",
+}

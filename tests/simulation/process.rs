@@ -1,0 +1,203 @@
+//! A process: all functions that have to do with payments, as a deployment runs them, behind one gate. It
+//! does one piece of work at a time.
+
+use std::collections::BTreeMap;
+
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use axum::Router;
+use axum::body::Body;
+use edge::Env;
+use http::{Method, Request};
+use jiff::Timestamp;
+use local::serve::Server;
+use local::system::System;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use tower::ServiceExt as _;
+
+use super::Collection;
+use super::gate::{Confirmed, Gate, Weather, Wire, way_to};
+
+pub(crate) struct Process {
+    pub(crate) gate: Gate,
+    by_card: Router,
+    by_credits: Router,
+    webhook: Router,
+    monthly_charge: monthly_charge::Deps,
+    account_events: account_events::Deps,
+    _way: Server,
+}
+
+/// A piece of work.
+#[derive(Debug, Clone)]
+pub(crate) enum Job {
+    /// A request of a user with this token.
+    Route {
+        collection: Collection,
+        method: Method,
+        path: &'static str,
+        token: String,
+        body: Option<Value>,
+    },
+    /// An event of the provider, signed.
+    Webhook {
+        body: String,
+        signature: String,
+    },
+    /// An event of Greta's core system.
+    AccountEvent(Value),
+    Tick(Timestamp),
+    /// Messages of the queue, in the form in which Lambda is given them.
+    Batch(Vec<Value>),
+}
+
+/// What became of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: Value,
+}
+
+impl Answer {
+    pub(crate) fn is_good(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+}
+
+impl Process {
+    /// # Panics
+    /// If the system's settings do not do.
+    pub(crate) async fn start(system: &System, seed: u64, confirmed: Confirmed) -> Self {
+        let gate = Gate::new(seed);
+        let provider = system.payment_provider.as_ref();
+        let provider = provider.expect("the provider is a simulated one");
+        let way = way_to(provider, gate.clone(), confirmed).await;
+        let way = way.expect("a free port");
+        let mut settings = system.settings.clone();
+        settings.insert("STRIPE_API_BASE_URL".to_owned(), way.url());
+        let env = |settings: &BTreeMap<String, String>| Env::from_pairs(settings.clone());
+        let wire = Wire {
+            http: reqwest::Client::builder().no_proxy().build().unwrap(),
+            dynamodb: system.engines.direct(),
+            gate: Some(gate.clone()),
+        };
+        let clock = || system.clock.clone();
+        let dynamodb = || {
+            system
+                .engines
+                .dynamodb_over(Some(SharedHttpClient::new(wire.clone())))
+        };
+        let secrets = || system.engines.secrets();
+        let routes = |collection: Collection| {
+            let mut settings = settings.clone();
+            let name = collection.name().to_owned();
+            settings.insert("ADD_ON_COLLECTION".to_owned(), name);
+            let settings = integration_settings::Settings::from_env(env(&settings)).unwrap();
+            let deps =
+                integration_settings::Deps::new(settings, clock(), dynamodb(), secrets()).unwrap();
+            integration_settings::router(deps)
+        };
+        let config = system.engines.sdk_config();
+        let http = || Some(SharedHttpClient::new(wire.clone()));
+        let bus = system.bus.client_over(&config, http());
+        let queue = system.queue.client_over(&config, http());
+        let webhook = subscription_webhook::Deps::new(
+            subscription_webhook::Settings::from_env(env(&settings)).unwrap(),
+            clock(),
+            dynamodb(),
+            secrets(),
+        );
+        let monthly_charge = monthly_charge::Deps::new(
+            monthly_charge::Settings::from_env(env(&settings)).unwrap(),
+            clock(),
+            dynamodb(),
+            secrets(),
+            bus,
+            queue,
+        );
+        Self {
+            by_card: routes(Collection::Card),
+            by_credits: routes(Collection::Credits),
+            webhook: subscription_webhook::router(webhook.unwrap()),
+            monthly_charge: monthly_charge.unwrap(),
+            account_events: account_events::Deps::new(
+                account_events::Settings::from_env(env(&settings)).unwrap(),
+                clock(),
+                dynamodb(),
+                secrets(),
+            ),
+            gate,
+            _way: way,
+        }
+    }
+
+    /// Begins a piece of work.
+    pub(crate) fn begin(&self, job: Job, now: Timestamp, weather: Weather) -> JoinHandle<Answer> {
+        self.gate.begin(now, weather);
+        match job {
+            Job::Route {
+                collection,
+                method,
+                path,
+                token,
+                body,
+            } => {
+                let router = match collection {
+                    Collection::Card => &self.by_card,
+                    Collection::Credits => &self.by_credits,
+                };
+                let request = Request::builder().method(method).uri(path);
+                let request = request.header("authorization", format!("Bearer {token}"));
+                let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
+                edge::spawn(Box::pin(ask(router.clone(), request.body(body).unwrap())))
+            }
+            Job::Webhook { body, signature } => {
+                let request = Request::post("/v1/webhooks/stripe")
+                    .header("stripe-signature", signature)
+                    .body(Body::from(body));
+                edge::spawn(Box::pin(ask(self.webhook.clone(), request.unwrap())))
+            }
+            Job::AccountEvent(event) => {
+                let deps = self.account_events.clone();
+                edge::spawn(Box::pin(async move {
+                    let done = account_events::handle(&deps, &event).await;
+                    of_event(done.map_err(|error| error.to_string()))
+                }))
+            }
+            Job::Tick(time) => self.invoke(json!({ "time": time })),
+            Job::Batch(records) => self.invoke(json!({ "Records": records })),
+        }
+    }
+
+    fn invoke(&self, event: Value) -> JoinHandle<Answer> {
+        let deps = self.monthly_charge.clone();
+        edge::spawn(Box::pin(async move {
+            let done = monthly_charge::handle(&deps, &event).await;
+            of_event(done.map_err(|error| error.to_string()))
+        }))
+    }
+}
+
+async fn ask(router: Router, request: Request<Body>) -> Answer {
+    let response = router
+        .oneshot(request)
+        .await
+        .unwrap_or_else(|never| match never {});
+    let status = response.status().as_u16();
+    let body = axum::body::to_bytes(response.into_body(), usize::MAX).await;
+    let body = body.unwrap_or_default();
+    Answer {
+        status,
+        body: serde_json::from_slice(&body).unwrap_or_default(),
+    }
+}
+
+fn of_event(done: Result<Value, String>) -> Answer {
+    match done {
+        Ok(body) => Answer { status: 200, body },
+        Err(error) => Answer {
+            status: 500,
+            body: Value::String(error),
+        },
+    }
+}
