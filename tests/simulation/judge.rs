@@ -287,8 +287,15 @@ impl<'a> Case<'a> {
         periods.any(|period| is_in_grace(period) && self.life.goes_on(period.anchor, at))
     }
 
-    /// By `at` somebody must have heard of the payment: it was asked for often enough.
+    /// By `at` somebody must have heard of the payment: it was asked for often enough, and no purchase that
+    /// may have made it stands still.
     fn is_known(&self, period: &Period<'_>, at: Timestamp) -> bool {
+        let stands_still = |act: &Act| {
+            act.what == What::Subscribe && act.began <= period.paid_at && !act.is_over(at)
+        };
+        if self.life.acts.iter().any(stands_still) {
+            return false;
+        }
         let ticks = &self.record.ticks;
         let first = ticks.iter().find(|tick| **tick > period.paid_at);
         first.is_some_and(|first| {
