@@ -61,15 +61,15 @@ fn flip_last(record: &mut Record, entitled: bool) {
 
 /// The record is right, and the judge would notice if it were not.
 #[tokio::test]
-async fn cards() {
+async fn two_years_of_many_accounts() {
     let record = ran(Plan {
         seed: 1,
-        accounts: 70,
-        months: 36,
-        by_credits: 0,
+        accounts: 210,
+        months: 24,
+        by_credits: 40,
     })
     .await;
-    let tamperings: [(Tampering, &str); 13] = [
+    let tamperings: [(Tampering, &str); 16] = [
         (
             |record| payment(record, |paid| paid.refunded > 0).refunded = 0,
             "was kept and pays for nothing",
@@ -122,22 +122,6 @@ async fn cards() {
         ),
         (|record| flip_last(record, true), "no access at"),
         (|record| flip_last(record, false), "access at"),
-    ];
-    for (tampering, expected) in tamperings {
-        tampered(&record, tampering, expected);
-    }
-}
-
-#[tokio::test]
-async fn credits() {
-    let record = ran(Plan {
-        seed: 2,
-        accounts: 70,
-        months: 36,
-        by_credits: 80,
-    })
-    .await;
-    let tamperings: [(Tampering, &str); 3] = [
         (
             |record| {
                 for life in &mut record.lives {
