@@ -14,6 +14,7 @@ mod architecture;
 mod books;
 mod calls;
 mod charge_queue;
+mod closed_pages;
 mod crash;
 mod credits;
 mod domain_events;

@@ -3,7 +3,7 @@
 use account::CallId;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
-use store::{DueDeletion, DueEvent, DueRefund, DueSecret, DueWindUp, StoreError};
+use store::{DueDeletion, DueEvent, DuePage, DueRefund, DueSecret, DueWindUp, StoreError};
 
 use crate::Deps;
 use crate::outbox;
@@ -12,7 +12,7 @@ use crate::sweep::sweep;
 
 /// Orphaned secrets and deletions looked at by one tick, a shard; more wait for the next tick.
 const A_SHARD: i32 = 25;
-/// When a payment that could not be given back is tried again.
+/// When a page that could not be looked at, or a payment that could not be given back, is tried again.
 const AGAIN: SignedDuration = SignedDuration::from_mins(5);
 /// When a piece of work that was taken on and failed is tried again.
 const PUT_OFF: SignedDuration = SignedDuration::from_hours(1);
@@ -89,6 +89,17 @@ async fn settle(deps: &Deps, now: Timestamp, report: &mut TickReport) {
             }
             Err(error) => report.count(Err(error.into()), "due events could not be found"),
         }
+        match deps.store.due_pages(shard, now, A_SHARD).await {
+            Ok(due) => {
+                for page in due {
+                    report.count(
+                        look_at(deps, page, now).await,
+                        "a page that has closed was not looked at",
+                    );
+                }
+            }
+            Err(error) => report.count(Err(error.into()), "due pages could not be found"),
+        }
         match deps.store.due_wind_ups(shard, now, A_SHARD).await {
             Ok(due) => {
                 for left in due {
@@ -130,6 +141,19 @@ async fn wind_up(
     now: Timestamp,
 ) -> Result<(), lambda_runtime::Error> {
     Ok(deps.charging.wind_up(&due?, now).await?)
+}
+
+async fn look_at(
+    deps: &Deps,
+    due: Result<DuePage, StoreError>,
+    now: Timestamp,
+) -> Result<(), lambda_runtime::Error> {
+    let due = due?;
+    if let Err(error) = deps.charging.look_at_page(&due, now).await {
+        deps.store.put_off_page(&due, Some(now + AGAIN)).await?;
+        return Err(error.into());
+    }
+    Ok(())
 }
 
 async fn give_back(

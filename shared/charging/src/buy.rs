@@ -352,6 +352,7 @@ impl Charging {
         };
         let key = self.key().await?;
         let made = self.stripe.create_checkout(&key, &new, &page.order).await?;
+        let closes_at = made.expires_at.unwrap_or(new.expires_at);
         let payable = Payable {
             object: made.id.to_string(),
             account_number: account.number.clone(),
@@ -359,7 +360,7 @@ impl Charging {
             amount_cents: page.amount_cents,
             asked_at: now,
         };
-        self.store.ask_for(&payable).await?;
+        self.store.ask_for_on_page(&payable, closes_at).await?;
         Ok(made.url.unwrap_or_default().parse()?)
     }
 

@@ -3,15 +3,20 @@
 use account::add_on::{Collection, GenerationId};
 use account::billing::Subscription;
 use account::{Credits, EntryId, Profile};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use payments::{
-    Cents, Checkout, Intent, IntentId, IntentStatus, InvoiceId, PaymentError, Refund, SessionId,
-    SubscriptionId,
+    Cents, Checkout, CheckoutStatus, Intent, IntentId, IntentStatus, InvoiceId, PaymentError,
+    Refund, SessionId, SubscriptionId,
 };
-use store::{Buys, DueRefund, Effect, EntryKind, Heard, Outcome, Payable, PostRefused, Posting};
+use store::{
+    Buys, DuePage, DueRefund, Effect, EntryKind, Heard, Outcome, Payable, PostRefused, Posting,
+};
 
 use crate::pace::Asked;
 use crate::{CURRENCY, Charging, ChargingError};
+
+/// When a page is looked at again that has not closed after all.
+const AGAIN: SignedDuration = SignedDuration::from_mins(10);
 
 /// Who posts what was paid for, in the ledger.
 pub(crate) const ACTOR: &str = "stripe";
@@ -322,6 +327,26 @@ impl Charging {
             }
         }
         Ok(News::Taken(heard))
+    }
+
+    /// Looks what came of a page that has closed: the provider's word of it may be lost.
+    ///
+    /// # Errors
+    /// [`ChargingError`]; it stays due.
+    pub async fn look_at_page(&self, due: &DuePage, now: Timestamp) -> Result<(), ChargingError> {
+        let (key, page) = (self.key().await?, SessionId::new(due.object.as_str())?);
+        match self.ask(Asked::Other).await?.checkout(&key, &page).await {
+            Ok(found) => {
+                Box::pin(self.heard_checkout(&found, now)).await?;
+                if matches!(found.status, CheckoutStatus::Open) {
+                    let later = now.saturating_add(AGAIN).unwrap_or(now);
+                    return Ok(self.store.put_off_page(due, Some(later)).await?);
+                }
+            }
+            Err(PaymentError::Missing { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(self.store.put_off_page(due, None).await?)
     }
 
     /// Gives a payment back that was not owed. Safe to do twice.

@@ -62,7 +62,7 @@ pub use events::{DomainEvent, Facts, StoredEvent};
 pub use holds::{Hold, HoldRefused, NewHold, OpenHold};
 pub use ledger::{Cursor, Day, EntryKind, HistoryEntry, LedgerEntry, LedgerPage};
 pub use pace::Pace;
-pub use payments::{Buys, DueRefund, DueWindUp, Heard, Outcome, Payable};
+pub use payments::{Buys, DuePage, DueRefund, DueWindUp, Heard, Outcome, Payable};
 pub use postings::{CreditPayment, PostRefused, Posted, Posting, StoredPosting};
 pub use reconcile::{AccountsCursor, AccountsPage, Reconciliation, Segment, StoredHold};
 pub use webhooks::{DueEvent, EventState, Recorded};

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::accounts::Effect;
+use crate::error::condition_failed;
 use crate::events::DomainEvent;
 use crate::item::{self, Item, get_number, get_text, key, number, text, time};
 use crate::transaction::{self, TRIES};
@@ -75,6 +76,13 @@ pub struct DueRefund {
     pub due: Timestamp,
 }
 
+/// A page of the provider's that has closed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DuePage {
+    pub object: String,
+    pub due: Timestamp,
+}
+
 /// What a deleted account left at the provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DueWindUp {
@@ -104,7 +112,73 @@ impl Store {
         read.item.map(|item| payable(object, &item)).transpose()
     }
 
-    /// Stores what a checkout is for that changes nothing of the profile, before anybody is shown it.
+    /// Stores what a page is for that changes nothing of the profile, before anybody is shown it. What came
+    /// of it is looked up once it has closed, if nobody told before.
+    ///
+    /// # Errors
+    /// [`StoreError`] if DynamoDB does not answer.
+    pub async fn ask_for_on_page(
+        &self,
+        payable: &Payable,
+        closes_at: Timestamp,
+    ) -> Result<(), StoreError> {
+        let mut item = payable_item(payable)?;
+        let shard = due_shard(Work::Page, &payable.object);
+        item.insert("due_shard".to_owned(), text(shard));
+        item.insert("due_at".to_owned(), time(closes_at));
+        let items = vec![self.put_payable(item)?];
+        // Cancelled only where it is there already.
+        self.transact("store payment", items).await.map(drop)
+    }
+
+    /// The pages of one shard that have closed by `now`, and of which nothing was heard.
+    ///
+    /// # Errors
+    /// [`StoreError`] if DynamoDB does not answer.
+    pub async fn due_pages(
+        &self,
+        shard: u8,
+        now: Timestamp,
+        limit: i32,
+    ) -> Result<Vec<Result<DuePage, StoreError>>, StoreError> {
+        let table = &self.tables.charges;
+        self.due_in(table, Work::Page, shard, now, limit, due_page)
+            .await
+    }
+
+    /// Puts a page off to `until`; for ever, if it is `None`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if DynamoDB does not answer.
+    pub async fn put_off_page(
+        &self,
+        due: &DuePage,
+        until: Option<Timestamp>,
+    ) -> Result<(), StoreError> {
+        let (table, key) = (&self.tables.charges, payable_key(&due.object));
+        if let Some(until) = until {
+            return self.claim_in(table, key, due.due, until).await.map(drop);
+        }
+        let done = self
+            .client
+            .update_item()
+            .table_name(table)
+            .set_key(Some(key))
+            .update_expression("REMOVE due_shard, due_at")
+            // A payment that is to be given back has its own.
+            .condition_expression("due_at = :due AND due_shard = :shard")
+            .expression_attribute_values(":due", time(due.due))
+            .expression_attribute_values(":shard", text(due_shard(Work::Page, &due.object)))
+            .send()
+            .await;
+        match done {
+            Ok(_) => Ok(()),
+            Err(error) if condition_failed(&error) => Ok(()),
+            Err(error) => Err(StoreError::unavailable("forget page", error)),
+        }
+    }
+
+    /// Stores what may be paid that changes nothing of the profile.
     ///
     /// # Errors
     /// [`StoreError`] if DynamoDB does not answer.
@@ -442,15 +516,10 @@ impl Store {
     }
 
     pub(crate) fn new_payable(&self, payable: &Payable) -> Result<TransactWriteItem, StoreError> {
-        let mut item = payable_key(&payable.object);
-        let attributes = [
-            ("payer", text(payable.account_number.as_str())),
-            ("buys", item::to_attribute(PAYABLE, &payable.buys)?),
-            ("amount_cents", number(payable.amount_cents)),
-            ("asked_at", time(payable.asked_at)),
-            ("taken_back", number(0)),
-        ];
-        item.extend(attributes.map(|(name, value)| (name.to_owned(), value)));
+        self.put_payable(payable_item(payable)?)
+    }
+
+    fn put_payable(&self, item: Item) -> Result<TransactWriteItem, StoreError> {
         let put = Put::builder()
             .table_name(&self.tables.charges)
             .set_item(Some(item))
@@ -479,7 +548,9 @@ impl Store {
                 )
                 .expression_attribute_values(":shard", text(shard))
         } else {
-            update.update_expression("SET outcome = :outcome, heard_at = :at")
+            update.update_expression(
+                "SET outcome = :outcome, heard_at = :at REMOVE due_shard, due_at",
+            )
         })
     }
 
@@ -555,6 +626,19 @@ fn payable_key(object: &str) -> Item {
     key([("account_number", object.as_str()), ("charge", "object")])
 }
 
+fn payable_item(payable: &Payable) -> Result<Item, StoreError> {
+    let mut item = payable_key(&payable.object);
+    let attributes = [
+        ("payer", text(payable.account_number.as_str())),
+        ("buys", item::to_attribute(PAYABLE, &payable.buys)?),
+        ("amount_cents", number(payable.amount_cents)),
+        ("asked_at", time(payable.asked_at)),
+        ("taken_back", number(0)),
+    ];
+    item.extend(attributes.map(|(name, value)| (name.to_owned(), value)));
+    Ok(item)
+}
+
 fn wind_up_key(account: &AccountNumber) -> Item {
     key([("account_number", account.as_str()), ("charge", "wind_up")])
 }
@@ -601,11 +685,18 @@ fn due_wind_up(item: &Item) -> Result<AccountNumber, StoreError> {
 }
 
 fn due_refund(item: &Item) -> Result<DueRefund, StoreError> {
-    const WHAT: &str = "due refund";
-    let name = get_text(item, "account_number", WHAT)?;
+    let (object, due) = due_object("due refund", item)?;
+    Ok(DueRefund { object, due })
+}
+
+fn due_page(item: &Item) -> Result<DuePage, StoreError> {
+    let (object, due) = due_object("due page", item)?;
+    Ok(DuePage { object, due })
+}
+
+fn due_object(what: &'static str, item: &Item) -> Result<(String, Timestamp), StoreError> {
+    let name = get_text(item, "account_number", what)?;
     let object = name.strip_prefix("object#");
-    Ok(DueRefund {
-        object: object.ok_or_else(|| StoreError::corrupt(WHAT))?.to_owned(),
-        due: item::get_time(item, "due_at", WHAT)?,
-    })
+    let object = object.ok_or_else(|| StoreError::corrupt(what))?.to_owned();
+    Ok((object, item::get_time(item, "due_at", what)?))
 }

@@ -22,6 +22,8 @@ pub(crate) enum Work {
     Deletion,
     /// An account for whose add-on there is something to do.
     Billing,
+    /// A page of the provider's that has closed.
+    Page,
     /// A payment that is to be given back.
     Refund,
     /// An event of the payment provider that is to be applied again.
@@ -37,6 +39,7 @@ impl Work {
             Self::Event => "event",
             Self::Deletion => "deletion",
             Self::Billing => "billing",
+            Self::Page => "page",
             Self::Refund => "refund",
             Self::Webhook => "webhook",
             Self::WindUp => "wind_up",
