@@ -4,7 +4,7 @@ use account::Period;
 use account::add_on::GenerationId;
 use jiff::Timestamp;
 use serde_json::json;
-use store::{Buys, Outcome, Payable, Store, StoreError};
+use store::{Buys, DuePage, Outcome, Payable, Store, StoreError};
 
 use crate::support::World;
 
@@ -52,6 +52,16 @@ async fn hear(
 }
 
 impl Asked {
+    /// The payments that are to be given back some time.
+    async fn refunds(&self) -> Vec<String> {
+        let mut refunds = Vec::new();
+        for shard in store::shards() {
+            let due = self.disturbed.due_refunds(shard, Timestamp::MAX, 9).await;
+            refunds.extend(due.unwrap().into_iter().map(|due| due.unwrap().object));
+        }
+        refunds
+    }
+
     async fn outcome(&self) -> Option<Outcome> {
         let stored = self.world.system.store.payable("pi_1").await.unwrap();
         stored.unwrap().1
@@ -72,9 +82,27 @@ async fn who_hears_of_a_payment_second_keeps_to_the_first_ones_word() {
     let second = hear(&asked.disturbed, "pi_1", now, false).await;
     assert_eq!(second.unwrap(), Outcome::Counted);
     assert_eq!(asked.outcome().await, Some(Outcome::Counted));
-    let due = store::shards().map(|shard| asked.disturbed.due_refunds(shard, Timestamp::MAX, 9));
-    let due = futures_util::future::join_all(due).await;
-    assert!(due.into_iter().all(|due| due.unwrap().is_empty()));
+    assert_eq!(asked.refunds().await, [""; 0]);
+}
+
+/// A page that is done with takes no refund along that became due at the same moment.
+#[tokio::test]
+async fn a_page_that_is_done_with_leaves_what_is_to_be_given_back() {
+    let asked = asked().await;
+    let page = DuePage {
+        object: "cs_page".to_owned(),
+        due: asked.now,
+    };
+    let payable = Payable {
+        object: page.object.clone(),
+        ..asked.payable.clone()
+    };
+    let store = &asked.disturbed;
+    store.ask_for_on_page(&payable, page.due).await.unwrap();
+    let ended = store.end_payment(&payable, Outcome::RefundDue, page.due);
+    assert!(ended.await.unwrap());
+    store.put_off_page(&page, None).await.unwrap();
+    assert_eq!(asked.refunds().await, ["cs_page"]);
 }
 
 #[tokio::test]
