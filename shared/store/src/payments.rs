@@ -166,8 +166,7 @@ impl Store {
             .set_key(Some(key))
             .update_expression("REMOVE due_shard, due_at")
             // A payment that is to be given back has its own.
-            .condition_expression("due_at = :due AND due_shard = :shard")
-            .expression_attribute_values(":due", time(due.due))
+            .condition_expression("due_shard = :shard")
             .expression_attribute_values(":shard", text(due_shard(Work::Page, &due.object)))
             .send()
             .await;
