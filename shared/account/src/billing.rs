@@ -51,10 +51,8 @@ pub struct Billing {
     pub charge: Option<Charge>,
     /// The last charge that was given up, for it may begin again: the payment objects made for it stay
     /// counted.
-    #[serde(default)]
     given_up: Option<GivenUp>,
     /// Where the provider collects.
-    #[serde(default)]
     pub subscription: Option<Subscription>,
 }
 

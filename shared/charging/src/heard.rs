@@ -106,7 +106,8 @@ impl Charging {
         }
         let (amount, currency) = (checkout.amount_total, checkout.currency.as_deref());
         if let Some(reason) = self.not_as_asked(&payable, amount, currency, checkout.livemode) {
-            if let Some(subscription) = &checkout.subscription {
+            // What counted before is not undone by an event that reads otherwise.
+            if let (None, Some(subscription)) = (known, &checkout.subscription) {
                 let stripe = self.ask(Asked::Subscription).await?;
                 stripe
                     .cancel_subscription(&*self.key().await?, subscription)

@@ -184,8 +184,10 @@ impl Charging {
         id: &InvoiceId,
         now: Timestamp,
     ) -> Result<News, ChargingError> {
-        let (key, stripe) = (self.key().await?, self.ask(Asked::Subscription).await?);
+        let key = self.key().await?;
+        let stripe = self.ask(Asked::Subscription).await?;
         let invoice = stripe.invoice(&key, id).await?;
+        let stripe = self.ask(Asked::Subscription).await?;
         let stands = match invoice.status {
             InvoiceStatus::Draft => stripe.hold_invoice(&key, id).await?.status,
             InvoiceStatus::Open | InvoiceStatus::Uncollectible => {
@@ -317,6 +319,7 @@ impl Charging {
         };
         if let (AddOnStatus::PastDue, Some(open)) = (profile.add_on.status(), found.latest_invoice)
         {
+            let stripe = self.ask(Asked::Subscription).await?;
             stripe.pay_invoice(&key, &open).await?;
         }
         Ok(())

@@ -6,9 +6,9 @@
 //! - [`Stripe`] makes the calls. [`PaymentError`] tells apart what did not arrive, what was refused
 //!   and what may have taken place.
 //!
-//! Architecture invariant: nothing is retried here and no state is kept, but that a key was refused; a call is sent at most once,
-//! under the idempotency key that the caller gives it. No personal data is sent, and nothing of
-//! Stripe's messages is kept or logged (they may hold input).
+//! Architecture invariant: nothing is retried here, and no state is kept but that a key was refused; a
+//! call is sent at most once, under the idempotency key that the caller gives it. No personal data is
+//! sent, and nothing of Stripe's messages is kept or logged (they may hold input).
 
 mod checkout;
 mod decline;

@@ -4,11 +4,11 @@
 //! free (the generic cell rate algorithm's "theoretical arrival time", without a burst), and slots are
 //! reserved by moving that on. A slot that nobody uses is lost.
 
+use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{ReturnValue, ReturnValuesOnConditionCheckFailure};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::error::condition_failed;
 use crate::item::{Item, get_number, key, number};
 use crate::transaction::{TRIES, pause};
 use crate::{Store, StoreError};
@@ -133,11 +133,7 @@ impl Store {
                 let free_at: i64 = free_at(&output.attributes.unwrap_or_default())?;
                 Ok(Ok(free_at.saturating_sub(pace.length(slots))))
             }
-            Err(error) if condition_failed(&error) => {
-                let error = error.into_service_error();
-                stands(&error).map(Err)
-            }
-            Err(error) => Err(StoreError::unavailable(RESERVE, error)),
+            Err(error) => refused(error).map(Err),
         }
     }
 
@@ -163,11 +159,7 @@ impl Store {
             .await;
         match sent {
             Ok(_) => Ok(Ok(now)),
-            Err(error) if condition_failed(&error) => {
-                let error = error.into_service_error();
-                stands(&error).map(Err)
-            }
-            Err(error) => Err(StoreError::unavailable(RESERVE, error)),
+            Err(error) => refused(error).map(Err),
         }
     }
 }
@@ -175,12 +167,13 @@ impl Store {
 const RESERVE: &str = "reserve slots";
 
 /// When the next slot is free, as a condition that failed tells.
-fn stands(error: &UpdateItemError) -> Result<Option<i64>, StoreError> {
-    let item = match error {
-        UpdateItemError::ConditionalCheckFailedException(failed) => failed.item(),
-        _ => None,
-    };
-    item.map(free_at).transpose()
+fn refused(error: SdkError<UpdateItemError>) -> Result<Option<i64>, StoreError> {
+    match error.as_service_error() {
+        Some(UpdateItemError::ConditionalCheckFailedException(failed)) => {
+            failed.item().map(free_at).transpose()
+        }
+        _ => Err(StoreError::unavailable(RESERVE, error)),
+    }
 }
 
 fn free_at(item: &Item) -> Result<i64, StoreError> {
