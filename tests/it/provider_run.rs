@@ -530,7 +530,7 @@ async fn a_draft_is_called_off_with_its_subscription() {
     world.set("acme", json!({"plan": "enterprise"})).await;
     work(&world, &worker(&world, "provider")).await;
     assert_eq!(shown(&world, &subscription)["status"], "canceled");
-    provider.act(local::provider::ProviderState::finalize_drafts);
+    provider.finalize_drafts();
     provider.until_delivered().await;
     assert_eq!(provider.payments().len(), 1);
 }
@@ -577,6 +577,8 @@ enum BrokenOff {
     Following,
     /// It tells of a cancellation.
     Telling,
+    /// The same, and the user takes it back meanwhile.
+    TellingTakenBack,
     /// It stops the subscription of an account that became enterprise.
     Stopping,
     /// The same, and the provider collected meanwhile.
@@ -594,7 +596,7 @@ impl BrokenOff {
                 world.system.clock.advance(HOUR * 3);
                 world.provider().renew_due();
             }
-            Self::Telling => {
+            Self::Telling | Self::TellingTakenBack => {
                 world.provider().limit_rate(1, None);
                 cancel(&world).await;
                 world.system.clock.advance(HOUR);
@@ -615,6 +617,7 @@ impl BrokenOff {
         match self {
             Self::Following => ("active", "active", 2, 2),
             Self::Telling => ("cancelling", "active", 1, 1),
+            Self::TellingTakenBack => ("active", "active", 1, 1),
             Self::Stopping => ("ended", "canceled", 1, 1),
             Self::StoppingTooLate => ("ended", "canceled", 2, 1),
         }
@@ -623,8 +626,8 @@ impl BrokenOff {
 
 #[tokio::test]
 async fn what_broke_off_anywhere_is_done_once() {
-    use BrokenOff::{Following, Stopping, StoppingTooLate, Telling};
-    for what in [Following, Telling, Stopping, StoppingTooLate] {
+    use BrokenOff::{Following, Stopping, StoppingTooLate, Telling, TellingTakenBack};
+    for what in [Following, Telling, TellingTakenBack, Stopping, StoppingTooLate] {
         let world = what.about_to().await;
         work(&world, &worker(&world, "provider")).await;
         let requests = world.wire.take();
@@ -636,6 +639,9 @@ async fn what_broke_off_anywhere_is_done_once() {
             world.wire.die_after(place);
             work(&world, &worker).await;
             assert_eq!(world.wire.revive(), place < requests.len());
+            if what == TellingTakenBack {
+                assert_eq!(subscribe(&world).await.status, 200);
+            }
             for _ in 0..3 {
                 world.tick_after(HOUR).await;
             }

@@ -66,7 +66,8 @@ async fn two_years_of_many_accounts() {
         seed: 1,
         accounts: 210,
         months: 24,
-        by_credits: 40,
+        by_credits: 30,
+        by_provider: 30,
     })
     .await;
     let tamperings: [(Tampering, &str); 16] = [

@@ -4,7 +4,7 @@ pub(crate) mod one_period;
 
 use std::collections::HashMap;
 
-use account::{AccountId, AddOnStatus, Credits, EntryId};
+use account::{AccountId, AddOnStatus, Credits, EntryId, add_on};
 use aws_sdk_dynamodb::types::AttributeValue;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use fastrand::Rng;
@@ -157,14 +157,10 @@ impl Simulation {
         };
         simulation.provider().set_delivery(Delivery::Hold);
         for number in 0..plan.accounts {
-            let by_credits = simulation.chance(plan.by_credits);
+            let collection = simulation.any_collection();
             simulation.subjects.push(Subject {
                 id: AccountId::new(format!("a{number}")).unwrap(),
-                collection: if by_credits {
-                    Collection::Credits
-                } else {
-                    Collection::Card
-                },
+                collection,
                 version: 0,
                 life: None,
                 pages: Vec::new(),
@@ -183,6 +179,20 @@ impl Simulation {
 
     fn chance(&mut self, percent: u32) -> bool {
         self.dice.u32(..100) < percent
+    }
+
+    /// As many of each as is planned.
+    fn any_collection(&mut self) -> Collection {
+        let Plan {
+            by_credits,
+            by_provider,
+            ..
+        } = self.plan;
+        match self.dice.u32(..100) {
+            dice if dice < by_credits => Collection::Credits,
+            dice if dice < by_credits + by_provider => Collection::Provider,
+            _ => Collection::Card,
+        }
     }
 
     fn is_quiet(&self) -> bool {
@@ -246,10 +256,29 @@ impl Simulation {
         })
     }
 
-    fn go_on_until(&self, time: Timestamp) {
-        let wait = time.duration_since(self.now());
-        if wait.is_positive() {
-            self.system.clock.advance(wait);
+    /// Time passes, and the provider's subscriptions go on in it.
+    fn go_on_until(&mut self, time: Timestamp) {
+        while self.now() < time {
+            let wait = time.duration_since(self.now());
+            self.system.clock.advance(wait.min(6 * HOUR));
+            self.collect();
+        }
+    }
+
+    /// What the provider collects by itself.
+    fn collect(&mut self) {
+        // It asks for a new period after an hour.
+        if self.is_quiet() || self.chance(80) {
+            self.provider().finalize_drafts();
+        }
+        if self.chance(30) {
+            self.provider().draft_ended();
+        } else {
+            self.provider().renew_ended();
+        }
+        // About once a week.
+        if self.chance(4) {
+            self.provider().retry_due();
         }
     }
 
@@ -638,7 +667,7 @@ impl Simulation {
                 self.provider().set_card(customer, Card::Succeeds);
                 self.provider().script(customer, &[]);
             }
-            if self.subjects[subject].collection == Collection::Credits
+            if account.profile.add_on.collection() == Some(add_on::Collection::Credits)
                 && account.balance.available() < Credits::from_micros(500_000_000)
             {
                 self.grant(subject, 1_000).await;
@@ -696,6 +725,11 @@ impl Simulation {
             | (80..83, _) => self.cancel(subject, life).await,
             (83..90, _) if self.subjects[subject].collection == Collection::Credits => {
                 self.buy_credits(subject).await;
+            }
+            // What the deployment says of those who buy from now on.
+            (90..91, _) => {
+                self.counts.other_settings += 1;
+                self.subjects[subject].collection = self.any_collection();
             }
             _ => self.other_mood(customer.as_deref()),
         }
@@ -847,11 +881,17 @@ impl Simulation {
                 return;
             }
         };
-        let paid = self.provider().pay(&page, card);
-        if paid.is_ok() && self.chance(30) {
-            self.counts.paid_twice += 1;
-            let again = self.provider().pay(&page, Card::Succeeds);
-            assert!(again.is_err(), "a page is paid once");
+        let pay = |card| {
+            let provider = self.provider();
+            if page.starts_with("in_") {
+                provider.pay_open_invoice(&page, card)
+            } else {
+                provider.pay(&page, card).map(drop)
+            }
+        };
+        let paid = pay(card);
+        if paid.is_ok() {
+            assert!(pay(Card::Succeeds).is_err(), "a page is paid once");
         }
         if paid.is_ok() {
             self.subjects[subject].pages.retain(|known| *known != page);
@@ -1043,6 +1083,8 @@ impl Simulation {
         let entries = lives.iter().flat_map(|life| &life.ledger);
         let by_credits = entries.filter(|entry| entry.kind == "add_on");
         self.counts.credit_payments = by_credits.count();
+        let by_provider = payments.iter().filter(|it| it.object.starts_with("in_"));
+        self.counts.provider_payments = by_provider.count();
         Record {
             lives,
             payments,
@@ -1115,17 +1157,9 @@ impl Simulation {
     fn payments(&self) -> Vec<Paid> {
         let confirmed = self.confirmed.lock().unwrap();
         let provider = self.provider();
-        let mut sessions = HashMap::new();
-        for session in provider.act(|state, _| state.session_ids()) {
-            let shown = provider.object(&session).unwrap();
-            if let Some(intent) = shown["payment_intent"].as_str() {
-                sessions.insert(intent.to_owned(), session);
-            }
-        }
         let paid = provider.payments().into_iter().map(|payment| {
             let customer = payment.customer.as_deref().unwrap_or_default();
             let customer = provider.object(customer).unwrap_or_default();
-            let session = sessions.get(&payment.intent);
             let told = |name: &str| payment.metadata.get(name).cloned();
             let period = told("period").and_then(|period| period.parse().ok());
             Paid {
@@ -1133,7 +1167,10 @@ impl Simulation {
                     .as_str()
                     .unwrap_or_default()
                     .to_owned(),
-                object: session.unwrap_or(&payment.intent).clone(),
+                object: payment
+                    .session
+                    .or(payment.invoice)
+                    .unwrap_or_else(|| payment.intent.clone()),
                 cents: payment.amount,
                 refunded: payment.refunded,
                 at: payment.at,

@@ -25,23 +25,28 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) accounts: usize,
     pub(crate) months: u32,
-    /// So many in a hundred accounts pay with credits.
+    /// So many in a hundred accounts pay with credits, and so many through the provider's subscriptions.
     pub(crate) by_credits: u32,
+    pub(crate) by_provider: u32,
 }
 
-/// Who collects what an account buys. (A third one, the provider itself, has its place here.)
+/// Who collects what an account buys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Collection {
     Card,
     Credits,
+    Provider,
 }
 
 impl Collection {
+    pub(crate) const ALL: [Self; 3] = [Self::Card, Self::Credits, Self::Provider];
+
     /// As `ADD_ON_COLLECTION` has it.
     fn name(self) -> &'static str {
         match self {
             Self::Card => "card",
             Self::Credits => "credits",
+            Self::Provider => "provider",
         }
     }
 }
@@ -81,16 +86,17 @@ counts! {
     account_months: "account-months",
     payments: "payments",
     credit_payments: "payments with credits",
+    provider_payments: "payments that the provider collected",
     refunds: "refunds",
     declines: "declines",
     checkouts: "checkouts",
-    paid_twice: "checkouts paid once more",
     cancellations: "cancellations",
     resumptions: "subscriptions taken up again",
     upgrades: "upgrades",
     downgrades: "downgrades",
     deletions: "deletions",
     new_cards: "new cards",
+    other_settings: "settings changed",
     purchases: "purchases of credits",
     ticks: "ticks",
     lost_ticks: "lost ticks",

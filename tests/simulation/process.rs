@@ -20,8 +20,8 @@ use super::gate::{Confirmed, Gate, Weather, Wire, way_to};
 
 pub(crate) struct Process {
     pub(crate) gate: Gate,
-    by_card: Router,
-    by_credits: Router,
+    /// The routes, as each way of collecting has them.
+    routes: [Router; 3],
     webhook: Router,
     monthly_charge: monthly_charge::Deps,
     account_events: account_events::Deps,
@@ -119,8 +119,7 @@ impl Process {
             queue,
         );
         Self {
-            by_card: routes(Collection::Card),
-            by_credits: routes(Collection::Credits),
+            routes: Collection::ALL.map(routes),
             webhook: subscription_webhook::router(webhook.unwrap()),
             monthly_charge: monthly_charge.unwrap(),
             account_events: account_events::Deps::new(
@@ -145,10 +144,7 @@ impl Process {
                 token,
                 body,
             } => {
-                let router = match collection {
-                    Collection::Card => &self.by_card,
-                    Collection::Credits => &self.by_credits,
-                };
+                let router = &self.routes[collection as usize];
                 let request = Request::builder().method(method).uri(path);
                 let request = request.header("authorization", format!("Bearer {token}"));
                 let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));

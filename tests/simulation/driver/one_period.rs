@@ -57,10 +57,8 @@ async fn die(scenario: Scenario, collection: Collection, deaths: Option<usize>) 
         seed: 1,
         accounts,
         months: 1,
-        by_credits: match collection {
-            Collection::Card => 0,
-            Collection::Credits => 100,
-        },
+        by_credits: u32::from(collection == Collection::Credits) * 100,
+        by_provider: u32::from(collection == Collection::Provider) * 100,
     })
     .await;
     simulation.quiet_since = Some(simulation.now());

@@ -263,6 +263,7 @@ impl ProviderState {
         intent: String,
         now: Timestamp,
     ) {
+        kept(&mut self.intents, &intent).invoice = Some(id.to_owned());
         let invoice = Invoice {
             id: id.to_owned(),
             created: now,
@@ -302,31 +303,64 @@ impl ProviderState {
         self.collect(subscription, Verdict::Decline(&Decline::GENERIC), now)
     }
 
-    /// The subscriptions whose period is over by `now` go on to the next, one period after the other, as
-    /// their cards do; those that are due are tried again.
+    /// What is due is tried again, and the subscriptions whose period is over by `now` go on to the next,
+    /// one period after the other, as their cards do.
     pub fn renew_due(&mut self, now: Timestamp) {
-        let running = self.subscriptions.values();
-        let mut ids: Vec<_> = running.map(|it| (it.anchor, it.id.clone())).collect();
-        ids.sort_unstable();
-        for (_, id) in ids {
-            loop {
-                let found = &self.subscriptions[&id];
-                let is_due = found.past_due || found.end_of(found.period) <= now;
-                if found.canceled_at.is_some() || !is_due {
-                    break;
-                }
-                let was_due = found.past_due;
-                let card = self.methods[&found.method].card;
-                let verdict = match card.verdict(true) {
-                    Verdict::Charge => Verdict::Charge,
-                    Verdict::Decline(decline) => Verdict::Decline(decline),
-                    _ => Verdict::Decline(&Decline::GENERIC),
-                };
-                let collected = self.collect(&id, verdict, now);
-                if collected.is_err() || was_due || self.subscriptions[&id].past_due {
-                    break;
-                }
+        self.retry_due(now);
+        self.renew_ended(now);
+    }
+
+    /// What subscriptions could not collect is tried again.
+    pub fn retry_due(&mut self, now: Timestamp) {
+        for id in self.those(|it| it.past_due && self.invoices[&it.latest_invoice].is_open()) {
+            self.collect_by_card(&id, now);
+        }
+    }
+
+    /// The subscriptions whose period is over by `now` go on to the next, one period after the other, as
+    /// their cards do.
+    pub fn renew_ended(&mut self, now: Timestamp) {
+        loop {
+            let ended = self.those(|it| !it.past_due && it.end_of(it.period) <= now);
+            if ended.is_empty() {
+                return;
             }
+            for id in ended {
+                self.collect_by_card(&id, now);
+            }
+        }
+    }
+
+    /// The subscriptions whose period is over by `now` go on to the next, and do not ask for it yet.
+    pub fn draft_ended(&mut self, now: Timestamp) {
+        for id in self.those(|it| !it.past_due && it.end_of(it.period) <= now) {
+            // It runs.
+            let _ = self.draft_renewal(&id, now);
+        }
+    }
+
+    /// The subscriptions that are not over, by age.
+    fn those(&self, is_it: impl Fn(&Subscription) -> bool) -> Vec<String> {
+        let all = self.subscriptions.values();
+        let found = all.filter(|it| it.canceled_at.is_none() && is_it(it));
+        let mut found: Vec<_> = found.map(|it| (it.anchor, it.id.clone())).collect();
+        found.sort_unstable();
+        found.into_iter().map(|(_, id)| id).collect()
+    }
+
+    fn collect_by_card(&mut self, subscription: &str, now: Timestamp) {
+        let verdict = self.verdict_of_card(subscription);
+        // It runs.
+        let _ = self.collect(subscription, verdict, now);
+    }
+
+    /// What the subscription's card says while nobody is there.
+    fn verdict_of_card(&self, subscription: &str) -> Verdict {
+        let method = &self.subscriptions[subscription].method;
+        match self.methods[method].card.verdict(true) {
+            Verdict::Charge => Verdict::Charge,
+            Verdict::Decline(decline) => Verdict::Decline(decline),
+            _ => Verdict::Decline(&Decline::GENERIC),
         }
     }
 
@@ -366,16 +400,18 @@ impl ProviderState {
         Ok(())
     }
 
-    /// The subscription's next period begins; its invoice is a draft, and not asked for yet.
+    /// The subscription's next period begins; its invoice is a draft, and not asked for yet. One that was
+    /// to end with its period ends instead.
     ///
     /// # Errors
     /// If there is no such subscription, or it has ended.
     pub fn draft_renewal(&mut self, subscription: &str, now: Timestamp) -> Result<(), Impossible> {
-        self.fail_renewal(subscription, now)?;
-        let running = kept(&mut self.subscriptions, subscription);
-        running.past_due = false;
-        let invoice = kept(&mut self.invoices, &running.latest_invoice);
-        (invoice.draft, invoice.attempts) = (true, 0);
+        let Some(invoice) = self.next_invoice(subscription, now)? else {
+            return Ok(());
+        };
+        kept(&mut self.invoices, &invoice).draft = true;
+        self.tell("invoice.created", &invoice, now);
+        self.tell("customer.subscription.updated", subscription, now);
         Ok(())
     }
 
@@ -387,13 +423,35 @@ impl ProviderState {
     /// Drafts are asked for, whether or not their subscriptions still run.
     pub fn finalize_drafts(&mut self, now: Timestamp) {
         let drafts = self.invoices.values().filter(|it| it.draft && it.advances);
-        for id in drafts.map(|it| it.id.clone()).collect::<Vec<_>>() {
+        let mut drafts: Vec<_> = drafts.map(|it| it.id.clone()).collect();
+        drafts.sort_unstable();
+        for id in drafts {
             let invoice = kept(&mut self.invoices, &id);
             invoice.draft = false;
-            let (intent, of) = (invoice.intent.clone(), invoice.subscription.clone());
-            let method = self.subscriptions[&of].method.clone();
-            self.attempt(&intent, &method, Verdict::Charge, now);
-            self.pay_invoice(&id, now);
+            let of = invoice.subscription.clone();
+            let verdict = self.verdict_of_card(&of);
+            self.charge_invoice(&id, verdict, now);
+            let invoice = &self.invoices[&id];
+            let is_due = invoice.paid_at.is_none();
+            let running = kept(&mut self.subscriptions, &of);
+            if running.canceled_at.is_none() && running.latest_invoice == id {
+                running.past_due = is_due;
+                self.tell("customer.subscription.updated", &of, now);
+            }
+        }
+    }
+
+    /// One attempt to collect an invoice.
+    fn charge_invoice(&mut self, id: &str, verdict: Verdict, now: Timestamp) {
+        let invoice = &self.invoices[id];
+        let method = self.subscriptions[&invoice.subscription].method.clone();
+        let intent = invoice.intent.clone();
+        self.attempt(&intent, &method, verdict, now);
+        if matches!(verdict, Verdict::Charge) {
+            self.pay_invoice(id, now);
+        } else {
+            kept(&mut self.invoices, id).attempts += 1;
+            self.tell("invoice.payment_failed", id, now);
         }
     }
 
@@ -403,37 +461,41 @@ impl ProviderState {
         verdict: Verdict,
         now: Timestamp,
     ) -> Result<(), Impossible> {
+        let Some(invoice) = self.next_invoice(subscription, now)? else {
+            return Ok(());
+        };
+        kept(&mut self.subscriptions, subscription).past_due = !matches!(verdict, Verdict::Charge);
+        self.charge_invoice(&invoice, verdict, now);
+        self.tell("customer.subscription.updated", subscription, now);
+        Ok(())
+    }
+
+    /// What a subscription asks for now: what is due, or the next period, which begins. None where it was
+    /// to end with its period, and ends.
+    fn next_invoice(
+        &mut self,
+        subscription: &str,
+        now: Timestamp,
+    ) -> Result<Option<String>, Impossible> {
         let found = self.subscriptions.get(subscription);
         let Some(found) = found.filter(|it| it.canceled_at.is_none()).cloned() else {
             return impossible(format!("{subscription} does not run"));
         };
-        if found.cancel_at_period_end && !found.past_due {
+        if found.past_due {
+            return Ok(Some(found.latest_invoice));
+        }
+        if found.cancel_at_period_end {
             self.end_subscription(subscription, now);
-            return Ok(());
+            return Ok(None);
         }
-        let invoice = if found.past_due {
-            found.latest_invoice.clone()
-        } else {
-            let customer = Some(found.customer.clone());
-            let intent = self.new_intent(found.amount, found.currency.clone(), customer, now);
-            let invoice = self.new_id("in");
-            self.new_invoice(&invoice, subscription, found.period + 1, intent, now);
-            invoice
-        };
+        let intent = self.new_intent(found.amount, found.currency, Some(found.customer), now);
+        let invoice = self.new_id("in");
+        let period = found.period + 1;
+        self.new_invoice(&invoice, subscription, period, intent, now);
         let running = kept(&mut self.subscriptions, subscription);
-        running.past_due = !matches!(verdict, Verdict::Charge);
-        running.period = self.invoices[&invoice].period;
+        running.period = period;
         running.latest_invoice.clone_from(&invoice);
-        let intent = self.invoices[&invoice].intent.clone();
-        self.attempt(&intent, &found.method, verdict, now);
-        if matches!(verdict, Verdict::Charge) {
-            self.pay_invoice(&invoice, now);
-        } else {
-            kept(&mut self.invoices, &invoice).attempts += 1;
-            self.tell("invoice.payment_failed", &invoice, now);
-        }
-        self.tell("customer.subscription.updated", subscription, now);
-        Ok(())
+        Ok(Some(invoice))
     }
 
     /// Somebody gives money back in the provider's dashboard.

@@ -257,6 +257,26 @@ impl PaymentProvider {
         self.act(ProviderState::renew_due);
     }
 
+    /// See [`ProviderState::retry_due`].
+    pub fn retry_due(&self) {
+        self.act(ProviderState::retry_due);
+    }
+
+    /// See [`ProviderState::renew_ended`].
+    pub fn renew_ended(&self) {
+        self.act(ProviderState::renew_ended);
+    }
+
+    /// See [`ProviderState::draft_ended`].
+    pub fn draft_ended(&self) {
+        self.act(ProviderState::draft_ended);
+    }
+
+    /// See [`ProviderState::finalize_drafts`].
+    pub fn finalize_drafts(&self) {
+        self.act(ProviderState::finalize_drafts);
+    }
+
     /// See [`ProviderState::limit_rate`].
     pub fn limit_rate(&self, next: u32, per_second: Option<usize>) {
         self.act(|state, _| state.limit_rate(next, per_second));

@@ -102,6 +102,8 @@ pub(super) struct Intent {
     pub(super) canceled_at: Option<Timestamp>,
     /// The checkout session that it belongs to.
     pub(super) session: Option<String>,
+    /// The invoice that it pays.
+    pub(super) invoice: Option<String>,
     pub(super) keeps_method: bool,
 }
 

@@ -34,6 +34,10 @@ pub struct Event {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Payment {
     pub intent: String,
+    /// The checkout session in which it was made.
+    pub session: Option<String>,
+    /// The invoice that it pays.
+    pub invoice: Option<String>,
     pub customer: Option<String>,
     /// In the currency's smallest unit.
     pub amount: i64,
@@ -127,6 +131,8 @@ impl ProviderState {
             let intent = &self.intents[&charge.intent];
             Payment {
                 intent: intent.id.clone(),
+                session: intent.session.clone(),
+                invoice: intent.invoice.clone(),
                 customer: intent.customer.clone(),
                 amount: charge.amount,
                 currency: intent.currency.clone(),
@@ -156,11 +162,6 @@ impl ProviderState {
     /// The API's requests, in the order of their arrival.
     pub fn seen(&self) -> &[SeenRequest] {
         &self.seen
-    }
-
-    /// The ids of all checkout sessions.
-    pub fn session_ids(&self) -> Vec<String> {
-        self.sessions.keys().cloned().collect()
     }
 
     /// What happened since this was last asked.
@@ -376,6 +377,7 @@ impl ProviderState {
             latest_charge: None,
             canceled_at: None,
             session: None,
+            invoice: None,
             keeps_method: false,
         };
         self.intents.insert(id.clone(), intent);

@@ -28,8 +28,8 @@ pub struct Subscription {
     pub id: String,
     /// What it collects for.
     pub generation: GenerationId,
-    /// The provider has it end with its period.
-    pub ends: bool,
+    /// The provider has it end with its period. Unknown from when it is told otherwise until it answers.
+    ends: Option<bool>,
     /// When the provider last said how it stands.
     asked_at: Option<Timestamp>,
     /// When it is looked again whether a period was paid.
@@ -44,7 +44,7 @@ impl Subscription {
         Self {
             id,
             generation,
-            ends: false,
+            ends: Some(false),
             asked_at: None,
             follow_at: Timestamp::MIN,
             next_at: Timestamp::MIN,
@@ -81,7 +81,7 @@ impl Profile {
         if !self.goes_on(subscription) {
             return Some((next_at, Step::Stop));
         }
-        if subscription.ends != self.is_cancelling() {
+        if subscription.ends != Some(self.is_cancelling()) {
             return Some((next_at, Step::Tell));
         }
         let due = self.add_on.paid_through().filter(|_| self.collects())?;
@@ -97,10 +97,13 @@ impl Profile {
         let id = subscription.id.clone();
         match step {
             Step::Stop => Some(Task::Stop { subscription: id }),
-            Step::Tell => Some(Task::Tell {
-                subscription: id,
-                ends,
-            }),
+            Step::Tell => {
+                subscription.ends = None;
+                Some(Task::Tell {
+                    subscription: id,
+                    ends,
+                })
+            }
             _ => Some(Task::Follow { subscription: id }),
         }
     }
@@ -142,14 +145,17 @@ impl Profile {
         let due = self.add_on.paid_through().filter(|_| self.collects());
         let is_due = due.is_some_and(|due| later(due, CHARGED_AFTER) <= now);
         if let Some(known) = &mut self.billing.subscription {
-            known.ends = ends;
             known.asked_at = Some(now);
-            known.next_at = Timestamp::MIN;
             if is_due {
                 known.follow_at = again;
             }
+            // What it was told meanwhile may come after its word.
+            if known.ends.is_some() {
+                known.ends = Some(ends);
+                known.next_at = Timestamp::MIN;
+            }
         }
-        if ends == asked.ends || !self.goes_on(asked) {
+        if asked.ends.is_none_or(|known| known == ends) || !self.goes_on(asked) {
             return;
         }
         // Somebody decided so at the provider.
@@ -166,7 +172,7 @@ impl Profile {
         if let Some(known) = &mut self.billing.subscription
             && known.id == id
         {
-            known.ends = ends;
+            known.ends = Some(ends);
             known.next_at = Timestamp::MIN;
         }
     }

@@ -80,6 +80,8 @@ async fn a_session_is_paid_once_on_its_page() {
 
     let payment = Payment {
         intent: intent["id"].as_str().unwrap().to_owned(),
+        session: Some(id),
+        invoice: None,
         customer: Some(customer.clone()),
         amount: 500,
         currency: "usd".to_owned(),
