@@ -237,6 +237,38 @@ async fn cancelling_keeps_what_is_paid_and_can_be_taken_back() {
 }
 
 #[tokio::test]
+async fn a_cancellation_cannot_be_taken_back_once_what_is_paid_is_over() {
+    for collection in ["card", "credits", "provider"] {
+        let world = World::with_settings(&[("ADD_ON_COLLECTION", collection)]).await;
+        world.set("acme", json!({"credits": "1000"})).await;
+        if collection == "credits" {
+            assert_eq!(subscribe(&world).await.status, 200);
+        } else {
+            pay(&world, Card::Succeeds).await;
+        }
+        cancel(&world).await;
+        let anchor = async || {
+            let account = world.system.account("acme").await;
+            account.profile.add_on.anchor().unwrap()
+        };
+        let first = anchor().await;
+        world.wait_until_due().await;
+        // No tick has come since.
+        world.provider().renew_due();
+        world.provider().until_delivered().await;
+        let bought = subscribe(&world).await.json();
+        let new = if collection == "credits" {
+            bought["integration"]["add_on"]["status"] == "active"
+        } else {
+            bought["checkout_url"].is_string()
+        };
+        assert!(new, "{collection}: {bought}");
+        let has_begun_anew = anchor().await > first;
+        assert_eq!(has_begun_anew, collection == "credits", "{collection}");
+    }
+}
+
+#[tokio::test]
 async fn only_an_owner_buys_and_cancels() {
     let world = World::start().await;
     world.set("acme", json!({})).await;

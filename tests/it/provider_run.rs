@@ -627,7 +627,13 @@ impl BrokenOff {
 #[tokio::test]
 async fn what_broke_off_anywhere_is_done_once() {
     use BrokenOff::{Following, Stopping, StoppingTooLate, Telling, TellingTakenBack};
-    for what in [Following, Telling, TellingTakenBack, Stopping, StoppingTooLate] {
+    for what in [
+        Following,
+        Telling,
+        TellingTakenBack,
+        Stopping,
+        StoppingTooLate,
+    ] {
         let world = what.about_to().await;
         work(&world, &worker(&world, "provider")).await;
         let requests = world.wire.take();

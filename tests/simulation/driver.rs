@@ -28,6 +28,8 @@ const START: &str = "2027-01-28T00:00:00Z";
 const PROCESSES: usize = 12;
 /// An account that was queued is not queued again for so long.
 const CLAIMED: SignedDuration = SignedDuration::from_mins(16);
+/// Nobody else does what was taken on for so long.
+const LEASE: SignedDuration = SignedDuration::from_mins(3);
 /// A message that was not done with is seen again after so long, and so often.
 const VISIBILITY: SignedDuration = SignedDuration::from_mins(15);
 const MOST_TRIES: u32 = 3;
@@ -485,6 +487,11 @@ impl Simulation {
     }
 
     async fn tick(&mut self) {
+        // What was taken on just now, and broke off, is free again; or it is not.
+        let rested = self.is_quiet() || self.chance(70);
+        if rested {
+            self.go_on_until(self.now() + LEASE);
+        }
         let times = match self.dice.u8(..100) {
             _ if self.is_quiet() => 1,
             0..12 => {
@@ -494,12 +501,10 @@ impl Simulation {
             12..25 => 2,
             _ => 1,
         };
-        let time = if self.is_quiet() || self.chance(80) {
-            self.now()
-        } else {
-            // It was on its way for a while.
-            self.now() - SignedDuration::from_mins(self.dice.i64(0..90))
-        };
+        // It may have been on its way for a while.
+        let late = !self.is_quiet() && self.chance(20);
+        let delay = if late { self.dice.i64(0..90) } else { 0 };
+        let time = self.now() - SignedDuration::from_mins(delay);
         let limited = !self.is_quiet() && self.chance(8);
         if limited {
             self.counts.rate_limits += 1;
@@ -525,7 +530,7 @@ impl Simulation {
         self.take_messages().await;
         self.work_off().await;
         self.provider().limit_rate(0, None);
-        if is_alone && !limited && undisturbed == self.disturbances() {
+        if rested && is_alone && !(late || limited) && undisturbed == self.disturbances() {
             self.ticks.push(time);
         }
     }

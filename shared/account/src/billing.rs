@@ -184,6 +184,11 @@ impl Profile {
         steps.into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
+    /// The add-on ends: it was cancelled, and what was paid for is over.
+    pub fn is_over(&self, now: Timestamp) -> bool {
+        self.end_of_what_is_paid().is_some_and(|(at, _)| at <= now)
+    }
+
     fn end_of_what_is_paid(&self) -> Option<(Timestamp, Step)> {
         // A payment that was under way when the user cancelled stands if it succeeds.
         let is_confirming = |charge: &Charge| matches!(charge.object, Object::Confirming { .. });
@@ -332,8 +337,11 @@ impl Profile {
         });
     }
 
-    /// The user takes a cancellation back.
+    /// The user takes a cancellation back, while what is paid for lasts.
     pub fn resume(&mut self, now: Timestamp) {
+        if self.is_over(now) {
+            return;
+        }
         let generation = self.add_on.generation().cloned();
         if let (AddOnStatus::Cancelling, Some(generation)) = (self.add_on.status(), generation) {
             self.billing.actions = self.billing.actions.saturating_add(1);

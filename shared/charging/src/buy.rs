@@ -89,6 +89,7 @@ impl Charging {
                 return Err(NotBought::NotNeeded);
             }
             match profile.add_on.status() {
+                AddOnStatus::Cancelling if profile.is_over(now) => {}
                 AddOnStatus::Cancelling if profile.can_resume() => {
                     self.change(&account.id, now, |profile| profile.resume(now))
                         .await?;
@@ -101,7 +102,9 @@ impl Charging {
                 AddOnStatus::Active | AddOnStatus::Cancelling => return Err(NotBought::Already),
                 _ => {}
             }
-            if let Some(subscription) = &profile.billing.subscription {
+            if profile.is_over(now) {
+                Box::pin(self.work(&account.id, now)).await?;
+            } else if let Some(subscription) = &profile.billing.subscription {
                 if profile.add_on.status() == AddOnStatus::PastDue {
                     if let Some(url) = self.open_invoice(subscription, now).await? {
                         return Ok(Bought::Checkout(url));
