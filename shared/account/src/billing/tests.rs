@@ -339,7 +339,12 @@ fn checkout(buys: Buys, now: Timestamp) -> Checkout {
 fn a_charge_that_was_given_up_and_begins_again_has_another_object() {
     let due = at(DUE);
     let mut profile = confirming(due);
-    profile.hear_plan(Plan::Enterprise, 2, due);
+    let disputed = Fact::Disputed {
+        generation: g(),
+        period: p(1),
+        dispute: "du_1".to_owned(),
+    };
+    profile.add_on.apply(disputed);
     let now = due + LEASE;
     let cancel = Task::Cancel {
         id: "pi_1".to_owned(),
@@ -348,9 +353,14 @@ fn a_charge_that_was_given_up_and_begins_again_has_another_object() {
     profile.object_gone("pi_1");
     assert_eq!(task(&mut profile, now), None);
     assert_eq!(profile.billing.charge, None);
-    // It had become standard again before what was paid was over.
-    profile.hear_plan(Plan::Standard, 3, due - DAY);
-    profile.resume(now);
+    // It had been won before what was paid was over, and is heard of late.
+    let won = Fact::DisputeClosed {
+        generation: g(),
+        dispute: "du_1".to_owned(),
+        won: true,
+        at: due - DAY,
+    };
+    profile.add_on.apply(won);
     assert_eq!(status(&profile), AddOnStatus::Active);
     let create = task(&mut profile, now);
     assert!(

@@ -495,12 +495,12 @@ fn a_period_is_charged_whatever_happens_to_the_workers() {
 
 #[test]
 fn a_change_of_mind_beside_workers_that_fail() {
-    assert_all(ACTING, 140_000);
+    assert_all(ACTING, 120_000);
 }
 
 #[test]
 fn a_change_of_mind_beside_workers_that_stall() {
-    assert_all(ACTING_SLOWLY, 44_000);
+    assert_all(ACTING_SLOWLY, 33_000);
 }
 
 #[test]

@@ -291,6 +291,8 @@ impl Charges {
         }
         match profile.add_on.status() {
             AddOnStatus::Active => return None,
+            // A worker ends it first.
+            AddOnStatus::Cancelling if profile.is_over(now) => return None,
             AddOnStatus::Cancelling => return Some(Buying::Resume),
             _ => {}
         }
