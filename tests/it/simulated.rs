@@ -37,9 +37,16 @@ fn charge(record: &mut Record) -> &mut Paid {
     })
 }
 
-/// Notes that something was done and answered just before the first charge began.
-fn done_before_a_charge(record: &mut Record, what: What) {
-    let paid = charge(record).clone();
+/// What the provider collected by itself.
+fn collected(record: &mut Record) -> &mut Paid {
+    payment(record, |paid| {
+        paid.object.starts_with("in_") && paid.refunded == 0
+    })
+}
+
+/// Notes that something was done and answered just before the payment was begun.
+fn done_before(record: &mut Record, paid: fn(&mut Record) -> &mut Paid, what: What) {
+    let paid = paid(record).clone();
     let mut lives = record.lives.iter_mut();
     let life = lives.find(|life| life.number == paid.account).unwrap();
     let at = paid.decided_at - SignedDuration::from_secs(1);
@@ -70,7 +77,7 @@ async fn two_years_of_many_accounts() {
         by_provider: 30,
     })
     .await;
-    let tamperings: [(Tampering, &str); 16] = [
+    let tamperings: [(Tampering, &str); 19] = [
         (
             |record| payment(record, |paid| paid.refunded > 0).refunded = 0,
             "was kept and pays for nothing",
@@ -114,11 +121,23 @@ async fn two_years_of_many_accounts() {
             "are both paid",
         ),
         (
-            |record| done_before_a_charge(record, What::Cancel),
+            |record| done_before(record, charge, What::Cancel),
             "cancelled at",
         ),
         (
-            |record| done_before_a_charge(record, What::Enterprise(1_000)),
+            |record| done_before(record, charge, What::Enterprise(1_000)),
+            "when Enterprise",
+        ),
+        (
+            |record| collected(record).refunded = 500,
+            "was given back and counts",
+        ),
+        (
+            |record| done_before(record, collected, What::Cancel),
+            "cancelled at",
+        ),
+        (
+            |record| done_before(record, collected, What::Enterprise(1_000)),
             "when Enterprise",
         ),
         (|record| flip_last(record, true), "no access at"),
@@ -172,6 +191,7 @@ async fn a_process_that_dies_anywhere_in_a_period_paid_by_card() {
         (Scenario::PageClosedPaid, 10),
         (Scenario::Cancellation, 4),
         (Scenario::CancellationPastDue, 6),
+        (Scenario::CancellationTakenBack, 4),
     ];
     die_everywhere_in(&scenarios, Collection::Card).await;
 }
@@ -184,6 +204,24 @@ async fn a_process_that_dies_anywhere_in_a_period_paid_with_credits() {
         (Scenario::Decline, 6),
         (Scenario::Cancellation, 4),
         (Scenario::CancellationPastDue, 4),
+        (Scenario::CancellationTakenBack, 4),
     ];
     die_everywhere_in(&scenarios, Collection::Credits).await;
+}
+
+#[tokio::test]
+async fn a_process_that_dies_anywhere_in_a_period_that_the_provider_collects() {
+    let scenarios = [
+        (Scenario::Buying, 10),
+        (Scenario::PagePaid, 10),
+        (Scenario::NotOwed, 10),
+        (Scenario::Renewal, 10),
+        (Scenario::Decline, 10),
+        (Scenario::Cancellation, 6),
+        (Scenario::CancellationPastDue, 10),
+        (Scenario::CancellationTakenBack, 6),
+        (Scenario::Stop, 10),
+        (Scenario::StopTooLate, 10),
+    ];
+    die_everywhere_in(&scenarios, Collection::Provider).await;
 }

@@ -12,6 +12,9 @@ use crate::simulation::process::{Answer, Job};
 use crate::simulation::record::What;
 use crate::simulation::{Collection, Plan, judge};
 
+/// From the first payment until the next period has begun, and the provider has collected for it.
+const PERIOD: SignedDuration = SignedDuration::from_hours(31 * 24 + 9);
+
 /// Where a process dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scenario {
@@ -33,10 +36,16 @@ pub(crate) enum Scenario {
     Cancellation,
     /// The user cancels what is past due.
     CancellationPastDue,
+    /// The user cancels, and takes it back.
+    CancellationTakenBack,
+    /// The account became an enterprise's, and nothing more is to be collected.
+    Stop,
+    /// The same, and the provider collected meanwhile.
+    StopTooLate,
 }
 
-/// Periods that are paid in the end, and whether there is access then.
-type Expected = (usize, bool);
+/// Payments that the provider took in the end, periods that are paid, and whether there is access.
+type Expected = (usize, usize, bool);
 
 /// Dies everywhere in a scenario. Gives the number of steps.
 ///
@@ -95,7 +104,13 @@ async fn die(scenario: Scenario, collection: Collection, deaths: Option<usize>) 
     let about = record.about(&problems);
     assert!(problems.is_empty(), "{scenario:?}: {problems:#?}\n{about}");
     for (place, life) in record.lives.iter().enumerate() {
-        let found = (life.claims.len(), life.seen.last().unwrap().entitled);
+        let made = record.payments.iter();
+        let made = match collection {
+            // What was taken is in the ledger, which the judge compares.
+            Collection::Credits => life.claims.len(),
+            _ => made.filter(|paid| paid.account == life.number).count(),
+        };
+        let found = (made, life.claims.len(), life.seen.last().unwrap().entitled);
         assert_eq!(
             found,
             expected(scenario),
@@ -108,13 +123,17 @@ async fn die(scenario: Scenario, collection: Collection, deaths: Option<usize>) 
 
 fn expected(scenario: Scenario) -> Expected {
     match scenario {
-        Scenario::Buying | Scenario::PagePaid => (1, true),
+        Scenario::Buying | Scenario::PagePaid => (1, 1, true),
+        Scenario::Renewal
+        | Scenario::Decline
+        | Scenario::PageClosed
+        | Scenario::PageClosedPaid
+        | Scenario::CancellationTakenBack => (2, 2, true),
+        Scenario::Cancellation | Scenario::CancellationPastDue => (1, 1, false),
         // There is access because it is an enterprise.
-        Scenario::NotOwed => (0, true),
-        Scenario::Renewal | Scenario::Decline | Scenario::PageClosed | Scenario::PageClosedPaid => {
-            (2, true)
-        }
-        Scenario::Cancellation | Scenario::CancellationPastDue => (1, false),
+        Scenario::NotOwed => (1, 0, true),
+        Scenario::Stop => (1, 1, true),
+        Scenario::StopTooLate => (2, 1, true),
     }
 }
 
@@ -150,20 +169,21 @@ impl Simulation {
 
     /// How much time passes, and what happens then.
     async fn pass(&mut self, scenario: Scenario) {
-        let past_due = match scenario {
-            Scenario::Buying | Scenario::PagePaid | Scenario::NotOwed => return,
-            Scenario::Cancellation => false,
-            Scenario::Renewal | Scenario::Decline => {
-                self.go_on_until(self.now() + 31 * DAY);
-                return;
+        match scenario {
+            Scenario::Renewal | Scenario::Decline => self.go_on_until(self.now() + PERIOD),
+            Scenario::StopTooLate => self.go_on_until(self.now() + 30 * DAY),
+            Scenario::PageClosed | Scenario::PageClosedPaid | Scenario::CancellationPastDue => {
+                self.go_on_until(self.now() + PERIOD);
+                self.tick().await;
+                // The next attempt will come a day after the period began.
+                self.go_on_until(self.now() + 6 * HOUR);
             }
-            Scenario::PageClosed | Scenario::PageClosedPaid | Scenario::CancellationPastDue => true,
-        };
-        if past_due {
-            self.go_on_until(self.now() + 31 * DAY + HOUR);
-            self.tick().await;
-            // The next attempt will come a day after the period began.
-            self.go_on_until(self.now() + 12 * HOUR);
+            Scenario::Buying
+            | Scenario::PagePaid
+            | Scenario::NotOwed
+            | Scenario::Cancellation
+            | Scenario::CancellationTakenBack
+            | Scenario::Stop => {}
         }
     }
 
@@ -193,14 +213,28 @@ impl Simulation {
                 self.set_card(subject, Card::Succeeds).await;
                 // The last one to do so moves all to the time of the attempt.
                 if subject + 1 == self.subjects.len() {
-                    self.go_on_until(self.now() + 12 * HOUR);
+                    self.go_on_until(self.now() + 9 * HOUR);
                 }
                 (self.message(subject), Note::Nothing)
             }
-            Scenario::Cancellation | Scenario::CancellationPastDue => {
+            Scenario::Cancellation
+            | Scenario::CancellationPastDue
+            | Scenario::CancellationTakenBack => {
                 let note = self.begin_act(life, What::Cancel);
                 let job = self.route(subject, Method::DELETE, SUBSCRIPTION, None);
                 (job, note)
+            }
+            Scenario::Stop => {
+                self.change_plan(subject, true).await;
+                (self.message(subject), Note::Nothing)
+            }
+            Scenario::StopTooLate => {
+                self.change_plan(subject, true).await;
+                // The last one to become so moves all to their period's end.
+                if subject + 1 == self.subjects.len() {
+                    self.go_on_until(self.now() + 2 * DAY);
+                }
+                (self.message(subject), Note::Nothing)
             }
         }
     }
@@ -223,11 +257,23 @@ impl Simulation {
             }
             Scenario::Cancellation | Scenario::CancellationPastDue => {
                 self.ask(subject, Method::DELETE).await;
-                if scenario == Scenario::Cancellation && subject + 1 == self.subjects.len() {
-                    self.go_on_until(self.now() + 31 * DAY);
-                }
+            }
+            Scenario::CancellationTakenBack => {
+                self.ask(subject, Method::POST).await;
             }
             _ => {}
+        }
+        // What is told of in the end is not too late for the next period.
+        let is_followed_by_more = matches!(
+            scenario,
+            Scenario::Cancellation
+                | Scenario::CancellationPastDue
+                | Scenario::CancellationTakenBack
+                | Scenario::Stop
+        );
+        if is_followed_by_more && subject + 1 == self.subjects.len() {
+            self.tick().await;
+            self.go_on_until(self.now() + PERIOD);
         }
     }
 
