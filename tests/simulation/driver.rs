@@ -260,10 +260,12 @@ impl Simulation {
 
     /// Time passes, and the provider's subscriptions go on in it.
     fn go_on_until(&mut self, time: Timestamp) {
-        while self.now() < time {
-            let wait = time.duration_since(self.now());
-            self.system.clock.advance(wait.min(6 * HOUR));
+        let mut wait = time.duration_since(self.now());
+        while wait.is_positive() {
+            let some = wait.min(6 * HOUR);
+            self.system.clock.advance(some);
             self.collect();
+            wait -= some;
         }
     }
 
