@@ -4,7 +4,7 @@ use account::Period;
 use account::add_on::GenerationId;
 use jiff::Timestamp;
 use serde_json::json;
-use store::{Buys, DuePage, Outcome, Payable, Store, StoreError};
+use store::{Buys, DueObject, Outcome, Payable, Store, StoreError};
 
 use crate::support::World;
 
@@ -89,7 +89,7 @@ async fn who_hears_of_a_payment_second_keeps_to_the_first_ones_word() {
 #[tokio::test]
 async fn a_page_that_is_done_with_leaves_what_is_to_be_given_back() {
     let asked = asked().await;
-    let page = DuePage {
+    let page = DueObject {
         object: "cs_page".to_owned(),
         due: asked.now,
     };

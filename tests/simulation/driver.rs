@@ -1,43 +1,31 @@
 //! Has time pass, and things happen in it.
 
+mod books;
+mod deliveries;
 pub(crate) mod one_period;
+mod users;
 
-use std::collections::HashMap;
-
-use account::{AccountId, AddOnStatus, Credits, EntryId, add_on};
-use aws_sdk_dynamodb::types::AttributeValue;
+use account::{AccountId, Credits, add_on};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use fastrand::Rng;
-use http::Method;
 use jiff::{SignedDuration, Timestamp};
 use local::provider::{Card, Delivery, Event, PaymentProvider};
 use local::system::{Options, System};
-use routing::{Policy, entitled};
-use serde_json::{Value, json};
-use store::{EntryKind, Posting, Store};
+use serde_json::Value;
+use store::Store;
 use tokio::task::JoinHandle;
 
 use super::gate::{Confirmed, Weather, Wire};
 use super::process::{Answer, Job, Process};
-use super::record::{Act, Claim, Entry, Life, Paid, Record, Seen, What};
+use super::record::{Life, Stall};
 use super::{Collection, Counts, Plan, Ran};
 
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 const START: &str = "2027-01-28T00:00:00Z";
 const PROCESSES: usize = 12;
-/// An account that was queued is not queued again for so long.
-const CLAIMED: SignedDuration = SignedDuration::from_mins(16);
-/// Nobody else does what was taken on for so long.
-const LEASE: SignedDuration = SignedDuration::from_mins(3);
-/// A message that was not done with is seen again after so long, and so often.
-const VISIBILITY: SignedDuration = SignedDuration::from_mins(15);
-const MOST_TRIES: u32 = 3;
 /// Nothing is disturbed for so long at the end.
 const QUIET: SignedDuration = SignedDuration::from_hours(14 * 24);
-const SUBSCRIPTION: &str = "/v1/integrations/openrouter/subscription";
-const PAYMENT_METHOD: &str = "/v1/integrations/openrouter/subscription/payment-method";
-const CREDITS_CHECKOUT: &str = "/v1/credits/checkout";
 
 /// Carries a plan out.
 ///
@@ -68,6 +56,7 @@ struct Subject {
 struct Zombie {
     process: Process,
     work: JoinHandle<Answer>,
+    began: Timestamp,
     wakes_at: Timestamp,
     note: Note,
 }
@@ -94,6 +83,7 @@ struct Simulation {
     confirmed: Confirmed,
     processes: Vec<Process>,
     zombies: Vec<Zombie>,
+    stalls: Vec<Stall>,
     subjects: Vec<Subject>,
     lives: Vec<Life>,
     webhooks: Vec<Due<Event>>,
@@ -146,6 +136,7 @@ impl Simulation {
             confirmed,
             processes,
             zombies: Vec::new(),
+            stalls: Vec::new(),
             subjects: Vec::new(),
             lives: Vec::new(),
             webhooks: Vec::new(),
@@ -362,11 +353,12 @@ impl Simulation {
                 } else {
                     self.dice.i64(120..12 * 24 * 60)
                 };
-                let wakes_at = self.now() + SignedDuration::from_mins(minutes);
+                let began = self.now();
                 self.zombies.push(Zombie {
                     process,
                     work,
-                    wakes_at,
+                    began,
+                    wakes_at: began + SignedDuration::from_mins(minutes),
                     note,
                 });
                 None
@@ -388,7 +380,8 @@ impl Simulation {
     async fn finish(&mut self, zombie: Zombie) -> Process {
         zombie.process.gate.release();
         zombie.work.await.unwrap();
-
+        let (began, woke) = (zombie.began, self.now());
+        self.stalls.push(Stall { began, woke });
         self.note(zombie.note, None);
         zombie.process
     }
@@ -399,227 +392,6 @@ impl Simulation {
             let zombie = self.zombies.swap_remove(place);
             let process = self.finish(zombie).await;
             self.processes.push(process);
-        }
-    }
-
-    /// Delivers what is due: the provider's events and Greta's, and what banks took their time for.
-    async fn hear(&mut self) {
-        let now = self.now();
-        for place in (0..self.slow.len()).rev() {
-            if self.slow[place].at <= now {
-                let intent = self.slow.swap_remove(place).what;
-                let succeeds = self.is_quiet() || self.dice.bool();
-                // It may have been cancelled meanwhile, where it only waited for the customer.
-                let _ = self.provider().finish(&intent, succeeds);
-            }
-        }
-        self.sort_webhooks();
-        let now = self.now();
-        let mut due = Vec::new();
-        for place in (0..self.webhooks.len()).rev() {
-            if self.webhooks[place].at <= now {
-                due.push(self.webhooks.swap_remove(place).what);
-            }
-        }
-        self.dice.shuffle(&mut due);
-        for event in due {
-            self.counts.webhooks += 1;
-            let job = Job::Webhook {
-                signature: self.provider().signature(&event).unwrap(),
-                body: event.body.clone(),
-            };
-            let answer = self.work(job, 24, Note::Nothing).await;
-            if !answer.is_some_and(|answer| answer.is_good()) {
-                // The provider sends it again.
-                let at = self.now() + HOUR;
-                self.webhooks.push(Due { at, what: event });
-            }
-        }
-        for place in (0..self.account_events.len()).rev() {
-            if self.account_events[place].at <= now {
-                let Due { what, .. } = self.account_events.swap_remove(place);
-                self.tell(what).await;
-            }
-        }
-    }
-
-    /// Decides what becomes of the events that the provider has for us.
-    fn sort_webhooks(&mut self) {
-        let now = self.now();
-        for event in self.provider().take_held() {
-            if event.kind == "payment_intent.processing" {
-                let at = self.sooner_or_later();
-                self.slow.push(Due {
-                    at,
-                    what: event.object.clone(),
-                });
-            }
-            self.counts.declines += usize::from(event.kind == "payment_intent.payment_failed");
-            if self.is_quiet() {
-                self.webhooks.push(Due {
-                    at: now,
-                    what: event,
-                });
-                continue;
-            }
-            // What nobody asks for later: pages on which credits are bought, or a card is given.
-            let is_page = event.kind.starts_with("checkout.session.");
-            let page = is_page.then(|| self.provider().object(&event.object));
-            let is_only_told = page
-                .flatten()
-                .is_some_and(|page| page["amount_total"] != 500);
-            if !is_only_told && self.chance(12) {
-                self.counts.lost_webhooks += 1;
-                continue;
-            }
-            let mut copies = 1;
-            while self.chance(20) {
-                self.counts.doubled_webhooks += 1;
-                copies += 1;
-            }
-            for _ in 0..copies {
-                let at = self.sooner_or_later();
-                self.counts.late_webhooks += usize::from(at > now + DAY);
-                self.webhooks.push(Due {
-                    at,
-                    what: event.clone(),
-                });
-            }
-        }
-    }
-
-    async fn tick(&mut self) {
-        // What was taken on just now, and broke off, is free again; or it is not.
-        let rested = self.is_quiet() || self.chance(70);
-        if rested {
-            self.go_on_until(self.now() + LEASE);
-        }
-        let times = match self.dice.u8(..100) {
-            _ if self.is_quiet() => 1,
-            0..12 => {
-                self.counts.lost_ticks += 1;
-                return;
-            }
-            12..25 => 2,
-            _ => 1,
-        };
-        // It may have been on its way for a while.
-        let late = !self.is_quiet() && self.chance(20);
-        let delay = if late { self.dice.i64(0..90) } else { 0 };
-        let time = self.now() - SignedDuration::from_mins(delay);
-        let limited = !self.is_quiet() && self.chance(8);
-        if limited {
-            self.counts.rate_limits += 1;
-            let next = self.dice.u32(1..20);
-            self.provider().limit_rate(next, None);
-        }
-        self.counts.ticks += times;
-        let undisturbed = self.disturbances();
-        let is_alone = self.last_tick < time - CLAIMED;
-        self.last_tick = self.now();
-        let steps = 2 * self.subjects.len().div_ceil(20) + 12;
-        if times == 2 {
-            self.counts.doubled_ticks += 1;
-            if self.dice.bool() {
-                self.work_twice(Job::Tick(time), steps).await;
-            } else {
-                self.work(Job::Tick(time), steps, Note::Nothing).await;
-                self.work(Job::Tick(time), steps, Note::Nothing).await;
-            }
-        } else {
-            self.work(Job::Tick(time), steps, Note::Nothing).await;
-        }
-        self.take_messages().await;
-        self.work_off().await;
-        self.provider().limit_rate(0, None);
-        if rested && is_alone && !(late || limited) && undisturbed == self.disturbances() {
-            self.ticks.push(time);
-        }
-    }
-
-    /// Counts what goes wrong.
-    fn disturbances(&self) -> usize {
-        let counts = &self.counts;
-        counts.crashes
-            + counts.zombies
-            + counts.lost_requests
-            + counts.failed_work
-            + counts.lost_messages
-            + counts.late_messages
-    }
-
-    /// Decides what becomes of the messages in the queue.
-    async fn take_messages(&mut self) {
-        let consumer = self.system.queue.consumer.clone();
-        loop {
-            let taken = consumer.take().await;
-            if taken.is_empty() {
-                return;
-            }
-            for message in taken {
-                consumer.delete(&message).await;
-                self.counts.messages += 1;
-                let mut copies = 1;
-                if !self.is_quiet() {
-                    if self.chance(5) {
-                        self.counts.lost_messages += 1;
-                        continue;
-                    }
-                    while self.chance(15) {
-                        self.counts.doubled_messages += 1;
-                        copies += 1;
-                    }
-                }
-                for _ in 0..copies {
-                    let at = if self.is_quiet() || self.chance(70) {
-                        self.now()
-                    } else {
-                        self.counts.late_messages += 1;
-                        self.sooner_or_later()
-                    };
-                    let what = (message.record.clone(), 1);
-                    self.messages.push(Due { at, what });
-                }
-            }
-        }
-    }
-
-    /// Hands the messages that are due to the worker, in any order.
-    async fn work_off(&mut self) {
-        let now = self.now();
-        let mut due = Vec::new();
-        for place in (0..self.messages.len()).rev() {
-            if self.messages[place].at <= now {
-                due.push(self.messages.swap_remove(place).what);
-            }
-        }
-        self.dice.shuffle(&mut due);
-        while !due.is_empty() {
-            let many = self.dice.usize(1..=10).min(due.len());
-            let batch: Vec<_> = due.drain(..many).collect();
-            let records: Vec<_> = batch.iter().map(|(record, _)| record.clone()).collect();
-            self.counts.batches += 1;
-            let job = Job::Batch(records);
-            let steps = 40 * many;
-            if !self.is_quiet() && self.chance(15) {
-                self.counts.doubled_batches += 1;
-                self.work_twice(job, steps).await;
-                continue;
-            }
-            let answer = self.work(job, steps, Note::Nothing).await;
-            for (record, times) in batch {
-                let is_done = answer.as_ref().is_some_and(|answer| {
-                    let kept = answer.body["batchItemFailures"].as_array();
-                    let kept = kept.into_iter().flatten();
-                    let mut kept = kept.map(|it| &it["itemIdentifier"]);
-                    answer.is_good() && !kept.any(|kept| *kept == record["messageId"])
-                });
-                if !is_done && times < MOST_TRIES {
-                    let at = self.now() + VISIBILITY;
-                    let what = (record, times + 1);
-                    self.messages.push(Due { at, what });
-                }
-            }
         }
     }
 
@@ -698,513 +470,4 @@ async fn end(process: &Process, mut work: JoinHandle<Answer>, stalls: bool) -> E
     let _ = work.await;
     process.gate.bury();
     Ended::Died
-}
-
-/// What users and Greta's core system do.
-impl Simulation {
-    async fn act(&mut self, subject: usize) {
-        let Some(life) = self.subjects[subject].life else {
-            if self.subjects[subject].version > 0 && self.chance(60) {
-                self.change_plan(subject, false).await;
-            }
-            return;
-        };
-        self.use_page(subject);
-        let id = self.subjects[subject].id.clone();
-        let Some(account) = self.store.account(&id).await.unwrap() else {
-            return;
-        };
-        let status = account.profile.add_on.status();
-        let is_enterprise = account.profile.plan() == account::Plan::Enterprise;
-        let customer = account.profile.billing.customer.clone();
-        match (self.dice.u8(..100), status) {
-            (0..1, _) => self.delete(subject).await,
-            (1..6, _) => self.change_plan(subject, !is_enterprise).await,
-            (6..60, _) if is_enterprise => self.change_plan(subject, false).await,
-            (6..80, AddOnStatus::None | AddOnStatus::Suspended | AddOnStatus::Ended)
-            | (12..55, AddOnStatus::PastDue | AddOnStatus::Cancelling)
-            | (12..15, AddOnStatus::Active) => self.subscribe(subject, life).await,
-            (55..70, AddOnStatus::PastDue) | (15..25, AddOnStatus::Active) => {
-                self.new_card(subject).await;
-            }
-            (70..80, AddOnStatus::PastDue | AddOnStatus::Cancelling)
-            | (28..34, AddOnStatus::Active)
-            | (80..83, _) => self.cancel(subject, life).await,
-            (83..90, _) if self.subjects[subject].collection == Collection::Credits => {
-                self.buy_credits(subject).await;
-            }
-            // What the deployment says of those who buy from now on.
-            (90..91, _) => {
-                self.counts.other_settings += 1;
-                self.subjects[subject].collection = self.any_collection();
-            }
-            _ => self.other_mood(customer.as_deref()),
-        }
-        if self.chance(85) {
-            self.use_page(subject);
-        }
-    }
-
-    /// From now on the customer's cards behave in another way.
-    fn other_mood(&mut self, customer: Option<&str>) {
-        let Some(customer) = customer else { return };
-        let card = match self.dice.u8(..100) {
-            0..70 => Card::Succeeds,
-            70..84 => Card::DeclinesSoftly,
-            84..90 => Card::DeclinesHard,
-            90..94 => Card::NeedsAuthentication,
-            _ => Card::DeclinesLater,
-        };
-        self.provider().set_card(customer, card);
-        let mut script = Vec::new();
-        while self.chance(45) {
-            script.push(match self.dice.u8(..6) {
-                0..2 => Card::TimesOutAfterCharging,
-                2 => Card::TimesOutBeforeCharging,
-                3 => Card::TimesOutAfterDeclining,
-                4 => Card::DeclinesSoftly,
-                _ => Card::Processing,
-            });
-        }
-        let slow = script.iter().filter(|card| **card == Card::Processing);
-        self.counts.slow_cards += slow.count();
-        let silent = [
-            Card::TimesOutAfterCharging,
-            Card::TimesOutBeforeCharging,
-            Card::TimesOutAfterDeclining,
-        ];
-        let silent = script.iter().filter(|card| silent.contains(card));
-        self.counts.silent_cards += silent.count();
-        self.provider().script(customer, &script);
-    }
-
-    fn route(
-        &self,
-        subject: usize,
-        method: Method,
-        path: &'static str,
-        body: Option<Value>,
-    ) -> Job {
-        let subject = &self.subjects[subject];
-        Job::Route {
-            collection: subject.collection,
-            method,
-            path,
-            token: self.system.token(subject.id.as_str(), "owner"),
-            body,
-        }
-    }
-
-    fn begin_act(&mut self, life: usize, what: What) -> Note {
-        let acts = &mut self.lives[life].acts;
-        acts.push(Act {
-            what,
-            began: self.system.clock.now(),
-            over: None,
-            answer: None,
-        });
-        Note::Act {
-            life,
-            act: acts.len() - 1,
-        }
-    }
-
-    async fn subscribe(&mut self, subject: usize, life: usize) {
-        if self.subjects[subject].collection == Collection::Credits && self.chance(70) {
-            self.grant(subject, 60).await;
-        }
-        let clicks = if self.chance(10) { 2 } else { 1 };
-        for _ in 0..clicks {
-            let note = self.begin_act(life, What::Subscribe);
-            let job = self.route(subject, Method::POST, SUBSCRIPTION, None);
-            let Some(answer) = self.work(job, 40, note).await else {
-                continue;
-            };
-            if !answer.is_good() {
-                continue;
-            }
-            match page(&answer) {
-                Some(page) => {
-                    self.counts.checkouts += 1;
-                    self.subjects[subject].pages.push(page);
-                }
-                None => {
-                    self.counts.resumptions += 1;
-                    if let Note::Act { life, act } = note {
-                        self.lives[life].acts[act].what = What::Resume;
-                    }
-                }
-            }
-        }
-    }
-
-    async fn cancel(&mut self, subject: usize, life: usize) {
-        let note = self.begin_act(life, What::Cancel);
-        let job = self.route(subject, Method::DELETE, SUBSCRIPTION, None);
-        let answer = self.work(job, 25, note).await;
-        self.counts.cancellations += usize::from(answer.is_some_and(|it| it.is_good()));
-    }
-
-    async fn new_card(&mut self, subject: usize) {
-        let job = self.route(subject, Method::POST, PAYMENT_METHOD, None);
-        if let Some(page) = self.page_of(job).await {
-            self.counts.new_cards += 1;
-            self.subjects[subject].pages.push(page);
-        }
-    }
-
-    async fn buy_credits(&mut self, subject: usize) {
-        let usd = self.dice.u32(6..40).to_string();
-        let body = json!({ "usd": usd });
-        let job = self.route(subject, Method::POST, CREDITS_CHECKOUT, Some(body));
-        if let Some(page) = self.page_of(job).await {
-            self.counts.purchases += 1;
-            self.subjects[subject].pages.push(page);
-        }
-    }
-
-    async fn page_of(&mut self, job: Job) -> Option<String> {
-        let answer = self.work(job, 20, Note::Nothing).await?;
-        page(&answer).filter(|_| answer.is_good())
-    }
-
-    /// The user pays on one of the open pages, or closes it.
-    fn use_page(&mut self, subject: usize) {
-        let pages = &mut self.subjects[subject].pages;
-        if pages.is_empty() {
-            return;
-        }
-        let place = self.dice.usize(..pages.len());
-        let page = pages[place].clone();
-        let card = match self.dice.u8(..100) {
-            0..60 => Card::Succeeds,
-            60..66 => Card::DeclinesLater,
-            66..72 => Card::NeedsAuthentication,
-            72..80 => Card::DeclinesSoftly,
-            80..84 => Card::TimesOutAfterCharging,
-            84..88 => Card::Processing,
-            _ => {
-                pages.swap_remove(place);
-                return;
-            }
-        };
-        let pay = |card| {
-            let provider = self.provider();
-            if page.starts_with("in_") {
-                provider.pay_open_invoice(&page, card)
-            } else {
-                provider.pay(&page, card).map(drop)
-            }
-        };
-        let paid = pay(card);
-        if paid.is_ok() {
-            assert!(pay(Card::Succeeds).is_err(), "a page is paid once");
-        }
-        if paid.is_ok() {
-            self.subjects[subject].pages.retain(|known| *known != page);
-        }
-    }
-
-    /// Support gives credits.
-    async fn grant(&mut self, subject: usize, credits: i64) {
-        let Some(life) = self.subjects[subject].life else {
-            return;
-        };
-        let amount = credits * 1_000_000;
-        let posting = Posting {
-            id: &EntryId::new(edge::new_id("grant")).unwrap(),
-            kind: EntryKind::Grant,
-            amount: Credits::from_micros(amount),
-            at: self.now(),
-            note: "given",
-            actor: "simulation",
-        };
-        let id = &self.subjects[subject].id;
-        if self.store.post(id, &posting).await.unwrap().is_ok() {
-            self.lives[life].granted += amount;
-        }
-    }
-
-    /// Greta's core system says that the account has this plan, or that it is there at all.
-    async fn change_plan(&mut self, subject: usize, enterprise: bool) {
-        let now = self.now();
-        let known = &mut self.subjects[subject];
-        known.version += 1;
-        let (id, version) = (known.id.as_str(), known.version);
-        let (plan, what) = if enterprise {
-            ("enterprise", What::Enterprise(version))
-        } else {
-            ("standard", What::Standard(version))
-        };
-        let event = json!({
-            "source": "greta.accounts",
-            "detail-type": "account.upserted",
-            "time": now,
-            "detail": {"account_id": id, "plan": plan, "version": version},
-        });
-        let id = id.to_owned();
-        let Some(life) = known.life else {
-            self.lives.push(Life {
-                id,
-                number: String::new(),
-                acts: Vec::new(),
-                seen: Vec::new(),
-                claims: Vec::new(),
-                ledger: Vec::new(),
-                balance: 0,
-                granted: 0,
-                problems: Vec::new(),
-            });
-            let life = self.lives.len() - 1;
-            self.subjects[subject].life = Some(life);
-            let note = self.begin_act(life, what);
-            // Whatever stood still while it was deleted is over: the new account is another one.
-            self.tell_at_once((subject, event, note)).await;
-            return;
-        };
-        if enterprise {
-            self.counts.upgrades += 1;
-        } else {
-            self.counts.downgrades += 1;
-        }
-        let note = self.begin_act(life, what);
-        if !self.is_quiet() && self.chance(20) {
-            let at = self.sooner_or_later();
-            let what = (subject, event, note);
-            self.account_events.push(Due { at, what });
-        } else {
-            self.tell((subject, event, note)).await;
-        }
-    }
-
-    async fn delete(&mut self, subject: usize) {
-        let Some(life) = self.subjects[subject].life else {
-            return;
-        };
-        self.counts.deletions += 1;
-        let known = &mut self.subjects[subject];
-        known.version += 1;
-        let event = json!({
-            "source": "greta.accounts",
-            "detail-type": "account.deleted",
-            "time": self.system.clock.now(),
-            "detail": {"account_id": known.id, "version": known.version},
-        });
-        let what = What::Delete(known.version);
-        let note = self.begin_act(life, what);
-        self.tell_at_once((subject, event, note)).await;
-        self.subjects[subject].life = None;
-        self.subjects[subject].pages.clear();
-    }
-
-    /// Has the event carried out, however often that takes.
-    async fn tell_at_once(&mut self, event: (usize, Value, Note)) {
-        let (subject, _, note) = event;
-        self.tell(event).await;
-        let Note::Act { life, act } = note else {
-            return;
-        };
-        loop {
-            let waiting = |due: &Due<(usize, Value, Note)>| matches!(due.what.2, Note::Act { life: of, act: which } if (of, which) == (life, act));
-            let Some(place) = self.account_events.iter().position(waiting) else {
-                break;
-            };
-            let what = self.account_events.swap_remove(place).what;
-            self.tell(what).await;
-        }
-        let id = &self.subjects[subject].id;
-        if let Some(account) = self.store.account(id).await.unwrap() {
-            self.lives[life].number = account.number.to_string();
-        }
-    }
-
-    /// Gives an event of Greta's core system to us; the bus keeps what was not carried out, and gives some
-    /// twice.
-    async fn tell(&mut self, (subject, event, note): (usize, Value, Note)) {
-        let job = Job::AccountEvent(event.clone());
-        let answer = self.work(job, 20, Note::Nothing).await;
-        if answer.is_some_and(|answer| answer.is_good()) {
-            self.note(note, Some(200));
-            if !self.is_quiet() && self.chance(15) {
-                let at = self.sooner_or_later();
-                let what = (subject, event, Note::Nothing);
-                self.account_events.push(Due { at, what });
-            }
-        } else {
-            let at = self.now() + SignedDuration::from_mins(5);
-            let what = (subject, event, note);
-            self.account_events.push(Due { at, what });
-        }
-    }
-
-    /// Looks whether the account has access.
-    async fn look(&mut self, subject: usize) {
-        let id = &self.subjects[subject].id;
-        let Some(life) = self.subjects[subject].life else {
-            return;
-        };
-        let at = self.now();
-        let account = self.store.account(id).await.unwrap();
-        let policy = Policy {
-            minimum_balance: Credits::ZERO,
-            grace: SignedDuration::from_hours(8 * 24),
-        };
-        let is_entitled = |account: &account::Account| {
-            let profile = &account.profile;
-            entitled(profile.plan(), &profile.add_on, at, &policy)
-        };
-        self.counts.observations += 1;
-        let status = account.as_ref().map(|it| it.profile.add_on.status());
-        self.counts.suspended += usize::from(status == Some(AddOnStatus::Suspended));
-        self.lives[life].seen.push(Seen {
-            at,
-            entitled: account.as_ref().is_some_and(is_entitled),
-        });
-    }
-}
-
-/// The session of the page that an answer leads to.
-fn page(answer: &Answer) -> Option<String> {
-    let url = answer.body["checkout_url"].as_str()?;
-    Some(url.rsplit('/').next().unwrap_or_default().to_owned())
-}
-
-/// What is known in the end.
-impl Simulation {
-    async fn record(&mut self) -> Record {
-        let ended_at = self.now();
-        let mut lives = std::mem::take(&mut self.lives);
-        for life in &mut lives {
-            if let Some(seen) = life.seen.last_mut().filter(|_| true) {
-                // The last look of all, where the account still lives.
-                if ended_at.duration_since(seen.at) < HOUR {
-                    seen.at = ended_at;
-                }
-            }
-            self.books(life, ended_at).await;
-        }
-        let payments = self.payments();
-        self.counts.payments = payments.len();
-        let refunded = payments.iter().filter(|paid| paid.refunded > 0);
-        self.counts.refunds = refunded.count();
-        let entries = lives.iter().flat_map(|life| &life.ledger);
-        let by_credits = entries.filter(|entry| entry.kind == "add_on");
-        self.counts.credit_payments = by_credits.count();
-        let by_provider = payments.iter().filter(|it| it.object.starts_with("in_"));
-        self.counts.provider_payments = by_provider.count();
-        Record {
-            lives,
-            payments,
-            ticks: self.ticks.clone(),
-            quiet_since: self.quiet_since.unwrap(),
-            ended_at,
-            left_over: self.left_over(ended_at).await,
-        }
-    }
-
-    /// What the books say of an account.
-    async fn books(&self, life: &mut Life, now: Timestamp) {
-        let id = AccountId::new(life.id.clone()).unwrap();
-        for row in self.rows(&self.system.tables.charges, &life.number).await {
-            let text = |name: &str| row.get(name).and_then(|value| value.as_s().ok());
-            let (Some(charge), Some(paid_by)) = (text("charge"), text("paid_by")) else {
-                continue;
-            };
-            let (generation, period) = charge.rsplit_once('#').unwrap();
-            life.claims.push(Claim {
-                generation: generation.to_owned(),
-                period: period.parse().unwrap(),
-                paid_by: paid_by.clone(),
-            });
-        }
-        for row in self.rows(&self.system.tables.ledger, &life.number).await {
-            let text = |name: &str| row.get(name).and_then(|value| value.as_s().ok());
-            if !text("entry").is_some_and(|entry| entry.starts_with("e#")) {
-                continue;
-            }
-            let amount = row["amount"].as_n().unwrap();
-            life.ledger.push(Entry {
-                id: text("id").unwrap().clone(),
-                kind: text("kind").unwrap().clone(),
-                at: text("at").unwrap().parse().unwrap(),
-                amount: amount.parse().unwrap(),
-            });
-        }
-        let account = self.store.account(&id).await.unwrap();
-        let Some(account) = account.filter(|account| account.number.as_str() == life.number) else {
-            return;
-        };
-        life.balance = account.balance.balance().micros();
-        let books = self.store.reconcile(&id, &account.number, now);
-        life.problems.extend(books.await.unwrap().problems);
-        if let Some(due) = account.profile.billing_due()
-            && due < now - HOUR
-        {
-            life.problems.push(format!("it is due since {due}"));
-        }
-    }
-
-    /// All rows of a table whose account it is.
-    async fn rows(&self, table: &str, number: &str) -> Vec<HashMap<String, AttributeValue>> {
-        let pages = self
-            .system
-            .engines
-            .dynamodb()
-            .query()
-            .table_name(table)
-            .key_condition_expression("account_number = :number")
-            .expression_attribute_values(":number", AttributeValue::S(number.to_owned()))
-            .into_paginator()
-            .items()
-            .send();
-        pages.collect::<Result<Vec<_>, _>>().await.unwrap()
-    }
-
-    /// The provider's own record.
-    fn payments(&self) -> Vec<Paid> {
-        let confirmed = self.confirmed.lock().unwrap();
-        let provider = self.provider();
-        let paid = provider.payments().into_iter().map(|payment| {
-            let customer = payment.customer.as_deref().unwrap_or_default();
-            let customer = provider.object(customer).unwrap_or_default();
-            let told = |name: &str| payment.metadata.get(name).cloned();
-            let period = told("period").and_then(|period| period.parse().ok());
-            Paid {
-                account: customer["metadata"]["account"]
-                    .as_str()
-                    .unwrap_or_default()
-                    .to_owned(),
-                object: payment
-                    .session
-                    .or(payment.invoice)
-                    .unwrap_or_else(|| payment.intent.clone()),
-                cents: payment.amount,
-                refunded: payment.refunded,
-                at: payment.at,
-                decided_at: confirmed
-                    .get(&payment.intent)
-                    .copied()
-                    .unwrap_or(payment.at),
-                asked_for: told("generation").zip(period),
-            }
-        });
-        paid.collect()
-    }
-
-    /// Work that is still due.
-    async fn left_over(&self, now: Timestamp) -> Vec<String> {
-        let (store, before) = (&self.system.store, now - HOUR);
-        let mut left = Vec::new();
-        for shard in store::shards() {
-            let accounts = store.due_accounts(shard, before, 100).await.unwrap();
-            left.extend(accounts.iter().map(|it| format!("{it:?}")));
-            let refunds = store.due_refunds(shard, before, 100).await.unwrap();
-            left.extend(refunds.iter().map(|it| format!("{it:?}")));
-            let wind_ups = store.due_wind_ups(shard, before, 100).await.unwrap();
-            left.extend(wind_ups.iter().map(|it| format!("{it:?}")));
-            let events = store.due_events(shard, before, 100).await.unwrap();
-            left.extend(events.iter().map(|it| format!("{it:?}")));
-        }
-        left
-    }
 }

@@ -7,7 +7,7 @@ use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
-use super::record::{Act, Claim, Life, Paid, Record, What};
+use super::record::{Act, Claim, Life, Paid, Record, Stall, What};
 
 /// In US cents.
 const PRICE: i64 = 500;
@@ -15,10 +15,13 @@ const PRICE: i64 = 500;
 const PRICE_IN_CREDITS: i64 = 50_000_000;
 /// Of what is bought for one US cent.
 const CREDITS_A_CENT: i64 = 100_000;
+const HOUR: SignedDuration = SignedDuration::from_hours(1);
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 const GRACE: SignedDuration = SignedDuration::from_hours(8 * 24);
 /// The grace period may end with the attempt of this day.
 const LAST_ATTEMPT: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// Ticks come later than they are dated by at most so much.
+const MOST_DELAY: SignedDuration = SignedDuration::from_hours(2);
 /// What is not known is asked at least so often.
 const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(26);
 
@@ -116,10 +119,15 @@ impl<'a> Case<'a> {
         })
     }
 
+    /// The payment at the provider that was not given back.
+    fn payment_of(&self, object: &str) -> Option<&Paid> {
+        let mut payments = self.payments.iter().copied();
+        payments.find(|paid| paid.object == object && paid.refunded == 0)
+    }
+
     /// When the object was paid and not given back, and when that was decided.
     fn payment(&self, object: &str) -> Option<(Timestamp, Timestamp)> {
-        let is_it = |paid: &&&Paid| paid.object == object && paid.refunded == 0;
-        if let Some(paid) = self.payments.iter().find(is_it) {
+        if let Some(paid) = self.payment_of(object) {
             return (paid.cents == PRICE).then_some((paid.at, paid.decided_at));
         }
         let mut entries = self.life.ledger.iter();
@@ -287,13 +295,16 @@ impl<'a> Case<'a> {
         periods.any(|period| is_in_grace(period) && self.life.goes_on(period.anchor, at))
     }
 
-    /// By `at` somebody must have heard of the payment: it was asked for often enough, and no purchase that
-    /// may have made it stands still.
+    /// By `at` somebody must have heard of the payment: it was asked for often enough, and the work that
+    /// took it from the credits does not stand still.
     fn is_known(&self, period: &Period<'_>, at: Timestamp) -> bool {
-        let stands_still = |act: &Act| {
-            act.what == What::Subscribe && act.began <= period.paid_at && !act.is_over(at)
+        let is_from_credits = self.payment_of(&period.claim.paid_by).is_none();
+        let made_it = |stall: &Stall| {
+            // An entry is dated by the beginning of its work, or by the tick that led to it.
+            (stall.began - MOST_DELAY..stall.began + HOUR).contains(&period.paid_at)
         };
-        if self.life.acts.iter().any(stands_still) {
+        let stands_still = |stall: &Stall| made_it(stall) && at < stall.woke;
+        if is_from_credits && self.record.stalls.iter().any(stands_still) {
             return false;
         }
         let ticks = &self.record.ticks;

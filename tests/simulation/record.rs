@@ -12,6 +12,8 @@ pub(crate) struct Record {
     pub(crate) payments: Vec<Paid>,
     /// When undisturbed ticks were carried out.
     pub(crate) ticks: Vec<Timestamp>,
+    /// Work that stood still for a while.
+    pub(crate) stalls: Vec<Stall>,
     /// From here on nothing was disturbed, and every card succeeded.
     pub(crate) quiet_since: Timestamp,
     pub(crate) ended_at: Timestamp,
@@ -105,6 +107,13 @@ pub(crate) enum What {
 pub(crate) struct Seen {
     pub(crate) at: Timestamp,
     pub(crate) entitled: bool,
+}
+
+/// A process stood still in its work.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stall {
+    pub(crate) began: Timestamp,
+    pub(crate) woke: Timestamp,
 }
 
 /// A period that is paid, as the books have it.

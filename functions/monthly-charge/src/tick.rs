@@ -3,7 +3,7 @@
 use account::CallId;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
-use store::{DueDeletion, DueEvent, DuePage, DueRefund, DueSecret, DueWindUp, StoreError};
+use store::{DueDeletion, DueEvent, DueObject, DueSecret, DueWindUp, StoreError};
 
 use crate::Deps;
 use crate::outbox;
@@ -145,7 +145,7 @@ async fn wind_up(
 
 async fn look_at(
     deps: &Deps,
-    due: Result<DuePage, StoreError>,
+    due: Result<DueObject, StoreError>,
     now: Timestamp,
 ) -> Result<(), lambda_runtime::Error> {
     let due = due?;
@@ -158,7 +158,7 @@ async fn look_at(
 
 async fn give_back(
     deps: &Deps,
-    due: Result<DueRefund, StoreError>,
+    due: Result<DueObject, StoreError>,
     now: Timestamp,
 ) -> Result<(), lambda_runtime::Error> {
     let due = due?;

@@ -8,9 +8,7 @@ use payments::{
     Cents, Checkout, CheckoutStatus, Intent, IntentId, IntentStatus, InvoiceId, PaymentError,
     Refund, SessionId, SubscriptionId,
 };
-use store::{
-    Buys, DuePage, DueRefund, Effect, EntryKind, Heard, Outcome, Payable, PostRefused, Posting,
-};
+use store::{Buys, DueObject, Effect, EntryKind, Heard, Outcome, Payable, PostRefused, Posting};
 
 use crate::pace::Asked;
 use crate::{CURRENCY, Charging, ChargingError};
@@ -319,7 +317,7 @@ impl Charging {
                 );
                 edge::metric("payments_not_owed", 1);
             }
-            let due = DueRefund {
+            let due = DueObject {
                 object: heard.payable.object.clone(),
                 due: now,
             };
@@ -334,7 +332,7 @@ impl Charging {
     ///
     /// # Errors
     /// [`ChargingError`]; it stays due.
-    pub async fn look_at_page(&self, due: &DuePage, now: Timestamp) -> Result<(), ChargingError> {
+    pub async fn look_at_page(&self, due: &DueObject, now: Timestamp) -> Result<(), ChargingError> {
         let (key, page) = (self.key().await?, SessionId::new(due.object.as_str())?);
         match self.ask(Asked::Other).await?.checkout(&key, &page).await {
             Ok(found) => {
@@ -354,7 +352,7 @@ impl Charging {
     ///
     /// # Errors
     /// [`ChargingError`]; it stays due.
-    pub async fn give_back(&self, due: &DueRefund) -> Result<(), ChargingError> {
+    pub async fn give_back(&self, due: &DueObject) -> Result<(), ChargingError> {
         let object = due.object.as_str();
         let key = self.key().await?;
         let intent = if object.starts_with("cs_") {

@@ -10,6 +10,7 @@
 //! - an outcome that is not known is looked up until it is, and never tried again under another key;
 //! - a payment that was not owed is given back once.
 
+mod attempt;
 mod buy;
 mod credits;
 mod heard;

@@ -47,11 +47,14 @@ mod holds;
 mod item;
 mod ledger;
 mod pace;
+mod pages;
 mod payments;
 mod postings;
 mod reconcile;
+mod refunds;
 mod transaction;
 mod webhooks;
+mod wind_up;
 mod work;
 
 pub use account::hold::Resolution;
@@ -62,10 +65,11 @@ pub use events::{DomainEvent, Facts, StoredEvent};
 pub use holds::{Hold, HoldRefused, NewHold, OpenHold};
 pub use ledger::{Cursor, Day, EntryKind, HistoryEntry, LedgerEntry, LedgerPage};
 pub use pace::Pace;
-pub use payments::{Buys, DuePage, DueRefund, DueWindUp, Heard, Outcome, Payable};
+pub use payments::{Buys, DueObject, Heard, Outcome, Payable};
 pub use postings::{CreditPayment, PostRefused, Posted, Posting, StoredPosting};
 pub use reconcile::{AccountsCursor, AccountsPage, Reconciliation, Segment, StoredHold};
 pub use webhooks::{DueEvent, EventState, Recorded};
+pub use wind_up::DueWindUp;
 pub use work::{DueAccount, DueDeletion, DueHold, DueSecret, shard_of, shards};
 
 use account::Credits;

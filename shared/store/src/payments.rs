@@ -10,7 +10,6 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::accounts::Effect;
-use crate::error::condition_failed;
 use crate::events::DomainEvent;
 use crate::item::{self, Item, get_number, get_text, key, number, text, time};
 use crate::transaction::{self, TRIES};
@@ -69,26 +68,12 @@ pub struct Heard {
     pub now: bool,
 }
 
-/// A payment that is to be given back.
+/// Something that could be paid, and for which there is something to do: a page that has closed, or a
+/// payment that is to be given back.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DueRefund {
+pub struct DueObject {
     pub object: String,
     pub due: Timestamp,
-}
-
-/// A page of the provider's that has closed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DuePage {
-    pub object: String,
-    pub due: Timestamp,
-}
-
-/// What a deleted account left at the provider.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DueWindUp {
-    pub account_number: AccountNumber,
-    /// What could still be paid, by the provider's ids.
-    pub objects: Vec<String>,
 }
 
 impl Store {
@@ -110,71 +95,6 @@ impl Store {
             .await
             .map_err(|error| StoreError::unavailable("read payment", error))?;
         read.item.map(|item| payable(object, &item)).transpose()
-    }
-
-    /// Stores what a page is for that changes nothing of the profile, before anybody is shown it. What came
-    /// of it is looked up once it has closed, if nobody told before.
-    ///
-    /// # Errors
-    /// [`StoreError`] if DynamoDB does not answer.
-    pub async fn ask_for_on_page(
-        &self,
-        payable: &Payable,
-        closes_at: Timestamp,
-    ) -> Result<(), StoreError> {
-        let mut item = payable_item(payable)?;
-        let shard = due_shard(Work::Page, &payable.object);
-        item.insert("due_shard".to_owned(), text(shard));
-        item.insert("due_at".to_owned(), time(closes_at));
-        let items = vec![self.put_payable(item)?];
-        // Cancelled only where it is there already.
-        self.transact("store payment", items).await.map(drop)
-    }
-
-    /// The pages of one shard that have closed by `now`, and of which nothing was heard.
-    ///
-    /// # Errors
-    /// [`StoreError`] if DynamoDB does not answer.
-    pub async fn due_pages(
-        &self,
-        shard: u8,
-        now: Timestamp,
-        limit: i32,
-    ) -> Result<Vec<Result<DuePage, StoreError>>, StoreError> {
-        let table = &self.tables.charges;
-        self.due_in(table, Work::Page, shard, now, limit, due_page)
-            .await
-    }
-
-    /// Puts a page off to `until`; for ever, if it is `None`.
-    ///
-    /// # Errors
-    /// [`StoreError`] if DynamoDB does not answer.
-    pub async fn put_off_page(
-        &self,
-        due: &DuePage,
-        until: Option<Timestamp>,
-    ) -> Result<(), StoreError> {
-        let (table, key) = (&self.tables.charges, payable_key(&due.object));
-        if let Some(until) = until {
-            return self.claim_in(table, key, due.due, until).await.map(drop);
-        }
-        let done = self
-            .client
-            .update_item()
-            .table_name(table)
-            .set_key(Some(key))
-            .update_expression("REMOVE due_shard, due_at")
-            // A payment that is to be given back has its own.
-            .condition_expression("due_shard = :shard")
-            .expression_attribute_values(":shard", text(due_shard(Work::Page, &due.object)))
-            .send()
-            .await;
-        match done {
-            Ok(_) => Ok(()),
-            Err(error) if condition_failed(&error) => Ok(()),
-            Err(error) => Err(StoreError::unavailable("forget page", error)),
-        }
     }
 
     /// Stores what may be paid that changes nothing of the profile.
@@ -315,210 +235,11 @@ impl Store {
         Ok(known.is_some_and(|(_, known)| known == Some(outcome)))
     }
 
-    /// The payments of one shard that are to be given back at `now`, oldest first.
-    ///
-    /// # Errors
-    /// [`StoreError`] if DynamoDB does not answer.
-    pub async fn due_refunds(
-        &self,
-        shard: u8,
-        now: Timestamp,
-        limit: i32,
-    ) -> Result<Vec<Result<DueRefund, StoreError>>, StoreError> {
-        let table = &self.tables.charges;
-        self.due_in(table, Work::Refund, shard, now, limit, due_refund)
-            .await
-    }
-
-    /// Puts a payment that could not be given back off to `until`, so that it hides no other.
-    ///
-    /// # Errors
-    /// [`StoreError`] if DynamoDB does not answer.
-    pub async fn put_off_refund(
-        &self,
-        due: &DueRefund,
-        until: Timestamp,
-    ) -> Result<(), StoreError> {
-        let (table, key) = (&self.tables.charges, payable_key(&due.object));
-        self.claim_in(table, key, due.due, until).await.map(drop)
-    }
-
-    /// What deleted accounts of one shard left at the provider.
-    ///
-    /// # Errors
-    /// [`StoreError`] if DynamoDB does not answer.
-    pub async fn due_wind_ups(
-        &self,
-        shard: u8,
-        now: Timestamp,
-        limit: i32,
-    ) -> Result<Vec<Result<DueWindUp, StoreError>>, StoreError> {
-        let table = &self.tables.charges;
-        let rows = self.due_in(table, Work::WindUp, shard, now, limit, due_wind_up);
-        let mut due = Vec::new();
-        for account in rows.await? {
-            due.push(match account {
-                Ok(account) => self.wind_up(account).await,
-                Err(error) => Err(error),
-            });
-        }
-        Ok(due)
-    }
-
-    async fn wind_up(&self, account: AccountNumber) -> Result<DueWindUp, StoreError> {
-        let read = self
-            .client
-            .get_item()
-            .table_name(&self.tables.charges)
-            .set_key(Some(wind_up_key(&account)))
-            .consistent_read(true)
-            .send()
-            .await
-            .map_err(|error| StoreError::unavailable("read wind-up", error))?;
-        let objects = read.item.and_then(|item| item.get("objects").cloned());
-        Ok(DueWindUp {
-            account_number: account,
-            objects: match objects {
-                Some(objects) => item::from_attribute("wind-up", objects)?,
-                None => Vec::new(),
-            },
-        })
-    }
-
-    /// What a deleted account left at the provider is done with, but for `left`, which is tried again
-    /// at `again`.
-    ///
-    /// # Errors
-    /// [`StoreError`] if DynamoDB does not answer; it then comes up again.
-    pub async fn wound_up(
-        &self,
-        account: &AccountNumber,
-        left: &[String],
-        again: Timestamp,
-    ) -> Result<(), StoreError> {
-        if left.is_empty() {
-            let deleted = self
-                .client
-                .delete_item()
-                .table_name(&self.tables.charges)
-                .set_key(Some(wind_up_key(account)))
-                .send()
-                .await;
-            return deleted
-                .map(drop)
-                .map_err(|error| StoreError::unavailable("wind up", error));
-        }
-        let item = wind_up_item(account, left, again)?;
-        let put = self.client.put_item().table_name(&self.tables.charges);
-        put.set_item(Some(item))
-            .send()
-            .await
-            .map(drop)
-            .map_err(|error| StoreError::unavailable("wind up", error))
-    }
-
-    /// What the account leaves at the provider; `None` if there is nothing.
-    pub(crate) fn new_wind_up(
-        &self,
-        account: &Account,
-        due: Timestamp,
-    ) -> Result<Option<TransactWriteItem>, StoreError> {
-        let objects = account.profile.billing.open_objects();
-        if objects.is_empty() {
-            return Ok(None);
-        }
-        let put = Put::builder()
-            .table_name(&self.tables.charges)
-            .set_item(Some(wind_up_item(&account.number, &objects, due)?));
-        transaction::put(put).map(Some)
-    }
-
-    /// Writes down what became of giving a payment back.
-    ///
-    /// # Errors
-    /// [`StoreError`] if DynamoDB does not answer; saying it again is safe.
-    pub async fn end_refund(&self, object: &str, outcome: Outcome) -> Result<(), StoreError> {
-        self.client
-            .update_item()
-            .table_name(&self.tables.charges)
-            .set_key(Some(payable_key(object)))
-            .update_expression("SET outcome = :outcome REMOVE due_shard, due_at")
-            .condition_expression("attribute_exists(outcome)")
-            .expression_attribute_values(":outcome", item::to_attribute(PAYABLE, &outcome)?)
-            .send()
-            .await
-            .map(drop)
-            .map_err(|error| StoreError::unavailable("note refund", error))
-    }
-
-    /// Takes on to take back what `upto` cents of a purchase were for: from how many cents on, and up to
-    /// how many. A step that somebody took on before is to be finished first. `None` if so many are
-    /// taken back already.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the outcome is not known; asking again is safe.
-    pub async fn take_back(
-        &self,
-        object: &str,
-        upto: u64,
-    ) -> Result<Option<(u64, u64)>, StoreError> {
-        for tried in 0..TRIES {
-            let read = self
-                .client
-                .get_item()
-                .table_name(&self.tables.charges)
-                .set_key(Some(payable_key(object)))
-                .consistent_read(true)
-                .send()
-                .await
-                .map_err(|error| StoreError::unavailable("read payment", error))?;
-            let item = read.item.ok_or_else(|| StoreError::corrupt(PAYABLE))?;
-            let from = get_number(&item, "taken_back", PAYABLE)?;
-            if item.contains_key("taking_back") {
-                let to = get_number(&item, "taking_back", PAYABLE)?;
-                return Ok(Some((from, to)));
-            }
-            if upto <= from {
-                return Ok(None);
-            }
-            let update = Update::builder()
-                .table_name(&self.tables.charges)
-                .set_key(Some(payable_key(object)))
-                .update_expression("SET taking_back = :to")
-                .condition_expression("taken_back = :from AND attribute_not_exists(taking_back)")
-                .expression_attribute_values(":from", number(from))
-                .expression_attribute_values(":to", number(upto));
-            let taken = self.transact("take back", vec![transaction::update(update)?]);
-            if taken.await?.is_ok() {
-                return Ok(Some((from, upto)));
-            }
-            transaction::pause(tried).await;
-        }
-        Err(StoreError::Contended {
-            operation: "take back",
-        })
-    }
-
-    /// The step up to `to` cents is finished. Saying it again changes nothing.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the outcome is not known.
-    pub async fn taken_back(&self, object: &str, to: u64) -> Result<(), StoreError> {
-        let update = Update::builder()
-            .table_name(&self.tables.charges)
-            .set_key(Some(payable_key(object)))
-            .update_expression("SET taken_back = :to REMOVE taking_back")
-            .condition_expression("taking_back = :to")
-            .expression_attribute_values(":to", number(to));
-        let update = vec![transaction::update(update)?];
-        self.transact("take back", update).await.map(drop)
-    }
-
     pub(crate) fn new_payable(&self, payable: &Payable) -> Result<TransactWriteItem, StoreError> {
         self.put_payable(payable_item(payable)?)
     }
 
-    fn put_payable(&self, item: Item) -> Result<TransactWriteItem, StoreError> {
+    pub(crate) fn put_payable(&self, item: Item) -> Result<TransactWriteItem, StoreError> {
         let put = Put::builder()
             .table_name(&self.tables.charges)
             .set_item(Some(item))
@@ -612,7 +333,7 @@ impl Store {
     }
 }
 
-const PAYABLE: &str = "payment";
+pub(crate) const PAYABLE: &str = "payment";
 /// The range key of the item that leads from an account's number to the account.
 const NUMBER: &str = "number";
 
@@ -620,12 +341,12 @@ pub(crate) fn number_key(account: &AccountNumber) -> Item {
     key([("account_id", account.as_str()), ("item", NUMBER)])
 }
 
-fn payable_key(object: &str) -> Item {
+pub(crate) fn payable_key(object: &str) -> Item {
     let object = format!("object#{object}");
     key([("account_number", object.as_str()), ("charge", "object")])
 }
 
-fn payable_item(payable: &Payable) -> Result<Item, StoreError> {
+pub(crate) fn payable_item(payable: &Payable) -> Result<Item, StoreError> {
     let mut item = payable_key(&payable.object);
     let attributes = [
         ("payer", text(payable.account_number.as_str())),
@@ -635,24 +356,6 @@ fn payable_item(payable: &Payable) -> Result<Item, StoreError> {
         ("taken_back", number(0)),
     ];
     item.extend(attributes.map(|(name, value)| (name.to_owned(), value)));
-    Ok(item)
-}
-
-fn wind_up_key(account: &AccountNumber) -> Item {
-    key([("account_number", account.as_str()), ("charge", "wind_up")])
-}
-
-fn wind_up_item(
-    account: &AccountNumber,
-    objects: &[String],
-    due: Timestamp,
-) -> Result<Item, StoreError> {
-    let mut item = wind_up_key(account);
-    let shard = due_shard(Work::WindUp, account.as_str());
-    let objects = item::to_attribute("wind-up", &objects)?;
-    item.insert("objects".to_owned(), objects);
-    item.insert("due_shard".to_owned(), text(shard));
-    item.insert("due_at".to_owned(), time(due));
     Ok(item)
 }
 
@@ -677,25 +380,13 @@ fn payable(object: &str, item: &Item) -> Result<(Payable, Option<Outcome>), Stor
     Ok((payable, outcome.transpose()?))
 }
 
-fn due_wind_up(item: &Item) -> Result<AccountNumber, StoreError> {
-    const WHAT: &str = "due wind-up";
-    let account = AccountNumber::new(get_text(item, "account_number", WHAT)?);
-    account.map_err(|_| StoreError::corrupt(WHAT))
-}
-
-fn due_refund(item: &Item) -> Result<DueRefund, StoreError> {
-    let (object, due) = due_object("due refund", item)?;
-    Ok(DueRefund { object, due })
-}
-
-fn due_page(item: &Item) -> Result<DuePage, StoreError> {
-    let (object, due) = due_object("due page", item)?;
-    Ok(DuePage { object, due })
-}
-
-fn due_object(what: &'static str, item: &Item) -> Result<(String, Timestamp), StoreError> {
-    let name = get_text(item, "account_number", what)?;
+/// One that is due, from the row of the index.
+pub(crate) fn due_object(item: &Item) -> Result<DueObject, StoreError> {
+    const WHAT: &str = "due object";
+    let name = get_text(item, "account_number", WHAT)?;
     let object = name.strip_prefix("object#");
-    let object = object.ok_or_else(|| StoreError::corrupt(what))?.to_owned();
-    Ok((object, item::get_time(item, "due_at", what)?))
+    Ok(DueObject {
+        object: object.ok_or_else(|| StoreError::corrupt(WHAT))?.to_owned(),
+        due: item::get_time(item, "due_at", WHAT)?,
+    })
 }

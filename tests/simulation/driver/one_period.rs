@@ -6,7 +6,8 @@ use jiff::SignedDuration;
 use local::provider::Card;
 use serde_json::json;
 
-use super::{DAY, Ended, HOUR, Note, SUBSCRIPTION, Simulation, end, page};
+use super::users::{SUBSCRIPTION, page};
+use super::{DAY, Ended, HOUR, Note, Simulation, end};
 use crate::simulation::gate::Weather;
 use crate::simulation::process::{Answer, Job};
 use crate::simulation::record::What;
@@ -123,16 +124,15 @@ async fn die(scenario: Scenario, collection: Collection, deaths: Option<usize>) 
 
 fn expected(scenario: Scenario) -> Expected {
     match scenario {
-        Scenario::Buying | Scenario::PagePaid => (1, 1, true),
+        // An enterprise's access is not paid for.
+        Scenario::Buying | Scenario::PagePaid | Scenario::Stop => (1, 1, true),
         Scenario::Renewal
         | Scenario::Decline
         | Scenario::PageClosed
         | Scenario::PageClosedPaid
         | Scenario::CancellationTakenBack => (2, 2, true),
         Scenario::Cancellation | Scenario::CancellationPastDue => (1, 1, false),
-        // There is access because it is an enterprise.
         Scenario::NotOwed => (1, 0, true),
-        Scenario::Stop => (1, 1, true),
         Scenario::StopTooLate => (2, 1, true),
     }
 }

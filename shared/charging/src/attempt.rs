@@ -1,0 +1,342 @@
+//! An attempt to charge a card: the payment object of the period is made, confirmed, looked up and called
+//! off.
+//!
+//! Invariant: an attempt is written down as under way before it is sent, and its number grows only by a
+//! known decline.
+
+use std::fmt::Write as _;
+
+use account::billing::{Object, PRICE_CENTS};
+use account::{Account, Period, add_on::GenerationId};
+use jiff::Timestamp;
+use payments::{
+    Cents, CustomerId, Intent, IntentId, IntentStatus, NewIntent, PaymentError, PaymentMethodId,
+};
+use store::{Buys, Effect, Heard, Outcome, Payable, UpdateError};
+
+use crate::pace::Asked;
+use crate::work::{AGAIN, Worked};
+use crate::{Charging, ChargingError, News};
+
+/// Shown on the receipt.
+const DESCRIPTION: &str = "Power your AI with OpenRouter";
+
+/// What became of an attempt.
+enum Attempt {
+    Paid(Box<Intent>),
+    /// `no_more`: no further one can succeed.
+    Declined {
+        no_more: bool,
+    },
+    /// The provider never got it.
+    NeverArrived,
+    /// The object cannot be paid any more.
+    Gone,
+    Unknown,
+}
+
+impl Attempt {
+    fn of(intent: Intent) -> Self {
+        match intent.status {
+            IntentStatus::Succeeded => Self::Paid(Box::new(intent)),
+            IntentStatus::RequiresPaymentMethod => {
+                let decline = intent.decline;
+                let no_more =
+                    decline.is_some_and(|decline| decline.hard || decline.needs_authentication);
+                Self::Declined { no_more }
+            }
+            // Nobody is there to act.
+            IntentStatus::RequiresAction => Self::Declined { no_more: true },
+            IntentStatus::RequiresConfirmation => Self::NeverArrived,
+            IntentStatus::Canceled => Self::Gone,
+            IntentStatus::Processing | IntentStatus::Other => Self::Unknown,
+        }
+    }
+}
+
+impl Charging {
+    /// Makes the payment object of a period, the `object`-th, and confirms it.
+    pub(crate) async fn begin(
+        &self,
+        account: &Account,
+        (generation, period): (&GenerationId, Period),
+        object: u32,
+        attempt: u32,
+        now: Timestamp,
+        worked: &mut Worked,
+    ) -> Result<(), ChargingError> {
+        let made = self.create(account, generation, period, object);
+        let intent = match made.await {
+            Ok(Some(intent)) => intent,
+            // Refused, or nothing to charge: it did not take place, and never will.
+            Ok(None) => {
+                worked.declined += 1;
+                return self.declined(account, None, attempt, true, now).await;
+            }
+            Err(error) => return self.put_off(account, error, now).await,
+        };
+        let id = intent.as_str().to_owned();
+        let payable = Payable {
+            object: id.clone(),
+            account_number: account.number.clone(),
+            buys: Buys::Period {
+                generation: generation.clone(),
+                period,
+            },
+            amount_cents: PRICE_CENTS,
+            asked_at: now,
+        };
+        let mut attempt = None;
+        let stored = self.store.update(&account.id, None, now, |profile| {
+            let before = profile.clone();
+            attempt = profile.object_made(generation, period, &id, now);
+            let is_new = *profile != before;
+            let payable = is_new.then(|| Effect::Payable(payable.clone()));
+            Ok::<_, std::convert::Infallible>(payable.into_iter().collect())
+        });
+        let account = match stored.await {
+            Ok(account) => account,
+            Err(UpdateError::NotFound) => {
+                self.call_off_unwritten(&id).await;
+                return Err(ChargingError::Gone);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if let Some(attempt) = attempt {
+            return self.confirm(&account, &id, attempt, now, worked).await;
+        }
+        if !account.profile.billing.open_objects().contains(&id) {
+            self.call_off_unwritten(&id).await;
+        }
+        Ok(())
+    }
+
+    /// A payment object of the period, not confirmed. `None` if it can never be had.
+    async fn create(
+        &self,
+        account: &Account,
+        generation: &GenerationId,
+        period: Period,
+        object: u32,
+    ) -> Result<Option<IntentId>, ChargingError> {
+        let billing = &account.profile.billing;
+        let (Some(customer), Some(card)) = (&billing.customer, &billing.card) else {
+            tracing::warn!("an account is due and has no card");
+            return Ok(None);
+        };
+        let new = NewIntent {
+            amount: Cents::new(PRICE_CENTS),
+            customer: &CustomerId::new(customer.as_str())?,
+            payment_method: &PaymentMethodId::new(card.payment_method.as_str())?,
+            description: DESCRIPTION,
+            account: &account.number,
+            generation,
+            period,
+        };
+        let (generation, period) = (generation.as_str(), period.number());
+        let name = format!("{}-{generation}-{period}-create", account.number);
+        let key = if object > 1 {
+            format!("{name}-{object}")
+        } else {
+            name
+        };
+        let secret = self.key().await?;
+        let stripe = self.ask(Asked::Create).await?;
+        match stripe.create_intent(&secret, &new, &key).await {
+            Ok(intent) => Ok(Some(intent.id)),
+            Err(error @ (PaymentError::Missing { .. } | PaymentError::Refused { .. })) => {
+                edge::log_error(&error, "the provider makes no payment object");
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Makes the attempt that is written down as under way.
+    pub(crate) async fn confirm(
+        &self,
+        account: &Account,
+        id: &str,
+        attempt: u32,
+        now: Timestamp,
+        worked: &mut Worked,
+    ) -> Result<(), ChargingError> {
+        let Some(charge) = account.profile.billing.charge.as_ref() else {
+            return Ok(());
+        };
+        let Object::Confirming {
+            card: Some(card), ..
+        } = &charge.object
+        else {
+            return self.declined(account, Some(id), attempt, true, now).await;
+        };
+        let card = PaymentMethodId::new(card.as_str())?;
+        let (generation, period) = (charge.generation.as_str(), charge.period.number());
+        let mut name = format!("{}-{generation}-{period}-{attempt}", account.number);
+        if charge.objects > 1 {
+            // The provider takes a key for one object only.
+            let _ = write!(name, "-object-{}", charge.objects);
+        }
+        let confirmed = self
+            .ask(Asked::Confirm)
+            .await?
+            .confirm_intent(&*self.key().await?, &IntentId::new(id)?, &card, &name)
+            .await;
+        let came = match confirmed {
+            Ok(intent) => Attempt::of(intent),
+            Err(error @ (PaymentError::Missing { .. } | PaymentError::Refused { .. })) => {
+                edge::log_error(&error, "the provider does not charge the card");
+                Attempt::Declined { no_more: true }
+            }
+            Err(error @ PaymentError::RateLimited { .. }) => return Err(error.into()),
+            Err(error) => {
+                edge::log_error(&error, "the outcome of a charge is not known");
+                Attempt::Unknown
+            }
+        };
+        // What was sent just now is not sent again before it was looked up.
+        let came = match came {
+            Attempt::NeverArrived => Attempt::Unknown,
+            came => came,
+        };
+        self.take_in(account, id, attempt, came, now, worked).await
+    }
+
+    pub(crate) async fn look_up(
+        &self,
+        account: &Account,
+        id: &str,
+        now: Timestamp,
+        worked: &mut Worked,
+    ) -> Result<(), ChargingError> {
+        let found = self
+            .ask(Asked::LookUp)
+            .await?
+            .intent(&*self.key().await?, &IntentId::new(id)?)
+            .await;
+        let came = match found {
+            Ok(intent) => Attempt::of(intent),
+            Err(error @ PaymentError::RateLimited { .. }) => return Err(error.into()),
+            Err(error) => {
+                edge::log_error(&error, "a payment could not be looked up");
+                Attempt::Unknown
+            }
+        };
+        let charge = account.profile.billing.charge.as_ref();
+        let attempt = charge.map_or(1, |charge| charge.declines.saturating_add(1));
+        let came = match came {
+            // It may be an earlier attempt that was declined, and this one never arrived: made again
+            // under its number, it tells.
+            Attempt::Declined { .. } if attempt > 1 => Attempt::NeverArrived,
+            came => came,
+        };
+        if let Attempt::NeverArrived = came {
+            let mut attempt = None;
+            let account = self
+                .change(&account.id, now, |profile| {
+                    attempt = profile.never_confirmed(id, now);
+                })
+                .await?;
+            return match attempt {
+                Some(attempt) => self.confirm(&account, id, attempt, now, worked).await,
+                None => Ok(()),
+            };
+        }
+        self.take_in(account, id, attempt, came, now, worked).await
+    }
+
+    pub(crate) async fn cancel(
+        &self,
+        account: &Account,
+        id: &str,
+        now: Timestamp,
+        worked: &mut Worked,
+    ) -> Result<(), ChargingError> {
+        let cancelled = self
+            .ask(Asked::Other)
+            .await?
+            .cancel_intent(&*self.key().await?, &IntentId::new(id)?)
+            .await;
+        let came = match cancelled {
+            Ok(intent) => Attempt::of(intent),
+            Err(PaymentError::Missing { .. }) => Attempt::Gone,
+            Err(error) => return self.put_off(account, error.into(), now).await,
+        };
+        match came {
+            Attempt::Paid(_) | Attempt::Gone => {
+                self.take_in(account, id, 0, came, now, worked).await
+            }
+            _ => {
+                worked.unknown += 1;
+                let later = now.saturating_add(AGAIN).unwrap_or(now);
+                self.change(&account.id, now, |profile| profile.put_off(later))
+                    .await
+                    .map(drop)
+            }
+        }
+    }
+
+    /// Writes down what became of an attempt.
+    async fn take_in(
+        &self,
+        account: &Account,
+        id: &str,
+        attempt: u32,
+        came: Attempt,
+        now: Timestamp,
+        worked: &mut Worked,
+    ) -> Result<(), ChargingError> {
+        match came {
+            Attempt::Paid(intent) => {
+                // The webhook may have been faster.
+                let news = self.heard_intent(&intent, now).await?;
+                let counted = |heard: &Heard| heard.outcome == Outcome::Counted;
+                worked.charged += u32::from(matches!(&news, News::Taken(heard) if counted(heard)));
+                Ok(())
+            }
+            Attempt::Declined { no_more } => {
+                worked.declined += 1;
+                self.declined(account, Some(id), attempt, no_more, now)
+                    .await
+            }
+            Attempt::Gone => self
+                .change(&account.id, now, |profile| profile.object_gone(id))
+                .await
+                .map(drop),
+            Attempt::NeverArrived | Attempt::Unknown => {
+                worked.unknown += 1;
+                self.change(&account.id, now, |profile| profile.still_unknown(id, now))
+                    .await
+                    .map(drop)
+            }
+        }
+    }
+
+    pub(crate) async fn declined(
+        &self,
+        account: &Account,
+        id: Option<&str>,
+        attempt: u32,
+        no_more: bool,
+        now: Timestamp,
+    ) -> Result<(), ChargingError> {
+        self.change(&account.id, now, |profile| {
+            profile.declined(id, attempt, no_more, now, self.dunning());
+        })
+        .await
+        .map(drop)
+    }
+
+    /// Nobody wants the object that was just made, and nothing is written down of it. If it cannot be
+    /// cancelled it stays: nobody but us could confirm it.
+    async fn call_off_unwritten(&self, id: &str) {
+        let cancel = async {
+            let (key, id) = (self.key().await?, IntentId::new(id)?);
+            self.stripe.cancel_intent(&key, &id).await?;
+            Ok::<_, ChargingError>(())
+        };
+        if let Err(error) = cancel.await {
+            edge::log_error(&error, "a payment object that nobody wants is left");
+        }
+    }
+}
