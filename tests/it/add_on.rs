@@ -44,6 +44,17 @@ impl World {
         self.wait_until_due().await;
         self.tick_in(SignedDuration::ZERO).await
     }
+
+    /// Greta's core system tells.
+    pub(crate) async fn account_event(&self, kind: &str, detail: Value) {
+        let event = json!({
+            "source": "greta.core",
+            "detail-type": kind,
+            "time": self.system.clock.now(),
+            "detail": detail,
+        });
+        self.system.account_event(&event).await.unwrap();
+    }
 }
 
 // Each with a new token: they end within a day.
@@ -84,13 +95,8 @@ pub(crate) fn customer(world: &World) -> String {
 }
 
 pub(crate) async fn deleted(world: &World) {
-    let event = json!({
-        "source": "greta.core",
-        "detail-type": "account.deleted",
-        "time": world.system.clock.now(),
-        "detail": {"account_id": "acme", "version": 9},
-    });
-    world.system.account_event(&event).await.unwrap();
+    let detail = json!({"account_id": "acme", "version": 9});
+    world.account_event("account.deleted", detail).await;
 }
 
 /// What was paid and not given back.

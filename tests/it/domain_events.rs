@@ -180,12 +180,8 @@ async fn every_way_to_change_the_add_on_is_told() {
     world.set("acme", json!({"add_on": "suspended"})).await;
     world.set("acme", json!({"add_on": "ended"})).await;
     world.set("acme", json!({"add_on": "active"})).await;
-    let upgrade = json!({
-        "detail-type": "account.upserted",
-        "time": world.system.clock.now(),
-        "detail": {"account_id": "acme", "plan": "enterprise", "version": 9},
-    });
-    world.system.account_event(&upgrade).await.unwrap();
+    let enterprise = json!({"account_id": "acme", "plan": "enterprise", "version": 9});
+    world.account_event("account.upserted", enterprise).await;
     world.tick_in(NOW).await;
     let expected = [
         "add_on.activated",
@@ -444,12 +440,7 @@ async fn a_deleted_account_leaves_no_event() {
     world.set("other", json!({"add_on": "active"})).await;
     assert_eq!(world.tick_in(NOW).await["errors"], 2);
     assert_eq!(world.waiting("acme").await.len(), 1);
-    let end = json!({
-        "detail-type": "account.deleted",
-        "time": world.system.clock.now(),
-        "detail": {"account_id": "acme", "version": 9},
-    });
-    world.system.account_event(&end).await.unwrap();
+    crate::add_on::deleted(&world).await;
     world.tick_in(NOW).await;
     assert_eq!(world.waiting("acme").await, Vec::<String>::new());
     world.system.bus.heal();

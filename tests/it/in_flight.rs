@@ -6,7 +6,9 @@ use jiff::SignedDuration;
 use local::provider::{Card, Delivery};
 use serde_json::{Value, json};
 
-use crate::add_on::{DAY, LEASE, ROUTE, bought, customer, kept, session, status, subscribe};
+use crate::add_on::{
+    DAY, LEASE, ROUTE, bought, customer, deleted, kept, session, status, subscribe,
+};
 use crate::support::World;
 use crate::wire::Fault;
 
@@ -54,16 +56,6 @@ impl World {
         self.account_event("account.upserted", detail).await;
     }
 
-    async fn account_event(&self, kind: &str, detail: Value) {
-        let event = json!({
-            "source": "greta.core",
-            "detail-type": kind,
-            "time": self.system.clock.now(),
-            "detail": detail,
-        });
-        self.system.account_event(&event).await.unwrap();
-    }
-
     async fn upgrade(&self) {
         self.plan("enterprise", 10).await;
     }
@@ -71,11 +63,6 @@ impl World {
     async fn upgrade_and_back(&self) {
         self.plan("enterprise", 10).await;
         self.plan("standard", 11).await;
-    }
-
-    async fn delete_account(&self) {
-        let detail = json!({"account_id": "acme", "version": 10});
-        self.account_event("account.deleted", detail).await;
     }
 
     async fn cancel(&self) {
@@ -293,7 +280,7 @@ async fn a_deletion_gives_back_what_comes_too_late() {
         (FirstPagePaid, (GONE, GONE, 1, 0)),
     ];
     for (moment, end) in table {
-        moment.assert_end(World::delete_account, end).await;
+        moment.assert_end(deleted, end).await;
     }
 }
 
@@ -336,7 +323,7 @@ async fn a_page_that_is_made_meanwhile_is_closed() {
             provider.until_held_back().await;
             match act {
                 "upgrade" => world.upgrade().await,
-                _ => world.delete_account().await,
+                _ => deleted(&world).await,
             }
             provider.resume();
         };

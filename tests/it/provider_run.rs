@@ -300,6 +300,28 @@ async fn what_is_decided_at_the_provider_counts() {
 }
 
 #[tokio::test]
+async fn what_counted_is_not_undone_by_an_event_that_reads_otherwise() {
+    let world = world().await;
+    world.set("acme", json!({})).await;
+    let page = session(&world).await;
+    let provider = world.provider();
+    provider.set_delivery(Delivery::Hold);
+    provider.pay(&page, Card::Succeeds).unwrap();
+    let told = provider.take_held();
+    let mut told = told.into_iter().find(|it| it.object == page).unwrap();
+    assert_eq!(provider.deliver(&told).await.unwrap(), 204);
+    assert_eq!(status(&world).await, "active");
+    let subscription = running(&world).await;
+    let mut body: Value = serde_json::from_str(&told.body).unwrap();
+    body["id"] = json!("evt_other");
+    body["data"]["object"]["amount_total"] = json!(400);
+    told.body = body.to_string();
+    assert_eq!(provider.deliver(&told).await.unwrap(), 204);
+    assert_eq!(status(&world).await, "active");
+    assert_eq!(shown(&world, &subscription)["status"], "active");
+}
+
+#[tokio::test]
 async fn an_upgrade_and_a_deletion_stop_the_subscription() {
     let world = bought().await;
     let subscription = running(&world).await;

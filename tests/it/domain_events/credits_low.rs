@@ -304,12 +304,7 @@ async fn a_deleted_account_has_no_low_credits() {
     world.set("acme", json!({"credits": "2"})).await;
     let store = world.system.store.clone();
     let hold = take(&world, &store, "call_1", "2").await;
-    let end = json!({
-        "detail-type": "account.deleted",
-        "time": world.system.clock.now(),
-        "detail": {"account_id": "acme", "version": 9},
-    });
-    world.system.account_event(&end).await.unwrap();
+    crate::add_on::deleted(&world).await;
     settle(&world, &store, &hold, "2").await;
     assert_eq!(told(&world).await, Vec::<Value>::new());
     assert_eq!(
