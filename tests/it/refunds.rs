@@ -75,6 +75,31 @@ async fn a_refund_that_cannot_be_made_is_left_to_people() {
 }
 
 /// What becomes of a refund is written down of payments that are to be given back, and of nothing else.
+/// It does not stand in the way of others until then.
+#[tokio::test]
+async fn a_refund_that_could_not_be_asked_for_comes_up_again_later() {
+    let world = World::start().await;
+    world.set("acme", json!({})).await;
+    let page = session(&world).await;
+    let provider = world.provider();
+    provider.set_delivery(Delivery::Hold);
+    provider.pay(&page, Card::Succeeds).unwrap();
+    let (store, now) = (&world.system.store, world.system.clock.now());
+    let heard = store.hear_payment(&page, now, |_, _| (false, Vec::new()));
+    assert_eq!(heard.await.unwrap().unwrap().outcome, Outcome::RefundDue);
+    let asked = || provider.seen().len();
+    let before = asked();
+    provider.limit_rate(u32::MAX, None);
+    for (errors, more) in [(1, 1), (0, 1)] {
+        let ticked = world.tick_after(SignedDuration::from_secs(1)).await;
+        assert_eq!(ticked["errors"], errors);
+        assert_eq!(asked(), before + more);
+    }
+    provider.limit_rate(0, None);
+    world.tick_after(DAY / 24).await;
+    assert_eq!(provider.payments()[0].refunded, 500);
+}
+
 #[tokio::test]
 async fn only_what_is_to_be_given_back_is_given_back() {
     let world = World::start().await;
