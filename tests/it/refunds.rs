@@ -291,3 +291,31 @@ async fn credits_that_were_given_back_are_taken_back_for_their_share() {
     );
     assert_eq!(world.shown("acme").await["reconciliation"]["ok"], true);
 }
+
+/// A bank may send money back days after it was given back.
+#[tokio::test]
+async fn what_the_bank_does_not_take_is_left_to_people() {
+    let log = crate::secrecy::log();
+    let world = World::start().await;
+    world.set("acme", json!({})).await;
+    let page = session(&world).await;
+    world.set("acme", json!({"plan": "enterprise"})).await;
+    let provider = world.provider();
+    provider.pay(&page, Card::Succeeds).unwrap();
+    provider.until_delivered().await;
+    let payment = &provider.payments()[0];
+    assert_eq!(payment.refunded, 500);
+    world.tick_after(DAY * 3).await;
+    provider.bounce_refund(&payment.intent).unwrap();
+    provider.until_delivered().await;
+    let stored = world.system.store.payable(&page).await.unwrap();
+    assert_eq!(stored.unwrap().1, Some(Outcome::RefundFailed));
+    let logged = log.text();
+    let mut told = logged.lines().filter(|line| line.contains(&page));
+    let alarm = "a payment cannot be given back; somebody has to look";
+    assert!(told.any(|line| line.contains(alarm)), "{logged}");
+    assert!(logged.contains("refunds_failed"));
+    // It is not tried again: the same bank would say the same.
+    world.tick_after(DAY).await;
+    assert_eq!(provider.payments()[0].refunded, 0);
+}

@@ -11,6 +11,7 @@ use payments::{
 use store::{Buys, DueObject, Effect, EntryKind, Heard, Outcome, Payable, PostRefused, Posting};
 
 use crate::pace::Asked;
+use crate::taken_back::refund_failed;
 use crate::{CURRENCY, Charging, ChargingError};
 
 /// When a page is looked at again that has not closed after all.
@@ -385,11 +386,7 @@ impl Charging {
         let outcome = match refund {
             Refund::Made | Refund::AlreadyMade => Outcome::Refunded,
             Refund::Failed => {
-                tracing::error!(
-                    object,
-                    "a payment cannot be given back; somebody has to look"
-                );
-                edge::metric("refunds_failed", 1);
+                refund_failed(object);
                 Outcome::RefundFailed
             }
         };

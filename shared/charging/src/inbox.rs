@@ -129,13 +129,16 @@ impl Charging {
                 self.heard_refund(intent, *amount_refunded, *full, now)
                     .await
             }
+            Notice::RefundFailed {
+                intent: Some(intent),
+            } => self.heard_failed_refund(intent).await,
             Notice::Dispute {
                 id,
                 intent: Some(intent),
                 amount,
                 state,
             } => self.heard_dispute(id, intent, *amount, *state, now).await,
-            Notice::Refunded { .. } | Notice::Dispute { .. } => {
+            Notice::Refunded { .. } | Notice::RefundFailed { .. } | Notice::Dispute { .. } => {
                 Ok(News::Ignored("about no payment object"))
             }
             Notice::Invoice {

@@ -48,6 +48,29 @@ impl Charging {
         Ok(News::Nothing)
     }
 
+    /// Money that was given back, by us or by others, came back: its payer does not have it, and somebody
+    /// has to look.
+    pub(crate) async fn heard_failed_refund(
+        &self,
+        intent: &IntentId,
+    ) -> Result<News, ChargingError> {
+        let Some((payable, outcome)) = self.paid_for(intent).await? else {
+            return Ok(News::Ahead);
+        };
+        match outcome {
+            // It is not written down yet that it was given back.
+            None | Some(Outcome::RefundDue) => return Ok(News::Ahead),
+            Some(Outcome::RefundFailed) => return Ok(News::Nothing),
+            Some(Outcome::Counted) => {}
+            Some(Outcome::Refunded) => {
+                let failed = Outcome::RefundFailed;
+                self.store.end_refund(&payable.object, failed).await?;
+            }
+        }
+        refund_failed(&payable.object);
+        Ok(News::Nothing)
+    }
+
     /// The cardholder disputes a payment, or that is decided.
     pub(crate) async fn heard_dispute(
         &self,
@@ -166,6 +189,15 @@ impl Charging {
             _ => Ok(Some((payable, outcome))),
         }
     }
+}
+
+/// Tells people that a payment was not given back.
+pub(crate) fn refund_failed(object: &str) {
+    tracing::error!(
+        object,
+        "a payment cannot be given back; somebody has to look"
+    );
+    edge::metric("refunds_failed", 1);
 }
 
 fn period_of(payable: &Payable) -> Option<(GenerationId, Period)> {

@@ -57,6 +57,10 @@ pub enum Notice {
         amount_refunded: Option<Cents>,
         full: bool,
     },
+    /// Money that was given back came back: the bank did not take it.
+    RefundFailed {
+        intent: Option<IntentId>,
+    },
     Dispute {
         id: DisputeId,
         intent: Option<IntentId>,
@@ -144,6 +148,9 @@ impl Notice {
                 intent: read::id(object, "payment_intent"),
                 amount_refunded: read::cents(object, "amount_refunded"),
                 full: read::flag(object, "refunded").unwrap_or_default(),
+            }),
+            "refund.failed" => object.is_object().then(|| Self::RefundFailed {
+                intent: read::id(object, "payment_intent"),
             }),
             // An inquiry that becomes a dispute is not created again: it is updated, and the funds
             // are withdrawn.

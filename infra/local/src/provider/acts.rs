@@ -514,6 +514,20 @@ impl ProviderState {
         }
     }
 
+    /// The bank does not take what was given back for an intent, days later.
+    ///
+    /// # Errors
+    /// If nothing was given back.
+    pub fn bounce_refund(&mut self, intent: &str, now: Timestamp) -> Result<(), Impossible> {
+        let mut refunds = self.refunds.values();
+        let made = refunds.find(|it| it.intent == intent && !it.failed);
+        let Some(made) = made.map(|it| it.id.clone()) else {
+            return impossible(format!("nothing was given back for {intent}"));
+        };
+        self.bounce(&made, now);
+        Ok(())
+    }
+
     /// The cardholder disputes what is not yet refunded. Returns the dispute's id.
     ///
     /// # Errors

@@ -370,7 +370,8 @@ impl ProviderState {
     fn create_refund(&mut self, form: &Form, now: Timestamp) -> Result<Value, Refusal> {
         form.only("amount metadata payment_intent reason")?;
         let intent = form.required("payment_intent")?;
-        let mut refund = self.refund(intent, form.whole("amount")?, now)?;
+        let id = self.refund(intent, form.whole("amount")?, now)?;
+        let refund = kept(&mut self.refunds, &id);
         refund.reason = form.owned("reason");
         refund.metadata = form.map("metadata");
         Ok(refund.json())

@@ -193,6 +193,14 @@ impl PaymentProvider {
         self.act(|state, now| state.refund_from_outside(intent, cents, now))
     }
 
+    /// See [`ProviderState::bounce_refund`].
+    ///
+    /// # Errors
+    /// If nothing was given back.
+    pub fn bounce_refund(&self, intent: &str) -> Result<(), Impossible> {
+        self.act(|state, now| state.bounce_refund(intent, now))
+    }
+
     /// See [`ProviderState::fail_refunds`].
     pub fn fail_refunds(&self, next: u32) {
         self.act(|state, _| state.fail_refunds(next));

@@ -68,6 +68,7 @@ pub struct ProviderState {
     pub(super) setup_intents: HashMap<String, SetupIntent>,
     pub(super) subscriptions: HashMap<String, Subscription>,
     pub(super) invoices: HashMap<String, Invoice>,
+    pub(super) refunds: HashMap<String, Refund>,
     pub(super) disputes: HashMap<String, Dispute>,
     /// When each open session expires.
     pub(super) open_sessions: BTreeSet<(Timestamp, String)>,
@@ -104,6 +105,7 @@ impl ProviderState {
             setup_intents: HashMap::new(),
             subscriptions: HashMap::new(),
             invoices: HashMap::new(),
+            refunds: HashMap::new(),
             disputes: HashMap::new(),
             open_sessions: BTreeSet::new(),
             successes: Vec::new(),
@@ -169,7 +171,7 @@ impl ProviderState {
         std::mem::take(&mut self.fresh_events)
     }
 
-    /// Any object but a refund, as the API shows it.
+    /// Any object, as the API shows it.
     pub fn object(&self, id: &str) -> Option<Value> {
         let live = self.livemode;
         let shown = match id.split('_').next()? {
@@ -188,6 +190,7 @@ impl ProviderState {
                 let of = &self.subscriptions[&invoice.subscription];
                 invoice.json(of, &self.base_url, live)
             }
+            "re" => self.refunds.get(id)?.json(),
             "du" => self.disputes.get(id)?.json(live),
             _ => return None,
         };
@@ -395,13 +398,13 @@ impl ProviderState {
         self.failing_refunds = next;
     }
 
-    /// Gives money back: all that is left, or `amount`.
+    /// Gives money back: all that is left, or `amount`. Returns the refund's id.
     pub(super) fn refund(
         &mut self,
         intent: &str,
         amount: Option<i64>,
         now: Timestamp,
-    ) -> Result<Refund, Refusal> {
+    ) -> Result<String, Refusal> {
         let found = self
             .intents
             .get(intent)
@@ -432,14 +435,9 @@ impl ProviderState {
             return Err(Refusal::state(None, &message).with("param", json!("amount")));
         }
         let currency = found.currency.clone();
-        let failed = self.failing_refunds > 0;
-        if failed {
-            self.failing_refunds -= 1;
-        } else {
-            charge.refunded += amount;
-            self.tell("charge.refunded", &id, now);
-        }
-        Ok(Refund {
+        charge.refunded += amount;
+        self.tell("charge.refunded", &id, now);
+        let refund = Refund {
             id: self.new_id("re"),
             created: now,
             charge: id,
@@ -448,7 +446,22 @@ impl ProviderState {
             currency,
             reason: None,
             metadata: Metadata::new(),
-            failed,
-        })
+            failed: false,
+        };
+        let id = refund.id.clone();
+        self.refunds.insert(id.clone(), refund);
+        if self.failing_refunds > 0 {
+            self.failing_refunds -= 1;
+            self.bounce(&id, now);
+        }
+        Ok(id)
+    }
+
+    /// The bank does not take what was given back: the money is here again.
+    pub(super) fn bounce(&mut self, refund: &str, now: Timestamp) {
+        let bounced = kept(&mut self.refunds, refund);
+        bounced.failed = true;
+        kept(&mut self.charges, &bounced.charge).refunded -= bounced.amount;
+        self.tell("refund.failed", refund, now);
     }
 }

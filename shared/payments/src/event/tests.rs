@@ -240,6 +240,15 @@ fn refunds_are_cumulative() {
 }
 
 #[test]
+fn a_refund_that_failed_names_what_was_paid() {
+    let wire = json!({"id": "re_1", "object": "refund", "status": "failed",
+        "payment_intent": "pi_1", "failure_reason": "lost_or_stolen_card"});
+    let intent = IntentId::new("pi_1").ok();
+    let expected = Notice::RefundFailed { intent };
+    assert_eq!(notice("refund.failed", &wire), expected);
+}
+
+#[test]
 fn a_dispute_is_in_the_state_that_it_names() {
     use DisputeState::{Inquiry, Lost, Open, Other, Won};
     let table = [
