@@ -86,15 +86,27 @@ impl Store {
         object: &str,
     ) -> Result<Option<(Payable, Option<Outcome>)>, StoreError> {
         let read = self
+            .charges_item(payable_key(object), "read payment")
+            .await?;
+        read.map(|item| payable(object, &item)).transpose()
+    }
+
+    /// An item of the charges table, as it is now.
+    pub(crate) async fn charges_item(
+        &self,
+        key: Item,
+        operation: &'static str,
+    ) -> Result<Option<Item>, StoreError> {
+        let read = self
             .client
             .get_item()
             .table_name(&self.tables.charges)
-            .set_key(Some(payable_key(object)))
+            .set_key(Some(key))
             .consistent_read(true)
             .send()
             .await
-            .map_err(|error| StoreError::unavailable("read payment", error))?;
-        read.item.map(|item| payable(object, &item)).transpose()
+            .map_err(|error| StoreError::unavailable(operation, error))?;
+        Ok(read.item)
     }
 
     /// Stores what may be paid that changes nothing of the profile.
@@ -204,16 +216,8 @@ impl Store {
             return Ok(false);
         };
         let key = charge_key(&payable.account_number, generation.as_str(), *period);
-        let read = self
-            .client
-            .get_item()
-            .table_name(&self.tables.charges)
-            .set_key(Some(key))
-            .consistent_read(true)
-            .send()
-            .await
-            .map_err(|error| StoreError::unavailable("read charge", error))?;
-        let paid_by = read.item.and_then(|item| item.get("paid_by").cloned());
+        let read = self.charges_item(key, "read charge").await?;
+        let paid_by = read.and_then(|item| item.get("paid_by").cloned());
         Ok(paid_by.is_some_and(|paid_by| paid_by != text(&payable.object)))
     }
 

@@ -69,15 +69,9 @@ impl Store {
     ) -> Result<Option<(u64, u64)>, StoreError> {
         for tried in 0..TRIES {
             let read = self
-                .client
-                .get_item()
-                .table_name(&self.tables.charges)
-                .set_key(Some(payable_key(object)))
-                .consistent_read(true)
-                .send()
-                .await
-                .map_err(|error| StoreError::unavailable("read payment", error))?;
-            let item = read.item.ok_or_else(|| StoreError::corrupt(PAYABLE))?;
+                .charges_item(payable_key(object), "read payment")
+                .await?;
+            let item = read.ok_or_else(|| StoreError::corrupt(PAYABLE))?;
             let from = get_number(&item, "taken_back", PAYABLE)?;
             if item.contains_key("taking_back") {
                 let to = get_number(&item, "taking_back", PAYABLE)?;

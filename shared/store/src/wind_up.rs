@@ -42,15 +42,9 @@ impl Store {
 
     async fn wind_up(&self, account: AccountNumber) -> Result<DueWindUp, StoreError> {
         let read = self
-            .client
-            .get_item()
-            .table_name(&self.tables.charges)
-            .set_key(Some(wind_up_key(&account)))
-            .consistent_read(true)
-            .send()
-            .await
-            .map_err(|error| StoreError::unavailable("read wind-up", error))?;
-        let objects = read.item.and_then(|item| item.get("objects").cloned());
+            .charges_item(wind_up_key(&account), "read wind-up")
+            .await?;
+        let objects = read.and_then(|item| item.get("objects").cloned());
         Ok(DueWindUp {
             account_number: account,
             objects: match objects {
