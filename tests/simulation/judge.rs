@@ -217,7 +217,12 @@ impl<'a> Case<'a> {
         for period in &self.periods {
             let (claim, at) = (period.claim, period.decided_at);
             let standing = self.life.standing(at);
-            if matches!(standing, Standing::Enterprise | Standing::Gone) {
+            let is_owed = match standing {
+                Standing::Standard | Standing::Unclear => true,
+                Standing::Enterprise => self.was_wanted_again(period),
+                Standing::Gone => false,
+            };
+            if !is_owed {
                 problems.push(format!("{claim:?} was paid at {at}, when {standing:?}"));
             }
             let by_the_user = claim.paid_by.starts_with("cs_") || claim.period == 1;
@@ -229,6 +234,15 @@ impl<'a> Case<'a> {
             }
         }
         problems
+    }
+
+    /// The user paid on a page, and what was heard of that counts for the plan that there was by then.
+    fn was_wanted_again(&self, period: &Period<'_>) -> bool {
+        let later =
+            |act: &&Act| matches!(act.what, What::Standard(_)) && act.began > period.decided_at;
+        let again = self.life.acts.iter().find(later);
+        period.claim.paid_by.starts_with("cs_")
+            && again.is_some_and(|again| !self.is_known(period, again.began))
     }
 
     fn credits_add_up(&self) -> Vec<String> {
