@@ -455,6 +455,40 @@ async fn a_subscription_that_cannot_be_told_is_not_forgotten() {
     assert_eq!(shown(&world, &subscription)["cancel_at_period_end"], true);
 }
 
+/// What a subscription collected is heard of, also where it was never told what it was to be told.
+#[tokio::test]
+async fn a_subscription_that_could_not_be_told_is_followed() {
+    for is_over in [false, true] {
+        let world = bought().await;
+        let subscription = running(&world).await;
+        let provider = world.provider();
+        let is_scheduled = |scheduled| {
+            provider.act(|state, _| state.schedule(id(&subscription), scheduled));
+        };
+        is_scheduled(true);
+        cancel(&world).await;
+        assert_eq!(subscribe(&world).await.status, 200);
+        is_scheduled(false);
+        provider.set_delivery(Delivery::Drop);
+        world.wait_until_due().await;
+        world.system.clock.advance(HOUR * 3);
+        provider.renew_due();
+        if is_over {
+            let path = format!("subscriptions/{}", id(&subscription));
+            at_the_provider(&world, Method::DELETE, &path, "").await;
+        } else {
+            is_scheduled(true);
+        }
+        world.tick_after(HOUR).await;
+        world.tick_after(HOUR).await;
+        let expected = if is_over { "cancelling" } else { "active" };
+        assert_eq!(status(&world).await, expected);
+        let account = world.system.account("acme").await;
+        let paid = account.profile.add_on.last_paid().unwrap();
+        assert_eq!((paid.number(), kept(&world)), (2, 2), "over: {is_over}");
+    }
+}
+
 /// What the provider itself gave up cannot be paid any more either.
 #[tokio::test]
 async fn what_the_provider_gave_up_is_void() {

@@ -6,7 +6,7 @@ use local::provider::{Card, Delivery};
 use serde_json::json;
 use store::{Outcome, Store};
 
-use crate::add_on::{DAY, bought, deliver_again, session, session_of, status, subscribe};
+use crate::add_on::{DAY, bought, deleted, deliver_again, session, session_of, status, subscribe};
 use crate::support::World;
 
 const TRANSACTION: &str = "TransactWriteItems";
@@ -292,30 +292,43 @@ async fn credits_that_were_given_back_are_taken_back_for_their_share() {
     assert_eq!(world.shown("acme").await["reconciliation"]["ok"], true);
 }
 
-/// A bank may send money back days after it was given back.
+/// A bank may send money back days after it was given back, whoever the account was and is.
 #[tokio::test]
 async fn what_the_bank_does_not_take_is_left_to_people() {
-    let log = crate::secrecy::log();
-    let world = World::start().await;
-    world.set("acme", json!({})).await;
-    let page = session(&world).await;
-    world.set("acme", json!({"plan": "enterprise"})).await;
-    let provider = world.provider();
-    provider.pay(&page, Card::Succeeds).unwrap();
-    provider.until_delivered().await;
-    let payment = &provider.payments()[0];
-    assert_eq!(payment.refunded, 500);
-    world.tick_after(DAY * 3).await;
-    provider.bounce_refund(&payment.intent).unwrap();
-    provider.until_delivered().await;
-    let stored = world.system.store.payable(&page).await.unwrap();
-    assert_eq!(stored.unwrap().1, Some(Outcome::RefundFailed));
-    let logged = log.text();
-    let mut told = logged.lines().filter(|line| line.contains(&page));
-    let alarm = "a payment cannot be given back; somebody has to look";
-    assert!(told.any(|line| line.contains(alarm)), "{logged}");
-    assert!(logged.contains("refunds_failed"));
-    // It is not tried again: the same bank would say the same.
-    world.tick_after(DAY).await;
-    assert_eq!(provider.payments()[0].refunded, 0);
+    for (collection, is_deleted) in [("card", false), ("card", true), ("provider", true)] {
+        let log = crate::secrecy::log();
+        let world = World::with_settings(&[("ADD_ON_COLLECTION", collection)]).await;
+        world.set("acme", json!({})).await;
+        let page = session(&world).await;
+        let provider = world.provider();
+        provider.set_delivery(Delivery::Hold);
+        provider.pay(&page, Card::Succeeds).unwrap();
+        if is_deleted {
+            deleted(&world).await;
+        } else {
+            world.set("acme", json!({"plan": "enterprise"})).await;
+        }
+        let deliver = async || {
+            for event in provider.take_held() {
+                provider.deliver(&event).await.unwrap();
+            }
+        };
+        deliver().await;
+        let at = format!("{collection}, deleted: {is_deleted}");
+        let payment = &provider.payments()[0];
+        assert_eq!(payment.refunded, 500, "{at}");
+        world.tick_after(DAY * 3).await;
+        provider.bounce_refund(&payment.intent).unwrap();
+        deliver().await;
+        let stored = world.system.store.payable(&page).await.unwrap();
+        assert_eq!(stored.unwrap().1, Some(Outcome::RefundFailed), "{at}");
+        let logged = log.text();
+        let mut told = logged.lines().filter(|line| line.contains(&page));
+        let alarm = "a payment cannot be given back; somebody has to look";
+        assert!(told.any(|line| line.contains(alarm)), "{at}: {logged}");
+        assert!(logged.contains("refunds_failed"));
+        // It is not tried again: the same bank would say the same.
+        world.tick_after(DAY).await;
+        assert_eq!(provider.payments()[0].refunded, 0, "{at}");
+    }
 }

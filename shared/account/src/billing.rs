@@ -184,7 +184,8 @@ impl Profile {
         steps.into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
-    /// The add-on ends: it was cancelled, and what was paid for is over.
+    /// The add-on ends: it was cancelled, and what was paid for is over. Not while an attempt that was under
+    /// way then may still succeed.
     pub fn is_over(&self, now: Timestamp) -> bool {
         self.end_of_what_is_paid().is_some_and(|(at, _)| at <= now)
     }
@@ -363,6 +364,12 @@ impl Billing {
     fn card(&self) -> Option<String> {
         let card = self.card.as_ref();
         card.map(|card| card.payment_method.clone())
+    }
+
+    /// Does this subscription collect, or did it last?
+    pub fn has_subscription(&self, id: &str) -> bool {
+        let known = self.subscription.as_ref();
+        known.is_some_and(|known| known.id == id)
     }
 
     /// What could still be paid at the provider, by its ids there.

@@ -88,11 +88,18 @@ impl Charging {
             if profile.plan() == Plan::Enterprise {
                 return Err(NotBought::NotNeeded);
             }
+            if profile.is_over(now) {
+                account = self.worked_off(&account, now).await?;
+                continue;
+            }
             match profile.add_on.status() {
-                AddOnStatus::Cancelling if profile.is_over(now) => {}
                 AddOnStatus::Cancelling if profile.can_resume() => {
-                    self.change(&account.id, now, |profile| profile.resume(now))
-                        .await?;
+                    let resumed = self.change(&account.id, now, |profile| profile.resume(now));
+                    let resumed = resumed.await?;
+                    if resumed.profile.add_on.status() == AddOnStatus::Cancelling {
+                        account = resumed;
+                        continue;
+                    }
                     // The provider is told at once; if that fails, the billing tick does it.
                     if let Err(error) = Box::pin(self.work(&account.id, now)).await {
                         edge::log_error(&error, "the provider does not know yet of a resumption");
@@ -102,9 +109,7 @@ impl Charging {
                 AddOnStatus::Active | AddOnStatus::Cancelling => return Err(NotBought::Already),
                 _ => {}
             }
-            if profile.is_over(now) {
-                Box::pin(self.work(&account.id, now)).await?;
-            } else if let Some(subscription) = &profile.billing.subscription {
+            if let Some(subscription) = &profile.billing.subscription {
                 if profile.add_on.status() == AddOnStatus::PastDue {
                     if let Some(url) = self.open_invoice(subscription, now).await? {
                         return Ok(Bought::Checkout(url));
@@ -134,13 +139,24 @@ impl Charging {
                 })
                 .await?;
             } else {
-                // What is over shows itself.
-                Box::pin(self.work(&account.id, now)).await?;
+                account = self.worked_off(&account, now).await?;
+                continue;
             }
             let read = self.store.account(&account.id).await?;
             account = read.ok_or(ChargingError::Gone)?;
         }
         Err(ChargingError::Contended.into())
+    }
+
+    /// The account, once what is due for it is done: what is over shows itself.
+    async fn worked_off(
+        &self,
+        account: &Account,
+        now: Timestamp,
+    ) -> Result<Account, ChargingError> {
+        Box::pin(self.work(&account.id, now)).await?;
+        let read = self.store.account(&account.id).await?;
+        read.ok_or(ChargingError::Gone)
     }
 
     /// Who collects what is bought: a generation keeps to what it began with.

@@ -379,7 +379,10 @@ impl Charging {
             Some(IntentId::new(object)?)
         };
         let refund = match intent {
-            Some(intent) => self.refund(&intent).await?,
+            Some(intent) => {
+                self.ask_through(object, &intent).await?;
+                self.refund(&intent).await?
+            }
             // It was paid past the provider.
             None => Refund::Failed,
         };
@@ -391,6 +394,24 @@ impl Charging {
             }
         };
         Ok(self.store.end_refund(object, outcome).await?)
+    }
+
+    /// What a refund's own events name is known, also where it was paid for an account that is gone.
+    async fn ask_through(&self, object: &str, intent: &IntentId) -> Result<(), ChargingError> {
+        if object == intent.as_str() {
+            return Ok(());
+        }
+        let Some((payable, _)) = self.store.payable(object).await? else {
+            return Ok(());
+        };
+        let through = Payable {
+            object: intent.to_string(),
+            buys: Buys::Through {
+                session: object.to_owned(),
+            },
+            ..payable
+        };
+        Ok(self.store.ask_for(&through).await?)
     }
 
     async fn refund(&self, intent: &IntentId) -> Result<Refund, ChargingError> {

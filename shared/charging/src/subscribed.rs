@@ -81,8 +81,6 @@ impl Charging {
         known: Option<&InvoiceId>,
         now: Timestamp,
     ) -> Result<News, ChargingError> {
-        let billing = of.account.as_ref().map(|account| &account.profile.billing);
-        let asked = billing.and_then(|billing| billing.subscription.clone());
         let (standing, invoice) = match self
             .ask(Asked::Subscription)
             .await?
@@ -107,13 +105,15 @@ impl Charging {
             }
             _ => News::Nothing,
         };
-        if let (Some(account), Some(asked)) = (&of.account, asked)
-            && asked.id == id.as_str()
-        {
-            self.change(&account.id, now, |profile| {
-                profile.subscription_stands(&asked, standing, now);
-            })
-            .await?;
+        if let Some(account) = &of.account {
+            let before = &account.profile.billing;
+            let asked = before.subscription.as_ref();
+            if asked.is_some_and(|asked| asked.id == id.as_str()) {
+                self.change(&account.id, now, |profile| {
+                    profile.subscription_stands(before, standing, now);
+                })
+                .await?;
+            }
         }
         Ok(news)
     }
@@ -187,10 +187,13 @@ impl Charging {
         let key = self.key().await?;
         let stripe = self.ask(Asked::Subscription).await?;
         let invoice = stripe.invoice(&key, id).await?;
-        let stripe = self.ask(Asked::Subscription).await?;
         let stands = match invoice.status {
-            InvoiceStatus::Draft => stripe.hold_invoice(&key, id).await?.status,
+            InvoiceStatus::Draft => {
+                let stripe = self.ask(Asked::Subscription).await?;
+                stripe.hold_invoice(&key, id).await?.status
+            }
             InvoiceStatus::Open | InvoiceStatus::Uncollectible => {
+                let stripe = self.ask(Asked::Subscription).await?;
                 stripe.void_invoice(&key, id).await?.status
             }
             status => status,
@@ -208,30 +211,33 @@ impl Charging {
         subscription: &str,
         ends: bool,
         now: Timestamp,
+        worked: &mut Worked,
     ) -> Result<(), ChargingError> {
         let (key, id) = (self.key().await?, SubscriptionId::new(subscription)?);
         let stripe = self.ask(Asked::Subscription).await?;
         let told = stripe.end_subscription_with_its_period(&key, &id, ends);
-        let is_over = match told.await {
-            Ok(_) => false,
-            Err(PaymentError::Missing { .. }) => true,
-            Err(refusal @ PaymentError::Refused { .. }) => {
-                if !stripe.subscription(&key, &id).await?.is_over() {
-                    return Err(refusal.into());
+        let (error, stands) = match told.await {
+            Ok(_) => (None, Some(ends)),
+            Err(error @ (PaymentError::Missing { .. } | PaymentError::Refused { .. })) => {
+                // It may be over, which it is only once its last invoice was looked at.
+                self.follow(subscription, now, worked).await?;
+                let stored = self.store.account(&account.id).await?;
+                if !stored.is_some_and(|it| it.profile.billing.has_subscription(subscription)) {
+                    return Ok(());
                 }
-                true
+                let stripe = self.ask(Asked::Subscription).await?;
+                let found = stripe.subscription(&key, &id).await?;
+                (Some(error), found.cancel_at_period_end)
             }
+            Err(error @ PaymentError::Unknown(_)) => (Some(error), None),
             Err(error) => return Err(error.into()),
         };
-        self.change(&account.id, now, |profile| {
-            if is_over {
-                profile.subscription_gone(subscription);
-            } else {
-                profile.subscription_told(subscription, ends);
-            }
+        self.change(&account.id, now, |profile| match stands {
+            Some(ends) => profile.subscription_told(subscription, ends),
+            None => profile.subscription_in_doubt(subscription),
         })
-        .await
-        .map(drop)
+        .await?;
+        error.map_or(Ok(()), |error| Err(error.into()))
     }
 
     /// Ends a subscription at once, and calls off what it asks for. If it turns out that what it is to go

@@ -1,4 +1,5 @@
-//! Payments that others than us take back: refunds from the provider's dashboard, and disputes.
+//! Payments that others than us take back: refunds from the provider's dashboard, and disputes. And money
+//! that was given back and came back.
 
 use account::add_on::{Fact, GenerationId};
 use account::{Account, Credits, EntryId, Period};

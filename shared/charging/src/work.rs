@@ -164,7 +164,7 @@ impl Charging {
                 self.or_put_off(account, followed, now).await
             }
             Task::Tell { subscription, ends } => {
-                let told = self.tell(account, &subscription, ends, now).await;
+                let told = self.tell(account, &subscription, ends, now, worked).await;
                 self.or_put_off(account, told, now).await
             }
             Task::Stop { subscription } => {

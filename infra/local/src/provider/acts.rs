@@ -519,9 +519,9 @@ impl ProviderState {
     /// # Errors
     /// If nothing was given back.
     pub fn bounce_refund(&mut self, intent: &str, now: Timestamp) -> Result<(), Impossible> {
-        let mut refunds = self.refunds.values();
-        let made = refunds.find(|it| it.intent == intent && !it.failed);
-        let Some(made) = made.map(|it| it.id.clone()) else {
+        let refunds = self.refunds.values();
+        let made = refunds.filter(|it| it.intent == intent && !it.failed);
+        let Some(made) = made.map(|it| it.id.clone()).min() else {
             return impossible(format!("nothing was given back for {intent}"));
         };
         self.bounce(&made, now);

@@ -9,7 +9,7 @@
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{LEASE, Step, Task, later};
+use super::{Billing, LEASE, Step, Task, later};
 use crate::add_on::{Collection, Fact, GenerationId};
 use crate::period::{Period, period_at};
 use crate::{AddOnStatus, Plan, Profile};
@@ -28,7 +28,7 @@ pub struct Subscription {
     pub id: String,
     /// What it collects for.
     pub generation: GenerationId,
-    /// The provider has it end with its period. Unknown from when it is told otherwise until it answers.
+    /// The provider has it end with its period. `None` is unknown: it is being told, and did not answer.
     ends: Option<bool>,
     /// When the provider last said how it stands.
     asked_at: Option<Timestamp>,
@@ -121,15 +121,14 @@ impl Profile {
         }
     }
 
-    /// The provider says how the subscription stands. `asked` is what was stored before it was asked: of
+    /// The provider says how the subscription stands. `before` is what was stored before it was asked: of
     /// something newer it tells nothing.
-    pub fn subscription_stands(
-        &mut self,
-        asked: &Subscription,
-        standing: Standing,
-        now: Timestamp,
-    ) {
-        if self.billing.subscription.as_ref() != Some(asked) {
+    pub fn subscription_stands(&mut self, before: &Billing, standing: Standing, now: Timestamp) {
+        let Some(asked) = &before.subscription else {
+            return;
+        };
+        let (known, actions) = (&self.billing.subscription, self.billing.actions);
+        if known.as_ref() != Some(asked) || actions != before.actions {
             return;
         }
         let Standing::Runs { ends } = standing else {
@@ -174,6 +173,15 @@ impl Profile {
         {
             known.ends = Some(ends);
             known.next_at = Timestamp::MIN;
+        }
+    }
+
+    /// It is not known whether the provider carried out what it was told.
+    pub fn subscription_in_doubt(&mut self, id: &str) {
+        if let Some(known) = &mut self.billing.subscription
+            && known.id == id
+        {
+            known.ends = None;
         }
     }
 

@@ -356,8 +356,8 @@ impl Life {
             Task::Follow { subscription } => {
                 let generation = self.profile.add_on.generation().unwrap().clone();
                 let period = self.profile.add_on.last_paid().unwrap().next();
-                let known = self.profile.billing.subscription.clone().unwrap();
-                assert_eq!(known.id, subscription);
+                let before = self.profile.billing.clone();
+                assert!(before.has_subscription(&subscription));
                 let over = luck == Luck::DeclinedForGood;
                 let standing = if over {
                     Standing::Over
@@ -377,7 +377,7 @@ impl Life {
                     }
                     Luck::DeclinedForGood | Luck::Unknown | Luck::NeverArrived => {}
                 }
-                self.change(|profile| profile.subscription_stands(&known, standing, now));
+                self.change(|profile| profile.subscription_stands(&before, standing, now));
             }
             Task::Tell { subscription, ends } => match luck {
                 Luck::Unknown => self.change(|profile| profile.put_off(now)),
