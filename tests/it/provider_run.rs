@@ -460,6 +460,7 @@ async fn a_subscription_that_cannot_be_told_is_not_forgotten() {
 async fn a_subscription_that_could_not_be_told_is_followed() {
     for is_over in [false, true] {
         let world = bought().await;
+        world.tick_after(HOUR).await;
         let subscription = running(&world).await;
         let provider = world.provider();
         let is_scheduled = |scheduled| {
@@ -487,6 +488,24 @@ async fn a_subscription_that_could_not_be_told_is_followed() {
         let paid = account.profile.add_on.last_paid().unwrap();
         assert_eq!((paid.number(), kept(&world)), (2, 2), "over: {is_over}");
     }
+}
+
+#[tokio::test]
+async fn a_subscription_that_is_over_is_not_told_for_ever() {
+    let world = bought().await;
+    // Events that came before their checkout are done with.
+    world.tick_after(HOUR).await;
+    let subscription = running(&world).await;
+    let provider = world.provider();
+    provider.act(|state, _| state.schedule(id(&subscription), true));
+    cancel(&world).await;
+    provider.set_delivery(Delivery::Drop);
+    let path = format!("subscriptions/{}", id(&subscription));
+    at_the_provider(&world, Method::DELETE, &path, "").await;
+    world.tick_after(HOUR).await;
+    let account = world.system.account("acme").await;
+    assert_eq!(account.profile.billing.subscription, None);
+    assert_eq!(status(&world).await, "cancelling");
 }
 
 /// What the provider itself gave up cannot be paid any more either.

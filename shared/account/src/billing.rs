@@ -366,7 +366,7 @@ impl Billing {
         card.map(|card| card.payment_method.clone())
     }
 
-    /// Does this subscription collect, or did it last?
+    /// Is this the subscription that collects?
     pub fn has_subscription(&self, id: &str) -> bool {
         let known = self.subscription.as_ref();
         known.is_some_and(|known| known.id == id)

@@ -216,28 +216,32 @@ impl Charging {
         let (key, id) = (self.key().await?, SubscriptionId::new(subscription)?);
         let stripe = self.ask(Asked::Subscription).await?;
         let told = stripe.end_subscription_with_its_period(&key, &id, ends);
-        let (error, stands) = match told.await {
-            Ok(_) => (None, Some(ends)),
-            Err(error @ (PaymentError::Missing { .. } | PaymentError::Refused { .. })) => {
-                // It may be over, which it is only once its last invoice was looked at.
+        let Err(error) = told.await else {
+            let told = self.change(&account.id, now, |profile| {
+                profile.subscription_told(subscription, ends);
+            });
+            return told.await.map(drop);
+        };
+        match &error {
+            // It may be over; or somebody's plan says when it ends, and what it collects is looked at all
+            // the same.
+            PaymentError::Missing { .. } | PaymentError::Refused { .. } => {
                 self.follow(subscription, now, worked).await?;
                 let stored = self.store.account(&account.id).await?;
                 if !stored.is_some_and(|it| it.profile.billing.has_subscription(subscription)) {
                     return Ok(());
                 }
-                let stripe = self.ask(Asked::Subscription).await?;
-                let found = stripe.subscription(&key, &id).await?;
-                (Some(error), found.cancel_at_period_end)
             }
-            Err(error @ PaymentError::Unknown(_)) => (Some(error), None),
-            Err(error) => return Err(error.into()),
-        };
-        self.change(&account.id, now, |profile| match stands {
-            Some(ends) => profile.subscription_told(subscription, ends),
-            None => profile.subscription_in_doubt(subscription),
-        })
-        .await?;
-        error.map_or(Ok(()), |error| Err(error.into()))
+            // Another one may have told it otherwise meanwhile.
+            PaymentError::Unknown(_) => {
+                self.change(&account.id, now, |profile| {
+                    profile.subscription_in_doubt(subscription);
+                })
+                .await?;
+            }
+            _ => {}
+        }
+        Err(error.into())
     }
 
     /// Ends a subscription at once, and calls off what it asks for. If it turns out that what it is to go
