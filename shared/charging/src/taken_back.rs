@@ -62,13 +62,13 @@ impl Charging {
             // It is not written down yet that it was given back.
             None | Some(Outcome::RefundDue) => return Ok(News::Ahead),
             Some(Outcome::RefundFailed) => return Ok(News::Nothing),
-            Some(Outcome::Counted) => {}
-            Some(Outcome::Refunded) => {
-                let failed = Outcome::RefundFailed;
-                self.store.end_refund(&payable.object, failed).await?;
-            }
+            Some(Outcome::Counted | Outcome::Refunded) => refund_failed(&payable.object),
         }
-        refund_failed(&payable.object);
+        // Told first: where this breaks off, it is told once more, and not never.
+        if outcome == Some(Outcome::Refunded) {
+            let failed = Outcome::RefundFailed;
+            self.store.end_refund(&payable.object, failed).await?;
+        }
         Ok(News::Nothing)
     }
 

@@ -477,3 +477,23 @@ fn a_new_card_is_tried_at_once() {
     profile.declined(Some("pi_1"), 2, false, given, &dunning());
     assert_eq!(profile.billing_due(), Some(start + DAY * 3));
 }
+
+/// What the provider was told is not known: it is told again, and what it says is nobody's decision.
+#[test]
+fn a_subscription_in_doubt_is_told_again() {
+    let mut profile = bought(Collection::Provider);
+    profile.billing.subscription = Some(Subscription::new("sub_1".to_owned(), g()));
+    let now = at("2026-02-01T00:00:00Z");
+    assert_eq!(task(&mut profile, now), None);
+    profile.subscription_in_doubt("sub_1");
+    let before = profile.billing.clone();
+    profile.subscription_stands(&before, Standing::Runs { ends: true }, now);
+    assert_eq!(status(&profile), AddOnStatus::Active);
+    let tell = Task::Tell {
+        subscription: "sub_1".to_owned(),
+        ends: false,
+    };
+    assert_eq!(task(&mut profile, now), Some(tell));
+    profile.subscription_told("sub_1", false);
+    assert_eq!(task(&mut profile, now), None);
+}
