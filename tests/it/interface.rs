@@ -72,7 +72,8 @@ async fn errors_have_one_shape_each() {
         (Method::PUT, "/v1/credits", 405),
         (Method::GET, "/v1/chat/completions", 405),
         (Method::POST, "/v1/webhooks/stripe", 400),
-        (Method::GET, "/settings/integrations", 501),
+        (Method::GET, "/assets/latest/nothing.js", 404),
+        (Method::POST, "/plans", 405),
     ] {
         let reply = world.send(world.request(method, path)).await;
         assert_eq!(reply.status, status, "{path}");

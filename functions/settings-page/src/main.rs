@@ -1,12 +1,11 @@
 //! The Lambda function `settings-page`.
 
-use edge::{Env, HttpSettings};
+use edge::Env;
+use settings_page::Settings;
 
 #[tokio::main]
 async fn main() -> Result<(), lambda_http::Error> {
     edge::telemetry::init();
-    let mut env = Env::process();
-    let http = HttpSettings::from_env(&mut env);
-    let http = env.finish(http)?;
-    edge::run(settings_page::router(&http)).await
+    let settings = Settings::from_env(Env::process())?;
+    edge::run(settings_page::router(settings)).await
 }

@@ -13,9 +13,10 @@ use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{post, put};
+use axum::routing::{get, post, put};
 use edge::{ApiError, Clock, Code, HttpSettings, Shape};
-use http::header::HOST;
+use http::HeaderValue;
+use http::header::{CONTENT_TYPE, HOST};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan};
 use serde::Deserialize;
@@ -27,9 +28,12 @@ use store::{Created, EntryKind, HistoryEntry, PostRefused, Posting, Store};
 use crate::issuer::Issuer;
 use crate::provider::{NewPayer, Renewals};
 use crate::queue::Consumer;
+use crate::sign_in::SignIn;
 
 /// Who changed an account, in its ledger and history.
 const ACTOR: &str = "_dev";
+/// Where the panel's module is.
+pub(crate) const TRY_A_CALL: &str = "/_dev/try-a-call.js";
 const MAX_BODY: usize = 64 * 1024;
 const TOKEN_LIFE: Duration = Duration::from_hours(24);
 
@@ -46,6 +50,7 @@ pub(crate) struct Dev {
     pub(crate) monthly_charge: monthly_charge::Deps,
     pub(crate) consumer: Consumer,
     pub(crate) running: ai_proxy::Running,
+    pub(crate) sign_in: SignIn,
 }
 
 pub(crate) fn router(dev: Dev, http: &HttpSettings) -> Router {
@@ -53,8 +58,10 @@ pub(crate) fn router(dev: Dev, http: &HttpSettings) -> Router {
         .route("/_dev/token", post(token))
         .route("/_dev/accounts/{id}", put(change).get(show))
         .route("/_dev/tick", post(tick))
-        .layer(middleware::from_fn(only_loopback))
-        .with_state(dev);
+        .route(TRY_A_CALL, get(try_a_call))
+        .with_state(dev.clone())
+        .merge(dev.sign_in.router())
+        .layer(middleware::from_fn(only_loopback));
     edge::app(routes, Shape::Problem, http)
 }
 
@@ -73,7 +80,7 @@ async fn only_loopback(request: Request, next: Next) -> Response {
     }
 }
 
-fn is_loopback(host: &str) -> bool {
+pub(crate) fn is_loopback(host: &str) -> bool {
     let name = match host.strip_prefix('[') {
         Some(bracketed) => bracketed.split(']').next().unwrap_or_default(),
         None => host.split(':').next().unwrap_or_default(),
@@ -94,6 +101,15 @@ struct TokenRequest {
 enum Role {
     Owner,
     Member,
+}
+
+/// A panel for the settings page, on which a call can be made while the switches are moved.
+async fn try_a_call() -> impl IntoResponse {
+    let javascript = HeaderValue::from_static("text/javascript; charset=utf-8");
+    (
+        [(CONTENT_TYPE, javascript)],
+        include_str!("../pages/try-a-call.js"),
+    )
 }
 
 async fn token(State(dev): State<Dev>, body: Body) -> Result<Json<Value>, ApiError> {

@@ -12,9 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use account::{AccountId, AddOnStatus, Credits, Plan};
-use local::dev::{AccountChange, change_account};
-use local::provider::PaymentProvider;
+use local::demo;
 use local::system::{Options, System, settings_from_environment};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -104,7 +102,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         aws_http: None,
     })
     .await?;
-    make_demo_accounts(&system).await?;
+    demo::make_accounts(&system).await?;
     write_settings(&system, &arguments.env_file).map_err(|error| {
         format!(
             "{} cannot be written: {error}",
@@ -136,57 +134,9 @@ fn write_settings(system: &System, file: &Path) -> io::Result<()> {
     std::fs::write(file, system.settings.iter().map(line).collect::<String>())
 }
 
-/// An account to try things with: its id, what it is, and how it gets there.
-const DEMO: [(&str, &str, AccountChange); 3] = [
-    (
-        "demo-enterprise",
-        "enterprise: BYOK is included",
-        AccountChange {
-            plan: Some(Plan::Enterprise),
-            credits: Some(Credits::from_micros(20_000_000)),
-            add_on: None,
-        },
-    ),
-    (
-        "demo-standard",
-        "standard, with the add-on",
-        AccountChange {
-            plan: Some(Plan::Standard),
-            credits: Some(Credits::from_micros(50_000_000)),
-            add_on: Some(AddOnStatus::Active),
-        },
-    ),
-    (
-        "demo-free",
-        "standard, without the add-on",
-        AccountChange {
-            plan: Some(Plan::Standard),
-            credits: Some(Credits::from_micros(10_000_000)),
-            add_on: None,
-        },
-    ),
-];
-
-async fn make_demo_accounts(system: &System) -> Result<(), Box<dyn Error>> {
-    let provider = system.payment_provider.as_ref();
-    let payers = provider.map(PaymentProvider::payers);
-    for (id, _, change) in DEMO {
-        let id = AccountId::new(id)?;
-        change_account(
-            &system.store,
-            payers.as_ref(),
-            &id,
-            change,
-            system.clock.now(),
-        )
-        .await?;
-    }
-    Ok(())
-}
-
 fn welcome(system: &System, backends_only: bool) -> String {
     let mut text = String::from("demo accounts, with the token of an owner:\n");
-    for (id, what, _) in DEMO {
+    for (id, what, _) in demo::ACCOUNTS {
         let token = system.token(id, "owner");
         let _ = write!(text, "\n  {id} ({what})\n  {token}\n");
     }

@@ -19,6 +19,7 @@ use crate::issuer::{Issuer, JWKS_PATH};
 use crate::provider::{PaymentProvider, ProviderOptions};
 use crate::queue::{Drained, Queue};
 use crate::serve::{self, Server};
+use crate::sign_in::{self, SignIn};
 use crate::simulator::{DEFAULT_MODEL, Simulator, SimulatorOptions};
 use crate::tables;
 
@@ -177,6 +178,7 @@ impl System {
             monthly_charge: functions.monthly_charge.clone(),
             consumer: queue.consumer.clone(),
             running: functions.running.clone(),
+            sign_in: SignIn::new(issuer.clone(), clock.clone(), &jwks.url()),
         };
         let mut apps = vec![dev::router(dev, &functions.http)];
         if !options.backends_only {
@@ -312,6 +314,8 @@ fn default_settings(
         ("JWT_ISSUER", issuer.issuer()),
         ("JWT_AUDIENCE", issuer.audience()),
         ("PUBLIC_BASE_URL", public_url),
+        ("OIDC_AUTHORITY", issuer.issuer()),
+        ("OIDC_CLIENT_ID", sign_in::CLIENT_ID),
         ("EVENT_BUS", "greta"),
         ("CHARGE_QUEUE_URL", queue.url()),
         ("AWS_ENDPOINT_URL_DYNAMODB", &engines.dynamodb_url),
@@ -472,7 +476,10 @@ impl Functions {
             key_save::router(key_save.map_err(StartError::Function)?),
             integration_settings::router(integration_settings.map_err(StartError::Function)?),
             subscription_webhook::router(subscription_webhook.map_err(StartError::Function)?),
-            settings_page::router(&http),
+            settings_page::router(settings_page::Settings {
+                extra_module: Some(dev::TRY_A_CALL),
+                ..settings_page::Settings::from_env(env())?
+            }),
         ];
         Ok(Self {
             http,

@@ -73,7 +73,6 @@ struct Page<'a> {
     amount_cents: u64,
     /// The idempotency key of its making.
     order: String,
-    back_to: &'static str,
 }
 
 impl Charging {
@@ -317,7 +316,6 @@ impl Charging {
             buys: Buys::Card,
             amount_cents: 0,
             order: edge::new_id("ord"),
-            back_to: "/settings/integrations",
         };
         Ok(self.open_page(account, page, now).await?)
     }
@@ -348,7 +346,6 @@ impl Charging {
             },
             amount_cents: usd_cents,
             order,
-            back_to: "/plans",
         };
         self.open_page(account, page, now).await
     }
@@ -361,11 +358,16 @@ impl Charging {
         now: Timestamp,
     ) -> Result<Url, ChargingError> {
         let customer = self.customer(account, now).await?;
+        // What the web page is to wait for, since the provider tells us and not the browser.
+        let paid = match &page.buys {
+            Buys::Credits { order, .. } => format!("checkout=credits&order={order}"),
+            _ => "checkout=card".to_owned(),
+        };
         let new = NewCheckout {
             purpose: page.purpose,
             customer: Some(&customer),
-            success_url: &self.page(page.back_to, "checkout=done"),
-            cancel_url: &self.page(page.back_to, "checkout=cancelled"),
+            success_url: &self.page("/settings/integrations", &paid),
+            cancel_url: &self.page("/settings/integrations", "checkout=cancelled"),
             client_reference_id: &page.order,
             expires_at: now.saturating_add(CHECKOUT_LIFE).unwrap_or(now),
         };

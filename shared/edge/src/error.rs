@@ -67,7 +67,6 @@ codes! {
     AccountNotFound           "account_not_found"           NOT_FOUND             "invalid_request_error" "The account is unknown"
     NotFound                  "not_found"                   NOT_FOUND             "invalid_request_error" "Not found"
     MethodNotAllowed          "method_not_allowed"          METHOD_NOT_ALLOWED    "invalid_request_error" "Method not allowed"
-    NotImplemented            "not_implemented"             NOT_IMPLEMENTED       "server_error"          "Not implemented"
     InternalError             "internal_error"              INTERNAL_SERVER_ERROR "server_error"          "Internal error"
     StorageUnavailable        "storage_unavailable"         SERVICE_UNAVAILABLE   "server_error"          "The storage does not answer"
     BodyTooLarge              "body_too_large"              PAYLOAD_TOO_LARGE     "invalid_request_error" "The request body is too large"

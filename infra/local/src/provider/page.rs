@@ -4,19 +4,7 @@ use super::acts::PayError;
 use super::card::Card;
 use super::objects::{Mode, Session, SessionStatus};
 use super::state::ProviderState;
-
-const STYLE: &str = "
-body { margin: 0; font: 16px/1.5 system-ui, sans-serif; color: #1a1f36; background: #f6f8fa; }
-main { max-width: 26rem; margin: 0 auto; padding: 1.5rem 1rem; }
-h1 { font-size: 1.1rem; font-weight: 600; margin: 0; }
-.price { font-size: 2rem; font-weight: 600; margin: 0 0 1.5rem; }
-.note { color: #697386; font-size: .875rem; }
-.problem { color: #a4132e; background: #fdecef; padding: .6rem .8rem; border-radius: .4rem; }
-label { display: block; font-weight: 600; margin-bottom: .3rem; }
-select, button { width: 100%; font: inherit; padding: .65rem; border-radius: .4rem; border: 1px solid #c0c8d2; background: #fff; box-sizing: border-box; }
-button { margin-top: .75rem; cursor: pointer; }
-button.pay { color: #fff; background: #0b5fff; border-color: #0b5fff; font-weight: 600; }
-";
+use crate::html::{self, escaped};
 
 /// The page of a session, and with it the reason why it was not paid just now.
 pub(super) fn checkout(state: &ProviderState, id: &str, problem: Option<&PayError>) -> String {
@@ -125,25 +113,6 @@ fn link(url: &str, text: &str) -> String {
 }
 
 fn page(body: &str) -> String {
-    format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>Checkout (simulated)</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n\
-         {body}\n<p class=\"note\">A simulated payment provider: no money moves.</p>\n\
-         </main>\n</body>\n</html>\n"
-    )
-}
-
-fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            other => escaped.push(other),
-        }
-    }
-    escaped
+    let note = "<p class=\"note\">A simulated payment provider: no money moves.</p>";
+    html::page("Checkout (simulated)", &format!("{body}\n{note}"))
 }

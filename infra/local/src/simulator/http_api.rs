@@ -9,6 +9,7 @@ use axum::routing::{get, post};
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -90,12 +91,22 @@ async fn key(State(sim): State<Arc<Sim>>, headers: HeaderMap) -> Response<Body> 
         KeyBehaviour::Rejected => return rejected(),
         KeyBehaviour::Down => return down(),
         KeyBehaviour::Slow => tokio::time::sleep(sim.options.slow_key).await,
-        KeyBehaviour::Usable | KeyBehaviour::Management | KeyBehaviour::Limited => {}
+        KeyBehaviour::Usable
+        | KeyBehaviour::Management
+        | KeyBehaviour::Limited
+        | KeyBehaviour::Expiring => {}
     }
     let management = behaviour == KeyBehaviour::Management;
     let (usage, remaining) = match behaviour {
         KeyBehaviour::Limited => (json!(20), json!(0)),
         _ => (json!(7.7), json!(12.3)),
+    };
+    let expires_at = match behaviour {
+        KeyBehaviour::Expiring => {
+            let in_five_days = edge::Clock::system().now() + SignedDuration::from_hours(5 * 24);
+            json!(in_five_days)
+        }
+        _ => Value::Null,
     };
     let facts = json!({"data": {
         "label": label(key),
@@ -115,7 +126,7 @@ async fn key(State(sim): State<Arc<Sim>>, headers: HeaderMap) -> Response<Body> 
         "is_management_key": management,
         "is_provisioning_key": management,
         "creator_user_id": USER_ID,
-        "expires_at": null,
+        "expires_at": expires_at,
         "rate_limit": {"requests": -1, "interval": "10s", "note": "This field is deprecated."},
     }});
     serve::json(StatusCode::OK, &facts)

@@ -63,15 +63,18 @@ pub enum KeyBehaviour {
     Slow,
     /// Its own limit is used up: 403 on calls.
     Limited,
+    /// It can be used for five more days.
+    Expiring,
 }
 
 impl KeyBehaviour {
-    const MARKERS: [(&str, Self); 5] = [
+    const MARKERS: [(&str, Self); 6] = [
         ("rejected", Self::Rejected),
         ("management", Self::Management),
         ("down", Self::Down),
         ("slow", Self::Slow),
         ("limited", Self::Limited),
+        ("expiring", Self::Expiring),
     ];
 
     /// What a key is by its text alone.

@@ -1,0 +1,57 @@
+// What follows from the integration card, for `<openrouter-integration>`.
+
+import { html, nothing } from "./lit.js";
+import { KEYS_URL, date, daysUntil } from "./words.js";
+
+// What keeps calls from being made or from being paid as asked, or soon will. Who is entitled is not
+// decided here: the API's answers say it.
+export function causes({ status, plan, key, add_on: addOn, next_call: next }) {
+  const found = [];
+  const isRejected = key?.state === "rejected";
+  const isPastDue = plan === "standard" && addOn.status === "past_due";
+  const needs = next.reason === "minimum_balance" ? "minimum" : next.reason === "insufficient_credits" ? "insufficient" : null;
+  const isExplained = isRejected || isPastDue || needs === "minimum";
+  const isLapsed =
+    ["none", "suspended", "ended"].includes(addOn.status) ||
+    next.reason === "add_on_inactive" ||
+    (status === "attention" && !isExplained);
+  if (isPastDue) found.push("past_due");
+  else if (plan === "standard" && key && isLapsed) found.push("lapsed");
+  if (isRejected) found.push("rejected");
+  if (needs) found.push(needs);
+  return found;
+}
+
+// A cancelled add-on whose paid time is over ends with the next billing tick.
+export function isOver({ status, paid_through: until }) {
+  return status === "cancelling" && new Date(until) <= Date.now();
+}
+
+// A link to the key at OpenRouter.
+export function revoke(key) {
+  return html`<a href="${KEYS_URL}/${key.sha256}" target="_blank" rel="noopener noreferrer">revoke it there</a>`;
+}
+
+// What may still be spent with the key, if OpenRouter tells.
+export function limit({ limit_usd: all, limit_remaining_usd: left }) {
+  if (left === null) return nothing;
+  const low = Number(left) <= 0 || (all !== null && Number(left) < 0.1 * Number(all));
+  return html`<dt>Limit left</dt>
+    <dd data-warning=${low ? "limit" : nothing}>$${left}${all === null ? "" : ` of $${all}`}${low ? html` <strong>– less than a tenth is left; raise the limit at OpenRouter</strong>` : nothing}</dd>`;
+}
+
+// When the key ends, if it does.
+export function expiry({ expires_at: at }) {
+  // OpenRouter's own words, which may be no date.
+  if (Number.isNaN(Date.parse(at))) return nothing;
+  const days = daysUntil(at);
+  const soon = days < 7;
+  const when = days < 0 ? "it has expired" : "replace the key before then";
+  return html`<dt>Expires</dt>
+    <dd data-warning=${soon ? "expiry" : nothing}><time datetime=${at}>${date(at)}</time>${soon ? html` <strong>– ${when}</strong>` : nothing}</dd>`;
+}
+
+// The add-on stands, or is not needed.
+export function isPaid({ plan, add_on: addOn }) {
+  return plan === "enterprise" || addOn.status === "active" || addOn.status === "cancelling";
+}

@@ -1,0 +1,70 @@
+// <openrouter-plans>: Plans & Pricing, where the OpenRouter add-on is bought.
+
+import { html, nothing } from "./lit.js";
+import { GretaElement } from "./element.js";
+import { isOver } from "./facts.js";
+import { date } from "./words.js";
+
+export class OpenRouterPlans extends GretaElement {
+  static properties = {
+    // How the user came back from the payment page: "cancelled".
+    checkout: {},
+    // Where the key is connected.
+    settingsUrl: { attribute: "settings-url" },
+  };
+
+  load() {
+    return this.client.integration();
+  }
+
+  willUpdate(changed) {
+    if (changed.has("checkout") && this.checkout === "cancelled") {
+      this.note = { kind: "success", text: "Nothing was paid." };
+    }
+  }
+
+  render() {
+    const card = this.data;
+    if (!card) return this.placeholder("Plans");
+    return html`<section class="card stack" aria-labelledby="title" aria-busy=${Boolean(this.pending)}>
+      <h2 id="title" tabindex="-1">Power your AI with OpenRouter – $5 Add-on</h2>
+      <p><span class="price">$${card.add_on.price_usd}</span> <span class="muted">a month</span></p>
+      <ul>
+        <li>Every AI call through your own OpenRouter API key, with any model that OpenRouter offers.</li>
+        <li>Model usage is billed by OpenRouter, and Greta credits are not used for it.</li>
+        <li>A minimum balance of ${card.credits.minimum} Greta ${card.credits.minimum === "1" ? "credit" : "credits"} is needed for calls.</li>
+        <li>Cancel at any time: the add-on stays until the end of the month that is paid.</li>
+      </ul>
+      ${this.mayEdit ? nothing : html`<p id="members" class="note warn">You are a member of this account: only an owner can buy the add-on.</p>`}
+      ${this.notes()}
+      ${this.#offer(card)}
+    </section>`;
+  }
+
+  #offer({ plan, add_on: addOn }) {
+    const { status, paid_through: until } = addOn;
+    const settings = new URL(this.settingsUrl || "settings/integrations", this.base).href;
+    const back = html`<a class="button" href=${settings}>Settings → Integrations</a>`;
+    if (plan === "enterprise") return html`<p>Your plan includes OpenRouter: connect your key for free.</p><div class="row">${back}</div>`;
+    if (status === "active") return html`<p>The add-on is active.</p><div class="row">${back}</div>`;
+    const offer = { text: "", label: "Select this add-on" };
+    if (status === "past_due") Object.assign(offer, { text: "The monthly payment is due.", label: "Pay now" });
+    if (status === "cancelling" && !isOver(addOn)) {
+      Object.assign(offer, { text: `The add-on is cancelled. It stays until ${date(until)}.`, label: "Keep the add-on" });
+    }
+    const select = this.button("select", offer.label, () => this.#select(), { kind: "primary" });
+    return html`${offer.text ? html`<p>${offer.text}</p>` : nothing}<div class="row">${select}${back}</div>`;
+  }
+
+  // Goes to the payment page, unless nothing is to be paid.
+  #select() {
+    this.act("select", async () => {
+      const { checkout_url: url, integration } = await this.client.subscribe();
+      if (url) return this.leaveFor(url);
+      this.data = integration;
+      this.note = { kind: "success", text: "The add-on is active." };
+    });
+  }
+}
+
+customElements.define("openrouter-plans", OpenRouterPlans);

@@ -1,0 +1,151 @@
+// What people read: reasons, causes and refusals in words, and what to do about each.
+
+import { Refused, SignInRequired, Unreachable } from "./client.js";
+
+// Where OpenRouter's users make their keys.
+export const KEYS_URL = "https://openrouter.ai/keys";
+
+export const STATUS = {
+  attention: "Needs attention",
+  disabled: "Switched off",
+  connected: "Connected",
+  not_enabled: "Not enabled",
+  available: "Available",
+};
+
+export const ADD_ON_STATUS = {
+  none: "Not subscribed",
+  active: "Active",
+  past_due: "Payment is due",
+  cancelling: "Cancelled",
+  suspended: "Suspended",
+  ended: "Ended",
+};
+
+export const PAYER = {
+  openrouter: "Your OpenRouter account",
+  greta_credits: "Greta credits",
+  none: "Nobody",
+};
+
+// Why a call is paid by whom it is: the routing table's reasons.
+const REASON = {
+  openrouter: {
+    always_use_key: "“Always use this key” is on, so every AI call goes through your key.",
+    key_enabled:
+      "your key is connected and switched on. If OpenRouter does not take a call, Greta makes it on its own AI and takes credits.",
+  },
+  greta_credits: {
+    not_connected: "no OpenRouter key is connected.",
+    key_disabled: "your key is switched off.",
+    key_rejected: "OpenRouter does not accept your key any more.",
+    add_on_inactive: "the OpenRouter add-on is not active.",
+  },
+  none: {
+    add_on_inactive:
+      "“Always use this key” is on, but the OpenRouter add-on is not active. Subscribe again, or switch “Always use this key” off to use credits.",
+    minimum_balance:
+      "calls through your key need a minimum credit balance, and yours is below it. Buy credits to go on.",
+    insufficient_credits: "calls are made on Greta’s own AI now, and your credits do not cover one.",
+  },
+};
+
+export function reason(payer, reason) {
+  return REASON[payer]?.[reason] ?? `the reason is “${reason}”.`;
+}
+
+export const ENTRY_KIND = {
+  grant: "Granted",
+  purchase: "Purchase",
+  call: "AI call",
+  add_on: "OpenRouter add-on",
+  refund: "Refund",
+  reversal: "Reversal",
+  adjustment: "Adjustment",
+};
+
+// Refusals that the API's own words say less well than the page can.
+const REFUSAL = {
+  invalid_key_format:
+    "This is not an OpenRouter API key. A key begins with sk-or-v1-. Copy the whole key and paste it again.",
+  key_rejected:
+    "OpenRouter does not accept this key. It may have been deleted, or not copied as a whole. Copy it again, or create a new key.",
+  management_key:
+    "This is a management key, which cannot make AI calls. Create an ordinary API key and paste that one.",
+  add_on_required: "Connecting a key needs the OpenRouter add-on. Subscribe first; nothing was saved.",
+  openrouter_unavailable:
+    "OpenRouter does not answer at the moment, so the key could not be checked. Nothing was changed. Try again in a minute.",
+  not_owner: "Only an owner of the account can change this. Ask one of them.",
+  not_connected: "There is no key any more: it was disconnected elsewhere.",
+  always_use_key_on: "“Always use this key” is on, so your key stays in use. Switch both off?",
+  payment_in_progress:
+    "It is not known yet whether an earlier payment succeeded. You are not charged twice: try again in some minutes.",
+  payment_provider_unavailable:
+    "The payment page could not be opened. Nothing was charged. Try again in a minute.",
+  already_subscribed: "The add-on is active already.",
+  add_on_not_needed: "Your plan includes OpenRouter: no add-on is needed.",
+  account_not_found: "There is no Greta account behind this sign-in. Sign in with another one.",
+};
+
+// What went wrong, as `{text, code, retryable}`; retryable: the same request may succeed later. An error of
+// the page itself is reported as well.
+export function explain(error) {
+  if (error instanceof SignInRequired) {
+    return { text: "Your sign-in has expired. Sign in again to go on.", code: "sign_in", retryable: true };
+  }
+  if (error instanceof Unreachable) {
+    const text = navigator.onLine
+      ? "Greta does not answer. Try again in a moment."
+      : "You are offline. Try again when you are connected.";
+    return { text, code: "unreachable", retryable: true };
+  }
+  if (error instanceof Refused) {
+    const retryable = error.status >= 500 || error.status === 429;
+    return { text: refusal(error), code: error.code, retryable };
+  }
+  reportError(error);
+  return { text: "Something went wrong in this page. Load it again.", code: "unexpected", retryable: true };
+}
+
+function refusal(error) {
+  if (error.code === "too_many_attempts") {
+    const minutes = Math.max(1, Math.ceil((error.retryAfter ?? 3600) / 60));
+    const wait = minutes === 1 ? "a minute" : `${minutes} minutes`;
+    return `Too many attempts: a key may be checked 10 times and saved 5 times in an hour. Try again in ${wait}.`;
+  }
+  if (REFUSAL[error.code]) return REFUSAL[error.code];
+  if (error.status >= 500) return "Something went wrong on our side. Nothing is lost: try again in a moment.";
+  return sentence(error.message);
+}
+
+function sentence(text) {
+  const whole = text.charAt(0).toUpperCase() + text.slice(1);
+  return /[.!?]$/.test(whole) ? whole : `${whole}.`;
+}
+
+export function date(text) {
+  return new Intl.DateTimeFormat("en", { dateStyle: "long" }).format(new Date(text));
+}
+
+// A day of the calendar, which is the same everywhere.
+export function day(text) {
+  return new Intl.DateTimeFormat("en", { dateStyle: "long", timeZone: "UTC" }).format(new Date(text));
+}
+
+export function dateTime(text) {
+  return new Intl.DateTimeFormat("en", { dateStyle: "medium", timeStyle: "short" }).format(new Date(text));
+}
+
+export function time(date) {
+  return new Intl.DateTimeFormat("en", { timeStyle: "short" }).format(date);
+}
+
+// Whole days from now until then.
+export function daysUntil(text) {
+  return Math.floor((new Date(text) - Date.now()) / 86_400_000);
+}
+
+// Credits as they are: decimal strings, with a sign of their own.
+export function signed(credits) {
+  return credits.startsWith("-") ? `−${credits.slice(1)}` : `+${credits}`;
+}

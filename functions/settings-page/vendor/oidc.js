@@ -1,0 +1,1 @@
+export { OidcClient, WebStorageStateStore, ErrorResponse } from "oidc-client-ts";

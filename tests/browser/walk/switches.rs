@@ -1,0 +1,145 @@
+//! The switches: the promise is not dropped by accident, tabs agree, and nothing is done twice.
+
+use serde_json::json;
+
+use crate::browser::key;
+use crate::world::{KEY, World};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn switching_off_a_key_that_is_always_used_asks_first() {
+    let world = World::start().await;
+    let browser = &world.browser;
+    world.subscribed("acme").await;
+    world.save_key("acme", KEY).await;
+    world.sign_in("acme", "owner").await;
+    browser.act("always_use_key").await;
+    world.paid_by("openrouter", "always_use_key").await;
+
+    browser.act("enabled").await;
+    browser.find("[data-code=\"always_use_key_on\"]").await;
+    world.paid_by("openrouter", "always_use_key").await;
+    browser.act("both").await;
+    world.paid_by("greta_credits", "key_disabled").await;
+    world.is_clean(&[409]).await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_tabs_agree() {
+    let world = World::start().await;
+    let browser = &world.browser;
+    world.subscribed("acme").await;
+    world.save_key("acme", KEY).await;
+    world.sign_in("acme", "owner").await;
+    world.status("connected").await;
+    let (first, second) = browser.new_tab(&world.page("/settings/integrations")).await;
+    world.status("connected").await;
+
+    browser.act("enabled").await;
+    world.status("disabled").await;
+    browser.switch_to(&first).await;
+    world.status("disabled").await;
+
+    // A tab that did not hear of it is told what is so when it acts.
+    let deaf = "document.querySelector('openrouter-integration').refresh = async () => {}";
+    browser.run(deaf, vec![]).await;
+    browser.switch_to(&second).await;
+    browser.act("disconnect").await;
+    browser.act("confirm-disconnect").await;
+    world.status("available").await;
+    browser.switch_to(&first).await;
+    world.status("disabled").await;
+    let hears = "delete document.querySelector('openrouter-integration').refresh";
+    browser.run(hears, vec![]).await;
+    browser.act("test").await;
+    browser
+        .says("[data-code=\"not_connected\"]", "no key any more")
+        .await;
+    world.status("available").await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_double_click_on_a_slow_network_acts_once() {
+    let world = World::start().await;
+    let browser = &world.browser;
+    world.subscribed("acme").await;
+    world.save_key("acme", KEY).await;
+    world.sign_in("acme", "owner").await;
+    world.status("connected").await;
+    browser.traffic().await;
+    let slow =
+        json!({"offline": false, "latency": 600, "downloadThroughput": -1, "uploadThroughput": -1});
+    browser.cdp("Network.emulateNetworkConditions", slow).await;
+
+    let twice = "
+        const button = document.querySelector('openrouter-integration').shadowRoot.querySelector('[data-action=enabled]');
+        for (let i = 0; i < 5; i += 1) button.click();
+    ";
+    browser.run(twice, vec![]).await;
+    world.status("disabled").await;
+    let patches = browser.traffic().await;
+    assert_eq!(patches.count("PATCH", "/v1/integrations/openrouter"), 1);
+
+    browser.act("enabled").await;
+    world.status("connected").await;
+    world.stop().await;
+}
+
+/// With the keyboard alone: to the switch, over it, into the dialog and out of it, back where one was.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_keyboard_is_enough() {
+    let world = World::start().await;
+    let browser = &world.browser;
+    world.subscribed("acme").await;
+    world.sign_in("acme", "owner").await;
+    world.status("available").await;
+
+    tab_to(&world, "connect").await;
+    browser.keys(key::ENTER).await;
+    browser.find("#key").await;
+    focus_is(&world, "#key").await;
+    browser.keys(&format!("{KEY}{}", key::ENTER)).await;
+    world.status("connected").await;
+    focus_is(&world, ".note.success").await;
+
+    tab_to(&world, "always_use_key").await;
+    browser.keys(" ").await;
+    world.paid_by("openrouter", "always_use_key").await;
+    focus_is(&world, "[data-action=\"always_use_key\"]").await;
+
+    browser.run("document.activeElement.blur()", vec![]).await;
+    tab_to(&world, "disconnect").await;
+    browser.keys(key::ENTER).await;
+    browser.find("dialog[open]").await;
+    focus_is(&world, "dialog[open] [data-action=\"keep\"]").await;
+    browser.keys(key::ESCAPE).await;
+    browser.gone("dialog[open]").await;
+    focus_is(&world, "[data-action=\"disconnect\"]").await;
+    world.stop().await;
+}
+
+/// The focused element, through the shadow roots.
+const FOCUSED: &str = "
+    let element = document.activeElement;
+    while (element?.shadowRoot?.activeElement) element = element.shadowRoot.activeElement;
+";
+
+async fn tab_to(world: &World, action: &str) {
+    let found = format!("{FOCUSED} return element?.dataset?.action === arguments[0]");
+    for _ in 0..60 {
+        if world.browser.run(&found, vec![json!(action)]).await == json!(true) {
+            return;
+        }
+        world.browser.keys(key::TAB).await;
+    }
+    panic!("the focus never comes to {action}");
+}
+
+async fn focus_is(world: &World, selector: &str) {
+    let script = format!(
+        "(() => {{ {FOCUSED} return element?.matches({}) }})()",
+        json!(selector)
+    );
+    world.browser.wait_for(&script).await;
+}
