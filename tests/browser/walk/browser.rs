@@ -346,7 +346,7 @@ impl Browser {
             format!("DELETE /{path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
         driver.set_read_timeout(Some(PATIENCE))?;
         driver.write_all(request.as_bytes())?;
-        driver.read(&mut [0])?;
+        driver.read_exact(&mut [0])?;
         Ok(())
     }
 }
