@@ -508,6 +508,30 @@ async fn a_subscription_that_is_over_is_not_told_for_ever() {
     assert_eq!(status(&world).await, "cancelling");
 }
 
+/// Nobody is told that an add-on goes on whose subscription turns out to be over: an upgrade ended it, and
+/// what ended it died before it could write that down.
+#[tokio::test]
+async fn what_is_over_at_the_provider_is_not_said_to_go_on() {
+    let world = bought().await;
+    world.tick_after(HOUR).await;
+    let subscription = running(&world).await;
+    world.provider().set_delivery(Delivery::Drop);
+    let path = format!("subscriptions/{}", id(&subscription));
+    at_the_provider(&world, Method::DELETE, &path, "").await;
+    world.set("acme", json!({"plan": "enterprise"})).await;
+    world.set("acme", json!({"plan": "standard"})).await;
+    assert_eq!(status(&world).await, "cancelling");
+    assert_eq!(subscribe(&world).await.code(), "already_subscribed");
+    assert_eq!(status(&world).await, "cancelling");
+    // What was paid for stays, and then it can be bought again.
+    assert!(world.owner("acme").card().await["add_on"]["paid_through"].is_string());
+    world.tick_when_due().await;
+    assert_eq!(status(&world).await, "ended");
+    world.provider().set_delivery(Delivery::AtOnce);
+    pay(&world, Card::Succeeds).await;
+    assert_eq!(status(&world).await, "active");
+}
+
 /// What the provider itself gave up cannot be paid any more either.
 #[tokio::test]
 async fn what_the_provider_gave_up_is_void() {

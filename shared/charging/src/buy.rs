@@ -93,7 +93,14 @@ impl Charging {
             }
             match profile.add_on.status() {
                 AddOnStatus::Cancelling if profile.can_resume() => {
-                    let resumed = self.change(&account.id, now, |profile| profile.resume(now));
+                    let resumed = self.change(&account.id, now, |profile| {
+                        profile.resume(now);
+                        // What we know of it may be old: it is told, and so shows whether it still runs.
+                        let collects = profile.billing.subscription.as_ref();
+                        if let Some(id) = collects.map(|it| it.id.clone()) {
+                            profile.subscription_in_doubt(&id);
+                        }
+                    });
                     let resumed = resumed.await?;
                     if resumed.profile.add_on.status() == AddOnStatus::Cancelling {
                         account = resumed;
@@ -102,6 +109,12 @@ impl Charging {
                     // The provider is told at once; if that fails, the billing tick does it.
                     if let Err(error) = Box::pin(self.work(&account.id, now)).await {
                         edge::log_error(&error, "the provider does not know yet of a resumption");
+                    }
+                    // Told to go on, it may have turned out to be over.
+                    let told = self.store.account(&account.id).await?;
+                    let told = told.ok_or(ChargingError::Gone)?.profile;
+                    if told.add_on.status() == AddOnStatus::Cancelling && !told.can_resume() {
+                        return Err(NotBought::Already);
                     }
                     return Ok(Bought::Resumed);
                 }
