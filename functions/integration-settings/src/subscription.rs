@@ -37,7 +37,7 @@ pub(crate) async fn subscribe(
 ) -> Result<Json<Subscribed>, ApiError> {
     caller.require_owner()?;
     let account = deps.account(&caller.account).await?;
-    let bought = deps.charging.buy(account, deps.clock.now()).await;
+    let bought = Box::pin(deps.charging.buy(account, deps.clock.now())).await;
     let checkout_url = match bought.map_err(not_bought)? {
         Bought::Checkout(url) => Some(url.into()),
         Bought::Paid | Bought::Resumed => None,
