@@ -95,7 +95,8 @@ fn not_bought(error: NotBought) -> ApiError {
         ),
         NotBought::Already => ApiError::new(
             Code::AlreadySubscribed,
-            "the add-on is active; connect your key",
+            "the add-on stands; connect your key. If it was cancelled and cannot be kept, buy it \
+             again when its time is over",
         ),
         NotBought::Insufficient(price) => ApiError::new(
             Code::InsufficientCredits,

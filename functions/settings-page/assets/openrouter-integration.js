@@ -268,15 +268,7 @@ export class OpenRouterIntegration extends GretaElement {
       this.data = integration;
       if (url) return this.leaveFor(url);
       this.#say("The add-on goes on.");
-    }, this.#notPaid);
-  }
-
-  #notPaid(error) {
-    this.refused(error);
-    // Who collects it has ended it already, though its time is not over.
-    if (error.code === "already_subscribed" && this.data.add_on.status === "cancelling") {
-      this.note.text = "This cannot be taken back any more. The add-on stays until its date, and can be bought again after it.";
-    }
+    });
   }
 
   #replaceCard() {

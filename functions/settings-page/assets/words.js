@@ -82,7 +82,8 @@ const REFUSAL = {
     "It is not known yet whether an earlier payment succeeded. You are not charged twice: try again in some minutes.",
   payment_provider_unavailable:
     "The payment page could not be opened. Nothing was charged. Try again in a minute.",
-  already_subscribed: "The add-on is active already.",
+  already_subscribed:
+    "The add-on is active already. If it was cancelled and cannot be kept, it stays until its date and can be bought again then.",
   add_on_not_needed: "Your plan includes OpenRouter: no add-on is needed.",
   account_not_found: "There is no Greta account behind this sign-in. Sign in with another one.",
 };

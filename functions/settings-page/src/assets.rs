@@ -7,12 +7,12 @@ use std::sync::LazyLock;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use axum::extract::Path;
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use edge::{ApiError, Code};
+use http::HeaderMap;
 use http::header::{
-    ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION,
+    ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue,
 };
-use http::{HeaderMap, StatusCode};
 
 /// A version that stands for the current one, for whoever embeds the elements.
 pub const LATEST: &str = "latest";
@@ -88,11 +88,7 @@ pub(crate) async fn serve(Path((version, name)): Path<(String, String)>) -> Resp
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(asset.content_type));
         return (headers, asset.bytes).into_response();
     }
-    let current = format!("../{}/{}", *VERSION, asset.name);
-    let Ok(current) = HeaderValue::try_from(current) else {
-        return ApiError::new(Code::NotFound, "there is no such file").into_response();
-    };
-    headers.insert(LOCATION, current);
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    (StatusCode::TEMPORARY_REDIRECT, headers).into_response()
+    let current = Redirect::temporary(&format!("../{}/{}", *VERSION, asset.name));
+    (headers, current).into_response()
 }
