@@ -124,6 +124,19 @@ async fn an_outcome_is_written_once_also_where_no_profile_changes() {
     assert_eq!(store.payable("pi_unknown").await.unwrap(), None);
 }
 
+/// Two give it back at once; the bank sends the money back before the second one writes that it went.
+#[tokio::test]
+async fn what_could_not_be_given_back_stays_so() {
+    let asked = asked().await;
+    let store = &asked.disturbed;
+    hear(store, "pi_1", asked.now, false).await.unwrap();
+    for outcome in [Outcome::Refunded, Outcome::RefundFailed, Outcome::Refunded] {
+        store.end_refund("pi_1", outcome).await.unwrap();
+    }
+    assert_eq!(asked.outcome().await, Some(Outcome::RefundFailed));
+    assert_eq!(asked.refunds().await, Vec::<String>::new());
+}
+
 #[tokio::test]
 async fn what_is_asked_for_again_keeps_its_outcome() {
     let asked = asked().await;

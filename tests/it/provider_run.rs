@@ -77,7 +77,7 @@ fn asked(world: &World, method: Method, path: &str) -> usize {
 }
 
 /// A worker of a deployment with another setting.
-fn worker(world: &World, collection: &str) -> Charging {
+pub(crate) fn worker(world: &World, collection: &str) -> Charging {
     let mut settings = world.system.settings.clone();
     settings.insert("ADD_ON_COLLECTION".to_owned(), collection.to_owned());
     let mut env = Env::from_pairs(settings);

@@ -4,9 +4,10 @@ use http::Method;
 use jiff::SignedDuration;
 use local::provider::{Card, Delivery};
 use serde_json::json;
-use store::{Outcome, Store};
+use store::{EventState, Outcome, Store};
 
 use crate::add_on::{DAY, bought, deleted, deliver_again, session, session_of, status, subscribe};
+use crate::provider_run::worker;
 use crate::support::World;
 
 const TRANSACTION: &str = "TransactWriteItems";
@@ -104,8 +105,8 @@ async fn a_refund_that_could_not_be_asked_for_comes_up_again_later() {
 async fn only_what_is_to_be_given_back_is_given_back() {
     let world = World::start().await;
     let store = &world.system.store;
-    let ended = store.end_refund("pi_unknown", Outcome::Refunded).await;
-    assert!(ended.is_err());
+    let refunded = Outcome::Refunded;
+    store.end_refund("pi_unknown", refunded).await.unwrap();
     assert_eq!(store.payable("pi_unknown").await.unwrap(), None);
 }
 
@@ -292,43 +293,82 @@ async fn credits_that_were_given_back_are_taken_back_for_their_share() {
     assert_eq!(world.shown("acme").await["reconciliation"]["ok"], true);
 }
 
+/// A payment that was not owed, and was given back; the page that it was made on.
+async fn given_back(collection: &str, is_deleted: bool) -> (World, String) {
+    let world = World::with_settings(&[("ADD_ON_COLLECTION", collection)]).await;
+    world.set("acme", json!({})).await;
+    let page = session(&world).await;
+    let provider = world.provider();
+    provider.set_delivery(Delivery::Hold);
+    provider.pay(&page, Card::Succeeds).unwrap();
+    if is_deleted {
+        deleted(&world).await;
+    } else {
+        world.set("acme", json!({"plan": "enterprise"})).await;
+    }
+    for event in provider.take_held() {
+        provider.deliver(&event).await.unwrap();
+    }
+    let payment = &provider.payments()[0];
+    assert_eq!(payment.refunded, 500, "{collection}, deleted: {is_deleted}");
+    (world, page)
+}
+
+/// How many times people were told that `object` cannot be given back.
+fn told_of(object: &str) -> usize {
+    let alarm = "a payment cannot be given back; somebody has to look";
+    let logged = crate::secrecy::log().text();
+    let lines = logged.lines().filter(|line| line.contains(object));
+    lines.filter(|line| line.contains(alarm)).count()
+}
+
 /// A bank may send money back days after it was given back, whoever the account was and is.
 #[tokio::test]
 async fn what_the_bank_does_not_take_is_left_to_people() {
     for (collection, is_deleted) in [("card", false), ("card", true), ("provider", true)] {
-        let log = crate::secrecy::log();
-        let world = World::with_settings(&[("ADD_ON_COLLECTION", collection)]).await;
-        world.set("acme", json!({})).await;
-        let page = session(&world).await;
-        let provider = world.provider();
-        provider.set_delivery(Delivery::Hold);
-        provider.pay(&page, Card::Succeeds).unwrap();
-        if is_deleted {
-            deleted(&world).await;
-        } else {
-            world.set("acme", json!({"plan": "enterprise"})).await;
-        }
-        let deliver = async || {
-            for event in provider.take_held() {
-                provider.deliver(&event).await.unwrap();
-            }
-        };
-        deliver().await;
-        let at = format!("{collection}, deleted: {is_deleted}");
-        let payment = &provider.payments()[0];
-        assert_eq!(payment.refunded, 500, "{at}");
+        let (world, page) = given_back(collection, is_deleted).await;
+        let (provider, at) = (
+            world.provider(),
+            format!("{collection}, deleted: {is_deleted}"),
+        );
         world.tick_after(DAY * 3).await;
-        provider.bounce_refund(&payment.intent).unwrap();
-        deliver().await;
+        provider
+            .bounce_refund(&provider.payments()[0].intent)
+            .unwrap();
+        for event in provider.take_held() {
+            provider.deliver(&event).await.unwrap();
+        }
         let stored = world.system.store.payable(&page).await.unwrap();
         assert_eq!(stored.unwrap().1, Some(Outcome::RefundFailed), "{at}");
-        let logged = log.text();
-        let mut told = logged.lines().filter(|line| line.contains(&page));
-        let alarm = "a payment cannot be given back; somebody has to look";
-        assert!(told.any(|line| line.contains(alarm)), "{at}: {logged}");
-        assert!(logged.contains("refunds_failed"));
+        assert_eq!(told_of(&page), 1, "{at}");
+        assert!(crate::secrecy::log().text().contains("refunds_failed"));
         // It is not tried again: the same bank would say the same.
         world.tick_after(DAY).await;
         assert_eq!(provider.payments()[0].refunded, 0, "{at}");
+    }
+}
+
+/// People are told before it is written down that they were: where that breaks off, they are told once
+/// more, and not never.
+#[tokio::test]
+async fn money_that_came_back_is_told_of_also_where_that_breaks_off() {
+    let (world, page) = given_back("card", false).await;
+    let provider = world.provider();
+    provider
+        .bounce_refund(&provider.payments()[0].intent)
+        .unwrap();
+    let held = provider.take_held();
+    let failed = held.iter().find(|it| it.kind == "refund.failed").unwrap();
+    let event = payments::Event::parse(failed.body.as_bytes()).unwrap();
+    let (worker, now) = (worker(&world, "card"), world.system.clock.now());
+    world.wire.refuse_about(Some("refund_failed"));
+    let heard = worker.receive(&event, now).await.unwrap();
+    assert_eq!((heard, told_of(&page)), (EventState::Pending, 1));
+    world.wire.refuse_about(None);
+    for told in [2, 2] {
+        let heard = worker.replay(event.id.as_str(), now).await.unwrap();
+        assert_eq!((heard, told_of(&page)), (Some(EventState::Applied), told));
+        let stored = world.system.store.payable(&page).await.unwrap();
+        assert_eq!(stored.unwrap().1, Some(Outcome::RefundFailed));
     }
 }

@@ -3,6 +3,7 @@
 use aws_sdk_dynamodb::types::Update;
 use jiff::Timestamp;
 
+use crate::error::condition_failed;
 use crate::item::{self, get_number, number};
 use crate::payments::{DueObject, Outcome, PAYABLE, due_object, payable_key};
 use crate::transaction::{self, TRIES};
@@ -38,22 +39,27 @@ impl Store {
         self.claim_in(table, key, due.due, until).await.map(drop)
     }
 
-    /// Writes down what became of giving a payment back.
+    /// Writes down that a payment was given back, or that this failed. That it failed stands, whoever says
+    /// the other afterwards.
     ///
     /// # Errors
     /// [`StoreError`] if DynamoDB does not answer; saying it again is safe.
     pub async fn end_refund(&self, object: &str, outcome: Outcome) -> Result<(), StoreError> {
-        self.client
+        let failed = item::to_attribute(PAYABLE, &Outcome::RefundFailed)?;
+        let update = self
+            .client
             .update_item()
             .table_name(&self.tables.charges)
             .set_key(Some(payable_key(object)))
             .update_expression("SET outcome = :outcome REMOVE due_shard, due_at")
-            .condition_expression("attribute_exists(outcome)")
+            .condition_expression("attribute_exists(outcome) AND outcome <> :failed")
             .expression_attribute_values(":outcome", item::to_attribute(PAYABLE, &outcome)?)
-            .send()
-            .await
-            .map(drop)
-            .map_err(|error| StoreError::unavailable("note refund", error))
+            .expression_attribute_values(":failed", failed);
+        match update.send().await {
+            Ok(_) => Ok(()),
+            Err(error) if condition_failed(&error) => Ok(()),
+            Err(error) => Err(StoreError::unavailable("note refund", error)),
+        }
     }
 
     /// Takes on to take back what `upto` cents of a purchase were for: from how many cents on, and up to
