@@ -16,6 +16,8 @@ export class GretaCredits extends GretaElement {
 
   // The cursors of the pages before the one that is shown, and its own, which is null for the newest.
   #cursors = [null];
+  // The focus is to come here.
+  #isWanted = false;
 
   async load() {
     const { client } = this;
@@ -173,11 +175,19 @@ export class GretaCredits extends GretaElement {
     });
   }
 
-  // Where "Buy credits" leads.
-  async focus() {
-    await this.updateComplete;
+  // Where "Buy credits" leads, as soon as it is there.
+  focus() {
+    this.#isWanted = true;
+    this.requestUpdate();
+  }
+
+  updated(changed) {
+    super.updated(changed);
+    const field = this.#isWanted && this.renderRoot.querySelector("#usd");
+    if (!field) return;
+    this.#isWanted = false;
     this.scrollIntoView();
-    this.renderRoot.querySelector("#usd")?.focus();
+    field.focus();
   }
 }
 
