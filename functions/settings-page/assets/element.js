@@ -191,6 +191,18 @@ export class GretaElement extends LitElement {
     }</div>`;
   }
 
+  // Goes to another page of ours, unless whoever embeds the element does it otherwise.
+  goTo(name, address) {
+    const url = new URL(address, this.base).href;
+    if (this.tell(name, { url })) location.assign(url);
+  }
+
+  // A button that leads to where credits are bought.
+  buyCredits({ kind } = {}) {
+    const go = () => this.goTo("openrouter-buy-credits", this.creditsUrl || "settings/integrations#credits");
+    return this.button("credits", "Buy credits", go, { kind, editing: false });
+  }
+
   // Goes to the payment page, unless whoever embeds the element does it otherwise.
   leaveFor(url) {
     if (!this.tell("openrouter-checkout", { url })) return undefined;

@@ -1,7 +1,7 @@
 // What follows from the integration card, for `<openrouter-integration>`.
 
 import { html, nothing } from "./lit.js";
-import { KEYS_URL, date, daysUntil } from "./words.js";
+import { KEYS_URL, credits, date, daysUntil } from "./words.js";
 
 // What keeps calls from being made or from being paid as asked, or soon will. Who is entitled is not
 // decided here: the API's answers say it.
@@ -25,6 +25,11 @@ export function causes({ status, plan, key, add_on: addOn, next_call: next }) {
 // A cancelled add-on whose paid time is over ends with the next billing tick.
 export function isOver({ status, paid_through: until }) {
   return status === "cancelling" && new Date(until) <= Date.now();
+}
+
+// What a month of the add-on costs, in the money that it is paid with.
+export function price({ price_usd: usd }, inCredits) {
+  return inCredits ? credits(inCredits) : `$${usd}`;
 }
 
 // A link to the key at OpenRouter.

@@ -5,7 +5,7 @@
 
 import { html, nothing } from "./lit.js";
 import { GretaElement } from "./element.js";
-import { causes, expiry, isOver, isPaid, limit, revoke } from "./facts.js";
+import { causes, expiry, isOver, isPaid, limit, price, revoke } from "./facts.js";
 import { ADD_ON_STATUS, KEYS_URL, PAYER, STATUS, date, dateTime, explain, reason } from "./words.js";
 
 export class OpenRouterIntegration extends GretaElement {
@@ -16,6 +16,8 @@ export class OpenRouterIntegration extends GretaElement {
     plansUrl: { attribute: "plans-url" },
     // Where credits are bought.
     creditsUrl: { attribute: "credits-url" },
+    // What a month of the add-on costs in credits, where it is paid with them.
+    priceInCredits: { attribute: "price-in-credits" },
     keyFormOpen: { state: true },
     // Why the last key was not saved.
     keyProblem: { state: true },
@@ -82,7 +84,7 @@ export class OpenRouterIntegration extends GretaElement {
     if (card.status === "not_enabled") {
       return html`<section>
         <h3>OpenRouter is not enabled</h3>
-        <p>Your plan needs the OpenRouter add-on for $${card.add_on.price_usd} a month. Model usage is billed by OpenRouter.</p>
+        <p>Your plan needs the OpenRouter add-on for ${price(card.add_on, this.priceInCredits)} a month. Model usage is billed by OpenRouter.</p>
         <div class="row">${this.button("subscribe", "Subscribe", () => this.goToPlans(), { kind: "primary" })}</div>
       </section>`;
     }
@@ -280,20 +282,14 @@ export class OpenRouterIntegration extends GretaElement {
   }
 
   goToPlans() {
-    const url = new URL(this.plansUrl || "plans", this.base).href;
-    if (this.tell("openrouter-subscribe", { url })) location.assign(url);
-  }
-
-  goToCredits() {
-    const url = new URL(this.creditsUrl || "settings/integrations#credits", this.base).href;
-    if (this.tell("openrouter-buy-credits", { url })) location.assign(url);
+    this.goTo("openrouter-subscribe", this.plansUrl || "plans");
   }
 
   #addOn(card) {
-    const { status, paid_through: until, price_usd: price, next_charge_at: next } = card.add_on;
+    const { status, paid_through: until, next_charge_at: next } = card.add_on;
     const isLeft = status === "cancelling" && !isOver(card.add_on);
     const due = {
-      active: next && html`$${price} a month; the next payment is due on <time datetime=${next}>${date(next)}</time>.`,
+      active: next && html`${price(card.add_on, this.priceInCredits)} a month; the next payment is due on <time datetime=${next}>${date(next)}</time>.`,
       cancelling: isLeft && html`It stays until <time datetime=${until}>${date(until)}</time>, and nothing more is charged.`,
       past_due: until && html`Paid until <time datetime=${until}>${date(until)}</time>.`,
       suspended: html`It is switched off, because a payment failed or was disputed.`,
@@ -305,7 +301,7 @@ export class OpenRouterIntegration extends GretaElement {
       <p><strong>${ADD_ON_STATUS[status]}.</strong> ${due}</p>
       <div class="row">
         ${isLeft ? this.button("resume", "Keep the add-on", () => this.pay("resume")) : nothing}
-        ${stands ? this.button("card", "Replace the card", () => this.#replaceCard(), { busy: "Opening the payment page…" }) : nothing}
+        ${stands && !this.priceInCredits ? this.button("card", "Replace the card", () => this.#replaceCard(), { busy: "Opening the payment page…" }) : nothing}
         ${stands ? this.button("cancel", "Cancel the add-on", () => this.#ask("cancel"), { kind: "danger", busy: "Cancelling…" }) : nothing}
       </div>
     </section>`;
@@ -378,17 +374,13 @@ const CAUSE = {
   },
   minimum: {
     text: () => "Your credit balance is under the minimum that calls through your key need.",
-    action: buyCredits,
+    action: (element) => element.buyCredits(),
   },
   insufficient: {
     text: () => "Your credits do not cover an AI call.",
-    action: buyCredits,
+    action: (element) => element.buyCredits(),
   },
 };
-
-function buyCredits(element) {
-  return element.button("credits", "Buy credits", () => element.goToCredits(), { editing: false });
-}
 
 const newKey = () => html`<a href=${KEYS_URL} target="_blank" rel="noopener noreferrer">Create a key at OpenRouter</a>`;
 

@@ -2,8 +2,8 @@
 
 import { html, nothing } from "./lit.js";
 import { GretaElement } from "./element.js";
-import { isOver } from "./facts.js";
-import { date } from "./words.js";
+import { isOver, price } from "./facts.js";
+import { credits, date } from "./words.js";
 
 export class OpenRouterPlans extends GretaElement {
   static properties = {
@@ -11,6 +11,10 @@ export class OpenRouterPlans extends GretaElement {
     checkout: {},
     // Where the key is connected.
     settingsUrl: { attribute: "settings-url" },
+    // Where credits are bought.
+    creditsUrl: { attribute: "credits-url" },
+    // What a month costs in credits, where it is paid with them.
+    priceInCredits: { attribute: "price-in-credits" },
   };
 
   load() {
@@ -28,11 +32,11 @@ export class OpenRouterPlans extends GretaElement {
     if (!card) return this.placeholder("Plans");
     return html`<section class="card stack" aria-labelledby="title" aria-busy=${Boolean(this.pending)}>
       <h2 id="title" tabindex="-1">Power your AI with OpenRouter – $5 Add-on</h2>
-      <p><span class="price">$${card.add_on.price_usd}</span> <span class="muted">a month</span></p>
+      <p><span class="price">${price(card.add_on, this.priceInCredits)}</span> <span class="muted">a month</span></p>
       <ul>
         <li>Every AI call through your own OpenRouter API key, with any model that OpenRouter offers.</li>
         <li>Model usage is billed by OpenRouter, and Greta credits are not used for it.</li>
-        <li>A minimum balance of ${card.credits.minimum} Greta ${card.credits.minimum === "1" ? "credit" : "credits"} is needed for calls.</li>
+        <li>A minimum balance of ${credits(card.credits.minimum)} is needed for calls.</li>
         <li>Cancel at any time: the add-on stays until the end of the month that is paid.</li>
       </ul>
       ${this.mayEdit ? nothing : html`<p id="members" class="note warn">You are a member of this account: only an owner can buy the add-on.</p>`}
@@ -48,6 +52,10 @@ export class OpenRouterPlans extends GretaElement {
     if (plan === "enterprise") return html`<p>Your plan includes OpenRouter: connect your key for free.</p><div class="row">${back}</div>`;
     if (status === "active") return html`<p>The add-on is active.</p><div class="row">${back}</div>`;
     const offer = { text: "", label: "Select this add-on" };
+    if (this.priceInCredits) {
+      const month = credits(this.priceInCredits);
+      Object.assign(offer, { text: `${month} are taken now, and again each month.`, label: `Pay ${month}` });
+    }
     if (status === "past_due") Object.assign(offer, { text: "The monthly payment is due.", label: "Pay now" });
     if (status === "cancelling" && !isOver(addOn)) {
       Object.assign(offer, { text: `The add-on is cancelled. It stays until ${date(until)}.`, label: "Keep the add-on" });
@@ -64,6 +72,11 @@ export class OpenRouterPlans extends GretaElement {
       this.data = integration;
       this.note = { kind: "success", text: "The add-on is active." };
     });
+  }
+
+  refused(error) {
+    super.refused(error);
+    if (error.code === "insufficient_credits") this.note.next = () => this.buyCredits({ kind: "link" });
   }
 }
 

@@ -5,7 +5,7 @@ import "./openrouter-plans.js";
 import "./greta-credits.js";
 import { Session } from "./session.js";
 
-const { oidcAuthority, oidcClientId, root, extraModule } = document.body.dataset;
+const { oidcAuthority, oidcClientId, root, priceInCredits, extraModule } = document.body.dataset;
 const session = new Session({ authority: oidcAuthority, clientId: oidcClientId });
 const elements = document.querySelectorAll("openrouter-integration, openrouter-plans, greta-credits");
 const views = document.querySelectorAll("[data-view]");
@@ -35,6 +35,7 @@ async function signedIn(user) {
     element.getToken = session.getToken;
     if (checkout) element.checkout = checkout;
     if (order) element.order = order;
+    element.priceInCredits = priceInCredits;
   }
   // Said once: a reload does not say it again.
   if (checkout) history.replaceState(null, "", location.pathname + location.hash);

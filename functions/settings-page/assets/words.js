@@ -84,6 +84,7 @@ const REFUSAL = {
     "The payment page could not be opened. Nothing was charged. Try again in a minute.",
   already_subscribed:
     "The add-on is active already. If it was cancelled and cannot be kept, it stays until its date and can be bought again then.",
+  insufficient_credits: "Your credits do not cover this. Buy credits first; nothing was taken.",
   add_on_not_needed: "Your plan includes OpenRouter: no add-on is needed.",
   account_not_found: "There is no Greta account behind this sign-in. Sign in with another one.",
 };
@@ -144,6 +145,10 @@ export function time(date) {
 // Whole days from now until then.
 export function daysUntil(text) {
   return Math.floor((new Date(text) - Date.now()) / 86_400_000);
+}
+
+export function credits(amount) {
+  return amount === "1" ? "1 Greta credit" : `${amount} Greta credits`;
 }
 
 // Credits as they are: decimal strings, with a sign of their own.

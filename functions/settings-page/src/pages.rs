@@ -56,6 +56,10 @@ fn page(page: &Page, settings: &Settings) -> Response {
     let extra_module = extra_module.map_or_else(String::new, |module| {
         format!(" data-extra-module=\"{}\"", escaped(module))
     });
+    let price = settings.price_in_credits;
+    let price = price.map_or_else(String::new, |price| {
+        format!(" data-price-in-credits=\"{price}\"")
+    });
     // Ours, so that what is put in for one is not looked through for another.
     let html = FRAME
         .replace("{{at_settings}}", current(INTEGRATIONS.title))
@@ -64,6 +68,7 @@ fn page(page: &Page, settings: &Settings) -> Response {
         .replace("{{root}}", page.root)
         .replace("{{title}}", &escaped(page.title))
         .replace("{{content}}", page.content)
+        .replace("{{price_in_credits}}", &price)
         .replace("{{extra_module}}", &extra_module)
         .replace("{{oidc_client_id}}", &escaped(&settings.oidc_client_id))
         .replace("{{oidc_authority}}", &escaped(authority(settings)));

@@ -18,6 +18,7 @@ fn settings() -> Settings {
         public_base_url: "https://greta.example/prod".parse().unwrap(),
         oidc_authority: "https://id.example/realm?a=\"b\"&c".parse().unwrap(),
         oidc_client_id: "pages\"><script>".to_owned(),
+        price_in_credits: None,
         extra_module: None,
     }
 }
@@ -75,6 +76,7 @@ async fn pages_tell_the_browser_to_load_and_send_nothing_elsewhere() {
         let html = text(path).await;
         assert!(!html.contains("{{"), "{html}");
         assert!(!html.contains("<script>"), "{html}");
+        assert!(!html.contains("data-price"), "{html}");
     }
 }
 
@@ -197,6 +199,23 @@ async fn modules_import_what_is_there() {
         }
     }
     assert!(seen > 10, "{seen} imports");
+}
+
+/// Only where the add-on is paid with credits do the pages know of a price in credits.
+#[test]
+fn the_price_is_in_what_is_paid_with() {
+    for (collection, expected) in [("card", None), ("provider", None), ("credits", Some("60"))] {
+        let settings = Settings::from_env(Env::from_pairs([
+            ("PUBLIC_BASE_URL", "https://greta.example"),
+            ("OIDC_AUTHORITY", "https://id.example"),
+            ("OIDC_CLIENT_ID", "pages"),
+            ("ADD_ON_COLLECTION", collection),
+            ("CREDITS_PER_USD", "12"),
+        ]));
+        let price = settings.unwrap().price_in_credits;
+        let price = price.map(|price| price.to_string());
+        assert_eq!(price.as_deref(), expected, "{collection}");
+    }
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use account::Credits;
 use account::add_on::Collection;
-use account::billing::{Dunning, PRICE_CENTS};
-use account::{Credits, CreditsPerUsd, Usd};
+use account::billing::Dunning;
 use edge::Env;
 use url::Url;
 
@@ -43,26 +43,12 @@ impl Settings {
             }),
             connect: env.millis_or("UPSTREAM_CONNECT_MS", 3_000),
             dunning: dunning(env),
-            collection: env.parse_or("ADD_ON_COLLECTION", Collection::Card, |text| match text {
-                "card" => Ok(Collection::Card),
-                "credits" => Ok(Collection::Credits),
-                "provider" => Ok(Collection::Provider),
-                _ => Err("must be card, credits or provider".to_owned()),
-            }),
-            price: price(env),
+            collection: edge::collection(env),
+            price: edge::price_in_credits(env),
             minimum_balance: edge::minimum_balance(env),
             public_url: env.url("PUBLIC_BASE_URL"),
         }
     }
-}
-
-fn price(env: &mut Env) -> Credits {
-    let rate = env.number_or("CREDITS_PER_USD", 10, 1..=1_000_000);
-    let rate = u32::try_from(rate).ok().and_then(CreditsPerUsd::new);
-    // Less than 2^63 micro-credits at any rate that is allowed.
-    let cents = Usd::from_cents(PRICE_CENTS);
-    rate.and_then(|rate| cents.in_credits(rate))
-        .unwrap_or_default()
 }
 
 fn dunning(env: &mut Env) -> Dunning {

@@ -3,7 +3,9 @@
 use std::error::Error;
 use std::time::Duration;
 
-use account::{Credits, CreditsPerUsd};
+use account::add_on::Collection;
+use account::billing::PRICE_CENTS;
+use account::{Credits, CreditsPerUsd, Usd};
 use http::HeaderValue;
 use jiff::SignedDuration;
 use routing::Policy;
@@ -61,6 +63,23 @@ fn routing_policy(env: &mut Env) -> Policy {
         minimum_balance: minimum_balance(env),
         grace: DAY.saturating_mul(i32::try_from(days).unwrap_or(i32::MAX)),
     }
+}
+
+/// `ADD_ON_COLLECTION` (`card`): who collects from those who buy from now on.
+pub fn collection(env: &mut Env) -> Collection {
+    env.parse_or("ADD_ON_COLLECTION", Collection::Card, |text| match text {
+        "card" => Ok(Collection::Card),
+        "credits" => Ok(Collection::Credits),
+        "provider" => Ok(Collection::Provider),
+        _ => Err("must be card, credits or provider".to_owned()),
+    })
+}
+
+/// What a period of the add-on costs in credits, by `CREDITS_PER_USD`.
+pub fn price_in_credits(env: &mut Env) -> Credits {
+    let price = Usd::from_cents(PRICE_CENTS);
+    // Less than 2^63 micro-credits at any rate that is allowed.
+    price.in_credits(credits_per_usd(env)).unwrap_or_default()
 }
 
 fn credits_per_usd(env: &mut Env) -> CreditsPerUsd {

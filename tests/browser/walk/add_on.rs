@@ -1,8 +1,8 @@
 //! The add-on on the page: what is due, what lapsed, what is cancelled, and the way back.
 
-use local::provider::Delivery;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::states::look;
 use crate::world::{KEY, World};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -52,10 +52,8 @@ async fn what_is_due_is_paid_on_the_providers_page() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_add_on_stays_until_its_date_and_can_be_kept() {
-    let world = World::start().await;
+    let world = World::bought().await;
     let browser = &world.browser;
-    world.subscribed("acme").await;
-    world.sign_in("acme", "owner").await;
     browser.act("cancel").await;
     browser.says("dialog[open]", "It stays until").await;
     browser.act("keep").await;
@@ -76,10 +74,11 @@ async fn a_cancelled_add_on_stays_until_its_date_and_can_be_kept() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_card_is_replaced_and_a_payment_page_is_left() {
-    let world = World::start().await;
+    let world = World::bought().await;
     let browser = &world.browser;
-    world.subscribed("acme").await;
-    world.sign_in("acme", "owner").await;
+    browser.act("card").await;
+    browser.press("main a").await;
+    browser.says(".note.success", "nothing was changed").await;
     browser.act("card").await;
     browser.press("button.pay").await;
     browser.says(".note.success", "your new card").await;
@@ -96,25 +95,51 @@ async fn a_card_is_replaced_and_a_payment_page_is_left() {
     world.stop().await;
 }
 
+/// Where the add-on is paid with credits, the pages say so before any are taken.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_add_on_is_paid_with_credits() {
+    let world = World::with(&[("ADD_ON_COLLECTION", "credits")]).await;
+    let browser = &world.browser;
+    let poor = json!({"plan": "standard", "credits": "49"});
+    world.account("acme", poor).await;
+    world.sign_in("acme", "owner").await;
+    browser.says("section", "50 Greta credits a month").await;
+    browser.act("subscribe").await;
+    browser.says("section", "taken now").await;
+    look(&world, "plans-in-credits").await;
+    browser.act("select").await;
+    let refusal = "[data-code=\"insufficient_credits\"]";
+    browser.says(refusal, "nothing was taken").await;
+    look(&world, "plans-refused").await;
+    browser.act("credits").await;
+    browser.focus_is("#usd").await;
+    browser.says("[data-fact=\"available\"]", "49").await;
+
+    world.account("acme", json!({"credits": "60"})).await;
+    browser.open(&world.page("/plans")).await;
+    browser
+        .says("[data-action=\"select\"]", "Pay 50 Greta")
+        .await;
+    browser.act("select").await;
+    browser.says(".note.success", "The add-on is active").await;
+    browser.open(&world.page("/settings/integrations")).await;
+    browser.says("[data-add-on=\"active\"]", "50 Greta").await;
+    browser.says("[data-fact=\"available\"]", "10").await;
+    assert!(!browser.has("[data-action=\"card\"]").await);
+    let path = "/v1/integrations/openrouter";
+    let card = world.call("acme", "GET", path, Value::Null).await;
+    assert_eq!(card["add_on"]["status"], "active");
+    world.is_clean(&[402]).await;
+    world.stop().await;
+}
+
 /// A payment that nobody has told of yet: the page waits, and says so.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_payment_that_is_told_late_is_waited_for() {
-    let world = World::start().await;
+    let world = World::paid_in_silence().await;
     let browser = &world.browser;
-    world
-        .account("acme", json!({"plan": "standard", "credits": "10"}))
-        .await;
-    world.sign_in("acme", "owner").await;
-    browser.act("subscribe").await;
-    browser.act("select").await;
-    let provider = world.system.payment_provider.as_ref().unwrap();
-    provider.set_delivery(Delivery::Hold);
-    browser.press("button.pay").await;
-    browser.find("#waiting").await;
     world.status("not_enabled").await;
-    for event in provider.take_held() {
-        provider.deliver(&event).await.unwrap();
-    }
+    world.tell_of_payments().await;
     browser.says(".note.success", "OpenRouter is enabled").await;
     world.status("available").await;
     browser.gone("#waiting").await;

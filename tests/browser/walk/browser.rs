@@ -28,6 +28,12 @@ const FIND: &str = "
     return find(document);
 ";
 
+/// The focused element, through the shadow roots.
+const FOCUSED: &str = "
+    let element = document.activeElement;
+    while (element?.shadowRoot?.activeElement) element = element.shadowRoot.activeElement;
+";
+
 /// The name of an element's reference in the driver's JSON.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
@@ -204,6 +210,27 @@ impl Browser {
         self.press(&format!("[data-action=\"{action}\"]")).await;
     }
 
+    /// Waits until the focus is on such an element.
+    pub(crate) async fn focus_is(&self, selector: &str) {
+        let script = format!(
+            "(() => {{ {FOCUSED} return element?.matches({}) }})()",
+            json!(selector)
+        );
+        self.wait_for(&script).await;
+    }
+
+    /// Presses the tab key until the focus is on this action's button.
+    pub(crate) async fn tab_to(&self, action: &str) {
+        let found = format!("{FOCUSED} return element?.dataset?.action === arguments[0]");
+        for _ in 0..60 {
+            if self.run(&found, vec![json!(action)]).await == json!(true) {
+                return;
+            }
+            self.keys(key::TAB).await;
+        }
+        panic!("the focus never comes to {action}");
+    }
+
     pub(crate) async fn fill(&self, selector: &str, text: &str) {
         let field = self.find(selector).await;
         self.post(&format!("/element/{}/clear", field.id), json!({}))
@@ -258,6 +285,13 @@ impl Browser {
         let events: Vec<Value> = events.collect();
         self.events.lock().unwrap().extend(events.clone());
         Traffic(events)
+    }
+
+    /// From now on each page begins with this script, before any of its own.
+    pub(crate) async fn begin_with(&self, script: &str) {
+        let script = json!({"source": script});
+        self.cdp("Page.addScriptToEvaluateOnNewDocument", script)
+            .await;
     }
 
     /// What went over the wire since the beginning.

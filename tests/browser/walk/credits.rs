@@ -53,6 +53,7 @@ async fn the_ledger_is_paged_and_the_days_are_drawn() {
     browser.wait_for(&format!("{rows} === 20")).await;
     browser.act("older").await;
     browser.wait_for(&format!("{rows} === 5")).await;
+    browser.focus_is("#ledger").await;
     browser.says(".scroll", "Adjustment").await;
     browser.act("newer").await;
     browser.wait_for(&format!("{rows} === 20")).await;
@@ -63,15 +64,36 @@ async fn the_ledger_is_paged_and_the_days_are_drawn() {
     world.stop().await;
 }
 
+/// Days are days of UTC, whatever the day is where the reader is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_day_is_the_same_everywhere() {
+    let world = World::start().await;
+    let browser = &world.browser;
+    let rich = json!({"plan": "standard", "credits": "50"});
+    world.account("acme", rich).await;
+    let call = json!({"messages": [{"role": "user", "content": "Hello"}]});
+    world
+        .call("acme", "POST", "/v1/chat/completions", call)
+        .await;
+    world.sign_in("acme", "owner").await;
+    let today = "return new Date().toLocaleDateString('en', {dateStyle: 'long', timeZone: 'UTC'})";
+    // Eleven hours behind, and fourteen ahead: in one of them it is another day at any time.
+    for zone in ["Pacific/Pago_Pago", "Pacific/Kiritimati"] {
+        let zone = json!({"timezoneId": zone});
+        browser.cdp("Emulation.setTimezoneOverride", zone).await;
+        browser.open(&world.page("/settings/integrations")).await;
+        let today = browser.run(today, vec![]).await;
+        let most = format!("the most on {}", today.as_str().unwrap());
+        browser.says("figcaption", &most).await;
+    }
+    world.stop().await;
+}
+
 /// The panel that only `cargo dev` has: the payer changes with the switch, and the receipt says so.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_is_tried_while_the_switches_are_moved() {
-    let world = World::start().await;
+    let world = World::connected().await;
     let browser = &world.browser;
-    world.subscribed("acme").await;
-    world.save_key("acme", KEY).await;
-    world.sign_in("acme", "owner").await;
-    world.status("connected").await;
     browser.press(".try button").await;
     browser.says(".try dl", "openrouter").await;
     browser.says(".try dl", "key_enabled").await;

@@ -12,10 +12,8 @@ async fn typed(world: &World) -> String {
 /// Each refusal has its words; what was typed stays only where trying again helps.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_refusal_of_a_key_has_its_own_words() {
-    let world = World::start().await;
+    let world = World::enterprise().await;
     let browser = &world.browser;
-    world.account("corp", json!({"plan": "enterprise"})).await;
-    world.sign_in("corp", "owner").await;
     browser.act("connect").await;
 
     browser.act("save").await;
@@ -65,10 +63,8 @@ const EMPTY_FIELD: &str = "document.querySelector('openrouter-integration').shad
 /// The add-on ended while the form was open.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_without_the_add_on_leads_to_plans() {
-    let world = World::start().await;
+    let world = World::bought().await;
     let browser = &world.browser;
-    world.subscribed("acme").await;
-    world.sign_in("acme", "owner").await;
     browser.act("connect").await;
     world.account("acme", json!({"add_on": "ended"})).await;
     world.try_key(KEY).await;
@@ -127,10 +123,8 @@ async fn a_member_sees_everything_and_changes_nothing() {
 /// Offline, what was seen stays, with its time; a save is not lost, and tried again by hand.
 #[tokio::test(flavor = "multi_thread")]
 async fn offline_is_said_and_passes() {
-    let world = World::start().await;
+    let world = World::enterprise().await;
     let browser = &world.browser;
-    world.account("corp", json!({"plan": "enterprise"})).await;
-    world.sign_in("corp", "owner").await;
     browser.act("connect").await;
     browser.fill("#key", KEY).await;
     browser.set_offline(true).await;
@@ -169,11 +163,8 @@ async fn each_refusal_of_a_purchase_has_its_own_words() {
     let cases = [
         (409, "payment_in_progress", "You are not charged twice"),
         (409, "add_on_not_needed", "no add-on is needed"),
-        (
-            402,
-            "insufficient_credits",
-            "The words of insufficient_credits.",
-        ),
+        (402, "insufficient_credits", "nothing was taken"),
+        (400, "something_new", "The words of something_new."),
         (502, "payment_provider_unavailable", "Nothing was charged"),
         (
             503,

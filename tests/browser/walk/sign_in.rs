@@ -6,11 +6,8 @@ use crate::world::{KEY, World};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_expires_while_the_page_is_open_is_renewed_without_a_login() {
-    let world = World::start().await;
+    let world = World::enterprise().await;
     let browser = &world.browser;
-    world.account("corp", json!({"plan": "enterprise"})).await;
-    world.sign_in("corp", "owner").await;
-    world.status("available").await;
     browser.act("connect").await;
     browser.fill("#key", KEY).await;
     browser.pass(3_600_000).await;
@@ -28,13 +25,93 @@ async fn a_token_that_expires_while_the_page_is_open_is_renewed_without_a_login(
     world.stop().await;
 }
 
+/// An authority that gives a refresh token, changes it once, and takes the other one once.
+const REFRESHING: &str = "
+    const fetched = window.fetch;
+    const answers = [{refresh_token: 'first'}, {refresh_token: 'second'}, {}];
+    window.renewals = [];
+    window.fetch = async (url, options) => {
+        if (!String(url).endsWith('/oidc/token')) return fetched(url, options);
+        const asked = new URLSearchParams(options.body);
+        const isRenewal = asked.get('grant_type') === 'refresh_token';
+        if (isRenewal) renewals.push(asked.get('refresh_token'));
+        const answer = answers.shift();
+        const tokens = isRenewal
+            ? {access_token: TOKEN, token_type: 'Bearer', expires_in: 3600}
+            : await (await fetched(url, options)).json();
+        return new Response(JSON.stringify(answer ? {...tokens, ...answer} : {error: 'invalid_grant'}), {
+            status: answer ? 200 : 400,
+            headers: {'content-type': 'application/json'},
+        });
+    };
+";
+
 #[tokio::test(flavor = "multi_thread")]
-async fn tokens_are_in_memory_only_and_signing_out_forgets_them() {
+async fn a_refresh_token_is_used_once_and_until_it_is_refused() {
     let world = World::start().await;
     let browser = &world.browser;
     world.account("corp", json!({"plan": "enterprise"})).await;
+    let token = world.system.token("corp", "owner");
+    let script = REFRESHING.replace("TOKEN", &json!(token).to_string());
+    browser.begin_with(&script).await;
     world.sign_in("corp", "owner").await;
     world.status("available").await;
+
+    // Both elements of the page ask with it, and it is renewed for both at once.
+    browser.pass(3_600_000).await;
+    browser.look_again().await;
+    browser.wait_for("renewals.length > 0").await;
+    world.connect(KEY).await;
+    world.status("connected").await;
+    let renewals = "return renewals";
+    assert_eq!(browser.run(renewals, vec![]).await, json!(["first"]));
+
+    browser.pass(3_600_000).await;
+    browser.act("test").await;
+    browser.says(".note.success", "accepts your key").await;
+    browser.pass(3_600_000).await;
+    browser.act("test").await;
+    browser
+        .says("[data-code=\"sign_in\"]", "sign-in has expired")
+        .await;
+    let tried = json!(["first", "second", "second"]);
+    assert_eq!(browser.run(renewals, vec![]).await, tried);
+    world.stop().await;
+}
+
+/// Where only the page can forget who is signed in, it does.
+#[tokio::test(flavor = "multi_thread")]
+async fn signing_out_of_an_authority_without_sign_out() {
+    let world = World::start().await;
+    let browser = &world.browser;
+    world.account("corp", json!({"plan": "enterprise"})).await;
+    let script = "
+        const fetched = window.fetch;
+        window.fetch = async (url, options) => {
+            const answer = await fetched(url, options);
+            if (!String(url).endsWith('/openid-configuration')) return answer;
+            const {end_session_endpoint, ...others} = await answer.json();
+            return new Response(JSON.stringify(others), {headers: {'content-type': 'application/json'}});
+        };
+    ";
+    browser.begin_with(script).await;
+    world.sign_in("corp", "owner").await;
+    world.status("available").await;
+    browser.press("#sign-out").await;
+    browser.says("main", "You are signed out").await;
+    let left = "return document.querySelectorAll('openrouter-integration, greta-credits').length";
+    assert_eq!(browser.run(left, vec![]).await, json!(0));
+    assert!(!browser.has("#sign-out").await);
+    browser.press("#sign-in").await;
+    world.status("available").await;
+    world.is_clean(&[]).await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_are_in_memory_only_and_signing_out_forgets_them() {
+    let world = World::enterprise().await;
+    let browser = &world.browser;
     let stored = "return JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie, location.href])";
     let stored = browser.run(stored, vec![]).await.to_string();
     assert!(!stored.contains("eyJ"), "{stored}");

@@ -35,10 +35,7 @@ async fn problems(world: &World) -> Vec<String> {
 /// What the other tests rely on: a problem inside an element is found.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_problem_is_found() {
-    let world = World::start().await;
-    world.account("acme", standard()).await;
-    world.sign_in("acme", "owner").await;
-    world.status("available").await;
+    let world = World::bought().await;
     let pale = "document.querySelector('openrouter-integration').shadowRoot.querySelector('h2').style.color = '#ddd'";
     world.browser.run(pale, vec![]).await;
     let found = problems(&world).await;
@@ -50,7 +47,7 @@ async fn a_problem_is_found() {
 }
 
 /// Looks at a state in all four ways.
-async fn look(world: &World, name: &str) {
+pub(crate) async fn look(world: &World, name: &str) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/screenshots");
     for width in [1280_u32, 390] {
         world.browser.set_width(width).await;
@@ -117,11 +114,8 @@ async fn not_enabled_and_plans() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn available_form_refusal_connected_and_questions() {
-    let world = World::start().await;
+    let world = World::bought().await;
     let browser = &world.browser;
-    world.account("acme", standard()).await;
-    world.sign_in("acme", "owner").await;
-    world.status("available").await;
     look(&world, "available").await;
     browser.act("connect").await;
     look(&world, "key-form").await;
@@ -312,27 +306,15 @@ async fn rejected_spent_member_offline() {
 /// A payment that is on its way, and one that takes too long.
 #[tokio::test(flavor = "multi_thread")]
 async fn waiting_and_late() {
-    let world = World::start().await;
+    let world = World::paid_in_silence().await;
     let browser = &world.browser;
-    world
-        .account("acme", json!({"plan": "standard", "credits": "10"}))
-        .await;
-    world.sign_in("acme", "owner").await;
-    browser.act("subscribe").await;
-    browser.act("select").await;
-    let provider = world.system.payment_provider.as_ref().unwrap();
-    provider.set_delivery(local::provider::Delivery::Hold);
-    browser.press("button.pay").await;
-    browser.find("#waiting").await;
     look(&world, "waiting").await;
     browser.pass(121_000).await;
     browser.find("[data-action=\"wait\"]").await;
     look(&world, "late").await;
     browser.act("wait").await;
     browser.find("#waiting").await;
-    for event in provider.take_held() {
-        provider.deliver(&event).await.unwrap();
-    }
+    world.tell_of_payments().await;
     world.status("available").await;
     look(&world, "paid").await;
     world.stop().await;

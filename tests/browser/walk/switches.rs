@@ -7,11 +7,8 @@ use crate::world::{KEY, World};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn switching_off_a_key_that_is_always_used_asks_first() {
-    let world = World::start().await;
+    let world = World::connected().await;
     let browser = &world.browser;
-    world.subscribed("acme").await;
-    world.save_key("acme", KEY).await;
-    world.sign_in("acme", "owner").await;
     browser.act("always_use_key").await;
     world.paid_by("openrouter", "always_use_key").await;
 
@@ -20,18 +17,15 @@ async fn switching_off_a_key_that_is_always_used_asks_first() {
     world.paid_by("openrouter", "always_use_key").await;
     browser.act("both").await;
     world.paid_by("greta_credits", "key_disabled").await;
+    browser.focus_is("[data-action=\"enabled\"]").await;
     world.is_clean(&[409]).await;
     world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_tabs_agree() {
-    let world = World::start().await;
+    let world = World::connected().await;
     let browser = &world.browser;
-    world.subscribed("acme").await;
-    world.save_key("acme", KEY).await;
-    world.sign_in("acme", "owner").await;
-    world.status("connected").await;
     let (first, second) = browser.new_tab(&world.page("/settings/integrations")).await;
     world.status("connected").await;
 
@@ -61,12 +55,8 @@ async fn two_tabs_agree() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_double_click_on_a_slow_network_acts_once() {
-    let world = World::start().await;
+    let world = World::connected().await;
     let browser = &world.browser;
-    world.subscribed("acme").await;
-    world.save_key("acme", KEY).await;
-    world.sign_in("acme", "owner").await;
-    world.status("connected").await;
     browser.traffic().await;
     let slow =
         json!({"offline": false, "latency": 600, "downloadThroughput": -1, "uploadThroughput": -1});
@@ -89,57 +79,31 @@ async fn a_double_click_on_a_slow_network_acts_once() {
 /// With the keyboard alone: to the switch, over it, into the dialog and out of it, back where one was.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_keyboard_is_enough() {
-    let world = World::start().await;
+    let world = World::bought().await;
     let browser = &world.browser;
-    world.subscribed("acme").await;
-    world.sign_in("acme", "owner").await;
-    world.status("available").await;
 
-    tab_to(&world, "connect").await;
+    browser.tab_to("connect").await;
     browser.keys(key::ENTER).await;
     browser.find("#key").await;
-    focus_is(&world, "#key").await;
+    browser.focus_is("#key").await;
     browser.keys(&format!("{KEY}{}", key::ENTER)).await;
     world.status("connected").await;
-    focus_is(&world, ".note.success").await;
+    browser.focus_is(".note.success").await;
 
-    tab_to(&world, "always_use_key").await;
+    browser.tab_to("always_use_key").await;
     browser.keys(" ").await;
     world.paid_by("openrouter", "always_use_key").await;
-    focus_is(&world, "[data-action=\"always_use_key\"]").await;
+    browser.focus_is("[data-action=\"always_use_key\"]").await;
 
     browser.run("document.activeElement.blur()", vec![]).await;
-    tab_to(&world, "disconnect").await;
+    browser.tab_to("disconnect").await;
     browser.keys(key::ENTER).await;
     browser.find("dialog[open]").await;
-    focus_is(&world, "dialog[open] [data-action=\"keep\"]").await;
+    browser
+        .focus_is("dialog[open] [data-action=\"keep\"]")
+        .await;
     browser.keys(key::ESCAPE).await;
     browser.gone("dialog[open]").await;
-    focus_is(&world, "[data-action=\"disconnect\"]").await;
+    browser.focus_is("[data-action=\"disconnect\"]").await;
     world.stop().await;
-}
-
-/// The focused element, through the shadow roots.
-const FOCUSED: &str = "
-    let element = document.activeElement;
-    while (element?.shadowRoot?.activeElement) element = element.shadowRoot.activeElement;
-";
-
-async fn tab_to(world: &World, action: &str) {
-    let found = format!("{FOCUSED} return element?.dataset?.action === arguments[0]");
-    for _ in 0..60 {
-        if world.browser.run(&found, vec![json!(action)]).await == json!(true) {
-            return;
-        }
-        world.browser.keys(key::TAB).await;
-    }
-    panic!("the focus never comes to {action}");
-}
-
-async fn focus_is(world: &World, selector: &str) {
-    let script = format!(
-        "(() => {{ {FOCUSED} return element?.matches({}) }})()",
-        json!(selector)
-    );
-    world.browser.wait_for(&script).await;
 }

@@ -71,11 +71,8 @@ async fn a_standard_account_buys_connects_switches_and_disconnects() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_enterprise_account_connects_at_once_and_replaces_its_key() {
-    let world = World::start().await;
+    let world = World::enterprise().await;
     let browser = &world.browser;
-    world.account("corp", json!({"plan": "enterprise"})).await;
-    world.sign_in("corp", "owner").await;
-    world.status("available").await;
     browser.says("section", "included in your plan").await;
     world.connect(KEY).await;
     world.status("connected").await;
@@ -98,10 +95,8 @@ async fn an_enterprise_account_connects_at_once_and_replaces_its_key() {
 /// The key is in the request that saves it and nowhere else that a page leaves traces.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_typed_key_leaves_no_trace() {
-    let world = World::start().await;
+    let world = World::enterprise().await;
     let browser = &world.browser;
-    world.account("corp", json!({"plan": "enterprise"})).await;
-    world.sign_in("corp", "owner").await;
     world.connect(KEY).await;
     world.status("connected").await;
 
@@ -152,7 +147,7 @@ async fn only_our_own_hosts(world: &World) {
     let requests = world.browser.all_traffic().await.requests();
     assert!(requests.len() > 5, "requests are seen");
     let own = world.system.url();
-    let provider = world.system.payment_provider.as_ref().unwrap().base_url();
+    let provider = world.provider().base_url();
     let provider = provider.trim_end_matches("/v1").to_owned();
     for (_, url) in requests {
         // The payment provider's page is another site, which is gone to.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use local::provider::{Delivery, PaymentProvider};
 use local::system::{Options, System};
 use serde_json::{Value, json};
 
@@ -34,6 +35,61 @@ impl World {
             system: System::start(options).await.unwrap(),
             browser: Browser::start().await,
             http: reqwest::Client::builder().no_proxy().build().unwrap(),
+        }
+    }
+
+    /// The settings page of an enterprise account's owner.
+    pub(crate) async fn enterprise() -> Self {
+        let world = Self::start().await;
+        world.account("corp", json!({"plan": "enterprise"})).await;
+        world.sign_in("corp", "owner").await;
+        world.status("available").await;
+        world
+    }
+
+    /// The settings page of an owner who has bought the add-on.
+    pub(crate) async fn bought() -> Self {
+        let world = Self::start().await;
+        world.subscribed("acme").await;
+        world.sign_in("acme", "owner").await;
+        world.status("available").await;
+        world
+    }
+
+    /// The settings page of one who has connected a key, too.
+    pub(crate) async fn connected() -> Self {
+        let world = Self::start().await;
+        world.subscribed("acme").await;
+        world.save_key("acme", KEY).await;
+        world.sign_in("acme", "owner").await;
+        world.status("connected").await;
+        world
+    }
+
+    /// The settings page of one who has paid for the add-on, which nobody has told of yet.
+    pub(crate) async fn paid_in_silence() -> Self {
+        let world = Self::start().await;
+        let (browser, provider) = (&world.browser, world.provider());
+        let change = json!({"plan": "standard", "credits": "10"});
+        world.account("acme", change).await;
+        world.sign_in("acme", "owner").await;
+        browser.act("subscribe").await;
+        browser.act("select").await;
+        provider.set_delivery(Delivery::Hold);
+        browser.press("button.pay").await;
+        browser.find("#waiting").await;
+        world
+    }
+
+    pub(crate) fn provider(&self) -> &PaymentProvider {
+        let provider = self.system.payment_provider.as_ref();
+        provider.expect("the simulated one is in place")
+    }
+
+    /// The provider tells of what it kept to itself.
+    pub(crate) async fn tell_of_payments(&self) {
+        for event in self.provider().take_held() {
+            self.provider().deliver(&event).await.unwrap();
         }
     }
 
