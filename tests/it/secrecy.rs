@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use serde_json::json;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::support::{World, hello};
 
@@ -43,13 +44,24 @@ pub(crate) fn log() -> &'static Log {
     static LOG: OnceLock<Log> = OnceLock::new();
     LOG.get_or_init(|| {
         let log = Log::default();
-        let filter = edge::telemetry::filter("trace");
-        tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_writer(log.clone())
-            .init();
+        subscriber(log.clone()).init();
         log
     })
+}
+
+/// What is logged in this thread alone, while the guard lives.
+pub(crate) fn log_of_this_thread() -> (Log, impl Drop) {
+    // With one subscriber only, a line is asked of it once and for all.
+    log();
+    let log = Log::default();
+    let guard = subscriber(log.clone()).set_default();
+    (log, guard)
+}
+
+fn subscriber(log: Log) -> impl SubscriberInitExt {
+    tracing_subscriber::fmt()
+        .with_env_filter(edge::telemetry::filter("trace"))
+        .with_writer(log)
 }
 
 async fn all_items(world: &World) -> String {
