@@ -50,6 +50,19 @@ async fn a_key_is_saved_with_the_products_own_words() {
     );
 }
 
+/// The engine knows no keys of KMS: that one is named is seen from its request not getting through.
+#[tokio::test]
+async fn a_secret_is_encrypted_with_the_deployments_key() {
+    let kms_key = "arn:aws:kms:us-east-1:1:key/k";
+    let world = World::with_settings(&[("SECRETS_KMS_KEY", kms_key)]).await;
+    world.set("acme", json!({"plan": "enterprise"})).await;
+    let owner = world.owner("acme");
+    world.wire.refuse_about(Some(kms_key));
+    assert_eq!(owner.save_key(KEY).await.status, 503);
+    world.wire.refuse_about(None);
+    assert_eq!(owner.save_key(KEY).await.status, 200);
+}
+
 #[tokio::test]
 async fn a_refused_key_changes_nothing() {
     let world = World::start().await;

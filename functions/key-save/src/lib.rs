@@ -67,7 +67,8 @@ impl Deps {
             identity: Identity::new(&settings.product.identity, clock.clone())?,
             clock,
             store: Store::new(dynamodb, settings.tables.clone()),
-            vault: Vault::new(secrets, &settings.secrets_prefix),
+            vault: Vault::new(secrets, &settings.secrets_prefix)
+                .encrypting_with(settings.secrets_kms_key.clone()),
             openrouter: upstream(&settings.openrouter_url)?,
             prices: PriceBook::new(upstream(&settings.product.default_ai_url)?),
             settings: Arc::new(settings),

@@ -11,6 +11,8 @@ pub struct Settings {
     pub product: ProductSettings,
     pub tables: Tables,
     pub secrets_prefix: String,
+    /// `SECRETS_KMS_KEY`: what users' secrets are encrypted with; the key that AWS manages, unless it is set.
+    pub secrets_kms_key: Option<String>,
     pub openrouter_url: Url,
     pub time_outs: TimeOuts,
 }
@@ -25,6 +27,7 @@ impl Settings {
             product: ProductSettings::from_env(&mut env),
             tables: Tables::from_settings(|name| env.text(name)),
             secrets_prefix: env.text_or("SECRETS_PREFIX", "greta/openrouter/"),
+            secrets_kms_key: env.optional("SECRETS_KMS_KEY"),
             openrouter_url: env.url_or("OPENROUTER_BASE_URL", "https://openrouter.ai/api/v1"),
             time_outs: TimeOuts::for_questions(env.millis_or("UPSTREAM_CONNECT_MS", 3_000)),
         };

@@ -46,6 +46,7 @@ pub enum VaultError {
 pub struct Vault {
     client: Client,
     prefix: String,
+    kms_key: Option<String>,
     cache: Cache<String, Arc<SecretString>>,
 }
 
@@ -59,8 +60,17 @@ impl Vault {
         Self {
             client,
             prefix: prefix.into(),
+            kms_key: None,
             cache,
         }
+    }
+
+    /// Secrets that are created are encrypted with this key of KMS (`SECRETS_KMS_KEY`), and not with the one
+    /// that AWS manages for the account.
+    #[must_use]
+    pub fn encrypting_with(mut self, kms_key: Option<String>) -> Self {
+        self.kms_key = kms_key;
+        self
     }
 
     /// Creates the secret of a key that is about to be saved.
@@ -77,6 +87,7 @@ impl Vault {
             .create_secret()
             .name(self.name_of(account, id))
             .secret_string(key.secret().expose_secret())
+            .set_kms_key_id(self.kms_key.clone())
             .send()
             .await
             .map(drop)
