@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Once;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::EnvFilter;
@@ -14,6 +14,7 @@ use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields, MakeWriter};
 use tracing_subscriber::registry::{LookupSpan, Scope};
 
+use crate::clock::Clock;
 use crate::settings::Env;
 
 /// What holds whatever the level. Libraries that show events, requests, answers or headers, and with
@@ -31,10 +32,36 @@ const ALWAYS: [&str; 10] = [
     "reqwest=warn",
 ];
 
-/// Counts something that operators watch: one line with `metric` and `value`, whatever `LOG_LEVEL`
-/// says, from which the deployment's metric filters make a metric.
+/// The target of the lines that count something.
+const METRIC: &str = "metric";
+/// Where the metrics are in `CloudWatch`. `infra/template.yaml` names it in its alarms.
+const NAMESPACE: &str = "GretaByok";
+
+/// Counts something that operators watch: one line with `metric` and `value`, whatever `LOG_LEVEL` says. It
+/// is in `CloudWatch`'s [embedded metric format], so that it is a metric of its function and nothing else:
+/// more dimensions would cost more and tell less than the line itself.
+///
+/// [embedded metric format]: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 pub fn metric(name: &'static str, value: u64) {
-    tracing::info!(target: "metric", metric = name, value, "metric");
+    tracing::info!(target: METRIC, metric = name, value, "metric");
+}
+
+/// Makes a metric of a line that counts something.
+fn embed(line: &mut Map<String, Value>) {
+    let [Some(name), Some(value)] = ["metric", "value"].map(|field| line.get(field).cloned())
+    else {
+        return;
+    };
+    let format = json!({
+        "Timestamp": Clock::system().now().as_millisecond(),
+        "CloudWatchMetrics": [{
+            "Namespace": NAMESPACE,
+            "Dimensions": [["function"]],
+            "Metrics": [{"Name": name, "Unit": "Count"}],
+        }],
+    });
+    line.insert("_aws".to_owned(), format);
+    line.extend(name.as_str().map(|name| (name.to_owned(), value)));
 }
 
 /// Starts logging at the level `LOG_LEVEL` (`error`, `warn`, `info`, `debug` or `trace`; `info`). It
@@ -122,6 +149,9 @@ where
         let metadata = event.metadata();
         line.insert("level".to_owned(), Value::from(metadata.level().as_str()));
         line.insert("target".to_owned(), Value::from(metadata.target()));
+        if metadata.target() == METRIC {
+            embed(&mut line);
+        }
         writeln!(writer, "{}", Value::Object(line))
     }
 }
@@ -251,5 +281,24 @@ pub(crate) mod tests {
                 .parse::<jiff::Timestamp>()
                 .is_ok()
         );
+    }
+
+    /// As `CloudWatch`'s specification of the embedded metric format asks for it.
+    #[test]
+    fn a_metric_is_one_of_cloudwatch() {
+        let (log, _guard) = Log::capture();
+        super::metric("holds_expired", 3);
+        tracing::info!(metric = "no", value = 3, "only speaks of one");
+        let [line, other] = log.lines().try_into().unwrap();
+        assert_eq!(other.get("_aws"), None);
+        assert_eq!(line["holds_expired"], 3);
+        assert_eq!(line["function"], "key-save");
+        assert!(line["_aws"]["Timestamp"].as_i64().unwrap() > 1_700_000_000_000);
+        let directive = json!([{
+            "Namespace": "GretaByok",
+            "Dimensions": [["function"]],
+            "Metrics": [{"Name": "holds_expired", "Unit": "Count"}],
+        }]);
+        assert_eq!(line["_aws"]["CloudWatchMetrics"], directive);
     }
 }
