@@ -8,6 +8,7 @@
 )]
 
 mod account_events;
+mod actions;
 mod add_on;
 mod always;
 mod architecture;
@@ -50,4 +51,5 @@ mod steps;
 mod streams;
 mod support;
 mod sweep;
+mod template;
 mod wire;

@@ -84,7 +84,10 @@ impl World {
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let options = Options {
             settings: settings.collect(),
-            aws_http: Some(SharedHttpClient::new(wire.clone())),
+            aws_http: Some(Box::new({
+                let wire = wire.clone();
+                move |function| SharedHttpClient::new(wire.clone().used_by(function))
+            })),
             ..Options::default()
         };
         let http = reqwest::Client::builder()

@@ -12,6 +12,7 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 
+use crate::actions;
 use crate::steps::Steps;
 
 /// What can happen to a request.
@@ -35,6 +36,8 @@ pub(crate) struct Wire {
     http: reqwest::Client,
     state: Arc<Mutex<State>>,
     steps: Option<Steps>,
+    /// The function whose requests it carries, where it is one's own.
+    function: Option<&'static str>,
 }
 
 type Meanwhile = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -66,6 +69,14 @@ impl Wire {
         Self {
             steps: Some(steps),
             ..Self::default()
+        }
+    }
+
+    /// The same wire, for the requests of one function: what it asks of AWS is kept.
+    pub(crate) fn used_by(self, function: &'static str) -> Self {
+        Self {
+            function: Some(function),
+            ..self
         }
     }
 
@@ -222,6 +233,9 @@ impl HttpConnector for Wire {
                     return Err(ConnectorError::user("the process is dead".into()));
                 }
                 Some(Fault::AnswerLost | Fault::Repeated) | None => {}
+            }
+            if let Some(function) = wire.function {
+                actions::note(function, target, body);
             }
             wire.let_others_act(&operation).await;
             wire.step(&operation, "asked").await;

@@ -79,8 +79,9 @@ pub struct Options {
     pub settings: BTreeMap<String, String>,
     /// The gateway serves the `_dev` helpers only; the functions run elsewhere.
     pub backends_only: bool,
-    /// Carries the functions' requests to AWS, for tests that look at them or disturb them.
-    pub aws_http: Option<SharedHttpClient>,
+    /// What carries the requests to AWS of the function of this name, for tests that look at them or
+    /// disturb them.
+    pub aws_http: Option<Box<dyn Fn(&'static str) -> SharedHttpClient + Send>>,
 }
 
 /// Why the system did not start.
@@ -162,11 +163,16 @@ impl System {
             provider.set_webhook(&format!("{base}/v1/webhooks/stripe"), secret);
         }
         seed_platform_secrets(&engines, &mut settings).await?;
-        let dynamodb = engines.dynamodb_over(options.aws_http.clone());
-        let secrets = engines.secrets_over(options.aws_http.clone());
-        let event_bus = bus.client_over(&engines.sdk_config(), options.aws_http.clone());
-        let charges = queue.client_over(&engines.sdk_config(), options.aws_http);
-        let functions = Functions::new(&settings, &clock, dynamodb, secrets, event_bus, charges)?;
+        let functions = Functions::new(&settings, &clock, |function| {
+            let http = options.aws_http.as_ref().map(|http| http(function));
+            let config = engines.sdk_config();
+            Clients {
+                dynamodb: engines.dynamodb_over(http.clone()),
+                secrets: engines.secrets_over(http.clone()),
+                event_bus: bus.client_over(&config, http.clone()),
+                queue: queue.client_over(&config, http),
+            }
+        })?;
         let store = Store::new(engines.dynamodb(), functions.tables.clone())
             .telling_of_credits_below(functions.minimum_balance);
         let dev = Dev {
@@ -398,6 +404,14 @@ async fn seed_platform_secrets(
     Ok(())
 }
 
+/// A function's way to AWS.
+struct Clients {
+    dynamodb: aws_sdk_dynamodb::Client,
+    secrets: aws_sdk_secretsmanager::Client,
+    event_bus: aws_sdk_eventbridge::Client,
+    queue: aws_sdk_sqs::Client,
+}
+
 /// The functions, set up by their own settings.
 struct Functions {
     http: HttpSettings,
@@ -414,10 +428,7 @@ impl Functions {
     fn new(
         settings: &BTreeMap<String, String>,
         clock: &Clock,
-        dynamodb: aws_sdk_dynamodb::Client,
-        secrets: aws_sdk_secretsmanager::Client,
-        event_bus: aws_sdk_eventbridge::Client,
-        queue: aws_sdk_sqs::Client,
+        clients_of: impl Fn(&'static str) -> Clients,
     ) -> Result<Self, StartError> {
         let env = || Env::from_pairs(settings.clone());
         let proxy_settings = ai_proxy::Settings::from_env(env())?;
@@ -426,48 +437,59 @@ impl Functions {
             proxy_settings.tables.clone(),
         );
         let minimum_balance = proxy_settings.product.policy.minimum_balance;
-        let ai_proxy = ai_proxy::Deps::new(
-            proxy_settings,
-            clock.clone(),
-            dynamodb.clone(),
-            secrets.clone(),
-        );
+        let Clients {
+            dynamodb, secrets, ..
+        } = clients_of("ai-proxy");
+        let ai_proxy = ai_proxy::Deps::new(proxy_settings, clock.clone(), dynamodb, secrets);
+        let Clients {
+            dynamodb, secrets, ..
+        } = clients_of("key-save");
         let key_save = key_save::Deps::new(
             key_save::Settings::from_env(env())?,
             clock.clone(),
-            dynamodb.clone(),
-            secrets.clone(),
+            dynamodb,
+            secrets,
         );
+        let Clients {
+            dynamodb, secrets, ..
+        } = clients_of("integration-settings");
         let integration_settings = integration_settings::Deps::new(
             integration_settings::Settings::from_env(env())?,
             clock.clone(),
-            dynamodb.clone(),
-            secrets.clone(),
+            dynamodb,
+            secrets,
         );
+        let Clients {
+            dynamodb, secrets, ..
+        } = clients_of("subscription-webhook");
         let subscription_webhook = subscription_webhook::Deps::new(
             subscription_webhook::Settings::from_env(env())?,
             clock.clone(),
-            dynamodb.clone(),
-            secrets.clone(),
+            dynamodb,
+            secrets,
         );
+        let Clients {
+            dynamodb, secrets, ..
+        } = clients_of("account-events");
         let account_events = account_events::Deps::new(
             account_events::Settings::from_env(env())?,
             clock.clone(),
-            dynamodb.clone(),
-            secrets.clone(),
+            dynamodb,
+            secrets,
         );
         let reconciler = reconciler::Deps::new(
             reconciler::Settings::from_env(env())?,
             clock.clone(),
-            dynamodb.clone(),
+            clients_of("reconciler").dynamodb,
         );
+        let clients = clients_of("monthly-charge");
         let monthly_charge = monthly_charge::Deps::new(
             monthly_charge::Settings::from_env(env())?,
             clock.clone(),
-            dynamodb,
-            secrets,
-            event_bus,
-            queue,
+            clients.dynamodb,
+            clients.secrets,
+            clients.event_bus,
+            clients.queue,
         );
         let ai_proxy = ai_proxy.map_err(StartError::Function)?;
         let running = ai_proxy.running.clone();

@@ -31,6 +31,6 @@ pub use identity::{Caller, Identity, Role};
 pub use ids::{new_id, random_id};
 pub use lambda::{Deadline, RequestId, run, run_streaming};
 pub use product::{ProductSettings, collection, minimum_balance, price_in_credits, referer};
-pub use settings::{Env, HttpSettings, IdentitySettings, SettingsError};
+pub use settings::{Asked, Env, HttpSettings, IdentitySettings, SettingsError};
 pub use task::spawn;
 pub use telemetry::metric;

@@ -7,15 +7,19 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::HeaderValue;
 use url::{Host, Url};
 
+/// The names of the settings that were read.
+pub type Asked = Arc<Mutex<BTreeSet<&'static str>>>;
+
 /// A snapshot of the environment, the settings asked for so far, and the problems found.
 pub struct Env {
     variables: HashMap<String, String>,
-    asked: BTreeSet<&'static str>,
+    asked: Asked,
     problems: BTreeMap<&'static str, String>,
 }
 
@@ -35,7 +39,7 @@ impl Env {
         let owned = |(name, value): (K, V)| (name.into(), value.into());
         Self {
             variables: pairs.into_iter().map(owned).collect(),
-            asked: BTreeSet::new(),
+            asked: Asked::default(),
             problems: BTreeMap::new(),
         }
     }
@@ -61,7 +65,8 @@ impl Env {
 
     /// A setting whose emptiness means something.
     pub fn present(&mut self, name: &'static str) -> Option<String> {
-        self.asked.insert(name);
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.insert(name);
         let value = self.variables.get(name)?;
         Some(value.trim().to_owned())
     }
@@ -142,9 +147,9 @@ impl Env {
         self.problems.entry(name).or_insert_with(|| what.into());
     }
 
-    /// The names of all settings that were read, absent ones included.
-    pub fn asked(&self) -> impl Iterator<Item = &'static str> {
-        self.asked.iter().copied()
+    /// The names of all settings that are read, absent ones included, also of those that are read later.
+    pub fn asked(&self) -> Asked {
+        Arc::clone(&self.asked)
     }
 
     /// The settings, unless there was a problem.

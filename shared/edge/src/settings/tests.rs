@@ -29,7 +29,8 @@ fn one_message_names_every_problem_and_no_value() {
     env.problem("OTHER", "is odd");
     env.problem("OTHER", "is odd in another way");
 
-    let asked: Vec<_> = env.asked().collect();
+    let asked = env.asked();
+    let asked = asked.lock().unwrap();
     assert_eq!(asked.len(), 10, "{asked:?}");
     let message = env.finish(()).unwrap_err().to_string();
     assert_eq!(
