@@ -1,12 +1,12 @@
 //! Who is calling: the token, and nothing else, on every route.
 
-use http::{Method, StatusCode};
+use http::Method;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
 use crate::support::{World, hello};
 
-const ROUTES: [(Method, &str); 13] = [
+const ROUTES: [(Method, &str); 14] = [
     (Method::GET, "/v1/integrations/openrouter"),
     (Method::PATCH, "/v1/integrations/openrouter"),
     (Method::PUT, "/v1/integrations/openrouter/key"),
@@ -14,6 +14,10 @@ const ROUTES: [(Method, &str); 13] = [
     (Method::DELETE, "/v1/integrations/openrouter/key"),
     (Method::POST, "/v1/integrations/openrouter/subscription"),
     (Method::DELETE, "/v1/integrations/openrouter/subscription"),
+    (
+        Method::POST,
+        "/v1/integrations/openrouter/subscription/payment-method",
+    ),
     (Method::GET, "/v1/credits"),
     (Method::GET, "/v1/credits/ledger"),
     (Method::GET, "/v1/credits/daily"),
@@ -32,6 +36,21 @@ fn claims(world: &World, change: Value) -> Value {
         claims[name] = value.clone();
     }
     claims
+}
+
+/// Whoever looks for what happened to an account finds it by its name.
+#[tokio::test]
+async fn logs_name_the_account() {
+    let (log, _guard) = crate::secrecy::log_of_this_thread();
+    let world = World::start().await;
+    world.set("acme", json!({})).await;
+    world.owner("acme").card().await;
+    let logged = log.text();
+    let mut answered = logged.lines().filter(|line| line.contains("answered"));
+    assert!(
+        answered.any(|line| line.contains("account=\"acme\"")),
+        "{logged}"
+    );
 }
 
 #[tokio::test]
@@ -54,10 +73,9 @@ async fn every_route_wants_a_token() {
         let reply = world
             .send(unknown.request(method.clone(), path).body(body))
             .await;
-        let owner_only_501 = reply.status == StatusCode::NOT_IMPLEMENTED;
         let code = reply.error();
         assert!(
-            owner_only_501 || code == (404, "account_not_found".to_owned()) || code.0 == 400,
+            code == (404, "account_not_found".to_owned()) || code.0 == 400,
             "{method} {path}: {code:?}"
         );
     }

@@ -69,9 +69,12 @@ pub(crate) fn with_receipt(answered: Result<Response, ApiError>, mut receipt: Re
         error.into_response()
     });
     receipt.write_to(response.headers_mut());
+    // By it, the call is found in upstream's own list.
+    let generation = response.headers().get("x-generation-id");
     tracing::info!(
         payer = receipt.payer.as_str(),
         reason = receipt.reason.unwrap_or_default(),
+        generation_id = generation.and_then(|id| id.to_str().ok()),
         "call routed"
     );
     response

@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::response::{Html, IntoResponse, Response};
 use http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, REFERRER_POLICY,
+    STRICT_TRANSPORT_SECURITY,
 };
 
 use crate::Settings;
@@ -74,6 +75,11 @@ fn page(page: &Page, settings: &Settings) -> Response {
         .replace("{{oidc_authority}}", &escaped(authority(settings)));
     let headers = [
         (CONTENT_SECURITY_POLICY, policy(settings)),
+        // Browsers heed it only where they came by https.
+        (
+            STRICT_TRANSPORT_SECURITY,
+            HeaderValue::from_static("max-age=31536000"),
+        ),
         (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
         // The assets' version is in it.
         (CACHE_CONTROL, HeaderValue::from_static("no-cache")),

@@ -4,7 +4,7 @@ use axum::response::Response;
 use edge::{Env, HttpSettings};
 use http::header::{
     ACCEPT_ENCODING, ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_ENCODING,
-    CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, REFERRER_POLICY,
+    CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, REFERRER_POLICY, STRICT_TRANSPORT_SECURITY,
 };
 use http::{HeaderName, Request, StatusCode};
 use http_body_util::BodyExt;
@@ -62,6 +62,7 @@ async fn pages_tell_the_browser_to_load_and_send_nothing_elsewhere() {
         assert_eq!(header(&page, CONTENT_TYPE), "text/html; charset=utf-8");
         assert_eq!(header(&page, REFERRER_POLICY), "no-referrer");
         assert_eq!(header(&page, CACHE_CONTROL), "no-cache");
+        assert_eq!(header(&page, STRICT_TRANSPORT_SECURITY), "max-age=31536000");
         let policy = header(&page, CONTENT_SECURITY_POLICY);
         for rule in [
             "default-src 'self'",

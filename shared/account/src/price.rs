@@ -16,6 +16,8 @@ pub struct ListedPrices<'a> {
     pub image: Option<&'a str>,
     pub audio: Option<&'a str>,
     pub input_cache_write: Option<&'a str>,
+    /// A message may ask for it.
+    pub input_cache_write_1h: Option<&'a str>,
     pub internal_reasoning: Option<&'a str>,
 }
 
@@ -48,7 +50,9 @@ impl ModelPrices {
         if !optional(listed.request)?.is_zero() {
             return None;
         }
-        let text = required(listed.prompt)?.max(optional(listed.input_cache_write)?);
+        let cache_write =
+            optional(listed.input_cache_write)?.max(optional(listed.input_cache_write_1h)?);
+        let text = required(listed.prompt)?.max(cache_write);
         let others = optional(listed.image)?.max(optional(listed.audio)?);
         let output = required(listed.completion)?.max(optional(listed.internal_reasoning)?);
         Some(Self {
@@ -250,6 +254,7 @@ mod tests {
             image: Some("0.000003"),
             audio: None,
             input_cache_write: Some("0.0000015"),
+            input_cache_write_1h: None,
             internal_reasoning: Some("0.000004"),
         };
         let prices = ModelPrices::from_listed(&full).unwrap();
@@ -258,6 +263,12 @@ mod tests {
         for only_text in [true, false] {
             assert_eq!(prices.of(only_text).output, "0.000004".parse().unwrap());
         }
+        let for_an_hour = ListedPrices {
+            input_cache_write_1h: Some("0.000002"),
+            ..full
+        };
+        let prices = ModelPrices::from_listed(&for_an_hour).unwrap();
+        assert_eq!(prices.of(true).input, "0.000002".parse().unwrap());
         let no_price = [
             ListedPrices {
                 prompt: None,

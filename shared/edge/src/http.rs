@@ -68,7 +68,8 @@ async fn edge(State(shape): State<Shape>, mut request: Request, next: Next) -> R
         request_id = id.0,
         method = %request.method(),
         path = request.uri().path(),
-        // Known where the request turns out to be an AI call.
+        // Known once the token is checked, and where the request turns out to be an AI call.
+        account = tracing::field::Empty,
         call_id = tracing::field::Empty,
     );
     async move {

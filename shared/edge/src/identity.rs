@@ -17,6 +17,7 @@ use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, Validation};
 use serde::Deserialize;
 use serde_json::{Map, Number, Value};
+use tracing::Span;
 
 use crate::clock::Clock;
 use crate::error::{ApiError, Code};
@@ -91,7 +92,9 @@ impl Identity {
         let validation = self.validation(header.algorithm);
         let token = jsonwebtoken::decode::<Claims>(token, &key.decoding, &validation);
         let claims = token.map_err(|error| refusal(error.kind()))?.claims;
-        claims.caller(self.0.clock.now())
+        let caller = claims.caller(self.0.clock.now())?;
+        Span::current().record("account", caller.account.as_str());
+        Ok(caller)
     }
 
     /// Signature, `iss` and `aud`. The times are left to [`Claims::caller`], which has our clock.

@@ -214,6 +214,7 @@ fn priced(listed: Listed) -> Option<PricedModel> {
         image: price("image"),
         audio: price("audio"),
         input_cache_write: price("input_cache_write"),
+        input_cache_write_1h: price("input_cache_write_1h"),
         internal_reasoning: price("internal_reasoning"),
     })?;
     let top = listed.top_provider;

@@ -81,6 +81,12 @@ impl<'a> Bounded<'a> {
         if let Some(name) = REFUSED.iter().find(|name| members.contains_key(**name)) {
             return Err(unsupported(format!("`{name}`")));
         }
+        // Whoever takes anything else for true answers without telling what it did cost.
+        if let Some(stream) = members.get("stream")
+            && !matches!(stream.get(), "true" | "false")
+        {
+            return Err(invalid("`stream` must be true or false".to_owned()));
+        }
         if members.get("n").is_some_and(|n| n.get() != "1") {
             return Err(unsupported("`n` other than 1"));
         }
@@ -370,6 +376,20 @@ mod tests {
             let request = request(&body);
             let error = Bounded::of(&request).err().map(|error| error.code());
             assert_eq!(error, Some(Code::UnsupportedOnCredits), "{body}");
+        }
+    }
+
+    #[test]
+    fn an_answer_is_streamed_or_not() {
+        for stream in [json!(true), json!(false), Value::Null] {
+            let body = json!({"messages": messages(), "stream": stream});
+            assert!(Bounded::of(&request(&body)).is_ok(), "{body}");
+        }
+        for stream in [json!(1), json!("true"), json!([true]), json!({})] {
+            let body = json!({"messages": messages(), "stream": stream});
+            let request = request(&body);
+            let refused = Bounded::of(&request).err().map(|error| error.code());
+            assert_eq!(refused, Some(Code::InvalidRequest), "{body}");
         }
     }
 
