@@ -16,6 +16,7 @@ mod books;
 mod calls;
 mod charge_queue;
 mod closed_pages;
+mod costs;
 mod crash;
 mod credits;
 mod domain_events;

@@ -11,6 +11,7 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
+use serde_json::{Value, json};
 
 use crate::actions;
 use crate::steps::Steps;
@@ -55,6 +56,29 @@ struct State {
     planned: Vec<(String, Fault, usize)>,
     /// What somebody else does just before the next request of an operation.
     meanwhile: Vec<(String, Meanwhile)>,
+    /// Where DynamoDB is asked for them: the units that requests took.
+    units: Option<Units>,
+}
+
+/// What DynamoDB bills requests by.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Units {
+    pub(crate) read: f64,
+    pub(crate) write: f64,
+}
+
+impl Units {
+    fn add(&mut self, operation: &str, answer: &Value) {
+        let consumed = &answer["ConsumedCapacity"];
+        let tables = consumed.as_array().cloned();
+        for table in tables.unwrap_or_else(|| vec![consumed.clone()]) {
+            let units = table["CapacityUnits"].as_f64().unwrap_or_default();
+            match operation {
+                "GetItem" | "Query" | "Scan" => self.read += units,
+                _ => self.write += units,
+            }
+        }
+    }
 }
 
 impl std::fmt::Debug for State {
@@ -83,6 +107,12 @@ impl Wire {
     /// The operations since the last time, for example `GetItem`.
     pub(crate) fn take(&self) -> Vec<String> {
         std::mem::take(&mut self.state.lock().unwrap().operations)
+    }
+
+    /// The units of DynamoDB since the last time; the first time begins to count.
+    pub(crate) fn take_units(&self) -> Units {
+        let mut state = self.state.lock().unwrap();
+        state.units.replace(Units::default()).unwrap_or_default()
     }
 
     /// The process dies after `requests` more of them: nothing gets through any more.
@@ -190,8 +220,18 @@ impl Wire {
 
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
         let request = request.try_into_http1x().unwrap();
-        let (parts, body) = request.into_parts();
-        let body = body.bytes().unwrap().to_vec();
+        let (mut parts, body) = request.into_parts();
+        let mut body = body.bytes().unwrap().to_vec();
+        let target = parts.headers.get("x-amz-target").cloned();
+        let target = target.as_ref().and_then(|target| target.to_str().ok());
+        let counted = target.and_then(|target| target.strip_prefix("DynamoDB_20120810."));
+        let counted = counted.filter(|_| self.state.lock().unwrap().units.is_some());
+        if counted.is_some() {
+            let mut asked: Value = serde_json::from_slice(&body).unwrap();
+            asked["ReturnConsumedCapacity"] = json!("TOTAL");
+            body = asked.to_string().into_bytes();
+            parts.headers.remove(http::header::CONTENT_LENGTH);
+        }
         let sent = self
             .http
             .request(parts.method, parts.uri.to_string())
@@ -200,7 +240,14 @@ impl Wire {
         let lost = |error: reqwest::Error| ConnectorError::io(error.into());
         let answer = sent.send().await.map_err(lost)?;
         let (status, headers) = (answer.status(), answer.headers().clone());
-        let mut response = http::Response::new(SdkBody::from(answer.bytes().await.map_err(lost)?));
+        let answer = answer.bytes().await.map_err(lost)?;
+        if let Some(operation) = counted
+            && let Ok(answer) = serde_json::from_slice(&answer)
+            && let Some(units) = &mut self.state.lock().unwrap().units
+        {
+            units.add(operation, &answer);
+        }
+        let mut response = http::Response::new(SdkBody::from(answer));
         *response.status_mut() = status;
         *response.headers_mut() = headers;
         Ok(HttpResponse::try_from(response).unwrap())
