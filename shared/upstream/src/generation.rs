@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::time::timeout;
 
-use crate::{Upstream, WithKey};
+use crate::{Upstream, WithKey, read};
 
 /// What the default AI is, beyond its protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +74,7 @@ impl Upstream {
             match answer.status() {
                 StatusCode::NOT_FOUND => Ok(None),
                 status if status.is_success() => {
-                    let body = answer.bytes().await;
+                    let body = read(answer).await;
                     let body =
                         body.map_err(|error| GenerationError::Unreachable(error.without_url()))?;
                     let usage = usage_from_generation(&body);

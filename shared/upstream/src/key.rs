@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::time::timeout;
 
-use crate::{Upstream, WithKey};
+use crate::{Upstream, WithKey, read};
 
 /// What OpenRouter says of a key that it accepts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -60,7 +60,7 @@ impl Upstream {
             match answer.status() {
                 StatusCode::UNAUTHORIZED => Err(KeyCheckError::Rejected),
                 status if status.is_success() => {
-                    let body = answer.bytes().await;
+                    let body = read(answer).await;
                     body.map_err(|error| KeyCheckError::Unreachable(error.without_url()))
                 }
                 status => Err(KeyCheckError::Unexpected(status)),

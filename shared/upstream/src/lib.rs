@@ -20,6 +20,7 @@ mod usage;
 
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use http::HeaderValue;
 use http::header::AUTHORIZATION;
 use secrecy::{ExposeSecret, SecretString};
@@ -56,6 +57,22 @@ impl TimeOuts {
             idle: short,
         }
     }
+}
+
+/// The most that is read of an answer to a question; the longest, a list of models, has less than 1 MB.
+const MAX_ANSWER: usize = 16 * 1024 * 1024;
+
+/// The body of an answer to a question. One that is too long is cut off, and then cannot be read.
+async fn read(mut answer: reqwest::Response) -> Result<Bytes, reqwest::Error> {
+    let mut body = BytesMut::new();
+    while let Some(mut piece) = answer.chunk().await? {
+        piece.truncate(MAX_ANSWER.saturating_sub(body.len()));
+        body.extend_from_slice(&piece);
+        if body.len() == MAX_ANSWER {
+            break;
+        }
+    }
+    Ok(body.freeze())
 }
 
 /// One upstream: OpenRouter for the users' keys, or the default AI. Cheap to clone.
@@ -125,6 +142,24 @@ impl WithKey for reqwest::RequestBuilder {
                 self.header(AUTHORIZATION, value)
             }
             Err(_) => self,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn no_answer_fills_the_memory() {
+        for (sent, kept) in [
+            (10, 10),
+            (MAX_ANSWER, MAX_ANSWER),
+            (MAX_ANSWER + 10, MAX_ANSWER),
+        ] {
+            let answer = http::Response::new(vec![b'x'; sent]);
+            let body = read(reqwest::Response::from(answer)).await.unwrap();
+            assert_eq!(body.len(), kept);
         }
     }
 }

@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
-use crate::{Failure, Upstream, WithKey};
+use crate::{Failure, Upstream, WithKey, read};
 
 /// A fetched price list is used for this long.
 const MAX_AGE: Duration = Duration::from_mins(10);
@@ -53,7 +53,7 @@ impl Upstream {
             let unreachable = |error: reqwest::Error| ModelsError::Unreachable(error.without_url());
             let answer = request.send().await.map_err(unreachable)?;
             let status = answer.status();
-            let body = answer.bytes().await.map_err(unreachable)?;
+            let body = read(answer).await.map_err(unreachable)?;
             match Failure::of(status, &body) {
                 None => Ok(body),
                 Some(failure) => Err(ModelsError::Refused { status, failure }),
