@@ -68,6 +68,10 @@ pub(crate) struct Units {
 }
 
 impl Units {
+    #[expect(
+        clippy::float_arithmetic,
+        reason = "half a unit is what DynamoDB bills"
+    )]
     fn add(&mut self, operation: &str, answer: &Value) {
         let consumed = &answer["ConsumedCapacity"];
         let tables = consumed.as_array().cloned();
