@@ -64,7 +64,10 @@ pub(crate) fn parse(text: &str, scale: u32, excess: Excess) -> Result<(bool, u12
     } else {
         // A divisor beyond u128 is above any units: less than one unit is left.
         let divisor = factor.unwrap_or(u128::MAX);
-        let rest = units.checked_rem(divisor).unwrap_or(0);
+        let rest = match factor {
+            Some(divisor) => units.checked_rem(divisor).unwrap_or(0),
+            None => units,
+        };
         match excess {
             Excess::Refuse if rest != 0 => return Err(TooManyDecimals),
             Excess::Refuse => units.checked_div(divisor).unwrap_or(0),
@@ -116,6 +119,17 @@ mod tests {
         for (text, scale, expected) in table {
             assert_eq!(parse(text, scale, Excess::Refuse), expected, "{text}");
         }
+    }
+
+    /// The most digits that are counted, each of them below the unit.
+    #[test]
+    fn the_most_digits_are_less_than_one_unit() {
+        let text = format!("{}e-50", u128::MAX);
+        assert_eq!(
+            parse(&text, 6, Excess::Refuse),
+            Err(DecimalError::TooManyDecimals)
+        );
+        assert_eq!(parse(&text, 6, Excess::RoundUp), Ok((false, 1)));
     }
 
     #[test]

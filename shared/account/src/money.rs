@@ -56,11 +56,11 @@ impl std::str::FromStr for Credits {
 
     fn from_str(text: &str) -> Result<Self, DecimalError> {
         let (negative, micros) = decimal::parse(text, CREDIT_SCALE, Excess::Refuse)?;
-        let micros = i64::try_from(micros).map_err(|_| DecimalError::OutOfRange)?;
+        let micros = u64::try_from(micros).map_err(|_| DecimalError::OutOfRange)?;
         let signed = if negative {
-            micros.checked_neg()
+            0_i64.checked_sub_unsigned(micros)
         } else {
-            Some(micros)
+            0_i64.checked_add_unsigned(micros)
         };
         signed.map(Self).ok_or(DecimalError::OutOfRange)
     }
@@ -247,9 +247,24 @@ mod tests {
         assert_eq!("-1".parse::<Usd>(), Err(DecimalError::Negative));
     }
 
+    #[test]
+    fn the_least_and_the_most_credits_survive_the_wire() {
+        for (micros, text) in [
+            (i64::MAX, "9223372036854.775807"),
+            (i64::MIN, "-9223372036854.775808"),
+        ] {
+            let credits = Credits::from_micros(micros);
+            assert_eq!(credits.to_string(), text);
+            assert_eq!(text.parse(), Ok(credits));
+        }
+        for text in ["9223372036854.775808", "-9223372036854.775809"] {
+            assert_eq!(text.parse::<Credits>(), Err(DecimalError::OutOfRange));
+        }
+    }
+
     proptest! {
         #[test]
-        fn credits_survive_the_wire(micros in any::<i64>().prop_filter("min", |m| *m != i64::MIN)) {
+        fn credits_survive_the_wire(micros in any::<i64>()) {
             let credits = Credits::from_micros(micros);
             prop_assert_eq!(credits.to_string().parse(), Ok(credits));
         }

@@ -237,11 +237,13 @@ impl Claims {
     }
 }
 
-/// The whole seconds of a `NumericDate` (RFC 7519), which may have a fraction.
+/// The whole seconds of a `NumericDate` (RFC 7519), which may have a fraction. One with an exponent is
+/// no time that anybody means.
 fn seconds(number: &Number) -> Option<i64> {
     let text = number.to_string();
-    let (whole, _) = text.split_once('.').unwrap_or((&text, ""));
-    whole.parse().ok()
+    let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
+    let is_fraction = fraction.bytes().all(|digit| digit.is_ascii_digit());
+    whole.parse().ok().filter(|_| is_fraction)
 }
 
 /// Says which check failed; the token itself stays out of it.

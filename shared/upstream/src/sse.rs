@@ -14,35 +14,51 @@ use crate::usage_from_json;
 /// A line beyond this length is passed on in pieces, and not looked into.
 const MAX_LINE: usize = 4 * 1024 * 1024;
 
-/// Cuts a stream into lines, each with its line end.
+/// Cuts a stream into lines, each with its line end, and says what each means.
 #[derive(Debug, Default)]
 pub struct Lines {
     partial: BytesMut,
+    /// The line's beginning was passed on.
+    too_long: bool,
 }
 
 impl Lines {
     /// Takes the next piece of the stream; gives every line that it completes.
-    pub fn push(&mut self, mut piece: Bytes) -> Vec<Bytes> {
+    pub fn push(&mut self, mut piece: Bytes) -> Vec<(Bytes, Line)> {
         let mut lines = Vec::new();
         while let Some(end) = memchr::memchr(b'\n', &piece) {
             let rest = piece.split_to(end + 1);
-            lines.push(if self.partial.is_empty() {
+            let line = if self.partial.is_empty() {
                 rest
             } else {
                 self.partial.extend_from_slice(&rest);
                 self.partial.split().freeze()
-            });
+            };
+            lines.push(self.read(line));
+            self.too_long = false;
         }
         self.partial.extend_from_slice(&piece);
         if self.partial.len() > MAX_LINE {
-            lines.push(self.partial.split().freeze());
+            self.too_long = true;
+            lines.push(self.rest());
         }
         lines
     }
 
     /// What came after the last line end.
-    pub fn rest(&mut self) -> Bytes {
-        self.partial.split().freeze()
+    pub fn rest(&mut self) -> (Bytes, Line) {
+        let rest = self.partial.split().freeze();
+        self.read(rest)
+    }
+
+    fn read(&self, line: Bytes) -> (Bytes, Line) {
+        let without_end = line.strip_suffix(b"\n").unwrap_or(&line);
+        let meaning = if self.too_long || without_end.len() > MAX_LINE {
+            Line::TooLong
+        } else {
+            Line::of(&line)
+        };
+        (line, meaning)
     }
 }
 
@@ -57,6 +73,8 @@ pub enum Line {
     Error(Option<Usage>),
     /// Any other chunk.
     Data,
+    /// A line, or a piece of one, that nobody looks into.
+    TooLong,
     /// A comment, another field, or the empty line between events.
     Other,
 }
@@ -79,7 +97,7 @@ impl Line {
             return Self::Done;
         }
         let mentions = |name: &str| memmem::find(payload, name.as_bytes()).is_some();
-        if !mentions("\"usage\"") && !mentions("\"error\"") {
+        if !is_object(payload) || (!mentions("\"usage\"") && !mentions("\"error\"")) {
             return Self::Data;
         }
         let Ok(chunk) = serde_json::from_slice::<Chunk<'_>>(payload) else {
@@ -99,14 +117,15 @@ pub fn chunk_id(line: &[u8]) -> Option<String> {
     struct Id {
         id: String,
     }
-    let chunk: Id = serde_json::from_slice(data(line)?).ok()?;
+    let chunk = data(line).filter(|payload| is_object(payload))?;
+    let chunk: Id = serde_json::from_slice(chunk).ok()?;
     Some(chunk.id)
 }
 
 /// The chunk in `line` with one more member at its end; all other bytes as they were. `None` if the
 /// line holds no JSON object.
 pub fn with_member(line: &Bytes, name: &str, json: &str) -> Option<Bytes> {
-    data(line)?;
+    data(line).filter(|payload| is_object(payload))?;
     let end = line.iter().rposition(|byte| *byte == b'}')?;
     let (head, tail) = line.split_at_checked(end)?;
     let mut longer = BytesMut::with_capacity(line.len() + name.len() + json.len() + 4);
@@ -123,6 +142,11 @@ fn data(line: &[u8]) -> Option<&[u8]> {
     line.strip_prefix(b"data:").map(<[u8]>::trim_ascii)
 }
 
+/// Of a JSON text. An array would do as well for whoever reads members by their place.
+fn is_object(payload: &[u8]) -> bool {
+    payload.starts_with(b"{")
+}
+
 /// Follows a stream on the side of a relay that passes its bytes on unchanged.
 #[derive(Debug, Default)]
 pub struct Scanner {
@@ -135,26 +159,26 @@ pub struct Scanner {
 impl Scanner {
     /// Takes the next piece of the stream.
     pub fn feed(&mut self, piece: Bytes) {
-        for line in self.lines.push(piece) {
-            self.look_at(&line);
+        for (_, line) in self.lines.push(piece) {
+            self.take(line);
         }
     }
 
     /// The stream is over; its last line may lack a line end.
     pub fn end(&mut self) {
-        let rest = self.lines.rest();
-        self.look_at(&rest);
+        let (_, rest) = self.lines.rest();
+        self.take(rest);
     }
 
-    fn look_at(&mut self, line: &[u8]) {
-        match Line::of(line) {
+    fn take(&mut self, line: Line) {
+        match line {
             Line::Done => self.done = true,
             Line::Usage(usage) => self.usage = Some(usage),
             Line::Error(usage) => {
                 self.failed = true;
                 self.usage = usage.or(self.usage);
             }
-            Line::Data | Line::Other => {}
+            Line::Data | Line::TooLong | Line::Other => {}
         }
     }
 }
@@ -171,7 +195,7 @@ mod tests {
     #[test]
     fn however_the_stream_is_cut_it_reads_the_same() {
         let bytes = STREAM.as_bytes();
-        let whole: Vec<Bytes> = Lines::default().push(Bytes::from_static(bytes));
+        let whole = Lines::default().push(Bytes::from_static(bytes));
         for size in 1..bytes.len() {
             let mut lines = Lines::default();
             let mut scanner = Scanner::default();
@@ -182,9 +206,45 @@ mod tests {
             }
             scanner.end();
             assert_eq!(found, whole, "pieces of {size}");
-            assert_eq!(found.concat(), bytes);
+            assert_eq!(concat(&found), bytes);
             assert!(scanner.done && !scanner.failed);
             assert_eq!(scanner.usage.unwrap().completion_tokens, Some(2));
+        }
+    }
+
+    fn concat(lines: &[(Bytes, Line)]) -> Vec<u8> {
+        lines.iter().flat_map(|(line, _)| line.to_vec()).collect()
+    }
+
+    /// Nor where it goes on as if it were another line.
+    #[test]
+    fn a_line_that_is_too_long_is_not_looked_into_however_it_is_cut() {
+        let usage = "data: {\"usage\":{\"cost\":1},\"image\":\"";
+        let padding = "x".repeat(MAX_LINE - usage.len() - 2);
+        let goes_on = "data: [DONE]";
+        let table = [
+            (format!("{usage}{padding}\"}}\n"), vec![], true),
+            (format!("{usage}{padding}x\"}}\n"), vec![], false),
+            (format!("{usage}{padding}xxx"), vec![goes_on, "\n"], false),
+            (format!("{usage}{padding}xxx"), vec![goes_on], false),
+        ];
+        for (first, more, is_read) in table {
+            let stream = [&first, more.concat().as_str()].concat();
+            let cuts: [Vec<&str>; 2] = [vec![&stream], [vec![first.as_str()], more].concat()];
+            for pieces in cuts {
+                let mut lines = Lines::default();
+                let mut scanner = Scanner::default();
+                let mut found = Vec::new();
+                for piece in pieces {
+                    let piece = Bytes::copy_from_slice(piece.as_bytes());
+                    found.extend(lines.push(piece.clone()));
+                    scanner.feed(piece);
+                }
+                found.push(lines.rest());
+                scanner.end();
+                assert!(concat(&found) == stream.as_bytes(), "bytes were lost");
+                assert_eq!((scanner.usage.is_some(), scanner.done), (is_read, false));
+            }
         }
     }
 
@@ -214,6 +274,8 @@ mod tests {
             ),
             ("data: {\"choices\":[]}\n", Line::Data),
             ("data: {\"usage\":\n", Line::Data),
+            ("data: [{\"usage\":1,\"cost\":5},null]\n", Line::Data),
+            ("data: [null,{\"error\":1}]\n", Line::Data),
             (": comment with [DONE]\n", Line::Other),
             ("event: message\n", Line::Other),
             ("\n", Line::Other),
@@ -247,9 +309,14 @@ mod tests {
             None
         );
         assert_eq!(
+            with_member(&Bytes::from_static(b"data: [{}]\n"), "g", "1"),
+            None
+        );
+        assert_eq!(
             chunk_id(b"data: {\"id\":\"gen-1\"}\n").as_deref(),
             Some("gen-1")
         );
         assert_eq!(chunk_id(b"data: {}\n"), None);
+        assert_eq!(chunk_id(b"data: [\"gen-1\"]\n"), None);
     }
 }

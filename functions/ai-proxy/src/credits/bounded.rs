@@ -8,7 +8,6 @@ use account::price::prompt::{
 use account::price::{CallSize, PricedModel};
 use bytes::Bytes;
 use edge::{ApiError, Code};
-use serde::Deserialize;
 use serde_json::value::RawValue;
 use upstream::DefaultAiKind;
 
@@ -192,14 +191,9 @@ impl<'a> Bounded<'a> {
 
     /// Of OpenRouter's `reasoning` only the effort is sent.
     fn reasoning_effort(&self) -> Option<&'a str> {
-        #[derive(Deserialize)]
-        struct Reasoning<'a> {
-            #[serde(borrow)]
-            effort: &'a RawValue,
-        }
         let reasoning: &'a RawValue = self.members.get("reasoning")?;
-        let reasoning: Reasoning<'a> = serde_json::from_str(reasoning.get()).ok()?;
-        Some(reasoning.effort.get())
+        let UniqueMembers(reasoning) = serde_json::from_str(reasoning.get()).ok()?;
+        reasoning.get("effort").map(|effort| effort.get())
     }
 }
 
@@ -316,13 +310,12 @@ fn string(json: &RawValue) -> Option<String> {
 }
 
 fn only_functions(tools: &RawValue) -> bool {
-    #[derive(Deserialize)]
-    struct Tool {
-        #[serde(rename = "type")]
-        kind: String,
-    }
-    serde_json::from_str::<Vec<Tool>>(tools.get())
-        .is_ok_and(|tools| tools.iter().all(|tool| tool.kind == "function"))
+    let is_function = |UniqueMembers(tool): &UniqueMembers<'_>| {
+        let kind = tool.get("type").and_then(|kind| string(kind));
+        kind.as_deref() == Some("function")
+    };
+    serde_json::from_str::<Vec<UniqueMembers<'_>>>(tools.get())
+        .is_ok_and(|tools| tools.iter().all(is_function))
 }
 
 #[cfg(test)]
@@ -370,6 +363,7 @@ mod tests {
             json!({"messages": messages(), "model": "@preset/x"}),
             json!({"messages": messages(), "tools": [{"type": "openrouter:web_search"}]}),
             json!({"messages": messages(), "tools": [{}]}),
+            json!({"messages": messages(), "tools": [["function"]]}),
             json!({"messages": parts}),
         ];
         for body in refused {
@@ -431,6 +425,28 @@ mod tests {
         let openai = sent(DefaultAiKind::OpenAi);
         assert_eq!(openai["max_completion_tokens"], 77);
         assert_eq!(openai["stream_options"], json!({"include_usage": true}));
+    }
+
+    #[test]
+    fn of_reasoning_only_the_effort_is_sent() {
+        let sent = |reasoning: &Value| {
+            let request = request(&json!({"messages": messages(), "reasoning": reasoning}));
+            let bounded = Bounded::of(&request).unwrap();
+            let body = bounded.body("m", 1, DefaultAiKind::OpenRouter);
+            let body: Value = serde_json::from_slice(&body).unwrap();
+            body.get("reasoning").cloned()
+        };
+        let effort = json!({"effort": "low"});
+        let more = json!({"effort": "low", "max_tokens": 100_000});
+        assert_eq!(sent(&more), Some(effort));
+        for other in [
+            json!({}),
+            json!({"max_tokens": 7}),
+            json!(["low"]),
+            json!("low"),
+        ] {
+            assert_eq!(sent(&other), None, "{other}");
+        }
     }
 
     #[test]

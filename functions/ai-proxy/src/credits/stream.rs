@@ -82,17 +82,17 @@ impl Relay {
         let mut lines = Lines::default();
         while let Some(piece) = pieces.next().await {
             let was_open = self.state == State::Open;
-            for line in lines.push(piece) {
-                self.line(line).await;
+            for (line, meaning) in lines.push(piece) {
+                self.line(line, meaning).await;
             }
             if was_open && self.state == State::Done {
                 pieces.done();
             }
             self.reader.flush().await;
         }
-        let rest = lines.rest();
+        let (rest, meaning) = lines.rest();
         if !rest.is_empty() {
-            self.line(rest).await;
+            self.line(rest, meaning).await;
         }
         if self.state == State::Open {
             self.resolve("stream broke off").await;
@@ -102,11 +102,11 @@ impl Relay {
         self.reader.close();
     }
 
-    async fn line(&mut self, line: Bytes) {
+    async fn line(&mut self, line: Bytes, meaning: Line) {
         if self.state == State::Done {
             return self.reader.add(line);
         }
-        match Line::of(&line) {
+        match meaning {
             Line::Done => {
                 self.resolve("stream without usage").await;
                 self.state = State::Done;

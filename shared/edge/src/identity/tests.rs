@@ -84,6 +84,8 @@ async fn claims_are_checked() {
         ("nbf", json!(now + 70), false),
         ("nbf", json!("soon"), false),
         ("nbf", json!(i64::MAX), false),
+        ("nbf", json!(1.9e17), false),
+        ("nbf", json!(-1.9e17), false),
         ("nbf", json!(0), true),
         ("iss", json!("https://issuer.example/"), false),
         ("iss", json!([ISSUER]), false),
