@@ -1,0 +1,241 @@
+//! The body of an AI call, as credits may pay for it.
+//!
+//! Holds: a body passes exactly if it is a JSON object with a non-empty array `messages` and, if
+//! present, a string `model`. What credits pay for is sent as one JSON object that names nothing
+//! twice and nothing that is not on the contract's list, each member as the caller wrote it; nothing
+//! in it is of the kinds that are to be refused. The bound of the prompt is not below the bytes of
+//! its text, and is one of text only where there is nothing else.
+
+#![no_main]
+
+use account::Usd;
+use account::price::{ModelPrices, PricedModel};
+use bytes::Bytes;
+use edge::Code;
+use fuzz::Members;
+use libfuzzer_sys::fuzz_target;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use upstream::DefaultAiKind;
+
+use bounded::Bounded;
+use request::ChatRequest;
+
+// The function shows nobody how it reads a body; so its own files are compiled here, without the
+// tests below them, which rustfmt would look for.
+#[path = "../../../functions/ai-proxy/src/credits/bounded.rs"]
+#[rustfmt::skip]
+mod bounded;
+#[path = "../../../functions/ai-proxy/src/request.rs"]
+mod request;
+
+/// The contract, section 3: messages, tools and their choice, response format, sampling, penalties,
+/// seed, stop, stream, user, metadata, reasoning effort.
+const SENT: &str = "messages tools tool_choice parallel_tool_calls response_format temperature top_p \
+    top_k top_a min_p frequency_penalty presence_penalty repetition_penalty logit_bias seed stop \
+    stream user metadata reasoning_effort";
+const REFUSED: &str = "models plugins provider preset route web_search_options modalities audio \
+    prediction";
+const MODEL: &str = "a \"model\"";
+const OUTPUT_LIMIT: u64 = 77;
+const CONTEXT: u64 = 100;
+
+type Raw<'a> = Members<&'a RawValue>;
+
+fuzz_target!(|data: &[u8]| {
+    let body = Bytes::copy_from_slice(data);
+    let members = serde_json::from_slice::<Raw<'_>>(data).ok();
+    let is_request = members.as_ref().is_some_and(is_request);
+    let request = match ChatRequest::parse(body.clone()) {
+        Ok(request) => request,
+        Err(error) => {
+            assert!(!is_request, "{error}");
+            assert!(matches!(
+                error.code(),
+                Code::InvalidJson | Code::InvalidRequest
+            ));
+            return;
+        }
+    };
+    assert!(is_request, "no request was taken for one");
+    assert_eq!(request.body, body);
+    let Some(members) = members else { return };
+    let model = members.last("model").map(|model| text(model));
+    assert_eq!(request.model, model);
+    let streamed = members.last("stream").map(|stream| stream.get());
+    assert_eq!(request.streamed, streamed == Some("true"));
+    match Bounded::of(&request) {
+        Ok(bounded) => {
+            assert_payable(&members);
+            sends(&bounded, &members);
+            bounds(&bounded, &members);
+        }
+        Err(error) => assert!(matches!(
+            error.code(),
+            Code::UnsupportedOnCredits | Code::InvalidRequest
+        )),
+    }
+});
+
+fn text(json: &RawValue) -> String {
+    serde_json::from_str(json.get()).expect("a string")
+}
+
+fn is_request(members: &Raw<'_>) -> bool {
+    let messages = members.last("messages").map(|messages| messages.get());
+    let messages =
+        messages.and_then(|messages| serde_json::from_str::<Vec<&RawValue>>(messages).ok());
+    let model = members.last("model").map(|model| model.get());
+    messages.is_some_and(|messages| !messages.is_empty())
+        && model.is_none_or(|model| serde_json::from_str::<String>(model).is_ok())
+}
+
+/// What the caller said by a name, `null` being nothing.
+fn said<'a>(members: &'a Raw<'_>, name: &str) -> Option<&'a str> {
+    let value = members.last(name).map(|value| value.get());
+    value.filter(|value| *value != "null")
+}
+
+fn assert_payable(members: &Raw<'_>) {
+    for name in REFUSED.split_whitespace() {
+        assert_eq!(said(members, name), None, "{name}");
+    }
+    assert!(said(members, "n").is_none_or(|n| n == "1"));
+    let model = members.last("model").map(|model| text(model));
+    assert!(model.is_none_or(|model| !model.contains('@') && !model.ends_with(":online")));
+    let Some(tools) = said(members, "tools") else {
+        return;
+    };
+    for tool in serde_json::from_str::<Vec<&RawValue>>(tools).expect("a list of tools") {
+        let tool: Raw<'_> = serde_json::from_str(tool.get()).expect("a tool is an object");
+        let mut kinds = tool.0.iter().filter(|(name, _)| name == "type");
+        assert!(kinds.all(|(_, kind)| text(kind) == "function"));
+        assert!(tool.last("type").is_some());
+    }
+}
+
+/// What is sent, to either kind of default AI.
+fn sends(bounded: &Bounded<'_>, members: &Raw<'_>) {
+    let streamed = said(members, "stream") == Some("true");
+    for kind in [DefaultAiKind::OpenRouter, DefaultAiKind::OpenAi] {
+        let body = bounded.body(MODEL, OUTPUT_LIMIT, kind);
+        let Members(sent): Raw<'_> = serde_json::from_slice(&body).expect("one JSON object");
+        for (at, (name, value)) in sent.iter().enumerate() {
+            let twice = sent[..at].iter().any(|(other, _)| other == name);
+            assert!(!twice, "{name} is sent twice");
+            let value = value.get();
+            match (name.as_str(), kind) {
+                ("model", _) => assert_eq!(value, Value::from(MODEL).to_string()),
+                ("max_tokens", DefaultAiKind::OpenRouter)
+                | ("max_completion_tokens", DefaultAiKind::OpenAi) => {
+                    assert_eq!(value, OUTPUT_LIMIT.to_string());
+                }
+                ("stream_options", DefaultAiKind::OpenAi) => {
+                    assert_eq!(value, r#"{"include_usage":true}"#);
+                }
+                ("reasoning", DefaultAiKind::OpenRouter) => {
+                    let own = said(members, "reasoning").expect("it was not made up");
+                    let own: Raw<'_> = serde_json::from_str(own).expect("an object");
+                    let own = own.last("effort").map(|effort| effort.get());
+                    let sent: Raw<'_> = serde_json::from_str(value).expect("an object");
+                    assert_eq!(sent.0.len(), 1, "{value}");
+                    assert_eq!(sent.last("effort").map(|effort| effort.get()), own);
+                }
+                (name, _) => {
+                    assert!(SENT.split_whitespace().any(|sent| sent == name), "{name}");
+                    assert_eq!(Some(value), said(members, name), "{name}");
+                }
+            }
+        }
+        let has = |name: &str| sent.iter().any(|(sent, _)| sent == name);
+        assert!(has("model") && has("messages"));
+        assert!(has("max_tokens") || has("max_completion_tokens"));
+        assert_eq!(
+            has("stream_options"),
+            streamed && kind == DefaultAiKind::OpenAi
+        );
+    }
+}
+
+fn bounds(bounded: &Bounded<'_>, members: &Raw<'_>) {
+    let narrow = bounded.size(&model(Some(CONTEXT))).expect("a bound");
+    assert!(narrow.prompt_tokens <= CONTEXT && narrow.required_tokens <= narrow.prompt_tokens);
+    let limits = ["max_tokens", "max_completion_tokens"].map(|name| said(members, name));
+    let limits = limits.into_iter().flatten();
+    let limits = limits.map(|limit| limit.parse::<u64>().expect("a limit"));
+    assert_eq!(narrow.output_limit, limits.min());
+    assert_ne!(narrow.output_limit, Some(0));
+    let Ok(size) = bounded.size(&model(None)) else {
+        assert!(!narrow.only_text && narrow.prompt_tokens == CONTEXT);
+        return;
+    };
+    assert!(size.only_text && size.required_tokens <= size.prompt_tokens);
+    let messages = said(members, "messages").unwrap_or_default();
+    // A text with half a character in it is no text here, and may be longer.
+    let Ok(Value::Array(messages)) = serde_json::from_str(messages) else {
+        return;
+    };
+    assert!(messages.iter().all(is_text), "more than text is in it");
+    let rest = ["tools", "tool_choice", "response_format"];
+    let rest = rest.iter().filter_map(|name| said(members, name));
+    let rest = rest.filter_map(|json| serde_json::from_str(json).ok());
+    let bytes: usize = messages
+        .into_iter()
+        .chain(rest)
+        .map(|json| read(&json))
+        .sum();
+    assert!(size.prompt_tokens >= u64::try_from(bytes).expect("a length"));
+}
+
+fn model(context_length: Option<u64>) -> PricedModel {
+    let free = Usd::ZERO;
+    PricedModel {
+        id: MODEL.to_owned(),
+        prices: ModelPrices {
+            text: free,
+            input: free,
+            output: free,
+        },
+        context_length,
+        max_output_tokens: None,
+    }
+}
+
+/// Does the message hold nothing that a model would look at or listen to?
+fn is_text(message: &Value) -> bool {
+    let no_other = [
+        "images",
+        "image_url",
+        "audio",
+        "input_audio",
+        "file",
+        "video_url",
+    ];
+    let no_other = no_other.iter().all(|name| message.get(name).is_none());
+    let content = match message.get("content") {
+        None | Some(Value::Null | Value::String(_)) => true,
+        Some(Value::Array(parts)) => parts.iter().all(|part| {
+            let members = part.as_object().map(|part| part.keys());
+            let only = ["type", "text", "cache_control"];
+            part.get("type").and_then(Value::as_str) == Some("text")
+                && members.is_some_and(|mut names| names.all(|name| only.contains(&name.as_str())))
+        }),
+        Some(_) => false,
+    };
+    no_other && content
+}
+
+/// The bytes of all that a model reads of this at least: names, texts, and other values.
+fn read(json: &Value) -> usize {
+    match json {
+        Value::Null => 0,
+        Value::Bool(_) => 4,
+        Value::Number(_) => 1,
+        Value::String(text) => text.len(),
+        Value::Array(list) => list.iter().map(read).sum(),
+        Value::Object(members) => {
+            let members = members.iter();
+            members.map(|(name, value)| name.len() + read(value)).sum()
+        }
+    }
+}
