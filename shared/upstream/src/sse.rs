@@ -15,14 +15,31 @@ use crate::usage_from_json;
 const MAX_LINE: usize = 4 * 1024 * 1024;
 
 /// Cuts a stream into lines, each with its line end, and says what each means.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Lines {
+    max_line: usize,
     partial: BytesMut,
     /// The line's beginning was passed on.
     too_long: bool,
 }
 
+impl Default for Lines {
+    fn default() -> Self {
+        Self::of_at_most(MAX_LINE)
+    }
+}
+
 impl Lines {
+    /// Lines of another length at most, without their end; for tests.
+    #[doc(hidden)]
+    pub fn of_at_most(max_line: usize) -> Self {
+        Self {
+            max_line,
+            partial: BytesMut::new(),
+            too_long: false,
+        }
+    }
+
     /// Takes the next piece of the stream; gives every line that it completes.
     pub fn push(&mut self, mut piece: Bytes) -> Vec<(Bytes, Line)> {
         let mut lines = Vec::new();
@@ -38,7 +55,7 @@ impl Lines {
             self.too_long = false;
         }
         self.partial.extend_from_slice(&piece);
-        if self.partial.len() > MAX_LINE {
+        if self.partial.len() > self.max_line {
             self.too_long = true;
             lines.push(self.rest());
         }
@@ -53,7 +70,7 @@ impl Lines {
 
     fn read(&self, line: Bytes) -> (Bytes, Line) {
         let without_end = line.strip_suffix(b"\n").unwrap_or(&line);
-        let meaning = if self.too_long || without_end.len() > MAX_LINE {
+        let meaning = if self.too_long || without_end.len() > self.max_line {
             Line::TooLong
         } else {
             Line::of(&line)
@@ -219,31 +236,22 @@ mod tests {
     /// Nor where it goes on as if it were another line.
     #[test]
     fn a_line_that_is_too_long_is_not_looked_into_however_it_is_cut() {
-        let usage = "data: {\"usage\":{\"cost\":1},\"image\":\"";
-        let padding = "x".repeat(MAX_LINE - usage.len() - 2);
-        let goes_on = "data: [DONE]";
-        let table = [
-            (format!("{usage}{padding}\"}}\n"), vec![], true),
-            (format!("{usage}{padding}x\"}}\n"), vec![], false),
-            (format!("{usage}{padding}xxx"), vec![goes_on, "\n"], false),
-            (format!("{usage}{padding}xxx"), vec![goes_on], false),
-        ];
-        for (first, more, is_read) in table {
-            let stream = [&first, more.concat().as_str()].concat();
-            let cuts: [Vec<&str>; 2] = [vec![&stream], [vec![first.as_str()], more].concat()];
-            for pieces in cuts {
-                let mut lines = Lines::default();
-                let mut scanner = Scanner::default();
-                let mut found = Vec::new();
-                for piece in pieces {
-                    let piece = Bytes::copy_from_slice(piece.as_bytes());
-                    found.extend(lines.push(piece.clone()));
-                    scanner.feed(piece);
-                }
-                found.push(lines.rest());
-                scanner.end();
-                assert!(concat(&found) == stream.as_bytes(), "bytes were lost");
-                assert_eq!((scanner.usage.is_some(), scanner.done), (is_read, false));
+        let done = "data: [DONE]\n";
+        // Cut after its twentieth byte, it goes on with what would be a line.
+        let longer = format!("{}{done}", "x".repeat(20));
+        let of = |line: &str, max_line, size| {
+            let mut lines = Lines::of_at_most(max_line);
+            let pieces = line.as_bytes().chunks(size).map(Bytes::copy_from_slice);
+            let mut found: Vec<_> = pieces.flat_map(|piece| lines.push(piece)).collect();
+            found.push(lines.rest());
+            assert_eq!(concat(&found), line.as_bytes());
+            found.into_iter().map(|(_, meaning)| meaning).collect()
+        };
+        for size in 1..40 {
+            assert_eq!(of(done, 12, size), [Line::Done, Line::Other]);
+            for (line, max_line) in [(done, 11), (&longer, 12)] {
+                let found: Vec<Line> = of(line, max_line, size);
+                assert!(!found.contains(&Line::Done), "{line} in pieces of {size}");
             }
         }
     }
