@@ -19,6 +19,8 @@ pub struct ListedPrices<'a> {
     /// A message may ask for it.
     pub input_cache_write_1h: Option<&'a str>,
     pub internal_reasoning: Option<&'a str>,
+    pub image_output: Option<&'a str>,
+    pub audio_output: Option<&'a str>,
 }
 
 /// The highest price of a token that goes in, and of one that comes out.
@@ -54,12 +56,28 @@ impl ModelPrices {
             optional(listed.input_cache_write)?.max(optional(listed.input_cache_write_1h)?);
         let text = required(listed.prompt)?.max(cache_write);
         let others = optional(listed.image)?.max(optional(listed.audio)?);
-        let output = required(listed.completion)?.max(optional(listed.internal_reasoning)?);
+        let output = [
+            optional(listed.internal_reasoning)?,
+            optional(listed.image_output)?,
+            optional(listed.audio_output)?,
+        ]
+        .into_iter()
+        .fold(required(listed.completion)?, Usd::max);
         Some(Self {
             text,
             input: text.max(others),
             output,
         })
+    }
+
+    /// What bounds a call whichever of both it is charged by.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        Self {
+            text: self.text.max(other.text),
+            input: self.input.max(other.input),
+            output: self.output.max(other.output),
+        }
     }
 
     /// The prices of a call, by whether its prompt is nothing but text.
@@ -256,6 +274,8 @@ mod tests {
             input_cache_write: Some("0.0000015"),
             input_cache_write_1h: None,
             internal_reasoning: Some("0.000004"),
+            image_output: None,
+            audio_output: None,
         };
         let prices = ModelPrices::from_listed(&full).unwrap();
         assert_eq!(prices.of(true).input, "0.0000015".parse().unwrap());
@@ -269,6 +289,19 @@ mod tests {
         };
         let prices = ModelPrices::from_listed(&for_an_hour).unwrap();
         assert_eq!(prices.of(true).input, "0.000002".parse().unwrap());
+        for not_text in [
+            ListedPrices {
+                image_output: Some("0.00003"),
+                ..full
+            },
+            ListedPrices {
+                audio_output: Some("0.00003"),
+                ..full
+            },
+        ] {
+            let prices = ModelPrices::from_listed(&not_text).unwrap();
+            assert_eq!(prices.of(true).output, "0.00003".parse().unwrap());
+        }
         let no_price = [
             ListedPrices {
                 prompt: None,

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use account::price::{ListedPrices, ModelPrices, PricedModel};
-use account::{Credits, CreditsPerUsd};
+use account::{Credits, CreditsPerUsd, Usd};
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use secrecy::SecretString;
@@ -174,12 +174,17 @@ struct List<'a> {
 #[derive(Deserialize)]
 struct Listed {
     id: String,
-    pricing: HashMap<String, serde_json::Value>,
+    pricing: Named,
+    #[serde(default)]
+    supported_parameters: Option<Vec<String>>,
     #[serde(default)]
     context_length: Option<u64>,
     #[serde(default)]
     top_provider: Option<TopProvider>,
 }
+
+/// Prices by their names.
+type Named = HashMap<String, serde_json::Value>;
 
 #[derive(Deserialize)]
 struct TopProvider {
@@ -202,21 +207,21 @@ fn prices_from_json(body: &[u8]) -> Option<Prices> {
 }
 
 fn priced(listed: Listed) -> Option<PricedModel> {
-    let price = |name: &str| match listed.pricing.get(name) {
-        None | Some(serde_json::Value::Null) => None,
-        // Anything but a string is unreadable, and no price.
-        Some(value) => Some(value.as_str().unwrap_or("unreadable")),
+    if searches_by_itself(&listed) {
+        return None;
+    }
+    let base = &listed.pricing;
+    // Prices that stand in for others under a condition: a long prompt, an hour of the day. What one
+    // does not name stays as it is.
+    // <https://openrouter.ai/docs/client-sdks/python/components/pricingoverride>
+    let overrides: Option<Vec<Named>> = match base.get("overrides") {
+        Some(overrides) => Deserialize::deserialize(overrides).ok()?,
+        None => None,
     };
-    let prices = ModelPrices::from_listed(&ListedPrices {
-        prompt: price("prompt"),
-        completion: price("completion"),
-        request: price("request"),
-        image: price("image"),
-        audio: price("audio"),
-        input_cache_write: price("input_cache_write"),
-        input_cache_write_1h: price("input_cache_write_1h"),
-        internal_reasoning: price("internal_reasoning"),
-    })?;
+    let mut prices = bounding(&[base])?;
+    for instead in overrides.iter().flatten() {
+        prices = prices.max(bounding(&[instead, base])?);
+    }
     let top = listed.top_provider;
     Some(PricedModel {
         id: listed.id,
@@ -226,8 +231,47 @@ fn priced(listed: Listed) -> Option<PricedModel> {
     })
 }
 
+/// The prices that bound a call, each from the first that names it.
+fn bounding(pricings: &[&Named]) -> Option<ModelPrices> {
+    let price = |name: &str| match pricings.iter().find_map(|prices| prices.get(name)) {
+        None | Some(serde_json::Value::Null) => None,
+        // Anything but a string is unreadable, and no price.
+        Some(value) => Some(value.as_str().unwrap_or("unreadable")),
+    };
+    ModelPrices::from_listed(&ListedPrices {
+        prompt: price("prompt"),
+        completion: price("completion"),
+        request: price("request"),
+        image: price("image"),
+        audio: price("audio"),
+        input_cache_write: price("input_cache_write"),
+        input_cache_write_1h: price("input_cache_write_1h"),
+        internal_reasoning: price("internal_reasoning"),
+        image_output: price("image_output"),
+        audio_output: price("audio_output"),
+    })
+}
+
+/// Does the model search the web whether or not it is asked to, at a price for each search? How often
+/// it does is bounded by nothing. Such models are made for searching: unlike others that can be told to
+/// search, they do not take tools.
+fn searches_by_itself(listed: &Listed) -> bool {
+    let parameters = listed.supported_parameters.as_deref().unwrap_or_default();
+    let takes = |name: &str| parameters.iter().any(|parameter| parameter == name);
+    let free = match listed.pricing.get("web_search") {
+        None | Some(serde_json::Value::Null) => true,
+        Some(price) => {
+            let price = price.as_str().and_then(|price| price.parse().ok());
+            price.is_some_and(Usd::is_zero)
+        }
+    };
+    !free && takes("web_search_options") && !takes("tools")
+}
+
 #[cfg(test)]
 mod tests {
+    use account::price::TokenPrices;
+
     use super::*;
 
     #[test]
@@ -249,6 +293,62 @@ mod tests {
             (a.context_length, a.max_output_tokens),
             (Some(100), Some(50))
         );
+    }
+
+    #[test]
+    fn the_highest_of_the_prices_under_any_condition_counts() {
+        let price = |pricing: &str| {
+            let body = format!(r#"{{"data":[{{"id":"a","pricing":{pricing}}}]}}"#);
+            let prices = prices_from_json(body.as_bytes())?;
+            let TokenPrices { input, output } = prices["a"].prices.of(true);
+            Some((input.to_string(), output.to_string()))
+        };
+        let told = |input: &str, output: &str| Some((input.to_owned(), output.to_owned()));
+        let table = [
+            ("[]", told("0.000002", "0.000012")),
+            ("null", told("0.000002", "0.000012")),
+            (
+                r#"[{"min_prompt_tokens":200000,"prompt":"0.000004","completion":"0.000018"}]"#,
+                told("0.000004", "0.000018"),
+            ),
+            (
+                r#"[{"utc_start":"16:30","utc_end":"00:30","prompt":"0.000001"},
+                    {"min_prompt_tokens":200000,"completion":"0.000018"}]"#,
+                told("0.000002", "0.000018"),
+            ),
+            (r#"[{"min_prompt_tokens":1,"prompt":"-1"}]"#, None),
+            (r#"[{"min_prompt_tokens":1,"prompt":0.1}]"#, None),
+            (r#"[{"min_prompt_tokens":1,"request":"0.01"}]"#, None),
+            (r#"{"min_prompt_tokens":1,"prompt":"0.000004"}"#, None),
+        ];
+        for (overrides, expected) in table {
+            let pricing = format!(
+                r#"{{"prompt":"0.000002","completion":"0.000012","overrides":{overrides}}}"#
+            );
+            assert_eq!(price(&pricing), expected, "{overrides}");
+        }
+    }
+
+    #[test]
+    fn a_model_made_for_searching_has_no_price() {
+        let priced = |search: &str, parameters: &str| {
+            let body = format!(
+                r#"{{"data":[{{"id":"a","supported_parameters":{parameters},
+                    "pricing":{{"prompt":"0","completion":"0","web_search":{search}}}}}]}}"#
+            );
+            prices_from_json(body.as_bytes()).is_some()
+        };
+        let searches = r#"["max_tokens","web_search_options"]"#;
+        assert!(!priced(r#""0.005""#, searches));
+        assert!(!priced("0.005", searches));
+        assert!(priced(r#""0""#, searches));
+        assert!(priced("null", searches));
+        assert!(priced(
+            r#""0.01""#,
+            r#"["max_tokens","tools","web_search_options"]"#
+        ));
+        assert!(priced(r#""0.01""#, r#"["max_tokens"]"#));
+        assert!(priced(r#""0.01""#, "null"));
     }
 
     #[test]
