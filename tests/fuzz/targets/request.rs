@@ -101,6 +101,7 @@ fn assert_payable(members: &Raw<'_>) {
         assert_eq!(said(members, name), None, "{name}");
     }
     assert!(said(members, "n").is_none_or(|n| n == "1"));
+    assert!(said(members, "stream").is_none_or(|stream| ["true", "false"].contains(&stream)));
     let model = members.last("model").map(|model| text(model));
     assert!(model.is_none_or(|model| !model.contains('@') && !model.ends_with(":online")));
     let Some(tools) = said(members, "tools") else {

@@ -106,8 +106,8 @@ fn takes_a_member(line: &Bytes) {
 /// The members of a chunk, each with its JSON as it stands.
 fn members(line: &[u8]) -> Vec<(String, String)> {
     let data = line.strip_prefix(b"data:").expect("a chunk's line");
-    let Members(members) =
-        serde_json::from_slice::<Members<&RawValue>>(data).expect("a chunk is an object");
+    let Members(members) = serde_json::from_slice::<Members<&RawValue>>(data.trim_ascii())
+        .expect("a chunk is an object");
     let owned = |(name, value): (String, &RawValue)| (name, value.get().to_owned());
     members.into_iter().map(owned).collect()
 }
