@@ -136,3 +136,28 @@ async fn nothing_else_answers_without_a_token() {
     }
     assert_eq!(public, BTreeSet::from(PUBLIC));
 }
+
+/// The provider sends what the handbook has registered, and nothing else is read.
+#[test]
+fn the_handbook_registers_the_events_that_are_read() {
+    let handbook = include_str!("../../infra/README.md");
+    let reader = include_str!("../../shared/payments/src/event.rs");
+    let is_event = |word: &&str| {
+        let object = word.split('.').next().unwrap_or_default();
+        word.contains('.')
+            && [
+                "checkout",
+                "payment_intent",
+                "charge",
+                "refund",
+                "invoice",
+                "customer",
+            ]
+            .contains(&object)
+    };
+    let registered: BTreeSet<&str> = handbook.split_whitespace().filter(is_event).collect();
+    let (reader, _) = reader.split_once("mod tests").unwrap_or((reader, ""));
+    let read: BTreeSet<&str> = reader.split('"').filter(is_event).collect();
+    assert!(read.len() > 15, "{read:?}");
+    assert_eq!(registered, read);
+}
