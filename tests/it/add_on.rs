@@ -478,3 +478,34 @@ async fn every_state_answers_to_every_route() {
         assert_eq!(answers(state, "enterprise").await, enterprise, "{state}");
     }
 }
+
+/// The provider's limit of requests is one for all accounts.
+#[tokio::test]
+async fn sixty_payment_pages_in_an_hour() {
+    let world = World::start().await;
+    world.set("acme", json!({"plan": "standard"})).await;
+    let owner = world.owner("acme");
+    let usd = json!({"usd": "5"});
+    let credits = || owner.call(Method::POST, "/v1/credits/checkout", &usd);
+    let add_on = || owner.call(Method::POST, ROUTE, &Value::Null);
+    for _ in 0..2 {
+        let at_once = futures_util::future::join_all((0..15).map(|_| add_on()));
+        for reply in at_once.await {
+            assert!([200, 409].contains(&reply.status.as_u16()), "{reply:?}");
+        }
+        let at_once = futures_util::future::join_all((0..15).map(|_| credits()));
+        for reply in at_once.await {
+            assert_eq!(reply.status, 200, "{reply:?}");
+        }
+    }
+    for refused in [credits().await, add_on().await] {
+        assert_eq!(refused.error(), (429, "too_many_attempts".to_owned()));
+        let wait: i64 = refused.header("retry-after").parse().unwrap();
+        assert!((3_500..=3_600).contains(&wait), "{wait}");
+    }
+    let other = json!({"plan": "standard"});
+    world.set("other", other).await;
+    let other = world.owner("other");
+    let reply = other.call(Method::POST, ROUTE, &Value::Null).await;
+    assert_eq!(reply.status, 200);
+}

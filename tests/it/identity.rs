@@ -53,6 +53,60 @@ async fn logs_name_the_account() {
     );
 }
 
+/// Whoever asks who changed something finds it out; who only looked is not written down.
+#[tokio::test]
+async fn logs_name_who_changed_something() {
+    let (log, _guard) = crate::secrecy::log_of_this_thread();
+    let world = World::start().await;
+    world.set("acme", json!({"add_on": "active"})).await;
+    let owner = world.owner("acme");
+    let integration = "/v1/integrations/openrouter";
+    let (key, add_on) = (
+        format!("{integration}/key"),
+        format!("{integration}/subscription"),
+    );
+    let card = format!("{add_on}/payment-method");
+    let (nothing, usd) = (Value::Null, json!({"usd": "5"}));
+    let on = json!({"always_use_key": true});
+    let save = json!({"key": "sk-or-v1-limit-20-0123456789abcdef"});
+    let changes = [
+        (Method::PUT, &*key, &save, "key saved"),
+        (Method::PATCH, integration, &on, "switched"),
+        (Method::DELETE, &*key, &nothing, "key disconnected"),
+        (
+            Method::POST,
+            &*card,
+            &nothing,
+            "page for another card opened",
+        ),
+        (Method::DELETE, &*add_on, &nothing, "add-on cancelled"),
+        (Method::POST, &*add_on, &nothing, "add-on resumed"),
+        (
+            Method::POST,
+            "/v1/credits/checkout",
+            &usd,
+            "page for credits opened",
+        ),
+    ];
+    // The embedded tables have lines of their own, outside of any request.
+    let named = |logged: &str| {
+        let ours = logged.lines().filter(|line| line.contains("request_id="));
+        ours.filter(|line| line.contains("user_acme_owner")).count()
+    };
+    for (method, path, body, told) in changes {
+        owner.card().await;
+        assert!(!log.text().contains(told), "{told}, too early");
+        let before = named(&log.text());
+        assert_eq!(owner.call(method, path, body).await.status, 200, "{told}");
+        let logged = log.text();
+        let line = logged.lines().find(|line| line.contains(told));
+        let line = line.unwrap_or_else(|| panic!("{told}: {logged}"));
+        assert!(line.contains("by=\"user_acme_owner\""), "{line}");
+        assert!(line.contains("account=\"acme\""), "{line}");
+        assert_eq!(named(&logged), before + 1, "{told}");
+    }
+}
+
 #[tokio::test]
 async fn every_route_wants_a_token() {
     let world = World::start().await;

@@ -575,18 +575,18 @@ async fn checks_at_once_are_all_counted() {
     let second = move |n| now + SignedDuration::from_secs(n);
     for n in 0..9 {
         let counted = disturbed
-            .count_check(&account.id, Purpose::Test, second(n))
+            .count_attempt(&account.id, Purpose::Test, second(n))
             .await;
         assert_eq!(counted.unwrap(), Ok(()));
     }
     let store = world.system.store.clone();
     let id = account.id.clone();
     world.wire.meanwhile("PutItem", async move {
-        let counted = store.count_check(&id, Purpose::Test, second(9)).await;
+        let counted = store.count_attempt(&id, Purpose::Test, second(9)).await;
         assert_eq!(counted.unwrap(), Ok(()));
     });
     let eleventh = disturbed
-        .count_check(&account.id, Purpose::Test, second(10))
+        .count_attempt(&account.id, Purpose::Test, second(10))
         .await;
     assert!(eleventh.unwrap().is_err());
 }

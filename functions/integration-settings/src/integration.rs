@@ -52,6 +52,7 @@ pub(crate) async fn switch(
         UpdateError::Store(error) => ApiError::storage(&error),
     })?;
     tracing::info!(
+        by = caller.subject,
         enabled = account.profile.enabled,
         always_use_key = account.profile.always_use_key,
         "switched"

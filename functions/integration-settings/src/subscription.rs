@@ -2,8 +2,8 @@
 
 use std::ops::RangeInclusive;
 
-use account::Usd;
 use account::billing::NotSubscribed;
+use account::{Account, Purpose, Usd};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
@@ -37,11 +37,14 @@ pub(crate) async fn subscribe(
 ) -> Result<Json<Subscribed>, ApiError> {
     caller.require_owner()?;
     let account = deps.account(&caller.account).await?;
+    count_page(&deps, &account).await?;
     let bought = Box::pin(deps.charging.buy(account, deps.clock.now())).await;
-    let checkout_url = match bought.map_err(not_bought)? {
-        Bought::Checkout(url) => Some(url.into()),
-        Bought::Paid | Bought::Resumed => None,
+    let (checkout_url, what) = match bought.map_err(not_bought)? {
+        Bought::Checkout(url) => (Some(url.into()), "payment page opened"),
+        Bought::Paid => (None, "add-on paid with credits"),
+        Bought::Resumed => (None, "add-on resumed"),
     };
+    tracing::info!(by = caller.subject, "{what}");
     let account = deps.account(&caller.account).await?;
     Ok(Json(Subscribed {
         checkout_url,
@@ -76,7 +79,7 @@ pub(crate) async fn cancel(
         ),
         UpdateError::Store(error) => ApiError::storage(&error),
     })?;
-    tracing::info!("add-on cancelled");
+    tracing::info!(by = caller.subject, "add-on cancelled");
     // What could still be paid is called off at once; if that fails, the billing tick does it.
     if let Err(error) = deps.charging.work(&account.id, deps.clock.now()).await {
         edge::log_error(&error, "an open payment is left to the billing tick");
@@ -85,6 +88,21 @@ pub(crate) async fn cancel(
     Ok(Json(Cancelled {
         integration: deps.card(&account, &caller).await,
     }))
+}
+
+/// Counts what may ask the payment provider for a page: its limit of requests is one for all accounts.
+async fn count_page(deps: &Deps, account: &Account) -> Result<(), ApiError> {
+    let counted = deps
+        .store
+        .count_attempt(&account.id, Purpose::Page, deps.clock.now());
+    let counted = counted.await.map_err(|error| ApiError::storage(&error))?;
+    counted.map_err(|wait| {
+        let error = ApiError::new(
+            Code::TooManyAttempts,
+            "an account may open 60 payment pages in an hour; try again later",
+        );
+        error.with_retry_after(wait.unsigned_abs())
+    })
 }
 
 fn not_bought(error: NotBought) -> ApiError {
@@ -136,8 +154,10 @@ pub(crate) async fn payment_method(
 ) -> Result<Json<Page>, ApiError> {
     caller.require_owner()?;
     let account = deps.account(&caller.account).await?;
+    count_page(&deps, &account).await?;
     let url = deps.charging.replace_card(&account, deps.clock.now()).await;
     let checkout_url = url.map_err(not_bought)?.into();
+    tracing::info!(by = caller.subject, "page for another card opened");
     Ok(Json(Page { checkout_url }))
 }
 
@@ -162,9 +182,11 @@ pub(crate) async fn credits(
         ));
     };
     let account = deps.account(&caller.account).await?;
+    count_page(&deps, &account).await?;
     let now = deps.clock.now();
     let url = deps.charging.buy_credits(&account, cents, credits, now);
     let url = url.await.map_err(|error| not_bought(error.into()))?;
+    tracing::info!(by = caller.subject, cents, "page for credits opened");
     Ok(Json(Page {
         checkout_url: url.into(),
     }))

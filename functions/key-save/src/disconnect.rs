@@ -16,7 +16,7 @@ pub(crate) async fn disconnect(
     let disconnected = disconnect_key(store, vault, account, |_| Ok(()), now, None).await;
     let disconnected = changed(disconnected)?;
     if disconnected.secret.is_some() {
-        tracing::info!("key disconnected");
+        tracing::info!(by = caller.subject, "key disconnected");
     }
     Ok(Json(Changed {
         integration: deps.card(&disconnected.account, &caller).await,

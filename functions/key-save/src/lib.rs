@@ -126,7 +126,7 @@ impl Deps {
         purpose: Purpose,
         now: Timestamp,
     ) -> Result<(), ApiError> {
-        let counted = self.store.count_check(account, purpose, now).await;
+        let counted = self.store.count_attempt(account, purpose, now).await;
         counted
             .map_err(|error| ApiError::storage(&error))?
             .map_err(too_many_attempts)

@@ -43,7 +43,7 @@ pub(crate) async fn save(
             "connecting a key needs the OpenRouter add-on; subscribe under Plans & Pricing",
         ));
     }
-    let allowed = deps.store.check_allowed(&account.id, Purpose::Save, now);
+    let allowed = deps.store.attempt_allowed(&account.id, Purpose::Save, now);
     allowed
         .await
         .map_err(|error| ApiError::storage(&error))?
@@ -142,10 +142,14 @@ async fn switch(
         })
         .await;
     let account = changed(switched)?;
+    tracing::info!(
+        by = saved.saved_by,
+        replaced = replaced.is_some(),
+        "key saved"
+    );
     if let Some(old) = replaced {
         // What is left of it is due, and logged.
         let _ = delete_secret(&deps.store, &deps.vault, &account.id, &old, due).await;
     }
-    tracing::info!("key saved");
     Ok(account)
 }

@@ -113,7 +113,8 @@ function refusal(error) {
   if (error.code === "too_many_attempts") {
     const minutes = Math.max(1, Math.ceil((error.retryAfter ?? 3600) / 60));
     const wait = minutes === 1 ? "a minute" : `${minutes} minutes`;
-    return `Too many attempts: a key may be checked 10 times and saved 5 times in an hour. Try again in ${wait}.`;
+    const [limit] = error.message.split(";");
+    return `Too many attempts: ${limit}. Try again in ${wait}.`;
   }
   if (REFUSAL[error.code]) return REFUSAL[error.code];
   if (error.status >= 500) return "Something went wrong on our side. Nothing is lost: try again in a moment.";

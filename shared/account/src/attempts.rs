@@ -1,4 +1,5 @@
-//! How often an account may have a key checked: the endpoint must be no oracle for stolen keys.
+//! How often an account may do what others bear: have a key checked (the endpoint must be no oracle for
+//! stolen keys), and open a page of the payment provider's (whose limit is one for all).
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -6,51 +7,65 @@ use serde::{Deserialize, Serialize};
 const WINDOW: SignedDuration = SignedDuration::from_hours(1);
 const MAX_CHECKS: usize = 10;
 const MAX_SAVES: usize = 5;
+const MAX_PAGES: usize = 60;
 
-/// What a check is made for.
+/// What an attempt is made at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     /// Saving a key; takes one of the hour's saves, given back if the save fails.
     Save,
     /// Testing the stored key.
     Test,
+    /// Opening a page of the payment provider's.
+    Page,
 }
 
-/// The checks and saves of the last hour.
+/// The attempts of the last hour.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Attempts {
     checks: Vec<Timestamp>,
     saves: Vec<Timestamp>,
+    #[serde(default)]
+    pages: Vec<Timestamp>,
 }
 
 impl Attempts {
-    /// Is another check allowed at `now`?
+    /// Is another one allowed at `now`?
     ///
     /// # Errors
     /// How long to wait, where the sliding hour is full.
     pub fn allowed(&self, purpose: Purpose, now: Timestamp) -> Result<(), SignedDuration> {
-        let checks = wait(&self.checks, MAX_CHECKS, now);
-        let saves = match purpose {
-            Purpose::Save => wait(&self.saves, MAX_SAVES, now),
-            Purpose::Test => None,
+        let checks = || wait(&self.checks, MAX_CHECKS, now);
+        let wait = match purpose {
+            Purpose::Save => checks().max(wait(&self.saves, MAX_SAVES, now)),
+            Purpose::Test => checks(),
+            Purpose::Page => wait(&self.pages, MAX_PAGES, now),
         };
-        checks.max(saves).map_or(Ok(()), Err)
+        wait.map_or(Ok(()), Err)
     }
 
-    /// Counts a check that is about to be made.
+    /// Counts one that is about to be made.
     pub fn count(&mut self, purpose: Purpose, now: Timestamp) {
         let recent = |at: &Timestamp| now.duration_since(*at) < WINDOW;
-        self.checks.retain(recent);
-        self.saves.retain(recent);
-        self.checks.push(now);
-        if purpose == Purpose::Save {
-            self.saves.push(now);
+        for counted in [&mut self.checks, &mut self.saves, &mut self.pages] {
+            counted.retain(recent);
+        }
+        match purpose {
+            Purpose::Save => {
+                self.checks.push(now);
+                self.saves.push(now);
+            }
+            Purpose::Test => self.checks.push(now),
+            Purpose::Page => self.pages.push(now),
         }
     }
 
-    /// Was a check counted at exactly this moment?
-    pub fn is_counted(&self, at: Timestamp) -> bool {
-        self.checks.contains(&at)
+    /// Was one counted at exactly this moment?
+    pub fn is_counted(&self, purpose: Purpose, at: Timestamp) -> bool {
+        match purpose {
+            Purpose::Save | Purpose::Test => self.checks.contains(&at),
+            Purpose::Page => self.pages.contains(&at),
+        }
     }
 
     /// Gives back the save counted at `at`, which did not come about. The check stays counted.
@@ -112,5 +127,27 @@ mod tests {
         assert_eq!(attempts.allowed(Purpose::Test, minute(5)), Ok(()));
         attempts.give_back_save(minute(4));
         assert_eq!(attempts.allowed(Purpose::Save, minute(5)), Ok(()));
+    }
+
+    #[test]
+    fn sixty_pages_in_any_hour_beside_the_checks() {
+        let mut attempts = Attempts::default();
+        for n in 0..60 {
+            assert_eq!(attempts.allowed(Purpose::Page, minute(n)), Ok(()));
+            attempts.count(Purpose::Page, minute(n));
+            assert!(attempts.is_counted(Purpose::Page, minute(n)));
+        }
+        assert!(!attempts.is_counted(Purpose::Test, minute(0)));
+        assert_eq!(attempts.allowed(Purpose::Save, minute(59)), Ok(()));
+        assert_eq!(attempts.allowed(Purpose::Page, minute(59)), Err(minutes(1)));
+        assert_eq!(attempts.allowed(Purpose::Page, minute(60)), Ok(()));
+    }
+
+    #[test]
+    fn what_was_stored_before_there_were_pages_is_read() {
+        let stored = r#"{"checks":["1970-01-01T00:00:00Z"],"saves":[]}"#;
+        let attempts: Attempts = serde_json::from_str(stored).unwrap();
+        assert!(attempts.is_counted(Purpose::Test, minute(0)));
+        assert_eq!(attempts.allowed(Purpose::Page, minute(0)), Ok(()));
     }
 }

@@ -246,11 +246,11 @@ impl Store {
         }
     }
 
-    /// Is another key check allowed? Reads only.
+    /// Is another attempt allowed? Reads only.
     ///
     /// # Errors
     /// [`StoreError`] if DynamoDB does not answer.
-    pub async fn check_allowed(
+    pub async fn attempt_allowed(
         &self,
         id: &AccountId,
         purpose: Purpose,
@@ -260,18 +260,18 @@ impl Store {
         Ok(attempts.allowed(purpose, now))
     }
 
-    /// Counts a key check that is about to be made, if it is still allowed; else the time to wait.
+    /// Counts an attempt that is about to be made, if it is still allowed; else the time to wait.
     ///
     /// # Errors
     /// [`StoreError`] if DynamoDB does not answer.
-    pub async fn count_check(
+    pub async fn count_attempt(
         &self,
         id: &AccountId,
         purpose: Purpose,
         now: Timestamp,
     ) -> Result<Result<(), SignedDuration>, StoreError> {
         self.change_attempts(id, |attempts| {
-            if attempts.is_counted(now) {
+            if attempts.is_counted(purpose, now) {
                 return Ok(());
             }
             attempts.allowed(purpose, now)?;
@@ -328,11 +328,11 @@ impl Store {
                 Ok(_) => return Ok(Ok(())),
                 // Somebody else's change, or our own whose answer was lost.
                 Err(error) if condition_failed(&error) => transaction::pause(tried).await,
-                Err(error) => return Err(StoreError::unavailable("count key check", error)),
+                Err(error) => return Err(StoreError::unavailable("count attempt", error)),
             }
         }
         Err(StoreError::Contended {
-            operation: "count key check",
+            operation: "count attempt",
         })
     }
 
