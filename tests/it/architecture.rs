@@ -129,6 +129,25 @@ fn all_who_decide_about_money_ask_routing() {
 }
 
 /// functions → edge, store, keyvault, upstream, payments → routing → account.
+/// A version of the runtime beyond the patched one would come without the patch, and cargo only warn.
+#[test]
+fn the_runtimes_client_is_the_patched_one() {
+    let lock = include_str!("../../Cargo.lock");
+    let package = "[[package]]\nname = \"lambda_runtime_api_client\"\n";
+    let found: Vec<&str> = lock.split(package).skip(1).collect();
+    let [one] = found.as_slice() else {
+        panic!("{} of them", found.len());
+    };
+    let (one, _) = one.split_once("\n\n").unwrap();
+    assert!(!one.contains("source = "), "from the registry: {one}");
+    let patch = include_str!("../../infra/vendor/lambda_runtime_api_client.patch");
+    let made = include_str!("../../infra/vendor/lambda_runtime_api_client/src/lib.rs");
+    let added = patch.lines().filter_map(|line| line.strip_prefix('+'));
+    for line in added.filter(|line| !line.starts_with("++")) {
+        assert!(made.contains(line), "{line}");
+    }
+}
+
 #[test]
 fn arrows_point_down_only() {
     let packages = packages();

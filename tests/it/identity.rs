@@ -4,7 +4,7 @@ use http::Method;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
-use crate::support::{World, hello};
+use crate::support::{KEY, World, hello};
 
 const ROUTES: [(Method, &str); 14] = [
     (Method::GET, "/v1/integrations/openrouter"),
@@ -51,6 +51,28 @@ async fn logs_name_the_account() {
         answered.any(|line| line.contains("account=\"acme\"")),
         "{logged}"
     );
+}
+
+/// Whoever looks for a call finds in one line what became of it.
+#[tokio::test]
+async fn logs_name_a_calls_payer() {
+    let (log, _guard) = crate::secrecy::log_of_this_thread();
+    let world = World::start().await;
+    world.set("acme", json!({"plan": "enterprise"})).await;
+    let owner = world.owner("acme");
+    owner.save_key(KEY).await;
+    let reply = owner.say_hello().await;
+    let told = [
+        format!("call_id=\"{}\"", reply.header("x-greta-call-id")),
+        format!("generation_id=\"{}\"", reply.header("x-generation-id")),
+        "payer=\"openrouter\"".to_owned(),
+        "reason=\"key_enabled\"".to_owned(),
+        "status=200".to_owned(),
+    ];
+    let logged = log.text();
+    let mut answered = logged.lines().filter(|line| line.contains("answered"));
+    let tells = |line: &str| told.iter().all(|told| line.contains(told));
+    assert!(answered.any(tells), "{told:?} in {logged}");
 }
 
 /// Whoever asks who changed something finds it out; who only looked is not written down.

@@ -4,8 +4,10 @@ use std::fmt::Write as _;
 use std::io::Write;
 use std::sync::{Arc, Mutex, OnceLock};
 
+use edge::telemetry::LevelFilter;
 use serde_json::json;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::support::{World, hello};
@@ -59,9 +61,12 @@ pub(crate) fn log_of_this_thread() -> (Log, impl Drop) {
 }
 
 fn subscriber(log: Log) -> impl SubscriberInitExt {
-    tracing_subscriber::fmt()
-        .with_env_filter(edge::telemetry::filter("trace"))
-        .with_writer(log)
+    let lines = tracing_subscriber::fmt()
+        .with_max_level(LevelFilter::TRACE)
+        .with_writer(log);
+    lines
+        .finish()
+        .with(edge::telemetry::filter(LevelFilter::TRACE))
 }
 
 async fn all_items(world: &World) -> String {

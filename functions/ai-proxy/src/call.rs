@@ -1,5 +1,7 @@
 //! One chat call: from the request to the payer's path, with a receipt whatever happens.
 
+use std::sync::Arc;
+
 use account::CallId;
 use axum::Extension;
 use axum::body::Body;
@@ -41,7 +43,7 @@ impl Call {
 }
 
 pub(crate) async fn chat(
-    State(deps): State<Deps>,
+    State(deps): State<Arc<Deps>>,
     deadline: Option<Extension<Deadline>>,
     headers: HeaderMap,
     body: Body,
@@ -69,14 +71,12 @@ pub(crate) fn with_receipt(answered: Result<Response, ApiError>, mut receipt: Re
         error.into_response()
     });
     receipt.write_to(response.headers_mut());
+    let span = Span::current();
+    span.record("payer", receipt.payer.as_str());
+    span.record("reason", receipt.reason);
     // By it, the call is found in upstream's own list.
     let generation = response.headers().get("x-generation-id");
-    tracing::info!(
-        payer = receipt.payer.as_str(),
-        reason = receipt.reason.unwrap_or_default(),
-        generation_id = generation.and_then(|id| id.to_str().ok()),
-        "call routed"
-    );
+    span.record("generation_id", generation.and_then(|id| id.to_str().ok()));
     response
 }
 

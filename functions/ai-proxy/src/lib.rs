@@ -61,15 +61,17 @@ impl Deps {
         secrets: aws_sdk_secretsmanager::Client,
     ) -> Result<Self, lambda_http::Error> {
         let (time_outs, referer) = (settings.time_outs, &settings.product.referer);
-        let upstream = |base: &Url| Upstream::new(base.clone(), time_outs, referer.clone());
-        let default_ai = upstream(&settings.product.default_ai_url)?;
+        let http = edge::http_client(time_outs.connect)?;
+        let upstream =
+            |base: &Url| Upstream::new(http.clone(), base.clone(), time_outs, referer.clone());
+        let default_ai = upstream(&settings.product.default_ai_url);
         Ok(Self {
-            identity: Identity::new(&settings.product.identity, clock.clone())?,
+            identity: Identity::new(&settings.product.identity, clock.clone(), http.clone()),
             clock,
             store: Store::new(dynamodb, settings.tables.clone())
                 .telling_of_credits_below(settings.product.policy.minimum_balance),
             vault: Vault::new(secrets, &settings.secrets_prefix),
-            openrouter: upstream(&settings.openrouter_url)?,
+            openrouter: upstream(&settings.openrouter_url),
             prices: PriceBook::new(default_ai.clone()),
             running: Running::default(),
             default_ai,
@@ -100,6 +102,7 @@ pub fn router(deps: Deps) -> Router {
     let routes = Router::new()
         .route("/v1/chat/completions", post(call::chat))
         .route("/v1/models", get(models::list))
-        .with_state(deps);
+        // Cloned for each request, several times: one count, and not one for each of its parts.
+        .with_state(Arc::new(deps));
     edge::app(routes, Shape::OpenAi, &http)
 }

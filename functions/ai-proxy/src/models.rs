@@ -1,5 +1,7 @@
 //! `GET /v1/models`: the model list of whoever pays for the next call.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -15,7 +17,7 @@ use crate::credits;
 use crate::receipt::Receipt;
 use crate::{Deps, byok};
 
-pub(crate) async fn list(State(deps): State<Deps>, headers: HeaderMap) -> Response {
+pub(crate) async fn list(State(deps): State<Arc<Deps>>, headers: HeaderMap) -> Response {
     let mut receipt = match new_receipt() {
         Ok(receipt) => receipt,
         Err(error) => return error.into_response(),

@@ -45,11 +45,13 @@ impl Deps {
         dynamodb: aws_sdk_dynamodb::Client,
         secrets: aws_sdk_secretsmanager::Client,
     ) -> Result<Self, lambda_http::Error> {
+        let http = edge::http_client(settings.time_outs.connect)?;
         let default_ai = Upstream::new(
+            http.clone(),
             settings.product.default_ai_url.clone(),
             settings.time_outs,
             settings.product.referer.clone(),
-        )?;
+        );
         let store = Store::new(dynamodb, settings.tables.clone());
         Ok(Self {
             charging: Charging::new(
@@ -57,8 +59,9 @@ impl Deps {
                 clock.clone(),
                 store.clone(),
                 secrets,
-            )?,
-            identity: Identity::new(&settings.product.identity, clock.clone())?,
+                http.clone(),
+            ),
+            identity: Identity::new(&settings.product.identity, clock.clone(), http),
             clock,
             store,
             prices: PriceBook::new(default_ai),

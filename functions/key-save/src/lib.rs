@@ -62,15 +62,17 @@ impl Deps {
         secrets: aws_sdk_secretsmanager::Client,
     ) -> Result<Self, lambda_http::Error> {
         let (time_outs, referer) = (settings.time_outs, &settings.product.referer);
-        let upstream = |base: &Url| Upstream::new(base.clone(), time_outs, referer.clone());
+        let http = edge::http_client(time_outs.connect)?;
+        let upstream =
+            |base: &Url| Upstream::new(http.clone(), base.clone(), time_outs, referer.clone());
         Ok(Self {
-            identity: Identity::new(&settings.product.identity, clock.clone())?,
+            identity: Identity::new(&settings.product.identity, clock.clone(), http.clone()),
             clock,
             store: Store::new(dynamodb, settings.tables.clone()),
             vault: Vault::new(secrets, &settings.secrets_prefix)
                 .encrypting_with(settings.secrets_kms_key.clone()),
-            openrouter: upstream(&settings.openrouter_url)?,
-            prices: PriceBook::new(upstream(&settings.product.default_ai_url)?),
+            openrouter: upstream(&settings.openrouter_url),
+            prices: PriceBook::new(upstream(&settings.product.default_ai_url)),
             settings: Arc::new(settings),
         })
     }

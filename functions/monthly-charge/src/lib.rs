@@ -63,19 +63,21 @@ impl Deps {
         queue: aws_sdk_sqs::Client,
     ) -> Result<Self, lambda_runtime::Error> {
         let time_outs = TimeOuts::for_questions(settings.connect);
+        let http = edge::http_client(settings.connect)?;
         let store = Store::new(dynamodb, settings.tables);
         let charging = Charging::new(
             settings.charging,
             clock.clone(),
             store.clone(),
             secrets.clone(),
-        )?;
+            http.clone(),
+        );
         Ok(Self {
             charging: charging.paced(settings.requests_per_second),
             clock,
             store,
             vault: Vault::new(secrets, settings.secrets_prefix),
-            default_ai: Upstream::new(settings.default_ai_url, time_outs, settings.referer)?,
+            default_ai: Upstream::new(http, settings.default_ai_url, time_outs, settings.referer),
             default_ai_kind: settings.default_ai_kind,
             default_ai_secret: settings.default_ai_secret,
             event_bus,

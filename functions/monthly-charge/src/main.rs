@@ -5,8 +5,11 @@ use lambda_runtime::{Error, LambdaEvent, service_fn};
 use monthly_charge::{Deps, Settings};
 use serde_json::Value;
 
-#[tokio::main]
-async fn main() -> Result<(), Error> {
+fn main() -> Result<(), Error> {
+    edge::block_on(function())
+}
+
+async fn function() -> Result<(), Error> {
     edge::telemetry::init();
     let settings = Settings::from_env(Env::process())?;
     let aws = edge::aws_config().await;

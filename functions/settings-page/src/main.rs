@@ -3,8 +3,11 @@
 use edge::Env;
 use settings_page::Settings;
 
-#[tokio::main]
-async fn main() -> Result<(), lambda_http::Error> {
+fn main() -> Result<(), lambda_http::Error> {
+    edge::block_on(function())
+}
+
+async fn function() -> Result<(), lambda_http::Error> {
     edge::telemetry::init();
     let settings = Settings::from_env(Env::process())?;
     edge::run(settings_page::router(settings)).await

@@ -42,13 +42,15 @@ impl Deps {
         secrets: aws_sdk_secretsmanager::Client,
     ) -> Result<Self, lambda_http::Error> {
         let store = Store::new(dynamodb, settings.tables.clone());
+        let http = edge::http_client(settings.charging.connect)?;
         Ok(Self {
             charging: Charging::new(
                 settings.charging.clone(),
                 clock.clone(),
                 store,
                 secrets.clone(),
-            )?,
+                http,
+            ),
             // Of users' secrets it reads none.
             vault: Vault::new(secrets, String::new()),
             clock,

@@ -3,8 +3,11 @@
 use edge::{Clock, Env};
 use subscription_webhook::{Deps, Settings};
 
-#[tokio::main]
-async fn main() -> Result<(), lambda_http::Error> {
+fn main() -> Result<(), lambda_http::Error> {
+    edge::block_on(function())
+}
+
+async fn function() -> Result<(), lambda_http::Error> {
     edge::telemetry::init();
     let settings = Settings::from_env(Env::process())?;
     let aws = edge::aws_config().await;

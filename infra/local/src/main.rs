@@ -12,6 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use edge::telemetry::LevelFilter;
 use local::demo;
 use local::system::{Options, System, settings_from_environment};
 use tokio::signal::unix::{SignalKind, signal};
@@ -75,7 +76,7 @@ async fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    edge::telemetry::init_with_default("error");
+    edge::telemetry::init_with_default(LevelFilter::ERROR);
     match run(arguments).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

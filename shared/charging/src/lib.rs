@@ -89,26 +89,23 @@ impl From<UpdateError<std::convert::Infallible>> for ChargingError {
 }
 
 impl Charging {
-    /// `secrets` reads the provider's key.
-    ///
-    /// # Errors
-    /// If the HTTP client cannot be built.
+    /// `secrets` reads the provider's key; `http` follows no redirect and sends nothing twice.
     pub fn new(
         settings: Settings,
         clock: Clock,
         store: Store,
         secrets: aws_sdk_secretsmanager::Client,
-    ) -> Result<Self, reqwest::Error> {
-        let time_outs = payments::TimeOuts::new(settings.connect);
-        Ok(Self {
+        http: reqwest::Client,
+    ) -> Self {
+        Self {
             store: store.telling_of_credits_below(settings.minimum_balance),
-            stripe: Stripe::new(settings.api_url.clone(), time_outs)?,
+            stripe: Stripe::new(http, settings.api_url.clone()),
             // Of users' secrets it reads none.
             vault: Vault::new(secrets, String::new()),
             clock,
             settings: Arc::new(settings),
             pacer: None,
-        })
+        }
     }
 
     /// One that waits before it asks the provider, so that all of its like together ask no more often

@@ -71,6 +71,10 @@ async fn edge(State(shape): State<Shape>, mut request: Request, next: Next) -> R
         // Known once the token is checked, and where the request turns out to be an AI call.
         account = tracing::field::Empty,
         call_id = tracing::field::Empty,
+        // Of an AI call, once it is routed.
+        payer = tracing::field::Empty,
+        reason = tracing::field::Empty,
+        generation_id = tracing::field::Empty,
     );
     async move {
         let response = next.run(request).await;

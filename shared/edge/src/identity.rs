@@ -21,7 +21,7 @@ use tracing::Span;
 
 use crate::clock::Clock;
 use crate::error::{ApiError, Code};
-use crate::jwks::{Jwks, NoKey, RETRY_AFTER};
+use crate::jwks::{Jwks, Loaded, RETRY_AFTER, TokenHash};
 use crate::settings::IdentitySettings;
 
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
@@ -61,16 +61,13 @@ pub enum Role {
 
 impl Identity {
     /// The issuer's keys are fetched at the first call.
-    ///
-    /// # Errors
-    /// If TLS cannot be set up.
-    pub fn new(settings: &IdentitySettings, clock: Clock) -> Result<Self, reqwest::Error> {
-        Ok(Self(Arc::new(Inner {
+    pub fn new(settings: &IdentitySettings, clock: Clock, http: reqwest::Client) -> Self {
+        Self(Arc::new(Inner {
             issuer: settings.issuer.clone(),
             audience: settings.audience.clone(),
-            keys: Jwks::new(settings.jwks_url.clone(), clock.clone())?,
+            keys: Jwks::new(settings.jwks_url.clone(), clock.clone(), http),
             clock,
-        })))
+        }))
     }
 
     /// The caller that the request's token names.
@@ -78,26 +75,51 @@ impl Identity {
     /// # Errors
     /// `invalid_token`; `identity_unavailable` while the issuer's keys were never loaded.
     pub async fn caller(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
-        let token = bearer_token(headers)?;
-        let header = TokenHeader::read(token)?;
-        let key = self.0.keys.key(header.key_id.as_deref(), header.algorithm);
-        let key = key.await.map_err(|no_key| match no_key {
-            NoKey::Unknown => invalid("the token's key is not one of the issuer's"),
-            NoKey::NeverLoaded => ApiError::new(
-                Code::IdentityUnavailable,
-                "the token issuer's keys could not be loaded yet; try again",
-            )
-            .with_retry_after(RETRY_AFTER),
-        })?;
-        let validation = self.validation(header.algorithm);
-        let token = jsonwebtoken::decode::<Claims>(token, &key.decoding, &validation);
-        let claims = token.map_err(|error| refusal(error.kind()))?.claims;
-        let caller = claims.caller(self.0.clock.now())?;
+        let verified = self.verified(bearer_token(headers)?).await?;
+        let caller = verified.caller(self.0.clock.now())?;
         Span::current().record("account", caller.account.as_str());
         Ok(caller)
     }
 
-    /// Signature, `iss` and `aud`. The times are left to [`Claims::caller`], which has our clock.
+    /// What the token says, once it is verified; by the keys that verified it, only once.
+    async fn verified(&self, token: &str) -> Result<Arc<Verified>, ApiError> {
+        let hash = TokenHash::of(token);
+        if let (Some(hash), Some(keys)) = (hash, self.0.keys.current().await)
+            && let Some(verified) = keys.known(hash)
+        {
+            return Ok(verified);
+        }
+        let header = TokenHeader::read(token)?;
+        let keys = self.0.keys.with(header.key_id.as_deref()).await;
+        let keys = keys.ok_or_else(|| {
+            let error = ApiError::new(
+                Code::IdentityUnavailable,
+                "the token issuer's keys could not be loaded yet; try again",
+            );
+            error.with_retry_after(RETRY_AFTER)
+        })?;
+        let verified = Arc::new(self.verify(token, &header, &keys)?);
+        if let Some(hash) = hash {
+            keys.remember(hash, Arc::clone(&verified));
+        }
+        Ok(verified)
+    }
+
+    fn verify(
+        &self,
+        token: &str,
+        header: &TokenHeader,
+        keys: &Loaded,
+    ) -> Result<Verified, ApiError> {
+        let key = keys.find(header.key_id.as_deref(), header.algorithm);
+        let key = key.ok_or_else(|| invalid("the token's key is not one of the issuer's"))?;
+        let validation = self.validation(header.algorithm);
+        let token = jsonwebtoken::decode::<Claims>(token, &key.decoding, &validation);
+        let claims = token.map_err(|error| refusal(error.kind()))?.claims;
+        claims.verified()
+    }
+
+    /// Signature, `iss` and `aud`. The times are left to [`Verified::caller`], which has our clock.
     fn validation(&self, algorithm: Algorithm) -> Validation {
         let mut validation = Validation::new(algorithm);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
@@ -214,26 +236,48 @@ struct Claims {
 }
 
 impl Claims {
-    fn caller(self, now: Timestamp) -> Result<Caller, ApiError> {
+    fn verified(self) -> Result<Verified, ApiError> {
         let unreadable = || invalid("the token's times are not numbers of seconds");
         let exp = seconds(&self.exp).ok_or_else(unreadable)?;
-        if exp.saturating_add(LEEWAY.as_secs()) < now.as_second() {
-            return Err(invalid("the token has expired; get a new one"));
-        }
-        if let Some(nbf) = self.nbf {
-            let nbf = seconds(&nbf).ok_or_else(unreadable)?;
-            if nbf.saturating_sub(LEEWAY.as_secs()) > now.as_second() {
-                return Err(invalid("the token is not valid yet"));
-            }
-        }
+        let nbf = match self.nbf {
+            Some(nbf) => Some(seconds(&nbf).ok_or_else(unreadable)?),
+            None => None,
+        };
         if self.sub.is_empty() || self.sub.chars().count() > MAX_SUBJECT_CHARS {
             return Err(invalid("the token's subject is empty or too long"));
         }
-        Ok(Caller {
-            subject: self.sub,
-            account: self.account_id,
-            role: self.role,
+        Ok(Verified {
+            caller: Caller {
+                subject: self.sub,
+                account: self.account_id,
+                role: self.role,
+            },
+            exp,
+            nbf,
         })
+    }
+}
+
+/// What a token says whose signature, issuer and audience are right. Its time is not judged yet.
+pub(crate) struct Verified {
+    caller: Caller,
+    /// Seconds since 1970, as `nbf`.
+    exp: i64,
+    nbf: Option<i64>,
+}
+
+impl Verified {
+    fn caller(&self, now: Timestamp) -> Result<Caller, ApiError> {
+        if self.exp.saturating_add(LEEWAY.as_secs()) < now.as_second() {
+            return Err(invalid("the token has expired; get a new one"));
+        }
+        if self
+            .nbf
+            .is_some_and(|nbf| nbf.saturating_sub(LEEWAY.as_secs()) > now.as_second())
+        {
+            return Err(invalid("the token is not valid yet"));
+        }
+        Ok(self.caller.clone())
     }
 }
 

@@ -2,14 +2,19 @@
 //!
 //! A key that is known and fresh is found without waiting for anybody. Everything else goes through
 //! one lock, so that at most one request fetches, and only when a fetch is due.
+//!
+//! A token whose signature a set of keys has verified is known to that set, and need not be verified by
+//! it again. The next set knows none.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::{SignedDuration, Timestamp};
 use jsonwebtoken::{Algorithm, DecodingKey};
+use moka::sync::Cache;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::Mutex;
@@ -17,6 +22,7 @@ use url::Url;
 
 use crate::clock::Clock;
 use crate::error::log_error;
+use crate::identity::Verified;
 
 const FETCH_TIMEOUT: Duration = Duration::from_secs(3);
 const MAX_BYTES: usize = 256 * 1024;
@@ -28,22 +34,14 @@ const BETWEEN_TRIES: SignedDuration = SignedDuration::from_mins(1);
 const BETWEEN_FIRST_TRIES: SignedDuration = SignedDuration::from_secs(1);
 /// When a caller may try again while there are no keys.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// So many tokens are known at most; the least recently used goes first. About half a kilobyte each.
+const MAX_KNOWN_TOKENS: u64 = 1_000;
 
 /// A key, and the one algorithm that it may verify.
-#[derive(Clone)]
 pub(crate) struct Key {
     id: Option<String>,
     algorithm: Algorithm,
     pub(crate) decoding: DecodingKey,
-}
-
-/// Why there is no key for a token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum NoKey {
-    /// The issuer's keys were never loaded.
-    NeverLoaded,
-    /// The issuer has no such key.
-    Unknown,
 }
 
 /// The cache.
@@ -56,34 +54,47 @@ pub(crate) struct Jwks {
     last_try: Mutex<Option<Timestamp>>,
 }
 
-struct Loaded {
+/// The issuer's keys as they were at a time, and the tokens that they have verified.
+pub(crate) struct Loaded {
     at: Timestamp,
     keys: Vec<Key>,
+    tokens: Cache<TokenHash, Arc<Verified>>,
+}
+
+/// What a token is known by: its SHA-256, so that no token is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct TokenHash([u8; 32]);
+
+impl TokenHash {
+    pub(crate) fn of(token: &str) -> Option<Self> {
+        let hash = digest(&SHA256, token.as_bytes());
+        hash.as_ref().try_into().ok().map(Self)
+    }
 }
 
 impl Jwks {
-    pub(crate) fn new(url: Url, clock: Clock) -> Result<Self, reqwest::Error> {
-        let client = reqwest::Client::builder()
-            .timeout(FETCH_TIMEOUT)
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .build()?;
-        Ok(Self {
+    pub(crate) fn new(url: Url, clock: Clock, client: reqwest::Client) -> Self {
+        Self {
             url,
             client,
             clock,
             loaded: RwLock::new(None),
             last_try: Mutex::new(None),
-        })
+        }
     }
 
-    /// The key of this id and algorithm; without an id, the issuer's only key.
-    pub(crate) async fn key(&self, id: Option<&str>, algorithm: Algorithm) -> Result<Key, NoKey> {
-        let loaded = match self.loaded() {
-            Some(loaded) if loaded.knows(id) => self.refreshed(loaded).await,
-            _ => self.with_key(id).await.ok_or(NoKey::NeverLoaded)?,
-        };
-        loaded.find(id, algorithm).cloned().ok_or(NoKey::Unknown)
+    /// The keys that there are, fetched again if they are old.
+    pub(crate) async fn current(&self) -> Option<Arc<Loaded>> {
+        let loaded = self.loaded()?;
+        Some(self.refreshed(loaded).await)
+    }
+
+    /// The keys, fetched if they do not have this one. `None` if there never were any.
+    pub(crate) async fn with(&self, id: Option<&str>) -> Option<Arc<Loaded>> {
+        match self.current().await {
+            Some(loaded) if loaded.knows(id) => Some(loaded),
+            _ => self.with_key(id).await,
+        }
     }
 
     /// The keys, fetched again if they are old. Who finds another one fetching goes on with the keys
@@ -125,15 +136,20 @@ impl Jwks {
         *last_try = Some(now);
         match fetched {
             Ok(keys) => {
-                let loaded = Some(Arc::new(Loaded { at: now, keys }));
-                *self.loaded.write().unwrap_or_else(PoisonError::into_inner) = loaded;
+                let loaded = Arc::new(Loaded {
+                    at: now,
+                    keys,
+                    tokens: Cache::new(MAX_KNOWN_TOKENS),
+                });
+                *self.loaded.write().unwrap_or_else(PoisonError::into_inner) = Some(loaded);
             }
             Err(error) => log_error(&error, "the issuer's keys could not be fetched"),
         }
     }
 
     async fn download(&self) -> Result<Vec<Key>, FetchError> {
-        let mut response = self.client.get(self.url.clone()).send().await?;
+        let request = self.client.get(self.url.clone()).timeout(FETCH_TIMEOUT);
+        let mut response = request.send().await?;
         if response.status() != http::StatusCode::OK {
             return Err(FetchError::Status(response.status()));
         }
@@ -159,7 +175,8 @@ impl Loaded {
         id.is_none_or(|id| self.keys.iter().any(|key| key.id.as_deref() == Some(id)))
     }
 
-    fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Option<&Key> {
+    /// The key of this id and algorithm; without an id, the issuer's only key.
+    pub(crate) fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Option<&Key> {
         let key = match (id, self.keys.as_slice()) {
             (None, [only]) => Some(only),
             (None, _) => None,
@@ -168,6 +185,21 @@ impl Loaded {
                 .find(|key| key.id.as_deref() == id && key.algorithm == algorithm),
         };
         key.filter(|key| key.algorithm == algorithm)
+    }
+
+    /// What a token says that these keys have verified before.
+    pub(crate) fn known(&self, token: TokenHash) -> Option<Arc<Verified>> {
+        self.tokens.get(&token)
+    }
+
+    pub(crate) fn remember(&self, token: TokenHash, verified: Arc<Verified>) {
+        self.tokens.insert(token, verified);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn number_of_known(&self) -> u64 {
+        self.tokens.run_pending_tasks();
+        self.tokens.entry_count()
     }
 }
 

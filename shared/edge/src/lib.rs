@@ -1,7 +1,7 @@
 //! The edge of every function: settings, HTTP and Lambda, identity, error bodies, logs, the clock.
 //!
 //! A function's `main.rs` reads its settings ([`Env`]), builds its router, wraps it ([`app`]) and
-//! hands it to Lambda ([`run`], [`run_streaming`]); `cargo dev` and the tests wrap the same router
+//! hands it to Lambda ([`block_on`], [`run`], [`run_streaming`]); `cargo dev` and the tests wrap the same router
 //! and merge several ([`gateway`]).
 //!
 //! Invariants: only [`Env`] reads the environment, only [`Clock`] the time; only [`Identity`] says
@@ -10,6 +10,7 @@
 
 mod aws;
 mod body;
+mod client;
 mod clock;
 mod error;
 mod http;
@@ -25,6 +26,7 @@ pub mod telemetry;
 pub use self::http::{Shape, app, gateway};
 pub use aws::{aws_config, aws_config_loader};
 pub use body::{Fields, read_body};
+pub use client::http_client;
 pub use clock::Clock;
 pub use error::{ApiError, Code, log_error};
 pub use identity::{Caller, Identity, Role};
@@ -32,5 +34,5 @@ pub use ids::{new_id, random_id};
 pub use lambda::{Deadline, RequestId, run, run_streaming};
 pub use product::{ProductSettings, collection, minimum_balance, price_in_credits, referer};
 pub use settings::{Asked, Env, HttpSettings, IdentitySettings, SettingsError};
-pub use task::spawn;
+pub use task::{block_on, spawn};
 pub use telemetry::metric;

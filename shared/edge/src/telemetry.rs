@@ -2,34 +2,36 @@
 //! that every line names its request and, within a call, its call.
 
 use std::fmt;
+use std::io::Write as _;
 use std::sync::Once;
 
 use serde_json::{Map, Value, json};
 use tracing::field::{Field, Visit};
-use tracing::{Event, Subscriber};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
-use tracing_subscriber::fmt::format::{JsonFields, Writer};
-use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields, MakeWriter};
-use tracing_subscriber::registry::{LookupSpan, Scope};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::Layer;
+pub use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::{Context, SubscriberExt as _};
+use tracing_subscriber::registry::{LookupSpan, Registry, Scope};
 
 use crate::clock::Clock;
 use crate::settings::Env;
 
 /// What holds whatever the level. Libraries that show events, requests, answers or headers, and with
 /// them keys and tokens, in their finest logs are held at `warn`; metrics are always there.
-const ALWAYS: [&str; 10] = [
-    "metric=info",
-    "aws_config=warn",
-    "aws_runtime=warn",
-    "aws_sigv4=warn",
-    "aws_smithy_runtime=warn",
-    "aws_smithy_runtime_api=warn",
-    "hyper_util=warn",
-    "lambda_http=warn",
-    "lambda_runtime=warn",
-    "reqwest=warn",
+const ALWAYS: [(&str, Level); 10] = [
+    (METRIC, Level::INFO),
+    ("aws_config", Level::WARN),
+    ("aws_runtime", Level::WARN),
+    ("aws_sigv4", Level::WARN),
+    ("aws_smithy_runtime", Level::WARN),
+    ("aws_smithy_runtime_api", Level::WARN),
+    ("hyper_util", Level::WARN),
+    ("lambda_http", Level::WARN),
+    ("lambda_runtime", Level::WARN),
+    ("reqwest", Level::WARN),
 ];
 
 /// The target of the lines that count something.
@@ -68,25 +70,24 @@ fn embed(line: &mut Map<String, Value>) {
 /// is a level and no filter, so that it cannot name a library that must stay quiet. Further calls do
 /// nothing.
 pub fn init() {
-    init_with_default("info");
+    init_with_default(LevelFilter::INFO);
 }
 
 /// Like [`init`], with another level where `LOG_LEVEL` is not set.
-pub fn init_with_default(level: &'static str) {
+pub fn init_with_default(level: LevelFilter) {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let mut env = Env::process();
-        let asked = env.text_or("LOG_LEVEL", level);
-        let malformed = asked.parse::<LevelFilter>().is_err();
-        let subscriber = subscriber(
-            filter(if malformed { level } else { &asked }),
-            env.optional("AWS_LAMBDA_FUNCTION_NAME"),
-            std::io::stdout,
-        );
+        let asked = env.optional("LOG_LEVEL");
+        let asked = asked.map(|asked| asked.parse::<LevelFilter>().ok());
+        let function = env.optional("AWS_LAMBDA_FUNCTION_NAME");
+        let filter = filter(asked.flatten().unwrap_or(level));
+        let subscriber = subscriber(filter, function, std::io::stdout);
         // Somebody else's subscriber, as a test may have set one, stays.
-        if tracing::subscriber::set_global_default(subscriber).is_ok() && malformed {
+        let set = tracing::subscriber::set_global_default(subscriber).is_ok();
+        if set && asked == Some(None) {
             tracing::warn!(
-                level,
+                %level,
                 "LOG_LEVEL is not a level; logging at the default one"
             );
         }
@@ -94,65 +95,85 @@ pub fn init_with_default(level: &'static str) {
 }
 
 /// Everything of `level`, less what may show a key.
-pub fn filter(level: &str) -> EnvFilter {
-    let directives = ALWAYS.iter().filter_map(|directive| directive.parse().ok());
-    directives.fold(EnvFilter::new(level), EnvFilter::add_directive)
+pub fn filter(level: LevelFilter) -> Targets {
+    let filter = Targets::new().with_default(level);
+    filter.with_targets(ALWAYS)
 }
 
 fn subscriber<W>(
-    filter: EnvFilter,
+    filter: Targets,
     function: Option<String>,
     writer: W,
 ) -> impl Subscriber + Send + Sync + 'static
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .fmt_fields(JsonFields::new())
-        .event_format(Line { function })
-        .with_writer(writer)
-        .finish()
+    Registry::default()
+        .with(filter)
+        .with(Lines { function, writer })
 }
 
-/// One event as one flat JSON object. The event's own fields win over those of its spans, inner
+/// Writes each event as one flat JSON object. The event's own fields win over those of its spans, inner
 /// spans over outer ones.
-struct Line {
+struct Lines<W> {
     function: Option<String>,
+    writer: W,
 }
 
-impl<S, N> FormatEvent<S, N> for Line
+/// What a span's fields are, kept with it.
+struct SpanFields(Map<String, Value>);
+
+impl<S, W> Layer<S> for Lines<W>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
+    W: for<'a> MakeWriter<'a> + 'static,
 {
-    fn format_event(
-        &self,
-        context: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        if let Some(span) = context.span(id) {
+            let mut fields = Map::new();
+            attributes.record(&mut Fields(&mut fields));
+            span.extensions_mut().insert(SpanFields(fields));
+        }
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        if let Some(span) = context.span(id)
+            && let Some(SpanFields(fields)) = span.extensions_mut().get_mut()
+        {
+            values.record(&mut Fields(fields));
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let mut line = Map::new();
         if let Some(function) = &self.function {
             line.insert("function".to_owned(), Value::from(function.as_str()));
         }
-        for span in context.event_scope().into_iter().flat_map(Scope::from_root) {
-            let extensions = span.extensions();
-            let fields = extensions.get::<FormattedFields<N>>();
-            let fields = fields.and_then(|fields| serde_json::from_str(&fields.fields).ok());
-            line.extend(fields.unwrap_or_else(Map::new));
+        let spans = context.event_scope(event);
+        for span in spans.into_iter().flat_map(Scope::from_root) {
+            if let Some(SpanFields(fields)) = span.extensions().get() {
+                let fields = fields.iter();
+                line.extend(fields.map(|(name, value)| (name.clone(), value.clone())));
+            }
         }
         event.record(&mut Fields(&mut line));
-        let mut time = String::new();
-        SystemTime.format_time(&mut Writer::new(&mut time))?;
-        line.insert("timestamp".to_owned(), Value::from(time));
         let metadata = event.metadata();
-        line.insert("level".to_owned(), Value::from(metadata.level().as_str()));
-        line.insert("target".to_owned(), Value::from(metadata.target()));
+        let own = [
+            ("timestamp", Clock::system().now().to_string()),
+            ("level", metadata.level().to_string()),
+            ("target", metadata.target().to_owned()),
+        ];
+        line.extend(own.map(|(name, text)| (name.to_owned(), Value::from(text))));
         if metadata.target() == METRIC {
             embed(&mut line);
         }
-        writeln!(writer, "{}", Value::Object(line))
+        let mut text = Value::Object(line).to_string();
+        text.push('\n');
+        // In one write, so that lines of two threads do not mix. There is nowhere to tell of a failure.
+        let _ = self
+            .writer
+            .make_writer_for(metadata)
+            .write_all(text.as_bytes());
     }
 }
 
@@ -209,14 +230,16 @@ pub(crate) mod tests {
         pub(crate) fn capture() -> (Self, DefaultGuard) {
             // With only one subscriber alive, tracing asks that of whatever thread comes first to a
             // new log line, and so nobody's; with two, all.
-            static SECOND: LazyLock<Dispatch> =
-                LazyLock::new(|| Dispatch::new(subscriber(EnvFilter::new("off"), None, io::sink)));
+            static SECOND: LazyLock<Dispatch> = LazyLock::new(|| {
+                Dispatch::new(subscriber(filter(LevelFilter::OFF), None, io::sink))
+            });
             LazyLock::force(&SECOND);
 
             let log = Self::default();
             let writer = log.clone();
             let function = Some("key-save".to_owned());
-            let subscriber = subscriber(EnvFilter::new("info"), function, move || writer.clone());
+            let subscriber =
+                subscriber(filter(LevelFilter::INFO), function, move || writer.clone());
             (log, tracing::subscriber::set_default(subscriber))
         }
 

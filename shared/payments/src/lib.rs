@@ -58,29 +58,16 @@ const CURRENCY: &str = "usd";
 const MAX_BODY: usize = 1024 * 1024;
 const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 
-/// How long to wait for what.
-#[derive(Debug, Clone, Copy)]
-pub struct TimeOuts {
-    pub connect: Duration,
-    /// For a whole call, connecting included.
-    pub call: Duration,
-}
-
-impl TimeOuts {
-    /// A charge waits for the card's issuer: seconds, seldom more than ten.
-    pub const fn new(connect: Duration) -> Self {
-        Self {
-            connect,
-            call: Duration::from_secs(20),
-        }
-    }
-}
+/// How long a whole call is waited for, connecting included. A charge waits for the card's issuer:
+/// seconds, seldom more than ten.
+const CALL_TIME: Duration = Duration::from_secs(20);
 
 /// Stripe's API. Cheap to clone. Each call takes our secret key, which may be rolled at any time.
 #[derive(Debug, Clone)]
 pub struct Stripe {
     http: reqwest::Client,
     base: Url,
+    call_time: Duration,
     /// Of all clones.
     key_refused: Arc<AtomicBool>,
 }
@@ -100,24 +87,15 @@ struct Refusal {
 }
 
 impl Stripe {
-    /// `base` is the API's root without its version, `https://api.stripe.com`.
-    ///
-    /// # Errors
-    /// If the HTTP client cannot be built.
-    pub fn new(base: Url, time_outs: TimeOuts) -> Result<Self, reqwest::Error> {
-        let http = reqwest::Client::builder()
-            .connect_timeout(time_outs.connect)
-            .timeout(time_outs.call)
-            .tcp_nodelay(true)
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .no_proxy()
-            .build()?;
-        Ok(Self {
+    /// `base` is the API's root without its version, `https://api.stripe.com`. `http` follows no redirect and sends nothing
+    /// twice.
+    pub fn new(http: reqwest::Client, base: Url) -> Self {
+        Self {
             http,
             base,
+            call_time: CALL_TIME,
             key_refused: Arc::default(),
-        })
+        }
     }
 
     /// Was a key refused since this was last asked? Then it may have been rolled, and is to be read anew.
@@ -178,6 +156,7 @@ impl Stripe {
         url.set_query(Some(query).filter(|query| !query.is_empty()));
         self.http
             .request(method, url)
+            .timeout(self.call_time)
             .header(ACCEPT_ENCODING, "identity")
             .header("Stripe-Version", API_VERSION)
     }

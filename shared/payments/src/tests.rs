@@ -15,11 +15,14 @@ fn key() -> SecretString {
 }
 
 fn client(base: &str) -> Stripe {
-    let time_outs = TimeOuts {
-        connect: Duration::from_millis(500),
-        call: Duration::from_secs(1),
-    };
-    Stripe::new(base.parse().unwrap(), time_outs).unwrap()
+    let http = reqwest::Client::builder()
+        .connect_timeout(Duration::from_millis(500))
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy();
+    Stripe {
+        call_time: Duration::from_secs(1),
+        ..Stripe::new(http.build().unwrap(), base.parse().unwrap())
+    }
 }
 
 fn pi() -> IntentId {

@@ -36,6 +36,7 @@ pub use usage::{PlainAnswer, usage_from_json};
 /// How long to wait for what (`UPSTREAM_*_MS`).
 #[derive(Debug, Clone, Copy)]
 pub struct TimeOuts {
+    /// Set in the HTTP client.
     pub connect: Duration,
     /// For the head of a streamed answer.
     pub head_stream: Duration,
@@ -86,27 +87,19 @@ pub struct Upstream {
 
 impl Upstream {
     /// `base` is the API's root, for example `https://openrouter.ai/api/v1`; `referer` is how we
-    /// name ourselves there (`PUBLIC_BASE_URL`).
-    ///
-    /// # Errors
-    /// If the HTTP client cannot be built.
+    /// name ourselves there (`PUBLIC_BASE_URL`). `http` follows no redirect and sends nothing twice.
     pub fn new(
+        http: reqwest::Client,
         base: Url,
         time_outs: TimeOuts,
         referer: HeaderValue,
-    ) -> Result<Self, reqwest::Error> {
-        let http = reqwest::Client::builder()
-            .connect_timeout(time_outs.connect)
-            .tcp_nodelay(true)
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .build()?;
-        Ok(Self {
+    ) -> Self {
+        Self {
             http,
             base,
             time_outs,
             referer,
-        })
+        }
     }
 
     fn request(&self, method: http::Method, path: &str) -> reqwest::RequestBuilder {

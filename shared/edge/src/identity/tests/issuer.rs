@@ -2,6 +2,7 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use aws_lc_rs::encoding::AsDer as _;
 use aws_lc_rs::rand::SystemRandom;
@@ -172,7 +173,8 @@ pub(super) fn identity(jwks_url: &str, clock: &Clock) -> Identity {
         ("JWT_AUDIENCE", AUDIENCE),
     ]);
     let settings = IdentitySettings::from_env(&mut env);
-    Identity::new(&env.finish(settings).unwrap(), clock.clone()).unwrap()
+    let http = crate::http_client(Duration::from_secs(1)).unwrap();
+    Identity::new(&env.finish(settings).unwrap(), clock.clone(), http)
 }
 
 /// Good claims, expiring in a day.

@@ -191,3 +191,61 @@ async fn a_request_that_is_dropped_while_it_fetches_frees_the_lock() {
     world.later(2);
     world.check(&token).await.unwrap();
 }
+
+/// What a set of keys knows is not verified again; nothing else is known to it.
+#[tokio::test]
+async fn a_token_is_known_to_the_keys_that_verified_it() {
+    let (old, new) = (KeyPair::ed25519("old"), KeyPair::ed25519("new"));
+    let world = World::new(&[&old]).await;
+    let known = async |token: &str| {
+        let keys = world.identity.0.keys.current().await.unwrap();
+        keys.known(TokenHash::of(token).unwrap()).is_some()
+    };
+    let token = old.sign(&world.claims());
+    let caller = world.check(&token).await.unwrap();
+    assert!(known(&token).await);
+    assert_eq!(world.check(&token).await.unwrap(), caller);
+
+    let (rest, signature) = token.rsplit_once('.').unwrap();
+    let mut others = signature.to_owned();
+    others.replace_range(..1, if signature.starts_with('A') { "B" } else { "A" });
+    let forged = format!("{rest}.{others}");
+    world.refusal(&forged).await;
+    assert!(!known(&forged).await);
+
+    world.issuer.publish(&[old.public(), new.public()]);
+    world.later(61);
+    world.check(&new.sign(&world.claims())).await.unwrap();
+    assert!(!known(&token).await);
+    world.check(&token).await.unwrap();
+    assert!(known(&token).await);
+}
+
+#[tokio::test]
+async fn a_known_token_expires_all_the_same() {
+    let key = KeyPair::ed25519("k1");
+    let world = World::new(&[&key]).await;
+    let mut claims = world.claims();
+    claims["exp"] = json!(world.clock.now().as_second() + 100);
+    let token = key.sign(&claims);
+    for seconds in [0, 100, 59] {
+        world.later(seconds);
+        world.check(&token).await.unwrap();
+    }
+    world.later(3);
+    let refusal = world.refusal(&token).await;
+    assert!(refusal.contains("expired"), "{refusal}");
+}
+
+#[tokio::test]
+async fn only_so_many_tokens_are_known() {
+    let key = KeyPair::ed25519("k1");
+    let world = World::new(&[&key]).await;
+    let mut claims = world.claims();
+    for number in 0..1_100 {
+        claims["jti"] = json!(number);
+        world.check(&key.sign(&claims)).await.unwrap();
+    }
+    let keys = world.identity.0.keys.current().await.unwrap();
+    assert!((900..=1_000).contains(&keys.number_of_known()));
+}

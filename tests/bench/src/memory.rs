@@ -1,0 +1,94 @@
+//! What streams that are open cost in memory.
+
+use std::fmt::Write as _;
+
+use futures_util::future::try_join_all;
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
+
+use crate::client::{Connection, Target};
+use crate::process::resident_kb;
+use crate::targets::Aim;
+use crate::world::{World, body, max_concurrency};
+use crate::{Error, Options, Section, upstream};
+
+const OPEN: [usize; 3] = [1, 50, 500];
+
+pub(crate) async fn measure(world: &World, _: &Options) -> Result<Section, Error> {
+    let mut text = String::from(
+        "\n## Memory of open streams\n\n| | streams | before, kB | while open, kB | a stream, kB |\n|---|--:|--:|--:|--:|\n",
+    );
+    let (mut json, mut aims) = (Vec::new(), Vec::new());
+    let mut settings = world.system.settings.clone();
+    settings.push(("MAX_CONCURRENT_HOLDS".to_owned(), "1000".to_owned()));
+    settings.push(max_concurrency(500));
+    world.pin(false, &[])?;
+    let callers = [
+        (
+            "own key",
+            &world.with_key,
+            "memory of a stream by one's own key, 500 open, kB, of 64",
+        ),
+        (
+            "credits",
+            &world.on_credits,
+            "memory of a stream on credits, 500 open, kB, of 64",
+        ),
+    ];
+    for (payer, token, what) in callers {
+        for open in OPEN {
+            eprintln!("memory, {payer}, {open} streams");
+            // A process of its own: what one has taken it may keep.
+            let (process, port) = world.play("proxy", &settings).await?;
+            let target = Target {
+                name: "",
+                port,
+                path: "/v1/chat/completions",
+                token: token.clone(),
+            };
+            let mut first = Connection::to(&target).await?;
+            for _ in 0..20 {
+                first.call(&body(upstream::MODEL, true)).await?;
+            }
+            let before = resident_kb(process.id())?;
+            let held = body(upstream::HELD_MODEL, true);
+            let streams = (0..open).map(|_| async {
+                let mut connection = Connection::to(&target).await?;
+                let mut answer = connection.send(&held).await?;
+                answer.frame().await.ok_or("a stream without a chunk")??;
+                Ok::<_, Error>((connection, answer))
+            });
+            let streams = try_join_all(streams).await?;
+            let after = resident_kb(process.id())?;
+            drop(streams);
+            let count = u64::try_from(open)?;
+            let each = after.saturating_sub(before) / count;
+            let _ = writeln!(text, "| {payer} | {open} | {before} | {after} | {each} |");
+            json.push(json!({
+                "payer": payer,
+                "streams": open,
+                "before_kb": before,
+                "open_kb": after,
+            }));
+            if open == 500 {
+                aims.push(Aim {
+                    what,
+                    own: i64::try_from(each)? * 1_000,
+                    of: 64_000,
+                    at_most: 1_000,
+                });
+                aims.push(Aim {
+                    what: "memory before, kB, of 20,000",
+                    own: i64::try_from(before)? * 1_000,
+                    of: 20_000_000,
+                    at_most: 1_000,
+                });
+            }
+        }
+    }
+    Ok(Section {
+        text,
+        json: Value::Array(json),
+        aims,
+    })
+}

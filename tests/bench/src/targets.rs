@@ -1,0 +1,59 @@
+//! What was aimed at, and what came out: two values of one run, and their ratio.
+
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+
+use crate::stats::micros;
+
+/// One aim: `own` is to be at most so many thousandths of `of`, both in nanoseconds.
+pub(crate) struct Aim {
+    pub(crate) what: &'static str,
+    pub(crate) own: i64,
+    pub(crate) of: i64,
+    pub(crate) at_most: i64,
+}
+
+impl Aim {
+    fn ratio(&self) -> i64 {
+        self.own * 1_000 / self.of.max(1)
+    }
+
+    fn is_met(&self) -> bool {
+        self.ratio() <= self.at_most
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        json!({
+            "what": self.what,
+            "own_ns": self.own,
+            "of_ns": self.of,
+            "ratio_permille": self.ratio(),
+            "at_most_permille": self.at_most,
+            "met": self.is_met(),
+        })
+    }
+}
+
+pub(crate) fn markdown(aims: &[Aim]) -> String {
+    let mut text = String::from(
+        "\n## Aims\n\n| what | µs | of | ratio | aim | met |\n|---|--:|--:|--:|--:|---|\n",
+    );
+    for aim in aims {
+        let met = if aim.is_met() { "yes" } else { "**no**" };
+        let (own, of) = (micros(aim.own), micros(aim.of));
+        let (ratio, at_most) = (hundredths(aim.ratio()), hundredths(aim.at_most));
+        let _ = writeln!(
+            text,
+            "| {} | {own} | {of} | {ratio} | {at_most} | {met} |",
+            aim.what
+        );
+    }
+    text
+}
+
+/// Thousandths as a decimal with two places.
+fn hundredths(thousandths: i64) -> String {
+    let rounded = (thousandths + 5) / 10;
+    format!("{}.{:02}", rounded / 100, (rounded % 100).abs())
+}
