@@ -13,7 +13,7 @@ use crate::measured::{Measured, Table, added};
 use crate::process::{Process, cpu};
 use crate::stats::{Nanos, Sample};
 use crate::system::{BYOK, CREDITS};
-use crate::targets::Aim;
+use crate::targets::{Aim, Unit};
 use crate::world::{Way, World, max_concurrency};
 use crate::{Error, Options, Section, nanos_since};
 
@@ -220,48 +220,56 @@ fn aims(tables: &[Table], stored: &Table) -> Option<Vec<Aim>> {
     Some(vec![
         Aim {
             what: "own key, plain: added p50 less one read of the account, of the relay's",
+            unit: Unit::Nanoseconds,
             own: own - read50,
             of: relay,
             at_most: 1_500,
         },
         Aim {
             what: "own key, plain: added p50, everything included, of the relay's",
+            unit: Unit::Nanoseconds,
             own,
             of: relay,
             at_most: 4_000,
         },
         Aim {
             what: "own key, plain: added p99, of the relay's and a read's p99",
+            unit: Unit::Nanoseconds,
             own: more(plain, WITH_KEY, end, p99)?,
             of: more(plain, RELAY, end, p99)? + read99,
             at_most: 3_000,
         },
         Aim {
             what: "streamed: added p50 to the first content less one read, of the relay's",
+            unit: Unit::Nanoseconds,
             own: more(streamed, WITH_KEY, content, p50)? - read50,
             of: more(streamed, RELAY, content, p50)?,
             at_most: 2_000,
         },
         Aim {
             what: "streamed: added p99 to the first content less one read's p99, of the relay's",
+            unit: Unit::Nanoseconds,
             own: more(streamed, WITH_KEY, content, p99)? - read99,
             of: more(streamed, RELAY, content, p99)?,
             at_most: 2_000,
         },
         Aim {
             what: "streamed: a chunk's transit, p50, of the relay's",
+            unit: Unit::Nanoseconds,
             own: transit(WITH_KEY)?,
             of: transit(RELAY)?,
             at_most: 1_500,
         },
         Aim {
             what: "own key, plain: CPU a call less a read's, of the relay's",
+            unit: Unit::Nanoseconds,
             own: cpu(WITH_KEY)? - nanos(p50(&read.cpu)),
             of: cpu(RELAY)?,
             at_most: 2_000,
         },
         Aim {
             what: "credits, plain: added p50 over that of one's own key, of three writes",
+            unit: Unit::Nanoseconds,
             own: more(plain, ON_CREDITS, end, p50)? - own,
             of: nanos(p50(&three.end)),
             at_most: 1_000,

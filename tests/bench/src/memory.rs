@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::client::{Connection, Target};
 use crate::process::resident_kb;
-use crate::targets::Aim;
+use crate::targets::{Aim, Unit};
 use crate::world::{World, body, max_concurrency};
 use crate::{Error, Options, Section, upstream};
 
@@ -27,12 +27,12 @@ pub(crate) async fn measure(world: &World, _: &Options) -> Result<Section, Error
         (
             "own key",
             &world.with_key,
-            "memory of a stream by one's own key, 500 open, kB, of 64",
+            "memory of a stream by one's own key, 500 open",
         ),
         (
             "credits",
             &world.on_credits,
-            "memory of a stream on credits, 500 open, kB, of 64",
+            "memory of a stream on credits, 500 open",
         ),
     ];
     for (payer, token, what) in callers {
@@ -73,14 +73,16 @@ pub(crate) async fn measure(world: &World, _: &Options) -> Result<Section, Error
             if open == 500 {
                 aims.push(Aim {
                     what,
-                    own: i64::try_from(each)? * 1_000,
-                    of: 64_000,
+                    unit: Unit::Kilobytes,
+                    own: i64::try_from(each)?,
+                    of: 64,
                     at_most: 1_000,
                 });
                 aims.push(Aim {
-                    what: "memory before, kB, of 20,000",
-                    own: i64::try_from(before)? * 1_000,
-                    of: 20_000_000,
+                    what: "memory without streams",
+                    unit: Unit::Kilobytes,
+                    own: i64::try_from(before)?,
+                    of: 20_000,
                     at_most: 1_000,
                 });
             }

@@ -14,7 +14,7 @@ use crate::measured::{Measured, Table};
 use crate::process::{Process, cpu, resident_kb};
 use crate::runtime_api::{RuntimeApi, event};
 use crate::stats::{Nanos, Sample};
-use crate::targets::Aim;
+use crate::targets::{Aim, Unit};
 use crate::world::{Way, World, body, max_concurrency};
 use crate::{Error, Options, Section, nanos_since, upstream};
 
@@ -168,24 +168,28 @@ fn aims(tables: &[Table]) -> Option<Vec<Aim>> {
     Some(vec![
         Aim {
             what: "a warm invocation, own key, less upstream and one read, of hello world's",
+            unit: Unit::Nanoseconds,
             own: end(WITH_KEY)? - end(DIRECT)? - end(READ)?,
             of: end(HELLO)?,
             at_most: 1_300,
         },
         Aim {
             what: "streamed: transit of the first chunk to the Runtime API, p50, of 1 ms",
+            unit: Unit::Nanoseconds,
             own: transit(streamed, |it| &it.first_transit, 500)?,
             of: millisecond,
             at_most: 1_000,
         },
         Aim {
             what: "streamed 5 ms apart: transit of the first chunk, p50, of 1 ms",
+            unit: Unit::Nanoseconds,
             own: transit(apart, |it| &it.first_transit, 500)?,
             of: millisecond,
             at_most: 1_000,
         },
         Aim {
             what: "streamed 5 ms apart: transit of any chunk, p99.9, of 40 ms",
+            unit: Unit::Nanoseconds,
             own: transit(apart, |it| &it.transit, 999)?,
             of: 40 * millisecond,
             at_most: 500,
@@ -260,6 +264,7 @@ async fn cold(world: &World, options: &Options) -> Result<(Table, Aim), Error> {
     let nanos = |nanos: Nanos| i64::try_from(nanos).unwrap_or(i64::MAX);
     let aim = Aim {
         what: "a cold start, own key, of hello world's",
+        unit: Unit::Nanoseconds,
         own: nanos(p50(WITH_KEY)),
         of: nanos(p50(HELLO)),
         at_most: 2_000,

@@ -6,12 +6,29 @@ use serde_json::{Value, json};
 
 use crate::stats::micros;
 
-/// One aim: `own` is to be at most so many thousandths of `of`, both in nanoseconds.
+/// One aim: `own` is to be at most so many thousandths of `of`.
 pub(crate) struct Aim {
     pub(crate) what: &'static str,
+    pub(crate) unit: Unit,
     pub(crate) own: i64,
     pub(crate) of: i64,
     pub(crate) at_most: i64,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum Unit {
+    /// Shown as µs.
+    Nanoseconds,
+    Kilobytes,
+}
+
+impl Unit {
+    fn show(self, value: i64) -> String {
+        match self {
+            Self::Nanoseconds => format!("{} µs", micros(value)),
+            Self::Kilobytes => format!("{value} kB"),
+        }
+    }
 }
 
 impl Aim {
@@ -26,8 +43,8 @@ impl Aim {
     pub(crate) fn json(&self) -> Value {
         json!({
             "what": self.what,
-            "own_ns": self.own,
-            "of_ns": self.of,
+            "own": self.own,
+            "of": self.of,
             "ratio_permille": self.ratio(),
             "at_most_permille": self.at_most,
             "met": self.is_met(),
@@ -37,11 +54,11 @@ impl Aim {
 
 pub(crate) fn markdown(aims: &[Aim]) -> String {
     let mut text = String::from(
-        "\n## Aims\n\n| what | µs | of | ratio | aim | met |\n|---|--:|--:|--:|--:|---|\n",
+        "\n## Aims\n\n| what | measured | of | ratio | aim | met |\n|---|--:|--:|--:|--:|---|\n",
     );
     for aim in aims {
         let met = if aim.is_met() { "yes" } else { "**no**" };
-        let (own, of) = (micros(aim.own), micros(aim.of));
+        let (own, of) = (aim.unit.show(aim.own), aim.unit.show(aim.of));
         let (ratio, at_most) = (hundredths(aim.ratio()), hundredths(aim.at_most));
         let _ = writeln!(
             text,
