@@ -479,6 +479,33 @@ async fn every_state_answers_to_every_route() {
     }
 }
 
+/// The second click finds the first one's call still being carried out at the provider.
+#[tokio::test]
+async fn two_clicks_at_once_open_one_page() {
+    let world = World::start().await;
+    world.set("acme", json!({"plan": "standard"})).await;
+    let (owner, provider) = (world.owner("acme"), world.provider());
+    let click = || owner.call(Method::POST, ROUTE, &Value::Null);
+    let customers_asked_for = || {
+        let seen = provider.seen();
+        let of = seen.iter().filter(|it| it.path.ends_with("/customers"));
+        of.count()
+    };
+    provider.pause_at("/customers");
+    let carry_out = async {
+        while customers_asked_for() < 2 {
+            tokio::task::yield_now().await;
+        }
+        provider.resume();
+    };
+    let (one, other, ()) = tokio::join!(click(), click(), carry_out);
+    for answer in [&one, &other] {
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    assert_eq!(session_of(&one), session_of(&other));
+    assert!(customers_asked_for() > 2, "the refused one was asked again");
+}
+
 /// The provider's limit of requests is one for all accounts.
 #[tokio::test]
 async fn sixty_payment_pages_in_an_hour() {

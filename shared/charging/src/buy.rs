@@ -1,5 +1,7 @@
 //! Buying the add-on, and paying for its open period, on a page of the provider's.
 
+use std::time::Duration;
+
 use account::add_on::Collection;
 use account::billing::{Buys as Wanted, CHECKOUT_LIFE, Checkout, Object, PRICE_CENTS, Session};
 use account::{Account, AddOnStatus, Credits, EntryId, Plan};
@@ -299,10 +301,7 @@ impl Charging {
         }
         let name = format!("{}-customer", account.number);
         let key = self.key().await?;
-        let customer = self
-            .stripe
-            .create_customer(&key, &account.number, &name)
-            .await?;
+        let customer = once(|| self.stripe.create_customer(&key, &account.number, &name)).await?;
         self.change(&account.id, now, |profile| {
             let known = &mut profile.billing.customer;
             known.get_or_insert_with(|| customer.to_string());
@@ -431,10 +430,7 @@ impl Charging {
             client_reference_id: &checkout.order,
             expires_at: ends.unwrap_or(checkout.made_at),
         };
-        let made = self
-            .stripe
-            .create_checkout(&key, &new, &checkout.order)
-            .await?;
+        let made = once(|| self.stripe.create_checkout(&key, &new, &checkout.order)).await?;
         let (Some(url), Some(expires_at)) = (&made.url, made.expires_at) else {
             return Err(NotBought::InProgress);
         };
@@ -475,4 +471,21 @@ impl Charging {
         self.stripe.expire_checkout(&key, &made.id).await?;
         Ok(None)
     }
+}
+
+/// What a call under an idempotency key answers, also where several make it at the same time: the provider carries
+/// out the first, and refuses the others until it has.
+async fn once<T, F>(call: impl Fn() -> F) -> Result<T, PaymentError>
+where
+    F: Future<Output = Result<T, PaymentError>>,
+{
+    for pause in [50, 100, 200, 400, 800] {
+        match call().await {
+            Err(error) if error.is_under_way() => {
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+            }
+            answered => return answered,
+        }
+    }
+    call().await
 }

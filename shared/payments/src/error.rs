@@ -61,6 +61,15 @@ pub enum Doubt {
 }
 
 impl PaymentError {
+    /// The same call, of the same idempotency key, is being carried out for somebody else. Made again, it gets that
+    /// one's answer once there is one.
+    pub fn is_under_way(&self) -> bool {
+        matches!(
+            self,
+            Self::Unknown(Doubt::Answered { code: Some(code), .. }) if code == "idempotency_key_in_use"
+        )
+    }
+
     /// For a look-up that follows a call: whatever it says, it does not say it of the call.
     pub(crate) fn after_a_call(self) -> Self {
         Self::Unknown(Doubt::NotLookedUp(Box::new(self)))

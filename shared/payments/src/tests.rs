@@ -312,6 +312,8 @@ async fn each_answer_has_one_meaning() {
         let server = Server::start(vec![reply]);
         let error = confirm(&server).await.unwrap_err();
         assert_eq!(class(&error), expected, "{name}");
+        let in_use = name.contains("idempotency_key_in_use");
+        assert_eq!(error.is_under_way(), in_use, "{name}");
         assert_eq!(server.asked().len(), 1, "sent once: {name}");
         let told = format!("{error} {error:?}");
         assert!(!told.contains(KEY), "{told}");
