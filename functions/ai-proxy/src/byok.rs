@@ -108,7 +108,7 @@ async fn try_openrouter(deps: &Deps, account: &Account, call: &Call) -> Result<T
             let body = answer.error_body().await;
             tracing::info!(status = status.as_u16(), "OpenRouter refused the call");
             if status == StatusCode::UNAUTHORIZED {
-                key_health::confirm_rejection(deps, account, &key).await;
+                Box::pin(key_health::confirm_rejection(deps, account, &key)).await;
             }
             let failure = Failure::of(status, &body).unwrap_or(Failure::Unavailable);
             (failure, retry_after)

@@ -25,9 +25,14 @@ enum Overtaken {
 /// The account, its rejected key re-checked where that is due. Whatever fails, the stored state
 /// stands.
 pub(crate) async fn recheck_if_due(deps: &Deps, account: Account, now: Timestamp) -> Account {
-    let Some(saved) = due_for_recheck(&account.profile, now).cloned() else {
-        return account;
-    };
+    match due_for_recheck(&account.profile, now).cloned() {
+        // Boxed, as it is large and rare.
+        Some(saved) => Box::pin(recheck(deps, account, &saved, now)).await,
+        None => account,
+    }
+}
+
+async fn recheck(deps: &Deps, account: Account, saved: &SavedKey, now: Timestamp) -> Account {
     let claimed = deps
         .store
         .update(&account.id, Some(account.clone()), now, |profile| {

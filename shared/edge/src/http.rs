@@ -6,6 +6,9 @@
 
 use std::any::Any;
 use std::borrow::Cow;
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
@@ -13,12 +16,13 @@ use axum::body::{Body, HttpBody as _};
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
+use futures_util::FutureExt as _;
 use http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER,
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER, VARY,
     X_CONTENT_TYPE_OPTIONS,
 };
 use http::{Method, StatusCode};
-use tower_http::catch_panic::CatchPanicLayer;
+use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tracing::Instrument as _;
 
@@ -40,10 +44,12 @@ pub enum Shape {
 
 /// Puts the edge around a function's routes. Response bodies pass through as they are.
 pub fn app(routes: Router, shape: Shape, settings: &HttpSettings) -> Router {
-    routes
-        .layer(CatchPanicLayer::custom(after_panic))
-        .layer(cors(settings))
-        .layer(middleware::from_fn_with_state(shape, edge))
+    // One layer: each costs every request a clone of all below it.
+    let edge = Edge {
+        shape,
+        cors: cors(settings),
+    };
+    routes.layer(middleware::from_fn_with_state(Arc::new(edge), around))
 }
 
 /// The apps of several functions as one; an unknown path is answered in the problem shape.
@@ -55,7 +61,12 @@ pub fn gateway(apps: impl IntoIterator<Item = Router>, settings: &HttpSettings) 
         .merge(rest)
 }
 
-async fn edge(State(shape): State<Shape>, mut request: Request, next: Next) -> Response {
+struct Edge {
+    shape: Shape,
+    cors: CorsLayer,
+}
+
+async fn around(State(edge): State<Arc<Edge>>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = match request.extensions().get::<RequestId>() {
         Some(id) => id.clone(),
@@ -66,7 +77,7 @@ async fn edge(State(shape): State<Shape>, mut request: Request, next: Next) -> R
     let span = tracing::error_span!(
         "request",
         request_id = id.0,
-        method = %request.method(),
+        method = request.method().as_str(),
         path = request.uri().path(),
         // Known once the token is checked, and where the request turns out to be an AI call.
         account = tracing::field::Empty,
@@ -77,8 +88,8 @@ async fn edge(State(shape): State<Shape>, mut request: Request, next: Next) -> R
         generation_id = tracing::field::Empty,
     );
     async move {
-        let response = next.run(request).await;
-        let (response, code) = finish(response, shape, &id);
+        let response = edge.answer(request, next).await;
+        let (response, code) = finish(response, edge.shape, &id);
         tracing::info!(
             status = response.status().as_u16(),
             duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -89,6 +100,32 @@ async fn edge(State(shape): State<Shape>, mut request: Request, next: Next) -> R
     }
     .instrument(span)
     .await
+}
+
+impl Edge {
+    /// The routes' answer, with what pages of other origins need to read it.
+    async fn answer(&self, request: Request, next: Next) -> Response {
+        let of_a_page =
+            request.headers().contains_key(ORIGIN) || request.method() == Method::OPTIONS;
+        if of_a_page {
+            let routes = service_fn(|request: Request| {
+                let next = next.clone();
+                async { Ok::<_, Infallible>(routes(request, next).await) }
+            });
+            let Ok(response) = self.cors.layer(routes).oneshot(request).await;
+            return response;
+        }
+        let mut response = routes(request, next).await;
+        // A cache that has an answer without an origin must not give it to a page.
+        response.headers_mut().append(VARY, HeaderValue::from_static("origin"));
+        response
+    }
+}
+
+/// The routes' own answer, also where they panic.
+async fn routes(request: Request, next: Next) -> Response {
+    let answer = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    answer.unwrap_or_else(after_panic)
 }
 
 fn finish(response: Response, shape: Shape, id: &RequestId) -> (Response, Option<Code>) {
@@ -164,7 +201,6 @@ fn cors(settings: &HttpSettings) -> CorsLayer {
         .vary([ORIGIN])
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the layer hands it over")]
 fn after_panic(panic: Box<dyn Any + Send + 'static>) -> Response {
     let message = match panic.downcast_ref::<&'static str>() {
         Some(text) => Cow::Borrowed(*text),

@@ -5,6 +5,8 @@ use std::fmt;
 use std::io::Write as _;
 use std::sync::Once;
 
+use jiff::Timestamp;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -14,7 +16,7 @@ pub use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Context, SubscriberExt as _};
-use tracing_subscriber::registry::{LookupSpan, Registry, Scope};
+use tracing_subscriber::registry::{LookupSpan, Registry};
 
 use crate::clock::Clock;
 use crate::settings::Env;
@@ -49,21 +51,25 @@ pub fn metric(name: &'static str, value: u64) {
 }
 
 /// Makes a metric of a line that counts something.
-fn embed(line: &mut Map<String, Value>) {
-    let [Some(name), Some(value)] = ["metric", "value"].map(|field| line.get(field).cloned())
-    else {
-        return;
-    };
-    let format = json!({
-        "Timestamp": Clock::system().now().as_millisecond(),
-        "CloudWatchMetrics": [{
-            "Namespace": NAMESPACE,
-            "Dimensions": [["function"]],
-            "Metrics": [{"Name": name, "Unit": "Count"}],
-        }],
-    });
-    line.insert("_aws".to_owned(), format);
-    line.extend(name.as_str().map(|name| (name.to_owned(), value)));
+fn embedded(line: &[u8], at: Timestamp) -> serde_json::Result<Vec<u8>> {
+    let mut line: Map<String, Value> = serde_json::from_slice(line)?;
+    if let [Some(Value::String(name)), Some(value)] =
+        ["metric", "value"].map(|field| line.get(field).cloned())
+    {
+        let format = json!({
+            "Timestamp": at.as_millisecond(),
+            "CloudWatchMetrics": [{
+                "Namespace": NAMESPACE,
+                "Dimensions": [["function"]],
+                "Metrics": [{"Name": name, "Unit": "Count"}],
+            }],
+        });
+        line.insert("_aws".to_owned(), format);
+        line.insert(name, value);
+    }
+    let mut line = serde_json::to_vec(&line)?;
+    line.push(b'\n');
+    Ok(line)
 }
 
 /// Starts logging at the level `LOG_LEVEL` (`error`, `warn`, `info`, `debug` or `trace`; `info`). It
@@ -120,9 +126,6 @@ struct Lines<W> {
     writer: W,
 }
 
-/// What a span's fields are, kept with it.
-struct SpanFields(Map<String, Value>);
-
 impl<S, W> Layer<S> for Lines<W>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
@@ -130,84 +133,135 @@ where
 {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
         if let Some(span) = context.span(id) {
-            let mut fields = Map::new();
-            attributes.record(&mut Fields(&mut fields));
-            span.extensions_mut().insert(SpanFields(fields));
+            let mut fields = Fields::default();
+            attributes.record(&mut fields);
+            span.extensions_mut().insert(fields);
         }
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
         if let Some(span) = context.span(id)
-            && let Some(SpanFields(fields)) = span.extensions_mut().get_mut()
+            && let Some(fields) = span.extensions_mut().get_mut::<Fields>()
         {
-            values.record(&mut Fields(fields));
+            values.record(fields);
         }
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
-        let mut line = Map::new();
-        if let Some(function) = &self.function {
-            line.insert("function".to_owned(), Value::from(function.as_str()));
-        }
-        let spans = context.event_scope(event);
-        for span in spans.into_iter().flat_map(Scope::from_root) {
-            if let Some(SpanFields(fields)) = span.extensions().get() {
-                let fields = fields.iter();
-                line.extend(fields.map(|(name, value)| (name.clone(), value.clone())));
+        let metadata = event.metadata();
+        let now = Clock::system().now();
+        let mut line = Fields::default();
+        line.put("timestamp", &now);
+        line.put("level", metadata.level().as_str());
+        line.put("target", metadata.target());
+        event.record(&mut line);
+        for span in context.event_scope(event).into_iter().flatten() {
+            if let Some(fields) = span.extensions().get::<Fields>() {
+                line.take_in(fields);
             }
         }
-        event.record(&mut Fields(&mut line));
-        let metadata = event.metadata();
-        let own = [
-            ("timestamp", Clock::system().now().to_string()),
-            ("level", metadata.level().to_string()),
-            ("target", metadata.target().to_owned()),
-        ];
-        line.extend(own.map(|(name, text)| (name.to_owned(), Value::from(text))));
-        if metadata.target() == METRIC {
-            embed(&mut line);
+        if let Some(function) = &self.function {
+            line.put_if_new("function", function);
         }
-        let mut text = Value::Object(line).to_string();
-        text.push('\n');
+        let mut line = line.into_object();
+        if metadata.target() == METRIC {
+            line = embedded(&line, now).unwrap_or(line);
+        }
         // In one write, so that lines of two threads do not mix. There is nowhere to tell of a failure.
         let _ = self
             .writer
             .make_writer_for(metadata)
-            .write_all(text.as_bytes());
+            .write_all(&line);
     }
 }
 
-struct Fields<'a>(&'a mut Map<String, Value>);
+/// Named values as JSON text: of a span, kept with it, or of a line.
+#[derive(Default)]
+struct Fields {
+    /// The values, one after the other.
+    json: Vec<u8>,
+    /// What each value is called, and where it ends.
+    ends: Vec<(&'static str, usize)>,
+}
 
-impl Fields<'_> {
-    fn put(&mut self, field: &Field, value: Value) {
-        self.0.insert(field.name().to_owned(), value);
+impl Fields {
+    fn put(&mut self, name: &'static str, value: &(impl Serialize + ?Sized)) {
+        if serde_json::to_writer(&mut self.json, value).is_ok() {
+            self.ends.push((name, self.json.len()));
+        } else {
+            // A part of it may have been written.
+            self.json.truncate(self.end());
+        }
+    }
+
+    fn put_if_new(&mut self, name: &'static str, value: &(impl Serialize + ?Sized)) {
+        if !self.has(name) {
+            self.put(name, value);
+        }
+    }
+
+    /// Adds those whose names are new; of two of a name, the later one.
+    fn take_in(&mut self, other: &Self) {
+        for (at, (name, end)) in other.ends.iter().enumerate().rev() {
+            if !self.has(name) {
+                self.json.extend_from_slice(other.value(at, *end));
+                self.ends.push((name, self.json.len()));
+            }
+        }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.ends.iter().any(|(other, _)| *other == name)
+    }
+
+    fn end(&self) -> usize {
+        self.ends.last().map_or(0, |(_, end)| *end)
+    }
+
+    fn value(&self, at: usize, end: usize) -> &[u8] {
+        let before = at.checked_sub(1).and_then(|before| self.ends.get(before));
+        let start = before.map_or(0, |(_, end)| *end);
+        self.json.get(start..end).unwrap_or_default()
+    }
+
+    /// One object, and the end of its line. Names are identifiers, which JSON does not escape.
+    fn into_object(self) -> Vec<u8> {
+        let names = self.ends.iter().map(|(name, _)| name.len() + 4);
+        let mut line = Vec::with_capacity(self.json.len() + names.sum::<usize>() + 3);
+        for (at, (name, end)) in self.ends.iter().enumerate() {
+            line.extend_from_slice(if at == 0 { b"{\"" } else { b",\"" });
+            line.extend_from_slice(name.as_bytes());
+            line.extend_from_slice(b"\":");
+            line.extend_from_slice(self.value(at, *end));
+        }
+        line.extend_from_slice(b"}\n");
+        line
     }
 }
 
-impl Visit for Fields<'_> {
+impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.put(field, Value::from(format!("{value:?}")));
+        self.put(field.name(), &format!("{value:?}"));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.put(field, Value::from(value));
+        self.put(field.name(), value);
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.put(field, Value::from(value));
+        self.put(field.name(), &value);
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.put(field, Value::from(value));
+        self.put(field.name(), &value);
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.put(field, Value::from(value));
+        self.put(field.name(), &value);
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.put(field, Value::from(value));
+        self.put(field.name(), &value);
     }
 }
 

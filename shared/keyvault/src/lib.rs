@@ -143,9 +143,12 @@ impl Vault {
     }
 
     async fn cached(&self, name: String) -> Result<Arc<SecretString>, VaultError> {
+        if let Some(secret) = self.cache.get(&name).await {
+            return Ok(secret);
+        }
         let read = self.read(name.clone());
-        self.cache
-            .try_get_with(name, read)
+        // Boxed, as it is large and rare.
+        Box::pin(self.cache.try_get_with(name, read))
             .await
             .map_err(|error: Arc<VaultError>| (*error).clone())
     }

@@ -353,12 +353,14 @@ impl Store {
         id: &str,
         item: &str,
     ) -> Result<Option<Item>, StoreError> {
-        self.client
+        let read = self
+            .client
             .get_item()
             .table_name(&self.tables.accounts)
             .set_key(Some(key([("account_id", id), ("item", item)])))
-            .consistent_read(true)
-            .send()
+            .consistent_read(true);
+        // Boxed: the SDK's future is large, and those that contain it are moved several times.
+        Box::pin(read.send())
             .await
             .map(|output| output.item)
             .map_err(|error| StoreError::unavailable("read account", error))
