@@ -92,7 +92,7 @@ impl Store {
     pub async fn account(&self, id: &AccountId) -> Result<Option<Account>, StoreError> {
         let item = self.account_item(id.as_str(), ACCOUNT).await?;
         item.filter(|item| item.contains_key("profile"))
-            .map(|item| item::account_from_item(id, item))
+            .map(|item| item::account_from_item(id, &item))
             .transpose()
     }
 
@@ -111,7 +111,8 @@ impl Store {
         let mut item = account_key(id);
         let attributes = [
             ("account_number", text(number.as_str())),
-            ("profile", item::to_attribute("account", profile)?),
+            ("profile", item::profile(profile)?),
+            ("always_use_key", item::switch(profile)),
             ("created_at", time(why.at)),
         ];
         let zeros = [
@@ -471,10 +472,11 @@ pub(crate) fn set_profile(
     after: &Account,
 ) -> Result<UpdateBuilder, StoreError> {
     let update = update
-        .expression_attribute_values(":profile", item::to_attribute("account", &after.profile)?)
+        .expression_attribute_values(":profile", item::profile(&after.profile)?)
+        .expression_attribute_values(":switch", item::switch(&after.profile))
         .expression_attribute_values(":before", number(before.revision))
         .expression_attribute_values(":after", number(after.revision));
-    let set = format!("SET {also}profile = :profile, revision = :after");
+    let set = format!("SET {also}profile = :profile, always_use_key = :switch, revision = :after");
     Ok(match after.profile.billing_due() {
         Some(due) => update
             .update_expression(format!("{set}, due_shard = :shard, due_at = :due"))

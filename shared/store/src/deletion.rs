@@ -49,7 +49,7 @@ impl Store {
             return Ok(Presence::Never);
         };
         if item.contains_key("profile") {
-            let account = item::account_from_item(id, item)?;
+            let account = item::account_from_item(id, &item)?;
             return Ok(Presence::Live(Box::new(account)));
         }
         Ok(Presence::Deleted {
@@ -144,7 +144,7 @@ impl Store {
             .set_key(Some(account_key(&account.id)))
             .update_expression(
                 "SET deleted_version = :version, deleted_at = :at, revision = :after \
-                 REMOVE profile, due_shard, due_at",
+                 REMOVE profile, always_use_key, due_shard, due_at",
             )
             .condition_expression("account_number = :number AND revision = :before")
             .expression_attribute_values(":number", text(account.number.as_str()))

@@ -54,7 +54,10 @@ impl StoreError {
         Self::Corrupt { what, source: None }
     }
 
-    pub(crate) fn unreadable(what: &'static str, source: serde_dynamo::Error) -> Self {
+    pub(crate) fn unreadable(
+        what: &'static str,
+        source: impl Error + Send + Sync + 'static,
+    ) -> Self {
         Self::Corrupt {
             what,
             source: Some(Box::new(source)),

@@ -105,7 +105,7 @@ impl Store {
             .moves(&account.id, Movement::hold(new.amount), 0)?
             .condition_expression(
                 "account_number = :number AND available >= :amount AND open_holds < :max \
-                 AND profile.always_use_key = :off",
+                 AND always_use_key = :off",
             )
             .return_values_on_condition_check_failure(OnFailure::AllOld)
             .expression_attribute_values(":number", text(account.number.as_str()))
