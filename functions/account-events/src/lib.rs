@@ -82,7 +82,7 @@ pub enum EventError {
 /// # Errors
 /// [`EventError`] if it was not carried out: the bus is to keep it.
 pub async fn handle(deps: &Deps, event: &Value) -> Result<Value, EventError> {
-    let carried_out = carry_out(deps, event).await;
+    let carried_out = Box::pin(carry_out(deps, event)).await;
     carried_out.inspect_err(|error| edge::log_error(error, "an account event stays with the bus"))
 }
 

@@ -13,6 +13,7 @@ mod worker;
 
 use charging::Charging;
 use edge::Clock;
+use http_client::HttpClient;
 use jiff::Timestamp;
 use keyvault::Vault;
 use serde::Deserialize;
@@ -63,7 +64,7 @@ impl Deps {
         queue: aws_sdk_sqs::Client,
     ) -> Result<Self, lambda_runtime::Error> {
         let time_outs = TimeOuts::for_questions(settings.connect);
-        let http = edge::http_client(settings.connect)?;
+        let http = HttpClient::new(settings.connect)?;
         let store = Store::new(dynamodb, settings.tables);
         let charging = Charging::new(
             settings.charging,
@@ -77,7 +78,7 @@ impl Deps {
             clock,
             store,
             vault: Vault::new(secrets, settings.secrets_prefix),
-            default_ai: Upstream::new(http, settings.default_ai_url, time_outs, settings.referer),
+            default_ai: Upstream::new(http, &settings.default_ai_url, time_outs, settings.referer),
             default_ai_kind: settings.default_ai_kind,
             default_ai_secret: settings.default_ai_secret,
             event_bus,

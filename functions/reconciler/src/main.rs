@@ -12,7 +12,7 @@ fn main() -> Result<(), Error> {
 async fn function() -> Result<(), Error> {
     edge::telemetry::init();
     let settings = Settings::from_env(Env::process())?;
-    let dynamodb = aws_sdk_dynamodb::Client::new(&edge::aws_config().await);
+    let dynamodb = aws_sdk_dynamodb::Client::new(&edge::aws_config()?);
     let deps = Deps::new(settings, Clock::system(), dynamodb);
     lambda_runtime::run_concurrent(service_fn(move |event: LambdaEvent<Value>| {
         let deps = deps.clone();

@@ -80,7 +80,9 @@ impl Bus {
     ) -> aws_sdk_eventbridge::Client {
         let mut config =
             aws_sdk_eventbridge::config::Builder::from(config).endpoint_url(self.url());
-        config.set_http_client(http);
+        if let Some(http) = http {
+            config = config.http_client(http);
+        }
         aws_sdk_eventbridge::Client::from_conf(config.build())
     }
 

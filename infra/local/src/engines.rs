@@ -39,6 +39,8 @@ pub enum EnginesError {
     Listen(#[from] io::Error),
     #[error("the DynamoDB engine did not start")]
     Database(#[source] dynoxide::DynoxideError),
+    #[error("no requests can be sent")]
+    Client(#[from] http_client::TlsError),
 }
 
 /// The engines, until stopped or dropped. Their data goes with them.
@@ -51,6 +53,8 @@ pub struct Engines {
     direct: Direct,
     secrets: Arc<Secrets>,
     secrets_server: Server,
+    /// What carries the requests of their clients.
+    http: SharedHttpClient,
     dynamodb_stop: oneshot::Sender<()>,
     dynamodb_task: JoinHandle<()>,
 }
@@ -86,6 +90,7 @@ impl Engines {
             direct,
             secrets,
             secrets_server,
+            http: edge::aws_http()?,
             dynamodb_stop,
             dynamodb_task,
         })
@@ -96,11 +101,12 @@ impl Engines {
         self.direct.clone()
     }
 
-    /// Region and credentials for any SDK client, without an endpoint.
+    /// What any SDK client works with, but for an endpoint.
     pub fn sdk_config(&self) -> SdkConfig {
         let credentials = Credentials::new("local", "local", None, None, "local");
         SdkConfig::builder()
             .behavior_version(BehaviorVersion::v2026_01_12())
+            .http_client(self.http.clone())
             .region(Region::from_static(REGION))
             .credentials_provider(SharedCredentialsProvider::new(credentials))
             .build()
@@ -115,7 +121,9 @@ impl Engines {
     pub fn dynamodb_over(&self, http: Option<SharedHttpClient>) -> aws_sdk_dynamodb::Client {
         let mut config = aws_sdk_dynamodb::config::Builder::from(&self.sdk_config())
             .endpoint_url(&self.dynamodb_url);
-        config.set_http_client(http);
+        if let Some(http) = http {
+            config = config.http_client(http);
+        }
         aws_sdk_dynamodb::Client::from_conf(config.build())
     }
 
@@ -128,7 +136,9 @@ impl Engines {
     pub fn secrets_over(&self, http: Option<SharedHttpClient>) -> aws_sdk_secretsmanager::Client {
         let mut config = aws_sdk_secretsmanager::config::Builder::from(&self.sdk_config())
             .endpoint_url(&self.secrets_url);
-        config.set_http_client(http);
+        if let Some(http) = http {
+            config = config.http_client(http);
+        }
         aws_sdk_secretsmanager::Client::from_conf(config.build())
     }
 

@@ -112,7 +112,9 @@ fn client(
     http: Option<SharedHttpClient>,
 ) -> aws_sdk_sqs::Client {
     let mut config = aws_sdk_sqs::config::Builder::from(config).endpoint_url(endpoint);
-    config.set_http_client(http);
+    if let Some(http) = http {
+        config = config.http_client(http);
+    }
     aws_sdk_sqs::Client::from_conf(config.build())
 }
 

@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 use account::billing::Dunning;
 use edge::Clock;
+use http_client::HttpClient;
 use keyvault::{Vault, VaultError};
 use payments::{PaymentError, Stripe};
 use secrecy::SecretString;
@@ -89,17 +90,17 @@ impl From<UpdateError<std::convert::Infallible>> for ChargingError {
 }
 
 impl Charging {
-    /// `secrets` reads the provider's key; `http` follows no redirect and sends nothing twice.
+    /// `secrets` reads the provider's key.
     pub fn new(
         settings: Settings,
         clock: Clock,
         store: Store,
         secrets: aws_sdk_secretsmanager::Client,
-        http: reqwest::Client,
+        http: HttpClient,
     ) -> Self {
         Self {
             store: store.telling_of_credits_below(settings.minimum_balance),
-            stripe: Stripe::new(http, settings.api_url.clone()),
+            stripe: Stripe::new(http, &settings.api_url),
             // Of users' secrets it reads none.
             vault: Vault::new(secrets, String::new()),
             clock,

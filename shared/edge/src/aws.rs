@@ -1,26 +1,159 @@
-//! The configuration that all AWS clients share.
+//! The configuration that all AWS clients share, and how their requests go out.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use aws_config::ecs::EcsCredentialsProvider;
+use aws_config::environment::EnvironmentVariableCredentialsProvider;
+use aws_config::identity::IdentityCache;
+use aws_config::meta::credentials::CredentialsProviderChain;
+use aws_config::provider_config::ProviderConfig;
 use aws_config::retry::RetryConfig;
+use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig};
+use aws_config::{BehaviorVersion, ConfigLoader, Region, SdkConfig};
+use aws_smithy_async::rt::sleep::{SharedAsyncSleep, TokioSleep};
+use aws_smithy_async::time::{SharedTimeSource, SystemTimeSource};
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
+    SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::body::SdkBody;
+use aws_types::sdk_config::SharedCredentialsProvider;
+use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
+use bytes::Bytes;
+use http::Request;
+use http_client::{HttpClient as Http, TlsError};
 
-/// Region, credentials and endpoints from the environment (`AWS_ENDPOINT_URL*` included), with
-/// time-outs short enough to answer the caller within a request: 1 s to connect, 3 s for an attempt,
-/// 10 s for all three attempts.
-pub async fn aws_config() -> SdkConfig {
-    aws_config_loader().load().await
+use crate::settings::Env;
+
+const CONNECT_TIME: Duration = Duration::from_secs(1);
+/// Of each attempt, all that follows the connecting included.
+const ATTEMPT_TIME: Duration = Duration::from_secs(3);
+const ATTEMPTS: u32 = 3;
+
+/// What a function's clients of AWS work with: region, credentials and endpoints (`AWS_ENDPOINT_URL*`) from the
+/// environment, where Lambda puts them, or the credentials from the container's endpoint. No file is read, and
+/// nothing is asked of the network before a credential is needed.
+///
+/// Time-outs are short enough to answer the caller within a request: 1 s to connect, 3 s for each of three attempts.
+///
+/// # Errors
+/// [`TlsError`]: not on a machine that can run a function.
+pub fn aws_config() -> Result<SdkConfig, TlsError> {
+    let http = aws_http()?;
+    let sleep = SharedAsyncSleep::new(TokioSleep::new());
+    let time = SharedTimeSource::new(SystemTimeSource::new());
+    let container = ProviderConfig::without_region()
+        .with_http_client(http.clone())
+        .with_sleep_impl(sleep.clone())
+        .with_time_source(time.clone());
+    let container = EcsCredentialsProvider::builder().configure(&container);
+    let credentials = CredentialsProviderChain::first_try(
+        "Environment",
+        EnvironmentVariableCredentialsProvider::new(),
+    )
+    .or_else("Container", container.build());
+    let mut env = Env::process();
+    let region = env.optional("AWS_REGION").map(Region::new);
+    Ok(SdkConfig::builder()
+        .behavior_version(behavior())
+        .http_client(http)
+        .sleep_impl(sleep)
+        .time_source(time)
+        .identity_cache(IdentityCache::lazy().build())
+        .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .region(region)
+        .service_config(Endpoints(env.beginning_with(ENDPOINT_URL)))
+        .timeout_config(time_outs())
+        .retry_config(retries())
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+        .build())
 }
 
-/// What [`aws_config`] loads, before it is loaded: region and credentials may still be given.
-pub fn aws_config_loader() -> ConfigLoader {
-    let timeouts = TimeoutConfig::builder()
-        .connect_timeout(Duration::from_secs(1))
-        .operation_attempt_timeout(Duration::from_secs(3))
-        .operation_timeout(Duration::from_secs(10))
-        .build();
-    aws_config::defaults(BehaviorVersion::v2026_01_12())
-        .timeout_config(timeouts)
-        .retry_config(RetryConfig::standard().with_max_attempts(3))
+/// The same for a program that is not a function: profiles, and whatever else the SDK knows, count too; region and
+/// credentials may still be given.
+///
+/// # Errors
+/// [`TlsError`]: not on a machine that can run a function.
+pub fn aws_config_loader() -> Result<ConfigLoader, TlsError> {
+    Ok(aws_config::defaults(behavior())
+        .http_client(aws_http()?)
+        .timeout_config(time_outs())
+        .retry_config(retries())
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled()))
+}
+
+fn behavior() -> BehaviorVersion {
+    BehaviorVersion::v2026_01_12()
+}
+
+/// Of an attempt only: each time-out of the SDK's is a timer more for every request.
+fn time_outs() -> TimeoutConfig {
+    TimeoutConfig::builder()
+        .operation_attempt_timeout(ATTEMPT_TIME)
+        .build()
+}
+
+fn retries() -> RetryConfig {
+    RetryConfig::standard().with_max_attempts(ATTEMPTS)
+}
+
+/// `AWS_ENDPOINT_URL_DYNAMODB` and its like, before `AWS_ENDPOINT_URL`.
+#[derive(Debug)]
+struct Endpoints(BTreeMap<String, String>);
+
+const ENDPOINT_URL: &str = "AWS_ENDPOINT_URL";
+
+impl LoadServiceConfig for Endpoints {
+    fn load_config(&self, key: ServiceConfigKey<'_>) -> Option<String> {
+        if key.env() != ENDPOINT_URL {
+            return None;
+        }
+        let service = key.service_id().to_uppercase().replace(' ', "_");
+        let of_service = self.0.get(&format!("{ENDPOINT_URL}_{service}"));
+        of_service.or_else(|| self.0.get(ENDPOINT_URL)).cloned()
+    }
+}
+
+/// What carries requests to AWS: our own HTTP client, so that there is one HTTP and one TLS stack.
+///
+/// # Errors
+/// [`TlsError`].
+pub fn aws_http() -> Result<SharedHttpClient, TlsError> {
+    Ok(SharedHttpClient::new(Carrier(Http::new(CONNECT_TIME)?)))
+}
+
+#[derive(Debug, Clone)]
+struct Carrier(Http);
+
+impl HttpClient for Carrier {
+    fn http_connector(
+        &self,
+        _: &HttpConnectorSettings,
+        _: &RuntimeComponents,
+    ) -> SharedHttpConnector {
+        SharedHttpConnector::new(self.clone())
+    }
+}
+
+impl HttpConnector for Carrier {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let http = self.0.clone();
+        HttpConnectorFuture::new(async move {
+            let request = request.try_into_http1x();
+            let request = request.map_err(|error| ConnectorError::user(error.into()))?;
+            let (parts, body) = request.into_parts();
+            let body = body.bytes().map(Bytes::copy_from_slice);
+            let body = body.ok_or_else(|| ConnectorError::user("a streamed body".into()))?;
+            // Whether or not it has arrived, the SDK may send it again, as it does what AWS failed at.
+            let answer = http.send(Request::from_parts(parts, body)).await;
+            let answer = answer.map_err(|error| ConnectorError::io(error.into()))?;
+            HttpResponse::try_from(answer.map(SdkBody::from_body_1_x))
+                .map_err(|error| ConnectorError::other(error.into(), None))
+        })
+    }
 }

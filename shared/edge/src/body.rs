@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use axum::body::{Body, HttpBody as _};
-use bytes::{Bytes, BytesMut};
-use http_body_util::BodyExt as _;
+use axum::body::Body;
+use bytes::Bytes;
+use http_client::ReadError;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::error::Category;
@@ -17,34 +17,16 @@ use crate::error::{ApiError, Code};
 /// # Errors
 /// `body_too_large`, before reading if the length is declared; `invalid_request` if the body breaks
 /// off.
-pub async fn read_body(mut body: Body, max_bytes: usize) -> Result<Bytes, ApiError> {
-    if usize::try_from(body.size_hint().lower()).map_or(true, |least| least > max_bytes) {
-        return Err(too_large(max_bytes));
-    }
-    let mut first = Bytes::new();
-    let mut all = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(frame) = frame else {
-            let detail = "the request body broke off; send it again";
-            return Err(ApiError::new(Code::InvalidRequest, detail));
-        };
-        let Ok(data) = frame.into_data() else {
-            continue;
-        };
-        let so_far = first.len().max(all.len());
-        if data.len() > max_bytes.saturating_sub(so_far) {
-            return Err(too_large(max_bytes));
-        }
-        if first.is_empty() {
-            first = data;
-            continue;
-        }
-        if all.is_empty() {
-            all.extend_from_slice(&first);
-        }
-        all.extend_from_slice(&data);
-    }
-    Ok(if all.is_empty() { first } else { all.freeze() })
+pub async fn read_body(body: Body, max_bytes: usize) -> Result<Bytes, ApiError> {
+    http_client::read(body, max_bytes)
+        .await
+        .map_err(|error| match error {
+            ReadError::TooLong(max_bytes) => too_large(max_bytes),
+            ReadError::Broken(_) => {
+                let detail = "the request body broke off; send it again";
+                ApiError::new(Code::InvalidRequest, detail)
+            }
+        })
 }
 
 fn too_large(max_bytes: usize) -> ApiError {
@@ -180,6 +162,7 @@ mod tests {
     use std::io;
 
     use futures_util::stream;
+    use http_body_util::BodyExt as _;
     use serde_json::json;
 
     use super::*;

@@ -117,7 +117,9 @@ impl Edge {
         }
         let mut response = routes(request, next).await;
         // A cache that has an answer without an origin must not give it to a page.
-        response.headers_mut().append(VARY, HeaderValue::from_static("origin"));
+        response
+            .headers_mut()
+            .append(VARY, HeaderValue::from_static("origin"));
         response
     }
 }

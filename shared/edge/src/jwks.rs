@@ -12,12 +12,16 @@ use std::time::Duration;
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_client::{HttpClient, ReadError, SendError};
 use jiff::{SignedDuration, Timestamp};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use moka::sync::Cache;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 use url::Url;
 
 use crate::clock::Clock;
@@ -47,7 +51,7 @@ pub(crate) struct Key {
 /// The cache.
 pub(crate) struct Jwks {
     url: Url,
-    client: reqwest::Client,
+    http: HttpClient,
     clock: Clock,
     loaded: RwLock<Option<Arc<Loaded>>>,
     /// When the last fetch began or ended; held while fetching.
@@ -73,10 +77,10 @@ impl TokenHash {
 }
 
 impl Jwks {
-    pub(crate) fn new(url: Url, clock: Clock, client: reqwest::Client) -> Self {
+    pub(crate) fn new(url: Url, clock: Clock, http: HttpClient) -> Self {
         Self {
             url,
-            client,
+            http,
             clock,
             loaded: RwLock::new(None),
             last_try: Mutex::new(None),
@@ -148,19 +152,16 @@ impl Jwks {
     }
 
     async fn download(&self) -> Result<Vec<Key>, FetchError> {
-        let request = self.client.get(self.url.clone()).timeout(FETCH_TIMEOUT);
-        let mut response = request.send().await?;
-        if response.status() != http::StatusCode::OK {
-            return Err(FetchError::Status(response.status()));
-        }
-        let mut document = Vec::new();
-        while let Some(chunk) = response.chunk().await? {
-            if chunk.len() > MAX_BYTES.saturating_sub(document.len()) {
-                return Err(FetchError::TooLarge);
+        let request = Request::get(self.url.as_str()).body(Bytes::new());
+        let fetch = async {
+            let answer = self.http.send(request.map_err(SendError::from)?).await?;
+            if answer.status() != StatusCode::OK {
+                return Err(FetchError::Status(answer.status()));
             }
-            document.extend_from_slice(&chunk);
-        }
-        usable_keys(&document)
+            Ok(http_client::read(answer.into_body(), MAX_BYTES).await?)
+        };
+        let document = timeout(FETCH_TIMEOUT, fetch).await;
+        usable_keys(&document.map_err(|_| FetchError::TimedOut)??)
     }
 
     fn loaded(&self) -> Option<Arc<Loaded>> {
@@ -211,11 +212,13 @@ fn has_passed(span: SignedDuration, from: Timestamp, now: Timestamp) -> bool {
 #[derive(Debug, thiserror::Error)]
 enum FetchError {
     #[error("the issuer does not answer")]
-    Http(#[from] reqwest::Error),
+    Http(#[from] SendError),
+    #[error("the issuer does not answer in time")]
+    TimedOut,
     #[error("the issuer answered {0}, expected 200")]
-    Status(http::StatusCode),
-    #[error("the key set is larger than {MAX_BYTES} bytes")]
-    TooLarge,
+    Status(StatusCode),
+    #[error("the key set cannot be read")]
+    Body(#[from] ReadError<hyper::Error>),
     #[error("the answer is not a key set")]
     Malformed(#[from] serde_json::Error),
 }

@@ -10,7 +10,6 @@
 
 mod aws;
 mod body;
-mod client;
 mod clock;
 mod error;
 mod http;
@@ -24,9 +23,8 @@ mod task;
 pub mod telemetry;
 
 pub use self::http::{Shape, app, gateway};
-pub use aws::{aws_config, aws_config_loader};
+pub use aws::{aws_config, aws_config_loader, aws_http};
 pub use body::{Fields, read_body};
-pub use client::http_client;
 pub use clock::Clock;
 pub use error::{ApiError, Code, log_error};
 pub use identity::{Caller, Identity, Role};

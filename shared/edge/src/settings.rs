@@ -76,6 +76,17 @@ impl Env {
         self.present(name).filter(|value| !value.is_empty())
     }
 
+    /// All settings whose names begin so; an empty one is absent.
+    pub fn beginning_with(&self, name: &str) -> BTreeMap<String, String> {
+        let named = self
+            .variables
+            .iter()
+            .filter(|(other, value)| other.starts_with(name) && !value.trim().is_empty());
+        named
+            .map(|(name, value)| (name.clone(), value.trim().to_owned()))
+            .collect()
+    }
+
     /// A URL that must be there: https, or http on loopback.
     pub fn url(&mut self, name: &'static str) -> Url {
         let text = self.text(name);

@@ -23,7 +23,7 @@ use crate::settings::Env;
 
 /// What holds whatever the level. Libraries that show events, requests, answers or headers, and with
 /// them keys and tokens, in their finest logs are held at `warn`; metrics are always there.
-const ALWAYS: [(&str, Level); 10] = [
+const ALWAYS: [(&str, Level); 9] = [
     (METRIC, Level::INFO),
     ("aws_config", Level::WARN),
     ("aws_runtime", Level::WARN),
@@ -33,7 +33,6 @@ const ALWAYS: [(&str, Level); 10] = [
     ("hyper_util", Level::WARN),
     ("lambda_http", Level::WARN),
     ("lambda_runtime", Level::WARN),
-    ("reqwest", Level::WARN),
 ];
 
 /// The target of the lines that count something.
@@ -168,10 +167,7 @@ where
             line = embedded(&line, now).unwrap_or(line);
         }
         // In one write, so that lines of two threads do not mix. There is nowhere to tell of a failure.
-        let _ = self
-            .writer
-            .make_writer_for(metadata)
-            .write_all(&line);
+        let _ = self.writer.make_writer_for(metadata).write_all(&line);
     }
 }
 

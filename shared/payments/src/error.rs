@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::StatusCode;
+use http_client::{ReadError, SendError};
 
 /// Why a call has no result, told apart by whether it may have taken place at Stripe. On this rests
 /// that nobody is charged twice.
@@ -13,7 +14,7 @@ pub enum PaymentError {
     /// No connection was made (DNS, refused, TLS, connect time-out): the call did not arrive, and
     /// may be made again.
     #[error("Stripe could not be reached; nothing was sent")]
-    NotSent(#[source] reqwest::Error),
+    NotSent(#[source] SendError),
     /// The call may have taken place. Look up its object, or make the same call with the same
     /// idempotency key; never make it with another key.
     #[error("it is not known whether Stripe carried out the call")]
@@ -41,13 +42,15 @@ pub enum PaymentError {
 /// Why it is not known whether a call took place.
 #[derive(Debug, thiserror::Error)]
 pub enum Doubt {
-    /// The time was over or the connection broke after something may have been sent.
+    /// The connection broke after something may have been sent.
+    #[error("the call was sent, and no answer came")]
+    Lost(#[source] SendError),
+    #[error("the call was sent, and no whole answer came in time")]
+    TimedOut,
     #[error("the call was sent, and no whole answer came")]
-    Lost(#[source] reqwest::Error),
+    Broken(#[source] ReadError<hyper::Error>),
     #[error("the answer cannot be read")]
     Unreadable(#[source] serde_json::Error),
-    #[error("the answer is too long")]
-    TooLong,
     /// A 5xx; a conflict with another request (409, or 429 with `lock_timeout`); an idempotency key
     /// that was used before for something else; or an answer that is not Stripe's.
     #[error("Stripe answered {status}, code {code:?}")]

@@ -26,11 +26,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use account::AccountNumber;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderName, RETRY_AFTER};
-use http::{HeaderValue, Method, StatusCode};
+use http::request::Builder;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_client::{HttpClient, SendError};
+use hyper::body::Incoming;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
+use tokio::time::timeout;
 use url::{Url, form_urlencoded};
 
 pub use checkout::{Checkout, CheckoutStatus, Mode, NewCheckout, Price, Purpose};
@@ -65,8 +69,9 @@ const CALL_TIME: Duration = Duration::from_secs(20);
 /// Stripe's API. Cheap to clone. Each call takes our secret key, which may be rolled at any time.
 #[derive(Debug, Clone)]
 pub struct Stripe {
-    http: reqwest::Client,
-    base: Url,
+    http: HttpClient,
+    /// Without a slash at its end.
+    base: String,
     call_time: Duration,
     /// Of all clones.
     key_refused: Arc<AtomicBool>,
@@ -87,12 +92,11 @@ struct Refusal {
 }
 
 impl Stripe {
-    /// `base` is the API's root without its version, `https://api.stripe.com`. `http` follows no redirect and sends nothing
-    /// twice.
-    pub fn new(http: reqwest::Client, base: Url) -> Self {
+    /// `base` is the API's root without its version, `https://api.stripe.com`.
+    pub fn new(http: HttpClient, base: &Url) -> Self {
         Self {
             http,
-            base,
+            base: base.as_str().trim_end_matches('/').to_owned(),
             call_time: CALL_TIME,
             key_refused: Arc::default(),
         }
@@ -120,11 +124,13 @@ impl Stripe {
     }
 
     async fn get(&self, key: &SecretString, path: &str) -> Result<Answer, PaymentError> {
-        self.send(key, self.request(Method::GET, path)).await
+        self.send(key, self.request(Method::GET, path), Bytes::new())
+            .await
     }
 
     async fn delete(&self, key: &SecretString, path: &str) -> Result<Answer, PaymentError> {
-        self.send(key, self.request(Method::DELETE, path)).await
+        self.send(key, self.request(Method::DELETE, path), Bytes::new())
+            .await
     }
 
     async fn post(
@@ -140,23 +146,18 @@ impl Stripe {
             .finish();
         let mut request = self
             .request(Method::POST, path)
-            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-            .body(body);
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded");
         if let Some(idempotency) = idempotency {
             request = request.header("Idempotency-Key", idempotency);
         }
-        self.send(key, request).await
+        self.send(key, request, body.into()).await
     }
 
     /// `path` is made of our own words and checked ids, perhaps with a query of our own.
-    fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
-        let (path, query) = path.split_once('?').unwrap_or((path, ""));
-        let mut url = self.base.clone();
-        url.set_path(&format!("{}{path}", self.base.path().trim_end_matches('/')));
-        url.set_query(Some(query).filter(|query| !query.is_empty()));
-        self.http
-            .request(method, url)
-            .timeout(self.call_time)
+    fn request(&self, method: Method, path: &str) -> Builder {
+        Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.base))
             .header(ACCEPT_ENCODING, "identity")
             .header("Stripe-Version", API_VERSION)
     }
@@ -164,22 +165,26 @@ impl Stripe {
     async fn send(
         &self,
         key: &SecretString,
-        mut request: reqwest::RequestBuilder,
+        mut request: Builder,
+        body: Bytes,
     ) -> Result<Answer, PaymentError> {
         // A key that cannot be a header is left out, and Stripe then refuses the call.
         if let Ok(mut key) = HeaderValue::try_from(format!("Bearer {}", key.expose_secret())) {
             key.set_sensitive(true);
             request = request.header(AUTHORIZATION, key);
         }
-        let response = request.send().await.map_err(|error| {
-            let error = error.without_url();
-            if error.is_connect() || error.is_builder() {
-                PaymentError::NotSent(error)
-            } else {
-                PaymentError::Unknown(Doubt::Lost(error))
-            }
-        })?;
-        let answer = answer(response).await;
+        let request = request.body(body).map_err(SendError::from);
+        let request = request.map_err(PaymentError::NotSent)?;
+        let call = async {
+            let response = self.http.send(request).await.map_err(|error| match error {
+                SendError::NotSent(_) => PaymentError::NotSent(error),
+                SendError::Lost(_) => PaymentError::Unknown(Doubt::Lost(error)),
+            })?;
+            answer(response).await
+        };
+        let answer = timeout(self.call_time, call)
+            .await
+            .map_err(|_| PaymentError::Unknown(Doubt::TimedOut))?;
         if let Err(PaymentError::Unauthorized) = &answer {
             self.key_refused.store(true, Ordering::Relaxed);
         }
@@ -188,15 +193,15 @@ impl Stripe {
 }
 
 /// What Stripe's answer says of the call.
-async fn answer(response: reqwest::Response) -> Result<Answer, PaymentError> {
+async fn answer(response: Response<Incoming>) -> Result<Answer, PaymentError> {
     let status = response.status();
     let header = |name| response.headers().get(name)?.to_str().ok();
     let retry_after = header(RETRY_AFTER).and_then(|text| text.trim().parse().ok());
     let retry_after = retry_after.map(Duration::from_secs);
     let request_id = header(REQUEST_ID).map(str::to_owned);
-    let body = whole(response).await;
+    let body = http_client::read(response.into_body(), MAX_BODY).await;
     if status.is_success() {
-        let body = body.map_err(PaymentError::Unknown)?;
+        let body = body.map_err(|error| PaymentError::Unknown(Doubt::Broken(error)))?;
         let object = serde_json::from_slice(&body);
         let object = object.map_err(|error| PaymentError::Unknown(Doubt::Unreadable(error)))?;
         return Ok(Answer::Done(object));
@@ -243,18 +248,6 @@ async fn answer(response: reqwest::Response) -> Result<Answer, PaymentError> {
 /// Sources: <https://docs.stripe.com/api/errors>, <https://docs.stripe.com/rate-limits>.
 fn is_doubtful(status: StatusCode, kind: Option<&str>) -> bool {
     matches!(status.as_u16(), 408 | 409 | 424 | 429) || kind == Some("idempotency_error")
-}
-
-async fn whole(mut response: reqwest::Response) -> Result<Bytes, Doubt> {
-    let mut body = BytesMut::new();
-    let lost = |error: reqwest::Error| Doubt::Lost(error.without_url());
-    while let Some(piece) = response.chunk().await.map_err(lost)? {
-        if body.len() + piece.len() > MAX_BODY {
-            return Err(Doubt::TooLong);
-        }
-        body.extend_from_slice(&piece);
-    }
-    Ok(body.freeze())
 }
 
 impl Answer {

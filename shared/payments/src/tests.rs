@@ -15,13 +15,10 @@ fn key() -> SecretString {
 }
 
 fn client(base: &str) -> Stripe {
-    let http = reqwest::Client::builder()
-        .connect_timeout(Duration::from_millis(500))
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy();
+    let http = HttpClient::new(Duration::from_millis(500)).unwrap();
     Stripe {
         call_time: Duration::from_secs(1),
-        ..Stripe::new(http.build().unwrap(), base.parse().unwrap())
+        ..Stripe::new(http, &base.parse().unwrap())
     }
 }
 

@@ -18,7 +18,7 @@
 //!
 //! | table | key | item |
 //! |---|---|---|
-//! | accounts | `account_id`, `account` | profile and balance |
+//! | accounts | `account_id`, `account` | profile (JSON text; `always_use_key` beside it) and balance |
 //! | accounts | `account_id`, `attempts` | key checks, and payment pages opened, of the last hour |
 //! | accounts | `account_id`, `secret#<key id>` | a secret to delete unless it is the account's key by `due_at` |
 //! | accounts | `account_id`, `event#<event id>` | a domain event to deliver (outbox) |

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderName, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use http_client::{ReadError, SendError, next, read};
+use hyper::body::Incoming;
 use secrecy::SecretString;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::{Upstream, WithKey};
+use crate::Upstream;
 
 const X_GENERATION_ID: HeaderName = HeaderName::from_static("x-generation-id");
 /// An error's body is read up to here to see what it is about.
@@ -33,7 +35,7 @@ pub enum Kind {
 pub enum ChatError {
     /// Not connected, or the connection was lost before the head: upstream did not take the call.
     #[error("upstream could not be reached")]
-    Unavailable(#[source] reqwest::Error),
+    Unavailable(#[source] SendError),
     /// No answer in time: upstream may have taken the call, and may bill it.
     #[error("upstream did not answer in time")]
     TimedOut,
@@ -43,7 +45,7 @@ pub enum ChatError {
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     #[error("the connection to upstream broke")]
-    Broken(#[source] reqwest::Error),
+    Broken(#[source] hyper::Error),
     #[error("upstream fell silent")]
     Idle,
     #[error("the answer did not end in time")]
@@ -55,7 +57,7 @@ pub enum BodyError {
 /// An answer whose head has arrived.
 #[derive(Debug)]
 pub struct Answer {
-    response: reqwest::Response,
+    response: Response<Incoming>,
     idle: Duration,
     /// For an answer that is not streamed.
     must_end_by: Instant,
@@ -84,18 +86,18 @@ impl Upstream {
             }
         };
         let request = self
-            .request(Method::POST, "/chat/completions")
-            .header(CONTENT_TYPE, "application/json")
-            .header(ACCEPT, accept)
-            .with_key(key)
-            .body(body);
-        match timeout_at(head_by, request.send()).await {
+            .request(Method::POST, "/chat/completions", Some(key))
+            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
+            .header(ACCEPT, HeaderValue::from_static(accept))
+            .body(body)
+            .map_err(|error| ChatError::Unavailable(error.into()))?;
+        match timeout_at(head_by, self.http.send(request)).await {
             Ok(Ok(response)) => Ok(Answer {
                 response,
                 idle: self.time_outs.idle,
                 must_end_by,
             }),
-            Ok(Err(error)) => Err(ChatError::Unavailable(error.without_url())),
+            Ok(Err(error)) => Err(ChatError::Unavailable(error)),
             Err(_) => Err(ChatError::TimedOut),
         }
     }
@@ -140,9 +142,8 @@ impl Answer {
     /// # Errors
     /// [`BodyError`] if the body broke off.
     pub async fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
-        match timeout(self.idle, self.response.chunk()).await {
-            Ok(Ok(piece)) => piece.map(Ok),
-            Ok(Err(error)) => Some(Err(BodyError::Broken(error.without_url()))),
+        match timeout(self.idle, next(self.response.body_mut())).await {
+            Ok(piece) => piece.map(|piece| piece.map_err(BodyError::Broken)),
             Err(_) => Some(Err(BodyError::Idle)),
         }
     }
@@ -151,28 +152,13 @@ impl Answer {
     ///
     /// # Errors
     /// [`BodyError`] if it broke off, did not end in time or is too long.
-    pub async fn collect(mut self) -> Result<Bytes, BodyError> {
-        let mut first = Bytes::new();
-        let mut all = BytesMut::new();
-        loop {
-            let piece = match timeout_at(self.must_end_by, self.response.chunk()).await {
-                Ok(Ok(Some(piece))) => piece,
-                Ok(Ok(None)) if all.is_empty() => return Ok(first),
-                Ok(Ok(None)) => return Ok(all.freeze()),
-                Ok(Err(error)) => return Err(BodyError::Broken(error.without_url())),
-                Err(_) => return Err(BodyError::TimedOut),
-            };
-            if first.is_empty() && all.is_empty() {
-                first = piece;
-                continue;
-            }
-            if all.is_empty() {
-                all.extend_from_slice(&first);
-            }
-            all.extend_from_slice(&piece);
-            if all.len() > MAX_PLAIN_BODY {
-                return Err(BodyError::TooLong);
-            }
+    pub async fn collect(self) -> Result<Bytes, BodyError> {
+        let body = read(self.response.into_body(), MAX_PLAIN_BODY);
+        match timeout_at(self.must_end_by, body).await {
+            Ok(Ok(body)) => Ok(body),
+            Ok(Err(ReadError::Broken(error))) => Err(BodyError::Broken(error)),
+            Ok(Err(ReadError::TooLong(_))) => Err(BodyError::TooLong),
+            Err(_) => Err(BodyError::TimedOut),
         }
     }
 
@@ -180,7 +166,7 @@ impl Answer {
     pub async fn error_body(mut self) -> Bytes {
         let mut body = BytesMut::new();
         let deadline = Instant::now() + ERROR_BODY_TIME;
-        while let Ok(Ok(Some(piece))) = timeout_at(deadline, self.response.chunk()).await {
+        while let Ok(Some(Ok(piece))) = timeout_at(deadline, next(self.response.body_mut())).await {
             body.extend_from_slice(&piece);
             if body.len() >= MAX_ERROR_BODY {
                 break;

@@ -10,8 +10,9 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::time::timeout;
+use url::form_urlencoded::byte_serialize;
 
-use crate::{Upstream, WithKey, read};
+use crate::{AskError, Upstream};
 
 /// What the default AI is, beyond its protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +43,7 @@ pub enum GenerationError {
     #[error("upstream's answer about a call cannot be read")]
     Unreadable(#[source] serde_json::Error),
     #[error("upstream could not be reached to ask about a call")]
-    Unreachable(#[source] reqwest::Error),
+    Unreachable(#[source] AskError),
     #[error("upstream did not say in time what a call did cost")]
     TimedOut,
 }
@@ -65,27 +66,21 @@ impl Upstream {
         id: &str,
         time: Duration,
     ) -> Result<Option<Usage>, GenerationError> {
-        let mut url = self.url("/generation");
-        url.query_pairs_mut().append_pair("id", id);
-        let ask = async {
-            let request = self.request_to(Method::GET, url);
-            let sent = request.with_key(key).send().await;
-            let answer = sent.map_err(|error| GenerationError::Unreachable(error.without_url()))?;
-            match answer.status() {
-                StatusCode::NOT_FOUND => Ok(None),
-                status if status.is_success() => {
-                    let body = read(answer).await;
-                    let body =
-                        body.map_err(|error| GenerationError::Unreachable(error.without_url()))?;
-                    let usage = usage_from_generation(&body);
-                    usage.map(Some).map_err(GenerationError::Unreadable)
-                }
-                status => Err(GenerationError::Refused(status)),
-            }
-        };
-        timeout(time, ask)
+        let id: String = byte_serialize(id.as_bytes()).collect();
+        let path = format!("/generation?id={id}");
+        let ask = self.ask(self.request(Method::GET, &path, Some(key)));
+        let answer = timeout(time, ask)
             .await
-            .map_err(|_| GenerationError::TimedOut)?
+            .map_err(|_| GenerationError::TimedOut)?;
+        let (status, body) = answer.map_err(GenerationError::Unreachable)?;
+        match status {
+            StatusCode::NOT_FOUND => Ok(None),
+            status if status.is_success() => {
+                let usage = usage_from_generation(&body);
+                usage.map(Some).map_err(GenerationError::Unreadable)
+            }
+            status => Err(GenerationError::Refused(status)),
+        }
     }
 }
 

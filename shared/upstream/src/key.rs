@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::time::timeout;
 
-use crate::{Upstream, WithKey, read};
+use crate::{AskError, Upstream};
 
 /// What OpenRouter says of a key that it accepts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -33,7 +33,7 @@ pub enum KeyCheckError {
     #[error("OpenRouter's answer to a key check cannot be read")]
     Unreadable(#[source] serde_json::Error),
     #[error("OpenRouter could not be reached for a key check")]
-    Unreachable(#[source] reqwest::Error),
+    Unreachable(#[source] AskError),
     #[error("OpenRouter did not answer a key check in time")]
     TimedOut,
 }
@@ -54,21 +54,16 @@ impl Upstream {
         key: &SecretString,
         time: Duration,
     ) -> Result<KeyFacts, KeyCheckError> {
-        let ask = async {
-            let sent = self.request(Method::GET, "/key").with_key(key).send().await;
-            let answer = sent.map_err(|error| KeyCheckError::Unreachable(error.without_url()))?;
-            match answer.status() {
-                StatusCode::UNAUTHORIZED => Err(KeyCheckError::Rejected),
-                status if status.is_success() => {
-                    let body = read(answer).await;
-                    body.map_err(|error| KeyCheckError::Unreachable(error.without_url()))
-                }
-                status => Err(KeyCheckError::Unexpected(status)),
-            }
-        };
-        let body = timeout(time, ask)
+        let ask = self.ask(self.request(Method::GET, "/key", Some(key)));
+        let answer = timeout(time, ask)
             .await
-            .map_err(|_| KeyCheckError::TimedOut)??;
+            .map_err(|_| KeyCheckError::TimedOut)?;
+        let (status, body) = answer.map_err(KeyCheckError::Unreachable)?;
+        match status {
+            StatusCode::UNAUTHORIZED => return Err(KeyCheckError::Rejected),
+            status if !status.is_success() => return Err(KeyCheckError::Unexpected(status)),
+            _ => {}
+        }
         facts_from_json(&body).map_err(KeyCheckError::Unreadable)
     }
 }

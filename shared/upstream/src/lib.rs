@@ -20,9 +20,11 @@ mod usage;
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use http::HeaderValue;
-use http::header::AUTHORIZATION;
+use bytes::Bytes;
+use http::header::{ACCEPT_ENCODING, AUTHORIZATION};
+use http::request::Builder;
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode};
+use http_client::{HttpClient, ReadError, SendError, read};
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
@@ -63,96 +65,72 @@ impl TimeOuts {
 /// The most that is read of an answer to a question; the longest, a list of models, has less than 1 MB.
 const MAX_ANSWER: usize = 16 * 1024 * 1024;
 
-/// The body of an answer to a question. One that is too long is cut off, and then cannot be read.
-async fn read(mut answer: reqwest::Response) -> Result<Bytes, reqwest::Error> {
-    let mut body = BytesMut::new();
-    while let Some(mut piece) = answer.chunk().await? {
-        piece.truncate(MAX_ANSWER.saturating_sub(body.len()));
-        body.extend_from_slice(&piece);
-        if body.len() == MAX_ANSWER {
-            break;
-        }
-    }
-    Ok(body.freeze())
+const HTTP_REFERER: HeaderName = HeaderName::from_static("http-referer");
+const X_OPENROUTER_TITLE: HeaderName = HeaderName::from_static("x-openrouter-title");
+
+/// Why a question has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    #[error("upstream could not be reached")]
+    Send(#[from] SendError),
+    #[error("upstream's answer could not be read")]
+    Read(#[from] ReadError<hyper::Error>),
 }
 
 /// One upstream: OpenRouter for the users' keys, or the default AI. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Upstream {
-    http: reqwest::Client,
-    base: Url,
+    http: HttpClient,
+    /// Without a slash at its end.
+    base: String,
     time_outs: TimeOuts,
     referer: HeaderValue,
 }
 
 impl Upstream {
     /// `base` is the API's root, for example `https://openrouter.ai/api/v1`; `referer` is how we
-    /// name ourselves there (`PUBLIC_BASE_URL`). `http` follows no redirect and sends nothing twice.
-    pub fn new(
-        http: reqwest::Client,
-        base: Url,
-        time_outs: TimeOuts,
-        referer: HeaderValue,
-    ) -> Self {
+    /// name ourselves there (`PUBLIC_BASE_URL`).
+    pub fn new(http: HttpClient, base: &Url, time_outs: TimeOuts, referer: HeaderValue) -> Self {
         Self {
             http,
-            base,
+            base: base.as_str().trim_end_matches('/').to_owned(),
             time_outs,
             referer,
         }
     }
 
-    fn request(&self, method: http::Method, path: &str) -> reqwest::RequestBuilder {
-        self.request_to(method, self.url(path))
+    /// `path` may have a query.
+    fn request(&self, method: Method, path: &str, key: Option<&SecretString>) -> Builder {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.base));
+        if let Some(headers) = request.headers_mut() {
+            headers.reserve(8);
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+            headers.insert(HTTP_REFERER, self.referer.clone());
+            headers.insert(X_OPENROUTER_TITLE, HeaderValue::from_static("Greta"));
+            headers.extend(key.and_then(bearer).map(|key| (AUTHORIZATION, key)));
+        }
+        request
     }
 
-    fn url(&self, path: &str) -> Url {
-        let mut url = self.base.clone();
-        url.set_path(&format!("{}{path}", self.base.path().trim_end_matches('/')));
-        url
-    }
-
-    fn request_to(&self, method: http::Method, url: Url) -> reqwest::RequestBuilder {
-        self.http
-            .request(method, url)
-            .header(http::header::ACCEPT_ENCODING, "identity")
-            .header("HTTP-Referer", self.referer.clone())
-            .header("X-OpenRouter-Title", "Greta")
-    }
-}
-
-trait WithKey {
-    /// Adds the key, marked so that no log shows it. A key that cannot be a header is left out, and
-    /// upstream then refuses the call.
-    fn with_key(self, key: &SecretString) -> Self;
-}
-
-impl WithKey for reqwest::RequestBuilder {
-    fn with_key(self, key: &SecretString) -> Self {
-        match HeaderValue::try_from(format!("Bearer {}", key.expose_secret())) {
-            Ok(mut value) => {
-                value.set_sensitive(true);
-                self.header(AUTHORIZATION, value)
-            }
-            Err(_) => self,
+    /// Asks a question: the answer's status, and its body; of a refusal, as far as there is one.
+    async fn ask(&self, request: Builder) -> Result<(StatusCode, Bytes), AskError> {
+        let request = request.body(Bytes::new()).map_err(SendError::from)?;
+        let answer = self.http.send(request).await?;
+        let status = answer.status();
+        match read(answer.into_body(), MAX_ANSWER).await {
+            Ok(body) => Ok((status, body)),
+            Err(_) if !status.is_success() => Ok((status, Bytes::new())),
+            Err(error) => Err(error.into()),
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn no_answer_fills_the_memory() {
-        for (sent, kept) in [
-            (10, 10),
-            (MAX_ANSWER, MAX_ANSWER),
-            (MAX_ANSWER + 10, MAX_ANSWER),
-        ] {
-            let answer = http::Response::new(vec![b'x'; sent]);
-            let body = read(reqwest::Response::from(answer)).await.unwrap();
-            assert_eq!(body.len(), kept);
-        }
-    }
+/// The key as a header, marked so that no log shows it. One that cannot be a header is left out, and upstream then
+/// refuses the call.
+fn bearer(key: &SecretString) -> Option<HeaderValue> {
+    let mut value = HeaderValue::try_from(format!("Bearer {}", key.expose_secret())).ok()?;
+    value.set_sensitive(true);
+    Some(value)
 }

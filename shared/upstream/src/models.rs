@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
-use crate::{Failure, Upstream, WithKey, read};
+use crate::{AskError, Failure, Upstream};
 
 /// A fetched price list is used for this long.
 const MAX_AGE: Duration = Duration::from_mins(10);
@@ -34,7 +34,7 @@ pub enum ModelsError {
         failure: Failure,
     },
     #[error("upstream could not be reached for its models")]
-    Unreachable(#[source] reqwest::Error),
+    Unreachable(#[source] AskError),
     #[error("upstream did not list its models in time")]
     TimedOut,
 }
@@ -45,23 +45,15 @@ impl Upstream {
     /// # Errors
     /// [`ModelsError`] if there is none.
     pub async fn models(&self, key: Option<&SecretString>) -> Result<Bytes, ModelsError> {
-        let fetch = async {
-            let mut request = self.request(Method::GET, "/models");
-            if let Some(key) = key {
-                request = request.with_key(key);
-            }
-            let unreachable = |error: reqwest::Error| ModelsError::Unreachable(error.without_url());
-            let answer = request.send().await.map_err(unreachable)?;
-            let status = answer.status();
-            let body = read(answer).await.map_err(unreachable)?;
-            match Failure::of(status, &body) {
-                None => Ok(body),
-                Some(failure) => Err(ModelsError::Refused { status, failure }),
-            }
-        };
-        timeout(FETCH_TIME, fetch)
+        let ask = self.ask(self.request(Method::GET, "/models", key));
+        let answer = timeout(FETCH_TIME, ask)
             .await
-            .map_err(|_| ModelsError::TimedOut)?
+            .map_err(|_| ModelsError::TimedOut)?;
+        let (status, body) = answer.map_err(ModelsError::Unreachable)?;
+        match Failure::of(status, &body) {
+            None => Ok(body),
+            Some(failure) => Err(ModelsError::Refused { status, failure }),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::Error;
 pub(crate) async fn run(port: u16) -> Result<(), Error> {
     edge::telemetry::init();
     let settings = Settings::from_env(Env::process())?;
-    let aws = edge::aws_config().await;
+    let aws = edge::aws_config()?;
     let dynamodb = aws_sdk_dynamodb::Client::new(&aws);
     let secrets = aws_sdk_secretsmanager::Client::new(&aws);
     let deps = Deps::new(settings, Clock::system(), dynamodb, secrets)?;
