@@ -93,7 +93,8 @@ impl World {
         let settings = IdentitySettings::from_env(&mut env);
         let settings = env.finish(settings).expect("settings");
         let clock = Clock::system();
-        let http = http_client::HttpClient::new(std::time::Duration::from_secs(1)).expect("a client");
+        let http =
+            http_client::HttpClient::new(std::time::Duration::from_secs(1)).expect("a client");
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let world = Self {
             runtime: runtime.enable_all().build().expect("a runtime"),
