@@ -405,11 +405,12 @@ impl HeldCall {
     /// Stores the provider's id of the call, beside the answer and not in its way.
     fn record_generation(&self, id: String) -> JoinHandle<()> {
         let (store, hold) = (self.deps.store.clone(), self.hold.clone());
-        edge::spawn(async move {
+        // What it takes is given back when it ends, not when somebody asks how it ended.
+        edge::spawn(Box::pin(async move {
             if let Err(error) = store.record_generation(&hold, &id).await {
                 edge::log_error(&error, "the generation id could not be stored");
             }
-        })
+        }))
     }
 }
 

@@ -5,21 +5,21 @@ use std::time::Duration;
 use bytes::Bytes;
 use edge::Deadline;
 use tokio::time::{Instant, timeout_at};
-use upstream::Answer;
+use upstream::{Answer, Stream};
 
 /// After `[DONE]` a stream is over; what still belongs to it comes at once.
 const AFTER_DONE: Duration = Duration::from_millis(500);
 
 /// Reads a stream until it ends, breaks off, or its time is up.
 pub(crate) struct Pieces {
-    answer: Answer,
+    stream: Stream,
     stop_at: Option<Instant>,
 }
 
 impl Pieces {
     pub(crate) fn of(answer: Answer, deadline: Option<Deadline>) -> Self {
         Self {
-            answer,
+            stream: answer.into_stream(),
             stop_at: deadline.map(Deadline::stop_at),
         }
     }
@@ -31,7 +31,7 @@ impl Pieces {
 
     /// The next piece; `None` at the stream's end, be it a good or a bad one.
     pub(crate) async fn next(&mut self) -> Option<Bytes> {
-        let next = self.answer.next();
+        let next = self.stream.next();
         let piece = match self.stop_at {
             Some(stop_at) => timeout_at(stop_at, next).await.ok()?,
             None => next.await,

@@ -28,6 +28,10 @@ type Connection = MaybeHttpsStream<TokioIo<TcpStream>>;
 /// So often an idle connection is asked whether it still stands.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
+/// So many idle connections are kept to one host. One holds some 20 kB, and more calls than this are seldom in
+/// flight in one process; what is over is closed, and opened again by the next burst.
+const IDLE: usize = 64;
+
 /// Why TLS cannot be set up: not on a machine that can run a function.
 #[derive(Debug, thiserror::Error)]
 #[error("TLS cannot be set up")]
@@ -90,6 +94,7 @@ impl HttpClient {
         let connector = BoxCloneSyncService::new(Timeout::new(https, connect));
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
+            .pool_max_idle_per_host(IDLE)
             .build(connector);
         Ok(Self(client))
     }

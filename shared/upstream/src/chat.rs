@@ -137,14 +137,11 @@ impl Answer {
         seconds.trim().parse().ok().map(Duration::from_secs)
     }
 
-    /// The next piece of the body, as it came; `None` at its end.
-    ///
-    /// # Errors
-    /// [`BodyError`] if the body broke off.
-    pub async fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
-        match timeout(self.idle, next(self.response.body_mut())).await {
-            Ok(piece) => piece.map(|piece| piece.map_err(BodyError::Broken)),
-            Err(_) => Some(Err(BodyError::Idle)),
+    /// The body piece by piece. The head is let go of: it keeps the whole buffer that it was read into.
+    pub fn into_stream(self) -> Stream {
+        Stream {
+            body: self.response.into_body(),
+            idle: self.idle,
         }
     }
 
@@ -173,5 +170,25 @@ impl Answer {
             }
         }
         body.freeze()
+    }
+}
+
+/// The body of an answer, piece by piece.
+#[derive(Debug)]
+pub struct Stream {
+    body: Incoming,
+    idle: Duration,
+}
+
+impl Stream {
+    /// The next piece of the body, as it came; `None` at its end.
+    ///
+    /// # Errors
+    /// [`BodyError`] if the body broke off.
+    pub async fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
+        match timeout(self.idle, next(&mut self.body)).await {
+            Ok(piece) => piece.map(|piece| piece.map_err(BodyError::Broken)),
+            Err(_) => Some(Err(BodyError::Idle)),
+        }
     }
 }

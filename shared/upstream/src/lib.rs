@@ -28,7 +28,7 @@ use http_client::{HttpClient, ReadError, SendError, read};
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
-pub use chat::{Answer, BodyError, ChatError, Kind};
+pub use chat::{Answer, BodyError, ChatError, Kind, Stream};
 pub use failure::Failure;
 pub use generation::{DefaultAiKind, GenerationError};
 pub use key::{KeyCheckError, KeyFacts};

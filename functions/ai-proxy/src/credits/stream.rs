@@ -136,15 +136,15 @@ impl Relay {
     }
 
     /// Settles by the usage that arrived, or leaves the hold to the sweeper; then passes the usage
-    /// chunk on, with the receipt.
+    /// chunk on, with the receipt. What that takes is allocated only then, not while the stream is open.
     async fn resolve(&mut self, without_usage: &'static str) {
         if let Some(recording) = self.recording.take() {
             recorded(recording).await;
         }
         let charged = match self.usage {
-            Some(usage) => self.held.settle(usage).await,
+            Some(usage) => Box::pin(self.held.settle(usage)).await,
             None => {
-                self.held.leave_to_sweeper(without_usage).await;
+                Box::pin(self.held.leave_to_sweeper(without_usage)).await;
                 None
             }
         };
