@@ -13,6 +13,7 @@
 
 mod client;
 mod gateway;
+mod instructions;
 mod measured;
 mod memory;
 mod parts;
@@ -68,6 +69,7 @@ Sections (all of them, unless some are named):
   runtime          over Lambda's Runtime API: warm, cold, 32 at once; beside a hello world
   parts            the parts of a call by themselves
   memory           streams that are open
+  instructions     all of these counted by callgrind, without a clock; needs valgrind
 
 Options:
   --rounds N       how often everything is measured, in turn (5)
@@ -115,7 +117,7 @@ impl Options {
     }
 }
 
-const SECTIONS: [&str; 4] = ["gateway", "runtime", "parts", "memory"];
+const SECTIONS: [&str; 5] = ["gateway", "runtime", "parts", "memory", "instructions"];
 
 /// What came out of a part of the measurements.
 pub(crate) struct Section {
@@ -135,7 +137,8 @@ async fn measure(options: &Options) -> Result<(), Error> {
             "gateway" => gateway::measure(&world, options).await?,
             "runtime" => runtime::measure(&world, options).await?,
             "parts" => parts::measure(&world, options).await?,
-            _ => memory::measure(&world, options).await?,
+            "memory" => memory::measure(&world, options).await?,
+            _ => instructions::measure(&world, options).await?,
         };
         print!("{}", section.text);
         json.insert(name.to_owned(), section.json);
@@ -163,6 +166,7 @@ fn play(role: &str, port: u16, upstream: &str) -> Result<(), Error> {
 fn started(words: &[&str]) -> Result<(), Error> {
     match words {
         ["play", role, port, upstream] => play(role, port.parse()?, upstream),
+        ["part", name, times] => edge::block_on(instructions::do_part(name, times.parse()?)),
         ["--help"] => {
             print!("{HELP}");
             Ok(())

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::hint::black_box;
 use std::time::Instant;
 
-use account::{AccountId, KeyId};
+use account::{Account, AccountId};
 use ai_proxy::{Deps, Settings};
 use bytes::Bytes;
 use edge::{Clock, Env};
@@ -17,82 +17,146 @@ use upstream::sse::Scanner;
 use crate::stats::Sample;
 use crate::system::BYOK;
 use crate::world::{DYNAMODB, SECRETS_MANAGER, World};
-use crate::{Error, Options, Section, nanos_since};
+use crate::{Error, Options, Section, nanos_since, proxy};
 
-/// So many times, a part is done for one value of its sample.
-const BATCH: u64 = 100;
+/// A part of a call.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Part {
+    Token,
+    Payer,
+    Settings,
+    Key,
+    SmallChunks,
+    LargeChunks,
+    AccountRead,
+}
+
+impl Part {
+    /// Those that wait for nobody.
+    pub(crate) const PURE: [Self; 6] = [
+        Self::Token,
+        Self::Payer,
+        Self::Settings,
+        Self::Key,
+        Self::SmallChunks,
+        Self::LargeChunks,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Token => "an access token is checked",
+            Self::Payer => "who pays",
+            Self::Settings => "the settings are read",
+            Self::Key => "a key, from the cache",
+            Self::SmallChunks => "a MB of a stream is scanned, chunks of 160 bytes",
+            Self::LargeChunks => "the same, chunks of 16,000 bytes",
+            Self::AccountRead => "an account is read",
+        }
+    }
+
+    /// So many times it is done for one value of a sample.
+    pub(crate) fn batch(self) -> u32 {
+        match self {
+            Self::SmallChunks | Self::LargeChunks => 5,
+            _ => 100,
+        }
+    }
+}
+
+/// What the parts work with.
+pub(crate) struct Parts {
+    deps: Deps,
+    headers: HeaderMap,
+    id: AccountId,
+    account: Account,
+    settings: Vec<(String, String)>,
+    small: Vec<Bytes>,
+    large: Vec<Bytes>,
+}
+
+impl Parts {
+    async fn new(deps: Deps, token: &str, settings: Vec<(String, String)>) -> Result<Self, Error> {
+        let id = AccountId::new(BYOK)?;
+        Ok(Self {
+            headers: HeaderMap::from_iter([(AUTHORIZATION, token.parse()?)]),
+            account: deps.store.account(&id).await?.ok_or("no account")?,
+            id,
+            deps,
+            settings,
+            small: stream(160),
+            large: stream(16_000),
+        })
+    }
+
+    /// With the settings of this process's environment, as a function has them.
+    pub(crate) async fn of_process(token: &str) -> Result<Self, Error> {
+        let deps = proxy::deps()?;
+        Self::new(deps, token, std::env::vars().collect()).await
+    }
+
+    /// Does one part so many times.
+    pub(crate) async fn run(&self, part: Part, times: u32) -> Result<(), Error> {
+        let deps = &self.deps;
+        for _ in 0..times {
+            match part {
+                Part::Token => {
+                    black_box(deps.identity.caller(&self.headers).await).map_err(|_| "no token")?;
+                }
+                Part::Payer => {
+                    let (now, policy) = (self.account.created_at, &deps.settings.product.policy);
+                    black_box(routing::decide(Situation::of(&self.account, now, policy)));
+                }
+                Part::Settings => {
+                    let env = Env::from_pairs(self.settings.iter().cloned());
+                    black_box(Settings::from_env(env).is_ok());
+                }
+                Part::Key => {
+                    let key = self.account.profile.key.as_ref().ok_or("no key")?;
+                    black_box(deps.vault.user_key(&self.id, &key.id).await)?;
+                }
+                Part::SmallChunks => scan(&self.small),
+                Part::LargeChunks => scan(&self.large),
+                Part::AccountRead => {
+                    black_box(deps.store.account(&self.id).await?);
+                }
+            }
+        }
+        Ok(())
+    }
+}
 
 pub(crate) async fn measure(world: &World, options: &Options) -> Result<Section, Error> {
     world.pin(true, &[])?;
-    let deps = deps(world).await?;
-    let headers = HeaderMap::from_iter([(AUTHORIZATION, world.with_key.parse()?)]);
-    let id = AccountId::new(BYOK)?;
-    let account = deps.store.account(&id).await?.ok_or("no account")?;
-    let key: KeyId = account.profile.key.clone().ok_or("no key")?.id;
-    let (now, policy) = (deps.clock.now(), &deps.settings.product.policy);
-    let (small, large) = (stream(160), stream(16_000));
-    let mut parts: Vec<(&str, Sample)> = Vec::new();
+    let settings = world.system.settings.clone();
+    let parts = Parts::new(deps(world).await?, &world.with_key, settings).await?;
+    let mut samples = Part::PURE.map(|part| (part, Sample::default()));
     for round in 0..=options.rounds {
         eprintln!("parts, round {round} of {}", options.rounds);
-        let mut of_round: Vec<(&str, Sample)> = Vec::new();
-        let mut put = |name, sample| of_round.push((name, sample));
-        put("an access token is checked", {
-            let mut sample = Sample::default();
+        for (part, sample) in &mut samples {
+            let batch = part.batch();
             for _ in 0..options.calls / 10 {
                 let started = Instant::now();
-                for _ in 0..BATCH {
-                    black_box(deps.identity.caller(&headers).await).map_err(|_| "no token")?;
-                }
-                sample.push(nanos_since(started) / BATCH);
-            }
-            sample
-        });
-        put(
-            "who pays",
-            timed(options, || {
-                black_box(routing::decide(Situation::of(&account, now, policy)));
-            }),
-        );
-        put(
-            "the settings are read",
-            timed(options, || {
-                let env = Env::from_pairs(world.system.settings.iter().cloned());
-                black_box(Settings::from_env(env).is_ok());
-            }),
-        );
-        put("a key, from the cache", {
-            let mut sample = Sample::default();
-            for _ in 0..options.calls / 10 {
-                let started = Instant::now();
-                for _ in 0..BATCH {
-                    black_box(deps.vault.user_key(&id, &key).await)?;
-                }
-                sample.push(nanos_since(started) / BATCH);
-            }
-            sample
-        });
-        put(
-            "a MB of a stream is scanned, chunks of 160 bytes",
-            scanned(&small, options),
-        );
-        put("the same, chunks of 16,000 bytes", scanned(&large, options));
-        if round > 0 {
-            for (at, (name, sample)) in of_round.into_iter().enumerate() {
-                match parts.get_mut(at) {
-                    Some((_, all)) => all.extend(sample.values()),
-                    None => parts.push((name, sample)),
+                parts.run(*part, batch).await?;
+                if round > 0 {
+                    sample.push(nanos_since(started) / u64::from(batch));
                 }
             }
         }
     }
     let mut text =
         String::from("\n## The parts by themselves\n\n| | p50, ns | p99, ns |\n|---|--:|--:|\n");
-    for (name, sample) in &parts {
-        let _ = writeln!(text, "| {name} | {} | {} |", sample.p50(), sample.p99());
+    for (part, sample) in &samples {
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} |",
+            part.name(),
+            sample.p50(),
+            sample.p99()
+        );
     }
-    let json = parts.iter().map(|(name, sample)| {
+    let json = samples.iter().map(|(part, sample)| {
         let value = json!({"p50_ns": sample.p50(), "p99_ns": sample.p99()});
-        ((*name).to_owned(), value)
+        (part.name().to_owned(), value)
     });
     Ok(Section {
         text,
@@ -109,18 +173,6 @@ async fn deps(world: &World) -> Result<Deps, Error> {
     Deps::new(settings, Clock::system(), dynamodb, secrets)
 }
 
-fn timed(options: &Options, mut part: impl FnMut()) -> Sample {
-    let mut sample = Sample::default();
-    for _ in 0..options.calls {
-        let started = Instant::now();
-        for _ in 0..BATCH {
-            part();
-        }
-        sample.push(nanos_since(started) / BATCH);
-    }
-    sample
-}
-
 /// A megabyte of chunks, each a piece of its own.
 fn stream(chunk: usize) -> Vec<Bytes> {
     let begin = "data: {\"id\":\"gen-bench\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"";
@@ -130,17 +182,11 @@ fn stream(chunk: usize) -> Vec<Bytes> {
     vec![chunk.clone(); 1_000_000 / chunk.len()]
 }
 
-fn scanned(pieces: &[Bytes], options: &Options) -> Sample {
-    let mut sample = Sample::default();
-    for _ in 0..options.calls / 20 {
-        let started = Instant::now();
-        let mut scanner = Scanner::default();
-        for piece in pieces {
-            scanner.feed(piece.clone());
-        }
-        scanner.end();
-        black_box(scanner.done);
-        sample.push(nanos_since(started));
+fn scan(pieces: &[Bytes]) {
+    let mut scanner = Scanner::default();
+    for piece in pieces {
+        scanner.feed(piece.clone());
     }
-    sample
+    scanner.end();
+    black_box(scanner.done);
 }

@@ -16,10 +16,6 @@ impl Sample {
         self.0.extend(values);
     }
 
-    pub(crate) fn values(self) -> Vec<Nanos> {
-        self.0
-    }
-
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }

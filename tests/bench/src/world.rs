@@ -1,7 +1,7 @@
 //! All that takes part in the measurements: an upstream, the system around the functions, and their
 //! programs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use serde_json::json;
@@ -64,6 +64,10 @@ impl World {
         let process = Process::start(&self.this, &["play", role, &own, &upstream], settings)?;
         serve::until_listening(port).await?;
         Ok((process, port))
+    }
+
+    pub(crate) fn this(&self) -> &Path {
+        &self.this
     }
 
     /// The program of a function, or of what is beside them.

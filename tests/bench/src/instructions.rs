@@ -1,0 +1,134 @@
+//! What a call takes in instructions, counted by callgrind: without a clock, so it is the same on a busy
+//! machine.
+//!
+//! Each is the difference of two runs, of which one did it a number of times more, so that no start is in it.
+//! Valgrind's processor has no instructions for SHA-256, which here takes a hundred times what it does
+//! otherwise: 100,000 instructions of an account read are the signature's.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use crate::client::{Connection, Target};
+use crate::parts::Part;
+use crate::world::{World, body};
+use crate::{Error, Options, Section, parts, serve, upstream};
+
+/// What the process that does parts is given beside its settings.
+const TOKEN: &str = "BENCH_TOKEN";
+/// Calls until everything is set up, and those that are counted.
+const CALLS: (u32, u32) = (20, 200);
+
+pub(crate) async fn measure(world: &World, _: &Options) -> Result<Section, Error> {
+    let mut counts: Vec<(String, u64)> = Vec::new();
+    let (plain, streamed) = (body(upstream::MODEL, false), body(upstream::MODEL, true));
+    let rows = [
+        ("bare relay", "relay", &world.with_key, &plain),
+        ("`ai-proxy`, own key", "proxy", &world.with_key, &plain),
+        ("`ai-proxy`, credits", "proxy", &world.on_credits, &plain),
+        ("bare relay, 20 chunks", "relay", &world.with_key, &streamed),
+        ("own key, 20 chunks", "proxy", &world.with_key, &streamed),
+        ("credits, 20 chunks", "proxy", &world.on_credits, &streamed),
+    ];
+    for (name, role, token, body) in rows {
+        eprintln!("instructions, {name}");
+        let (few, counted) = CALLS;
+        let less = of_calls(world, role, token, body, few).await?;
+        let more = of_calls(world, role, token, body, few + counted).await?;
+        counts.push((name.to_owned(), per_time(less, more, counted)));
+    }
+    for part in Part::PURE.into_iter().chain([Part::AccountRead]) {
+        eprintln!("instructions, {}", part.name());
+        let less = of_part(world, part, 1)?;
+        let more = of_part(world, part, 1 + 4 * part.batch())?;
+        let count = per_time(less, more, 4 * part.batch());
+        counts.push((part.name().to_owned(), count));
+    }
+    let mut text = String::from("\n## Instructions\n\n| | instructions |\n|---|--:|\n");
+    for (name, count) in &counts {
+        let _ = writeln!(text, "| {name} | {count} |");
+    }
+    let json = counts.into_iter().map(|(name, count)| (name, json!(count)));
+    Ok(Section {
+        text,
+        json: Value::Object(json.collect()),
+        aims: Vec::new(),
+    })
+}
+
+fn per_time(less: u64, more: u64, times: u32) -> u64 {
+    more.saturating_sub(less) / u64::from(times)
+}
+
+/// What a process of this role takes for its start and so many calls.
+async fn of_calls(
+    world: &World,
+    role: &str,
+    token: &str,
+    body: &Bytes,
+    calls: u32,
+) -> Result<u64, Error> {
+    let port = serve::free_port()?;
+    let upstream = format!("127.0.0.1:{}", world.upstream_port);
+    let arguments = ["play", role, &port.to_string(), &upstream];
+    let settings = world.system.settings.iter().cloned();
+    let child = under_callgrind(world.this(), &arguments, settings)?;
+    serve::until_listening(port).await?;
+    let mut connection = Connection::to(&Target {
+        name: "",
+        port,
+        path: "/v1/chat/completions",
+        token: token.to_owned(),
+    })
+    .await?;
+    for _ in 0..calls {
+        connection.call(body).await?;
+    }
+    let kill = Command::new("kill").arg(child.id().to_string()).status()?;
+    if !kill.success() {
+        return Err("the counted process ended by itself".into());
+    }
+    collected(child)
+}
+
+/// What a process takes for its start and for doing a part so many times.
+fn of_part(world: &World, part: Part, times: u32) -> Result<u64, Error> {
+    let settings = world.system.settings.iter().cloned();
+    let settings = settings.chain([(TOKEN.to_owned(), world.with_key.clone())]);
+    let arguments = ["part", part.name(), &times.to_string()];
+    collected(under_callgrind(world.this(), &arguments, settings)?)
+}
+
+/// Does a part so many times, in a process of its own that is counted.
+pub(crate) async fn do_part(name: &str, times: u32) -> Result<(), Error> {
+    let every = Part::PURE.into_iter().chain([Part::AccountRead]);
+    let part = every.into_iter().find(|part| part.name() == name);
+    let part = part.ok_or_else(|| format!("\"{name}\" is no part of a call"))?;
+    let token = std::env::var(TOKEN)?;
+    let parts = parts::Parts::of_process(&token).await?;
+    parts.run(part, times).await
+}
+
+fn under_callgrind(
+    program: &Path,
+    arguments: &[&str],
+    settings: impl IntoIterator<Item = (String, String)>,
+) -> Result<Child, Error> {
+    let mut command = Command::new("valgrind");
+    command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]);
+    command.arg(program).args(arguments).envs(settings);
+    let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+    child.map_err(|error| format!("valgrind, which this needs: {error}").into())
+}
+
+/// What it had counted when it ended.
+fn collected(child: Child) -> Result<u64, Error> {
+    let said = child.wait_with_output()?.stderr;
+    let said = String::from_utf8_lossy(&said);
+    let total = said.lines().find_map(|line| line.split_once("Collected :"));
+    let (_, total) = total.ok_or_else(|| format!("callgrind counted nothing: {said}"))?;
+    Ok(total.trim().parse()?)
+}
