@@ -2,11 +2,9 @@
 
 use std::time::Instant;
 
-use account::price::{Tariff, TokenPrices};
-use account::{AccountId, CallId, Credits, CreditsPerUsd, Usd};
+use account::AccountId;
 use futures_util::future::try_join_all;
 use serde_json::Value;
-use store::NewHold;
 
 use crate::client::{Connection, Target};
 use crate::measured::{Measured, Table, added};
@@ -15,10 +13,11 @@ use crate::stats::{Nanos, Sample};
 use crate::system::{BYOK, CREDITS};
 use crate::targets::{Aim, Unit};
 use crate::world::{Way, World, max_concurrency};
-use crate::{Error, Options, Section, nanos_since};
+use crate::{Error, Options, Section, nanos_since, writes};
 
 const DIRECT: &str = "direct";
 const RELAY: &str = "bare relay";
+const READING_RELAY: &str = "the same, after one read of the account";
 const WITH_KEY: &str = "ai-proxy, own key";
 const ON_CREDITS: &str = "ai-proxy, credits";
 const READ: &str = "one strongly consistent read of the account";
@@ -27,8 +26,9 @@ const HOLD: &str = "a hold, its generation, its settlement: three writes";
 /// A relay and a gateway, and what calls go to.
 struct Parts {
     relay: Process,
+    reading_relay: Process,
     proxy: Process,
-    targets: [Target; 4],
+    targets: [Target; 5],
 }
 
 impl Parts {
@@ -37,6 +37,7 @@ impl Parts {
         let mut settings = world.system.settings.clone();
         settings.push(max_concurrency(at_once));
         let (relay, relay_port) = world.play("relay", &settings).await?;
+        let (reading_relay, reading_port) = world.play("reading-relay", &settings).await?;
         let (proxy, proxy_port) = world.play("proxy", &settings).await?;
         let target = |name, port, path, token: &str| Target {
             name,
@@ -47,10 +48,12 @@ impl Parts {
         let (theirs, ours) = ("/chat/completions", "/v1/chat/completions");
         Ok(Self {
             relay,
+            reading_relay,
             proxy,
             targets: [
                 target(DIRECT, world.upstream_port, theirs, &world.with_key),
                 target(RELAY, relay_port, theirs, &world.with_key),
+                target(READING_RELAY, reading_port, theirs, &world.with_key),
                 target(WITH_KEY, proxy_port, ours, &world.with_key),
                 target(ON_CREDITS, proxy_port, ours, &world.on_credits),
             ],
@@ -62,6 +65,7 @@ impl Parts {
         match target.name {
             DIRECT => None,
             RELAY => Some(&self.relay),
+            READING_RELAY => Some(&self.reading_relay),
             _ => Some(&self.proxy),
         }
     }
@@ -92,7 +96,8 @@ pub(crate) async fn measure(world: &World, options: &Options) -> Result<Section,
     for round in 0..=options.rounds {
         eprintln!("gateway, round {round} of {}", options.rounds);
         let mut uncounted = Table::new("");
-        let others = [&alone, &together].map(|parts| [&parts.relay, &parts.proxy]);
+        let others = [&alone, &together];
+        let others = others.map(|parts| [&parts.relay, &parts.reading_relay, &parts.proxy]);
         let others = others.as_flattened();
         world.pin(true, others)?;
         let store = if round > 0 {
@@ -166,30 +171,7 @@ async fn hold_and_settle(
     let began = Instant::now();
     for _ in 0..calls {
         let started = Instant::now();
-        let call = CallId::new(edge::new_id("call"))?;
-        let (now, amount) = (edge::Clock::system().now(), Credits::from_micros(1_000));
-        let hold = NewHold {
-            call: &call,
-            amount,
-            at: now,
-            model: "bench",
-            tariff: Tariff {
-                prices: TokenPrices {
-                    input: Usd::ZERO,
-                    output: Usd::ZERO,
-                },
-                rate: CreditsPerUsd::ONE,
-            },
-            idempotency: None,
-            max_holds: 64,
-        };
-        let hold = world.store.hold(&account, &hold).await?;
-        let hold = hold.map_err(|refused| format!("no hold: {refused:?}"))?;
-        world.store.record_generation(&hold, "gen-bench").await?;
-        world
-            .store
-            .settle(&hold, amount, now, "bench", None)
-            .await?;
+        writes::of_a_call(&world.store, &account).await?;
         measured.end.push(nanos_since(started));
     }
     measured.elapsed += nanos_since(began);

@@ -13,12 +13,10 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::client::{Connection, Target};
-use crate::parts::Part;
+use crate::parts::{Part, Parts};
 use crate::world::{World, body};
-use crate::{Error, Options, Section, parts, serve, upstream};
+use crate::{Error, Options, Section, proxy, serve, upstream};
 
-/// What the process that does parts is given beside its settings.
-const TOKEN: &str = "BENCH_TOKEN";
 /// Calls until everything is set up, and those that are counted.
 const CALLS: (u32, u32) = (20, 200);
 
@@ -96,19 +94,35 @@ async fn of_calls(
 
 /// What a process takes for its start and for doing a part so many times.
 fn of_part(world: &World, part: Part, times: u32) -> Result<u64, Error> {
-    let settings = world.system.settings.iter().cloned();
-    let settings = settings.chain([(TOKEN.to_owned(), world.with_key.clone())]);
-    let arguments = ["part", part.name(), &times.to_string()];
-    collected(under_callgrind(world.this(), &arguments, settings)?)
+    let settings = &world.system.settings;
+    let pairs = settings
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"));
+    let pairs: Vec<String> = pairs.collect();
+    let times = times.to_string();
+    let mut arguments = vec!["part", part.name(), &times, &world.with_key];
+    arguments.extend(pairs.iter().map(String::as_str));
+    collected(under_callgrind(
+        world.this(),
+        &arguments,
+        settings.iter().cloned(),
+    )?)
 }
 
-/// Does a part so many times, in a process of its own that is counted.
-pub(crate) async fn do_part(name: &str, times: u32) -> Result<(), Error> {
+/// Does a part so many times, in a process of its own that is counted. The settings (`NAME=value`) are those of the
+/// environment.
+pub(crate) async fn do_part(
+    name: &str,
+    times: u32,
+    token: &str,
+    settings: &[&str],
+) -> Result<(), Error> {
     let every = Part::PURE.into_iter().chain([Part::AccountRead]);
     let part = every.into_iter().find(|part| part.name() == name);
     let part = part.ok_or_else(|| format!("\"{name}\" is no part of a call"))?;
-    let token = std::env::var(TOKEN)?;
-    let parts = parts::Parts::of_process(&token).await?;
+    let pairs = settings.iter().filter_map(|pair| pair.split_once('='));
+    let pairs = pairs.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let parts = Parts::new(proxy::deps()?, token, pairs.collect()).await?;
     parts.run(part, times).await
 }
 

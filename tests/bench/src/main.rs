@@ -28,6 +28,7 @@ mod system;
 mod targets;
 mod upstream;
 mod world;
+mod writes;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -69,6 +70,7 @@ Sections (all of them, unless some are named):
   runtime          over Lambda's Runtime API: warm, cold, 32 at once; beside a hello world
   parts            the parts of a call by themselves
   memory           streams that are open
+  writes           calls on credits, one process, 64 accounts
   instructions     all of these counted by callgrind, without a clock; needs valgrind
 
 Options:
@@ -117,7 +119,14 @@ impl Options {
     }
 }
 
-const SECTIONS: [&str; 5] = ["gateway", "runtime", "parts", "memory", "instructions"];
+const SECTIONS: [&str; 6] = [
+    "gateway",
+    "runtime",
+    "parts",
+    "memory",
+    "writes",
+    "instructions",
+];
 
 /// What came out of a part of the measurements.
 pub(crate) struct Section {
@@ -138,6 +147,7 @@ async fn measure(options: &Options) -> Result<(), Error> {
             "runtime" => runtime::measure(&world, options).await?,
             "parts" => parts::measure(&world, options).await?,
             "memory" => memory::measure(&world, options).await?,
+            "writes" => writes::measure(&world, options).await?,
             _ => instructions::measure(&world, options).await?,
         };
         print!("{}", section.text);
@@ -157,7 +167,8 @@ fn play(role: &str, port: u16, upstream: &str) -> Result<(), Error> {
     edge::block_on(async {
         match role {
             "upstream" => upstream::run(port).await,
-            "relay" => relay::run(port, upstream).await,
+            "relay" => relay::run(port, upstream, false).await,
+            "reading-relay" => relay::run(port, upstream, true).await,
             _ => proxy::run(port).await,
         }
     })
@@ -166,7 +177,9 @@ fn play(role: &str, port: u16, upstream: &str) -> Result<(), Error> {
 fn started(words: &[&str]) -> Result<(), Error> {
     match words {
         ["play", role, port, upstream] => play(role, port.parse()?, upstream),
-        ["part", name, times] => edge::block_on(instructions::do_part(name, times.parse()?)),
+        ["part", name, times, token, settings @ ..] => {
+            edge::block_on(instructions::do_part(name, times.parse()?, token, settings))
+        }
         ["--help"] => {
             print!("{HELP}");
             Ok(())

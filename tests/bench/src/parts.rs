@@ -17,7 +17,7 @@ use upstream::sse::Scanner;
 use crate::stats::Sample;
 use crate::system::BYOK;
 use crate::world::{DYNAMODB, SECRETS_MANAGER, World};
-use crate::{Error, Options, Section, nanos_since, proxy};
+use crate::{Error, Options, Section, nanos_since};
 
 /// A part of a call.
 #[derive(Debug, Clone, Copy)]
@@ -75,7 +75,11 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
-    async fn new(deps: Deps, token: &str, settings: Vec<(String, String)>) -> Result<Self, Error> {
+    pub(crate) async fn new(
+        deps: Deps,
+        token: &str,
+        settings: Vec<(String, String)>,
+    ) -> Result<Self, Error> {
         let id = AccountId::new(BYOK)?;
         Ok(Self {
             headers: HeaderMap::from_iter([(AUTHORIZATION, token.parse()?)]),
@@ -86,12 +90,6 @@ impl Parts {
             small: stream(160),
             large: stream(16_000),
         })
-    }
-
-    /// With the settings of this process's environment, as a function has them.
-    pub(crate) async fn of_process(token: &str) -> Result<Self, Error> {
-        let deps = proxy::deps()?;
-        Self::new(deps, token, std::env::vars().collect()).await
     }
 
     /// Does one part so many times.

@@ -8,6 +8,10 @@ pub(crate) type Nanos = u64;
 pub(crate) struct Sample(Vec<Nanos>);
 
 impl Sample {
+    pub(crate) const fn new() -> Self {
+        Self(Vec::new())
+    }
+
     pub(crate) fn push(&mut self, value: Nanos) {
         self.0.push(value);
     }

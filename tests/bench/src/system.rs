@@ -71,13 +71,19 @@ impl System {
         let byok = json!({"plan": "enterprise"});
         self.ask(Method::PUT, &format!("/_dev/accounts/{BYOK}"), "", &byok)
             .await?;
-        let credits = json!({"plan": "standard", "credits": "1000000"});
-        let path = format!("/_dev/accounts/{CREDITS}");
-        self.ask(Method::PUT, &path, "", &credits).await?;
+        self.account_with_credits(CREDITS).await?;
         let key = json!({"key": "sk-or-v1-bench-0123456789abcdef"});
         let token = self.token(BYOK).await?;
         let path = "/v1/integrations/openrouter/key";
         self.ask(Method::PUT, path, &token, &key).await?;
+        Ok(())
+    }
+
+    /// Makes an account without a key.
+    pub(crate) async fn account_with_credits(&self, id: &str) -> Result<(), Error> {
+        let credits = json!({"plan": "standard", "credits": "1000000"});
+        let path = format!("/_dev/accounts/{id}");
+        self.ask(Method::PUT, &path, "", &credits).await?;
         Ok(())
     }
 
