@@ -30,13 +30,12 @@ impl ChatRequest {
         let messages = members
             .get("messages")
             .ok_or_else(|| invalid("`messages` is missing; it is an array of chat messages"))?;
-        match serde_json::from_str::<Vec<&RawValue>>(messages.get()) {
-            Ok(messages) if !messages.is_empty() => {}
-            _ => {
-                return Err(invalid(
-                    "`messages` must be an array with at least one message",
-                ));
-            }
+        // Its JSON is known to be good: what is in it, nobody here needs to know.
+        let inside = messages.get().strip_prefix('[').map(str::trim_start);
+        if inside.is_none_or(|inside| inside.starts_with(']')) {
+            return Err(invalid(
+                "`messages` must be an array with at least one message",
+            ));
         }
         let model = match members.get("model") {
             None => None,

@@ -13,6 +13,7 @@
 
 mod client;
 mod gateway;
+mod growth;
 mod instructions;
 mod measured;
 mod memory;
@@ -71,6 +72,7 @@ Sections (all of them, unless some are named):
   parts            the parts of a call by themselves
   memory           streams that are open
   writes           calls on credits, one process, 64 accounts
+  growth           longer bodies, and more accounts, up to 1,000,000
   instructions     all of these counted by callgrind, without a clock; needs valgrind
 
 Options:
@@ -119,12 +121,13 @@ impl Options {
     }
 }
 
-const SECTIONS: [&str; 6] = [
+const SECTIONS: [&str; 7] = [
     "gateway",
     "runtime",
     "parts",
     "memory",
     "writes",
+    "growth",
     "instructions",
 ];
 
@@ -148,6 +151,7 @@ async fn measure(options: &Options) -> Result<(), Error> {
             "parts" => parts::measure(&world, options).await?,
             "memory" => memory::measure(&world, options).await?,
             "writes" => writes::measure(&world, options).await?,
+            "growth" => growth::measure(&world, options).await?,
             _ => instructions::measure(&world, options).await?,
         };
         print!("{}", section.text);

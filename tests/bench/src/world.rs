@@ -148,6 +148,10 @@ impl Way {
 
 pub(crate) fn body(model: &str, stream: bool) -> Bytes {
     let content = "Who pays for this call, and how long did it take to find out?";
+    body_of(model, stream, content)
+}
+
+pub(crate) fn body_of(model: &str, stream: bool, content: &str) -> Bytes {
     let body = json!({
         "model": model,
         "stream": stream,
