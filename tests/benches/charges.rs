@@ -1,4 +1,5 @@
-//! What the monthly charge costs: so many due accounts are queued and charged, against the embedded
+//! What the monthly charge costs: so many due accounts are queued and charged, and the provider's webhooks of it
+//! applied, against the embedded
 //! engine. Prints tables, and fails unless each account was charged once.
 //!
 //! `cargo bench --package tests --bench charges -- [ACCOUNTS] [REQUESTS A SECOND]`, by default 100,000 of
@@ -26,12 +27,19 @@ use aws_smithy_runtime_api::client::interceptors::context::{
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::config_bag::{ConfigBag, Storable, StoreReplace};
+use axum::Router;
+use axum::body::Body;
+use futures_util::{StreamExt as _, stream};
+use http::Request;
 use jiff::SignedDuration;
 use local::dev::{AccountChange, change_account};
 use local::provider::Delivery;
 use local::queue::Drained;
 use local::system::{Options, System};
 use serde_json::{Value, json};
+use tower::ServiceExt as _;
+
+const WEBHOOK_PATH: &str = "/v1/webhooks/stripe";
 
 /// For so long are payments followed whose outcome is not known.
 const FOLLOWED: SignedDuration = SignedDuration::from_hours(2);
@@ -47,8 +55,8 @@ async fn main() {
     let pace: u32 = numbers.next().unwrap_or(10_000);
     let system = System::start(Options::default()).await.unwrap();
     let provider = system.payment_provider.as_ref().unwrap();
-    // The webhook's part is not measured.
-    provider.set_delivery(Delivery::Drop);
+    // Webhooks come when all is charged.
+    provider.set_delivery(Delivery::Hold);
     let due = make_accounts(&system, accounts).await;
     let time = due + SignedDuration::from_mins(1);
 
@@ -80,6 +88,21 @@ async fn main() {
     }
     assert_eq!((charged, given_up), (accounts, 0));
     let charging = meter.take();
+    let events = provider.take_held();
+    let told = u32::try_from(events.len()).unwrap();
+    let webhook = webhook(&system, &meter);
+    let began = Instant::now();
+    let applied = stream::iter(events).for_each_concurrent(10, async |event| {
+        let request = Request::post(WEBHOOK_PATH)
+            .header("stripe-signature", provider.signature(&event).unwrap())
+            .body(Body::from(event.body))
+            .unwrap();
+        let response = webhook.clone().oneshot(request).await.unwrap();
+        assert!(response.status().is_success());
+    });
+    applied.await;
+    print_speed("webhooks, 10 at once", told, began.elapsed());
+    let telling = meter.take();
     let payments = provider.payments();
     let objects: BTreeSet<_> = payments.iter().map(|payment| &payment.intent).collect();
     let charged = (payments.len(), objects.len());
@@ -91,6 +114,7 @@ async fn main() {
     );
     print_costs("queueing", accounts, &queueing);
     print_costs("charging", accounts, &charging);
+    print_costs("a webhook", told, &telling);
     let mut asked = BTreeMap::<_, u32>::new();
     for request in provider.seen() {
         let parts = request.path.split('/').map(|part| match part {
@@ -200,21 +224,36 @@ fn deps(system: &System, meter: &Meter, pace: u32) -> monthly_charge::Deps {
     let pace = [("STRIPE_REQUESTS_PER_SECOND".to_owned(), pace.to_string())];
     let env = edge::Env::from_pairs(system.settings.clone()).with(pace);
     let config = system.engines.sdk_config();
-    let dynamodb = aws_sdk_dynamodb::config::Builder::from(&config)
-        .endpoint_url(&system.engines.dynamodb_url)
-        .interceptor(meter.clone());
     let queue = aws_sdk_sqs::config::Builder::from(&config)
         .endpoint_url(system.queue.endpoint())
         .interceptor(meter.clone());
     monthly_charge::Deps::new(
         monthly_charge::Settings::from_env(env).unwrap(),
         system.clock.clone(),
-        aws_sdk_dynamodb::Client::from_conf(dynamodb.build()),
+        dynamodb(system, meter),
         system.engines.secrets(),
         system.bus.client_over(&config, None),
         aws_sdk_sqs::Client::from_conf(queue.build()),
     )
     .unwrap()
+}
+
+fn webhook(system: &System, meter: &Meter) -> Router {
+    let env = edge::Env::from_pairs(system.settings.clone());
+    let deps = subscription_webhook::Deps::new(
+        subscription_webhook::Settings::from_env(env).unwrap(),
+        system.clock.clone(),
+        dynamodb(system, meter),
+        system.engines.secrets(),
+    );
+    subscription_webhook::router(deps.unwrap())
+}
+
+fn dynamodb(system: &System, meter: &Meter) -> aws_sdk_dynamodb::Client {
+    let config = aws_sdk_dynamodb::config::Builder::from(&system.engines.sdk_config())
+        .endpoint_url(&system.engines.dynamodb_url)
+        .interceptor(meter.clone());
+    aws_sdk_dynamodb::Client::from_conf(config.build())
 }
 
 /// Counts requests to AWS, with the capacity that the engine says they take.

@@ -7,6 +7,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::StoreError;
 
@@ -116,9 +117,22 @@ pub(crate) fn get_balance(item: &Item) -> Result<Balance, StoreError> {
 /// The profile as an attribute: one text of JSON, because every call reads it, and a map of maps takes the SDK
 /// ten times as long. It is written as a whole, under the condition of its revision.
 pub(crate) fn profile(profile: &Profile) -> Result<AttributeValue, StoreError> {
-    let json = serde_json::to_string(profile);
-    json.map(text)
-        .map_err(|error| StoreError::unreadable("account", error))
+    let mut json =
+        serde_json::to_value(profile).map_err(|error| StoreError::unreadable("account", error))?;
+    drop_nulls(&mut json);
+    Ok(text(json.to_string()))
+}
+
+/// To whoever reads a profile, a member that is `null` is one that is not there; DynamoDB bills each kilobyte.
+fn drop_nulls(json: &mut Value) {
+    match json {
+        Value::Object(members) => {
+            members.retain(|_, value| !value.is_null());
+            members.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(elements) => elements.iter_mut().for_each(drop_nulls),
+        _ => {}
+    }
 }
 
 /// The profile's switch, which conditions name, as an attribute beside it.
