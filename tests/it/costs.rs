@@ -1,20 +1,28 @@
 //! What requests cost at AWS, counted: docs/cost.md has its prices for these numbers.
 
+use std::collections::BTreeMap;
+
 use jiff::SignedDuration;
 use serde_json::json;
 
 use crate::support::{KEY, World};
 use crate::wire::Units;
 
-/// What was asked of Secrets Manager, and the units of DynamoDB, since the last time.
-fn asked(world: &World) -> (Vec<String>, Units) {
-    let operations = world.wire.take().into_iter();
-    let secrets = operations.filter(|operation| operation.contains("Secret"));
-    (secrets.collect(), world.wire.take_units())
+/// What was asked of AWS since the last time (`1 GetItem, 2 TransactWriteItems`), and the units of DynamoDB.
+fn asked(world: &World) -> (String, Units) {
+    let mut counts = BTreeMap::<_, u32>::new();
+    for operation in world.wire.take() {
+        *counts.entry(operation).or_default() += 1;
+    }
+    let counts = counts.iter().map(|(name, count)| format!("{count} {name}"));
+    (
+        counts.collect::<Vec<_>>().join(", "),
+        world.wire.take_units(),
+    )
 }
 
-fn units(read: f64, write: f64) -> Units {
-    Units { read, write }
+fn took(operations: &str, read: f64, write: f64) -> (String, Units) {
+    (operations.to_owned(), Units { read, write })
 }
 
 #[tokio::test]
@@ -26,27 +34,37 @@ async fn each_request_costs_what_the_documents_say() {
     let owner = world.owner("acme");
     owner.say_hello().await;
     asked(&world);
-    let secret = |operation: &str| vec![operation.to_owned()];
 
     owner.say_hello().await;
-    assert_eq!(asked(&world), (vec![], units(1.0, 15.0)), "on credits");
+    let call = took("1 GetItem, 2 TransactWriteItems, 1 UpdateItem", 1.0, 15.0);
+    assert_eq!(asked(&world), call, "on credits");
     owner.save_key(KEY).await;
-    let saved = (secret("CreateSecret"), units(4.0, 10.0));
+    let saved = took(
+        "1 CreateSecret, 4 GetItem, 2 PutItem, 1 TransactWriteItems",
+        4.0,
+        10.0,
+    );
     assert_eq!(asked(&world), saved, "a key is saved");
     owner.say_hello().await;
-    let first = (secret("GetSecretValue"), units(1.0, 0.0));
+    let first = took("1 GetItem, 1 GetSecretValue", 1.0, 0.0);
     assert_eq!(asked(&world), first, "the first call of a function");
     owner.say_hello().await;
-    assert_eq!(asked(&world), (vec![], units(1.0, 0.0)), "each other call");
+    let each = took("1 GetItem", 1.0, 0.0);
+    assert_eq!(asked(&world), each, "each other call");
     owner.card().await;
-    assert_eq!(asked(&world), (vec![], units(1.0, 0.0)), "the card");
+    assert_eq!(asked(&world), each, "the card");
     let tick = async || {
         world.tick_after(SignedDuration::from_mins(5)).await;
         asked(&world)
     };
     tick().await;
-    assert_eq!(tick().await, (vec![], units(72.0, 0.0)), "an idle tick");
+    let idle = took("1 GetQueueAttributes, 144 Query", 72.0, 0.0);
+    assert_eq!(tick().await, idle, "an idle tick");
     assert_eq!(owner.disconnect().await.status, 200);
-    let disconnected = (secret("DeleteSecret"), units(1.0, 9.0));
+    let disconnected = took(
+        "1 DeleteItem, 1 DeleteSecret, 1 GetItem, 1 TransactWriteItems",
+        1.0,
+        9.0,
+    );
     assert_eq!(asked(&world), disconnected, "a disconnect");
 }

@@ -25,6 +25,10 @@ pub(crate) async fn measure(world: &World, _: &Options) -> Result<Section, Error
     settings.push(("MAX_CONCURRENT_HOLDS".to_owned(), "1000".to_owned()));
     settings.push(max_concurrency(500));
     world.pin(false, &[])?;
+    // Its holds stay open when the process that took them ends.
+    let account = "bench-open-streams";
+    world.system.account_with_credits(account).await?;
+    let on_credits = world.system.token(account).await?;
     let callers = [
         (
             "own key",
@@ -33,7 +37,7 @@ pub(crate) async fn measure(world: &World, _: &Options) -> Result<Section, Error
         ),
         (
             "credits",
-            &world.on_credits,
+            &on_credits,
             "memory of a stream on credits, 500 open",
         ),
     ];
