@@ -52,6 +52,8 @@ struct Function {
     on_credits: String,
     stop: Option<oneshot::Sender<()>>,
     around: Option<JoinHandle<()>>,
+    /// What making it ready for its first call allocated.
+    started: AllocationInfo,
 }
 
 /// What the function is given.
@@ -78,9 +80,11 @@ impl Function {
         });
         let given: Given = given.recv().unwrap();
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        let deps = (given.deps)();
+        let mut app = None;
+        let started = allocation_counter::measure(|| app = Some(ai_proxy::router((given.deps)())));
         Self {
-            app: ai_proxy::router(deps),
+            app: app.unwrap(),
+            started,
             runtime,
             with_key: given.with_key,
             on_credits: given.on_credits,
@@ -159,12 +163,19 @@ async fn set_up(system: &System, upstream: &str) -> Given {
     put("/v1/integrations/openrouter/key", &with_key, key).await;
     let mut settings = system.settings.clone();
     settings.insert("OPENROUTER_BASE_URL".to_owned(), upstream.to_owned());
-    let aws = || Some(edge::aws_http().unwrap());
-    let dynamodb: DynamoDb = system.engines.dynamodb_over(aws());
-    let secrets: SecretsManager = system.engines.secrets_over(aws());
+    let config = system.engines.sdk_config();
+    let dynamodb_url = system.engines.dynamodb_url.clone();
+    let secrets_url = system.engines.secrets_url.clone();
     Given {
         deps: Box::new(move || {
             let settings = ai_proxy::Settings::from_env(Env::from_pairs(settings)).unwrap();
+            let http = edge::aws_http().unwrap();
+            let of = |url| {
+                let config = config.to_builder().http_client(http.clone());
+                config.endpoint_url(url).build()
+            };
+            let dynamodb = DynamoDb::new(&of(dynamodb_url));
+            let secrets = SecretsManager::new(&of(secrets_url));
             Deps::new(settings, Clock::system(), dynamodb, secrets).unwrap()
         }),
         with_key: format!("Bearer {with_key}"),
@@ -238,6 +249,14 @@ fn a_call_allocates_within_bounds() {
         assert!(each.count_total <= times, "{model}: {each:?}");
         assert!(each.bytes_total <= bytes, "{model}: {each:?}");
     }
+}
+
+/// 751 allocations were counted, which keep 120 kB.
+#[test]
+fn a_start_allocates_within_bounds() {
+    let started = Function::start().started;
+    assert!(started.count_total <= 830, "{started:?}");
+    assert!(started.bytes_current <= 135_000, "{started:?}");
 }
 
 #[test]
