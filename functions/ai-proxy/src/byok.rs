@@ -75,7 +75,8 @@ enum Tried {
     NotTaken(NotTaken),
 }
 
-/// OpenRouter did not take the call, and does not bill it.
+/// OpenRouter did not take the call, as far as can be known: where the connection was lost before the head, it may
+/// have it all the same.
 struct NotTaken {
     /// `None`: the caller's own error, which the default AI would have too.
     cause: Option<FallbackCause>,

@@ -25,8 +25,14 @@ use tower::util::BoxCloneSyncService;
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 type Connection = MaybeHttpsStream<TokioIo<TcpStream>>;
 
-/// So often an idle connection is asked whether it still stands.
+/// So often a silent connection is asked whether it still stands.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// So many questions without an answer mean that it does not.
+const UNANSWERED: u32 = 3;
+/// Nor does it where what was written is not acknowledged for so long. Without this and the two above, the kernel waits
+/// for up to a quarter of an hour, longer than any time-out of ours: a dead connection would pass for a slow answer.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 
 /// So many idle connections are kept to one host. One holds some 20 kB, and more calls than this are seldom in
 /// flight in one process; what is over is closed, and opened again by the next burst.
@@ -86,6 +92,12 @@ impl HttpClient {
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_keepalive(Some(KEEP_ALIVE));
+        tcp.set_keepalive_interval(Some(KEEP_ALIVE));
+        tcp.set_keepalive_retries(Some(UNANSWERED));
+        #[cfg(target_os = "linux")]
+        tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
+        // Shared among the addresses of a name: one that is silent leaves time for the others.
+        tcp.set_connect_timeout(Some(connect));
         let https = HttpsConnectorBuilder::new()
             .with_tls_config(tls)
             .https_or_http()

@@ -33,7 +33,8 @@ pub enum Kind {
 /// Why there is no head.
 #[derive(Debug, thiserror::Error)]
 pub enum ChatError {
-    /// Not connected, or the connection was lost before the head: upstream did not take the call.
+    /// Not connected, or the connection was lost before the head: upstream does not answer the call, though it may
+    /// have had it where it was lost.
     #[error("upstream could not be reached")]
     Unavailable(#[source] SendError),
     /// No answer in time: upstream may have taken the call, and may bill it.
