@@ -5,6 +5,8 @@
 //! go: when the last bytes are out, nothing is left to do.
 
 use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use account::Credits;
@@ -13,7 +15,7 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use edge::{ApiError, Code, Deadline};
-use futures_util::stream;
+use futures_util::{Stream, stream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
@@ -32,6 +34,7 @@ const READER_PATIENCE: Duration = Duration::from_mins(2);
 /// Passes `answer` on, and settles `held` before its end.
 pub(super) fn relay(held: HeldCall, answer: Answer, deadline: Option<Deadline>) -> Response {
     let (sender, receiver) = mpsc::channel(WAITING);
+    let missed = Arc::new(AtomicBool::new(false));
     let (status, headers) = (answer.status(), answer.headers());
     let recording = answer.generation_id().map(|id| held.record_generation(id));
     let pieces = Pieces::of(answer, deadline);
@@ -43,20 +46,32 @@ pub(super) fn relay(held: HeldCall, answer: Answer, deadline: Option<Deadline>) 
             waiting: Vec::new(),
             patience_ends: pieces.stop_at(),
             state: Attention::Reading,
+            missed: Arc::clone(&missed),
         },
         kept: Vec::new(),
         usage: None,
         state: State::Open,
     };
     edge::spawn(relay.run(pieces));
-    let pieces = stream::unfold(receiver, |mut receiver| async move {
-        let piece = receiver.recv().await?;
-        Some((Ok::<_, Infallible>(piece), receiver))
-    });
-    let mut response = Response::new(Body::from_stream(pieces));
+    let mut response = Response::new(Body::from_stream(as_read(receiver, missed)));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
+}
+
+/// What the caller reads: the pieces, and at their end that some were missed, if they were.
+fn as_read(
+    receiver: mpsc::Receiver<Bytes>,
+    missed: Arc<AtomicBool>,
+) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
+    stream::unfold((receiver, missed), |(mut receiver, missed)| async move {
+        let piece = match receiver.recv().await {
+            Some(piece) => piece,
+            None if missed.swap(false, Ordering::Relaxed) => interrupted(),
+            None => return None,
+        };
+        Some((Ok(piece), (receiver, missed)))
+    })
 }
 
 struct Relay {
@@ -99,7 +114,6 @@ impl Relay {
             self.reader.add(interrupted());
         }
         self.reader.flush().await;
-        self.reader.close();
     }
 
     async fn line(&mut self, line: Bytes, meaning: Line) {
@@ -187,6 +201,8 @@ struct Reader {
     /// The function's own end.
     patience_ends: Option<Instant>,
     state: Attention,
+    /// It missed something, and must not take what it has for the whole.
+    missed: Arc<AtomicBool>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -223,14 +239,40 @@ impl Reader {
 
     fn lost(&mut self, state: Attention) {
         tracing::info!(?state, "nobody takes the answer; reading on to settle");
+        self.missed.store(true, Ordering::Relaxed);
         self.state = state;
     }
+}
 
-    /// A reader that missed something must not take what it has for the whole.
-    fn close(self) {
-        if self.state == Attention::Stalled {
-            // No room means that the reader still takes nothing.
-            let _ = self.sender.try_send(interrupted());
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt as _;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_took_nothing_for_too_long_does_not_see_a_good_end() {
+        let (sender, receiver) = mpsc::channel(WAITING);
+        let missed = Arc::new(AtomicBool::new(false));
+        let mut reader = Reader {
+            sender,
+            waiting: Vec::new(),
+            patience_ends: None,
+            state: Attention::Reading,
+            missed: Arc::clone(&missed),
+        };
+        for number in 0..=WAITING {
+            reader.add(Bytes::from(number.to_string()));
+            reader.flush().await;
         }
+        assert_eq!(reader.state, Attention::Stalled);
+        reader.add(Bytes::from("data: [DONE]\n"));
+        reader.flush().await;
+        drop(reader);
+        let read: Vec<_> = as_read(receiver, missed).collect().await;
+        let read: Vec<Bytes> = read.into_iter().map(Result::unwrap).collect();
+        let all = (0..WAITING).map(|number| Bytes::from(number.to_string()));
+        let all: Vec<Bytes> = all.chain([interrupted()]).collect();
+        assert_eq!(read, all);
     }
 }
