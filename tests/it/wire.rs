@@ -11,6 +11,7 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
+use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 
 use crate::actions;
@@ -32,9 +33,9 @@ pub(crate) enum Fault {
 }
 
 /// Carries requests to the engines. Clones share everything.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Wire {
-    http: reqwest::Client,
+    connector: SharedHttpConnector,
     state: Arc<Mutex<State>>,
     steps: Option<Steps>,
     /// The function whose requests it carries, where it is one's own.
@@ -88,6 +89,17 @@ impl Units {
 impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("State").finish_non_exhaustive()
+    }
+}
+
+impl Default for Wire {
+    fn default() -> Self {
+        Self {
+            connector: edge::aws_connector().unwrap(),
+            state: Arc::default(),
+            steps: None,
+            function: None,
+        }
     }
 }
 
@@ -222,39 +234,27 @@ impl Wire {
         }
     }
 
-    async fn send(&self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
-        let request = request.try_into_http1x().unwrap();
-        let (mut parts, body) = request.into_parts();
-        let mut body = body.bytes().unwrap().to_vec();
-        let target = parts.headers.get("x-amz-target").cloned();
-        let target = target.as_ref().and_then(|target| target.to_str().ok());
-        let counted = target.and_then(|target| target.strip_prefix("DynamoDB_20120810."));
+    async fn send(&self, mut request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
+        let target = request.headers().get("x-amz-target").unwrap_or_default();
+        let counted = target.strip_prefix("DynamoDB_20120810.").map(str::to_owned);
         let counted = counted.filter(|_| self.state.lock().unwrap().units.is_some());
-        if counted.is_some() {
-            let mut asked: Value = serde_json::from_slice(&body).unwrap();
-            asked["ReturnConsumedCapacity"] = json!("TOTAL");
-            body = asked.to_string().into_bytes();
-            parts.headers.remove(http::header::CONTENT_LENGTH);
-        }
-        let sent = self
-            .http
-            .request(parts.method, parts.uri.to_string())
-            .headers(parts.headers)
-            .body(body);
-        let lost = |error: reqwest::Error| ConnectorError::io(error.into());
-        let answer = sent.send().await.map_err(lost)?;
-        let (status, headers) = (answer.status(), answer.headers().clone());
-        let answer = answer.bytes().await.map_err(lost)?;
-        if let Some(operation) = counted
-            && let Ok(answer) = serde_json::from_slice(&answer)
+        let Some(operation) = counted else {
+            return self.connector.call(request).await;
+        };
+        let mut asked: Value = serde_json::from_slice(request.body().bytes().unwrap()).unwrap();
+        asked["ReturnConsumedCapacity"] = json!("TOTAL");
+        *request.body_mut() = SdkBody::from(asked.to_string());
+        request.headers_mut().remove("content-length");
+        let mut answer = self.connector.call(request).await?;
+        let body = answer.take_body().collect().await;
+        let body = body.map_err(ConnectorError::io)?.to_bytes();
+        if let Ok(told) = serde_json::from_slice(&body)
             && let Some(units) = &mut self.state.lock().unwrap().units
         {
-            units.add(operation, &answer);
+            units.add(&operation, &told);
         }
-        let mut response = http::Response::new(SdkBody::from(answer));
-        *response.status_mut() = status;
-        *response.headers_mut() = headers;
-        Ok(HttpResponse::try_from(response).unwrap())
+        *answer.body_mut() = SdkBody::from(body);
+        Ok(answer)
     }
 }
 

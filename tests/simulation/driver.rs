@@ -115,7 +115,7 @@ impl Simulation {
             .advance(start.duration_since(system.clock.now()));
         let confirmed = Confirmed::default();
         let wire = Wire {
-            http: reqwest::Client::new(),
+            connector: edge::aws_connector().unwrap(),
             dynamodb: system.engines.direct(),
             gate: None,
         };

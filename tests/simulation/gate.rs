@@ -164,7 +164,7 @@ impl Gate {
 /// provider may be asked: nothing depends on them.
 #[derive(Debug, Clone)]
 pub(crate) struct Wire {
-    pub(crate) http: reqwest::Client,
+    pub(crate) connector: SharedHttpConnector,
     pub(crate) dynamodb: Direct,
     /// `None`: nothing is in the way.
     pub(crate) gate: Option<Gate>,
@@ -181,19 +181,7 @@ impl Wire {
             *response.status_mut() = http::StatusCode::from_u16(status).unwrap();
             return Ok(HttpResponse::try_from(response).unwrap());
         }
-        let request = request.try_into_http1x();
-        let request = request.map_err(|error| ConnectorError::user(error.into()))?;
-        let (parts, body) = request.into_parts();
-        let body = body.bytes().unwrap_or_default().to_vec();
-        let sent = self.http.request(parts.method, parts.uri.to_string());
-        let lost = |error: reqwest::Error| ConnectorError::io(error.into());
-        let answer = sent.headers(parts.headers).body(body).send().await;
-        let answer = answer.map_err(lost)?;
-        let (status, headers) = (answer.status(), answer.headers().clone());
-        let mut response = http::Response::new(SdkBody::from(answer.bytes().await.map_err(lost)?));
-        *response.status_mut() = status;
-        *response.headers_mut() = headers;
-        HttpResponse::try_from(response).map_err(|error| ConnectorError::other(error.into(), None))
+        self.connector.call(request).await
     }
 }
 

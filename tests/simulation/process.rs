@@ -80,7 +80,7 @@ impl Process {
         settings.insert(pace, "10000".to_owned());
         let env = |settings: &BTreeMap<String, String>| Env::from_pairs(settings.clone());
         let wire = Wire {
-            http: reqwest::Client::builder().no_proxy().build().unwrap(),
+            connector: edge::aws_connector().unwrap(),
             dynamodb: system.engines.direct(),
             gate: Some(gate.clone()),
         };

@@ -15,18 +15,17 @@ use aws_config::{BehaviorVersion, ConfigLoader, Region, SdkConfig};
 use aws_smithy_async::rt::sleep::{SharedAsyncSleep, TokioSleep};
 use aws_smithy_async::time::{SharedTimeSource, SystemTimeSource};
 use aws_smithy_runtime_api::client::http::{
-    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
-    SharedHttpConnector,
+    HttpConnector, HttpConnectorFuture, SharedHttpClient, SharedHttpConnector, http_client_fn,
 };
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
-use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 use aws_types::sdk_config::SharedCredentialsProvider;
 use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
-use bytes::Bytes;
 use http::Request;
+use http_body_util::BodyExt as _;
 use http_client::{HttpClient as Http, TlsError};
+use hyper_util::client::legacy::connect::capture_connection;
 
 use crate::settings::Env;
 
@@ -119,26 +118,25 @@ impl LoadServiceConfig for Endpoints {
     }
 }
 
-/// What carries requests to AWS: our own HTTP client, so that there is one HTTP and one TLS stack.
+/// The SDK's HTTP client over [`aws_connector`].
 ///
 /// # Errors
 /// [`TlsError`].
 pub fn aws_http() -> Result<SharedHttpClient, TlsError> {
-    Ok(SharedHttpClient::new(Carrier(Http::new(CONNECT_TIME)?)))
+    let connector = aws_connector()?;
+    Ok(http_client_fn(move |_, _| connector.clone()))
 }
 
-#[derive(Debug, Clone)]
+/// What carries requests to AWS: our own HTTP client, so that there is one HTTP and one TLS stack.
+///
+/// # Errors
+/// [`TlsError`].
+pub fn aws_connector() -> Result<SharedHttpConnector, TlsError> {
+    Ok(SharedHttpConnector::new(Carrier(Http::new(CONNECT_TIME)?)))
+}
+
+#[derive(Debug)]
 struct Carrier(Http);
-
-impl HttpClient for Carrier {
-    fn http_connector(
-        &self,
-        _: &HttpConnectorSettings,
-        _: &RuntimeComponents,
-    ) -> SharedHttpConnector {
-        SharedHttpConnector::new(self.clone())
-    }
-}
 
 impl HttpConnector for Carrier {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
@@ -147,13 +145,72 @@ impl HttpConnector for Carrier {
             let request = request.try_into_http1x();
             let request = request.map_err(|error| ConnectorError::user(error.into()))?;
             let (parts, body) = request.into_parts();
-            let body = body.bytes().map(Bytes::copy_from_slice);
-            let body = body.ok_or_else(|| ConnectorError::user("a streamed body".into()))?;
+            let body = body.collect().await.map_err(ConnectorError::user)?;
+            let mut request = Request::from_parts(parts, body.to_bytes());
+            let connection = capture_connection(&mut request);
             // Whether or not it has arrived, the SDK may send it again, as it does what AWS failed at.
-            let answer = http.send(Request::from_parts(parts, body)).await;
+            let answer = http.send(request).await;
             let answer = answer.map_err(|error| ConnectorError::io(error.into()))?;
+            if answer.status().is_server_error()
+                && let Some(connection) = connection.connection_metadata().as_ref()
+            {
+                // The next attempt comes to another host, not to the one that has just failed.
+                connection.poison();
+            }
             HttpResponse::try_from(answer.map(SdkBody::from_body_1_x))
                 .map_err(|error| ConnectorError::other(error.into(), None))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::net::SocketAddr;
+
+    use axum::Router;
+    use axum::extract::{ConnectInfo, Path};
+    use http::StatusCode;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Answers with the status that the path says; the header tells from which port it was asked.
+    async fn aws() -> SocketAddr {
+        let answer = async |Path(status): Path<u16>, ConnectInfo(from): ConnectInfo<SocketAddr>| {
+            (
+                StatusCode::from_u16(status).unwrap(),
+                [("from", from.port().to_string())],
+            )
+        };
+        let router = Router::new().route("/{status}", axum::routing::post(answer));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let service = router.into_make_service_with_connect_info::<SocketAddr>();
+        #[expect(clippy::disallowed_methods, reason = "nothing is logged here")]
+        tokio::spawn(async { axum::serve(listener, service).await });
+        address
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_used_again_unless_aws_failed_on_it() {
+        let aws = aws().await;
+        let connector = aws_connector().unwrap();
+        let ask = async |status: u16| {
+            let request = Request::post(format!("http://{aws}/{status}")).body(SdkBody::from("{}"));
+            let request = HttpRequest::try_from(request.unwrap()).unwrap();
+            let mut answer = connector.call(request).await.unwrap();
+            let from = answer.headers().get("from").unwrap().to_owned();
+            // To its end: a connection that still carries an answer is not used for another one.
+            answer.take_body().collect().await.unwrap();
+            from
+        };
+        let mut connections = BTreeSet::new();
+        for (status, connections_until_now) in
+            [(200, 1), (400, 1), (500, 1), (200, 2), (503, 2), (200, 3)]
+        {
+            connections.insert(ask(status).await);
+            assert_eq!(connections.len(), connections_until_now, "{status}");
+        }
     }
 }

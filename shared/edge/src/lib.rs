@@ -23,7 +23,7 @@ mod task;
 pub mod telemetry;
 
 pub use self::http::{Shape, app, gateway};
-pub use aws::{aws_config, aws_config_loader, aws_http};
+pub use aws::{aws_config, aws_config_loader, aws_connector, aws_http};
 pub use body::{Fields, read_body};
 pub use clock::Clock;
 pub use error::{ApiError, Code, log_error};
