@@ -6,15 +6,14 @@ use std::convert::Infallible;
 
 use account::add_on::{Collection, Fact, GenerationId};
 use account::hold::HoldState;
-use account::price::{Tariff, TokenPrices};
-use account::{AccountId, AddOnStatus, CallId, Credits, CreditsPerUsd, EntryId, KeyId, Plan, Usd};
+use account::{AccountId, AddOnStatus, CallId, Credits, EntryId, KeyId, Plan};
 use aws_sdk_dynamodb::types::AttributeValue::S;
 use jiff::{SignedDuration, Timestamp};
 use local::engines::SecretsFault;
 use serde_json::{Value, json};
-use store::{EntryKind, Hold, NewHold, PostRefused, Posting, Presence, Resolution};
+use store::{EntryKind, Hold, PostRefused, Posting, Presence, Resolution};
 
-use crate::support::{KEY, World};
+use crate::support::{KEY, World, new_hold};
 use crate::wire::Fault;
 
 /// When the event of this version was sent.
@@ -115,21 +114,8 @@ impl World {
 
     async fn hold(&self, name: &str, call: &str) -> Hold {
         let account = self.system.account(name).await;
-        let new = NewHold {
-            call: &CallId::new(call).unwrap(),
-            amount: Credits::from_micros(1_000),
-            at: self.system.clock.now(),
-            model: "m",
-            tariff: Tariff {
-                prices: TokenPrices {
-                    input: Usd::ZERO,
-                    output: Usd::ZERO,
-                },
-                rate: CreditsPerUsd::ONE,
-            },
-            idempotency: None,
-            max_holds: 64,
-        };
+        let call = CallId::new(call).unwrap();
+        let new = new_hold(&call, Credits::from_micros(1_000), self.system.clock.now());
         let held = self.system.store.hold(&account, &new).await;
         held.unwrap().unwrap()
     }

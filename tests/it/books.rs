@@ -3,14 +3,13 @@
 use std::convert::Infallible;
 
 use account::hold::HoldState;
-use account::price::{Tariff, TokenPrices};
-use account::{Account, CallId, Credits, CreditsPerUsd, KeyId, KeyLimits, KeyState, SavedKey, Usd};
+use account::{Account, CallId, Credits, KeyId, KeyLimits, KeyState, SavedKey};
 use http::Method;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use store::{Effect, Hold, HoldRefused, NewHold, Resolution, UpdateError};
 
-use crate::support::{World, hello};
+use crate::support::{World, hello, new_hold};
 
 async fn hold(
     world: &World,
@@ -20,26 +19,10 @@ async fn hold(
     at: Timestamp,
 ) -> Result<Hold, HoldRefused> {
     let new = NewHold {
-        call,
-        amount: Credits::from_micros(1_000),
-        at,
-        model: "m",
-        tariff: tariff(),
         idempotency,
-        max_holds: 64,
+        ..new_hold(call, Credits::from_micros(1_000), at)
     };
     world.system.store.hold(account, &new).await.unwrap()
-}
-
-fn tariff() -> Tariff {
-    let free = TokenPrices {
-        input: Usd::ZERO,
-        output: Usd::ZERO,
-    };
-    Tariff {
-        prices: free,
-        rate: CreditsPerUsd::ONE,
-    }
 }
 
 fn call(name: &str) -> CallId {
@@ -112,15 +95,7 @@ async fn a_hold_that_got_lost_is_fenced() {
     // The same hold, arriving late, fails on the fence.
     let account = world.system.account("acme").await;
     let late = call(refused.header("x-greta-call-id"));
-    let new = NewHold {
-        call: &late,
-        amount: Credits::MICRO,
-        at: world.system.clock.now(),
-        model: "m",
-        tariff: tariff(),
-        idempotency: None,
-        max_holds: 64,
-    };
+    let new = new_hold(&late, Credits::MICRO, world.system.clock.now());
     assert!(world.system.store.hold(&account, &new).await.is_err());
     assert_eq!(world.settled_balance("acme").await, "7");
     assert_eq!(send().await.status, 200, "the idempotency key is free");
@@ -155,15 +130,7 @@ async fn a_hold_of_an_earlier_plan_is_held_whole() {
     let first = hold(&world, &account, &call("call_1"), None, now)
         .await
         .unwrap();
-    let smaller = NewHold {
-        call: &first.call,
-        amount: Credits::from_micros(400),
-        at: now,
-        model: "m",
-        tariff: tariff(),
-        idempotency: None,
-        max_holds: 64,
-    };
+    let smaller = new_hold(&first.call, Credits::from_micros(400), now);
     let found = world
         .system
         .store

@@ -10,16 +10,14 @@ mod webhooks;
 use std::ffi::OsString;
 use std::io::BufRead;
 
-use account::price::{Tariff, TokenPrices};
-use account::{AccountId, AccountNumber, CallId, Credits, CreditsPerUsd, Usd};
+use account::{AccountId, AccountNumber, CallId, Credits};
 use ctl::{Console, Exit};
 use edge::Env;
 use http::Method;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
-use store::NewHold;
 
-use crate::support::{KEY, World};
+use crate::support::{KEY, World, new_hold};
 
 /// What a command did.
 struct Ran {
@@ -113,22 +111,12 @@ async fn history(world: &World, number: &AccountNumber) -> Vec<(String, String)>
 /// Leaves a hold of 0.001 credits open, taken so long ago.
 async fn hold(world: &World, id: &str, call: &str, age: SignedDuration) {
     let account = world.system.account(id).await;
-    let free = TokenPrices {
-        input: Usd::ZERO,
-        output: Usd::ZERO,
-    };
-    let new = NewHold {
-        call: &CallId::new(call).unwrap(),
-        amount: Credits::from_micros(1_000),
-        at: world.system.clock.now() - age,
-        model: "some/model",
-        tariff: Tariff {
-            prices: free,
-            rate: CreditsPerUsd::ONE,
-        },
-        idempotency: None,
-        max_holds: 64,
-    };
+    let call = CallId::new(call).unwrap();
+    let new = new_hold(
+        &call,
+        Credits::from_micros(1_000),
+        world.system.clock.now() - age,
+    );
     let held = world.system.store.hold(&account, &new).await.unwrap();
     held.unwrap();
 }

@@ -6,10 +6,7 @@ mod model;
 
 use std::time::Duration;
 
-use account::price::{Tariff, TokenPrices};
-use account::{
-    Account, AccountId, AccountNumber, CallId, Credits, CreditsPerUsd, EntryId, Plan, Profile, Usd,
-};
+use account::{Account, AccountId, AccountNumber, CallId, Credits, EntryId, Plan, Profile};
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use jiff::{SignedDuration, Timestamp};
@@ -22,7 +19,7 @@ use store::{
 use tokio::runtime::Runtime;
 
 use self::model::{Answer, End, MAX_HOLDS, Model, Step};
-use crate::support::World;
+use crate::support::{World, new_hold};
 use crate::wire::{Fault, Wire};
 
 const PLATFORM_KEY: &str = "sk-or-v1-greta-platform-key-0000";
@@ -128,21 +125,11 @@ impl Sut {
 
     async fn hold(&mut self, model: &Model, amount: i64, key: Option<u8>) -> Answer {
         let key = key.map(|key| format!("key-{key}"));
-        let free = TokenPrices {
-            input: Usd::ZERO,
-            output: Usd::ZERO,
-        };
+        let call = self.call_id(self.holds.len());
         let new = NewHold {
-            call: &self.call_id(self.holds.len()),
-            amount: Credits::from_micros(amount),
-            at: self.at(model),
-            model: "m",
-            tariff: Tariff {
-                prices: free,
-                rate: CreditsPerUsd::ONE,
-            },
             idempotency: key.as_deref(),
             max_holds: MAX_HOLDS,
+            ..new_hold(&call, Credits::from_micros(amount), self.at(model))
         };
         let taken = ground().store.hold(&self.account, &new).await;
         let (hold, answer) = match taken {

@@ -4,20 +4,19 @@ use std::convert::Infallible;
 
 use account::add_on::{Collection, GenerationId};
 use account::hold::HoldState;
-use account::price::{Tariff, TokenPrices};
 use account::{
-    Account, AccountId, AccountNumber, CallId, Credits, CreditsPerUsd, EntryId, KeyId, Period,
-    Plan, Profile, Purpose, Usd,
+    Account, AccountId, AccountNumber, CallId, Credits, EntryId, KeyId, Period, Plan, Profile,
+    Purpose,
 };
 use aws_sdk_dynamodb::types::AttributeValue::{N, S};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use store::{
-    Buys, Created, CreditPayment, Deletion, DueHold, EntryKind, HistoryEntry, Hold, NewHold,
-    Payable, PostRefused, Posted, Posting, Presence, Resolution, Store, UpdateError,
+    Buys, Created, CreditPayment, Deletion, DueHold, EntryKind, HistoryEntry, Hold, Payable,
+    PostRefused, Posted, Posting, Presence, Resolution, Store, UpdateError,
 };
 
-use crate::support::World;
+use crate::support::{World, new_hold};
 
 const TRANSACTION: &str = "TransactWriteItems";
 
@@ -48,22 +47,8 @@ async fn world() -> (World, Store, Account) {
 }
 
 async fn hold(store: &Store, account: &Account, call: &str, at: Timestamp) -> Hold {
-    let free = TokenPrices {
-        input: Usd::ZERO,
-        output: Usd::ZERO,
-    };
-    let new = NewHold {
-        call: &CallId::new(call).unwrap(),
-        amount: credits(1_000),
-        at,
-        model: "m",
-        tariff: Tariff {
-            prices: free,
-            rate: CreditsPerUsd::ONE,
-        },
-        idempotency: None,
-        max_holds: 64,
-    };
+    let call = CallId::new(call).unwrap();
+    let new = new_hold(&call, credits(1_000), at);
     store.hold(account, &new).await.unwrap().unwrap()
 }
 
@@ -425,21 +410,8 @@ async fn a_new_account_under_an_old_id_is_another_one() {
     let (world, disturbed, old) = world().await;
     let (store, now) = (world.system.store.clone(), world.system.clock.now());
     reborn(store.clone(), now).await;
-    let new = NewHold {
-        call: &CallId::new("call_1").unwrap(),
-        amount: Credits::ZERO,
-        at: now,
-        model: "m",
-        tariff: Tariff {
-            prices: TokenPrices {
-                input: Usd::ZERO,
-                output: Usd::ZERO,
-            },
-            rate: CreditsPerUsd::ONE,
-        },
-        idempotency: None,
-        max_holds: 64,
-    };
+    let call = CallId::new("call_1").unwrap();
+    let new = new_hold(&call, Credits::ZERO, now);
     let held = store.hold(&old, &new).await.unwrap();
     assert_eq!(held.err(), Some(store::HoldRefused::NoAccount));
     assert_eq!(world.settled_balance("acme").await, "5");

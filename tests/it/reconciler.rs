@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use account::price::{Tariff, TokenPrices};
-use account::{Account, CallId, Credits, CreditsPerUsd, Usd};
+use account::{Account, CallId, Credits};
 use aws_sdk_dynamodb::types::AttributeValue::{self, N, S};
 use edge::Deadline;
 use futures_util::StreamExt as _;
@@ -12,10 +11,10 @@ use futures_util::future::join_all;
 use futures_util::stream;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
-use store::{Hold, NewHold, Resolution, Store};
+use store::{Hold, Resolution, Store};
 use tokio::time::Instant;
 
-use crate::support::World;
+use crate::support::{World, new_hold};
 use crate::wire::Fault;
 
 type Item = HashMap<String, AttributeValue>;
@@ -101,22 +100,8 @@ impl World {
 }
 
 async fn take_hold(store: &Store, account: &Account, call: &str, at: Timestamp) -> Hold {
-    let free = TokenPrices {
-        input: Usd::ZERO,
-        output: Usd::ZERO,
-    };
-    let new = NewHold {
-        call: &CallId::new(call).unwrap(),
-        amount: Credits::from_micros(1_000),
-        at,
-        model: "some/model",
-        tariff: Tariff {
-            prices: free,
-            rate: CreditsPerUsd::ONE,
-        },
-        idempotency: None,
-        max_holds: 64,
-    };
+    let call = CallId::new(call).unwrap();
+    let new = new_hold(&call, Credits::from_micros(1_000), at);
     store.hold(account, &new).await.unwrap().unwrap()
 }
 

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
+use account::price::{Tariff, TokenPrices};
+use account::{CallId, Credits, CreditsPerUsd, Usd};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use local::simulator::Simulator;
 use local::system::{Options, System};
 use serde_json::{Value, json};
+use store::NewHold;
 
 use crate::wire::Wire;
 
@@ -16,6 +19,25 @@ use crate::wire::Wire;
 pub(crate) const KEY: &str = "sk-or-v1-usable-0123456789abcdef";
 /// Another one.
 pub(crate) const OTHER_KEY: &str = "sk-or-v1-another-0123456789abcdef";
+
+/// A hold for a call that costs nothing in the end.
+pub(crate) fn new_hold(call: &CallId, amount: Credits, at: Timestamp) -> NewHold<'_> {
+    NewHold {
+        call,
+        amount,
+        at,
+        model: "some/model",
+        tariff: Tariff {
+            prices: TokenPrices {
+                input: Usd::ZERO,
+                output: Usd::ZERO,
+            },
+            rate: CreditsPerUsd::ONE,
+        },
+        idempotency: None,
+        max_holds: 64,
+    }
+}
 
 /// A running system of a test's own, and the wire between its functions and AWS.
 pub(crate) struct World {

@@ -78,7 +78,8 @@ pub(crate) async fn answer(
     }
     let (deps, mut own) = (deps.clone(), receipt.clone());
     let task = edge::spawn(async move {
-        let answered = hold_and_call(&deps, account, call, route, &mut own).await;
+        // Boxed, or its 17 kB are moved four times before it runs.
+        let answered = Box::pin(hold_and_call(&deps, account, call, route, &mut own)).await;
         (answered, own)
     });
     let (answered, own) = task

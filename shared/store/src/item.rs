@@ -120,7 +120,13 @@ pub(crate) fn profile(profile: &Profile) -> Result<AttributeValue, StoreError> {
     let mut json =
         serde_json::to_value(profile).map_err(|error| StoreError::unreadable("account", error))?;
     drop_nulls(&mut json);
-    Ok(text(json.to_string()))
+    let json = json.to_string();
+    debug_assert_eq!(
+        serde_json::from_str::<Profile>(&json).ok().as_ref(),
+        Some(profile),
+        "what is written is read"
+    );
+    Ok(text(json))
 }
 
 /// To whoever reads a profile, a member that is `null` is one that is not there; DynamoDB bills each kilobyte.

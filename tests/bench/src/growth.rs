@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::client::{Connection, Target};
 use crate::measured::{Measured, added};
-use crate::process::resident_kb;
+use crate::process::{Process, resident_kb};
 use crate::stats::{Sample, micros};
 use crate::system::BYOK;
 use crate::world::{DYNAMODB, World, body, body_of};
@@ -35,21 +35,37 @@ pub(crate) async fn measure(world: &World, options: &Options) -> Result<Section,
         path,
         token: world.with_key.clone(),
     };
-    let direct = target("direct", world.upstream_port, "/chat/completions");
-    let relay = target("bare relay", relay_port, "/chat/completions");
     let own = target("ai-proxy, own key", proxy_port, "/v1/chat/completions");
+    let targets = [
+        target("direct", world.upstream_port, "/chat/completions"),
+        target("bare relay", relay_port, "/chat/completions"),
+        own.clone(),
+    ];
+    let (bodies, bodies_json) = with_bodies(&targets, options).await?;
+    let (accounts, accounts_json) = with_accounts(world, &proxy, &own, options).await?;
+    Ok(Section {
+        text: bodies + &accounts,
+        json: json!({"bodies": bodies_json, "accounts": accounts_json}),
+        aims: Vec::new(),
+    })
+}
 
+/// Direct, by the relay and by one's own key: the table, and the numbers.
+async fn with_bodies(
+    targets: &[Target; 3],
+    options: &Options,
+) -> Result<(String, Vec<Value>), Error> {
     let mut text = String::from(
         "\n## Growth with bodies, plain, 1 connection\n\n| content, bytes | direct: p50 | bare relay: added p50 | own \
          key: added p50 |\n|--:|--:|--:|--:|\n",
     );
-    let mut bodies = Vec::new();
+    let mut rows = Vec::new();
     for content in CONTENTS {
         eprintln!("growth, {content} bytes");
         let body = body_of(upstream::MODEL, false, &"w".repeat(content));
         let mut p50 = [Sample::new(), Sample::new(), Sample::new()];
         for round in 0..=options.rounds {
-            for (target, sample) in [&direct, &relay, &own].into_iter().zip(&mut p50) {
+            for (target, sample) in targets.iter().zip(&mut p50) {
                 let value = calls(target, &body, options.calls / 10).await?.p50();
                 if round > 0 {
                     sample.push(value);
@@ -63,31 +79,39 @@ pub(crate) async fn measure(world: &World, options: &Options) -> Result<Section,
             text,
             "| {content} | {shown} | {relay_shown} | {own_shown} |"
         );
-        bodies.push(json!({
+        rows.push(json!({
             "content_bytes": content,
             "direct_ns": direct,
             "relay_added_ns": relay,
             "own_added_ns": own,
         }));
     }
+    Ok((text, rows))
+}
 
-    text.push_str(
+async fn with_accounts(
+    world: &World,
+    proxy: &Process,
+    own: &Target,
+    options: &Options,
+) -> Result<(String, Vec<Value>), Error> {
+    let mut text = String::from(
         "\n## Growth with accounts\n\n| accounts | own key: p50 | p99 | one read: p50 | memory of `ai-proxy`, kB \
          |\n|--:|--:|--:|--:|--:|\n",
     );
-    let mut accounts = Vec::new();
+    let mut rows = Vec::new();
     let dynamodb = Client::new(&world.system.aws(DYNAMODB).await?);
     let template = template(world, &dynamodb).await?;
     let body = body(upstream::MODEL, false);
     let mut there = 0;
     for count in ACCOUNTS {
         eprintln!("growth, {count} accounts");
-        world.pin(false, &[&proxy])?;
+        world.pin(false, &[proxy])?;
         fill(world, &dynamodb, &template, there..count).await?;
         there = count;
-        world.pin(true, &[&proxy])?;
-        calls(&own, &body, options.calls / 10).await?;
-        let called = calls(&own, &body, options.calls).await?;
+        world.pin(true, &[proxy])?;
+        calls(own, &body, options.calls / 10).await?;
+        let called = calls(own, &body, options.calls).await?;
         let mut read = Measured::default();
         gateway::read_account(world, options.calls, &mut read).await?;
         let (p50, p99, read) = (called.p50(), called.p99(), read.end.p50());
@@ -97,7 +121,7 @@ pub(crate) async fn measure(world: &World, options: &Options) -> Result<Section,
             text,
             "| {count} | {shown} | {shown99} | {read_shown} | {memory} |"
         );
-        accounts.push(json!({
+        rows.push(json!({
             "accounts": count,
             "own_p50_ns": p50,
             "own_p99_ns": p99,
@@ -105,11 +129,7 @@ pub(crate) async fn measure(world: &World, options: &Options) -> Result<Section,
             "memory_kb": memory,
         }));
     }
-    Ok(Section {
-        text,
-        json: json!({"bodies": bodies, "accounts": Value::Array(accounts)}),
-        aims: Vec::new(),
-    })
+    Ok((text, rows))
 }
 
 async fn calls(target: &Target, body: &Bytes, calls: usize) -> Result<Sample, Error> {

@@ -1,13 +1,12 @@
 //! The balance of a standard account goes below the minimum: once for each time.
 
-use account::price::{Tariff, TokenPrices};
-use account::{AccountId, CallId, Credits, CreditsPerUsd, EntryId, Usd};
+use account::{AccountId, CallId, Credits, EntryId};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
-use store::{EntryKind, Hold, NewHold, Posting, Resolution, Store};
+use store::{EntryKind, Hold, Posting, Resolution, Store};
 
 use super::{NOW, TRANSACTION, minutes};
-use crate::support::World;
+use crate::support::{World, new_hold};
 use crate::wire::Fault;
 
 fn credits(text: &str) -> Credits {
@@ -15,21 +14,8 @@ fn credits(text: &str) -> Credits {
 }
 
 async fn take(world: &World, store: &Store, call: &str, amount: &str) -> Hold {
-    let new = NewHold {
-        call: &CallId::new(call).unwrap(),
-        amount: credits(amount),
-        at: world.system.clock.now(),
-        model: "m",
-        tariff: Tariff {
-            prices: TokenPrices {
-                input: Usd::ZERO,
-                output: Usd::ZERO,
-            },
-            rate: CreditsPerUsd::ONE,
-        },
-        idempotency: None,
-        max_holds: 64,
-    };
+    let call = CallId::new(call).unwrap();
+    let new = new_hold(&call, credits(amount), world.system.clock.now());
     let account = world.system.account("acme").await;
     store.hold(&account, &new).await.unwrap().unwrap()
 }
