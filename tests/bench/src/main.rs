@@ -121,7 +121,6 @@ impl Options {
     }
 }
 
-/// In this order: the engine slows as its tables grow, so what writes much comes late.
 const SECTIONS: [&str; 7] = [
     "parts",
     "instructions",
@@ -141,11 +140,12 @@ pub(crate) struct Section {
 
 #[tokio::main(flavor = "current_thread")]
 async fn measure(options: &Options) -> Result<(), Error> {
-    let world = World::start(options).await?;
     let (mut json, mut aims) = (Map::new(), Vec::new());
     let chosen =
         |name: &&str| options.sections.is_empty() || options.sections.iter().any(|it| it == name);
     for name in SECTIONS.into_iter().filter(|name| chosen(name)) {
+        // Of its own: the engine remembers the transactions of ten minutes, and walks through them for each one.
+        let world = World::start(options).await?;
         let section = match name {
             "gateway" => gateway::measure(&world, options).await?,
             "runtime" => runtime::measure(&world, options).await?,

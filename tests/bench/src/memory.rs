@@ -22,13 +22,10 @@ pub(crate) async fn measure(world: &World, _: &Options) -> Result<Section, Error
     );
     let (mut json, mut aims) = (Vec::new(), Vec::new());
     let mut settings = world.system.settings.clone();
+    // Holds stay open when the process that took them ends.
     settings.push(("MAX_CONCURRENT_HOLDS".to_owned(), "1000".to_owned()));
     settings.push(max_concurrency(500));
     world.pin(false, &[])?;
-    // Its holds stay open when the process that took them ends.
-    let account = "bench-open-streams";
-    world.system.account_with_credits(account).await?;
-    let on_credits = world.system.token(account).await?;
     let callers = [
         (
             "own key",
@@ -37,7 +34,7 @@ pub(crate) async fn measure(world: &World, _: &Options) -> Result<Section, Error
         ),
         (
             "credits",
-            &on_credits,
+            &world.on_credits,
             "memory of a stream on credits, 500 open",
         ),
     ];
