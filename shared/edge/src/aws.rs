@@ -14,6 +14,7 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, ConfigLoader, Region, SdkConfig};
 use aws_smithy_async::rt::sleep::{SharedAsyncSleep, TokioSleep};
 use aws_smithy_async::time::{SharedTimeSource, SystemTimeSource};
+use aws_smithy_runtime_api::client::connection::{CaptureSmithyConnection, ConnectionMetadata};
 use aws_smithy_runtime_api::client::http::{
     HttpConnector, HttpConnectorFuture, SharedHttpClient, SharedHttpConnector, http_client_fn,
 };
@@ -25,7 +26,7 @@ use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
 use http::Request;
 use http_body_util::BodyExt as _;
 use http_client::{HttpClient as Http, TlsError};
-use hyper_util::client::legacy::connect::capture_connection;
+use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
 
 use crate::settings::Env;
 
@@ -147,20 +148,31 @@ impl HttpConnector for Carrier {
             let (parts, body) = request.into_parts();
             let body = body.collect().await.map_err(ConnectorError::user)?;
             let mut request = Request::from_parts(parts, body.to_bytes());
-            let connection = capture_connection(&mut request);
+            let captured = capture_connection(&mut request);
+            if let Some(asked) = request.extensions().get::<CaptureSmithyConnection>() {
+                asked.set_connection_retriever(move || connection(&captured));
+            }
             // Whether or not it has arrived, the SDK may send it again, as it does what AWS failed at.
             let answer = http.send(request).await;
             let answer = answer.map_err(|error| ConnectorError::io(error.into()))?;
-            if answer.status().is_server_error()
-                && let Some(connection) = connection.connection_metadata().as_ref()
-            {
-                // The next attempt comes to another host, not to the one that has just failed.
-                connection.poison();
-            }
             HttpResponse::try_from(answer.map(SdkBody::from_body_1_x))
                 .map_err(|error| ConnectorError::other(error.into(), None))
         })
     }
+}
+
+/// The connection of a request, for the SDK: it has those closed on which AWS fails in passing, so that its next attempt
+/// may come to another host.
+fn connection(captured: &CaptureConnection) -> Option<ConnectionMetadata> {
+    captured.connection_metadata().as_ref()?;
+    let captured = captured.clone();
+    let close = move || {
+        if let Some(connection) = captured.connection_metadata().as_ref() {
+            connection.poison();
+        }
+    };
+    let metadata = ConnectionMetadata::builder().proxied(false);
+    Some(metadata.poison_fn(close).build())
 }
 
 #[cfg(test)]
@@ -169,21 +181,16 @@ mod tests {
     use std::net::SocketAddr;
 
     use axum::Router;
-    use axum::extract::{ConnectInfo, Path};
-    use http::StatusCode;
+    use axum::extract::ConnectInfo;
     use tokio::net::TcpListener;
 
     use super::*;
 
-    /// Answers with the status that the path says; the header tells from which port it was asked.
+    /// Answers every request; the header tells from which port it came.
     async fn aws() -> SocketAddr {
-        let answer = async |Path(status): Path<u16>, ConnectInfo(from): ConnectInfo<SocketAddr>| {
-            (
-                StatusCode::from_u16(status).unwrap(),
-                [("from", from.port().to_string())],
-            )
-        };
-        let router = Router::new().route("/{status}", axum::routing::post(answer));
+        let answer =
+            async |ConnectInfo(from): ConnectInfo<SocketAddr>| [("from", from.port().to_string())];
+        let router = Router::new().fallback(answer);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let service = router.into_make_service_with_connect_info::<SocketAddr>();
@@ -192,25 +199,28 @@ mod tests {
         address
     }
 
+    /// As the SDK's own interceptor does it.
     #[tokio::test]
-    async fn a_connection_is_used_again_unless_aws_failed_on_it() {
+    async fn a_connection_is_used_again_unless_the_sdk_marks_it() {
         let aws = aws().await;
         let connector = aws_connector().unwrap();
-        let ask = async |status: u16| {
-            let request = Request::post(format!("http://{aws}/{status}")).body(SdkBody::from("{}"));
-            let request = HttpRequest::try_from(request.unwrap()).unwrap();
+        let ask = async |marked: bool| {
+            let request = Request::post(format!("http://{aws}/")).body(SdkBody::from("{}"));
+            let mut request = HttpRequest::try_from(request.unwrap()).unwrap();
+            let capture = CaptureSmithyConnection::new();
+            request.add_extension(capture.clone());
             let mut answer = connector.call(request).await.unwrap();
-            let from = answer.headers().get("from").unwrap().to_owned();
+            if marked {
+                capture.get().unwrap().poison();
+            }
             // To its end: a connection that still carries an answer is not used for another one.
             answer.take_body().collect().await.unwrap();
-            from
+            answer.headers().get("from").unwrap().to_owned()
         };
         let mut connections = BTreeSet::new();
-        for (status, connections_until_now) in
-            [(200, 1), (400, 1), (500, 1), (200, 2), (503, 2), (200, 3)]
-        {
-            connections.insert(ask(status).await);
-            assert_eq!(connections.len(), connections_until_now, "{status}");
+        for (marked, until_now) in [(false, 1), (false, 1), (true, 1), (false, 2), (true, 2)] {
+            connections.insert(ask(marked).await);
+            assert_eq!(connections.len(), until_now);
         }
     }
 }

@@ -134,7 +134,7 @@ pub(crate) async fn measure(world: &World, options: &Options) -> Result<Section,
     Ok(Section {
         text,
         json: Value::Object(json),
-        aims: aims(&tables, &stored).unwrap_or_default(),
+        aims: aims(&tables, &stored).ok_or("a row of the aims is missing")?,
     })
 }
 

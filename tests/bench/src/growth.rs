@@ -41,10 +41,11 @@ pub(crate) async fn measure(world: &World, options: &Options) -> Result<Section,
         target("bare relay", relay_port, "/chat/completions"),
         own.clone(),
     ];
-    let (bodies, bodies_json) = with_bodies(&targets, options).await?;
+    // Bodies come last: a process may keep the memory that long ones took.
     let (accounts, accounts_json) = with_accounts(world, &proxy, &own, options).await?;
+    let (bodies, bodies_json) = with_bodies(&targets, options).await?;
     Ok(Section {
-        text: bodies + &accounts,
+        text: accounts + &bodies,
         json: json!({"bodies": bodies_json, "accounts": accounts_json}),
         aims: Vec::new(),
     })

@@ -75,9 +75,11 @@ Sections (all of them, unless some are named):
   memory           streams that are open
   growth           longer bodies, and more accounts, up to 1,000,000
 
+Needs two cores, and taskset to give processes one or both of them.
+
 Options:
   --rounds N       how often everything is measured, in turn (5)
-  --calls N        plain calls of a round; a fifth of them are streamed (1000)
+  --calls N        plain calls of a round, one after the other; a fifth of them are streamed (1000)
   --json FILE      where the numbers go, too
 ";
 

@@ -44,7 +44,7 @@ impl Sample {
 /// `12,345.6 µs`, in tenths.
 pub(crate) fn micros(nanos: impl TryInto<i64>) -> String {
     let nanos = nanos.try_into().unwrap_or(i64::MAX);
-    let tenths = nanos / 100;
+    let tenths = (nanos + 50).div_euclid(100);
     let sign = if tenths < 0 { "-" } else { "" };
     format!("{sign}{}.{}", tenths.abs() / 10, tenths.abs() % 10)
 }

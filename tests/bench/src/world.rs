@@ -15,6 +15,8 @@ use crate::{Error, Options, serve, upstream};
 pub(crate) const DYNAMODB: &str = "AWS_ENDPOINT_URL_DYNAMODB";
 pub(crate) const SECRETS_MANAGER: &str = "AWS_ENDPOINT_URL_SECRETS_MANAGER";
 
+const ALL_CORES: &str = "0,1";
+
 pub(crate) struct World {
     /// This program, which plays the parts of others.
     this: PathBuf,
@@ -31,6 +33,8 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn start(options: &Options) -> Result<Self, Error> {
+        // What starts on one core counts one, and has a thread for one, wherever it is moved.
+        pin(std::process::id(), ALL_CORES)?;
         let this = std::env::current_exe()?;
         let functions = this.parent().map(PathBuf::from).unwrap_or_default();
         let upstream_port = serve::free_port()?;
@@ -77,7 +81,7 @@ impl World {
 
     /// Puts everything on one core, or leaves it where it is put.
     pub(crate) fn pin(&self, pinned: bool, others: &[&Process]) -> Result<(), Error> {
-        let cores = if pinned { "0" } else { "0,1" };
+        let cores = if pinned { "0" } else { ALL_CORES };
         let own = [&self.upstream, &self.system.process];
         for process in own.iter().chain(others) {
             pin(process.id(), cores)?;
