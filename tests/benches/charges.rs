@@ -2,8 +2,8 @@
 //! applied, against the embedded
 //! engine. Prints tables, and fails unless each account was charged once.
 //!
-//! `cargo bench --package tests --bench charges -- [ACCOUNTS] [REQUESTS A SECOND]`, by default 100,000 of
-//! them, and as many of one kind at the provider as can be set.
+//! `cargo bench --package tests --bench charges --profile simulation -- [ACCOUNTS] [REQUESTS A SECOND]`, by default
+//! 100,000 of them, and as many of one kind at the provider as can be set.
 
 #![expect(
     clippy::unwrap_used,

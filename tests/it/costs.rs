@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use jiff::SignedDuration;
+use local::provider::Delivery;
 use serde_json::json;
 
-use crate::support::{KEY, World};
+use crate::add_on::bought;
+use crate::support::{KEY, World, hello};
 use crate::wire::Units;
 
 /// What was asked of AWS since the last time (`1 GetItem, 2 TransactWriteItems`), and the units of DynamoDB.
@@ -38,6 +40,10 @@ async fn each_request_costs_what_the_documents_say() {
     owner.say_hello().await;
     let call = took("1 GetItem, 2 TransactWriteItems, 1 UpdateItem", 1.0, 15.0);
     assert_eq!(asked(&world), call, "on credits");
+    let mut streamed = hello();
+    streamed["stream"] = json!(true);
+    owner.chat(&streamed).await;
+    assert_eq!(asked(&world), call, "streamed");
     owner.save_key(KEY).await;
     let saved = took(
         "1 CreateSecret, 4 GetItem, 2 PutItem, 1 TransactWriteItems",
@@ -51,8 +57,33 @@ async fn each_request_costs_what_the_documents_say() {
     owner.say_hello().await;
     let each = took("1 GetItem", 1.0, 0.0);
     assert_eq!(asked(&world), each, "each other call");
+    owner.chat(&streamed).await;
+    assert_eq!(asked(&world), each, "streamed");
+    owner.get("/v1/models").await;
+    assert_eq!(asked(&world), each, "the models");
     owner.card().await;
     assert_eq!(asked(&world), each, "the card");
+    owner.get("/v1/credits").await;
+    assert_eq!(asked(&world), each, "the credits");
+    owner.ledger().await;
+    assert_eq!(
+        asked(&world),
+        took("3 GetItem, 1 Query", 4.0, 0.0),
+        "the ledger"
+    );
+    owner.switch(json!({"always_use_key": true})).await;
+    assert_eq!(
+        asked(&world),
+        took("1 GetItem, 1 UpdateItem", 1.0, 2.0),
+        "a switch"
+    );
+    owner.test_key().await;
+    let tested = took(
+        "2 GetItem, 1 GetSecretValue, 1 PutItem, 1 UpdateItem",
+        2.0,
+        3.0,
+    );
+    assert_eq!(asked(&world), tested, "a test of the key");
     let tick = async || {
         world.tick_after(SignedDuration::from_mins(5)).await;
         asked(&world)
@@ -67,4 +98,27 @@ async fn each_request_costs_what_the_documents_say() {
         9.0,
     );
     assert_eq!(asked(&world), disconnected, "a disconnect");
+}
+
+/// With the tick that finds it due, on an idle line, where each of its two permits takes a second write.
+#[tokio::test]
+async fn a_charge_costs_what_the_documents_say() {
+    let world = bought().await;
+    world.tick_after(SignedDuration::from_mins(5)).await;
+    world.wait_until_due().await;
+    world.provider().set_delivery(Delivery::Hold);
+    asked(&world);
+    let report = world.tick_in(SignedDuration::ZERO).await;
+    assert_eq!(report["charged"], 1);
+    let charge = took(
+        "7 GetItem, 1 GetQueueAttributes, 1 GetSecretValue, 144 Query, 1 SendMessageBatch, 2 TransactWriteItems, 6 UpdateItem",
+        79.0,
+        20.0,
+    );
+    assert_eq!(asked(&world), charge, "the charge");
+    let held = world.provider().take_held();
+    assert_eq!(held.len(), 1);
+    world.provider().deliver(&held[0]).await.unwrap();
+    let webhook = took("2 GetItem, 1 TransactWriteItems, 1 UpdateItem", 2.0, 5.0);
+    assert_eq!(asked(&world), webhook, "the webhook of it");
 }

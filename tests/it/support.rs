@@ -20,7 +20,7 @@ pub(crate) const KEY: &str = "sk-or-v1-usable-0123456789abcdef";
 /// Another one.
 pub(crate) const OTHER_KEY: &str = "sk-or-v1-another-0123456789abcdef";
 
-/// A hold for a call that costs nothing in the end.
+/// A hold for a call whose model costs nothing.
 pub(crate) fn new_hold(call: &CallId, amount: Credits, at: Timestamp) -> NewHold<'_> {
     NewHold {
         call,
