@@ -280,8 +280,10 @@ fn a_body_is_not_copied() {
 #[test]
 fn calls_wait_side_by_side_on_one_thread() {
     let function = Function::start();
-    let body = chat("together", 100);
-    let calls = (0..AT_ONCE).map(|_| function.call(&function.with_key, &body));
-    let answered = function.runtime.block_on(join_all(calls));
-    assert_eq!(answered.len(), AT_ONCE);
+    for model in ["together", "stream-together"] {
+        let body = chat(model, 100);
+        let calls = (0..AT_ONCE).map(|_| function.call(&function.with_key, &body));
+        let answered = function.runtime.block_on(join_all(calls));
+        assert_eq!(answered.len(), AT_ONCE, "{model}");
+    }
 }
