@@ -1,7 +1,7 @@
 //! Holds and settlements under load: 64 clients on one account, then on 64 accounts, each for 30 s,
 //! against the embedded engine. Prints a table, and fails on any violation of the books.
 //!
-//! `cargo bench --package tests --bench load`; `LOAD_SECONDS` shortens it.
+//! `cargo bench --package tests --bench load --profile simulation`; `LOAD_SECONDS` shortens it.
 
 #![expect(
     clippy::unwrap_used,
