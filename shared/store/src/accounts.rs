@@ -354,17 +354,8 @@ impl Store {
         id: &str,
         item: &str,
     ) -> Result<Option<Item>, StoreError> {
-        let read = self
-            .client
-            .get_item()
-            .table_name(&self.tables.accounts)
-            .set_key(Some(key([("account_id", id), ("item", item)])))
-            .consistent_read(true);
-        // Boxed: the SDK's future is large, and those that contain it are moved several times.
-        Box::pin(read.send())
-            .await
-            .map(|output| output.item)
-            .map_err(|error| StoreError::unavailable("read account", error))
+        let key = key([("account_id", id), ("item", item)]);
+        self.read("read account", &self.tables.accounts, key).await
     }
 
     /// Writes `after` where `before` still stands; `Ok(false)` if it does not.

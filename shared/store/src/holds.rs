@@ -157,16 +157,9 @@ impl Store {
         hash: &str,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let read = self
-            .client
-            .get_item()
-            .table_name(&self.tables.holds)
-            .set_key(Some(idempotency_key(&account.number, hash)))
-            .consistent_read(true)
-            .send()
-            .await
-            .map_err(|error| StoreError::unavailable("read idempotency key", error))?;
-        match read.item {
+        let key = idempotency_key(&account.number, hash);
+        let item = self.read("read idempotency key", &self.tables.holds, key);
+        match item.await? {
             Some(item) => Ok(item::get_time(&item, "expires_at", "idempotency key")? > now),
             None => Ok(false),
         }
@@ -400,15 +393,8 @@ impl Store {
         account: &AccountNumber,
         call: &CallId,
     ) -> Result<Option<Item>, StoreError> {
-        self.client
-            .get_item()
-            .table_name(&self.tables.holds)
-            .set_key(Some(hold_key(account, call)))
-            .consistent_read(true)
-            .send()
+        self.read("read hold", &self.tables.holds, hold_key(account, call))
             .await
-            .map(|output| output.item)
-            .map_err(|error| StoreError::unavailable("read hold", error))
     }
 
     async fn update_open_hold(

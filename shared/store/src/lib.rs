@@ -50,6 +50,7 @@ mod pace;
 mod pages;
 mod payments;
 mod postings;
+mod read;
 mod reconcile;
 mod refunds;
 mod transaction;
@@ -74,6 +75,8 @@ pub use work::{DueAccount, DueDeletion, DueHold, DueSecret, shard_of, shards};
 
 use account::Credits;
 use aws_sdk_dynamodb::Client;
+
+use crate::read::Reads;
 
 /// The tables' names.
 #[derive(Debug, Clone)]
@@ -102,6 +105,7 @@ impl Tables {
 #[derive(Debug, Clone)]
 pub struct Store {
     client: Client,
+    reads: Reads,
     tables: Tables,
     low_below: Option<Credits>,
 }
@@ -110,6 +114,7 @@ impl Store {
     pub fn new(client: Client, tables: Tables) -> Self {
         Self {
             client,
+            reads: Reads::default(),
             tables,
             low_below: None,
         }

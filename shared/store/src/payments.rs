@@ -97,16 +97,7 @@ impl Store {
         key: Item,
         operation: &'static str,
     ) -> Result<Option<Item>, StoreError> {
-        let read = self
-            .client
-            .get_item()
-            .table_name(&self.tables.charges)
-            .set_key(Some(key))
-            .consistent_read(true)
-            .send()
-            .await
-            .map_err(|error| StoreError::unavailable(operation, error))?;
-        Ok(read.item)
+        self.read(operation, &self.tables.charges, key).await
     }
 
     /// Stores what may be paid that changes nothing of the profile.

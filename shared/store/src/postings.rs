@@ -312,16 +312,9 @@ impl Store {
         id: &EntryId,
     ) -> Result<Option<StoredPosting>, StoreError> {
         const WHAT: &str = "posting";
-        let read = self
-            .client
-            .get_item()
-            .table_name(&self.tables.ledger)
-            .set_key(Some(guard_key(account, id)))
-            .consistent_read(true)
-            .send()
-            .await
-            .map_err(|error| StoreError::unavailable("read posting", error))?;
-        let Some(item) = read.item else {
+        let key = guard_key(account, id);
+        let item = self.read("read posting", &self.tables.ledger, key);
+        let Some(item) = item.await? else {
             return Ok(None);
         };
         let kind = item.get("kind").cloned();

@@ -101,16 +101,10 @@ impl Store {
     /// # Errors
     /// [`StoreError`] if DynamoDB does not answer or the item cannot be read.
     pub async fn recorded_event(&self, id: &str) -> Result<Option<Recorded>, StoreError> {
-        let read = self
-            .client
-            .get_item()
-            .table_name(&self.tables.webhooks)
-            .set_key(Some(event_key(id)))
-            .consistent_read(true)
-            .send()
-            .await
-            .map_err(|error| StoreError::unavailable("read event", error))?;
-        read.item.as_ref().map(recorded).transpose()
+        let item = self
+            .read("read event", &self.tables.webhooks, event_key(id))
+            .await?;
+        item.as_ref().map(recorded).transpose()
     }
 
     /// Writes down what became of an event.
