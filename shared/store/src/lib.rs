@@ -53,6 +53,7 @@ mod postings;
 mod read;
 mod reconcile;
 mod refunds;
+mod signature;
 mod transaction;
 mod webhooks;
 mod wind_up;

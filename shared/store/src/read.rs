@@ -10,9 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use aws_smithy_types::body::SdkBody;
+use aws_credential_types::Credentials;
 use aws_sdk_dynamodb::types::AttributeValue;
-use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
-use aws_sigv4::sign::v4;
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::auth::AuthSchemeId;
 use aws_smithy_runtime_api::client::http::{
@@ -28,13 +27,16 @@ use aws_smithy_runtime_api::client::runtime_components::{
 use aws_smithy_types::config_bag::ConfigBag;
 use aws_smithy_types::timeout::TimeoutConfig;
 use aws_types::region::SigningRegion;
+use http::Uri;
 use http_body_util::BodyExt as _;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::item::Item;
+use crate::signature::{CONTENT_TYPE, Signer, Unsigned};
 use crate::{Store, StoreError};
 
+const TARGET: &str = "DynamoDB_20120810.GetItem";
 const SIGV4: AuthSchemeId = AuthSchemeId::new("sigv4");
 
 impl Store {
@@ -89,7 +91,9 @@ impl Reads {
 #[derive(Debug)]
 struct Way {
     uri: String,
+    host: String,
     region: SigningRegion,
+    signer: Signer,
     connector: SharedHttpConnector,
     identities: SharedIdentityResolver,
     components: RuntimeComponents,
@@ -121,8 +125,13 @@ impl Intercept for Told {
         let time_outs = cfg.load::<TimeoutConfig>();
         let way = || {
             let connector = components.http_client()?;
+            let uri: Uri = context.request().uri().parse().ok()?;
+            // The signature is that of this path.
+            let host = (uri.path() == "/").then(|| uri.authority())??;
             Some(Way {
-                uri: context.request().uri().to_owned(),
+                uri: uri.to_string(),
+                host: host.to_string(),
+                signer: Signer::default(),
                 region: cfg.load::<SigningRegion>()?.clone(),
                 connector: connector
                     .http_connector(&HttpConnectorSettings::default(), components),
@@ -170,32 +179,26 @@ impl Way {
         let cache = self.components.identity_cache();
         let identity = cache.resolve_cached_identity(identities, &self.components, &cfg);
         let identity = identity.await?;
-        let time = self.components.time_source().ok_or("no clock")?.now();
-        let params = v4::SigningParams::builder()
-            .identity(&identity)
-            .region(self.region.as_ref())
-            .name("dynamodb")
-            .time(time)
-            .settings(SigningSettings::default())
-            .build()?
-            .into();
-        let headers = [
-            ("content-type", "application/x-amz-json-1.0"),
-            ("x-amz-target", "DynamoDB_20120810.GetItem"),
-        ];
-        let signable = SignableBody::Bytes(&body);
-        let signable = SignableRequest::new("POST", &*self.uri, headers.into_iter(), signable)?;
-        let (signed, _) = sign(signable, &params)?.into_parts();
-        let (signed, _) = signed.into_parts();
+        let credentials = identity.data::<Credentials>().ok_or("no credentials")?;
+        let unsigned = Unsigned {
+            host: &self.host,
+            region: self.region.as_ref(),
+            target: TARGET,
+            body: &body,
+            at: self.components.time_source().ok_or("no clock")?.now(),
+        };
+        let signed = self.signer.sign(unsigned, credentials).ok_or("no time")?;
         let mut request = HttpRequest::new(SdkBody::from(body));
         request.set_method("POST")?;
         request.set_uri(self.uri.as_str())?;
-        for (name, value) in headers {
-            request.headers_mut().insert(name, value);
+        let headers = request.headers_mut();
+        headers.insert("content-type", CONTENT_TYPE);
+        headers.insert("x-amz-target", TARGET);
+        headers.insert("x-amz-date", signed.date);
+        if let Some(token) = credentials.session_token() {
+            headers.insert("x-amz-security-token", token.to_owned());
         }
-        for header in signed {
-            request.headers_mut().insert(header.name(), header.value().to_owned());
-        }
+        headers.insert("authorization", signed.authorization);
         Ok(request)
     }
 }
