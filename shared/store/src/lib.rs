@@ -45,6 +45,7 @@ mod error;
 mod events;
 mod holds;
 mod item;
+mod json;
 mod ledger;
 mod pace;
 mod pages;
