@@ -35,6 +35,7 @@ mod pace;
 mod postings;
 mod provider_run;
 mod races;
+mod reads;
 mod reconciler;
 mod refunds;
 mod rejected_keys;

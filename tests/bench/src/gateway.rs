@@ -17,6 +17,7 @@ use crate::{Error, Options, Section, nanos_since, writes};
 
 const DIRECT: &str = "direct";
 const RELAY: &str = "bare relay";
+const ASKING_RELAY: &str = "the same, after asking for the account as plain HTTP";
 const READING_RELAY: &str = "the same, after one read of the account";
 const WITH_KEY: &str = "ai-proxy, own key";
 const ON_CREDITS: &str = "ai-proxy, credits";
@@ -26,9 +27,10 @@ const HOLD: &str = "a hold, its generation, its settlement: three writes";
 /// A relay and a gateway, and what calls go to.
 struct Parts {
     relay: Process,
+    asking_relay: Process,
     reading_relay: Process,
     proxy: Process,
-    targets: [Target; 5],
+    targets: [Target; 6],
 }
 
 impl Parts {
@@ -37,6 +39,7 @@ impl Parts {
         let mut settings = world.system.settings.clone();
         settings.push(max_concurrency(at_once));
         let (relay, relay_port) = world.play("relay", &settings).await?;
+        let (asking_relay, asking_port) = world.play("asking-relay", &settings).await?;
         let (reading_relay, reading_port) = world.play("reading-relay", &settings).await?;
         let (proxy, proxy_port) = world.play("proxy", &settings).await?;
         let target = |name, port, path, token: &str| Target {
@@ -48,11 +51,13 @@ impl Parts {
         let (theirs, ours) = ("/chat/completions", "/v1/chat/completions");
         Ok(Self {
             relay,
+            asking_relay,
             reading_relay,
             proxy,
             targets: [
                 target(DIRECT, world.upstream_port, theirs, &world.with_key),
                 target(RELAY, relay_port, theirs, &world.with_key),
+                target(ASKING_RELAY, asking_port, theirs, &world.with_key),
                 target(READING_RELAY, reading_port, theirs, &world.with_key),
                 target(WITH_KEY, proxy_port, ours, &world.with_key),
                 target(ON_CREDITS, proxy_port, ours, &world.on_credits),
@@ -60,11 +65,23 @@ impl Parts {
         })
     }
 
+    fn processes(&self) -> [&Process; 4] {
+        let Self {
+            relay,
+            asking_relay,
+            reading_relay,
+            proxy,
+            ..
+        } = self;
+        [relay, asking_relay, reading_relay, proxy]
+    }
+
     /// Who stands between the client and the upstream.
     fn in_the_middle(&self, target: &Target) -> Option<&Process> {
         match target.name {
             DIRECT => None,
             RELAY => Some(&self.relay),
+            ASKING_RELAY => Some(&self.asking_relay),
             READING_RELAY => Some(&self.reading_relay),
             _ => Some(&self.proxy),
         }
@@ -96,8 +113,7 @@ pub(crate) async fn measure(world: &World, options: &Options) -> Result<Section,
     for round in 0..=options.rounds {
         eprintln!("gateway, round {round} of {}", options.rounds);
         let mut uncounted = Table::new("");
-        let others = [&alone, &together];
-        let others = others.map(|parts| [&parts.relay, &parts.reading_relay, &parts.proxy]);
+        let others = [&alone, &together].map(Parts::processes);
         let others = others.as_flattened();
         world.pin(true, others)?;
         let store = if round > 0 {

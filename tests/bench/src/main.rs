@@ -37,6 +37,7 @@ use std::time::Instant;
 
 use serde_json::{Map, Value};
 
+use crate::relay::First;
 use crate::stats::Nanos;
 use crate::targets::Aim;
 use crate::world::World;
@@ -174,8 +175,9 @@ fn play(role: &str, port: u16, upstream: &str) -> Result<(), Error> {
     edge::block_on(async {
         match role {
             "upstream" => upstream::run(port).await,
-            "relay" => relay::run(port, upstream, false).await,
-            "reading-relay" => relay::run(port, upstream, true).await,
+            "relay" => relay::run(port, upstream, First::Nothing).await,
+            "reading-relay" => relay::run(port, upstream, First::read()?).await,
+            "asking-relay" => relay::run(port, upstream, First::ask()?).await,
             _ => proxy::run(port).await,
         }
     })

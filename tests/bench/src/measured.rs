@@ -62,8 +62,9 @@ pub(crate) struct Table {
 
 type Column = (&'static str, fn(&Measured) -> &Sample);
 const ANSWER: Column = ("answer", |it| &it.end);
-const STREAM: [Column; 4] = [
+const STREAM: [Column; 5] = [
     ("head", |it| &it.head),
+    ("first byte", |it| &it.first_byte),
     ("first content", |it| &it.first_content),
     ("transit of a chunk", |it| &it.transit),
     ("end", |it| &it.end),

@@ -1,40 +1,97 @@
-//! The floor: a relay of hyper's server and client and nothing else. Bodies pass through as they come. And the
-//! floor of what looks an account up: the same relay, which first reads one.
+//! The floor: a relay of hyper's server and client and nothing else. Bodies pass through as they come. And two floors of
+//! what looks an account up: the same relay, which first reads it as we do, or sends the same request as plain HTTP.
 
 use account::AccountId;
-use http::Uri;
+use bytes::Bytes;
+use edge::Env;
+use http::header::CONTENT_TYPE;
 use http::uri::{Authority, Scheme};
+use http::{StatusCode, Uri};
+use http_body_util::{BodyExt as _, Full};
 use hyper::Request;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use serde_json::json;
+use store::Store;
 
 use crate::system::BYOK;
 use crate::{Error, proxy};
 
-/// Relays what comes to `port` to `upstream` (`host:port`), after reading the account, if it is told to.
-pub(crate) async fn run(port: u16, upstream: &str, reads: bool) -> Result<(), Error> {
-    let reads = if reads {
-        Some((proxy::deps()?.store, AccountId::new(BYOK)?))
-    } else {
-        None
-    };
-    let authority: Authority = upstream.parse()?;
+/// What is done about the account before a request is passed on.
+#[derive(Clone)]
+pub(crate) enum First {
+    Nothing,
+    /// It is read.
+    Read(Store, AccountId),
+    /// It is asked for, without a signature, and what is answered is not looked at.
+    Ask(Client<HttpConnector, Full<Bytes>>, Uri, Bytes),
+}
+
+impl First {
+    pub(crate) fn read() -> Result<Self, Error> {
+        Ok(Self::Read(proxy::deps()?.store, AccountId::new(BYOK)?))
+    }
+
+    pub(crate) fn ask() -> Result<Self, Error> {
+        let mut env = Env::process();
+        let mut setting = |name| env.optional(name).ok_or(name);
+        let uri = setting("AWS_ENDPOINT_URL_DYNAMODB")?.parse()?;
+        let request = json!({
+            "TableName": setting("ACCOUNTS_TABLE")?,
+            "Key": {"account_id": {"S": BYOK}, "item": {"S": "account"}},
+            "ConsistentRead": true,
+        });
+        Ok(Self::Ask(client(), uri, Bytes::from(request.to_string())))
+    }
+
+    async fn done(self) -> Result<(), Error> {
+        match self {
+            Self::Nothing => {}
+            Self::Read(store, account) => {
+                store.account(&account).await?.ok_or("no account")?;
+            }
+            Self::Ask(client, uri, body) => {
+                let request = Request::post(uri)
+                    .header(CONTENT_TYPE, "application/x-amz-json-1.0")
+                    .header("x-amz-target", "DynamoDB_20120810.GetItem")
+                    .header("x-amz-date", "20260101T000000Z")
+                    .header("authorization", UNSIGNED);
+                let answer = client.request(request.body(Full::new(body))?).await?;
+                let status = answer.status();
+                let body = answer.into_body().collect().await?.to_bytes();
+                if status != StatusCode::OK || body.len() < 200 {
+                    return Err(format!("no account, but {status}: {body:?}").into());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Of the form that the engine looks for; it does not check it.
+const UNSIGNED: &str = "AWS4-HMAC-SHA256 Credential=bench/20260101/eu-central-1/dynamodb/aws4_request, \
+     SignedHeaders=content-type;host;x-amz-date;x-amz-target, Signature=0";
+
+fn client<B: Body<Data: Send> + Send>() -> Client<HttpConnector, B> {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
-    let client: Client<HttpConnector, Incoming> =
-        Client::builder(TokioExecutor::new()).build(connector);
+    Client::builder(TokioExecutor::new()).build(connector)
+}
+
+/// Relays what comes to `port` to `upstream` (`host:port`).
+pub(crate) async fn run(port: u16, upstream: &str, first: First) -> Result<(), Error> {
+    let authority: Authority = upstream.parse()?;
+    let client: Client<HttpConnector, Incoming> = client();
     crate::serve::serve(port, move |mut request: Request<Incoming>| {
-        let (client, reads) = (client.clone(), reads.clone());
+        let (client, first) = (client.clone(), first.clone());
         let mut parts = request.uri().clone().into_parts();
         parts.scheme = Some(Scheme::HTTP);
         parts.authority = Some(authority.clone());
         async move {
             *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
-            if let Some((store, account)) = reads {
-                store.account(&account).await?.ok_or("no account")?;
-            }
+            first.done().await?;
             Ok::<_, Error>(client.request(request).await?)
         }
     })
