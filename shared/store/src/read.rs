@@ -54,7 +54,7 @@ impl Store {
                 Ok(item) => return Ok(item),
                 Err(error) => {
                     let error = DisplayErrorContext(&*error);
-                    tracing::info!(%error, "a read comes to nothing without the SDK; it reads again");
+                    tracing::info!(%error, "a read without the SDK failed; the SDK reads");
                     self.reads.set(None);
                 }
             }

@@ -48,10 +48,18 @@ impl fmt::Debug for Signer {
 impl Signer {
     /// `None` for an endpoint with a path of its own: that would be another form.
     pub(crate) fn new(endpoint: &Uri, region: &str) -> Option<Self> {
-        let host = endpoint.authority()?.as_str().to_owned();
+        let standard = match endpoint.scheme_str()? {
+            "https" => 443,
+            _ => 80,
+        };
+        // As the header `host` has it.
+        let host = match endpoint.port_u16() {
+            Some(port) if port != standard => endpoint.authority()?.as_str(),
+            _ => endpoint.host()?,
+        };
         let is_bare = endpoint.path() == "/" && endpoint.query().is_none();
         is_bare.then(|| Self {
-            host,
+            host: host.to_owned(),
             region: region.to_owned(),
             derived: Mutex::default(),
         })
@@ -196,7 +204,9 @@ mod tests {
             endpoint in select(vec![
                 "https://dynamodb.eu-central-1.amazonaws.com/",
                 "https://123456789012.ddb.us-east-1.amazonaws.com",
+                "https://dynamodb.us-east-1.amazonaws.com:443/",
                 "http://127.0.0.1:8000/",
+                "http://127.0.0.1:80/",
             ]),
             region in select(vec!["eu-central-1", "us-east-1"]),
             requests in proptest::collection::vec(
