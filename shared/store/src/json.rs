@@ -39,6 +39,12 @@ pub(crate) fn item(answer: &[u8]) -> serde_json::Result<Option<Item>> {
     Ok(answer.item.map(|Attributes(item)| item))
 }
 
+/// What DynamoDB calls the reason for which it refuses; the rest of what it says may repeat the request.
+pub(crate) fn refusal(answer: &[u8]) -> String {
+    let refusal: Result<Refusal, _> = serde_json::from_slice(answer);
+    refusal.map_or_else(|_| "with no reason".to_owned(), |refusal| refusal.reason)
+}
+
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct GetItem<'a> {
@@ -57,6 +63,12 @@ struct Text<'a> {
 struct Answer {
     #[serde(rename = "Item")]
     item: Option<Attributes>,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    #[serde(rename = "__type")]
+    reason: String,
 }
 
 struct Attributes(Item);
@@ -165,6 +177,14 @@ mod tests {
         ];
         let expected = expected.map(|(name, value)| (name.to_owned(), value));
         assert_eq!(read, Item::from(expected));
+    }
+
+    #[test]
+    fn of_a_refusal_only_the_reason_is_told() {
+        let throttled = "com.amazonaws.dynamodb.v20120810#ThrottlingException";
+        let answer = json!({"__type": throttled, "message": "your request was this: …"});
+        assert_eq!(refusal(answer.to_string().as_bytes()), throttled);
+        assert_eq!(refusal(b"<html>"), "with no reason");
     }
 
     #[test]

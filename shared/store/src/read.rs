@@ -161,7 +161,8 @@ impl Direct {
             let status = answer.status();
             let body = answer.into_body().collect().await?.to_bytes();
             if !status.is_success() {
-                return Err(format!("DynamoDB answered with status {}", status.as_u16()).into());
+                let status = status.as_u16();
+                return Err(format!("DynamoDB answers {status}, {}", json::refusal(&body)).into());
             }
             Ok(json::item(&body)?)
         };
