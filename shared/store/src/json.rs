@@ -33,9 +33,13 @@ pub(crate) fn get_item(table: &str, key: &Item) -> serde_json::Result<Vec<u8>> {
 /// The item of an answer; `None` if there is none.
 ///
 /// # Errors
-/// If it is no such answer, or the item has an attribute of a kind that none of ours has (bytes, sets).
-pub(crate) fn item(answer: &[u8]) -> serde_json::Result<Option<Item>> {
-    let answer: Answer = serde_json::from_slice(answer)?;
+/// If it is no such answer, or the item has an attribute of a kind that none of ours has (bytes, sets): where, but not
+/// what is there.
+pub(crate) fn item(answer: &[u8]) -> Result<Option<Item>, String> {
+    let answer: Answer = serde_json::from_slice(answer).map_err(|error| {
+        let (category, line, column) = (error.classify(), error.line(), error.column());
+        format!("no item is answered: {category:?}, line {line}, column {column}")
+    })?;
     Ok(answer.item.map(|Attributes(item)| item))
 }
 

@@ -25,7 +25,7 @@ pub(crate) enum First {
     Nothing,
     /// It is read.
     Read(Store, AccountId),
-    /// It is asked for, without a signature, and what is answered is not looked at.
+    /// It is asked for, without a signature, and the item that is answered is not read.
     Ask(Client<HttpConnector, Full<Bytes>>, Uri, Bytes),
 }
 
