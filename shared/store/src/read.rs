@@ -56,8 +56,9 @@ impl Store {
         table: &str,
         key: Item,
     ) -> Result<Option<Item>, StoreError> {
+        // Boxed, both ways: the futures are large, and those that contain them are moved several times.
         if let Some(direct) = self.reads.direct() {
-            match direct.read(table, &key).await {
+            match Box::pin(direct.read(table, &key)).await {
                 Ok(item) => return Ok(item),
                 Err(error) => {
                     let error = DisplayErrorContext(&*error);
@@ -75,7 +76,6 @@ impl Store {
             .consistent_read(true)
             .customize()
             .interceptor(look.clone());
-        // Boxed: the SDK's future is large, and those that contain it are moved several times.
         let read = Box::pin(read.send()).await;
         let read = read.map_err(|error| StoreError::unavailable(operation, error))?;
         self.reads.succeeded(look.seen());

@@ -21,6 +21,7 @@ use crate::{Error, proxy};
 
 /// What is done about the account before a request is passed on.
 #[derive(Clone)]
+#[expect(clippy::large_enum_variant, reason = "a process has one of them")]
 pub(crate) enum First {
     Nothing,
     /// It is read.

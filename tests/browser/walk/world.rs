@@ -12,7 +12,8 @@ use crate::browser::Browser;
 pub(crate) const KEY: &str = "sk-or-v1-walk-0123456789abcdef0123456789abcdef";
 
 pub(crate) struct World {
-    pub(crate) system: System,
+    /// Boxed: it is large, and held by everything that waits for the browser.
+    pub(crate) system: Box<System>,
     pub(crate) browser: Browser,
     http: reqwest::Client,
 }
@@ -32,7 +33,7 @@ impl World {
             ..Options::default()
         };
         Self {
-            system: System::start(options).await.unwrap(),
+            system: Box::new(System::start(options).await.unwrap()),
             browser: Browser::start().await,
             http: reqwest::Client::builder().no_proxy().build().unwrap(),
         }
