@@ -19,18 +19,17 @@ use std::time::{Duration, Instant};
 use account::{AccountId, AddOnStatus, CallId};
 use aws_sdk_dynamodb::types::AttributeValue::{self, S};
 use aws_sdk_dynamodb::types::{PutRequest, WriteRequest};
-use aws_smithy_runtime_api::box_error::BoxError;
-use aws_smithy_runtime_api::client::interceptors::Intercept;
-use aws_smithy_runtime_api::client::interceptors::context::{
-    AfterDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextMut,
+use aws_smithy_runtime_api::client::http::{
+    HttpConnector, HttpConnectorFuture, SharedHttpClient, SharedHttpConnector, http_client_fn,
 };
-use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_types::body::SdkBody;
-use aws_smithy_types::config_bag::{ConfigBag, Storable, StoreReplace};
 use axum::Router;
 use axum::body::Body;
 use futures_util::{StreamExt as _, stream};
 use http::Request;
+use http_body_util::BodyExt as _;
 use jiff::SignedDuration;
 use local::dev::{AccountChange, change_account};
 use local::provider::Delivery;
@@ -226,7 +225,7 @@ fn deps(system: &System, meter: &Meter, pace: u32) -> monthly_charge::Deps {
     let config = system.engines.sdk_config();
     let queue = aws_sdk_sqs::config::Builder::from(&config)
         .endpoint_url(system.queue.endpoint())
-        .interceptor(meter.clone());
+        .http_client(meter.http());
     monthly_charge::Deps::new(
         monthly_charge::Settings::from_env(env).unwrap(),
         system.clock.clone(),
@@ -252,13 +251,16 @@ fn webhook(system: &System, meter: &Meter) -> Router {
 fn dynamodb(system: &System, meter: &Meter) -> aws_sdk_dynamodb::Client {
     let config = aws_sdk_dynamodb::config::Builder::from(&system.engines.sdk_config())
         .endpoint_url(&system.engines.dynamodb_url)
-        .interceptor(meter.clone());
+        .http_client(meter.http());
     aws_sdk_dynamodb::Client::from_conf(config.build())
 }
 
-/// Counts requests to AWS, with the capacity that the engine says they take.
-#[derive(Debug, Clone, Default)]
-struct Meter(Arc<Mutex<BTreeMap<String, Cost>>>);
+/// Carries requests to AWS, and counts them, with the capacity that the engine says they take.
+#[derive(Debug, Clone)]
+struct Meter {
+    connector: SharedHttpConnector,
+    costs: Arc<Mutex<BTreeMap<String, Cost>>>,
+}
 
 #[derive(Debug, Default)]
 struct Cost {
@@ -267,84 +269,72 @@ struct Cost {
     write_units: f64,
 }
 
-/// What a request is for.
-#[derive(Debug)]
-struct Asked {
-    operation: String,
-    is_pace: bool,
+impl Default for Meter {
+    fn default() -> Self {
+        Self {
+            connector: edge::aws_connector().unwrap(),
+            costs: Arc::default(),
+        }
+    }
 }
 
-impl Storable for Asked {
-    type Storer = StoreReplace<Self>;
+impl HttpConnector for Meter {
+    fn call(&self, mut request: HttpRequest) -> HttpConnectorFuture {
+        let meter = self.clone();
+        HttpConnectorFuture::new(async move {
+            let target = request.headers().get("x-amz-target").unwrap_or_default();
+            let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
+            let is_of_tables = target.starts_with("DynamoDB");
+            let body = request.body().bytes().unwrap_or_default();
+            let is_pace = String::from_utf8_lossy(body).contains("rate#");
+            if is_of_tables {
+                let mut body: Value = serde_json::from_slice(body).unwrap();
+                body["ReturnConsumedCapacity"] = json!("TOTAL");
+                *request.body_mut() = SdkBody::from(body.to_string());
+                request.headers_mut().remove("content-length");
+            }
+            let mut answer = meter.connector.call(request).await?;
+            let body = answer.take_body().collect().await;
+            let body = body.map_err(ConnectorError::io)?.to_bytes();
+            let is_refused = answer.status().as_u16() == 400;
+            meter.count(&operation, is_pace, is_refused, &body);
+            *answer.body_mut() = SdkBody::from(body);
+            Ok(answer)
+        })
+    }
 }
 
 impl Meter {
+    fn http(&self) -> SharedHttpClient {
+        let meter = self.clone();
+        http_client_fn(move |_, _| SharedHttpConnector::new(meter.clone()))
+    }
+
     fn take(&self) -> BTreeMap<String, Cost> {
-        std::mem::take(&mut self.0.lock().unwrap())
-    }
-}
-
-impl Intercept for Meter {
-    fn name(&self) -> &'static str {
-        "meter"
+        std::mem::take(&mut self.costs.lock().unwrap())
     }
 
-    fn modify_before_signing(
-        &self,
-        context: &mut BeforeTransmitInterceptorContextMut<'_>,
-        _: &RuntimeComponents,
-        bag: &mut ConfigBag,
-    ) -> Result<(), BoxError> {
-        let request = context.request_mut();
-        let target = request.headers().get("x-amz-target").unwrap_or_default();
-        let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
-        let body = request.body().bytes().unwrap_or_default();
-        let is_pace = String::from_utf8_lossy(body).contains("rate#");
-        let asked = Asked { operation, is_pace };
-        bag.interceptor_state().store_put(asked);
-        if target.starts_with("DynamoDB") {
-            let mut body: Value = serde_json::from_slice(request.body().bytes().unwrap())?;
-            body["ReturnConsumedCapacity"] = json!("TOTAL");
-            let body = body.to_string();
-            let length = body.len().to_string();
-            *request.body_mut() = SdkBody::from(body);
-            request.headers_mut().insert("content-length", length);
-        }
-        Ok(())
-    }
-
-    fn read_after_deserialization(
-        &self,
-        context: &AfterDeserializationInterceptorContextRef<'_>,
-        _: &RuntimeComponents,
-        bag: &mut ConfigBag,
-    ) -> Result<(), BoxError> {
-        let Some(Asked { operation, is_pace }) = bag.load::<Asked>() else {
-            return Ok(());
-        };
-        let response = context.response();
-        let is_refused = response.status().as_u16() == 400;
-        let name = match (*is_pace, is_refused) {
+    fn count(&self, operation: &str, is_pace: bool, is_refused: bool, answer: &[u8]) {
+        let name = match (is_pace, is_refused) {
             (true, true) => format!("{operation} (pace, condition failed)"),
             (true, false) => format!("{operation} (pace)"),
             (false, true) => format!("{operation} (refused)"),
-            (false, false) => operation.clone(),
+            (false, false) => operation.to_owned(),
         };
-        let answer: Value = serde_json::from_slice(response.body().bytes().unwrap_or_default())?;
-        let mut costs = self.0.lock().unwrap();
+        let answer: Value = serde_json::from_slice(answer).unwrap();
+        let mut costs = self.costs.lock().unwrap();
         let cost = costs.entry(name).or_default();
         cost.requests += 1.0;
         let consumed = &answer["ConsumedCapacity"];
         let tables = consumed.as_array().cloned();
         for table in tables.unwrap_or_else(|| vec![consumed.clone()]) {
             let units = table["CapacityUnits"].as_f64().unwrap_or_default();
-            match operation.as_str() {
+            match operation {
                 "GetItem" | "Query" => cost.read_units += units,
                 _ => cost.write_units += units,
             }
         }
         // DynamoDB bills a condition that fails like the write.
         cost.write_units += f64::from(u8::from(is_refused));
-        Ok(())
     }
 }
