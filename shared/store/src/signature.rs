@@ -30,8 +30,7 @@ struct Derived {
     key: hmac::Key,
 }
 
-/// The values of the headers `x-amz-date` and `authorization`.
-#[derive(Debug)]
+/// The values of the headers `x-amz-date` and `authorization`; not to be shown.
 pub(crate) struct Signed {
     pub(crate) time: String,
     pub(crate) authorization: String,
