@@ -73,9 +73,9 @@ async fn main() {
     print_speed("queueing", accounts, began.elapsed());
     let queueing = meter.take();
     let began = Instant::now();
-    let Drained { worked, given_up } = system.queue.consumer.drain(&deps).await;
+    let Drained { report, given_up } = system.queue.consumer.drain(&deps).await;
     print_speed("charging", accounts, began.elapsed());
-    let (mut charged, mut later) = (worked.charged, time);
+    let (mut charged, mut later) = (report.charged, time);
     // Where the provider did not answer in time, it is asked again, as on any machine that is too busy.
     if charged < accounts {
         println!("{} outcomes were not known at first", accounts - charged);
@@ -83,7 +83,7 @@ async fn main() {
     while charged < accounts && later < time + FOLLOWED {
         later += SignedDuration::from_mins(5);
         monthly_charge::tick(&deps, later, |_| false).await;
-        charged += system.queue.consumer.drain(&deps).await.worked.charged;
+        charged += system.queue.consumer.drain(&deps).await.report.charged;
     }
     assert_eq!((charged, given_up), (accounts, 0));
     let charging = meter.take();

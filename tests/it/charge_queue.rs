@@ -106,7 +106,7 @@ async fn ticks_at_the_same_instant_charge_each_of_1000_accounts_once() {
     let everyone = u64::try_from(ACCOUNTS).unwrap();
     assert_eq!(sum(|it| it.0.0), everyone, "queued once: {reports:?}");
     assert_eq!(sum(|it| it.0.1), 0, "{reports:?}");
-    assert_eq!(sum(|it| it.1.worked.charged.into()), everyone);
+    assert_eq!(sum(|it| it.1.report.charged.into()), everyone);
     assert_eq!(sum(|it| it.1.given_up.into()), 0, "{reports:?}");
     world.assert_charged_once(ACCOUNTS).await;
 }
@@ -183,7 +183,7 @@ async fn what_a_lost_message_named_comes_back() {
     assert_eq!(world.plan_at(soon).await, (0, 0), "it may only be late");
     assert_eq!(world.plan_at(time + LATER).await, (30, 0));
     let drained = world.system.drain_queue().await;
-    assert_eq!(drained.worked.charged, 30);
+    assert_eq!(drained.report.charged, 30);
     // And found again after all.
     assert_eq!(world.work(&queue::event(&lost)).await, [""; 0]);
     world.assert_charged_once(30).await;
@@ -218,15 +218,15 @@ async fn a_message_is_not_tried_for_ever() {
     world.wire.refuse_about(Some("acme-3-"));
     // It cannot even be taken on.
     assert_eq!(world.plan_at(time).await, (29, 1));
-    assert_eq!(world.system.drain_queue().await.worked.charged, 29);
+    assert_eq!(world.system.drain_queue().await.report.charged, 29);
     world.wire.refuse_about(None);
     assert_eq!(world.plan_at(time).await, (1, 0));
     world.wire.refuse_about(Some("acme-3-"));
     let drained = world.system.drain_queue().await;
-    assert_eq!((drained.worked.charged, drained.given_up), (0, 1));
+    assert_eq!((drained.report.charged, drained.given_up), (0, 1));
     world.wire.refuse_about(None);
     assert_eq!(world.plan_at(time + LATER).await, (1, 0));
-    assert_eq!(world.system.drain_queue().await.worked.charged, 1);
+    assert_eq!(world.system.drain_queue().await.report.charged, 1);
     world.assert_charged_once(30).await;
 }
 
@@ -236,7 +236,7 @@ async fn what_the_queue_does_not_accept_comes_back() {
     let time = world.due_in(SignedDuration::ZERO);
     world.system.queue.refuse(2);
     assert_eq!(world.plan_at(time).await, (10, 2), "two messages");
-    assert_eq!(world.system.drain_queue().await.worked.charged, 10);
+    assert_eq!(world.system.drain_queue().await.report.charged, 10);
     world
         .wire
         .disturb("SendMessageBatch", Fault::NeverArrives, 1);
@@ -247,7 +247,7 @@ async fn what_the_queue_does_not_accept_comes_back() {
     assert_eq!(world.plan_at(time + LATER * 2).await, (0, 0));
     assert_eq!(world.plan_at(time + LATER * 3).await, (50, 0));
     // Of two messages at once about an account, both can see that it is paid.
-    assert!(world.system.drain_queue().await.worked.charged >= 50);
+    assert!(world.system.drain_queue().await.report.charged >= 50);
     world.assert_charged_once(60).await;
 }
 
@@ -261,7 +261,7 @@ async fn rows_and_accounts_that_cannot_be_read_block_nobody() {
     let time = world.due_in(SignedDuration::ZERO);
     assert_eq!(world.plan_at(time).await, (31, 2));
     let drained = world.system.drain_queue().await;
-    assert_eq!((drained.worked.charged, drained.given_up), (30, 1));
+    assert_eq!((drained.report.charged, drained.given_up), (30, 1));
 }
 
 #[tokio::test]

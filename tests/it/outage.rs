@@ -4,7 +4,7 @@ use account::add_on::GenerationId;
 use account::{AccountNumber, Period, Profile};
 use aws_sdk_dynamodb::types::AttributeValue::S;
 use local::provider::Delivery;
-use store::{Buys, Outcome, Payable};
+use store::{Outcome, PaymentOrder, Purchase};
 
 use crate::add_on::{DAY, bought, kept, status};
 use crate::support::World;
@@ -81,24 +81,24 @@ async fn a_payment_of_a_waived_period_is_still_a_payment() {
     let generation = account.profile.add_on.generation().unwrap();
     let store = world.store_over_the_wire();
     let pay = async |object: &str, period: Period| {
-        let buys = Buys::Period {
+        let buys = Purchase::Period {
             generation: generation.clone(),
             period,
         };
-        let payable = Payable {
+        let order = PaymentOrder {
             object: object.to_owned(),
             account_number: account.number.clone(),
             buys,
             amount_cents: 500,
-            asked_at: account.created_at,
+            created_at: account.created_at,
         };
-        store.ask_for(&payable).await.unwrap();
-        let judge = |_: &Payable, profile: &mut Profile| {
+        store.ask_for(&order).await.unwrap();
+        let judge = |_: &PaymentOrder, profile: &mut Profile| {
             let owed = profile.period_paid(generation, period, object);
             (owed, Vec::new())
         };
         let now = world.system.clock.now();
-        let heard = store.hear_payment(object, now, judge).await.unwrap();
+        let heard = store.apply_payment(object, now, judge).await.unwrap();
         heard.unwrap().outcome
     };
     assert_eq!(pay("pi_of_3", p(3)).await, Outcome::Counted);

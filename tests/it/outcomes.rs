@@ -4,7 +4,7 @@ use account::Period;
 use account::add_on::GenerationId;
 use jiff::Timestamp;
 use serde_json::json;
-use store::{Buys, DueObject, Outcome, Payable, Store, StoreError};
+use store::{DuePayment, Outcome, PaymentOrder, Purchase, Store, StoreError};
 
 use crate::support::World;
 
@@ -12,7 +12,7 @@ struct Asked {
     world: World,
     /// Over which others can come in between.
     disturbed: Store,
-    payable: Payable,
+    order: PaymentOrder,
     now: Timestamp,
 }
 
@@ -21,22 +21,22 @@ async fn asked() -> Asked {
     let world = World::start().await;
     world.set("acme", json!({"add_on": "active"})).await;
     let account = world.system.account("acme").await;
-    let payable = Payable {
+    let order = PaymentOrder {
         object: "pi_1".to_owned(),
         account_number: account.number.clone(),
-        buys: Buys::Period {
+        buys: Purchase::Period {
             generation: GenerationId::new("cs_1"),
             period: Period::FIRST,
         },
         amount_cents: 500,
-        asked_at: world.system.clock.now(),
+        created_at: world.system.clock.now(),
     };
-    world.system.store.ask_for(&payable).await.unwrap();
+    world.system.store.ask_for(&order).await.unwrap();
     Asked {
         disturbed: world.store_over_the_wire(),
         now: world.system.clock.now(),
         world,
-        payable,
+        order,
     }
 }
 
@@ -47,7 +47,7 @@ async fn hear(
     at: Timestamp,
     owed: bool,
 ) -> Result<Outcome, StoreError> {
-    let heard = store.hear_payment(object, at, |_, _| (owed, Vec::new()));
+    let heard = store.apply_payment(object, at, |_, _| (owed, Vec::new()));
     Ok(heard.await?.unwrap().outcome)
 }
 
@@ -63,7 +63,7 @@ impl Asked {
     }
 
     async fn outcome(&self) -> Option<Outcome> {
-        let stored = self.world.system.store.payable("pi_1").await.unwrap();
+        let stored = self.world.system.store.order("pi_1").await.unwrap();
         stored.unwrap().1
     }
 }
@@ -89,17 +89,17 @@ async fn who_hears_of_a_payment_second_keeps_to_the_first_ones_word() {
 #[tokio::test]
 async fn a_page_that_is_done_with_leaves_what_is_to_be_given_back() {
     let asked = asked().await;
-    let page = DueObject {
+    let page = DuePayment {
         object: "cs_page".to_owned(),
         due: asked.now,
     };
-    let payable = Payable {
+    let order = PaymentOrder {
         object: page.object.clone(),
-        ..asked.payable.clone()
+        ..asked.order.clone()
     };
     let store = &asked.disturbed;
-    store.ask_for_on_page(&payable, page.due).await.unwrap();
-    let ended = store.end_payment(&payable, Outcome::RefundDue, page.due);
+    store.ask_for_on_page(&order, page.due).await.unwrap();
+    let ended = store.end_payment(&order, Outcome::RefundDue, page.due);
     assert!(ended.await.unwrap());
     store.put_off_page(&page, None).await.unwrap();
     assert_eq!(asked.refunds().await, ["cs_page"]);
@@ -108,20 +108,20 @@ async fn a_page_that_is_done_with_leaves_what_is_to_be_given_back() {
 #[tokio::test]
 async fn an_outcome_is_written_once_also_where_no_profile_changes() {
     let asked = asked().await;
-    let (store, now, payable) = (&asked.disturbed, asked.now, &asked.payable);
-    let ended = async |outcome| store.end_payment(payable, outcome, now).await.unwrap();
+    let (store, now, order) = (&asked.disturbed, asked.now, &asked.order);
+    let ended = async |outcome| store.end_payment(order, outcome, now).await.unwrap();
     assert!(ended(Outcome::Counted).await);
     assert!(ended(Outcome::Counted).await, "it is so by now");
     assert!(!ended(Outcome::RefundDue).await);
     assert_eq!(asked.outcome().await, Some(Outcome::Counted));
     // Of what nobody asked for there is none.
-    let unknown = Payable {
+    let unknown = PaymentOrder {
         object: "pi_unknown".to_owned(),
-        ..payable.clone()
+        ..order.clone()
     };
     let ended = store.end_payment(&unknown, Outcome::Counted, now).await;
     assert!(!ended.unwrap());
-    assert_eq!(store.payable("pi_unknown").await.unwrap(), None);
+    assert_eq!(store.order("pi_unknown").await.unwrap(), None);
 }
 
 /// Two give it back at once; the bank sends the money back before the second one writes that it went.
@@ -143,22 +143,22 @@ async fn what_is_asked_for_again_keeps_its_outcome() {
     hear(&asked.disturbed, "pi_1", asked.now, true)
         .await
         .unwrap();
-    let other = Payable {
+    let other = PaymentOrder {
         amount_cents: 1,
-        ..asked.payable.clone()
+        ..asked.order.clone()
     };
     asked.disturbed.ask_for(&other).await.unwrap();
-    let stored = asked.disturbed.payable("pi_1").await.unwrap();
-    assert_eq!(stored, Some((asked.payable, Some(Outcome::Counted))));
+    let stored = asked.disturbed.order("pi_1").await.unwrap();
+    assert_eq!(stored, Some((asked.order, Some(Outcome::Counted))));
 }
 
 /// Whatever was judged: the charge record of a period takes one payment, and another one goes back.
 #[tokio::test]
 async fn a_period_is_paid_by_one_payment() {
     let asked = asked().await;
-    let other = Payable {
+    let other = PaymentOrder {
         object: "pi_2".to_owned(),
-        ..asked.payable.clone()
+        ..asked.order.clone()
     };
     asked.disturbed.ask_for(&other).await.unwrap();
     hear(&asked.disturbed, "pi_1", asked.now, true)
@@ -167,6 +167,6 @@ async fn a_period_is_paid_by_one_payment() {
     hear(&asked.disturbed, "pi_2", asked.now, true)
         .await
         .unwrap();
-    let stored = asked.disturbed.payable("pi_2").await.unwrap();
+    let stored = asked.disturbed.order("pi_2").await.unwrap();
     assert_eq!(stored, Some((other, Some(Outcome::RefundDue))));
 }

@@ -12,8 +12,8 @@ use aws_sdk_dynamodb::types::AttributeValue::{N, S};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use store::{
-    Buys, Created, CreditPayment, Deletion, DueHold, EntryKind, HistoryEntry, Hold, Payable,
-    PostRefused, Posted, Posting, Presence, Resolution, Store, UpdateError,
+    Created, CreditPayment, Deletion, DueHold, EntryKind, HistoryEntry, Hold, PaymentOrder,
+    PostRefused, Posted, Posting, Presence, Purchase, Resolution, Store, UpdateError,
 };
 
 use crate::support::{World, new_hold};
@@ -575,19 +575,19 @@ async fn pay_add_on(store: &Store, account: &Account, at: Timestamp) -> CreditPa
         note: "why",
         actor: "test",
     };
-    let payable = Payable {
+    let order = PaymentOrder {
         object: id.to_string(),
         account_number: account.number.clone(),
-        buys: Buys::Period {
+        buys: Purchase::Period {
             generation: generation.clone(),
             period: Period::FIRST,
         },
         amount_cents: 500,
-        asked_at: at,
+        created_at: at,
     };
     let judge =
         |profile: &mut Profile| profile.activated(generation.clone(), at, Collection::Credits);
-    let paid = store.pay_add_on(&account.id, &posting, &payable, judge);
+    let paid = store.pay_add_on(&account.id, &posting, &order, judge);
     paid.await.unwrap()
 }
 

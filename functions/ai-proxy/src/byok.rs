@@ -19,8 +19,8 @@ use tracing::{Instrument, Span};
 use upstream::sse::Scanner;
 use upstream::{Answer, BodyError, ChatError, Failure};
 
+use crate::body_chunks::BodyChunks;
 use crate::call::Call;
-use crate::pieces::Pieces;
 use crate::receipt::Receipt;
 use crate::{Deps, credits, key_health};
 
@@ -31,34 +31,34 @@ pub(crate) async fn answer(
     fallback: Fallback,
     receipt: &mut Receipt,
 ) -> Result<Response, ApiError> {
-    let not_taken = match try_openrouter(deps, &account, &call).await? {
-        Tried::Answered(answer) => return relay(answer, call).await,
-        Tried::NotTaken(not_taken) => not_taken,
+    let failed = match try_openrouter(deps, &account, &call).await? {
+        Attempt::Answered(answer) => return relay(answer, call).await,
+        Attempt::Failed(failed) => failed,
     };
     // The gateway in front of us gives up on a silent call: a second one must still fit.
     let used = call.started.elapsed();
     let in_time = call.request.streamed || used < deps.settings.time_outs.plain / 2;
     let allowed = fallback == Fallback::Allowed
         && in_time
-        && not_taken
+        && failed
             .cause
             .is_some_and(|cause| deps.settings.fallback_causes.allow(cause));
-    let Some(cause) = not_taken.cause.filter(|_| allowed) else {
-        return Err(not_taken.error);
+    let Some(cause) = failed.cause.filter(|_| allowed) else {
+        return Err(failed.error);
     };
     let mut fallback_receipt = receipt.clone();
     let route = credits::Route::Fallback(cause);
     let answered = credits::answer(deps, account, call, route, &mut fallback_receipt).await;
     match answered {
         // The rules of the credits path forbid the call: what OpenRouter said stands.
-        Err(credits::Refused::ByRule(refused)) => {
+        Err(credits::CreditsError::Refused(refused)) => {
             tracing::info!(
                 code = refused.code().as_str(),
                 "no fallback: credits cannot pay for the call"
             );
-            Err(not_taken.error)
+            Err(failed.error)
         }
-        Err(credits::Refused::ByDefaultAi(error)) => {
+        Err(credits::CreditsError::DefaultAi(error)) => {
             *receipt = fallback_receipt;
             Err(error)
         }
@@ -69,26 +69,26 @@ pub(crate) async fn answer(
     }
 }
 
-enum Tried {
+enum Attempt {
     /// A 200 head is there, which ends all fallback.
     Answered(Answer),
-    NotTaken(NotTaken),
+    Failed(Failed),
 }
 
 /// OpenRouter did not take the call, as far as can be known: where the connection was lost before the head, it may
 /// have it all the same.
-struct NotTaken {
+struct Failed {
     /// `None`: the caller's own error, which the default AI would have too.
     cause: Option<FallbackCause>,
     error: ApiError,
 }
 
 /// Errors are those after which nothing may be tried any more.
-async fn try_openrouter(deps: &Deps, account: &Account, call: &Call) -> Result<Tried, ApiError> {
+async fn try_openrouter(deps: &Deps, account: &Account, call: &Call) -> Result<Attempt, ApiError> {
     let key = match deps.user_key(account).await {
         Ok(key) => key,
         Err(error) => {
-            return Ok(Tried::NotTaken(NotTaken {
+            return Ok(Attempt::Failed(Failed {
                 cause: Some(FallbackCause::KeyUnavailable),
                 error: key_unavailable(error),
             }));
@@ -104,7 +104,7 @@ async fn try_openrouter(deps: &Deps, account: &Account, call: &Call) -> Result<T
         Ok(answer) => {
             let (status, retry_after) = (answer.status(), answer.retry_after());
             if status.is_success() {
-                return Ok(Tried::Answered(answer));
+                return Ok(Attempt::Answered(answer));
             }
             let body = answer.error_body().await;
             tracing::info!(status = status.as_u16(), "OpenRouter refused the call");
@@ -115,7 +115,7 @@ async fn try_openrouter(deps: &Deps, account: &Account, call: &Call) -> Result<T
             (failure, retry_after)
         }
     };
-    Ok(Tried::NotTaken(NotTaken {
+    Ok(Attempt::Failed(Failed {
         cause: cause_of(failure),
         error: error_of(failure, retry_after),
     }))
@@ -213,7 +213,7 @@ async fn relay(answer: Answer, call: Call) -> Result<Response, ApiError> {
 /// goes, the connection to OpenRouter is dropped with the body, and OpenRouter stops billing.
 fn stream_body(answer: Answer, call: &Call) -> Body {
     let relay = Relay {
-        pieces: Pieces::of(answer, call.deadline),
+        pieces: BodyChunks::of(answer, call.deadline),
         scanner: Scanner::default(),
         over: false,
     };
@@ -225,7 +225,7 @@ fn stream_body(answer: Answer, call: &Call) -> Body {
 }
 
 struct Relay {
-    pieces: Pieces,
+    pieces: BodyChunks,
     scanner: Scanner,
     over: bool,
 }

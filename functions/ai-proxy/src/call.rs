@@ -109,7 +109,7 @@ async fn answer(
             receipt.routed(Payer::GretaCredits, reason.as_str());
             credits::answer(deps, account, call, credits::Route::Direct, receipt)
                 .await
-                .map_err(credits::Refused::into_error)
+                .map_err(credits::CreditsError::into_error)
         }
         Decision::OpenRouter { reason, fallback } => {
             receipt.routed(Payer::OpenRouter, reason.as_str());

@@ -5,7 +5,7 @@
 //! resolved here (a broken answer, an answer without usage) is left to the sweeper with the
 //! provider's id of the call.
 
-mod bounded;
+mod credits_request;
 mod stream;
 
 use std::fmt::Write as _;
@@ -32,7 +32,7 @@ use crate::call::Call;
 use crate::receipt::Receipt;
 use crate::request::invalid;
 use crate::running::RunningCall;
-use bounded::Bounded;
+use credits_request::CreditsRequest;
 
 /// Who ends a hold, in the ledger.
 const ACTOR: &str = "ai-proxy";
@@ -50,17 +50,17 @@ pub(crate) enum Route {
 
 /// Why credits paid nothing.
 #[derive(Debug)]
-pub(crate) enum Refused {
+pub(crate) enum CreditsError {
     /// Before the default AI was called.
-    ByRule(ApiError),
+    Refused(ApiError),
     /// The default AI refused or failed; the hold is released, or left to the sweeper.
-    ByDefaultAi(ApiError),
+    DefaultAi(ApiError),
 }
 
-impl Refused {
+impl CreditsError {
     pub(crate) fn into_error(self) -> ApiError {
         match self {
-            Self::ByRule(error) | Self::ByDefaultAi(error) => error,
+            Self::Refused(error) | Self::DefaultAi(error) => error,
         }
     }
 }
@@ -72,7 +72,7 @@ pub(crate) async fn answer(
     call: Call,
     route: Route,
     receipt: &mut Receipt,
-) -> Result<Response, Refused> {
+) -> Result<Response, CreditsError> {
     if let Route::Fallback(cause) = route {
         receipt.routed(Payer::GretaCredits, cause.reason());
     }
@@ -84,7 +84,7 @@ pub(crate) async fn answer(
     });
     let (answered, own) = task
         .await
-        .map_err(|error| Refused::ByDefaultAi(ApiError::internal(&error)))?;
+        .map_err(|error| CreditsError::DefaultAi(ApiError::internal(&error)))?;
     *receipt = own;
     answered
 }
@@ -95,17 +95,19 @@ async fn hold_and_call(
     call: Call,
     route: Route,
     receipt: &mut Receipt,
-) -> Result<Response, Refused> {
+) -> Result<Response, CreditsError> {
     let prepared = prepare(deps, account, &call, route).await;
     let Prepared { held, key, body } = prepared
         .inspect_err(|error| receipt.refused(error.code().as_str()))
-        .map_err(Refused::ByRule)?;
+        .map_err(CreditsError::Refused)?;
     receipt.model = Some(held.hold.model.clone());
     let answer = match deps.default_ai.chat(&key, body, call.kind()).await {
         Ok(answer) if answer.status().is_success() => answer,
         failed => {
             held.release().await;
-            return Err(Refused::ByDefaultAi(default_ai_error(deps, failed).await));
+            return Err(CreditsError::DefaultAi(
+                default_ai_error(deps, failed).await,
+            ));
         }
     };
     if answer.is_event_stream() {
@@ -113,7 +115,7 @@ async fn hold_and_call(
     }
     plain(held, answer, receipt)
         .await
-        .map_err(Refused::ByDefaultAi)
+        .map_err(CreditsError::DefaultAi)
 }
 
 /// All that a call needs before it is made.
@@ -130,7 +132,7 @@ async fn prepare(
     call: &Call,
     route: Route,
 ) -> Result<Prepared, ApiError> {
-    let bounded = Bounded::of(&call.request)?;
+    let bounded = CreditsRequest::of(&call.request)?;
     let model = model_for(deps, call, route).await?;
     let size = bounded.size(&model)?;
     let key = platform_key(deps).await?;

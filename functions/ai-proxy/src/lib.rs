@@ -7,12 +7,12 @@
 //!
 //! Architecture invariant: under "Always use this key" nothing in [`credits`] is reached.
 
+mod body_chunks;
 mod byok;
 mod call;
 mod credits;
 mod key_health;
 mod models;
-mod pieces;
 mod receipt;
 mod request;
 mod running;

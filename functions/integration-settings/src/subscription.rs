@@ -30,7 +30,7 @@ pub(crate) struct Cancelled {
     integration: Card,
 }
 
-/// Buys, resumes, or pays what is due, as the add-on's state asks for.
+/// Purchase, resumes, or pays what is due, as the add-on's state asks for.
 pub(crate) async fn subscribe(
     State(deps): State<Deps>,
     caller: Caller,

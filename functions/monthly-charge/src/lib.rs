@@ -22,7 +22,7 @@ use store::Store;
 use upstream::{DefaultAiKind, TimeOuts, Upstream};
 use url::Url;
 
-pub use charging::Worked;
+pub use charging::ChargeReport;
 pub use settings::Settings;
 pub use sweep::{Swept, sweep};
 pub use tick::{TickReport, tick};

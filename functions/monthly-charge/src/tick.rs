@@ -3,7 +3,7 @@
 use account::CallId;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
-use store::{DueDeletion, DueEvent, DueObject, DueSecret, DueWindUp, StoreError};
+use store::{DueCleanup, DueDeletion, DueEvent, DuePayment, DueSecret, StoreError};
 
 use crate::Deps;
 use crate::outbox;
@@ -78,7 +78,7 @@ pub async fn tick(
     report
 }
 
-/// News of payments that waits, payments that are to be called off or given back.
+/// PaymentUpdate of payments that waits, payments that are to be called off or given back.
 async fn settle(deps: &Deps, now: Timestamp, report: &mut TickReport) {
     for shard in store::shards() {
         match deps.store.due_events(shard, now, A_SHARD).await {
@@ -100,11 +100,11 @@ async fn settle(deps: &Deps, now: Timestamp, report: &mut TickReport) {
             }
             Err(error) => report.count(Err(error.into()), "due pages could not be found"),
         }
-        match deps.store.due_wind_ups(shard, now, A_SHARD).await {
+        match deps.store.due_cleanups(shard, now, A_SHARD).await {
             Ok(due) => {
                 for left in due {
                     report.count(
-                        wind_up(deps, left, now).await,
+                        cleanup(deps, left, now).await,
                         "a deleted account's payments were not called off",
                     );
                 }
@@ -135,17 +135,17 @@ async fn replay(
     Ok(())
 }
 
-async fn wind_up(
+async fn cleanup(
     deps: &Deps,
-    due: Result<DueWindUp, StoreError>,
+    due: Result<DueCleanup, StoreError>,
     now: Timestamp,
 ) -> Result<(), lambda_runtime::Error> {
-    Ok(deps.charging.wind_up(&due?, now).await?)
+    Ok(deps.charging.cleanup_payments(&due?, now).await?)
 }
 
 async fn look_at(
     deps: &Deps,
-    due: Result<DueObject, StoreError>,
+    due: Result<DuePayment, StoreError>,
     now: Timestamp,
 ) -> Result<(), lambda_runtime::Error> {
     let due = due?;
@@ -158,11 +158,11 @@ async fn look_at(
 
 async fn give_back(
     deps: &Deps,
-    due: Result<DueObject, StoreError>,
+    due: Result<DuePayment, StoreError>,
     now: Timestamp,
 ) -> Result<(), lambda_runtime::Error> {
     let due = due?;
-    if let Err(error) = deps.charging.give_back(&due).await {
+    if let Err(error) = deps.charging.refund_unowed(&due).await {
         deps.store.put_off_refund(&due, now + AGAIN).await?;
         return Err(error.into());
     }

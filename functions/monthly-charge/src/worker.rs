@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 
 use account::AccountId;
-use charging::Worked;
+use charging::ChargeReport;
 use futures_util::{StreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::Deps;
 
-/// Accounts worked off at once.
+/// Accounts report off at once.
 const AT_ONCE: usize = 8;
 
 /// Messages of the queue, in the form in which Lambda is given them
@@ -82,7 +82,7 @@ impl BatchAnswer {
 
 /// Works a batch off: all its accounts, whatever becomes of one of them. A message stays in the queue
 /// if it cannot be read, or if some account of it failed; what is done is not done again then.
-pub async fn work(deps: &Deps, batch: Batch) -> (BatchAnswer, Worked) {
+pub async fn work(deps: &Deps, batch: Batch) -> (BatchAnswer, ChargeReport) {
     let now = deps.clock.now();
     let (mut accounts, mut failed) = (Vec::new(), BTreeSet::new());
     for (at, record) in batch.records.iter().enumerate() {
@@ -95,14 +95,14 @@ pub async fn work(deps: &Deps, batch: Batch) -> (BatchAnswer, Worked) {
         accounts.extend(named.into_iter().map(|account| (at, account, time)));
     }
     let works = accounts.into_iter().map(async |(at, account, time)| {
-        let worked = deps.charging.work(&account, time).await;
-        (at, worked)
+        let report = deps.charging.work(&account, time).await;
+        (at, report)
     });
     let mut works = stream::iter(works).buffer_unordered(AT_ONCE);
-    let mut sum = Worked::default();
-    while let Some((at, worked)) = works.next().await {
-        match worked {
-            Ok(worked) => sum += worked,
+    let mut sum = ChargeReport::default();
+    while let Some((at, report)) = works.next().await {
+        match report {
+            Ok(report) => sum += report,
             Err(error) => {
                 edge::log_error(&error, "a due account was not charged");
                 failed.insert(at);

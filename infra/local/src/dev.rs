@@ -190,9 +190,9 @@ async fn tick(State(dev): State<Dev>, body: Body) -> Result<Json<Value>, ApiErro
     let report = monthly_charge::tick(&dev.monthly_charge, asked.time, is_under_way).await;
     let drained = dev.consumer.drain(&dev.monthly_charge).await;
     Ok(Json(json!({
-        "charged": drained.worked.charged,
-        "declined": drained.worked.declined,
-        "unknown": drained.worked.unknown,
+        "charged": drained.report.charged,
+        "declined": drained.report.declined,
+        "unknown": drained.report.unknown,
         "swept": report.swept,
         "errors": report.errors + drained.given_up,
     })))

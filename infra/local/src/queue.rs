@@ -16,7 +16,7 @@ use bytes::Bytes;
 use edge::Clock;
 use http::{HeaderMap, Response, StatusCode};
 use jiff::{SignedDuration, Timestamp};
-use monthly_charge::{Batch, Worked};
+use monthly_charge::{Batch, ChargeReport};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use winterbaume_core::{MockRequest, MockService};
@@ -145,7 +145,7 @@ impl Taken {
 /// What became of the messages that were in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Drained {
-    pub worked: Worked,
+    pub report: ChargeReport,
     /// Messages that failed again and again. What they name comes back by the index of what is due.
     pub given_up: u32,
 }
@@ -257,8 +257,8 @@ impl Consumer {
                 return drained;
             }
             let batch = Batch::deserialize(event(&taken)).expect("Lambda's form");
-            let (answer, worked) = Box::pin(monthly_charge::work(deps, batch)).await;
-            drained.worked += worked;
+            let (answer, report) = Box::pin(monthly_charge::work(deps, batch)).await;
+            drained.report += report;
             for message in &taken {
                 let failed = answer.keeps(message.message_id());
                 if failed && message.times < MOST_TRIES {

@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 use crate::period::{Period, end_of_period};
 use crate::plan::{Plan, PlanChanged};
 
-mod news;
+mod change;
 
-pub use news::{News, Reason};
+pub use change::{AddOnChange, Reason};
 
 /// Where the add-on stands, as the integration card shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

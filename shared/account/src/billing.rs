@@ -25,9 +25,9 @@ mod subscription;
 
 use charge::GivenUp;
 pub use charge::{Charge, Object};
-pub use checkout::{Buys, CHECKOUT_LIFE, Checkout, Session};
+pub use checkout::{AddOnPurchase, CHECKOUT_LIFE, Checkout, Session};
 pub use dunning::{Dunning, DunningError};
-pub use subscription::{Standing, Subscription, period_ending};
+pub use subscription::{RemoteStatus, Subscription, period_ending};
 
 /// The price of a period, in US cents.
 pub const PRICE_CENTS: u64 = 500;
@@ -275,7 +275,7 @@ impl Profile {
         at: Timestamp,
         collection: Collection,
     ) -> bool {
-        let wanted = self.wants(&Buys::Generation);
+        let wanted = self.wants(&AddOnPurchase::Generation);
         self.billing.forget(generation.as_str());
         if wanted {
             self.add_on.apply(Fact::Activated {

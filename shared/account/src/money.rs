@@ -175,7 +175,7 @@ impl fmt::Display for Usd {
     }
 }
 
-/// How many credits one US dollar buys (`CREDITS_PER_USD`), at least 1.
+/// How many credits one US dollar purchase (`CREDITS_PER_USD`), at least 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CreditsPerUsd(u32);
 

@@ -20,13 +20,13 @@ const ALL_KEPT: usize = 16;
 /// only the first and the last are kept, between which a late event can still fall.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plans {
-    newest: Heard,
+    newest: Seen,
     /// By version, rising.
-    earlier: Vec<Heard>,
+    earlier: Vec<Seen>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct Heard {
+struct Seen {
     version: u64,
     plan: Plan,
     at: Timestamp,
@@ -44,7 +44,7 @@ impl Plans {
     /// The account begins with `plan`.
     pub fn new(plan: Plan, version: u64, at: Timestamp) -> Self {
         Self {
-            newest: Heard { version, plan, at },
+            newest: Seen { version, plan, at },
             earlier: Vec::new(),
         }
     }
@@ -61,7 +61,7 @@ impl Plans {
     /// Takes in that the plan is `plan` as of `version`. A version that is heard again counts as it
     /// was heard last.
     pub fn hear(&mut self, plan: Plan, version: u64, at: Timestamp) {
-        let heard = Heard { version, plan, at };
+        let heard = Seen { version, plan, at };
         let mut all = self.all();
         let place = all.partition_point(|known| known.version < version);
         match all.get_mut(place) {
@@ -80,7 +80,7 @@ impl Plans {
         self.newest = self.earlier.pop().unwrap_or(heard);
     }
 
-    fn all(&self) -> Vec<Heard> {
+    fn all(&self) -> Vec<Seen> {
         let newest = std::iter::once(&self.newest);
         self.earlier.iter().chain(newest).copied().collect()
     }

@@ -12,11 +12,11 @@ use jiff::Timestamp;
 use payments::{
     Cents, CustomerId, Intent, IntentId, IntentStatus, NewIntent, PaymentError, PaymentMethodId,
 };
-use store::{Buys, Effect, Heard, Outcome, Payable, UpdateError};
+use store::{Applied, Effect, Outcome, PaymentOrder, Purchase, UpdateError};
 
-use crate::pace::Asked;
-use crate::work::{AGAIN, Worked};
-use crate::{Charging, ChargingError, News};
+use crate::rate_limit::RequestKind;
+use crate::run_due::{AGAIN, ChargeReport};
+use crate::{Charging, ChargingError, PaymentUpdate};
 
 /// Shown on the receipt.
 const DESCRIPTION: &str = "Power your AI with OpenRouter";
@@ -63,36 +63,36 @@ impl Charging {
         object: u32,
         attempt: u32,
         now: Timestamp,
-        worked: &mut Worked,
+        report: &mut ChargeReport,
     ) -> Result<(), ChargingError> {
         let made = self.create(account, generation, period, object);
         let intent = match made.await {
             Ok(Some(intent)) => intent,
             // Refused, or nothing to charge: it did not take place, and never will.
             Ok(None) => {
-                worked.declined += 1;
+                report.declined += 1;
                 return self.declined(account, None, attempt, true, now).await;
             }
             Err(error) => return self.put_off(account, error, now).await,
         };
         let id = intent.as_str().to_owned();
-        let payable = Payable {
+        let order = PaymentOrder {
             object: id.clone(),
             account_number: account.number.clone(),
-            buys: Buys::Period {
+            buys: Purchase::Period {
                 generation: generation.clone(),
                 period,
             },
             amount_cents: PRICE_CENTS,
-            asked_at: now,
+            created_at: now,
         };
         let mut attempt = None;
         let stored = self.store.update(&account.id, None, now, |profile| {
             let before = profile.clone();
             attempt = profile.object_made(generation, period, &id, now);
             let is_new = *profile != before;
-            let payable = is_new.then(|| Effect::Payable(payable.clone()));
-            Ok::<_, std::convert::Infallible>(payable.into_iter().collect())
+            let order = is_new.then(|| Effect::PaymentOrder(order.clone()));
+            Ok::<_, std::convert::Infallible>(order.into_iter().collect())
         });
         let account = match stored.await {
             Ok(account) => account,
@@ -103,7 +103,7 @@ impl Charging {
             Err(error) => return Err(error.into()),
         };
         if let Some(attempt) = attempt {
-            return self.confirm(&account, &id, attempt, now, worked).await;
+            return self.confirm(&account, &id, attempt, now, report).await;
         }
         if !account.profile.billing.open_objects().contains(&id) {
             self.call_off_unwritten(&id).await;
@@ -141,7 +141,7 @@ impl Charging {
             name
         };
         let secret = self.key().await?;
-        let stripe = self.ask(Asked::Create).await?;
+        let stripe = self.ask(RequestKind::Create).await?;
         match stripe.create_intent(&secret, &new, &key).await {
             Ok(intent) => Ok(Some(intent.id)),
             Err(error @ (PaymentError::Missing { .. } | PaymentError::Refused { .. })) => {
@@ -159,7 +159,7 @@ impl Charging {
         id: &str,
         attempt: u32,
         now: Timestamp,
-        worked: &mut Worked,
+        report: &mut ChargeReport,
     ) -> Result<(), ChargingError> {
         let Some(charge) = account.profile.billing.charge.as_ref() else {
             return Ok(());
@@ -178,7 +178,7 @@ impl Charging {
             let _ = write!(name, "-object-{}", charge.objects);
         }
         let confirmed = self
-            .ask(Asked::Confirm)
+            .ask(RequestKind::Confirm)
             .await?
             .confirm_intent(&*self.key().await?, &IntentId::new(id)?, &card, &name)
             .await;
@@ -199,7 +199,7 @@ impl Charging {
             Attempt::NeverArrived => Attempt::Unknown,
             came => came,
         };
-        self.take_in(account, id, attempt, came, now, worked).await
+        self.take_in(account, id, attempt, came, now, report).await
     }
 
     pub(crate) async fn look_up(
@@ -207,10 +207,10 @@ impl Charging {
         account: &Account,
         id: &str,
         now: Timestamp,
-        worked: &mut Worked,
+        report: &mut ChargeReport,
     ) -> Result<(), ChargingError> {
         let found = self
-            .ask(Asked::LookUp)
+            .ask(RequestKind::LookUp)
             .await?
             .intent(&*self.key().await?, &IntentId::new(id)?)
             .await;
@@ -238,11 +238,11 @@ impl Charging {
                 })
                 .await?;
             return match attempt {
-                Some(attempt) => self.confirm(&account, id, attempt, now, worked).await,
+                Some(attempt) => self.confirm(&account, id, attempt, now, report).await,
                 None => Ok(()),
             };
         }
-        self.take_in(account, id, attempt, came, now, worked).await
+        self.take_in(account, id, attempt, came, now, report).await
     }
 
     pub(crate) async fn cancel(
@@ -250,10 +250,10 @@ impl Charging {
         account: &Account,
         id: &str,
         now: Timestamp,
-        worked: &mut Worked,
+        report: &mut ChargeReport,
     ) -> Result<(), ChargingError> {
         let cancelled = self
-            .ask(Asked::Other)
+            .ask(RequestKind::Other)
             .await?
             .cancel_intent(&*self.key().await?, &IntentId::new(id)?)
             .await;
@@ -264,10 +264,10 @@ impl Charging {
         };
         match came {
             Attempt::Paid(_) | Attempt::Gone => {
-                self.take_in(account, id, 0, came, now, worked).await
+                self.take_in(account, id, 0, came, now, report).await
             }
             _ => {
-                worked.unknown += 1;
+                report.unknown += 1;
                 let later = now.saturating_add(AGAIN).unwrap_or(now);
                 self.change(&account.id, now, |profile| profile.put_off(later))
                     .await
@@ -284,18 +284,19 @@ impl Charging {
         attempt: u32,
         came: Attempt,
         now: Timestamp,
-        worked: &mut Worked,
+        report: &mut ChargeReport,
     ) -> Result<(), ChargingError> {
         match came {
             Attempt::Paid(intent) => {
                 // The webhook may have been faster.
-                let news = self.heard_intent(&intent, now).await?;
-                let counted = |heard: &Heard| heard.outcome == Outcome::Counted;
-                worked.charged += u32::from(matches!(&news, News::Taken(heard) if counted(heard)));
+                let news = self.apply_intent(&intent, now).await?;
+                let counted = |applied: &Applied| applied.outcome == Outcome::Counted;
+                report.charged +=
+                    u32::from(matches!(&news, PaymentUpdate::Taken(applied) if counted(applied)));
                 Ok(())
             }
             Attempt::Declined { no_more } => {
-                worked.declined += 1;
+                report.declined += 1;
                 self.declined(account, Some(id), attempt, no_more, now)
                     .await
             }
@@ -304,7 +305,7 @@ impl Charging {
                 .await
                 .map(drop),
             Attempt::NeverArrived | Attempt::Unknown => {
-                worked.unknown += 1;
+                report.unknown += 1;
                 self.change(&account.id, now, |profile| profile.still_unknown(id, now))
                     .await
                     .map(drop)

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use account::add_on::Collection;
-use account::billing::{Buys as Wanted, CHECKOUT_LIFE, Checkout, Object, PRICE_CENTS, Session};
+use account::billing::{AddOnPurchase, CHECKOUT_LIFE, Checkout, Object, PRICE_CENTS, Session};
 use account::{Account, AddOnStatus, Credits, EntryId, Plan};
 use jiff::{SignedDuration, Timestamp};
 use payments::{
     Cents, CheckoutStatus, CustomerId, IntentId, IntentStatus, NewCheckout, PaymentError, Price,
     Purpose, SessionId,
 };
-use store::{Buys, CreditPayment, Effect, Payable};
+use store::{CreditPayment, Effect, PaymentOrder, Purchase};
 use url::Url;
 
 use crate::{Charging, ChargingError};
@@ -71,14 +71,14 @@ impl From<payments::IdError> for NotBought {
 /// A page of the provider's that nothing of the account waits for.
 struct Page<'a> {
     purpose: Purpose<'a>,
-    buys: Buys,
+    buys: Purchase,
     amount_cents: u64,
     /// The idempotency key of its making.
     order: String,
 }
 
 impl Charging {
-    /// Buys the add-on, pays its open period, or takes a cancellation back: whatever the account's
+    /// Purchase the add-on, pays its open period, or takes a cancellation back: whatever the account's
     /// state asks for. Never are there two things at once that could be paid.
     ///
     /// # Errors
@@ -174,23 +174,23 @@ impl Charging {
     }
 
     /// Who collects what is bought: a generation keeps to what it began with.
-    fn collection_of(&self, account: &Account, wanted: &Wanted) -> Collection {
+    fn collection_of(&self, account: &Account, wanted: &AddOnPurchase) -> Collection {
         let kept = account.profile.add_on.collection();
         match wanted {
-            Wanted::Generation => self.settings.collection,
-            Wanted::Period { .. } => kept.unwrap_or(self.settings.collection),
+            AddOnPurchase::Generation => self.settings.collection,
+            AddOnPurchase::Period { .. } => kept.unwrap_or(self.settings.collection),
         }
     }
 
     async fn buy_with_credits(
         &self,
         account: &Account,
-        wanted: &Wanted,
+        wanted: &AddOnPurchase,
         now: Timestamp,
     ) -> Result<Bought, NotBought> {
         let paid = match wanted {
-            Wanted::Generation => self.activate(account, now).await?,
-            Wanted::Period { generation, period } => {
+            AddOnPurchase::Generation => self.activate(account, now).await?,
+            AddOnPurchase::Period { generation, period } => {
                 self.pay_period(account, generation, *period, now).await?
             }
         };
@@ -220,7 +220,7 @@ impl Charging {
         };
         match (found.status, object) {
             (IntentStatus::Succeeded, _) => {
-                self.heard_intent(&found, now).await?;
+                self.apply_intent(&found, now).await?;
             }
             (IntentStatus::Canceled, _) => {
                 self.change(&account.id, now, |profile| profile.object_gone(id.as_str()))
@@ -274,7 +274,7 @@ impl Charging {
             self.stripe.expire_checkout(&key, &id).await?
         };
         if found.paid {
-            self.heard_checkout(&found, now).await?;
+            self.apply_checkout(&found, now).await?;
             return Ok(None);
         }
         match found.status {
@@ -325,7 +325,7 @@ impl Charging {
         }
         let page = Page {
             purpose: Purpose::Setup,
-            buys: Buys::Card,
+            buys: Purchase::Card,
             amount_cents: 0,
             order: edge::new_id("ord"),
         };
@@ -352,8 +352,8 @@ impl Charging {
                 },
                 keep_card: false,
             },
-            buys: Buys::Credits {
-                order: EntryId::new(order.as_str())?,
+            buys: Purchase::Credits {
+                entry: EntryId::new(order.as_str())?,
                 credits,
             },
             amount_cents: usd_cents,
@@ -372,7 +372,7 @@ impl Charging {
         let customer = self.customer(account, now).await?;
         // What the web page is to wait for, since the provider tells us and not the browser.
         let paid = match &page.buys {
-            Buys::Credits { order, .. } => format!("checkout=credits&order={order}"),
+            Purchase::Credits { entry: order, .. } => format!("checkout=credits&order={order}"),
             _ => "checkout=card".to_owned(),
         };
         let new = NewCheckout {
@@ -386,14 +386,14 @@ impl Charging {
         let key = self.key().await?;
         let made = self.stripe.create_checkout(&key, &new, &page.order).await?;
         let closes_at = made.expires_at.unwrap_or(new.expires_at);
-        let payable = Payable {
+        let order = PaymentOrder {
             object: made.id.to_string(),
             account_number: account.number.clone(),
             buys: page.buys,
             amount_cents: page.amount_cents,
-            asked_at: now,
+            created_at: now,
         };
-        self.store.ask_for_on_page(&payable, closes_at).await?;
+        self.store.ask_for_on_page(&order, closes_at).await?;
         Ok(made.url.unwrap_or_default().parse()?)
     }
 
@@ -439,28 +439,28 @@ impl Charging {
             url: url.clone(),
             expires_at,
         };
-        let payable = Payable {
+        let order = PaymentOrder {
             object: session.id.clone(),
             account_number: account.number.clone(),
-            buys: match &checkout.buys {
-                Wanted::Generation => Buys::Generation {
+            buys: match &checkout.purchase {
+                AddOnPurchase::Generation => Purchase::Generation {
                     collection: checkout.collection,
                 },
-                Wanted::Period { generation, period } => Buys::Period {
+                AddOnPurchase::Period { generation, period } => Purchase::Period {
                     generation: generation.clone(),
                     period: *period,
                 },
             },
             amount_cents: PRICE_CENTS,
-            asked_at: now,
+            created_at: now,
         };
         let mut wanted = false;
         let stored = self.store.update(&account.id, None, now, |profile| {
             let before = profile.billing.checkout.clone();
             wanted = profile.checkout_made(&checkout.order, session.clone());
             let is_new = wanted && profile.billing.checkout != before;
-            let payable = is_new.then(|| Effect::Payable(payable.clone()));
-            Ok::<_, std::convert::Infallible>(payable.into_iter().collect())
+            let order = is_new.then(|| Effect::PaymentOrder(order.clone()));
+            Ok::<_, std::convert::Infallible>(order.into_iter().collect())
         });
         match stored.await.map_err(ChargingError::from) {
             Ok(_) if wanted => return Ok(Some(url.parse().map_err(ChargingError::Url)?)),

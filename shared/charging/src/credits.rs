@@ -4,7 +4,7 @@ use account::add_on::{Collection, GenerationId};
 use account::billing::PRICE_CENTS;
 use account::{Account, EntryId, Period};
 use jiff::Timestamp;
-use store::{Buys, CreditPayment, EntryKind, Payable, Posting};
+use store::{CreditPayment, EntryKind, PaymentOrder, Posting, Purchase};
 
 use crate::{Charging, ChargingError};
 
@@ -62,16 +62,14 @@ impl Charging {
             note: "OpenRouter add-on",
             actor: ACTOR,
         };
-        let payable = Payable {
+        let order = PaymentOrder {
             object: id.to_string(),
             account_number: account.number.clone(),
-            buys: Buys::Period { generation, period },
+            buys: Purchase::Period { generation, period },
             amount_cents: PRICE_CENTS,
-            asked_at: at,
+            created_at: at,
         };
-        let paid = self
-            .store
-            .pay_add_on(&account.id, &posting, &payable, judge);
+        let paid = self.store.pay_add_on(&account.id, &posting, &order, judge);
         Ok(paid.await?)
     }
 

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use payments::{Event, Notice};
 use store::{EventState, Recorded};
 
-use crate::{Charging, ChargingError, News};
+use crate::{Charging, ChargingError, PaymentUpdate};
 
 /// When an event that could not be applied is tried again, each from the try before it; the last one
 /// again and again.
@@ -68,22 +68,22 @@ impl Charging {
     ) -> Result<EventState, ChargingError> {
         let notice: Notice = serde_json::from_str(&recorded.content)?;
         let age = now.duration_since(recorded.received_at);
-        let reason = match Box::pin(self.heard_of(&notice, now)).await {
-            Ok(News::Taken(_) | News::Nothing) => {
+        let reason = match Box::pin(self.apply_notice(&notice, now)).await {
+            Ok(PaymentUpdate::Taken(_) | PaymentUpdate::Nothing) => {
                 return self.end(recorded, EventState::Applied, None, now).await;
             }
-            Ok(News::Ignored(reason)) => {
+            Ok(PaymentUpdate::Ignored(reason)) => {
                 return self
                     .end(recorded, EventState::Ignored, Some(reason), now)
                     .await;
             }
-            Ok(News::Ahead) if age > AHEAD => {
+            Ok(PaymentUpdate::Ahead) if age > AHEAD => {
                 let reason = "about no payment of ours";
                 return self
                     .end(recorded, EventState::Ignored, Some(reason), now)
                     .await;
             }
-            Ok(News::Ahead) => "about a payment that was not heard of yet".to_owned(),
+            Ok(PaymentUpdate::Ahead) => "about a payment that was not heard of yet".to_owned(),
             Err(error) => {
                 edge::log_error(&error, "an event could not be applied");
                 error.to_string()
@@ -117,37 +117,41 @@ impl Charging {
         Ok(state)
     }
 
-    async fn heard_of(&self, notice: &Notice, now: Timestamp) -> Result<News, ChargingError> {
+    async fn apply_notice(
+        &self,
+        notice: &Notice,
+        now: Timestamp,
+    ) -> Result<PaymentUpdate, ChargingError> {
         match notice {
-            Notice::Checkout { session, .. } => self.heard_checkout(session, now).await,
-            Notice::Intent(intent) => self.heard_intent(intent, now).await,
+            Notice::Checkout { session, .. } => self.apply_checkout(session, now).await,
+            Notice::Intent(intent) => self.apply_intent(intent, now).await,
             Notice::Refunded {
                 intent: Some(intent),
                 amount_refunded,
                 full,
             } => {
-                self.heard_refund(intent, *amount_refunded, *full, now)
+                self.apply_refund(intent, *amount_refunded, *full, now)
                     .await
             }
             Notice::RefundFailed {
                 intent: Some(intent),
-            } => self.heard_failed_refund(intent).await,
+            } => self.apply_failed_refund(intent).await,
             Notice::Dispute {
                 id,
                 intent: Some(intent),
                 amount,
                 state,
-            } => self.heard_dispute(id, intent, *amount, *state, now).await,
+            } => self.apply_dispute(id, intent, *amount, *state, now).await,
             Notice::Refunded { .. } | Notice::RefundFailed { .. } | Notice::Dispute { .. } => {
-                Ok(News::Ignored("about no payment object"))
+                Ok(PaymentUpdate::Ignored("about no payment object"))
             }
             Notice::Invoice {
                 id,
                 subscription: Some(subscription),
-            } => self.heard_subscription(subscription, Some(id), now).await,
-            Notice::Invoice { .. } => Ok(News::Ignored("about no subscription")),
-            Notice::Subscription { id } => self.heard_subscription(id, None, now).await,
-            Notice::Other => Ok(News::Ignored("nothing that is used here")),
+            } => self.apply_subscription(subscription, Some(id), now).await,
+            Notice::Invoice { .. } => Ok(PaymentUpdate::Ignored("about no subscription")),
+            Notice::Subscription { id } => self.apply_subscription(id, None, now).await,
+            Notice::Other => Ok(PaymentUpdate::Ignored("nothing that is used here")),
         }
     }
 }

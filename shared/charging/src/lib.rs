@@ -2,24 +2,24 @@
 //!
 //! The account says what is next ([`account::billing`]); this carries it out at the provider and writes
 //! down what came of it. Whoever hears of a payment first, the charge's own answer, a look-up or the
-//! provider's webhook, comes to the same place, [`Charging::heard_intent`] and
-//! [`Charging::heard_checkout`], and each payment has one outcome.
+//! provider's webhook, comes to the same place, [`Charging::apply_intent`] and
+//! [`Charging::apply_checkout`], and each payment has one outcome.
 //!
 //! Invariants:
 //! - an object of the provider's is stored with what it is for before it can be paid;
 //! - an outcome that is not known is looked up until it is, and never tried again under another key;
 //! - a payment that was not owed is given back once.
 
+mod apply;
 mod attempt;
 mod buy;
 mod credits;
-mod heard;
 mod inbox;
-mod pace;
+mod rate_limit;
+mod refunds;
+mod run_due;
 mod settings;
-mod subscribed;
-mod taken_back;
-mod work;
+mod stripe_subscription;
 
 use std::sync::Arc;
 
@@ -32,12 +32,12 @@ use secrecy::SecretString;
 use store::{Store, StoreError, UpdateError};
 use url::Url;
 
+pub use apply::PaymentUpdate;
 pub use buy::{Bought, NotBought};
-pub use heard::News;
+pub use run_due::ChargeReport;
 pub use settings::Settings;
-pub use work::Worked;
 
-use pace::{Asked, Pacer};
+use rate_limit::{RateLimiter, RequestKind};
 
 /// The currency of everything that is asked for.
 const CURRENCY: &str = "usd";
@@ -51,7 +51,7 @@ pub struct Charging {
     clock: Clock,
     settings: Arc<Settings>,
     /// `None`: the provider is asked without waiting.
-    pacer: Option<Arc<Pacer>>,
+    pacer: Option<Arc<RateLimiter>>,
 }
 
 /// Why something was not carried out. What was begun is looked up later.
@@ -113,13 +113,13 @@ impl Charging {
     /// than so many times a second, of each kind of request. For work that nobody waits for.
     #[must_use]
     pub fn paced(mut self, requests_per_second: u32) -> Self {
-        let pacer = Pacer::new(self.store.clone(), requests_per_second);
+        let pacer = RateLimiter::new(self.store.clone(), requests_per_second);
         self.pacer = Some(Arc::new(pacer));
         self
     }
 
     /// The provider, as soon as it may be asked.
-    async fn ask(&self, asked: Asked) -> Result<&Stripe, ChargingError> {
+    async fn ask(&self, asked: RequestKind) -> Result<&Stripe, ChargingError> {
         if let Some(pacer) = &self.pacer {
             pacer.permit(asked).await?;
         }

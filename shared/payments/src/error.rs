@@ -18,7 +18,7 @@ pub enum PaymentError {
     /// The call may have taken place. Look up its object, or make the same call with the same
     /// idempotency key; never make it with another key.
     #[error("it is not known whether Stripe carried out the call")]
-    Unknown(#[source] Doubt),
+    Unknown(#[source] UncertainOutcome),
     /// 429: not carried out, because Stripe limits requests before it looks at them.
     /// Source: <https://docs.stripe.com/error-low-level>.
     #[error("Stripe limits our requests; make the call again later")]
@@ -41,7 +41,7 @@ pub enum PaymentError {
 
 /// Why it is not known whether a call took place.
 #[derive(Debug, thiserror::Error)]
-pub enum Doubt {
+pub enum UncertainOutcome {
     /// The connection broke after something may have been sent.
     #[error("the call was sent, and no answer came")]
     Lost(#[source] SendError),
@@ -69,18 +69,18 @@ impl PaymentError {
     pub fn is_under_way(&self) -> bool {
         matches!(
             self,
-            Self::Unknown(Doubt::Answered { code: Some(code), .. }) if code == "idempotency_key_in_use"
+            Self::Unknown(UncertainOutcome::Answered { code: Some(code), .. }) if code == "idempotency_key_in_use"
         )
     }
 
     /// For a look-up that follows a call: whatever it says, it does not say it of the call.
     pub(crate) fn after_a_call(self) -> Self {
-        Self::Unknown(Doubt::NotLookedUp(Box::new(self)))
+        Self::Unknown(UncertainOutcome::NotLookedUp(Box::new(self)))
     }
 
     /// An answer of success that is not what was asked for.
     pub(crate) fn unreadable() -> Self {
         let error = <serde_json::Error as serde::de::Error>::missing_field("id");
-        Self::Unknown(Doubt::Unreadable(error))
+        Self::Unknown(UncertainOutcome::Unreadable(error))
     }
 }

@@ -39,7 +39,7 @@ use url::{Url, form_urlencoded};
 
 pub use checkout::{Checkout, CheckoutStatus, Mode, NewCheckout, Price, Purpose};
 pub use decline::Decline;
-pub use error::{Doubt, PaymentError};
+pub use error::{PaymentError, UncertainOutcome};
 pub use event::{CheckoutChange, DisputeState, Event, EventError, Notice};
 pub use ids::{
     Cents, CustomerId, DisputeId, EventId, IdError, IntentId, InvoiceId, PaymentMethodId,
@@ -178,13 +178,13 @@ impl Stripe {
         let call = async {
             let response = self.http.send(request).await.map_err(|error| match error {
                 SendError::NotSent(_) => PaymentError::NotSent(error),
-                SendError::Lost(_) => PaymentError::Unknown(Doubt::Lost(error)),
+                SendError::Lost(_) => PaymentError::Unknown(UncertainOutcome::Lost(error)),
             })?;
             answer(response).await
         };
         let answer = timeout(self.call_time, call)
             .await
-            .map_err(|_| PaymentError::Unknown(Doubt::TimedOut))?;
+            .map_err(|_| PaymentError::Unknown(UncertainOutcome::TimedOut))?;
         if let Err(PaymentError::Unauthorized) = &answer {
             self.key_refused.store(true, Ordering::Relaxed);
         }
@@ -201,9 +201,10 @@ async fn answer(response: Response<Incoming>) -> Result<Answer, PaymentError> {
     let request_id = header(REQUEST_ID).map(str::to_owned);
     let body = http_client::read(response.into_body(), MAX_BODY).await;
     if status.is_success() {
-        let body = body.map_err(|error| PaymentError::Unknown(Doubt::Broken(error)))?;
+        let body = body.map_err(|error| PaymentError::Unknown(UncertainOutcome::Broken(error)))?;
         let object = serde_json::from_slice(&body);
-        let object = object.map_err(|error| PaymentError::Unknown(Doubt::Unreadable(error)))?;
+        let object =
+            object.map_err(|error| PaymentError::Unknown(UncertainOutcome::Unreadable(error)))?;
         return Ok(Answer::Done(object));
     }
     let body: Option<Value> = body
@@ -235,7 +236,7 @@ async fn answer(response: Response<Incoming>) -> Result<Answer, PaymentError> {
                 Ok(Answer::Refused(Refusal { status, error }))
             }
         }
-        _ => Err(PaymentError::Unknown(Doubt::Answered {
+        _ => Err(PaymentError::Unknown(UncertainOutcome::Answered {
             status,
             code: code.map(str::to_owned),
         })),

@@ -10,12 +10,12 @@ use aws_sdk_dynamodb::types::{Delete, Put, TransactWriteItem, Update};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::deletion::Presence;
+use crate::due_index::{DueKind, due_item, due_shard};
 use crate::error::{condition_failed, met_transaction};
 use crate::events::DomainEvent;
 use crate::item::{self, ACCOUNT, Item, key, number, text, time};
 use crate::transaction::{self, TRIES};
-use crate::work::{Work, due_item, due_shard};
-use crate::{HistoryEntry, Payable, Store, StoreError};
+use crate::{HistoryEntry, PaymentOrder, Store, StoreError};
 
 /// What became of the wish to make an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub enum Effect {
     /// The account's history tells of it.
     History(HistoryEntry),
     /// This can be paid from now on.
-    Payable(Payable),
+    PaymentOrder(PaymentOrder),
     /// The period was missed, and nobody is to pay it.
     Waived {
         generation: GenerationId,
@@ -444,7 +444,7 @@ impl Store {
             }
             Effect::Event(event) => self.new_event(id, &event, account.revision + 1),
             Effect::History(entry) => self.new_history(&account.number, &entry),
-            Effect::Payable(payable) => self.new_payable(&payable),
+            Effect::PaymentOrder(order) => self.new_payable(&order),
             Effect::Waived {
                 generation,
                 period,
@@ -473,7 +473,7 @@ pub(crate) fn set_profile(
             .update_expression(format!("{set}, due_shard = :shard, due_at = :due"))
             .expression_attribute_values(
                 ":shard",
-                text(due_shard(Work::Billing, before.id.as_str())),
+                text(due_shard(DueKind::Billing, before.id.as_str())),
             )
             .expression_attribute_values(":due", time(due.max(Timestamp::UNIX_EPOCH))),
         None => update.update_expression(format!("{set} REMOVE due_shard, due_at")),
@@ -490,5 +490,5 @@ pub(crate) fn secret_key(id: &AccountId, key_id: &KeyId) -> Item {
 }
 
 fn secret_due(id: &AccountId, key: &KeyId, due: Timestamp) -> Item {
-    due_item(secret_key(id, key), Work::Secret, id, due)
+    due_item(secret_key(id, key), DueKind::Secret, id, due)
 }

@@ -9,12 +9,12 @@ use aws_sdk_dynamodb::types::{Delete, Put, TransactWriteItem, Update};
 use jiff::Timestamp;
 
 use crate::accounts::{Effect, account_key};
+use crate::due_index::{DueKind, due_item};
 use crate::error::{condition_failed, met_transaction};
 use crate::events::row_key;
 use crate::item::{self, ACCOUNT, Item, get_text, key, number, text, time};
 use crate::payments::number_key;
 use crate::transaction::{self, TRIES};
-use crate::work::{Work, due_item};
 use crate::{HistoryEntry, Store, StoreError};
 
 /// What is known of an account id.
@@ -154,7 +154,7 @@ impl Store {
             .expression_attribute_values(":after", number(account.revision + 1));
         let due = due_item(
             deletion_key(&account.id),
-            Work::Deletion,
+            DueKind::Deletion,
             &account.id,
             why.at,
         );
@@ -170,7 +170,7 @@ impl Store {
             transaction::put(due)?,
             self.new_history(&account.number, why)?,
         ];
-        items.extend(self.new_wind_up(account, why.at)?);
+        items.extend(self.new_cleanup(account, why.at)?);
         if let Some(key) = &account.profile.key {
             let secret = Effect::SecretDue {
                 key: key.id.clone(),

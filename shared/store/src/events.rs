@@ -6,17 +6,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use account::add_on::News;
+use account::add_on::AddOnChange;
 use account::billing::Charge;
 use account::{Account, AccountId, AddOnStatus, Credits, KeyId};
 use aws_sdk_dynamodb::types::builders::UpdateBuilder;
 use aws_sdk_dynamodb::types::{Put, ReturnValue, TransactWriteItem};
 use jiff::Timestamp;
 
+use crate::due_index::{DueKind, due_item};
 use crate::error::condition_failed;
 use crate::item::{self, Item, get_number, get_text, get_time, key, number, text, time};
 use crate::transaction;
-use crate::work::{Work, due_item};
 use crate::{Store, StoreError};
 
 /// What an event tells, by name: texts, and times in RFC 3339. Never a secret, and nothing of a key.
@@ -48,24 +48,24 @@ impl DomainEvent {
     /// that the change makes: it is made once.
     pub(crate) fn add_on(before: &Account, after: &Account, at: Timestamp) -> Option<Self> {
         let add_on = &after.profile.add_on;
-        let news = add_on.news_since(&before.profile.add_on)?;
+        let kind_of_change = add_on.change_since(&before.profile.add_on)?;
         let generation = add_on.generation()?.as_str();
-        let (kind, name) = match news {
-            News::Activated => ("add_on.activated", "activated"),
-            News::PastDue => ("add_on.past_due", "past_due"),
-            News::Suspended => ("add_on.suspended", "suspended"),
-            News::Ended => ("add_on.ended", "ended"),
+        let (kind, name) = match kind_of_change {
+            AddOnChange::Activated => ("add_on.activated", "activated"),
+            AddOnChange::PastDue => ("add_on.past_due", "past_due"),
+            AddOnChange::Suspended => ("add_on.suspended", "suspended"),
+            AddOnChange::Ended => ("add_on.ended", "ended"),
         };
         let time_of = |at: Timestamp| Some(at.to_string());
         let paid_through = add_on.paid_through();
         let charge = after.profile.billing.charge.as_ref();
-        let more = match news {
-            News::Activated => {
+        let more = match kind_of_change {
+            AddOnChange::Activated => {
                 let goes_on = add_on.status() == AddOnStatus::Active;
                 let next = paid_through.filter(|_| goes_on);
                 vec![("next_charge_at", next.and_then(time_of))]
             }
-            News::PastDue => {
+            AddOnChange::PastDue => {
                 let next = charge.and_then(Charge::attempt_at);
                 let ends = charge.map(Charge::grace_ends);
                 vec![
@@ -73,7 +73,7 @@ impl DomainEvent {
                     ("access_until", ends.and_then(time_of)),
                 ]
             }
-            News::Suspended | News::Ended => {
+            AddOnChange::Suspended | AddOnChange::Ended => {
                 let reason = add_on.reason().map(|reason| reason.as_str().to_owned());
                 vec![("reason", reason)]
             }
@@ -169,7 +169,7 @@ impl Store {
     ) -> Result<TransactWriteItem, StoreError> {
         let mut item = due_item(
             event_key(account, &event.id),
-            Work::Event,
+            DueKind::Event,
             account,
             event.at,
         );
@@ -196,7 +196,7 @@ impl Store {
     ) -> Result<(BTreeSet<AccountId>, Vec<StoreError>), StoreError> {
         let table = &self.tables.accounts;
         let rows = self
-            .due_in(table, Work::Event, shard, now, limit, |row| {
+            .due_in(table, DueKind::Event, shard, now, limit, |row| {
                 let account = AccountId::new(get_text(row, "account_id", WHAT)?);
                 account.map_err(|_| StoreError::corrupt(WHAT))
             })

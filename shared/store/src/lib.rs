@@ -31,7 +31,7 @@
 //! | holds | `account_number`, `idem#<hash>` | an idempotency key in use |
 //! | charges | `object#<provider's id>`, `object` | what we asked for under this id, and what became of it |
 //! | charges | `account_number`, `<generation>#<period>` | a period of the add-on, and what paid for it |
-//! | charges | `account_number`, `wind_up` | what a deleted account left at the provider |
+//! | charges | `account_number`, `cleanup` | what a deleted account left at the provider |
 //! | charges | `rate#<kind>`, `pace` | when the provider may be asked next, for what is of a kind |
 //! | webhooks | `<event id>` | an event of the payment provider, and what became of it |
 //!
@@ -40,7 +40,10 @@
 
 mod accounts;
 mod balance;
+mod checkout_sessions;
+mod cleanup;
 mod deletion;
+mod due_index;
 mod error;
 mod events;
 mod holds;
@@ -48,7 +51,6 @@ mod item;
 mod json;
 mod ledger;
 mod pace;
-mod pages;
 mod payments;
 mod postings;
 mod read;
@@ -57,23 +59,21 @@ mod refunds;
 mod signature;
 mod transaction;
 mod webhooks;
-mod wind_up;
-mod work;
 
 pub use account::hold::Resolution;
 pub use accounts::{Created, Effect, UpdateError};
+pub use cleanup::DueCleanup;
 pub use deletion::{Deletion, Presence};
+pub use due_index::{DueAccount, DueDeletion, DueHold, DueSecret, shard_of, shards};
 pub use error::StoreError;
 pub use events::{DomainEvent, Facts, StoredEvent};
 pub use holds::{Hold, HoldRefused, NewHold, OpenHold};
 pub use ledger::{Cursor, Day, EntryKind, HistoryEntry, LedgerEntry, LedgerPage};
 pub use pace::Pace;
-pub use payments::{Buys, DueObject, Heard, Outcome, Payable};
+pub use payments::{Applied, DuePayment, Outcome, PaymentOrder, Purchase};
 pub use postings::{CreditPayment, PostRefused, Posted, Posting, StoredPosting};
 pub use reconcile::{AccountsCursor, AccountsPage, Reconciliation, Segment, StoredHold};
 pub use webhooks::{DueEvent, EventState, Recorded};
-pub use wind_up::DueWindUp;
-pub use work::{DueAccount, DueDeletion, DueHold, DueSecret, shard_of, shards};
 
 use account::Credits;
 use aws_sdk_dynamodb::Client;

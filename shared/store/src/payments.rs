@@ -10,39 +10,39 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::accounts::Effect;
+use crate::due_index::{DueKind, due_shard};
 use crate::events::DomainEvent;
 use crate::item::{self, Item, get_number, get_text, key, number, text, time};
 use crate::transaction::{self, TRIES};
-use crate::work::{Work, due_shard};
 use crate::{Store, StoreError};
 
 /// Something that can be paid at the provider, as we asked for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Payable {
+pub struct PaymentOrder {
     /// The provider's id of it: a checkout session or a payment intent.
     pub object: String,
     pub account_number: AccountNumber,
-    pub buys: Buys,
+    pub buys: Purchase,
     pub amount_cents: u64,
-    pub asked_at: Timestamp,
+    pub created_at: Timestamp,
 }
 
 /// What is paid for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Buys {
-    /// The first period of a generation, which has the payable's name.
+pub enum Purchase {
+    /// The first period of a generation, which has the order's name.
     Generation { collection: Collection },
     Period {
         generation: GenerationId,
         period: Period,
     },
     /// `order` is our own name of the purchase, and of its ledger entry.
-    Credits { order: EntryId, credits: Credits },
+    Credits { entry: EntryId, credits: Credits },
     /// Nothing is paid: a card is given.
     Card,
     /// What the checkout session is for that this object paid.
-    Through { session: String },
+    Via { session: String },
 }
 
 /// What became of a payment.
@@ -59,10 +59,10 @@ pub enum Outcome {
     RefundFailed,
 }
 
-/// News of a payment, taken in.
+/// A payment update that has been applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Heard {
-    pub payable: Payable,
+pub struct Applied {
+    pub order: PaymentOrder,
     pub outcome: Outcome,
     /// False if it was heard before.
     pub now: bool,
@@ -71,7 +71,7 @@ pub struct Heard {
 /// Something that could be paid, and for which there is something to do: a page that has closed, or a
 /// payment that is to be given back.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DueObject {
+pub struct DuePayment {
     pub object: String,
     pub due: Timestamp,
 }
@@ -81,14 +81,14 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] if DynamoDB does not answer or the item cannot be read.
-    pub async fn payable(
+    pub async fn order(
         &self,
         object: &str,
-    ) -> Result<Option<(Payable, Option<Outcome>)>, StoreError> {
+    ) -> Result<Option<(PaymentOrder, Option<Outcome>)>, StoreError> {
         let read = self
             .charges_item(payable_key(object), "read payment")
             .await?;
-        read.map(|item| payable(object, &item)).transpose()
+        read.map(|item| order(object, &item)).transpose()
     }
 
     /// An item of the charges table, as it is now.
@@ -104,8 +104,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] if DynamoDB does not answer.
-    pub async fn ask_for(&self, payable: &Payable) -> Result<(), StoreError> {
-        let items = vec![self.new_payable(payable)?];
+    pub async fn ask_for(&self, order: &PaymentOrder) -> Result<(), StoreError> {
+        let items = vec![self.new_payable(order)?];
         // Cancelled only where it is there already.
         self.transact("store payment", items).await.map(drop)
     }
@@ -130,30 +130,30 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] if the outcome is not known; hearing of it again is safe.
-    pub async fn hear_payment(
+    pub async fn apply_payment(
         &self,
         object: &str,
         at: Timestamp,
-        mut judge: impl FnMut(&Payable, &mut Profile) -> (bool, Vec<Effect>),
-    ) -> Result<Option<Heard>, StoreError> {
+        mut judge: impl FnMut(&PaymentOrder, &mut Profile) -> (bool, Vec<Effect>),
+    ) -> Result<Option<Applied>, StoreError> {
         let mut doubted = false;
         for tried in 0..TRIES {
-            let Some((payable, known)) = self.payable(object).await? else {
+            let Some((order, known)) = self.order(object).await? else {
                 return Ok(None);
             };
             if let Some(outcome) = known {
-                return Ok(Some(Heard {
-                    payable,
+                return Ok(Some(Applied {
+                    order,
                     outcome,
                     now: false,
                 }));
             }
-            let (outcome, items) = match self.account_of(&payable.account_number).await? {
+            let (outcome, items) = match self.account_of(&order.account_number).await? {
                 Some(before) => {
                     let mut after = before.clone();
-                    let (mut owed, effects) = judge(&payable, &mut after.profile);
+                    let (mut owed, effects) = judge(&order, &mut after.profile);
                     // Where the provider collects, it may have collected a period twice.
-                    if owed && tried > 0 && self.is_paid_by_another(&payable).await? {
+                    if owed && tried > 0 && self.is_paid_by_another(&order).await? {
                         (owed, after) = (false, before.clone());
                     }
                     let outcome = if owed {
@@ -161,7 +161,7 @@ impl Store {
                     } else {
                         Outcome::RefundDue
                     };
-                    let mut items = vec![self.ended(&payable, outcome, at)?];
+                    let mut items = vec![self.ended(&order, outcome, at)?];
                     if after.profile != before.profile {
                         after.revision += 1;
                         items.push(self.profile_update(&before, &after)?);
@@ -170,7 +170,7 @@ impl Store {
                         }
                     }
                     if owed {
-                        items.extend(self.paid_by(&payable, at)?);
+                        items.extend(self.paid_by(&order, at)?);
                     }
                     for effect in effects {
                         items.push(self.effect(&before, effect)?);
@@ -179,13 +179,13 @@ impl Store {
                 }
                 None => {
                     let outcome = Outcome::RefundDue;
-                    (outcome, vec![self.ended(&payable, outcome, at)?])
+                    (outcome, vec![self.ended(&order, outcome, at)?])
                 }
             };
-            match self.transact("hear of payment", items).await {
+            match self.transact("apply payment", items).await {
                 Ok(Ok(())) => {
-                    return Ok(Some(Heard {
-                        payable,
+                    return Ok(Some(Applied {
+                        order,
                         outcome,
                         now: true,
                     }));
@@ -197,19 +197,19 @@ impl Store {
             }
         }
         Err(StoreError::Contended {
-            operation: "hear of payment",
+            operation: "apply payment",
         })
     }
 
     /// Is what it is for paid by another object?
-    async fn is_paid_by_another(&self, payable: &Payable) -> Result<bool, StoreError> {
-        let Buys::Period { generation, period } = &payable.buys else {
+    async fn is_paid_by_another(&self, order: &PaymentOrder) -> Result<bool, StoreError> {
+        let Purchase::Period { generation, period } = &order.buys else {
             return Ok(false);
         };
-        let key = charge_key(&payable.account_number, generation.as_str(), *period);
+        let key = charge_key(&order.account_number, generation.as_str(), *period);
         let read = self.charges_item(key, "read charge").await?;
         let paid_by = read.and_then(|item| item.get("paid_by").cloned());
-        Ok(paid_by.is_some_and(|paid_by| paid_by != text(&payable.object)))
+        Ok(paid_by.is_some_and(|paid_by| paid_by != text(&order.object)))
     }
 
     /// Writes down what became of a payment that changes no profile. True if it is so by now.
@@ -218,20 +218,23 @@ impl Store {
     /// [`StoreError`] if the outcome is not known; ending it again is safe.
     pub async fn end_payment(
         &self,
-        payable: &Payable,
+        order: &PaymentOrder,
         outcome: Outcome,
         at: Timestamp,
     ) -> Result<bool, StoreError> {
-        let items = vec![self.ended(payable, outcome, at)?];
+        let items = vec![self.ended(order, outcome, at)?];
         if self.transact("end payment", items).await?.is_ok() {
             return Ok(true);
         }
-        let known = self.payable(&payable.object).await?;
+        let known = self.order(&order.object).await?;
         Ok(known.is_some_and(|(_, known)| known == Some(outcome)))
     }
 
-    pub(crate) fn new_payable(&self, payable: &Payable) -> Result<TransactWriteItem, StoreError> {
-        self.put_payable(payable_item(payable)?)
+    pub(crate) fn new_payable(
+        &self,
+        order: &PaymentOrder,
+    ) -> Result<TransactWriteItem, StoreError> {
+        self.put_payable(payable_item(order)?)
     }
 
     pub(crate) fn put_payable(&self, item: Item) -> Result<TransactWriteItem, StoreError> {
@@ -245,18 +248,18 @@ impl Store {
     /// A payment's one outcome.
     fn ended(
         &self,
-        payable: &Payable,
+        order: &PaymentOrder,
         outcome: Outcome,
         at: Timestamp,
     ) -> Result<TransactWriteItem, StoreError> {
         let update = Update::builder()
             .table_name(&self.tables.charges)
-            .set_key(Some(payable_key(&payable.object)))
+            .set_key(Some(payable_key(&order.object)))
             .condition_expression("attribute_exists(payer) AND attribute_not_exists(outcome)")
-            .expression_attribute_values(":outcome", item::to_attribute(PAYABLE, &outcome)?)
+            .expression_attribute_values(":outcome", item::to_attribute(ORDER, &outcome)?)
             .expression_attribute_values(":at", time(at));
         transaction::update(if outcome == Outcome::RefundDue {
-            let shard = due_shard(Work::Refund, &payable.object);
+            let shard = due_shard(DueKind::Refund, &order.object);
             update
                 .update_expression(
                     "SET outcome = :outcome, heard_at = :at, due_shard = :shard, due_at = :at",
@@ -272,26 +275,22 @@ impl Store {
     /// The charge record of a period: one for each generation and period, paid by one payment.
     pub(crate) fn paid_by(
         &self,
-        payable: &Payable,
+        order: &PaymentOrder,
         at: Timestamp,
     ) -> Result<Option<TransactWriteItem>, StoreError> {
-        let (generation, period) = match &payable.buys {
-            Buys::Generation { .. } => (payable.object.as_str(), Period::FIRST),
-            Buys::Period { generation, period } => (generation.as_str(), *period),
-            Buys::Credits { .. } | Buys::Card | Buys::Through { .. } => return Ok(None),
+        let (generation, period) = match &order.buys {
+            Purchase::Generation { .. } => (order.object.as_str(), Period::FIRST),
+            Purchase::Period { generation, period } => (generation.as_str(), *period),
+            Purchase::Credits { .. } | Purchase::Card | Purchase::Via { .. } => return Ok(None),
         };
         let update = Update::builder()
             .table_name(&self.tables.charges)
-            .set_key(Some(charge_key(
-                &payable.account_number,
-                generation,
-                period,
-            )))
+            .set_key(Some(charge_key(&order.account_number, generation, period)))
             .update_expression("SET paid_by = :object, paid_at = :at, amount_cents = :amount")
             .condition_expression("attribute_not_exists(paid_by)")
-            .expression_attribute_values(":object", text(&payable.object))
+            .expression_attribute_values(":object", text(&order.object))
             .expression_attribute_values(":at", time(at))
-            .expression_attribute_values(":amount", number(payable.amount_cents));
+            .expression_attribute_values(":amount", number(order.amount_cents));
         transaction::update(update).map(Some)
     }
 
@@ -328,7 +327,7 @@ impl Store {
     }
 }
 
-pub(crate) const PAYABLE: &str = "payment";
+pub(crate) const ORDER: &str = "payment";
 /// The range key of the item that leads from an account's number to the account.
 const NUMBER: &str = "number";
 
@@ -341,14 +340,14 @@ pub(crate) fn payable_key(object: &str) -> Item {
     key([("account_number", object.as_str()), ("charge", "object")])
 }
 
-pub(crate) fn payable_item(payable: &Payable) -> Result<Item, StoreError> {
-    let mut item = payable_key(&payable.object);
+pub(crate) fn payable_item(order: &PaymentOrder) -> Result<Item, StoreError> {
+    let mut item = payable_key(&order.object);
     let attributes = [
-        ("payer", text(payable.account_number.as_str())),
-        ("buys", item::to_attribute(PAYABLE, &payable.buys)?),
-        ("amount_cents", number(payable.amount_cents)),
-        ("asked_at", time(payable.asked_at)),
-        ("taken_back", number(0)),
+        ("payer", text(order.account_number.as_str())),
+        ("buys", item::to_attribute(ORDER, &order.buys)?),
+        ("amount_cents", number(order.amount_cents)),
+        ("created_at", time(order.created_at)),
+        ("end_reversal", number(0)),
     ];
     item.extend(attributes.map(|(name, value)| (name.to_owned(), value)));
     Ok(item)
@@ -359,28 +358,28 @@ fn charge_key(account: &AccountNumber, generation: &str, period: Period) -> Item
     key([("account_number", account.as_str()), ("charge", &charge)])
 }
 
-fn payable(object: &str, item: &Item) -> Result<(Payable, Option<Outcome>), StoreError> {
-    let corrupt = || StoreError::corrupt(PAYABLE);
-    let number = AccountNumber::new(get_text(item, "payer", PAYABLE)?);
+fn order(object: &str, item: &Item) -> Result<(PaymentOrder, Option<Outcome>), StoreError> {
+    let corrupt = || StoreError::corrupt(ORDER);
+    let number = AccountNumber::new(get_text(item, "payer", ORDER)?);
     let buys = item.get("buys").cloned().ok_or_else(corrupt)?;
     let outcome = item.get("outcome").cloned();
-    let outcome = outcome.map(|outcome| item::from_attribute(PAYABLE, outcome));
-    let payable = Payable {
+    let outcome = outcome.map(|outcome| item::from_attribute(ORDER, outcome));
+    let order = PaymentOrder {
         object: object.to_owned(),
         account_number: number.map_err(|_| corrupt())?,
-        buys: item::from_attribute(PAYABLE, buys)?,
-        amount_cents: get_number(item, "amount_cents", PAYABLE)?,
-        asked_at: item::get_time(item, "asked_at", PAYABLE)?,
+        buys: item::from_attribute(ORDER, buys)?,
+        amount_cents: get_number(item, "amount_cents", ORDER)?,
+        created_at: item::get_time(item, "created_at", ORDER)?,
     };
-    Ok((payable, outcome.transpose()?))
+    Ok((order, outcome.transpose()?))
 }
 
 /// One that is due, from the row of the index.
-pub(crate) fn due_object(item: &Item) -> Result<DueObject, StoreError> {
+pub(crate) fn due_object(item: &Item) -> Result<DuePayment, StoreError> {
     const WHAT: &str = "due object";
     let name = get_text(item, "account_number", WHAT)?;
     let object = name.strip_prefix("object#");
-    Ok(DueObject {
+    Ok(DuePayment {
         object: object.ok_or_else(|| StoreError::corrupt(WHAT))?.to_owned(),
         due: item::get_time(item, "due_at", WHAT)?,
     })

@@ -14,7 +14,7 @@ use crate::events::{Crossing, DomainEvent};
 use crate::item::{self, Item, get_credits, key, micros, text, time};
 use crate::ledger::{EntryKind, LedgerEntry};
 use crate::transaction::{self, TRIES};
-use crate::{Payable, Store, StoreError};
+use crate::{PaymentOrder, Store, StoreError};
 
 /// Credits that move without a call.
 #[derive(Debug, Clone)]
@@ -252,7 +252,7 @@ impl Store {
         &self,
         account: &AccountId,
         posting: &Posting<'_>,
-        payable: &Payable,
+        order: &PaymentOrder,
         mut judge: impl FnMut(&mut Profile) -> bool,
     ) -> Result<CreditPayment, StoreError> {
         let mut doubted = false;
@@ -262,9 +262,9 @@ impl Store {
             };
             let mut after = before.clone();
             after.revision += 1;
-            if before.number != payable.account_number || !judge(&mut after.profile) {
+            if before.number != order.account_number || !judge(&mut after.profile) {
                 // Perhaps by our own first try.
-                let known = self.posting(&payable.account_number, posting.id).await?;
+                let known = self.posting(&order.account_number, posting.id).await?;
                 return Ok(known.map_or(CreditPayment::NotOwed, |_| CreditPayment::Paid));
             }
             let (movement, entries) = match posting.plan(before.balance) {
@@ -285,7 +285,7 @@ impl Store {
                 .expression_attribute_values(":least", micros(least));
             let moves = set_profile(moves, &format!("{MOVES}, "), &before, &after)?;
             let mut items = self.posted(&before, posting, &movement, &entries, moves)?;
-            items.extend(self.paid_by(payable, posting.at)?);
+            items.extend(self.paid_by(order, posting.at)?);
             if let Some(event) = DomainEvent::add_on(&before, &after, posting.at) {
                 items.push(self.effect(&before, Effect::Event(event))?);
             }

@@ -3,11 +3,11 @@
 use aws_sdk_dynamodb::types::Update;
 use jiff::Timestamp;
 
+use crate::due_index::DueKind;
 use crate::error::condition_failed;
 use crate::item::{self, get_number, number};
-use crate::payments::{DueObject, Outcome, PAYABLE, due_object, payable_key};
+use crate::payments::{DuePayment, ORDER, Outcome, due_object, payable_key};
 use crate::transaction::{self, TRIES};
-use crate::work::Work;
 use crate::{Store, StoreError};
 
 impl Store {
@@ -20,9 +20,9 @@ impl Store {
         shard: u8,
         now: Timestamp,
         limit: i32,
-    ) -> Result<Vec<Result<DueObject, StoreError>>, StoreError> {
+    ) -> Result<Vec<Result<DuePayment, StoreError>>, StoreError> {
         let table = &self.tables.charges;
-        self.due_in(table, Work::Refund, shard, now, limit, due_object)
+        self.due_in(table, DueKind::Refund, shard, now, limit, due_object)
             .await
     }
 
@@ -32,7 +32,7 @@ impl Store {
     /// [`StoreError`] if DynamoDB does not answer.
     pub async fn put_off_refund(
         &self,
-        due: &DueObject,
+        due: &DuePayment,
         until: Timestamp,
     ) -> Result<(), StoreError> {
         let (table, key) = (&self.tables.charges, payable_key(&due.object));
@@ -45,7 +45,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] if DynamoDB does not answer; saying it again is safe.
     pub async fn end_refund(&self, object: &str, outcome: Outcome) -> Result<(), StoreError> {
-        let failed = item::to_attribute(PAYABLE, &Outcome::RefundFailed)?;
+        let failed = item::to_attribute(ORDER, &Outcome::RefundFailed)?;
         let update = self
             .client
             .update_item()
@@ -53,7 +53,7 @@ impl Store {
             .set_key(Some(payable_key(object)))
             .update_expression("SET outcome = :outcome REMOVE due_shard, due_at")
             .condition_expression("attribute_exists(outcome) AND outcome <> :failed")
-            .expression_attribute_values(":outcome", item::to_attribute(PAYABLE, &outcome)?)
+            .expression_attribute_values(":outcome", item::to_attribute(ORDER, &outcome)?)
             .expression_attribute_values(":failed", failed);
         match update.send().await {
             Ok(_) => Ok(()),
@@ -68,7 +68,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] if the outcome is not known; asking again is safe.
-    pub async fn take_back(
+    pub async fn begin_reversal(
         &self,
         object: &str,
         upto: u64,
@@ -77,10 +77,10 @@ impl Store {
             let read = self
                 .charges_item(payable_key(object), "read payment")
                 .await?;
-            let item = read.ok_or_else(|| StoreError::corrupt(PAYABLE))?;
-            let from = get_number(&item, "taken_back", PAYABLE)?;
+            let item = read.ok_or_else(|| StoreError::corrupt(ORDER))?;
+            let from = get_number(&item, "end_reversal", ORDER)?;
             if item.contains_key("taking_back") {
-                let to = get_number(&item, "taking_back", PAYABLE)?;
+                let to = get_number(&item, "taking_back", ORDER)?;
                 return Ok(Some((from, to)));
             }
             if upto <= from {
@@ -90,7 +90,7 @@ impl Store {
                 .table_name(&self.tables.charges)
                 .set_key(Some(payable_key(object)))
                 .update_expression("SET taking_back = :to")
-                .condition_expression("taken_back = :from AND attribute_not_exists(taking_back)")
+                .condition_expression("end_reversal = :from AND attribute_not_exists(taking_back)")
                 .expression_attribute_values(":from", number(from))
                 .expression_attribute_values(":to", number(upto));
             let taken = self.transact("take back", vec![transaction::update(update)?]);
@@ -108,11 +108,11 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] if the outcome is not known.
-    pub async fn taken_back(&self, object: &str, to: u64) -> Result<(), StoreError> {
+    pub async fn end_reversal(&self, object: &str, to: u64) -> Result<(), StoreError> {
         let update = Update::builder()
             .table_name(&self.tables.charges)
             .set_key(Some(payable_key(object)))
-            .update_expression("SET taken_back = :to REMOVE taking_back")
+            .update_expression("SET end_reversal = :to REMOVE taking_back")
             .condition_expression("taking_back = :to")
             .expression_attribute_values(":to", number(to));
         let update = vec![transaction::update(update)?];

@@ -7,9 +7,9 @@ use aws_sdk_dynamodb::types::Put;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::due_index::{DueKind, due_shard};
 use crate::error::condition_failed;
 use crate::item::{self, Item, get_number, get_text, get_time, key, number, text, time};
-use crate::work::{Work, due_shard};
 use crate::{Store, StoreError};
 
 /// How long an event that is done with is kept.
@@ -80,7 +80,7 @@ impl Store {
             ("content", text(content)),
             ("received_at", time(now)),
             ("tries", number(0)),
-            ("due_shard", text(due_shard(Work::Webhook, id))),
+            ("due_shard", text(due_shard(DueKind::Webhook, id))),
             ("due_at", time(again)),
         ];
         item.extend(attributes.map(|(name, value)| (name.to_owned(), value)));
@@ -160,7 +160,7 @@ impl Store {
             .condition_expression("event_state = :pending")
             .expression_attribute_values(":reason", text(reason))
             .expression_attribute_values(":one", number(1))
-            .expression_attribute_values(":shard", text(due_shard(Work::Webhook, id)))
+            .expression_attribute_values(":shard", text(due_shard(DueKind::Webhook, id)))
             .expression_attribute_values(":again", time(again))
             .expression_attribute_values(
                 ":pending",
@@ -199,7 +199,7 @@ impl Store {
                 ":pending",
                 item::to_attribute(WHAT, &EventState::Pending)?,
             )
-            .expression_attribute_values(":shard", text(due_shard(Work::Webhook, id)))
+            .expression_attribute_values(":shard", text(due_shard(DueKind::Webhook, id)))
             .expression_attribute_values(":now", time(now))
             .send()
             .await
@@ -236,7 +236,7 @@ impl Store {
                 due: get_time(item, "due_at", WHAT)?,
             })
         };
-        self.due_in(table, Work::Webhook, shard, now, limit, event)
+        self.due_in(table, DueKind::Webhook, shard, now, limit, event)
             .await
     }
 }

@@ -18,14 +18,14 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use upstream::DefaultAiKind;
 
-use bounded::Bounded;
+use credits_request::CreditsRequest;
 use request::ChatRequest;
 
 // The function shows nobody how it reads a body; so its own files are compiled here, without the
 // tests below them, which rustfmt would look for.
-#[path = "../../../functions/ai-proxy/src/credits/bounded.rs"]
+#[path = "../../../functions/ai-proxy/src/credits/credits_request.rs"]
 #[rustfmt::skip]
-mod bounded;
+mod credits_request;
 #[path = "../../../functions/ai-proxy/src/request.rs"]
 mod request;
 
@@ -64,11 +64,11 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(request.model, model);
     let streamed = members.last("stream").map(|stream| stream.get());
     assert_eq!(request.streamed, streamed == Some("true"));
-    match Bounded::of(&request) {
-        Ok(bounded) => {
+    match CreditsRequest::of(&request) {
+        Ok(request_on_credits) => {
             assert_payable(&members);
-            sends(&bounded, &members);
-            bounds(&bounded, &members);
+            sends(&request_on_credits, &members);
+            bounds(&request_on_credits, &members);
         }
         Err(error) => assert!(matches!(
             error.code(),
@@ -116,10 +116,10 @@ fn assert_payable(members: &Raw<'_>) {
 }
 
 /// What is sent, to either kind of default AI.
-fn sends(bounded: &Bounded<'_>, members: &Raw<'_>) {
+fn sends(request_on_credits: &CreditsRequest<'_>, members: &Raw<'_>) {
     let streamed = said(members, "stream") == Some("true");
     for kind in [DefaultAiKind::OpenRouter, DefaultAiKind::OpenAi] {
-        let body = bounded.body(MODEL, OUTPUT_LIMIT, kind);
+        let body = request_on_credits.body(MODEL, OUTPUT_LIMIT, kind);
         let Members(sent): Raw<'_> = serde_json::from_slice(&body).expect("one JSON object");
         for (at, (name, value)) in sent.iter().enumerate() {
             let twice = sent[..at].iter().any(|(other, _)| other == name);
@@ -158,15 +158,15 @@ fn sends(bounded: &Bounded<'_>, members: &Raw<'_>) {
     }
 }
 
-fn bounds(bounded: &Bounded<'_>, members: &Raw<'_>) {
-    let narrow = bounded.size(&model(Some(CONTEXT))).expect("a bound");
+fn bounds(request_on_credits: &CreditsRequest<'_>, members: &Raw<'_>) {
+    let narrow = request_on_credits.size(&model(Some(CONTEXT))).expect("a bound");
     assert!(narrow.prompt_tokens <= CONTEXT && narrow.required_tokens <= narrow.prompt_tokens);
     let limits = ["max_tokens", "max_completion_tokens"].map(|name| said(members, name));
     let limits = limits.into_iter().flatten();
     let limits = limits.map(|limit| limit.parse::<u64>().expect("a limit"));
     assert_eq!(narrow.output_limit, limits.min());
     assert_ne!(narrow.output_limit, Some(0));
-    let Ok(size) = bounded.size(&model(None)) else {
+    let Ok(size) = request_on_credits.size(&model(None)) else {
         assert!(!narrow.only_text && narrow.prompt_tokens == CONTEXT);
         return;
     };

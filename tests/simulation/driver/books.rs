@@ -140,7 +140,7 @@ impl Simulation {
             left.extend(accounts.iter().map(|it| format!("{it:?}")));
             let refunds = store.due_refunds(shard, before, 100).await.unwrap();
             left.extend(refunds.iter().map(|it| format!("{it:?}")));
-            let wind_ups = store.due_wind_ups(shard, before, 100).await.unwrap();
+            let wind_ups = store.due_cleanups(shard, before, 100).await.unwrap();
             left.extend(wind_ups.iter().map(|it| format!("{it:?}")));
             let events = store.due_events(shard, before, 100).await.unwrap();
             left.extend(events.iter().map(|it| format!("{it:?}")));

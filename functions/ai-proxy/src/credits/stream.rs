@@ -23,10 +23,10 @@ use upstream::Answer;
 use upstream::sse::{self, Line, Lines};
 
 use super::{HeldCall, recorded};
+use crate::body_chunks::BodyChunks;
 use crate::byok::interrupted;
-use crate::pieces::Pieces;
 
-/// Pieces that wait for a slow reader.
+/// BodyChunks that wait for a slow reader.
 const WAITING: usize = 32;
 /// A reader that takes nothing for so long counts as gone.
 const READER_PATIENCE: Duration = Duration::from_mins(2);
@@ -37,7 +37,7 @@ pub(super) fn relay(held: HeldCall, answer: Answer, deadline: Option<Deadline>) 
     let missed = Arc::new(AtomicBool::new(false));
     let (status, headers) = (answer.status(), answer.headers());
     let recording = answer.generation_id().map(|id| held.record_generation(id));
-    let pieces = Pieces::of(answer, deadline);
+    let pieces = BodyChunks::of(answer, deadline);
     let relay = Relay {
         held,
         recording,
@@ -93,7 +93,7 @@ enum State {
 }
 
 impl Relay {
-    async fn run(mut self, mut pieces: Pieces) {
+    async fn run(mut self, mut pieces: BodyChunks) {
         let mut lines = Lines::default();
         while let Some(piece) = pieces.next().await {
             let was_open = self.state == State::Open;

@@ -243,9 +243,9 @@ fn every_row_of_the_table_leads_where_it_says() {
 /// What there is to tell after each of the facts, and why.
 #[test]
 fn each_change_that_others_care_about_is_told_once() {
-    use News::{Activated, Ended, PastDue, Suspended};
+    use AddOnChange::{Activated, Ended, PastDue, Suspended};
     use Reason::{Cancelled, Disputed, PlanChanged, Refunded, Unpaid};
-    type Told = (Option<News>, Option<Reason>);
+    type Told = (Option<AddOnChange>, Option<Reason>);
     let silent: Told = (None, None);
     let activated_again = || activated("g2", "2026-05-05T00:00:00Z");
     let table: Vec<Vec<(Fact, Told)>> = vec![
@@ -309,7 +309,7 @@ fn each_change_that_others_care_about_is_told_once() {
         for (fact, (news, reason)) in history {
             let before = add_on.clone();
             add_on.apply(fact.clone());
-            assert_eq!(add_on.news_since(&before), news, "{fact:?}");
+            assert_eq!(add_on.change_since(&before), news, "{fact:?}");
             if news.is_some() {
                 assert_eq!(add_on.reason(), reason, "{fact:?}");
             }

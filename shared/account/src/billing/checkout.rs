@@ -19,7 +19,7 @@ pub(super) const MAKING: SignedDuration = SignedDuration::from_mins(20);
 pub struct Checkout {
     /// Our own name of it, and the idempotency key of its making.
     pub order: String,
-    pub buys: Buys,
+    pub purchase: AddOnPurchase,
     pub collection: Collection,
     /// All that is sent to the provider follows from this, so that it can be sent again.
     pub made_at: Timestamp,
@@ -32,7 +32,7 @@ pub struct Checkout {
 /// What a checkout pays for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Buys {
+pub enum AddOnPurchase {
     /// A new generation's first period.
     Generation,
     /// The open period.
@@ -54,14 +54,14 @@ impl Profile {
     pub(super) fn next_of_checkout(&self) -> Option<(Timestamp, Step)> {
         let checkout = self.billing.checkout.as_ref()?;
         let Some(session) = &checkout.session else {
-            let at = if self.wants(&checkout.buys) {
+            let at = if self.wants(&checkout.purchase) {
                 later(checkout.made_at, MAKING)
             } else {
                 Timestamp::MIN
             };
             return Some((at, Step::ForgetCheckout));
         };
-        let at = if self.wants(&checkout.buys) {
+        let at = if self.wants(&checkout.purchase) {
             // The next due attempt takes its place.
             let attempt = self.billing.charge.as_ref().and_then(Charge::attempt_at);
             attempt.map_or(session.expires_at, |at| at.min(session.expires_at))
@@ -72,11 +72,11 @@ impl Profile {
     }
 
     /// What a checkout would pay for now; `None` if there is nothing to pay.
-    pub fn can_buy(&self) -> Option<Buys> {
+    pub fn can_buy(&self) -> Option<AddOnPurchase> {
         let period = self.billing.charge.as_ref().map(|charge| charge.period);
         let open = period.max(self.add_on.last_declined());
         let open = open.zip(self.add_on.generation());
-        let open = open.map(|(period, generation)| Buys::Period {
+        let open = open.map(|(period, generation)| AddOnPurchase::Period {
             generation: generation.clone(),
             period,
         });
@@ -84,9 +84,9 @@ impl Profile {
             // The provider asks for it itself.
             AddOnStatus::PastDue if self.is_run_by_provider() => None,
             AddOnStatus::PastDue => open,
-            _ => Some(Buys::Generation),
+            _ => Some(AddOnPurchase::Generation),
         }
-        .filter(|buys| self.wants(buys))
+        .filter(|purchase| self.wants(purchase))
     }
 
     /// Is the checkout one that can be paid until `until`?
@@ -95,13 +95,13 @@ impl Profile {
             Some(session) => session.expires_at,
             None => later(checkout.made_at, MAKING),
         };
-        self.wants(&checkout.buys) && until < ends
+        self.wants(&checkout.purchase) && until < ends
     }
 
-    /// May what a checkout buys still be bought?
-    pub(super) fn wants(&self, buys: &Buys) -> bool {
-        match buys {
-            Buys::Generation => {
+    /// May what a checkout purchase still be bought?
+    pub(super) fn wants(&self, purchase: &AddOnPurchase) -> bool {
+        match purchase {
+            AddOnPurchase::Generation => {
                 let may_begin = matches!(
                     self.add_on.status(),
                     AddOnStatus::None | AddOnStatus::Suspended | AddOnStatus::Ended
@@ -109,7 +109,7 @@ impl Profile {
                 // Of two that could be charged, one is too many.
                 self.plan() == Plan::Standard && may_begin && self.billing.subscription.is_none()
             }
-            Buys::Period { generation, period } => self.is_owed(generation, *period),
+            AddOnPurchase::Period { generation, period } => self.is_owed(generation, *period),
         }
     }
 
@@ -117,13 +117,13 @@ impl Profile {
     pub fn begin_checkout(
         &mut self,
         order: String,
-        buys: Buys,
+        purchase: AddOnPurchase,
         collection: Collection,
         now: Timestamp,
     ) {
         self.billing.checkout = Some(Checkout {
             order,
-            buys,
+            purchase,
             collection,
             made_at: now,
             session: None,
@@ -135,8 +135,8 @@ impl Profile {
     #[must_use = "a checkout that nobody wants is to be closed"]
     pub fn checkout_made(&mut self, order: &str, session: Session) -> bool {
         let checkout = self.billing.checkout.as_ref();
-        let wanted =
-            checkout.is_some_and(|checkout| checkout.order == order && self.wants(&checkout.buys));
+        let wanted = checkout
+            .is_some_and(|checkout| checkout.order == order && self.wants(&checkout.purchase));
         if let (true, Some(checkout)) = (wanted, &mut self.billing.checkout) {
             checkout.session = Some(session);
         }

@@ -31,7 +31,7 @@ pub struct Subscription {
     /// The provider has it end with its period. `None` is unknown: it is being told, and did not answer.
     ends: Option<bool>,
     /// When the provider last said how it stands.
-    asked_at: Option<Timestamp>,
+    checked_at: Option<Timestamp>,
     /// When it is looked again whether a period was paid.
     follow_at: Timestamp,
     /// Nobody else takes it on before.
@@ -45,7 +45,7 @@ impl Subscription {
             id,
             generation,
             ends: Some(false),
-            asked_at: None,
+            checked_at: None,
             follow_at: Timestamp::MIN,
             next_at: Timestamp::MIN,
         }
@@ -58,7 +58,7 @@ impl Subscription {
 
 /// The provider's word on a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum RemoteStatus {
     /// `ends`: with its period.
     Runs {
         ends: bool,
@@ -123,7 +123,12 @@ impl Profile {
 
     /// The provider says how the subscription stands. `before` is what was stored before it was asked: of
     /// something newer it tells nothing.
-    pub fn subscription_stands(&mut self, before: &Billing, standing: Standing, now: Timestamp) {
+    pub fn apply_remote_status(
+        &mut self,
+        before: &Billing,
+        standing: RemoteStatus,
+        now: Timestamp,
+    ) {
         let Some(asked) = &before.subscription else {
             return;
         };
@@ -131,7 +136,7 @@ impl Profile {
         if known.as_ref() != Some(asked) || actions != before.actions {
             return;
         }
-        let Standing::Runs { ends } = standing else {
+        let RemoteStatus::Runs { ends } = standing else {
             self.subscription_gone(&asked.id);
             return;
         };
@@ -144,7 +149,7 @@ impl Profile {
         let due = self.add_on.paid_through().filter(|_| self.collects());
         let is_due = due.is_some_and(|due| later(due, CHARGED_AFTER) <= now);
         if let Some(known) = &mut self.billing.subscription {
-            known.asked_at = Some(now);
+            known.checked_at = Some(now);
             if is_due {
                 known.follow_at = again;
             }
@@ -203,7 +208,7 @@ impl Profile {
 
     pub(super) fn was_asked_since(&self, at: Timestamp) -> bool {
         let subscription = self.billing.subscription.as_ref();
-        subscription.is_none_or(|subscription| subscription.asked_at >= Some(at))
+        subscription.is_none_or(|subscription| subscription.checked_at >= Some(at))
     }
 
     /// Is the subscription the one that collects, and is to go on?

@@ -173,7 +173,7 @@ fn an_attempt_that_never_arrived_is_the_same_attempt() {
     let mut profile = confirming(start);
     assert_eq!(profile.never_confirmed("pi_1", start), Some(1));
     assert_eq!(profile.never_confirmed("pi_2", start), None);
-    // News of it brings the look-up forward.
+    // AddOnChange of it brings the look-up forward.
     profile.still_unknown("pi_1", start);
     profile.look_up_now("pi_1", start + MINUTE);
     assert!(matches!(
@@ -319,10 +319,10 @@ fn the_provider_charges_its_own_subscriptions() {
     assert_eq!(task(&mut profile, at("2026-12-01T00:00:00Z")), None);
 }
 
-fn checkout(buys: Buys, now: Timestamp) -> Checkout {
+fn checkout(purchase: AddOnPurchase, now: Timestamp) -> Checkout {
     Checkout {
         order: "ord_1".to_owned(),
-        buys,
+        purchase,
         collection: Collection::Card,
         made_at: now,
         session: Some(Session {
@@ -376,7 +376,7 @@ fn a_checkout_is_closed_when_it_ends_or_nobody_wants_it() {
         session: "cs_2".to_owned(),
     });
     let mut new = Profile::new(Plan::Standard, 1, now);
-    new.billing.checkout = Some(checkout(Buys::Generation, now));
+    new.billing.checkout = Some(checkout(AddOnPurchase::Generation, now));
     assert_eq!(task(&mut new, now), None);
     assert_eq!(new.billing_due(), Some(now + CHECKOUT_LIFE));
     let mut upgraded = new.clone();
@@ -399,7 +399,7 @@ fn the_next_attempt_takes_the_place_of_an_open_checkout() {
     profile.object_gone("pi_1");
     let day_1 = start + DAY;
     profile.billing.checkout = Some(checkout(
-        Buys::Period {
+        AddOnPurchase::Period {
             generation: g(),
             period: p(2),
         },
@@ -425,7 +425,7 @@ fn the_next_attempt_takes_the_place_of_an_open_checkout() {
 fn a_checkout_that_nobody_finished_making_is_forgotten() {
     let now = at("2026-01-10T00:00:00Z");
     let mut profile = Profile::new(Plan::Standard, 1, now);
-    let mut unmade = checkout(Buys::Generation, now);
+    let mut unmade = checkout(AddOnPurchase::Generation, now);
     unmade.session = None;
     profile.billing.checkout = Some(unmade);
     assert_eq!(task(&mut profile, now + MINUTE), None);
@@ -487,7 +487,7 @@ fn a_subscription_in_doubt_is_told_again() {
     assert_eq!(task(&mut profile, now), None);
     profile.subscription_in_doubt("sub_1");
     let before = profile.billing.clone();
-    profile.subscription_stands(&before, Standing::Runs { ends: true }, now);
+    profile.apply_remote_status(&before, RemoteStatus::Runs { ends: true }, now);
     assert_eq!(status(&profile), AddOnStatus::Active);
     let tell = Task::Tell {
         subscription: "sub_1".to_owned(),

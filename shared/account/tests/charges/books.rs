@@ -23,13 +23,13 @@ pub(crate) struct Stored {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Payment {
     pub(crate) object: Object,
-    pub(crate) buys: Buys,
+    pub(crate) purchase: AddOnPurchase,
     pub(crate) counted: u8,
     pub(crate) given_back: u8,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Buys {
+pub(crate) enum AddOnPurchase {
     Generation,
     /// The one period that is due.
     Period,
@@ -110,7 +110,7 @@ impl State {
     pub(crate) fn change_and_ask(
         &mut self,
         object: Object,
-        buys: Buys,
+        purchase: AddOnPurchase,
         change: impl FnOnce(&mut Profile) -> bool,
     ) -> bool {
         let before = self.stored.clone();
@@ -123,7 +123,7 @@ impl State {
         }
         self.payments.push(Payment {
             object,
-            buys,
+            purchase,
             counted: 0,
             given_back: 0,
         });
@@ -157,22 +157,22 @@ impl Charges {
             Object::Intent(_) => None,
         };
         let paid_at = paid_at.unwrap_or(state.now);
-        let owed = state.change(|profile| match payment.buys {
-            Buys::Generation => {
+        let owed = state.change(|profile| match payment.purchase {
+            AddOnPurchase::Generation => {
                 profile.activated(GenerationId::new(&name), paid_at, Collection::Card)
             }
-            Buys::Period => profile.period_paid(&generation(), due_period(), &name),
+            AddOnPurchase::Period => profile.period_paid(&generation(), due_period(), &name),
         });
         let counted = if self.breaks(Broken::OutcomeApart) {
             matches!(status, AddOnStatus::Active | AddOnStatus::PastDue)
         } else {
             owed || self.breaks(Broken::CountedUnowed)
         };
-        if counted && payment.buys == Buys::Generation {
+        if counted && payment.purchase == AddOnPurchase::Generation {
             state.is_cancelled = false;
         }
         let may_be = plan == Plan::Standard
-            && (payment.buys == Buys::Generation || status != AddOnStatus::Ended);
+            && (payment.purchase == AddOnPurchase::Generation || status != AddOnStatus::Ended);
         if counted && !may_be {
             state.wrong(Wrong::CountedUnowed);
         }

@@ -4,7 +4,7 @@
 //! every write is one step, on the profile as it then stands. Workers take tasks on, call the provider
 //! and write down what it said; they stop for ever between any two steps, or stall past their lease and
 //! go on with their old idea of the time; their calls get lost, lose their answer, or arrive when nobody
-//! waits any more ([`worker`]). The user cancels, resumes, buys and pays at any moment, and becomes
+//! waits any more ([`worker`]). The user cancels, resumes, purchase and pays at any moment, and becomes
 //! enterprise ([`user`]). The provider's webhook tells of successes and declines late, twice or never.
 //! The provider knows idempotency keys, declines of both kinds, and attempts whose outcome the bank
 //! makes up its mind about later ([`provider`]).
@@ -64,7 +64,7 @@ struct Scope {
     /// So many at once; others come after them.
     workers: usize,
     /// Requests to buy, at once or one after the other.
-    buys: u8,
+    purchase: u8,
     /// Cancellations and resumptions.
     acts: u8,
     upgrades: u8,
@@ -83,7 +83,7 @@ struct Scope {
 /// What may still happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Left {
-    buys: u8,
+    purchase: u8,
     acts: u8,
     upgrades: u8,
     crashes: u8,
@@ -186,7 +186,7 @@ enum Action {
         late: usize,
         verdict: Verdict,
     },
-    Hear(News),
+    Hear(Message),
     /// The bank makes up its mind.
     Settle {
         number: u8,
@@ -211,7 +211,7 @@ enum Action {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum News {
+enum Message {
     Paid(Object),
     Declined(Object),
 }
@@ -276,12 +276,12 @@ impl Charges {
     }
 
     /// The provider's webhook tells, perhaps late and not for the first time.
-    fn hear(&self, state: &mut State, news: News) {
+    fn hear(&self, state: &mut State, news: Message) {
         let now = state.now;
         state.left.news -= 1;
         match news {
-            News::Paid(object) => self.hear_payment(state, object),
-            News::Declined(object) => {
+            Message::Paid(object) => self.hear_payment(state, object),
+            Message::Declined(object) => {
                 state.change(|profile| profile.look_up_now(&object.name(), now));
             }
         }
@@ -294,7 +294,7 @@ impl Model for Charges {
 
     fn init_states(&self) -> Vec<State> {
         let Scope {
-            buys,
+            purchase,
             acts,
             upgrades,
             crashes,
@@ -307,7 +307,7 @@ impl Model for Charges {
         vec![State {
             now: due(),
             left: Left {
-                buys,
+                purchase,
                 acts,
                 upgrades,
                 crashes,
@@ -339,8 +339,8 @@ impl Model for Charges {
             actions.extend(verdicts.map(|&verdict| Action::Arrive { late, verdict }));
         }
         if state.left.news > 0 {
-            let paid = state.provider.succeeded().map(News::Paid);
-            let declined = state.provider.declined_ones().map(News::Declined);
+            let paid = state.provider.succeeded().map(Message::Paid);
+            let declined = state.provider.declined_ones().map(Message::Declined);
             actions.extend(paid.chain(declined).map(Action::Hear));
         }
         for (number, intent) in (1..).zip(&state.provider.intents) {
@@ -387,7 +387,7 @@ impl Model for Charges {
                 state.provider.settle(number, success);
             }
             Action::Buy => {
-                state.left.buys -= 1;
+                state.left.purchase -= 1;
                 state.buyers.push(Buyer::new(state.now));
             }
             Action::GoOnBuying { buyer } => self.go_on_buying(&mut state, buyer),
@@ -423,7 +423,7 @@ impl Model for Charges {
 
 const CHARGING: Scope = Scope {
     workers: 2,
-    buys: 0,
+    purchase: 0,
     acts: 1,
     upgrades: 0,
     crashes: 1,
@@ -456,7 +456,7 @@ const IN_PROCESS: Scope = Scope {
 };
 
 const BUYING: Scope = Scope {
-    buys: 1,
+    purchase: 1,
     acts: 0,
     crashes: 0,
     time_outs: 0,
@@ -464,7 +464,7 @@ const BUYING: Scope = Scope {
 };
 
 const BUYING_TWICE: Scope = Scope {
-    buys: 2,
+    purchase: 2,
     stalls: 0,
     news: 1,
     ..BUYING

@@ -3,7 +3,7 @@
 use account::{AddOnStatus, Plan};
 use jiff::SignedDuration;
 
-use crate::books::{Buys, due_period};
+use crate::books::{AddOnPurchase, due_period};
 use crate::provider::Object;
 use crate::{Charges, Scope, State, Wrong, due};
 
@@ -24,15 +24,15 @@ pub(crate) const STATUS: &str = "in the end, access is what was paid for";
 /// The grace period, and a day for each look-up that can fail to tell.
 const SOON: SignedDuration = SignedDuration::from_hours(24 * 5);
 
-fn kept(state: &State, buys: Buys) -> usize {
+fn kept(state: &State, purchase: AddOnPurchase) -> usize {
     let payments = state.payments.iter();
-    let kept = payments.filter(|payment| payment.buys == buys && payment.counted > 0);
+    let kept = payments.filter(|payment| payment.purchase == purchase && payment.counted > 0);
     kept.count()
 }
 
 pub(crate) fn always() -> Vec<Property> {
     vec![
-        Property::always(ONE_KEPT, |_, state| kept(state, Buys::Period) <= 1),
+        Property::always(ONE_KEPT, |_, state| kept(state, AddOnPurchase::Period) <= 1),
         Property::always(OWED, |_, state| !state.went(Wrong::CountedUnowed)),
         Property::always(CANCELLED, |_, state| {
             !state.went(Wrong::ConfirmedAfterCancelling)
@@ -69,7 +69,8 @@ pub(crate) fn always() -> Vec<Property> {
         }),
         Property::always(STATUS, |_, state| {
             let profile = state.stored.profile();
-            let is_paid = kept(state, Buys::Period) > 0 || kept(state, Buys::Generation) > 0;
+            let is_paid = kept(state, AddOnPurchase::Period) > 0
+                || kept(state, AddOnPurchase::Generation) > 0;
             let fits = match (profile.plan(), is_paid, state.is_cancelled) {
                 (Plan::Enterprise, ..) | (_, false, true) => AddOnStatus::Ended,
                 (_, true, true) => AddOnStatus::Cancelling,
@@ -93,7 +94,7 @@ pub(crate) fn sometimes(scope: Scope) -> Vec<Property> {
             state.is_done() && state.stored.status() == AddOnStatus::Suspended
         }),
         Property::sometimes("the last attempt succeeds", |_, state| {
-            state.provider.declined(1) && kept(state, Buys::Period) > 0
+            state.provider.declined(1) && kept(state, AddOnPurchase::Period) > 0
         }),
     ];
     if scope.acts > 0 {
@@ -107,17 +108,18 @@ pub(crate) fn sometimes(scope: Scope) -> Vec<Property> {
             }),
         ]);
     }
-    if scope.buys > 0 {
+    if scope.purchase > 0 {
         properties.extend([
             Property::sometimes("a period is paid by a checkout", |_, state| {
                 let payments = state.payments.iter();
                 let mut kept = payments.filter(|payment| payment.counted > 0);
                 kept.any(|payment| {
-                    payment.buys == Buys::Period && matches!(payment.object, Object::Session(_))
+                    payment.purchase == AddOnPurchase::Period
+                        && matches!(payment.object, Object::Session(_))
                 })
             }),
             Property::sometimes("a new generation is bought", |_, state| {
-                kept(state, Buys::Generation) > 0
+                kept(state, AddOnPurchase::Generation) > 0
             }),
             Property::sometimes(
                 "an object follows one cancelled for a checkout",

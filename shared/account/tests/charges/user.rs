@@ -1,11 +1,11 @@
-//! What the user does: buys, step by step as `charging::buy` goes, pays, cancels, resumes.
+//! What the user does: purchase, step by step as `charging::buy` goes, pays, cancels, resumes.
 
 use account::add_on::Collection;
-use account::billing::{Buys as Wanted, CHECKOUT_LIFE, Object as Known, Session};
+use account::billing::{AddOnPurchase as Wanted, CHECKOUT_LIFE, Object as Known, Session};
 use account::{AddOnStatus, Plan};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::books::Buys;
+use crate::books::AddOnPurchase;
 use crate::provider::{Object, Status};
 use crate::{Action, Broken, Charges, State};
 
@@ -41,7 +41,7 @@ pub(crate) enum Buying {
     },
     Make {
         order: u8,
-        buys: Buys,
+        purchase: AddOnPurchase,
         made_at: Timestamp,
     },
     /// Writes.
@@ -55,14 +55,14 @@ pub(crate) enum Buying {
         number: u8,
     },
     Begin {
-        buys: Buys,
+        purchase: AddOnPurchase,
     },
     ForgetMaking {
         order: u8,
     },
     Made {
         order: u8,
-        buys: Buys,
+        purchase: AddOnPurchase,
     },
     Closed {
         order: u8,
@@ -70,7 +70,7 @@ pub(crate) enum Buying {
     Resume,
 }
 
-impl From<&Wanted> for Buys {
+impl From<&Wanted> for AddOnPurchase {
     fn from(wanted: &Wanted) -> Self {
         match wanted {
             Wanted::Generation => Self::Generation,
@@ -103,7 +103,7 @@ impl State {
                 steps.push(Action::StopBuying { buyer });
             }
         }
-        if self.left.buys > 0 {
+        if self.left.purchase > 0 {
             steps.push(Action::Buy);
         }
         for session in &self.provider.sessions {
@@ -153,7 +153,7 @@ impl State {
         self.provider.session_mut(order).paid_at = Some(now);
     }
 
-    fn session_made(&mut self, order: u8, buys: Buys) -> Option<Buying> {
+    fn session_made(&mut self, order: u8, purchase: AddOnPurchase) -> Option<Buying> {
         let object = Object::Session(order);
         let session = Session {
             id: object.name(),
@@ -161,7 +161,7 @@ impl State {
             expires_at: self.provider.session(order).expires_at,
         };
         let mut wanted = false;
-        let written = self.change_and_ask(object, buys, |profile| {
+        let written = self.change_and_ask(object, purchase, |profile| {
             wanted = profile.checkout_made(&object.name(), session);
             wanted
         });
@@ -226,14 +226,14 @@ impl Charges {
             }
             Buying::Make {
                 order,
-                buys,
+                purchase,
                 made_at,
             } => {
                 let ends = made_at + CHECKOUT_LIFE;
                 let made = state.provider.open_session(order, ends, state.now);
-                return made.then_some(Buying::Made { order, buys });
+                return made.then_some(Buying::Made { order, purchase });
             }
-            Buying::Made { order, buys } => return state.session_made(order, buys),
+            Buying::Made { order, purchase } => return state.session_made(order, purchase),
             Buying::Hear { object } => self.hear_payment(state, object),
             Buying::Gone { number } => {
                 let name = Object::Intent(number).name();
@@ -243,11 +243,11 @@ impl Charges {
                 let name = Object::Intent(number).name();
                 state.change(|profile| profile.look_up_now(&name, now));
             }
-            Buying::Begin { buys } => {
+            Buying::Begin { purchase } => {
                 let order = state.orders + 1;
                 let began = state.change(|profile| {
                     let wanted = profile.can_buy();
-                    let wanted = wanted.filter(|wanted| Buys::from(wanted) == buys);
+                    let wanted = wanted.filter(|wanted| AddOnPurchase::from(wanted) == purchase);
                     if let (Some(wanted), None) = (wanted, &profile.billing.checkout) {
                         let order = Object::Session(order).name();
                         profile.begin_checkout(order, wanted, Collection::Card, now);
@@ -311,18 +311,18 @@ impl Charges {
             }
         }
         let Some(checkout) = &profile.billing.checkout else {
-            if state.orders > self.scope.buys {
+            if state.orders > self.scope.purchase {
                 return None;
             }
-            let buys = Buys::from(&profile.can_buy()?);
-            return Some(Buying::Begin { buys });
+            let purchase = AddOnPurchase::from(&profile.can_buy()?);
+            return Some(Buying::Begin { purchase });
         };
         let can_be_paid = profile.can_be_paid(checkout, now + STILL_TIME);
         let order = order_of(&checkout.order);
         Some(match (&checkout.session, can_be_paid) {
             (None, true) => Buying::Make {
                 order,
-                buys: Buys::from(&checkout.buys),
+                purchase: AddOnPurchase::from(&checkout.purchase),
                 made_at: checkout.made_at,
             },
             (None, false) => Buying::ForgetMaking { order },

@@ -4,7 +4,7 @@
 use account::billing::Task;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::books::{Buys, due_period, generation};
+use crate::books::{AddOnPurchase, due_period, generation};
 use crate::provider::{Object, Status, Verdict};
 use crate::{Action, Broken, Charges, Left, State, Wrong};
 
@@ -376,7 +376,7 @@ impl Charges {
             Write::Made { number } => {
                 let object = Object::Intent(number);
                 let mut attempt = None;
-                let written = state.change_and_ask(object, Buys::Period, |profile| {
+                let written = state.change_and_ask(object, AddOnPurchase::Period, |profile| {
                     let name = object.name();
                     attempt = profile.object_made(&generation(), due_period(), &name, now);
                     true

@@ -9,7 +9,9 @@ use proptest::test_runner::TestRunner;
 
 use super::*;
 use crate::Profile;
-use crate::billing::{Buys, CHECKOUT_LIFE, Dunning, Session, Standing, Subscription, Task};
+use crate::billing::{
+    AddOnPurchase, CHECKOUT_LIFE, Dunning, RemoteStatus, Session, Subscription, Task,
+};
 
 /// Plan events that are all kept, however late they come.
 const MOST_PLANS: u64 = 12;
@@ -22,7 +24,7 @@ enum Op {
         hours: u16,
         luck: Luck,
     },
-    /// The user buys, and is shown a page or pays with credits.
+    /// The user purchase, and is shown a page or pays with credits.
     Buy {
         collection: Collection,
     },
@@ -64,7 +66,7 @@ enum Luck {
 
 /// What an account is told of its add-on.
 #[derive(Debug, Clone)]
-enum Heard {
+enum Seen {
     Fact(Fact),
     Plan(Plan, u64, Timestamp),
 }
@@ -72,7 +74,7 @@ enum Heard {
 struct Life {
     profile: Profile,
     now: Timestamp,
-    heard: Vec<Heard>,
+    heard: Vec<Seen>,
     /// What each object of the provider's is for.
     objects: HashMap<String, (GenerationId, Period)>,
     paid: Vec<String>,
@@ -179,7 +181,7 @@ impl Life {
         let before = self.profile.add_on.clone();
         let said = change(&mut self.profile);
         let facts = facts_between(&before, &self.profile.add_on);
-        self.heard.extend(facts.into_iter().map(Heard::Fact));
+        self.heard.extend(facts.into_iter().map(Seen::Fact));
         said
     }
 
@@ -213,7 +215,7 @@ impl Life {
                     self.version += 1;
                     let at = self.now - hours(u16::from(hours_ago));
                     self.profile.hear_plan(plan, self.version, at);
-                    self.heard.push(Heard::Plan(plan, self.version, at));
+                    self.heard.push(Seen::Plan(plan, self.version, at));
                 }
             }
             Op::Refund { payment } => {
@@ -259,10 +261,10 @@ impl Life {
     fn buy(&mut self, collection: Collection) {
         let (now, order) = (self.now, self.new_name("ord"));
         let is_free = self.profile.billing.open_objects().is_empty();
-        let Some(buys) = self.profile.can_buy().filter(|_| is_free) else {
+        let Some(purchase) = self.profile.can_buy().filter(|_| is_free) else {
             return;
         };
-        if collection == Collection::Credits && buys == Buys::Generation {
+        if collection == Collection::Credits && purchase == AddOnPurchase::Generation {
             let generation = GenerationId::new(&order);
             let first = (generation.clone(), Period::FIRST);
             self.objects.insert(order, first);
@@ -275,21 +277,21 @@ impl Life {
             expires_at: now + CHECKOUT_LIFE,
         };
         self.profile
-            .begin_checkout(order.clone(), buys, collection, now);
+            .begin_checkout(order.clone(), purchase, collection, now);
         assert!(self.profile.checkout_made(&order, session));
     }
 
     /// The page that is open is paid, whether or not anybody still wants that.
     fn pay(&mut self) {
         let checkout = self.profile.billing.checkout.clone();
-        let Some((buys, session, collection)) =
-            checkout.and_then(|it| Some((it.buys, it.session?, it.collection)))
+        let Some((purchase, session, collection)) =
+            checkout.and_then(|it| Some((it.purchase, it.session?, it.collection)))
         else {
             return;
         };
         let now = self.now;
-        match buys {
-            Buys::Generation => {
+        match purchase {
+            AddOnPurchase::Generation => {
                 let generation = GenerationId::new(&session.id);
                 let first = (generation.clone(), Period::FIRST);
                 self.objects.insert(session.id.clone(), first);
@@ -302,7 +304,7 @@ impl Life {
                     self.profile.billing.subscription = Some(subscription);
                 }
             }
-            Buys::Period { generation, period } => {
+            AddOnPurchase::Period { generation, period } => {
                 self.objects
                     .insert(session.id.clone(), (generation, period));
                 self.hear_paid(&session.id);
@@ -360,9 +362,9 @@ impl Life {
                 assert!(before.has_subscription(&subscription));
                 let over = luck == Luck::DeclinedForGood;
                 let standing = if over {
-                    Standing::Over
+                    RemoteStatus::Over
                 } else {
-                    Standing::Runs {
+                    RemoteStatus::Runs {
                         ends: luck == Luck::NeverArrived,
                     }
                 };
@@ -377,7 +379,7 @@ impl Life {
                     }
                     Luck::DeclinedForGood | Luck::Unknown | Luck::NeverArrived => {}
                 }
-                self.change(|profile| profile.subscription_stands(&before, standing, now));
+                self.change(|profile| profile.apply_remote_status(&before, standing, now));
             }
             Task::Tell { subscription, ends } => match luck {
                 Luck::Unknown => self.change(|profile| profile.put_off(now)),
@@ -457,12 +459,12 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     prop::collection::vec(op, 0..40)
 }
 
-fn heard_by_a_newborn(heard: &[Heard]) -> AddOn {
+fn heard_by_a_newborn(heard: &[Seen]) -> AddOn {
     let mut profile = newborn();
     for heard in heard {
         match heard.clone() {
-            Heard::Fact(fact) => profile.add_on.apply(fact),
-            Heard::Plan(plan, version, at) => profile.hear_plan(plan, version, at),
+            Seen::Fact(fact) => profile.add_on.apply(fact),
+            Seen::Plan(plan, version, at) => profile.hear_plan(plan, version, at),
         }
     }
     profile.add_on
@@ -495,11 +497,11 @@ fn the_histories_come_to_every_state_by_every_fact() {
         let life = Life::of(&ops);
         states.insert(format!("{:?}", life.profile.add_on.status()));
         facts.extend(life.heard.iter().map(|heard| match heard {
-            Heard::Fact(fact) => {
+            Seen::Fact(fact) => {
                 let shown = format!("{fact:?}");
                 shown.split(' ').next().unwrap().to_owned()
             }
-            Heard::Plan(plan, ..) => format!("{plan:?}"),
+            Seen::Plan(plan, ..) => format!("{plan:?}"),
         }));
     }
     assert_eq!(states.len(), 6, "{states:?}");

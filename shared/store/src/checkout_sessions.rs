@@ -3,10 +3,10 @@
 
 use jiff::Timestamp;
 
+use crate::due_index::{DueKind, due_shard};
 use crate::error::condition_failed;
 use crate::item::{text, time};
-use crate::payments::{DueObject, Payable, due_object, payable_item, payable_key};
-use crate::work::{Work, due_shard};
+use crate::payments::{DuePayment, PaymentOrder, due_object, payable_item, payable_key};
 use crate::{Store, StoreError};
 
 impl Store {
@@ -17,11 +17,11 @@ impl Store {
     /// [`StoreError`] if DynamoDB does not answer.
     pub async fn ask_for_on_page(
         &self,
-        payable: &Payable,
+        order: &PaymentOrder,
         closes_at: Timestamp,
     ) -> Result<(), StoreError> {
-        let mut item = payable_item(payable)?;
-        let shard = due_shard(Work::Page, &payable.object);
+        let mut item = payable_item(order)?;
+        let shard = due_shard(DueKind::Page, &order.object);
         item.insert("due_shard".to_owned(), text(shard));
         item.insert("due_at".to_owned(), time(closes_at));
         let items = vec![self.put_payable(item)?];
@@ -38,9 +38,9 @@ impl Store {
         shard: u8,
         now: Timestamp,
         limit: i32,
-    ) -> Result<Vec<Result<DueObject, StoreError>>, StoreError> {
+    ) -> Result<Vec<Result<DuePayment, StoreError>>, StoreError> {
         let table = &self.tables.charges;
-        self.due_in(table, Work::Page, shard, now, limit, due_object)
+        self.due_in(table, DueKind::Page, shard, now, limit, due_object)
             .await
     }
 
@@ -50,7 +50,7 @@ impl Store {
     /// [`StoreError`] if DynamoDB does not answer.
     pub async fn put_off_page(
         &self,
-        due: &DueObject,
+        due: &DuePayment,
         until: Option<Timestamp>,
     ) -> Result<(), StoreError> {
         let (table, key) = (&self.tables.charges, payable_key(&due.object));
@@ -65,7 +65,7 @@ impl Store {
             .update_expression("REMOVE due_shard, due_at")
             // A payment that is to be given back has its own.
             .condition_expression("due_shard = :shard")
-            .expression_attribute_values(":shard", text(due_shard(Work::Page, &due.object)))
+            .expression_attribute_values(":shard", text(due_shard(DueKind::Page, &due.object)))
             .send()
             .await;
         match done {

@@ -11,12 +11,12 @@ use upstream::{Answer, Stream};
 const AFTER_DONE: Duration = Duration::from_millis(500);
 
 /// Reads a stream until it ends, breaks off, or its time is up.
-pub(crate) struct Pieces {
+pub(crate) struct BodyChunks {
     stream: Stream,
     stop_at: Option<Instant>,
 }
 
-impl Pieces {
+impl BodyChunks {
     pub(crate) fn of(answer: Answer, deadline: Option<Deadline>) -> Self {
         Self {
             stream: answer.into_stream(),

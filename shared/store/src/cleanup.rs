@@ -4,14 +4,14 @@ use account::{Account, AccountNumber};
 use aws_sdk_dynamodb::types::{Put, TransactWriteItem};
 use jiff::Timestamp;
 
+use crate::due_index::{DueKind, due_shard};
 use crate::item::{self, Item, get_text, key, text, time};
 use crate::transaction;
-use crate::work::{Work, due_shard};
 use crate::{Store, StoreError};
 
 /// What a deleted account left at the provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DueWindUp {
+pub struct DueCleanup {
     pub account_number: AccountNumber,
     /// What could still be paid, by the provider's ids.
     pub objects: Vec<String>,
@@ -22,30 +22,30 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] if DynamoDB does not answer.
-    pub async fn due_wind_ups(
+    pub async fn due_cleanups(
         &self,
         shard: u8,
         now: Timestamp,
         limit: i32,
-    ) -> Result<Vec<Result<DueWindUp, StoreError>>, StoreError> {
+    ) -> Result<Vec<Result<DueCleanup, StoreError>>, StoreError> {
         let table = &self.tables.charges;
-        let rows = self.due_in(table, Work::WindUp, shard, now, limit, due_wind_up);
+        let rows = self.due_in(table, DueKind::Cleanup, shard, now, limit, due_cleanup);
         let mut due = Vec::new();
         for account in rows.await? {
             due.push(match account {
-                Ok(account) => self.wind_up(account).await,
+                Ok(account) => self.cleanup(account).await,
                 Err(error) => Err(error),
             });
         }
         Ok(due)
     }
 
-    async fn wind_up(&self, account: AccountNumber) -> Result<DueWindUp, StoreError> {
+    async fn cleanup(&self, account: AccountNumber) -> Result<DueCleanup, StoreError> {
         let read = self
-            .charges_item(wind_up_key(&account), "read wind-up")
+            .charges_item(cleanup_key(&account), "read wind-up")
             .await?;
         let objects = read.and_then(|item| item.get("objects").cloned());
-        Ok(DueWindUp {
+        Ok(DueCleanup {
             account_number: account,
             objects: match objects {
                 Some(objects) => item::from_attribute("wind-up", objects)?,
@@ -59,7 +59,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] if DynamoDB does not answer; it then comes up again.
-    pub async fn wound_up(
+    pub async fn cleanup_done(
         &self,
         account: &AccountNumber,
         left: &[String],
@@ -70,14 +70,14 @@ impl Store {
                 .client
                 .delete_item()
                 .table_name(&self.tables.charges)
-                .set_key(Some(wind_up_key(account)))
+                .set_key(Some(cleanup_key(account)))
                 .send()
                 .await;
             return deleted
                 .map(drop)
                 .map_err(|error| StoreError::unavailable("wind up", error));
         }
-        let item = wind_up_item(account, left, again)?;
+        let item = cleanup_item(account, left, again)?;
         let put = self.client.put_item().table_name(&self.tables.charges);
         put.set_item(Some(item))
             .send()
@@ -87,7 +87,7 @@ impl Store {
     }
 
     /// What the account leaves at the provider; `None` if there is nothing.
-    pub(crate) fn new_wind_up(
+    pub(crate) fn new_cleanup(
         &self,
         account: &Account,
         due: Timestamp,
@@ -98,22 +98,22 @@ impl Store {
         }
         let put = Put::builder()
             .table_name(&self.tables.charges)
-            .set_item(Some(wind_up_item(&account.number, &objects, due)?));
+            .set_item(Some(cleanup_item(&account.number, &objects, due)?));
         transaction::put(put).map(Some)
     }
 }
 
-fn wind_up_key(account: &AccountNumber) -> Item {
-    key([("account_number", account.as_str()), ("charge", "wind_up")])
+fn cleanup_key(account: &AccountNumber) -> Item {
+    key([("account_number", account.as_str()), ("charge", "cleanup")])
 }
 
-fn wind_up_item(
+fn cleanup_item(
     account: &AccountNumber,
     objects: &[String],
     due: Timestamp,
 ) -> Result<Item, StoreError> {
-    let mut item = wind_up_key(account);
-    let shard = due_shard(Work::WindUp, account.as_str());
+    let mut item = cleanup_key(account);
+    let shard = due_shard(DueKind::Cleanup, account.as_str());
     let objects = item::to_attribute("wind-up", &objects)?;
     item.insert("objects".to_owned(), objects);
     item.insert("due_shard".to_owned(), text(shard));
@@ -121,7 +121,7 @@ fn wind_up_item(
     Ok(item)
 }
 
-fn due_wind_up(item: &Item) -> Result<AccountNumber, StoreError> {
+fn due_cleanup(item: &Item) -> Result<AccountNumber, StoreError> {
     const WHAT: &str = "due wind-up";
     let account = AccountNumber::new(get_text(item, "account_number", WHAT)?);
     account.map_err(|_| StoreError::corrupt(WHAT))

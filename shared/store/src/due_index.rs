@@ -13,7 +13,7 @@ use crate::{OpenHold, Store, StoreError};
 
 /// The kinds of work, each in index partitions of its own, so that none waits behind another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Work {
+pub(crate) enum DueKind {
     /// A secret that must not outlive its key.
     Secret,
     /// A domain event in the outbox.
@@ -29,10 +29,10 @@ pub(crate) enum Work {
     /// An event of the payment provider that is to be applied again.
     Webhook,
     /// Payments of a deleted account that are to be called off.
-    WindUp,
+    Cleanup,
 }
 
-impl Work {
+impl DueKind {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Secret => "secret",
@@ -42,7 +42,7 @@ impl Work {
             Self::Page => "page",
             Self::Refund => "refund",
             Self::Webhook => "webhook",
-            Self::WindUp => "wind_up",
+            Self::Cleanup => "cleanup",
         }
     }
 
@@ -52,18 +52,18 @@ impl Work {
 }
 
 /// Puts an item of `account` into the index: due at `due`.
-pub(crate) fn due_item(mut item: Item, work: Work, account: &AccountId, due: Timestamp) -> Item {
+pub(crate) fn due_item(mut item: Item, kind: DueKind, account: &AccountId, due: Timestamp) -> Item {
     item.insert(
         "due_shard".to_owned(),
-        text(due_shard(work, account.as_str())),
+        text(due_shard(kind, account.as_str())),
     );
     item.insert("due_at".to_owned(), time(due));
     item
 }
 
 /// The partition of the index in which work on `id` is.
-pub(crate) fn due_shard(work: Work, id: &str) -> String {
-    work.shard(item::shard_of(id))
+pub(crate) fn due_shard(kind: DueKind, id: &str) -> String {
+    kind.shard(item::shard_of(id))
 }
 
 /// A secret whose deletion is due unless it is the account's key.
@@ -126,7 +126,7 @@ impl Store {
         limit: i32,
     ) -> Result<Vec<Result<DueSecret, StoreError>>, StoreError> {
         let table = &self.tables.accounts;
-        self.due_in(table, Work::Secret, shard, now, limit, due_secret)
+        self.due_in(table, DueKind::Secret, shard, now, limit, due_secret)
             .await
     }
 
@@ -141,7 +141,7 @@ impl Store {
         limit: i32,
     ) -> Result<Vec<Result<DueDeletion, StoreError>>, StoreError> {
         let table = &self.tables.accounts;
-        self.due_in(table, Work::Deletion, shard, now, limit, due_deletion)
+        self.due_in(table, DueKind::Deletion, shard, now, limit, due_deletion)
             .await
     }
 
@@ -156,7 +156,7 @@ impl Store {
         limit: i32,
     ) -> Result<Vec<Result<DueAccount, StoreError>>, StoreError> {
         let table = &self.tables.accounts;
-        self.due_in(table, Work::Billing, shard, now, limit, due_account)
+        self.due_in(table, DueKind::Billing, shard, now, limit, due_account)
             .await
     }
 
@@ -165,7 +165,7 @@ impl Store {
     pub(crate) async fn due_in<T>(
         &self,
         table: &str,
-        work: Work,
+        kind: DueKind,
         shard: u8,
         now: Timestamp,
         limit: i32,
@@ -174,7 +174,7 @@ impl Store {
         let due = Due {
             index: "due",
             condition: "due_shard = :shard AND due_at <= :now",
-            shard: work.shard(shard),
+            shard: kind.shard(shard),
         };
         self.due_rows(table, due, now, limit, read).await
     }
@@ -222,7 +222,7 @@ impl Store {
                 .set_exclusive_start_key(from)
                 .send()
                 .await
-                .map_err(|error| StoreError::unavailable("find due work", error))?;
+                .map_err(|error| StoreError::unavailable("find due kind", error))?;
             let found: Vec<_> = page.items.unwrap_or_default().iter().map(&read).collect();
             readable += found.iter().filter(|row| row.is_ok()).count();
             rows.extend(found);
@@ -348,7 +348,7 @@ impl Store {
             Ok(_) => Ok(true),
             // Met by a transaction, it stays due.
             Err(error) if condition_failed(&error) || met_transaction(&error) => Ok(false),
-            Err(error) => Err(StoreError::unavailable("claim due work", error)),
+            Err(error) => Err(StoreError::unavailable("claim due kind", error)),
         }
     }
 }

@@ -27,7 +27,7 @@ const TOO_LATE: SignedDuration = SignedDuration::from_secs(1);
 /// who do not wait, the users and the webhook. (Of the five, the first three are for those who pay us by card,
 /// and the fourth for those whom the provider collects from.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub(crate) enum RequestKind {
     Create,
     Confirm,
     LookUp,
@@ -37,7 +37,7 @@ pub(crate) enum Asked {
     Other,
 }
 
-impl Asked {
+impl RequestKind {
     const fn name(self) -> &'static str {
         match self {
             Self::Create => "create_intent",
@@ -51,7 +51,7 @@ impl Asked {
 
 /// Gives permits to ask, for all that this process does.
 #[derive(Debug)]
-pub(crate) struct Pacer {
+pub(crate) struct RateLimiter {
     store: Store,
     /// The time that passes, not that of a tick.
     clock: Clock,
@@ -86,7 +86,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-impl Pacer {
+impl RateLimiter {
     pub(crate) fn new(store: Store, requests_per_second: u32) -> Self {
         Self {
             store,
@@ -105,7 +105,7 @@ impl Pacer {
     /// # Errors
     /// [`PaymentError::RateLimited`], as if it was the provider's word, if the wait would be too long;
     /// and if DynamoDB does not answer.
-    pub(crate) async fn permit(&self, asked: Asked) -> Result<(), ChargingError> {
+    pub(crate) async fn permit(&self, asked: RequestKind) -> Result<(), ChargingError> {
         let at = self.next(asked).await?;
         let wait = at.duration_since(self.clock.now());
         // What is past is not waited for.
@@ -113,13 +113,13 @@ impl Pacer {
         Ok(())
     }
 
-    async fn next(&self, asked: Asked) -> Result<Timestamp, ChargingError> {
+    async fn next(&self, asked: RequestKind) -> Result<Timestamp, ChargingError> {
         let line = match asked {
-            Asked::Create => &self.create,
-            Asked::Confirm => &self.confirm,
-            Asked::LookUp => &self.look_up,
-            Asked::Subscription => &self.subscription,
-            Asked::Other => &self.other,
+            RequestKind::Create => &self.create,
+            RequestKind::Confirm => &self.confirm,
+            RequestKind::LookUp => &self.look_up,
+            RequestKind::Subscription => &self.subscription,
+            RequestKind::Other => &self.other,
         };
         let _waiting = Waiting::new(&line.waiting);
         let mut permits = line.permits.lock().await;

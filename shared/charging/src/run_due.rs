@@ -6,10 +6,10 @@ use account::billing::{Object, Task};
 use account::{Account, AccountId, Profile};
 use jiff::{SignedDuration, Timestamp};
 use payments::{CheckoutStatus, IntentId, IntentStatus, PaymentError, SessionId};
-use store::{CreditPayment, DueWindUp, Effect, HistoryEntry};
+use store::{CreditPayment, DueCleanup, Effect, HistoryEntry};
 
 use crate::credits::ACTOR;
-use crate::pace::Asked;
+use crate::rate_limit::RequestKind;
 use crate::{Charging, ChargingError};
 
 /// Steps of one account at one time: a bound against a mistake.
@@ -21,7 +21,7 @@ const TOO_LONG_UNKNOWN: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// What was done for an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Worked {
+pub struct ChargeReport {
     /// Periods paid by it.
     pub charged: u32,
     pub declined: u32,
@@ -29,7 +29,7 @@ pub struct Worked {
     pub unknown: u32,
 }
 
-impl AddAssign for Worked {
+impl AddAssign for ChargeReport {
     fn add_assign(&mut self, other: Self) {
         self.charged += other.charged;
         self.declined += other.declined;
@@ -42,8 +42,12 @@ impl Charging {
     ///
     /// # Errors
     /// [`ChargingError`]; what was begun stays due.
-    pub async fn work(&self, id: &AccountId, now: Timestamp) -> Result<Worked, ChargingError> {
-        let mut worked = Worked::default();
+    pub async fn work(
+        &self,
+        id: &AccountId,
+        now: Timestamp,
+    ) -> Result<ChargeReport, ChargingError> {
+        let mut report = ChargeReport::default();
         for _ in 0..MOST_STEPS {
             let mut task = None;
             let account = self.store.update(id, None, now, |profile| {
@@ -53,15 +57,15 @@ impl Charging {
             });
             let account = match account.await.map_err(ChargingError::from) {
                 // The provider is told by what the deletion left.
-                Err(ChargingError::Gone) => return Ok(worked),
+                Err(ChargingError::Gone) => return Ok(report),
                 account => account?,
             };
             let Some(task) = task else {
-                return Ok(worked);
+                return Ok(report);
             };
-            let done = Box::pin(self.carry_out(&account, task, now, &mut worked)).await;
+            let done = Box::pin(self.carry_out(&account, task, now, &mut report)).await;
             match done {
-                Err(ChargingError::Gone) => return Ok(worked),
+                Err(ChargingError::Gone) => return Ok(report),
                 // Whatever was asked, it was not done.
                 Err(error @ ChargingError::Provider(PaymentError::RateLimited { .. })) => {
                     self.put_off(&account, error, now).await?;
@@ -76,7 +80,11 @@ impl Charging {
     ///
     /// # Errors
     /// [`ChargingError`]; it comes up again.
-    pub async fn wind_up(&self, due: &DueWindUp, now: Timestamp) -> Result<(), ChargingError> {
+    pub async fn cleanup_payments(
+        &self,
+        due: &DueCleanup,
+        now: Timestamp,
+    ) -> Result<(), ChargingError> {
         let mut left = Vec::new();
         for object in &due.objects {
             let called_off = Box::pin(self.call_off(object, now)).await;
@@ -94,7 +102,7 @@ impl Charging {
         let again = now.saturating_add(AGAIN).unwrap_or(now);
         Ok(self
             .store
-            .wound_up(&due.account_number, &left, again)
+            .cleanup_done(&due.account_number, &left, again)
             .await?)
     }
 
@@ -107,22 +115,22 @@ impl Charging {
         }
         if object.starts_with("cs_") {
             let found = self
-                .ask(Asked::Other)
+                .ask(RequestKind::Other)
                 .await?
                 .expire_checkout(&key, &SessionId::new(object)?)
                 .await?;
             if found.paid {
-                self.heard_checkout(&found, now).await?;
+                self.apply_checkout(&found, now).await?;
             }
             return Ok(found.paid || found.status == CheckoutStatus::Expired);
         }
         let found = self
-            .ask(Asked::Other)
+            .ask(RequestKind::Other)
             .await?
             .cancel_intent(&key, &IntentId::new(object)?)
             .await?;
         if found.status == IntentStatus::Succeeded {
-            self.heard_intent(&found, now).await?;
+            self.apply_intent(&found, now).await?;
         }
         Ok(matches!(
             found.status,
@@ -135,7 +143,7 @@ impl Charging {
         account: &Account,
         task: Task,
         now: Timestamp,
-        worked: &mut Worked,
+        report: &mut ChargeReport,
     ) -> Result<(), ChargingError> {
         match task {
             Task::Create {
@@ -145,26 +153,26 @@ impl Charging {
                 attempt,
             } => {
                 let of = (&generation, period);
-                self.begin(account, of, object, attempt, now, worked).await
+                self.begin(account, of, object, attempt, now, report).await
             }
             Task::Confirm { id, attempt, .. } => {
-                self.confirm(account, &id, attempt, now, worked).await
+                self.confirm(account, &id, attempt, now, report).await
             }
             Task::LookUp { id, since } => {
                 if now.duration_since(since) > TOO_LONG_UNKNOWN {
                     tracing::error!(object = id, %since, "the outcome of a payment is still not known");
                     edge::metric("charges_unknown_for_long", 1);
                 }
-                self.look_up(account, &id, now, worked).await
+                self.look_up(account, &id, now, report).await
             }
-            Task::Cancel { id } => self.cancel(account, &id, now, worked).await,
+            Task::Cancel { id } => self.cancel(account, &id, now, report).await,
             Task::Close { session } => self.close(account, &session, now).await,
             Task::Follow { subscription } => {
-                let followed = self.follow(&subscription, now, worked).await;
+                let followed = self.follow(&subscription, now, report).await;
                 self.or_put_off(account, followed, now).await
             }
             Task::Tell { subscription, ends } => {
-                let told = self.tell(account, &subscription, ends, now, worked).await;
+                let told = self.tell(account, &subscription, ends, now, report).await;
                 self.or_put_off(account, told, now).await
             }
             Task::Stop { subscription } => {
@@ -177,10 +185,10 @@ impl Charging {
                 attempt,
             } => {
                 match self.pay_period(account, &generation, period, now).await? {
-                    CreditPayment::Paid => worked.charged += 1,
+                    CreditPayment::Paid => report.charged += 1,
                     CreditPayment::NotOwed => {}
                     CreditPayment::Insufficient => {
-                        worked.declined += 1;
+                        report.declined += 1;
                         self.declined(account, None, attempt, false, now).await?;
                     }
                 }
@@ -198,7 +206,7 @@ impl Charging {
     ) -> Result<(), ChargingError> {
         let key = self.key().await?;
         let found = self
-            .ask(Asked::Other)
+            .ask(RequestKind::Other)
             .await?
             .expire_checkout(&key, &SessionId::new(session)?)
             .await;
@@ -208,7 +216,7 @@ impl Charging {
             Err(error) => return self.put_off(account, error.into(), now).await,
         };
         if found.paid {
-            self.heard_checkout(&found, now).await?;
+            self.apply_checkout(&found, now).await?;
             return Ok(());
         }
         match found.status {

@@ -6,22 +6,22 @@
 //! Invariant: nothing here charges. An invoice is paid or not; what was paid and not owed is given back.
 
 use account::add_on::GenerationId;
-use account::billing::{PRICE_CENTS, Standing, Subscription, period_ending};
+use account::billing::{PRICE_CENTS, RemoteStatus, Subscription, period_ending};
 use account::{Account, AddOn, AddOnStatus, Period};
 use jiff::Timestamp;
 use payments::{Invoice, InvoiceId, InvoiceStatus, PaymentError, PaymentMethodId, SubscriptionId};
-use store::{Buys, Effect, Heard, Outcome, Payable};
+use store::{Applied, Effect, Outcome, PaymentOrder, Purchase};
 use url::Url;
 
 use crate::buy::NotBought;
-use crate::pace::Asked;
-use crate::work::Worked;
-use crate::{Charging, ChargingError, News};
+use crate::rate_limit::RequestKind;
+use crate::run_due::ChargeReport;
+use crate::{Charging, ChargingError, PaymentUpdate};
 
 /// What a subscription is for.
 struct Of {
     /// What was stored when it was bought; of it, the account's number.
-    payable: Payable,
+    order: PaymentOrder,
     generation: GenerationId,
     account: Option<Account>,
 }
@@ -34,25 +34,25 @@ impl Of {
         let anchor = add_on.filter(|_| is_current);
         // Of one that is over nothing is owed; when it was bought is near enough.
         let anchor = anchor.and_then(AddOn::anchor);
-        let anchor = anchor.unwrap_or(self.payable.asked_at);
+        let anchor = anchor.unwrap_or(self.order.created_at);
         Some(period_ending(anchor, invoice.period_end?))
     }
 }
 
 impl Charging {
     /// Takes in how a subscription stands, and its `invoice` or else its latest one.
-    pub(crate) async fn heard_subscription(
+    pub(crate) async fn apply_subscription(
         &self,
         id: &SubscriptionId,
         invoice: Option<&InvoiceId>,
         now: Timestamp,
-    ) -> Result<News, ChargingError> {
+    ) -> Result<PaymentUpdate, ChargingError> {
         let Some(of) = self.bought_with(id).await? else {
-            return Ok(News::Ahead);
+            return Ok(PaymentUpdate::Ahead);
         };
         if let Some(invoice) = invoice {
             let news = self.take_in_invoice(&of, invoice, now).await?;
-            if let News::Ignored(_) = news {
+            if let PaymentUpdate::Ignored(_) = news {
                 return Ok(news);
             }
         }
@@ -64,13 +64,13 @@ impl Charging {
         &self,
         subscription: &str,
         now: Timestamp,
-        worked: &mut Worked,
+        report: &mut ChargeReport,
     ) -> Result<(), ChargingError> {
         let id = SubscriptionId::new(subscription)?;
         let Some(of) = self.bought_with(&id).await? else {
             return Ok(());
         };
-        worked.count(&self.ask_about(&of, &id, None, now).await?);
+        report.count(&self.ask_about(&of, &id, None, now).await?);
         Ok(())
     }
 
@@ -80,37 +80,37 @@ impl Charging {
         id: &SubscriptionId,
         known: Option<&InvoiceId>,
         now: Timestamp,
-    ) -> Result<News, ChargingError> {
+    ) -> Result<PaymentUpdate, ChargingError> {
         let (standing, invoice) = match self
-            .ask(Asked::Subscription)
+            .ask(RequestKind::Subscription)
             .await?
             .subscription(&*self.key().await?, id)
             .await
         {
-            Ok(found) if found.is_over() => (Standing::Over, found.latest_invoice),
+            Ok(found) if found.is_over() => (RemoteStatus::Over, found.latest_invoice),
             Ok(found) => {
                 let ends = found.cancel_at_period_end.unwrap_or_default();
-                (Standing::Runs { ends }, found.latest_invoice)
+                (RemoteStatus::Runs { ends }, found.latest_invoice)
             }
-            Err(PaymentError::Missing { .. }) => (Standing::Over, None),
+            Err(PaymentError::Missing { .. }) => (RemoteStatus::Over, None),
             Err(error) => return Err(error.into()),
         };
         // What was paid counts before what is over.
         let news = match invoice {
-            Some(invoice) if standing == Standing::Over => {
+            Some(invoice) if standing == RemoteStatus::Over => {
                 Box::pin(self.call_off_invoice(of, &invoice, now)).await?
             }
             Some(invoice) if Some(&invoice) != known => {
                 Box::pin(self.take_in_invoice(of, &invoice, now)).await?
             }
-            _ => News::Nothing,
+            _ => PaymentUpdate::Nothing,
         };
         if let Some(account) = &of.account {
             let before = &account.profile.billing;
             let asked = before.subscription.as_ref();
             if asked.is_some_and(|asked| asked.id == id.as_str()) {
                 self.change(&account.id, now, |profile| {
-                    profile.subscription_stands(before, standing, now);
+                    profile.apply_remote_status(before, standing, now);
                 })
                 .await?;
             }
@@ -124,12 +124,12 @@ impl Charging {
         of: &Of,
         id: &InvoiceId,
         now: Timestamp,
-    ) -> Result<News, ChargingError> {
-        let stripe = self.ask(Asked::Subscription).await?;
+    ) -> Result<PaymentUpdate, ChargingError> {
+        let stripe = self.ask(RequestKind::Subscription).await?;
         let invoice = stripe.invoice(&*self.key().await?, id).await?;
         let object = invoice.id.as_str();
         let Some(period) = of.period(&invoice) else {
-            return Ok(News::Ignored("an invoice of no period"));
+            return Ok(PaymentUpdate::Ignored("an invoice of no period"));
         };
         if invoice.status != InvoiceStatus::Paid {
             let failed = invoice.status == InvoiceStatus::Open && invoice.attempted;
@@ -139,41 +139,44 @@ impl Charging {
                 })
                 .await?;
             }
-            return Ok(News::Nothing);
+            return Ok(PaymentUpdate::Nothing);
         }
-        if let Some((known, _)) = self.store.payable(object).await?
-            && matches!(known.buys, Buys::Through { .. })
+        if let Some((known, _)) = self.store.order(object).await?
+            && matches!(known.buys, Purchase::Via { .. })
         {
             // Its checkout tells.
-            return Ok(News::Nothing);
+            return Ok(PaymentUpdate::Nothing);
         }
-        let payable = Payable {
+        let order = PaymentOrder {
             object: object.to_owned(),
-            account_number: of.payable.account_number.clone(),
-            buys: Buys::Period {
+            account_number: of.order.account_number.clone(),
+            buys: Purchase::Period {
                 generation: of.generation.clone(),
                 period,
             },
             amount_cents: PRICE_CENTS,
-            asked_at: now,
+            created_at: now,
         };
         let (amount, currency) = (invoice.subtotal, invoice.currency.as_deref());
-        if let Some(reason) = self.not_as_asked(&payable, amount, currency, invoice.livemode) {
-            return Ok(News::Ignored(reason));
+        if let Some(reason) = self.not_as_asked(&order, amount, currency, invoice.livemode) {
+            return Ok(PaymentUpdate::Ignored(reason));
         }
-        self.store.ask_for(&payable).await?;
-        let through = invoice.intent.as_ref().map(|intent| Payable {
+        self.store.ask_for(&order).await?;
+        let through = invoice.intent.as_ref().map(|intent| PaymentOrder {
             object: intent.to_string(),
-            buys: Buys::Through {
+            buys: Purchase::Via {
                 session: object.to_owned(),
             },
-            ..payable.clone()
+            ..order.clone()
         });
-        let heard = self.store.hear_payment(object, now, |_, profile| {
+        let applied = self.store.apply_payment(object, now, |_, profile| {
             let owed = profile.period_paid(&of.generation, period, object);
-            (owed, through.iter().cloned().map(Effect::Payable).collect())
+            (
+                owed,
+                through.iter().cloned().map(Effect::PaymentOrder).collect(),
+            )
         });
-        self.heard(heard.await?, now).await
+        self.finish(applied.await?, now).await
     }
 
     /// Sees to it that nobody can pay the invoice of a subscription that is over. If it was paid, that is
@@ -183,17 +186,17 @@ impl Charging {
         of: &Of,
         id: &InvoiceId,
         now: Timestamp,
-    ) -> Result<News, ChargingError> {
+    ) -> Result<PaymentUpdate, ChargingError> {
         let key = self.key().await?;
-        let stripe = self.ask(Asked::Subscription).await?;
+        let stripe = self.ask(RequestKind::Subscription).await?;
         let invoice = stripe.invoice(&key, id).await?;
         let stands = match invoice.status {
             InvoiceStatus::Draft => {
-                let stripe = self.ask(Asked::Subscription).await?;
+                let stripe = self.ask(RequestKind::Subscription).await?;
                 stripe.hold_invoice(&key, id).await?.status
             }
             InvoiceStatus::Open | InvoiceStatus::Uncollectible => {
-                let stripe = self.ask(Asked::Subscription).await?;
+                let stripe = self.ask(RequestKind::Subscription).await?;
                 stripe.void_invoice(&key, id).await?.status
             }
             status => status,
@@ -201,7 +204,7 @@ impl Charging {
         if stands == InvoiceStatus::Paid {
             return self.take_in_invoice(of, id, now).await;
         }
-        Ok(News::Nothing)
+        Ok(PaymentUpdate::Nothing)
     }
 
     /// Has a subscription end with its period, or go on.
@@ -211,10 +214,10 @@ impl Charging {
         subscription: &str,
         ends: bool,
         now: Timestamp,
-        worked: &mut Worked,
+        report: &mut ChargeReport,
     ) -> Result<(), ChargingError> {
         let (key, id) = (self.key().await?, SubscriptionId::new(subscription)?);
-        let stripe = self.ask(Asked::Subscription).await?;
+        let stripe = self.ask(RequestKind::Subscription).await?;
         let told = stripe.end_subscription_with_its_period(&key, &id, ends);
         let Err(error) = told.await else {
             let told = self.change(&account.id, now, |profile| {
@@ -226,7 +229,7 @@ impl Charging {
             // It may be over; or somebody's plan says when it ends, and what it collects is looked at all
             // the same.
             PaymentError::Missing { .. } | PaymentError::Refused { .. } => {
-                self.follow(subscription, now, worked).await?;
+                self.follow(subscription, now, report).await?;
                 let stored = self.store.account(&account.id).await?;
                 if !stored.is_some_and(|it| it.profile.billing.has_subscription(subscription)) {
                     return Ok(());
@@ -255,7 +258,10 @@ impl Charging {
         let Some(of) = self.bought_with(&id).await? else {
             return Ok(());
         };
-        let (key, stripe) = (self.key().await?, self.ask(Asked::Subscription).await?);
+        let (key, stripe) = (
+            self.key().await?,
+            self.ask(RequestKind::Subscription).await?,
+        );
         let latest = match stripe.subscription(&key, &id).await {
             Ok(found) => found.latest_invoice,
             Err(PaymentError::Missing { .. }) => None,
@@ -268,7 +274,7 @@ impl Charging {
                 return Ok(());
             }
         }
-        let stripe = self.ask(Asked::Subscription).await?;
+        let stripe = self.ask(RequestKind::Subscription).await?;
         stripe.cancel_subscription(&key, &id).await?;
         if let Some(latest) = latest {
             Box::pin(self.call_off_invoice(&of, &latest, now)).await?;
@@ -289,7 +295,10 @@ impl Charging {
         now: Timestamp,
     ) -> Result<Option<Url>, NotBought> {
         let id = SubscriptionId::new(subscription.id.as_str())?;
-        let (key, stripe) = (self.key().await?, self.ask(Asked::Subscription).await?);
+        let (key, stripe) = (
+            self.key().await?,
+            self.ask(RequestKind::Subscription).await?,
+        );
         let Some(latest) = stripe.subscription(&key, &id).await?.latest_invoice else {
             return Err(NotBought::InProgress);
         };
@@ -299,7 +308,7 @@ impl Charging {
                 Ok(Some(page.parse().map_err(ChargingError::Url)?))
             }
             (InvoiceStatus::Paid, _) => {
-                Box::pin(self.heard_subscription(&id, Some(&latest), now)).await?;
+                Box::pin(self.apply_subscription(&id, Some(&latest), now)).await?;
                 Ok(None)
             }
             _ => Err(NotBought::InProgress),
@@ -318,7 +327,10 @@ impl Charging {
             return Ok(());
         };
         let id = SubscriptionId::new(subscription.id.as_str())?;
-        let (key, stripe) = (self.key().await?, self.ask(Asked::Subscription).await?);
+        let (key, stripe) = (
+            self.key().await?,
+            self.ask(RequestKind::Subscription).await?,
+        );
         let found = match stripe.charge_subscription_to(&key, &id, card).await {
             Ok(found) => found,
             Err(error @ (PaymentError::Missing { .. } | PaymentError::Refused { .. })) => {
@@ -329,31 +341,32 @@ impl Charging {
         };
         if let (AddOnStatus::PastDue, Some(open)) = (profile.add_on.status(), found.latest_invoice)
         {
-            let stripe = self.ask(Asked::Subscription).await?;
+            let stripe = self.ask(RequestKind::Subscription).await?;
             stripe.pay_invoice(&key, &open).await?;
         }
         Ok(())
     }
 
     async fn bought_with(&self, id: &SubscriptionId) -> Result<Option<Of>, ChargingError> {
-        let Some((payable, _)) = self.store.payable(id.as_str()).await? else {
+        let Some((order, _)) = self.store.order(id.as_str()).await? else {
             return Ok(None);
         };
-        let Buys::Through { session } = &payable.buys else {
+        let Purchase::Via { session } = &order.buys else {
             return Ok(None);
         };
         Ok(Some(Of {
             generation: GenerationId::new(session.as_str()),
-            account: self.store.account_of(&payable.account_number).await?,
-            payable,
+            account: self.store.account_of(&order.account_number).await?,
+            order,
         }))
     }
 }
 
-impl Worked {
+impl ChargeReport {
     /// Counts a payment that was taken in.
-    pub(crate) fn count(&mut self, news: &News) {
-        let counted = |heard: &Heard| heard.now && heard.outcome == Outcome::Counted;
-        self.charged += u32::from(matches!(news, News::Taken(heard) if counted(heard)));
+    pub(crate) fn count(&mut self, news: &PaymentUpdate) {
+        let counted = |applied: &Applied| applied.now && applied.outcome == Outcome::Counted;
+        self.charged +=
+            u32::from(matches!(news, PaymentUpdate::Taken(applied) if counted(applied)));
     }
 }

@@ -1,4 +1,4 @@
-//! News of payments, from wherever they come.
+//! PaymentUpdate of payments, from wherever they come.
 
 use account::add_on::{Collection, GenerationId};
 use account::billing::Subscription;
@@ -8,10 +8,12 @@ use payments::{
     Cents, Checkout, CheckoutStatus, Intent, IntentId, IntentStatus, InvoiceId, PaymentError,
     Refund, SessionId, SubscriptionId,
 };
-use store::{Buys, DueObject, Effect, EntryKind, Heard, Outcome, Payable, PostRefused, Posting};
+use store::{
+    Applied, DuePayment, Effect, EntryKind, Outcome, PaymentOrder, PostRefused, Posting, Purchase,
+};
 
-use crate::pace::Asked;
-use crate::taken_back::refund_failed;
+use crate::rate_limit::RequestKind;
+use crate::refunds::refund_failed;
 use crate::{CURRENCY, Charging, ChargingError};
 
 /// When a page is looked at again that has not closed after all.
@@ -22,8 +24,8 @@ pub(crate) const ACTOR: &str = "stripe";
 
 /// What news of a payment came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum News {
-    Taken(Heard),
+pub enum PaymentUpdate {
+    Taken(Applied),
     /// Nothing was paid by it.
     Nothing,
     /// It is about a payment that was not heard of yet.
@@ -38,114 +40,111 @@ impl Charging {
     ///
     /// # Errors
     /// [`ChargingError`]; hearing of it again is safe.
-    pub async fn heard_intent(
+    pub async fn apply_intent(
         &self,
         intent: &Intent,
         now: Timestamp,
-    ) -> Result<News, ChargingError> {
+    ) -> Result<PaymentUpdate, ChargingError> {
         let object = intent.id.as_str();
-        let Some((payable, _)) = self.store.payable(object).await? else {
-            return Ok(News::Ignored("no payment object of ours"));
+        let Some((order, _)) = self.store.order(object).await? else {
+            return Ok(PaymentUpdate::Ignored("no payment object of ours"));
         };
-        if matches!(payable.buys, Buys::Through { .. }) {
+        if matches!(order.buys, Purchase::Via { .. }) {
             // Its checkout tells.
-            return Ok(News::Nothing);
+            return Ok(PaymentUpdate::Nothing);
         }
         if intent.status != IntentStatus::Succeeded {
             // Whether it failed for good, the provider is asked.
-            if let Some(account) = self.store.account_of(&payable.account_number).await? {
+            if let Some(account) = self.store.account_of(&order.account_number).await? {
                 self.change(&account.id, now, |profile| profile.look_up_now(object, now))
                     .await?;
             }
-            return Ok(News::Nothing);
+            return Ok(PaymentUpdate::Nothing);
         }
         let amount = intent.amount_received.or(intent.amount);
-        if let Some(reason) = self.not_as_asked(
-            &payable,
-            amount,
-            intent.currency.as_deref(),
-            intent.livemode,
-        ) {
-            return Ok(News::Ignored(reason));
+        if let Some(reason) =
+            self.not_as_asked(&order, amount, intent.currency.as_deref(), intent.livemode)
+        {
+            return Ok(PaymentUpdate::Ignored(reason));
         }
-        let heard = self.store.hear_payment(object, now, |payable, profile| {
-            let owed = match &payable.buys {
-                Buys::Period { generation, period } => {
+        let applied = self.store.apply_payment(object, now, |order, profile| {
+            let owed = match &order.buys {
+                Purchase::Period { generation, period } => {
                     profile.period_paid(generation, *period, object)
                 }
                 // Sessions pay for these.
-                Buys::Generation { .. }
-                | Buys::Credits { .. }
-                | Buys::Card
-                | Buys::Through { .. } => false,
+                Purchase::Generation { .. }
+                | Purchase::Credits { .. }
+                | Purchase::Card
+                | Purchase::Via { .. } => false,
             };
             (owed, Vec::new())
         });
-        self.heard(heard.await?, now).await
+        self.finish(applied.await?, now).await
     }
 
     /// Takes in how a checkout stands.
     ///
     /// # Errors
     /// [`ChargingError`]; hearing of it again is safe.
-    pub async fn heard_checkout(
+    pub async fn apply_checkout(
         &self,
         checkout: &Checkout,
         now: Timestamp,
-    ) -> Result<News, ChargingError> {
+    ) -> Result<PaymentUpdate, ChargingError> {
         let object = checkout.id.as_str();
-        let Some((payable, known)) = self.store.payable(object).await? else {
-            return Ok(News::Ignored("no checkout of ours"));
+        let Some((order, known)) = self.store.order(object).await? else {
+            return Ok(PaymentUpdate::Ignored("no checkout of ours"));
         };
         if !checkout.paid {
-            return Ok(News::Nothing);
+            return Ok(PaymentUpdate::Nothing);
         }
-        if payable.buys == Buys::Card {
-            return self.card_given(&payable, checkout, now).await;
+        if order.buys == Purchase::Card {
+            return self.card_given(&order, checkout, now).await;
         }
         let (amount, currency) = (checkout.amount_total, checkout.currency.as_deref());
-        if let Some(reason) = self.not_as_asked(&payable, amount, currency, checkout.livemode) {
+        if let Some(reason) = self.not_as_asked(&order, amount, currency, checkout.livemode) {
             // What counted before is not undone by an event that reads otherwise.
             if let (None, Some(subscription)) = (known, &checkout.subscription) {
-                let stripe = self.ask(Asked::Subscription).await?;
+                let stripe = self.ask(RequestKind::Subscription).await?;
                 stripe
                     .cancel_subscription(&*self.key().await?, subscription)
                     .await?;
             }
-            return Ok(News::Ignored(reason));
+            return Ok(PaymentUpdate::Ignored(reason));
         }
         if known.is_some() {
-            return self.heard(self.known(object).await?, now).await;
+            return self.finish(self.known(object).await?, now).await;
         }
         // What the provider later says of the payment object is about this.
-        let through = checkout.intent.as_ref().map(|intent| Payable {
+        let through = checkout.intent.as_ref().map(|intent| PaymentOrder {
             object: intent.to_string(),
-            buys: Buys::Through {
+            buys: Purchase::Via {
                 session: object.to_owned(),
             },
-            ..payable.clone()
+            ..order.clone()
         });
-        if let Buys::Credits { order, credits } = &payable.buys {
+        if let Purchase::Credits { entry, credits } = &order.buys {
             if let Some(through) = &through {
                 self.store.ask_for(through).await?;
             }
-            let heard = self.purchase(&payable, order, *credits, now).await?;
-            return self.heard(Some(heard), now).await;
+            let applied = self.purchase(&order, entry, *credits, now).await?;
+            return self.finish(Some(applied), now).await;
         }
         if let (
-            Buys::Generation {
+            Purchase::Generation {
                 collection: Collection::Provider,
             },
             Some(subscription),
-        ) = (&payable.buys, &checkout.subscription)
+        ) = (&order.buys, &checkout.subscription)
         {
-            let (id, payable) = (subscription, &payable);
-            return self.heard_subscribed(payable, checkout, id, now).await;
+            let (id, order) = (subscription, &order);
+            return self.apply_subscribed(order, checkout, id, now).await;
         }
         // The card, and the provider's own time of the payment.
         let intent = match &checkout.intent {
             Some(id) => {
-                let stripe = self.ask(Asked::LookUp).await?;
+                let stripe = self.ask(RequestKind::LookUp).await?;
                 Some(stripe.intent(&*self.key().await?, id).await?)
             }
             None => None,
@@ -161,37 +160,40 @@ impl Charging {
                 profile.keep_card(card.to_string(), paid_at);
             }
         };
-        let heard = self.store.hear_payment(object, now, |payable, profile| {
-            let owed = match &payable.buys {
-                Buys::Generation { collection } => {
+        let applied = self.store.apply_payment(object, now, |order, profile| {
+            let owed = match &order.buys {
+                Purchase::Generation { collection } => {
                     profile.activated(GenerationId::new(object), paid_at, *collection)
                 }
-                Buys::Period { generation, period } => {
+                Purchase::Period { generation, period } => {
                     profile.period_paid(generation, *period, object)
                 }
-                Buys::Credits { .. } | Buys::Card | Buys::Through { .. } => false,
+                Purchase::Credits { .. } | Purchase::Card | Purchase::Via { .. } => false,
             };
             if owed {
                 keep_card(profile);
             }
-            (owed, through.iter().cloned().map(Effect::Payable).collect())
+            (
+                owed,
+                through.iter().cloned().map(Effect::PaymentOrder).collect(),
+            )
         });
-        self.heard(heard.await?, now).await
+        self.finish(applied.await?, now).await
     }
 
     /// A checkout began a subscription: what the provider later says of it, its invoice and the payment
     /// is about this.
-    async fn heard_subscribed(
+    async fn apply_subscribed(
         &self,
-        payable: &Payable,
+        order: &PaymentOrder,
         checkout: &Checkout,
         id: &SubscriptionId,
         now: Timestamp,
-    ) -> Result<News, ChargingError> {
-        let object = payable.object.as_str();
+    ) -> Result<PaymentUpdate, ChargingError> {
+        let object = order.object.as_str();
         let invoice = match &checkout.invoice {
             Some(invoice) => {
-                let stripe = self.ask(Asked::LookUp).await?;
+                let stripe = self.ask(RequestKind::LookUp).await?;
                 Some(stripe.invoice(&*self.key().await?, invoice).await?)
             }
             None => None,
@@ -204,15 +206,15 @@ impl Charging {
             invoice.as_ref().map(|invoice| invoice.id.to_string()),
             intent.map(ToString::to_string),
         ];
-        let through = objects.into_iter().flatten().map(|name| Payable {
+        let through = objects.into_iter().flatten().map(|name| PaymentOrder {
             object: name,
-            buys: Buys::Through {
+            buys: Purchase::Via {
                 session: object.to_owned(),
             },
-            ..payable.clone()
+            ..order.clone()
         });
-        let through: Vec<_> = through.map(Effect::Payable).collect();
-        let heard = self.store.hear_payment(object, now, |_, profile| {
+        let through: Vec<_> = through.map(Effect::PaymentOrder).collect();
+        let applied = self.store.apply_payment(object, now, |_, profile| {
             let generation = GenerationId::new(object);
             let subscription = Subscription::new(id.to_string(), generation.clone());
             let owed = profile.activated(generation, paid_at, Collection::Provider);
@@ -224,22 +226,22 @@ impl Charging {
             }
             (owed, through.clone())
         });
-        self.heard(heard.await?, now).await
+        self.finish(applied.await?, now).await
     }
 
     /// Credits that were paid for: posted once, by the order's name.
     async fn purchase(
         &self,
-        payable: &Payable,
-        order: &EntryId,
+        order: &PaymentOrder,
+        entry: &EntryId,
         credits: Credits,
         now: Timestamp,
-    ) -> Result<Heard, ChargingError> {
-        let account = self.store.account_of(&payable.account_number).await?;
+    ) -> Result<Applied, ChargingError> {
+        let account = self.store.account_of(&order.account_number).await?;
         let posted = match account {
             Some(account) => {
                 let posting = Posting {
-                    id: order,
+                    id: entry,
                     kind: EntryKind::Purchase,
                     amount: credits,
                     at: now,
@@ -257,9 +259,9 @@ impl Charging {
                 Outcome::RefundDue
             }
         };
-        let now = self.store.end_payment(payable, outcome, now).await?;
-        Ok(Heard {
-            payable: payable.clone(),
+        let now = self.store.end_payment(order, outcome, now).await?;
+        Ok(Applied {
+            order: order.clone(),
             outcome,
             now,
         })
@@ -268,76 +270,85 @@ impl Charging {
     /// The card that a setup session was for.
     async fn card_given(
         &self,
-        payable: &Payable,
+        order: &PaymentOrder,
         checkout: &Checkout,
         now: Timestamp,
-    ) -> Result<News, ChargingError> {
+    ) -> Result<PaymentUpdate, ChargingError> {
         let Some(setup) = &checkout.setup_intent else {
-            return Ok(News::Ignored("a session that gave no card"));
+            return Ok(PaymentUpdate::Ignored("a session that gave no card"));
         };
-        let stripe = self.ask(Asked::Other).await?;
+        let stripe = self.ask(RequestKind::Other).await?;
         let card = stripe.setup_intent(&*self.key().await?, setup).await?;
-        let account = self.store.account_of(&payable.account_number).await?;
+        let account = self.store.account_of(&order.account_number).await?;
         if let (Some(card), Some(account)) = (card, account) {
             let mut is_the_latest = false;
             let account = self.change(&account.id, now, |profile| {
-                is_the_latest = profile.keep_card(card.to_string(), payable.asked_at);
+                is_the_latest = profile.keep_card(card.to_string(), order.created_at);
             });
             let account = account.await?;
             if is_the_latest {
                 self.charge_subscription(&account, &card).await?;
             }
         }
-        Ok(News::Nothing)
+        Ok(PaymentUpdate::Nothing)
     }
 
-    async fn known(&self, object: &str) -> Result<Option<Heard>, ChargingError> {
-        let known = self.store.payable(object).await?;
-        Ok(known.and_then(|(payable, outcome)| {
-            Some(Heard {
-                payable,
+    async fn known(&self, object: &str) -> Result<Option<Applied>, ChargingError> {
+        let known = self.store.order(object).await?;
+        Ok(known.and_then(|(order, outcome)| {
+            Some(Applied {
+                order,
                 outcome: outcome?,
                 now: false,
             })
         }))
     }
 
-    pub(crate) async fn heard(
+    pub(crate) async fn finish(
         &self,
-        heard: Option<Heard>,
+        applied: Option<Applied>,
         now: Timestamp,
-    ) -> Result<News, ChargingError> {
-        let Some(heard) = heard else {
-            return Ok(News::Ignored("no payment of ours"));
+    ) -> Result<PaymentUpdate, ChargingError> {
+        let Some(applied) = applied else {
+            return Ok(PaymentUpdate::Ignored("no payment of ours"));
         };
-        if heard.outcome == Outcome::RefundDue {
-            if heard.now {
+        if applied.outcome == Outcome::RefundDue {
+            if applied.now {
                 tracing::error!(
-                    object = heard.payable.object,
+                    object = applied.order.object,
                     "a payment was not owed; it is given back"
                 );
                 edge::metric("payments_not_owed", 1);
             }
-            let due = DueObject {
-                object: heard.payable.object.clone(),
+            let due = DuePayment {
+                object: applied.order.object.clone(),
                 due: now,
             };
-            if let Err(error) = self.give_back(&due).await {
+            if let Err(error) = self.refund_unowed(&due).await {
                 edge::log_error(&error, "a refund is left to the billing tick");
             }
         }
-        Ok(News::Taken(heard))
+        Ok(PaymentUpdate::Taken(applied))
     }
 
     /// Looks what came of a page that has closed: the provider's word of it may be lost.
     ///
     /// # Errors
     /// [`ChargingError`]; it stays due.
-    pub async fn look_at_page(&self, due: &DueObject, now: Timestamp) -> Result<(), ChargingError> {
+    pub async fn look_at_page(
+        &self,
+        due: &DuePayment,
+        now: Timestamp,
+    ) -> Result<(), ChargingError> {
         let (key, page) = (self.key().await?, SessionId::new(due.object.as_str())?);
-        match self.ask(Asked::Other).await?.checkout(&key, &page).await {
+        match self
+            .ask(RequestKind::Other)
+            .await?
+            .checkout(&key, &page)
+            .await
+        {
             Ok(found) => {
-                Box::pin(self.heard_checkout(&found, now)).await?;
+                Box::pin(self.apply_checkout(&found, now)).await?;
                 if matches!(found.status, CheckoutStatus::Open) {
                     let later = now.saturating_add(AGAIN).unwrap_or(now);
                     return Ok(self.store.put_off_page(due, Some(later)).await?);
@@ -353,19 +364,19 @@ impl Charging {
     ///
     /// # Errors
     /// [`ChargingError`]; it stays due.
-    pub async fn give_back(&self, due: &DueObject) -> Result<(), ChargingError> {
+    pub async fn refund_unowed(&self, due: &DuePayment) -> Result<(), ChargingError> {
         let object = due.object.as_str();
         let key = self.key().await?;
         let intent = if object.starts_with("cs_") {
             let session = self
-                .ask(Asked::Other)
+                .ask(RequestKind::Other)
                 .await?
                 .checkout(&key, &SessionId::new(object)?)
                 .await?;
             match session.subscription {
                 Some(subscription) => {
                     // It is not wanted either.
-                    self.ask(Asked::Other)
+                    self.ask(RequestKind::Other)
                         .await?
                         .cancel_subscription(&key, &subscription)
                         .await?;
@@ -401,26 +412,26 @@ impl Charging {
         if object == intent.as_str() {
             return Ok(());
         }
-        let Some((payable, _)) = self.store.payable(object).await? else {
+        let Some((order, _)) = self.store.order(object).await? else {
             return Ok(());
         };
-        let through = Payable {
+        let through = PaymentOrder {
             object: intent.to_string(),
-            buys: Buys::Through {
+            buys: Purchase::Via {
                 session: object.to_owned(),
             },
-            ..payable
+            ..order
         };
         Ok(self.store.ask_for(&through).await?)
     }
 
     async fn refund(&self, intent: &IntentId) -> Result<Refund, ChargingError> {
-        let (key, stripe) = (self.key().await?, self.ask(Asked::Other).await?);
+        let (key, stripe) = (self.key().await?, self.ask(RequestKind::Other).await?);
         match stripe
             .refund(&key, intent, &format!("{intent}-refund"))
             .await
         {
-            // Asked again it would say the same: the payment is disputed, or too old.
+            // RequestKind again it would say the same: the payment is disputed, or too old.
             Err(error @ PaymentError::Refused { .. }) => {
                 edge::log_error(&error, "the provider does not give a payment back");
                 Ok(Refund::Failed)
@@ -437,7 +448,7 @@ impl Charging {
         let Some(invoice) = invoice else {
             return Ok(None);
         };
-        let stripe = self.ask(Asked::Other).await?;
+        let stripe = self.ask(RequestKind::Other).await?;
         Ok(stripe.invoice(&*self.key().await?, invoice).await?.intent)
     }
 
@@ -445,7 +456,7 @@ impl Charging {
     /// who paid has nothing for it.
     pub(crate) fn not_as_asked(
         &self,
-        payable: &Payable,
+        order: &PaymentOrder,
         amount: Option<Cents>,
         currency: Option<&str>,
         livemode: Option<bool>,
@@ -454,12 +465,12 @@ impl Charging {
             "a payment of the other mode (live or test)"
         } else if currency != Some(CURRENCY) {
             "a payment in another currency than we asked for"
-        } else if amount != Some(Cents::new(payable.amount_cents)) {
+        } else if amount != Some(Cents::new(order.amount_cents)) {
             "a payment of another amount than we asked for"
         } else {
             return None;
         };
-        let object = payable.object.as_str();
+        let object = order.object.as_str();
         tracing::error!(object, reason, "a payment is not what we asked for");
         edge::metric("payments_not_as_asked", 1);
         Some(reason)

@@ -4,7 +4,7 @@ use super::{AddOn, AddOnStatus};
 
 /// What there is to tell of an add-on that changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum News {
+pub enum AddOnChange {
     /// Access began, or came back.
     Activated,
     /// A charge was declined; access goes on for the grace period.
@@ -45,7 +45,7 @@ impl Reason {
 impl AddOn {
     /// What there is to tell of the change from `before` to this. That a cancellation was made or taken
     /// back, and that a period was paid, is none of it.
-    pub fn news_since(&self, before: &Self) -> Option<News> {
+    pub fn change_since(&self, before: &Self) -> Option<AddOnChange> {
         use AddOnStatus::{Active, Cancelling, Ended, None, PastDue, Suspended};
         let (was, is) = (before.status(), self.status());
         let is_other = self.generation() != before.generation();
@@ -53,11 +53,11 @@ impl AddOn {
             None => Option::None,
             Active | Cancelling => {
                 let had_access = matches!(was, Active | Cancelling | PastDue);
-                (is_other || !had_access).then_some(News::Activated)
+                (is_other || !had_access).then_some(AddOnChange::Activated)
             }
-            PastDue => (was != PastDue).then_some(News::PastDue),
-            Suspended => (was != Suspended).then_some(News::Suspended),
-            Ended => (was != Ended).then_some(News::Ended),
+            PastDue => (was != PastDue).then_some(AddOnChange::PastDue),
+            Suspended => (was != Suspended).then_some(AddOnChange::Suspended),
+            Ended => (was != Ended).then_some(AddOnChange::Ended),
         }
     }
 

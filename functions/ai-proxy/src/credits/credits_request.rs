@@ -58,7 +58,7 @@ const REFUSED: [&str; 9] = [
 ];
 
 /// A request that keeps to what credits pay for.
-pub(super) struct Bounded<'a> {
+pub(super) struct CreditsRequest<'a> {
     members: Members<'a>,
     prompt: Prompt,
     output_limit: Option<u64>,
@@ -73,7 +73,7 @@ struct Prompt {
     only_text: bool,
 }
 
-impl<'a> Bounded<'a> {
+impl<'a> CreditsRequest<'a> {
     pub(super) fn of(request: &'a ChatRequest) -> Result<Self, ApiError> {
         let mut members = request.members()?;
         members.retain(|_, value| value.get() != "null");
@@ -368,7 +368,7 @@ mod tests {
         ];
         for body in refused {
             let request = request(&body);
-            let error = Bounded::of(&request).err().map(|error| error.code());
+            let error = CreditsRequest::of(&request).err().map(|error| error.code());
             assert_eq!(error, Some(Code::UnsupportedOnCredits), "{body}");
         }
     }
@@ -377,12 +377,12 @@ mod tests {
     fn an_answer_is_streamed_or_not() {
         for stream in [json!(true), json!(false), Value::Null] {
             let body = json!({"messages": messages(), "stream": stream});
-            assert!(Bounded::of(&request(&body)).is_ok(), "{body}");
+            assert!(CreditsRequest::of(&request(&body)).is_ok(), "{body}");
         }
         for stream in [json!(1), json!("true"), json!([true]), json!({})] {
             let body = json!({"messages": messages(), "stream": stream});
             let request = request(&body);
-            let refused = Bounded::of(&request).err().map(|error| error.code());
+            let refused = CreditsRequest::of(&request).err().map(|error| error.code());
             assert_eq!(refused, Some(Code::InvalidRequest), "{body}");
         }
     }
@@ -392,7 +392,7 @@ mod tests {
         let limit = |a: Value, b: Value| {
             let body = json!({"messages": messages(), "max_tokens": a, "max_completion_tokens": b});
             let request = request(&body);
-            Bounded::of(&request)
+            CreditsRequest::of(&request)
                 .map(|bounded| bounded.output_limit)
                 .map_err(|error| error.code())
         };
@@ -413,7 +413,7 @@ mod tests {
             "reasoning": {"effort": "low", "max_tokens": 100_000},
         });
         let request = request(&body);
-        let bounded = Bounded::of(&request).unwrap();
+        let bounded = CreditsRequest::of(&request).unwrap();
         let sent = |kind| serde_json::from_slice::<Value>(&bounded.body("x\"y", 77, kind)).unwrap();
         assert_eq!(
             sent(DefaultAiKind::OpenRouter),
@@ -431,7 +431,7 @@ mod tests {
     fn of_reasoning_only_the_effort_is_sent() {
         let sent = |reasoning: &Value| {
             let request = request(&json!({"messages": messages(), "reasoning": reasoning}));
-            let bounded = Bounded::of(&request).unwrap();
+            let bounded = CreditsRequest::of(&request).unwrap();
             let body = bounded.body("m", 1, DefaultAiKind::OpenRouter);
             let body: Value = serde_json::from_slice(&body).unwrap();
             body.get("reasoning").cloned()
@@ -452,9 +452,9 @@ mod tests {
     #[test]
     fn the_prompt_is_bounded_by_its_bytes_or_by_the_context() {
         let text = request(&json!({"messages": messages()}));
-        let text = Bounded::of(&text).unwrap();
+        let text = CreditsRequest::of(&text).unwrap();
         let bytes = u64::try_from(messages().to_string().len()).unwrap() + TEMPLATE_TOKENS;
-        let tokens = |bounded: &Bounded<'_>, context| {
+        let tokens = |bounded: &CreditsRequest<'_>, context| {
             bounded
                 .size(&model(context))
                 .map(|size| size.prompt_tokens)
@@ -473,13 +473,13 @@ mod tests {
         ];
         for messages in not_text {
             let request = request(&json!({"messages": messages}));
-            let bounded = Bounded::of(&request).unwrap();
+            let bounded = CreditsRequest::of(&request).unwrap();
             assert_eq!(tokens(&bounded, Some(1_000)), Some(1_000), "{messages}");
             assert_eq!(tokens(&bounded, None), None, "{messages}");
         }
         let parts = json!([{"role": "user", "content": [{"type": "text", "text": "hi"}]}]);
         let parts = request(&json!({"messages": parts}));
-        let parts = Bounded::of(&parts).unwrap();
+        let parts = CreditsRequest::of(&parts).unwrap();
         assert!(tokens(&parts, Some(1_000)) < Some(100 + TEMPLATE_TOKENS));
         assert_eq!(parts.prompt.text, 2);
     }
@@ -488,7 +488,7 @@ mod tests {
     fn what_a_provider_may_write_anew_counts_so() {
         let of = |body: Value| {
             let request = request(&body);
-            let prompt = Bounded::of(&request).unwrap().prompt;
+            let prompt = CreditsRequest::of(&request).unwrap().prompt;
             (prompt.text, prompt.around)
         };
         let plain = of(json!({"messages": messages()}));
@@ -526,7 +526,10 @@ mod tests {
     fn what_is_waived_is_limited() {
         let required = |messages: Value| {
             let request = request(&json!({"messages": messages}));
-            let size = Bounded::of(&request).unwrap().size(&model(None)).unwrap();
+            let size = CreditsRequest::of(&request)
+                .unwrap()
+                .size(&model(None))
+                .unwrap();
             (size.required_tokens, size.prompt_tokens)
         };
         assert_eq!(required(messages()).0, 2);
@@ -552,7 +555,7 @@ mod tests {
         ];
         for body in twice {
             let request = ChatRequest::parse(Bytes::from_static(body.as_bytes())).unwrap();
-            let error = Bounded::of(&request).err().map(|error| error.code());
+            let error = CreditsRequest::of(&request).err().map(|error| error.code());
             assert_eq!(error, Some(Code::InvalidRequest), "{body}");
         }
     }

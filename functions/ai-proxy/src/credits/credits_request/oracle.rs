@@ -10,7 +10,7 @@ use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 use serde_json::{Value, json};
 use tiktoken::CoreBpe;
 
-use super::Bounded;
+use super::CreditsRequest;
 use crate::request::ChatRequest;
 
 fn vocabularies(names: &[&str]) -> Vec<&'static CoreBpe> {
@@ -57,7 +57,7 @@ fn chat_tokens(messages: &[(&str, &str)]) -> usize {
 
 fn bound(body: &str) -> usize {
     let request = ChatRequest::parse(Bytes::copy_from_slice(body.as_bytes())).unwrap();
-    let prompt = Bounded::of(&request).unwrap().prompt;
+    let prompt = CreditsRequest::of(&request).unwrap().prompt;
     assert!(prompt.only_text);
     usize::try_from(prompt.text + prompt.around).unwrap()
 }

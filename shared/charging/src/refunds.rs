@@ -5,39 +5,39 @@ use account::add_on::{Fact, GenerationId};
 use account::{Account, Credits, EntryId, Period};
 use jiff::Timestamp;
 use payments::{Cents, DisputeId, DisputeState, IntentId};
-use store::{Buys, EntryKind, Outcome, Payable, Posting};
+use store::{EntryKind, Outcome, PaymentOrder, Posting, Purchase};
 
-use crate::heard::ACTOR;
-use crate::{Charging, ChargingError, News};
+use crate::apply::ACTOR;
+use crate::{Charging, ChargingError, PaymentUpdate};
 
 impl Charging {
     /// Card money went back. `refunded` is all of it so far.
-    pub(crate) async fn heard_refund(
+    pub(crate) async fn apply_refund(
         &self,
         intent: &IntentId,
         refunded: Option<Cents>,
         full: bool,
         now: Timestamp,
-    ) -> Result<News, ChargingError> {
-        let Some((payable, outcome)) = self.paid_for(intent).await? else {
-            return Ok(News::Ahead);
+    ) -> Result<PaymentUpdate, ChargingError> {
+        let Some((order, outcome)) = self.paid_for(intent).await? else {
+            return Ok(PaymentUpdate::Ahead);
         };
         if outcome.is_some_and(|outcome| outcome != Outcome::Counted) {
             // Our own.
-            return Ok(News::Nothing);
+            return Ok(PaymentUpdate::Nothing);
         }
-        let Some(account) = self.store.account_of(&payable.account_number).await? else {
-            return Ok(News::Nothing);
+        let Some(account) = self.store.account_of(&order.account_number).await? else {
+            return Ok(PaymentUpdate::Nothing);
         };
-        if let Buys::Credits { order, credits } = &payable.buys {
+        if let Purchase::Credits { entry, credits } = &order.buys {
             let cents = if full {
-                payable.amount_cents
+                order.amount_cents
             } else {
                 refunded.map_or(0, Cents::get)
             };
-            self.take_back(&account, &payable, order, *credits, cents, now)
+            self.begin_reversal(&account, &order, entry, *credits, cents, now)
                 .await?;
-        } else if let (true, Some((generation, period))) = (full, period_of(&payable)) {
+        } else if let (true, Some((generation, period))) = (full, period_of(&order)) {
             self.change(&account.id, now, |profile| {
                 profile.add_on.apply(Fact::RefundedInFull {
                     generation: generation.clone(),
@@ -46,57 +46,57 @@ impl Charging {
             })
             .await?;
         }
-        Ok(News::Nothing)
+        Ok(PaymentUpdate::Nothing)
     }
 
     /// Money that was given back, by us or by others, came back: its payer does not have it, and somebody
     /// has to look.
-    pub(crate) async fn heard_failed_refund(
+    pub(crate) async fn apply_failed_refund(
         &self,
         intent: &IntentId,
-    ) -> Result<News, ChargingError> {
-        let Some((payable, outcome)) = self.paid_for(intent).await? else {
-            return Ok(News::Ahead);
+    ) -> Result<PaymentUpdate, ChargingError> {
+        let Some((order, outcome)) = self.paid_for(intent).await? else {
+            return Ok(PaymentUpdate::Ahead);
         };
         match outcome {
             // It is not written down yet that it was given back.
-            None | Some(Outcome::RefundDue) => return Ok(News::Ahead),
-            Some(Outcome::RefundFailed) => return Ok(News::Nothing),
-            Some(Outcome::Counted | Outcome::Refunded) => refund_failed(&payable.object),
+            None | Some(Outcome::RefundDue) => return Ok(PaymentUpdate::Ahead),
+            Some(Outcome::RefundFailed) => return Ok(PaymentUpdate::Nothing),
+            Some(Outcome::Counted | Outcome::Refunded) => refund_failed(&order.object),
         }
         // Told first: where this breaks off, it is told once more, and not never.
         if outcome == Some(Outcome::Refunded) {
             let failed = Outcome::RefundFailed;
-            self.store.end_refund(&payable.object, failed).await?;
+            self.store.end_refund(&order.object, failed).await?;
         }
-        Ok(News::Nothing)
+        Ok(PaymentUpdate::Nothing)
     }
 
     /// The cardholder disputes a payment, or that is decided.
-    pub(crate) async fn heard_dispute(
+    pub(crate) async fn apply_dispute(
         &self,
         id: &DisputeId,
         intent: &IntentId,
         amount: Option<Cents>,
         state: DisputeState,
         now: Timestamp,
-    ) -> Result<News, ChargingError> {
+    ) -> Result<PaymentUpdate, ChargingError> {
         let closed = match state {
             // No money was moved.
-            DisputeState::Inquiry | DisputeState::Other => return Ok(News::Nothing),
+            DisputeState::Inquiry | DisputeState::Other => return Ok(PaymentUpdate::Nothing),
             DisputeState::Open => None,
             DisputeState::Won => Some(true),
             DisputeState::Lost => Some(false),
         };
-        let Some((payable, _)) = self.paid_for(intent).await? else {
-            return Ok(News::Ahead);
+        let Some((order, _)) = self.paid_for(intent).await? else {
+            return Ok(PaymentUpdate::Ahead);
         };
-        let Some(account) = self.store.account_of(&payable.account_number).await? else {
-            return Ok(News::Nothing);
+        let Some(account) = self.store.account_of(&order.account_number).await? else {
+            return Ok(PaymentUpdate::Nothing);
         };
-        if let Buys::Credits { credits, .. } = &payable.buys {
-            let cents = amount.map_or(payable.amount_cents, Cents::get);
-            let credits = share(*credits, cents, payable.amount_cents);
+        if let Purchase::Credits { credits, .. } = &order.buys {
+            let cents = amount.map_or(order.amount_cents, Cents::get);
+            let credits = share(*credits, cents, order.amount_cents);
             let name = id.as_str();
             let note = "card payment disputed";
             self.post(&account, name, EntryKind::Reversal, credits, note, now)
@@ -107,7 +107,7 @@ impl Charging {
                 self.post(&account, &name, EntryKind::Grant, credits, note, now)
                     .await?;
             }
-        } else if let Some((generation, period)) = period_of(&payable) {
+        } else if let Some((generation, period)) = period_of(&order) {
             let dispute = id.to_string();
             self.change(&account.id, now, |profile| {
                 profile.add_on.apply(Fact::Disputed {
@@ -126,30 +126,30 @@ impl Charging {
             })
             .await?;
         }
-        Ok(News::Nothing)
+        Ok(PaymentUpdate::Nothing)
     }
 
     /// Takes bought credits back, for the share of their price that was given back so far.
-    async fn take_back(
+    async fn begin_reversal(
         &self,
         account: &Account,
-        payable: &Payable,
-        order: &EntryId,
+        order: &PaymentOrder,
+        entry: &EntryId,
         credits: Credits,
         cents: u64,
         now: Timestamp,
     ) -> Result<(), ChargingError> {
-        let cents = cents.min(payable.amount_cents);
+        let cents = cents.min(order.amount_cents);
         // One step at a time, each finished by whoever comes next.
-        while let Some((from, to)) = self.store.take_back(&payable.object, cents).await? {
-            let before = share(credits, from, payable.amount_cents);
-            let after = share(credits, to, payable.amount_cents);
+        while let Some((from, to)) = self.store.begin_reversal(&order.object, cents).await? {
+            let before = share(credits, from, order.amount_cents);
+            let after = share(credits, to, order.amount_cents);
             let amount = after.checked_sub(before).unwrap_or(Credits::ZERO);
-            let name = format!("{order}-back-{to}");
+            let name = format!("{entry}-back-{to}");
             let note = "card payment given back";
             self.post(account, &name, EntryKind::Reversal, amount, note, now)
                 .await?;
-            self.store.taken_back(&payable.object, to).await?;
+            self.store.end_reversal(&order.object, to).await?;
         }
         Ok(())
     }
@@ -181,13 +181,13 @@ impl Charging {
     async fn paid_for(
         &self,
         intent: &IntentId,
-    ) -> Result<Option<(Payable, Option<Outcome>)>, ChargingError> {
-        let Some((payable, outcome)) = self.store.payable(intent.as_str()).await? else {
+    ) -> Result<Option<(PaymentOrder, Option<Outcome>)>, ChargingError> {
+        let Some((order, outcome)) = self.store.order(intent.as_str()).await? else {
             return Ok(None);
         };
-        match &payable.buys {
-            Buys::Through { session } => Ok(self.store.payable(session).await?),
-            _ => Ok(Some((payable, outcome))),
+        match &order.buys {
+            Purchase::Via { session } => Ok(self.store.order(session).await?),
+            _ => Ok(Some((order, outcome))),
         }
     }
 }
@@ -201,13 +201,13 @@ pub(crate) fn refund_failed(object: &str) {
     edge::metric("refunds_failed", 1);
 }
 
-fn period_of(payable: &Payable) -> Option<(GenerationId, Period)> {
-    match &payable.buys {
-        Buys::Generation { .. } => {
-            Some((GenerationId::new(payable.object.as_str()), Period::FIRST))
+fn period_of(order: &PaymentOrder) -> Option<(GenerationId, Period)> {
+    match &order.buys {
+        Purchase::Generation { .. } => {
+            Some((GenerationId::new(order.object.as_str()), Period::FIRST))
         }
-        Buys::Period { generation, period } => Some((generation.clone(), *period)),
-        Buys::Credits { .. } | Buys::Card | Buys::Through { .. } => None,
+        Purchase::Period { generation, period } => Some((generation.clone(), *period)),
+        Purchase::Credits { .. } | Purchase::Card | Purchase::Via { .. } => None,
     }
 }
 
