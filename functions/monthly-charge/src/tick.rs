@@ -78,7 +78,7 @@ pub async fn tick(
     report
 }
 
-/// PaymentUpdate of payments that waits, payments that are to be called off or given back.
+/// Pending payment updates, payments that are to be called off or given back.
 async fn settle(deps: &Deps, now: Timestamp, report: &mut TickReport) {
     for shard in store::shards() {
         match deps.store.due_events(shard, now, A_SHARD).await {

@@ -300,7 +300,7 @@ async fn set_plan(
         if (stored, profile.plan()) == (version, plan) {
             return Ok(Vec::new());
         }
-        // PaymentUpdate of the same version may be meant to be replaced, but not if nobody knew of it.
+        // An update with the same version may be meant to be replaced, but not if nobody knew of it.
         if stored > version || (stored == version && asked.is_none()) {
             return Err(stored);
         }

@@ -1,4 +1,4 @@
-//! PaymentUpdate of payments, from wherever they come.
+//! Applies updates about payments, wherever they come from.
 
 use account::add_on::{Collection, GenerationId};
 use account::billing::Subscription;

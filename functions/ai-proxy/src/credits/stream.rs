@@ -26,7 +26,7 @@ use super::{HeldCall, recorded};
 use crate::body_chunks::BodyChunks;
 use crate::byok::interrupted;
 
-/// BodyChunks that wait for a slow reader.
+/// Chunks buffered for a slow reader.
 const WAITING: usize = 32;
 /// A reader that takes nothing for so long counts as gone.
 const READER_PATIENCE: Duration = Duration::from_mins(2);

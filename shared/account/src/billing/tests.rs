@@ -173,7 +173,7 @@ fn an_attempt_that_never_arrived_is_the_same_attempt() {
     let mut profile = confirming(start);
     assert_eq!(profile.never_confirmed("pi_1", start), Some(1));
     assert_eq!(profile.never_confirmed("pi_2", start), None);
-    // AddOnChange of it brings the look-up forward.
+    // An update about it brings the look-up forward.
     profile.still_unknown("pi_1", start);
     profile.look_up_now("pi_1", start + MINUTE);
     assert!(matches!(
