@@ -11,7 +11,7 @@ pub struct Settings {
     pub http: HttpSettings,
     /// `PUBLIC_BASE_URL`: the address of the pages and of the API.
     pub public_base_url: Url,
-    /// `OIDC_AUTHORITY`: the OpenID Connect issuer, at which the discovery document is found.
+    /// `OIDC_AUTHORITY`: the OIDC issuer, at which the discovery document is found.
     pub oidc_authority: Url,
     /// `OIDC_CLIENT_ID`: the pages' client id there.
     pub oidc_client_id: String,
