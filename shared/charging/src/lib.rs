@@ -23,7 +23,7 @@ mod stripe_subscription;
 
 use std::sync::Arc;
 
-use account::billing::Dunning;
+use billing::Dunning;
 use edge::Clock;
 use http_client::HttpClient;
 use keyvault::{Vault, VaultError};
