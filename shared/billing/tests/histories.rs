@@ -502,7 +502,7 @@ impl Life {
             }
             Luck::Unknown => self.change(|profile| billing::still_unknown(profile, id, now)),
             Luck::NeverArrived => {
-                drop(self.change(|profile| billing::never_confirmed(profile, id, now)));
+                let _ = self.change(|profile| billing::never_confirmed(profile, id, now));
             }
         }
     }
