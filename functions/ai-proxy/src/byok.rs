@@ -97,7 +97,7 @@ async fn try_openrouter(deps: &Deps, account: &Account, call: &Call) -> Result<A
     let body = call.request.body.clone();
     let (failure, retry_after) = match deps.openrouter.chat(&key, body, call.kind()).await {
         Err(ChatError::TimedOut) => return Err(timed_out()),
-        Err(error @ ChatError::Unavailable(_)) => {
+        Err(error @ (ChatError::NotSent(_) | ChatError::Lost(_))) => {
             edge::log_error(&error, "OpenRouter cannot be reached");
             (Failure::Unavailable, None)
         }
@@ -199,7 +199,7 @@ async fn relay(answer: Answer, call: Call) -> Result<Response, ApiError> {
             edge::log_error(&error, "OpenRouter's answer broke off");
             match error {
                 BodyError::TimedOut => timed_out(),
-                BodyError::Broken(_) | BodyError::Idle | BodyError::TooLong => unavailable(),
+                BodyError::Broken(_) | BodyError::Idle => unavailable(),
             }
         })?)
     };

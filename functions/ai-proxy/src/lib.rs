@@ -24,7 +24,6 @@ use account::{Account, AccountId};
 use axum::Router;
 use axum::routing::{get, post};
 use edge::{ApiError, Clock, Identity, Shape};
-use http_client::HttpClient;
 use keyvault::{Vault, VaultError};
 use secrecy::SecretString;
 use store::Store;
@@ -62,7 +61,7 @@ impl Deps {
         secrets: aws_sdk_secretsmanager::Client,
     ) -> Result<Self, lambda_http::Error> {
         let (time_outs, referer) = (settings.time_outs, &settings.product.referer);
-        let http = HttpClient::new(time_outs.connect)?;
+        let http = edge::http_client(time_outs.connect)?;
         let upstream = |base: &Url| Upstream::new(http.clone(), base, time_outs, referer.clone());
         let default_ai = upstream(&settings.product.default_ai_url);
         Ok(Self {

@@ -24,7 +24,6 @@ use axum::Router;
 use axum::routing::{post, put};
 use card::Card;
 use edge::{ApiError, Caller, Clock, Code, Identity, Role, Shape};
-use http_client::HttpClient;
 use jiff::{SignedDuration, Timestamp};
 use keyvault::Vault;
 use serde::Serialize;
@@ -63,7 +62,7 @@ impl Deps {
         secrets: aws_sdk_secretsmanager::Client,
     ) -> Result<Self, lambda_http::Error> {
         let (time_outs, referer) = (settings.time_outs, &settings.product.referer);
-        let http = HttpClient::new(time_outs.connect)?;
+        let http = edge::http_client(time_outs.connect)?;
         let upstream = |base: &Url| Upstream::new(http.clone(), base, time_outs, referer.clone());
         Ok(Self {
             identity: Identity::new(&settings.product.identity, clock.clone(), http.clone()),
