@@ -166,7 +166,7 @@ async fn make_accounts(system: &System, accounts: u32) -> jiff::Timestamp {
         ..AccountChange::default()
     };
     let made = change_account(&system.store, Some(&payers), &id, change, now).await;
-    let due = made.unwrap().profile.billing_due().unwrap();
+    let due = billing::due_at(&made.unwrap().profile).unwrap();
     let (client, table) = (system.engines.dynamodb(), &system.tables.accounts);
     let key = [("account_id", "template"), ("item", "account")];
     let key = HashMap::from(key.map(|(name, value)| (name.to_owned(), S(value.to_owned()))));

@@ -300,7 +300,7 @@ async fn a_message_that_waited_is_worked_off_at_its_own_time() {
     for (early, waited, charged) in table {
         let world = World::with_due(1).await;
         let account = world.system.account("acme-0-").await;
-        let due = account.profile.billing_due().unwrap();
+        let due = billing::due_at(&account.profile).unwrap();
         let body = json!({"time": due - early, "account_ids": ["acme-0-"]});
         let sent = world.system.clock.now() - waited;
         let attributes = json!({"SentTimestamp": sent.as_millisecond().to_string()});

@@ -94,7 +94,7 @@ async fn a_payment_of_a_waived_period_is_still_a_payment() {
         };
         store.ask_for(&order).await.unwrap();
         let judge = |_: &PaymentOrder, profile: &mut Profile| {
-            let owed = profile.period_paid(generation, period, object);
+            let owed = billing::period_paid(profile, generation, period, object);
             (owed, Vec::new())
         };
         let now = world.system.clock.now();

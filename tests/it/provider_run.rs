@@ -83,7 +83,7 @@ pub(crate) fn worker(world: &World, collection: &str) -> Charging {
     let mut env = Env::from_pairs(settings);
     let settings = charging::Settings::from_env(&mut env);
     let (clock, store) = (world.system.clock.clone(), world.store_over_the_wire());
-    let http = http_client::HttpClient::new(settings.connect).unwrap();
+    let http = edge::http_client(settings.connect).unwrap();
     Charging::new(settings, clock, store, world.engines().secrets(), http)
 }
 

@@ -585,8 +585,9 @@ async fn pay_add_on(store: &Store, account: &Account, at: Timestamp) -> CreditPa
         amount_cents: 500,
         created_at: at,
     };
-    let judge =
-        |profile: &mut Profile| profile.activated(generation.clone(), at, Collection::Credits);
+    let judge = |profile: &mut Profile| {
+        billing::activate(profile, generation.clone(), at, Collection::Credits)
+    };
     let paid = store.pay_add_on(&account.id, &posting, &order, judge);
     paid.await.unwrap()
 }

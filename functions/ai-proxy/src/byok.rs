@@ -74,7 +74,7 @@ pub(crate) async fn respond(
         Ok(answer) => Err(refused(deps, account, &key, answer).await),
         // OpenRouter may have received the call, and may bill it.
         Err(ChatError::TimedOut) => Err(CallFailed::for_good(timed_out())),
-        Err(error @ ChatError::Unavailable(_)) => {
+        Err(error @ (ChatError::NotSent(_) | ChatError::Lost(_))) => {
             edge::log_error(&error, "could not reach OpenRouter");
             Err(CallFailed::of(Failure::Unavailable, None))
         }
@@ -158,7 +158,7 @@ async fn relay(answer: Answer, call: &Call) -> Result<Response, CallFailed> {
             edge::log_error(&error, "OpenRouter's response was cut off");
             CallFailed::for_good(match error {
                 BodyError::TimedOut => timed_out(),
-                BodyError::Broken(_) | BodyError::Idle | BodyError::TooLong => unavailable(),
+                BodyError::Broken(_) | BodyError::Idle => unavailable(),
             })
         })?)
     };

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use account::{Account, AccountId};
 use edge::{ApiError, Clock, Identity};
-use http_client::HttpClient;
 use keyvault::{Vault, VaultError};
 use secrecy::SecretString;
 use store::Store;
@@ -38,7 +37,7 @@ impl Deps {
         secrets: aws_sdk_secretsmanager::Client,
     ) -> Result<Self, lambda_http::Error> {
         let (time_outs, referer) = (settings.time_outs, &settings.product.referer);
-        let http = HttpClient::new(time_outs.connect)?;
+        let http = edge::http_client(time_outs.connect)?;
         let upstream = |base: &Url| Upstream::new(http.clone(), base, time_outs, referer.clone());
         let default_ai = upstream(&settings.product.default_ai_url);
         Ok(Self {

@@ -7,7 +7,6 @@ use axum::extract::FromRef;
 use card::Card;
 use charging::Charging;
 use edge::{ApiError, Caller, Clock, Identity, Role};
-use http_client::HttpClient;
 use store::Store;
 use upstream::{PriceBook, Upstream};
 
@@ -32,7 +31,7 @@ impl Deps {
         dynamodb: aws_sdk_dynamodb::Client,
         secrets: aws_sdk_secretsmanager::Client,
     ) -> Result<Self, lambda_http::Error> {
-        let http = HttpClient::new(settings.time_outs.connect)?;
+        let http = edge::http_client(settings.time_outs.connect)?;
         let default_ai = Upstream::new(
             http.clone(),
             &settings.product.default_ai_url,

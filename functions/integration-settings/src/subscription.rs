@@ -2,11 +2,11 @@
 
 use std::ops::RangeInclusive;
 
-use account::billing::NotSubscribed;
 use account::{Account, Purpose, Usd};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
+use billing::NotSubscribed;
 use card::Card;
 use charging::{Bought, ChargingError, NotBought};
 use edge::{ApiError, Caller, Code, Fields};
@@ -62,7 +62,7 @@ pub(crate) async fn cancel(
     let updated = deps
         .store
         .update(&caller.account, None, deps.clock.now(), |profile| {
-            match profile.cancel() {
+            match billing::cancel(profile) {
                 Ok(()) => cancelled = true,
                 // Our own write, whose response was lost.
                 Err(NotSubscribed) if cancelled => {}

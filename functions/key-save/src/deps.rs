@@ -6,7 +6,6 @@ use account::{Account, AccountId};
 use axum::extract::FromRef;
 use card::Card;
 use edge::{ApiError, Caller, Clock, Identity, Role};
-use http_client::HttpClient;
 use keyvault::Vault;
 use store::Store;
 use upstream::{PriceBook, Upstream};
@@ -35,7 +34,7 @@ impl Deps {
         secrets: aws_sdk_secretsmanager::Client,
     ) -> Result<Self, lambda_http::Error> {
         let (time_outs, referer) = (settings.time_outs, &settings.product.referer);
-        let http = HttpClient::new(time_outs.connect)?;
+        let http = edge::http_client(time_outs.connect)?;
         let upstream = |base: &Url| Upstream::new(http.clone(), base, time_outs, referer.clone());
         Ok(Self {
             identity: Identity::new(&settings.product.identity, clock.clone(), http.clone()),

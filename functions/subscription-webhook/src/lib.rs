@@ -14,7 +14,6 @@ use axum::routing::post;
 use charging::Charging;
 use edge::{ApiError, Clock, Code, Shape};
 use http::{HeaderMap, StatusCode};
-use http_client::HttpClient;
 use keyvault::Vault;
 use payments::{Event, signature};
 use secrecy::SecretString;
@@ -39,7 +38,7 @@ impl Deps {
         secrets: aws_sdk_secretsmanager::Client,
     ) -> Result<Self, lambda_http::Error> {
         let store = Store::new(dynamodb, settings.tables.clone());
-        let http = HttpClient::new(settings.charging.connect)?;
+        let http = edge::http_client(settings.charging.connect)?;
         Ok(Self {
             charging: Charging::new(
                 settings.charging.clone(),

@@ -256,7 +256,7 @@ pub async fn change_account(
             change_profile(profile, id, change, now);
             if let Some((customer, card)) = payer.clone() {
                 profile.billing.customer = Some(customer);
-                profile.keep_card(card, now);
+                billing::keep_card(profile, card, now);
             }
             Ok::<_, std::convert::Infallible>(Vec::new())
         })

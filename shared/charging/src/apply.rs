@@ -56,8 +56,10 @@ impl Charging {
         if intent.status != IntentStatus::Succeeded {
             // Whether it failed for good, the provider is asked.
             if let Some(account) = self.store.account_of(&order.account_number).await? {
-                self.change(&account.id, now, |profile| profile.look_up_now(object, now))
-                    .await?;
+                self.change(&account.id, now, |profile| {
+                    billing::look_up_now(profile, object, now);
+                })
+                .await?;
             }
             return Ok(PaymentUpdate::Nothing);
         }
@@ -70,7 +72,7 @@ impl Charging {
         let applied = self.store.apply_payment(object, now, |order, profile| {
             let owed = match &order.buys {
                 Purchase::Period { generation, period } => {
-                    profile.period_paid(generation, *period, object)
+                    billing::period_paid(profile, generation, *period, object)
                 }
                 // Sessions pay for these.
                 Purchase::Generation { .. }
@@ -157,16 +159,16 @@ impl Charging {
                 profile.billing.customer = Some(customer.to_string());
             }
             if let Some(card) = &intent.payment_method {
-                profile.keep_card(card.to_string(), paid_at);
+                billing::keep_card(profile, card.to_string(), paid_at);
             }
         };
         let applied = self.store.apply_payment(object, now, |order, profile| {
             let owed = match &order.buys {
                 Purchase::Generation { collection } => {
-                    profile.activated(GenerationId::new(object), paid_at, *collection)
+                    billing::activate(profile, GenerationId::new(object), paid_at, *collection)
                 }
                 Purchase::Period { generation, period } => {
-                    profile.period_paid(generation, *period, object)
+                    billing::period_paid(profile, generation, *period, object)
                 }
                 Purchase::Credits { .. } | Purchase::Card | Purchase::Via { .. } => false,
             };
@@ -217,7 +219,7 @@ impl Charging {
         let applied = self.store.apply_payment(object, now, |_, profile| {
             let generation = GenerationId::new(object);
             let subscription = Subscription::new(id.to_string(), generation.clone());
-            let owed = profile.activated(generation, paid_at, Collection::Provider);
+            let owed = billing::activate(profile, generation, paid_at, Collection::Provider);
             if owed {
                 profile.billing.subscription = Some(subscription);
                 if let Some(customer) = &checkout.customer {
@@ -283,7 +285,7 @@ impl Charging {
         if let (Some(card), Some(account)) = (card, account) {
             let mut is_the_latest = false;
             let account = self.change(&account.id, now, |profile| {
-                is_the_latest = profile.keep_card(card.to_string(), order.created_at);
+                is_the_latest = billing::keep_card(profile, card.to_string(), order.created_at);
             });
             let account = account.await?;
             if is_the_latest {

@@ -23,9 +23,8 @@ mod stripe_subscription;
 
 use std::sync::Arc;
 
-use account::billing::Dunning;
+use billing::Dunning;
 use edge::Clock;
-use http_client::HttpClient;
 use keyvault::{Vault, VaultError};
 use payments::{PaymentError, Stripe};
 use secrecy::SecretString;
@@ -96,7 +95,7 @@ impl Charging {
         clock: Clock,
         store: Store,
         secrets: aws_sdk_secretsmanager::Client,
-        http: HttpClient,
+        http: reqwest::Client,
     ) -> Self {
         Self {
             store: store.telling_of_credits_below(settings.minimum_balance),

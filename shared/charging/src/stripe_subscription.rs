@@ -6,8 +6,9 @@
 //! Invariant: nothing here charges. An invoice is paid or not; what was paid and not owed is given back.
 
 use account::add_on::GenerationId;
-use account::billing::{PRICE_CENTS, RemoteStatus, Subscription, period_ending};
+use account::billing::{PRICE_CENTS, Subscription};
 use account::{Account, AddOn, AddOnStatus, Period};
+use billing::{RemoteStatus, period_ending};
 use jiff::Timestamp;
 use payments::{Invoice, InvoiceId, InvoiceStatus, PaymentError, PaymentMethodId, SubscriptionId};
 use store::{Applied, Effect, Outcome, PaymentOrder, Purchase};
@@ -110,7 +111,7 @@ impl Charging {
             let asked = before.subscription.as_ref();
             if asked.is_some_and(|asked| asked.id == id.as_str()) {
                 self.change(&account.id, now, |profile| {
-                    profile.apply_remote_status(before, standing, now);
+                    billing::apply_remote_status(profile, before, standing, now);
                 })
                 .await?;
             }
@@ -135,7 +136,7 @@ impl Charging {
             let failed = invoice.status == InvoiceStatus::Open && invoice.attempted;
             if let (true, Some(account)) = (failed, &of.account) {
                 self.change(&account.id, now, |profile| {
-                    profile.not_collected(&of.generation, period);
+                    billing::collection_failed(profile, &of.generation, period);
                 })
                 .await?;
             }
@@ -170,7 +171,7 @@ impl Charging {
             ..order.clone()
         });
         let applied = self.store.apply_payment(object, now, |_, profile| {
-            let owed = profile.period_paid(&of.generation, period, object);
+            let owed = billing::period_paid(profile, &of.generation, period, object);
             (
                 owed,
                 through.iter().cloned().map(Effect::PaymentOrder).collect(),
@@ -221,7 +222,7 @@ impl Charging {
         let told = stripe.end_subscription_with_its_period(&key, &id, ends);
         let Err(error) = told.await else {
             let told = self.change(&account.id, now, |profile| {
-                profile.subscription_told(subscription, ends);
+                billing::subscription_updated(profile, subscription, ends);
             });
             return told.await.map(drop);
         };
@@ -238,7 +239,7 @@ impl Charging {
             // Another one may have told it otherwise meanwhile.
             PaymentError::Unknown(_) => {
                 self.change(&account.id, now, |profile| {
-                    profile.subscription_in_doubt(subscription);
+                    billing::subscription_uncertain(profile, subscription);
                 })
                 .await?;
             }
@@ -270,7 +271,7 @@ impl Charging {
         if let (Some(account), Some(latest)) = (&of.account, &latest) {
             Box::pin(self.take_in_invoice(&of, latest, now)).await?;
             let stands = self.store.account(&account.id).await?;
-            if stands.is_some_and(|it| it.profile.is_collected_by(subscription)) {
+            if stands.is_some_and(|it| billing::collects(&it.profile, subscription)) {
                 return Ok(());
             }
         }
@@ -281,7 +282,7 @@ impl Charging {
         }
         if let Some(account) = &of.account {
             self.change(&account.id, now, |profile| {
-                profile.subscription_gone(subscription);
+                billing::subscription_ended(profile, subscription);
             })
             .await?;
         }

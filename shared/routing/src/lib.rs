@@ -12,6 +12,13 @@
     )
 )]
 
+mod add_on;
+
+pub use add_on::{
+    add_on_due_at, add_on_renews, keeps_subscription, may_buy_add_on, needs_add_on, owes_add_on,
+    owes_period, payment_counts,
+};
+
 use account::{Account, AddOn, AddOnStatus, Credits, KeyState, Plan, Profile};
 use jiff::{SignedDuration, Timestamp};
 
@@ -299,7 +306,7 @@ impl FallbackCauses {
 /// May the account use BYOK at `now`? Enterprise always; else while the add-on is paid for, or
 /// unpaid within the grace period.
 pub fn entitled(plan: Plan, add_on: &AddOn, now: Timestamp, policy: &Policy) -> bool {
-    if plan == Plan::Enterprise {
+    if !needs_add_on(plan) {
         return true;
     }
     let Some(paid_through) = add_on.paid_through() else {
@@ -319,20 +326,6 @@ pub fn entitled(plan: Plan, add_on: &AddOn, now: Timestamp, policy: &Policy) -> 
 /// are not.
 pub fn may_save_key(profile: &Profile, now: Timestamp, policy: &Policy) -> bool {
     entitled(profile.plan(), &profile.add_on, now, policy)
-}
-
-/// Is a period of the add-on due and unpaid? Enterprise owes nothing, nor does an add-on that was
-/// cancelled, suspended or is over.
-pub fn owes_add_on(profile: &Profile, now: Timestamp) -> bool {
-    let collects = matches!(
-        profile.add_on.status(),
-        AddOnStatus::Active | AddOnStatus::PastDue
-    );
-    let due = profile
-        .add_on
-        .paid_through()
-        .is_some_and(|paid_through| now >= paid_through);
-    profile.plan() == Plan::Standard && collects && due
 }
 
 #[cfg(test)]

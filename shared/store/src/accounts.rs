@@ -468,7 +468,7 @@ pub(crate) fn set_profile(
         .expression_attribute_values(":before", number(before.revision))
         .expression_attribute_values(":after", number(after.revision));
     let set = format!("SET {also}profile = :profile, always_use_key = :switch, revision = :after");
-    Ok(match after.profile.billing_due() {
+    Ok(match billing::due_at(&after.profile) {
         Some(due) => update
             .update_expression(format!("{set}, due_shard = :shard, due_at = :due"))
             .expression_attribute_values(

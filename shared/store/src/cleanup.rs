@@ -92,7 +92,7 @@ impl Store {
         account: &Account,
         due: Timestamp,
     ) -> Result<Option<TransactWriteItem>, StoreError> {
-        let objects = account.profile.billing.open_objects();
+        let objects = account.profile.billing.open_payments();
         if objects.is_empty() {
             return Ok(None);
         }

@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use account::add_on::AddOnChange;
-use account::billing::Charge;
 use account::{Account, AccountId, AddOnStatus, Credits, KeyId};
 use aws_sdk_dynamodb::types::builders::UpdateBuilder;
 use aws_sdk_dynamodb::types::{Put, ReturnValue, TransactWriteItem};
@@ -66,8 +65,8 @@ impl DomainEvent {
                 vec![("next_charge_at", next.and_then(time_of))]
             }
             AddOnChange::PastDue => {
-                let next = charge.and_then(Charge::attempt_at);
-                let ends = charge.map(Charge::grace_ends);
+                let next = charge.and_then(|charge| charge.attempt_at);
+                let ends = charge.map(|charge| charge.grace_ends);
                 vec![
                     ("next_attempt_at", next.and_then(time_of)),
                     ("access_until", ends.and_then(time_of)),

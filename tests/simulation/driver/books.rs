@@ -77,7 +77,7 @@ impl Simulation {
         life.balance = account.balance.balance().micros();
         let books = self.store.reconcile(&id, &account.number, now);
         life.problems.extend(books.await.unwrap().problems);
-        if let Some(due) = account.profile.billing_due()
+        if let Some(due) = billing::due_at(&account.profile)
             && due < now - HOUR
         {
             life.problems.push(format!("it is due since {due}"));

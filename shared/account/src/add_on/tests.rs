@@ -4,8 +4,6 @@ use proptest::prelude::*;
 
 use super::*;
 
-mod histories;
-
 fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
 }

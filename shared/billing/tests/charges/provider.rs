@@ -7,7 +7,7 @@ const SHORTEST_SESSION: SignedDuration = SignedDuration::from_mins(30);
 
 /// An object of the provider's. All intents are for the one period that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Object {
+pub(crate) enum StripeRef {
     /// The intent that was made under the key of this number.
     Intent(u8),
     /// The session that was made for the order of this number.
@@ -65,7 +65,7 @@ pub(crate) struct Confirmed {
     pub(crate) is_new: bool,
 }
 
-impl Object {
+impl StripeRef {
     pub(crate) fn name(self) -> String {
         match self {
             Self::Intent(number) => format!("pi_{number}"),
@@ -221,20 +221,20 @@ impl Provider {
         *session
     }
 
-    pub(crate) fn succeeded(&self) -> impl Iterator<Item = Object> {
+    pub(crate) fn succeeded(&self) -> impl Iterator<Item = StripeRef> {
         let intents = (1..).zip(&self.intents);
         let intents = intents.filter(|(_, intent)| intent.status == Status::Succeeded);
         let sessions = self.sessions.iter();
         let paid = sessions.filter(|session| session.paid_at.is_some());
         intents
-            .map(|(number, _)| Object::Intent(number))
-            .chain(paid.map(|session| Object::Session(session.order)))
+            .map(|(number, _)| StripeRef::Intent(number))
+            .chain(paid.map(|session| StripeRef::Session(session.order)))
     }
 
-    pub(crate) fn declined_ones(&self) -> impl Iterator<Item = Object> {
+    pub(crate) fn declined_ones(&self) -> impl Iterator<Item = StripeRef> {
         let intents = (1..).zip(&self.intents);
         let declined = intents.filter(|(_, intent)| !intent.declined.is_empty());
-        declined.map(|(number, _)| Object::Intent(number))
+        declined.map(|(number, _)| StripeRef::Intent(number))
     }
 
     pub(crate) fn is_processing(&self) -> bool {

@@ -1,12 +1,13 @@
 //! What the user does: purchase, step by step as `charging::buy` goes, pays, cancels, resumes.
 
 use account::add_on::Collection;
-use account::billing::{AddOnPurchase as Wanted, CHECKOUT_LIFE, Object as Known, Session};
+use account::billing::{AddOnPurchase as Wanted, IntentState as Known, Session};
 use account::{AddOnStatus, Plan};
+use billing::CHECKOUT_LIFE;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::books::AddOnPurchase;
-use crate::provider::{Object, Status};
+use crate::provider::{Status, StripeRef};
 use crate::{Action, Broken, Charges, State};
 
 /// A page that is about to close is not shown again.
@@ -42,11 +43,11 @@ pub(crate) enum Buying {
     Make {
         order: u8,
         purchase: AddOnPurchase,
-        made_at: Timestamp,
+        created_at: Timestamp,
     },
     /// Writes.
     Hear {
-        object: Object,
+        object: StripeRef,
     },
     Gone {
         number: u8,
@@ -80,8 +81,8 @@ impl From<&Wanted> for AddOnPurchase {
 }
 
 fn order_of(name: &str) -> u8 {
-    match Object::of(name) {
-        Object::Session(order) | Object::Intent(order) => order,
+    match StripeRef::of(name) {
+        StripeRef::Session(order) | StripeRef::Intent(order) => order,
     }
 }
 
@@ -108,7 +109,7 @@ impl State {
         }
         for session in &self.provider.sessions {
             let order = session.order;
-            let is_shown = self.payment(Object::Session(order)).is_some();
+            let is_shown = self.payment(StripeRef::Session(order)).is_some();
             if is_shown && session.is_open(self.now) {
                 steps.push(Action::Pay { order });
             }
@@ -127,7 +128,7 @@ impl State {
 
     pub(crate) fn cancel(&mut self) {
         let was_confirming = self.stored.is_confirming();
-        if self.change(account::Profile::cancel).is_ok() {
+        if self.change(billing::cancel).is_ok() {
             self.is_revoked |= !was_confirming;
             self.is_cancelled = true;
         }
@@ -135,7 +136,7 @@ impl State {
 
     pub(crate) fn resume(&mut self) {
         let now = self.now;
-        self.change(|profile| profile.resume(now));
+        self.change(|profile| billing::resume(profile, now));
         if self.stored.status() == AddOnStatus::Active {
             self.is_revoked = false;
             self.is_cancelled = false;
@@ -154,7 +155,7 @@ impl State {
     }
 
     fn session_made(&mut self, order: u8, purchase: AddOnPurchase) -> Option<Buying> {
-        let object = Object::Session(order);
+        let object = StripeRef::Session(order);
         let session = Session {
             id: object.name(),
             url: String::new(),
@@ -162,7 +163,7 @@ impl State {
         };
         let mut wanted = false;
         let written = self.change_and_ask(object, purchase, |profile| {
-            wanted = profile.checkout_made(&object.name(), session);
+            wanted = billing::checkout_created(profile, &object.name(), session);
             wanted
         });
         let unwanted = written && !wanted;
@@ -186,7 +187,7 @@ impl Charges {
             Buying::CancelIntent { number } => {
                 return match state.provider.cancel(number) {
                     Status::Succeeded => Some(Buying::Hear {
-                        object: Object::Intent(number),
+                        object: StripeRef::Intent(number),
                     }),
                     Status::Canceled => Some(Buying::Gone { number }),
                     _ => None,
@@ -195,7 +196,7 @@ impl Charges {
             Buying::LookUpIntent { number } => {
                 return match state.provider.intent(number).status {
                     Status::Succeeded => Some(Buying::Hear {
-                        object: Object::Intent(number),
+                        object: StripeRef::Intent(number),
                     }),
                     Status::Canceled => Some(Buying::Gone { number }),
                     Status::RequiresPaymentMethod { .. } => Some(Buying::LookUpNow { number }),
@@ -205,7 +206,7 @@ impl Charges {
             Buying::LookUpSession { order } => {
                 let session = *state.provider.session(order);
                 return if session.paid_at.is_some() {
-                    let object = Object::Session(order);
+                    let object = StripeRef::Session(order);
                     Some(Buying::Hear { object })
                 } else if session.is_open(state.now) {
                     None
@@ -218,7 +219,7 @@ impl Charges {
                 return if unwanted {
                     None
                 } else if session.paid_at.is_some() {
-                    let object = Object::Session(order);
+                    let object = StripeRef::Session(order);
                     Some(Buying::Hear { object })
                 } else {
                     Some(Buying::Closed { order })
@@ -227,30 +228,30 @@ impl Charges {
             Buying::Make {
                 order,
                 purchase,
-                made_at,
+                created_at,
             } => {
-                let ends = made_at + CHECKOUT_LIFE;
+                let ends = created_at + CHECKOUT_LIFE;
                 let made = state.provider.open_session(order, ends, state.now);
                 return made.then_some(Buying::Made { order, purchase });
             }
             Buying::Made { order, purchase } => return state.session_made(order, purchase),
             Buying::Hear { object } => self.hear_payment(state, object),
             Buying::Gone { number } => {
-                let name = Object::Intent(number).name();
-                state.change(|profile| profile.object_gone(&name));
+                let name = StripeRef::Intent(number).name();
+                state.change(|profile| billing::intent_cancelled(profile, &name));
             }
             Buying::LookUpNow { number } => {
-                let name = Object::Intent(number).name();
-                state.change(|profile| profile.look_up_now(&name, now));
+                let name = StripeRef::Intent(number).name();
+                state.change(|profile| billing::look_up_now(profile, &name, now));
             }
             Buying::Begin { purchase } => {
                 let order = state.orders + 1;
                 let began = state.change(|profile| {
-                    let wanted = profile.can_buy();
+                    let wanted = billing::next_purchase(profile);
                     let wanted = wanted.filter(|wanted| AddOnPurchase::from(wanted) == purchase);
                     if let (Some(wanted), None) = (wanted, &profile.billing.checkout) {
-                        let order = Object::Session(order).name();
-                        profile.begin_checkout(order, wanted, Collection::Card, now);
+                        let order = StripeRef::Session(order).name();
+                        billing::begin_checkout(profile, order, wanted, Collection::Card, now);
                         return true;
                     }
                     false
@@ -258,7 +259,7 @@ impl Charges {
                 state.orders += u8::from(began);
             }
             Buying::ForgetMaking { order } => {
-                let order = Object::Session(order).name();
+                let order = StripeRef::Session(order).name();
                 let all = self.breaks(Broken::ForgottenOnceMade);
                 state.change(|profile| {
                     let known = profile.billing.checkout.as_ref();
@@ -271,8 +272,8 @@ impl Charges {
                 });
             }
             Buying::Closed { order } => {
-                let name = Object::Session(order).name();
-                state.change(|profile| profile.checkout_closed(&name));
+                let name = StripeRef::Session(order).name();
+                state.change(|profile| billing::checkout_closed(profile, &name));
             }
             Buying::Resume => {
                 state.resume();
@@ -292,12 +293,12 @@ impl Charges {
         match profile.add_on.status() {
             AddOnStatus::Active => return None,
             // A worker ends it first.
-            AddOnStatus::Cancelling if profile.is_over(now) => return None,
+            AddOnStatus::Cancelling if billing::is_over(profile, now) => return None,
             AddOnStatus::Cancelling => return Some(Buying::Resume),
             _ => {}
         }
         let charge = profile.billing.charge.as_ref();
-        match charge.map(|charge| &charge.object) {
+        match charge.map(|charge| &charge.intent) {
             _ if self.breaks(Broken::CheckoutBesideObject) => {}
             None | Some(Known::None) => {}
             Some(Known::Creating) => return None,
@@ -314,16 +315,16 @@ impl Charges {
             if state.orders > self.scope.purchase {
                 return None;
             }
-            let purchase = AddOnPurchase::from(&profile.can_buy()?);
+            let purchase = AddOnPurchase::from(&billing::next_purchase(profile)?);
             return Some(Buying::Begin { purchase });
         };
-        let can_be_paid = profile.can_be_paid(checkout, now + STILL_TIME);
+        let can_be_paid = billing::is_payable(profile, checkout, now + STILL_TIME);
         let order = order_of(&checkout.order);
         Some(match (&checkout.session, can_be_paid) {
             (None, true) => Buying::Make {
                 order,
                 purchase: AddOnPurchase::from(&checkout.purchase),
-                made_at: checkout.made_at,
+                created_at: checkout.created_at,
             },
             (None, false) => Buying::ForgetMaking { order },
             (Some(_), true) => Buying::LookUpSession { order },

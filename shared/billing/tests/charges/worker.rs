@@ -1,11 +1,11 @@
 //! The charge worker, step by step as `charging::work` goes: a task is taken on, the provider is called,
 //! the answer is written down. Between any two steps it may stall or stop for ever.
 
-use account::billing::Task;
+use billing::Task;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::books::{AddOnPurchase, due_period, generation};
-use crate::provider::{Object, Status, Verdict};
+use crate::provider::{Status, StripeRef, Verdict};
 use crate::{Action, Broken, Charges, Left, State, Wrong};
 
 /// When something that could not be asked is asked again.
@@ -61,7 +61,7 @@ pub(crate) enum Write {
         number: u8,
     },
     Paid {
-        object: Object,
+        object: StripeRef,
     },
     Declined {
         number: u8,
@@ -166,7 +166,7 @@ impl State {
     /// A confirmation arrives.
     pub(crate) fn confirm(&mut self, number: u8, attempt: u32, verdict: Verdict) -> Status {
         let confirmed = self.provider.confirm(number, attempt, verdict);
-        let object = Object::Intent(number);
+        let object = StripeRef::Intent(number);
         if confirmed.is_new {
             if self.payment(object).is_none() {
                 self.wrong(Wrong::ConfirmedUnasked);
@@ -204,10 +204,10 @@ impl Charges {
         } else {
             now
         };
-        let task = state.change(|profile| profile.take_on(until, &self.dunning));
+        let task = state.change(|profile| billing::take_task(profile, until, &self.dunning));
         let attempt = state.stored.declines() + 1;
-        let number = |id: &str| match Object::of(id) {
-            Object::Intent(number) | Object::Session(number) => number,
+        let number = |id: &str| match StripeRef::of(id) {
+            StripeRef::Intent(number) | StripeRef::Session(number) => number,
         };
         let Some(task) = task else {
             if state.stored.due().is_some_and(|due| due <= now) {
@@ -219,7 +219,7 @@ impl Charges {
             Task::Create {
                 generation: of,
                 period,
-                object,
+                intent: object,
                 ..
             } => {
                 assert_eq!((of, period), (generation(), due_period()));
@@ -237,11 +237,13 @@ impl Charges {
             Task::Cancel { id } => Ask::Cancel {
                 number: number(&id),
             },
-            Task::Close { session } => Ask::Close {
+            Task::ExpireCheckout { session } => Ask::Close {
                 order: number(&session),
             },
-            Task::Post { .. } => unreachable!("no account is collected from credits"),
-            Task::Follow { .. } | Task::Tell { .. } | Task::Stop { .. } => {
+            Task::TakeCredits { .. } => unreachable!("no account is collected from credits"),
+            Task::CheckSubscription { .. }
+            | Task::UpdateSubscription { .. }
+            | Task::CancelSubscription { .. } => {
                 unreachable!("no account is collected from by the provider")
             }
         };
@@ -314,7 +316,7 @@ impl Charges {
             Ask::Close { order } => {
                 let paid = fate.arrives() && state.provider.expire(order).paid_at.is_some();
                 if paid && !self.breaks(Broken::CloseNotRead) {
-                    let object = Object::Session(order);
+                    let object = StripeRef::Session(order);
                     Write::Paid { object }
                 } else {
                     Write::Closed { order }
@@ -355,7 +357,7 @@ impl Charges {
     fn came(number: u8, attempt: u32, said: Status) -> Write {
         match said {
             Status::Succeeded => Write::Paid {
-                object: Object::Intent(number),
+                object: StripeRef::Intent(number),
             },
             Status::RequiresPaymentMethod { hard } => Write::Declined {
                 number,
@@ -374,11 +376,12 @@ impl Charges {
         };
         match write {
             Write::Made { number } => {
-                let object = Object::Intent(number);
+                let object = StripeRef::Intent(number);
                 let mut attempt = None;
                 let written = state.change_and_ask(object, AddOnPurchase::Period, |profile| {
                     let name = object.name();
-                    attempt = profile.object_made(&generation(), due_period(), &name, now);
+                    attempt =
+                        billing::intent_created(profile, &generation(), due_period(), &name, now);
                     true
                 });
                 if !written {
@@ -401,32 +404,32 @@ impl Charges {
                 attempt,
                 no_more,
             } => {
-                let name = Object::Intent(number).name();
+                let name = StripeRef::Intent(number).name();
                 state.change(|profile| {
-                    profile.declined(Some(&name), attempt, no_more, now, &self.dunning);
+                    billing::declined(profile, Some(&name), attempt, no_more, now, &self.dunning);
                 });
             }
             Write::NeverConfirmed { number } => {
-                let name = Object::Intent(number).name();
-                let attempt = state.change(|profile| profile.never_confirmed(&name, now));
+                let name = StripeRef::Intent(number).name();
+                let attempt = state.change(|profile| billing::never_confirmed(profile, &name, now));
                 let bump = u32::from(self.breaks(Broken::NumberRisesByItself));
                 if let next @ Some(_) = confirm(number, attempt.map(|attempt| attempt + bump)) {
                     return next;
                 }
             }
             Write::Unknown { number } => {
-                let name = Object::Intent(number).name();
-                state.change(|profile| profile.still_unknown(&name, now));
+                let name = StripeRef::Intent(number).name();
+                state.change(|profile| billing::still_unknown(profile, &name, now));
             }
             Write::Gone { number } => {
-                let name = Object::Intent(number).name();
-                state.change(|profile| profile.object_gone(&name));
+                let name = StripeRef::Intent(number).name();
+                state.change(|profile| billing::intent_cancelled(profile, &name));
             }
             Write::Closed { order } => {
-                let name = Object::Session(order).name();
-                state.change(|profile| profile.checkout_closed(&name));
+                let name = StripeRef::Session(order).name();
+                state.change(|profile| billing::checkout_closed(profile, &name));
             }
-            Write::PutOff => state.change(|profile| profile.put_off(now + AGAIN)),
+            Write::PutOff => state.change(|profile| billing::postpone(profile, now + AGAIN)),
             Write::Nothing => {}
         }
         Some(At::Free)

@@ -1,17 +1,79 @@
 //! Histories that the rules themselves produce: a profile is bought for, charged, cancelled, disputed and
 //! moved between plans at random, and all that its add-on hears on the way is heard again in any order.
 
-use std::collections::{BTreeSet, HashMap};
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on stops with a message"
+)]
 
-use jiff::SignedDuration;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use account::add_on::{Collection, Fact, GenerationId};
+use account::billing::{AddOnPurchase, Session, Subscription};
+use account::{AddOn, Period, Plan, Profile};
+use billing::{CHECKOUT_LIFE, Dunning, RemoteStatus, Task};
+use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
+use serde::Deserialize;
 
-use super::*;
-use crate::Profile;
-use crate::billing::{
-    AddOnPurchase, CHECKOUT_LIFE, Dunning, RemoteStatus, Session, Subscription, Task,
-};
+fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+/// The add-on as it is stored.
+#[derive(Deserialize)]
+struct StoredAddOn {
+    generations: BTreeMap<GenerationId, Generation>,
+}
+
+#[derive(Clone, Default, Deserialize)]
+struct Generation {
+    activation: Option<Activation>,
+    last_paid: Option<Period>,
+    last_declined: Option<Period>,
+    last_grace_over: Option<Period>,
+    last_period_over: Option<Period>,
+    user_action: Option<UserAction>,
+    refunded: BTreeSet<Period>,
+    disputes: BTreeMap<String, Dispute>,
+}
+
+#[derive(Clone, Copy, PartialEq, Deserialize)]
+struct Activation {
+    anchor: Timestamp,
+    collection: Collection,
+}
+
+#[derive(Clone, Copy, PartialEq, Deserialize)]
+struct UserAction {
+    counter: u64,
+    did: Did,
+}
+
+#[derive(Clone, Copy, PartialEq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Did {
+    Cancel { while_due: Option<Period> },
+    Resume { at: Timestamp },
+}
+
+#[derive(Clone, Default, Deserialize)]
+struct Dispute {
+    period: Option<Period>,
+    closed: Option<DisputeEnd>,
+}
+
+#[derive(Clone, Copy, PartialEq, Deserialize)]
+struct DisputeEnd {
+    at: Timestamp,
+    won: bool,
+}
+
+fn stored(add_on: &AddOn) -> StoredAddOn {
+    serde_json::from_value(serde_json::to_value(add_on).unwrap()).unwrap()
+}
 
 /// Plan events that are all kept, however late they come.
 const MOST_PLANS: u64 = 12;
@@ -89,6 +151,7 @@ fn newborn() -> Profile {
 /// The facts that lead from `before` to `after`, but for changes of plan.
 fn facts_between(before: &AddOn, after: &AddOn) -> Vec<Fact> {
     let mut facts = Vec::new();
+    let (before, after) = (stored(before), stored(after));
     for (id, now) in &after.generations {
         let known = before.generations.get(id).cloned().unwrap_or_default();
         let generation = || id.clone();
@@ -197,7 +260,9 @@ impl Life {
                 self.now += hours(wait);
                 for _ in 0..6 {
                     let (now, dunning) = (self.now, Dunning::default());
-                    let Some(task) = self.change(|profile| profile.take_on(now, &dunning)) else {
+                    let Some(task) =
+                        self.change(|profile| billing::take_task(profile, now, &dunning))
+                    else {
                         break;
                     };
                     self.carry_out(task, luck);
@@ -205,10 +270,10 @@ impl Life {
             }
             Op::Buy { collection } => self.buy(collection),
             Op::Pay => self.pay(),
-            Op::Cancel => drop(self.change(Profile::cancel)),
+            Op::Cancel => drop(self.change(billing::cancel)),
             Op::Resume => {
                 let now = self.now;
-                self.change(|profile| profile.resume(now));
+                self.change(|profile| billing::resume(profile, now));
             }
             Op::Plan { plan, hours_ago } => {
                 if self.version < MOST_PLANS {
@@ -260,15 +325,16 @@ impl Life {
 
     fn buy(&mut self, collection: Collection) {
         let (now, order) = (self.now, self.new_name("ord"));
-        let is_free = self.profile.billing.open_objects().is_empty();
-        let Some(purchase) = self.profile.can_buy().filter(|_| is_free) else {
+        let is_free = self.profile.billing.open_payments().is_empty();
+        let Some(purchase) = billing::next_purchase(&self.profile).filter(|_| is_free) else {
             return;
         };
         if collection == Collection::Credits && purchase == AddOnPurchase::Generation {
             let generation = GenerationId::new(&order);
             let first = (generation.clone(), Period::FIRST);
             self.objects.insert(order, first);
-            let _ = self.change(|profile| profile.activated(generation, now, Collection::Credits));
+            let _ = self
+                .change(|profile| billing::activate(profile, generation, now, Collection::Credits));
             return;
         }
         let session = Session {
@@ -276,9 +342,12 @@ impl Life {
             url: String::new(),
             expires_at: now + CHECKOUT_LIFE,
         };
-        self.profile
-            .begin_checkout(order.clone(), purchase, collection, now);
-        assert!(self.profile.checkout_made(&order, session));
+        billing::begin_checkout(&mut self.profile, order.clone(), purchase, collection, now);
+        assert!(billing::checkout_created(
+            &mut self.profile,
+            &order,
+            session
+        ));
     }
 
     /// The page that is open is paid, whether or not anybody still wants that.
@@ -299,7 +368,7 @@ impl Life {
                     Subscription::new(format!("sub_{}", session.id), generation.clone());
                 self.paid.push(session.id);
                 let activated =
-                    self.change(|profile| profile.activated(generation, now, collection));
+                    self.change(|profile| billing::activate(profile, generation, now, collection));
                 if activated && collection == Collection::Provider {
                     self.profile.billing.subscription = Some(subscription);
                 }
@@ -315,18 +384,21 @@ impl Life {
     fn hear_paid(&mut self, object: &str) {
         let (generation, period) = self.objects[object].clone();
         self.paid.push(object.to_owned());
-        let _ = self.change(|profile| profile.period_paid(&generation, period, object));
+        let _ = self.change(|profile| billing::period_paid(profile, &generation, period, object));
     }
 
     fn carry_out(&mut self, task: Task, luck: Luck) {
         let now = self.now;
         let is_collected = match task {
             Task::Create { .. } | Task::Confirm { .. } => Some(Collection::Card),
-            Task::Post { .. } => Some(Collection::Credits),
-            Task::Follow { .. } | Task::Tell { .. } => Some(Collection::Provider),
-            Task::LookUp { .. } | Task::Cancel { .. } | Task::Close { .. } | Task::Stop { .. } => {
-                None
+            Task::TakeCredits { .. } => Some(Collection::Credits),
+            Task::CheckSubscription { .. } | Task::UpdateSubscription { .. } => {
+                Some(Collection::Provider)
             }
+            Task::LookUp { .. }
+            | Task::Cancel { .. }
+            | Task::ExpireCheckout { .. }
+            | Task::CancelSubscription { .. } => None,
         };
         if is_collected.is_some() {
             // Nobody is collected from in two ways.
@@ -339,8 +411,9 @@ impl Life {
                 let id = self.new_name("pi");
                 let of = (generation.clone(), period);
                 self.objects.insert(id.clone(), of);
-                let made =
-                    |profile: &mut Profile| profile.object_made(&generation, period, &id, now);
+                let made = |profile: &mut Profile| {
+                    billing::intent_created(profile, &generation, period, &id, now)
+                };
                 if let Some(attempt) = self.change(made) {
                     self.attempted(&id, attempt, luck);
                 }
@@ -352,10 +425,12 @@ impl Life {
                 self.attempted(&id, attempt, luck);
             }
             Task::Cancel { id } if luck == Luck::Paid => self.hear_paid(&id),
-            Task::Cancel { id } => self.change(|profile| profile.object_gone(&id)),
-            Task::Close { .. } if luck == Luck::Paid => self.pay(),
-            Task::Close { session } => self.change(|profile| profile.checkout_closed(&session)),
-            Task::Follow { subscription } => {
+            Task::Cancel { id } => self.change(|profile| billing::intent_cancelled(profile, &id)),
+            Task::ExpireCheckout { .. } if luck == Luck::Paid => self.pay(),
+            Task::ExpireCheckout { session } => {
+                self.change(|profile| billing::checkout_closed(profile, &session));
+            }
+            Task::CheckSubscription { subscription } => {
                 let generation = self.profile.add_on.generation().unwrap().clone();
                 let period = self.profile.add_on.last_paid().unwrap().next();
                 let before = self.profile.billing.clone();
@@ -375,23 +450,28 @@ impl Life {
                         self.hear_paid(&id);
                     }
                     Luck::Declined => {
-                        self.change(|profile| profile.not_collected(&generation, period));
+                        self.change(|profile| {
+                            billing::collection_failed(profile, &generation, period);
+                        });
                     }
                     Luck::DeclinedForGood | Luck::Unknown | Luck::NeverArrived => {}
                 }
-                self.change(|profile| profile.apply_remote_status(&before, standing, now));
+                self.change(|profile| {
+                    billing::apply_remote_status(profile, &before, standing, now);
+                });
             }
-            Task::Tell { subscription, ends } => match luck {
-                Luck::Unknown => self.change(|profile| profile.put_off(now)),
+            Task::UpdateSubscription { subscription, ends } => match luck {
+                Luck::Unknown => self.change(|profile| billing::postpone(profile, now)),
                 Luck::DeclinedForGood => {
-                    self.change(|profile| profile.subscription_gone(&subscription));
+                    self.change(|profile| billing::subscription_ended(profile, &subscription));
                 }
-                _ => self.change(|profile| profile.subscription_told(&subscription, ends)),
+                _ => self
+                    .change(|profile| billing::subscription_updated(profile, &subscription, ends)),
             },
-            Task::Stop { subscription } => {
-                self.change(|profile| profile.subscription_gone(&subscription));
+            Task::CancelSubscription { subscription } => {
+                self.change(|profile| billing::subscription_ended(profile, &subscription));
             }
-            Task::Post {
+            Task::TakeCredits {
                 generation,
                 period,
                 attempt,
@@ -402,7 +482,9 @@ impl Life {
                     self.hear_paid(&id);
                 } else {
                     let dunning = Dunning::default();
-                    self.change(|profile| profile.declined(None, attempt, false, now, &dunning));
+                    self.change(|profile| {
+                        billing::declined(profile, None, attempt, false, now, &dunning);
+                    });
                 }
             }
         }
@@ -415,11 +497,13 @@ impl Life {
             Luck::Declined | Luck::DeclinedForGood => {
                 let no_more = luck == Luck::DeclinedForGood;
                 self.change(|profile| {
-                    profile.declined(Some(id), attempt, no_more, now, &dunning);
+                    billing::declined(profile, Some(id), attempt, no_more, now, &dunning);
                 });
             }
-            Luck::Unknown => self.change(|profile| profile.still_unknown(id, now)),
-            Luck::NeverArrived => drop(self.change(|profile| profile.never_confirmed(id, now))),
+            Luck::Unknown => self.change(|profile| billing::still_unknown(profile, id, now)),
+            Luck::NeverArrived => {
+                let _ = self.change(|profile| billing::never_confirmed(profile, id, now));
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use account::{AddOnStatus, Plan};
 use jiff::SignedDuration;
 
 use crate::books::{AddOnPurchase, due_period};
-use crate::provider::Object;
+use crate::provider::StripeRef;
 use crate::{Charges, Scope, State, Wrong, due};
 
 type Property = stateright::Property<Charges>;
@@ -43,8 +43,8 @@ pub(crate) fn always() -> Vec<Property> {
                 .payments
                 .iter()
                 .filter(|payment| match payment.object {
-                    Object::Intent(number) => state.provider.intent(number).is_payable(),
-                    Object::Session(order) => state.provider.session(order).is_open(state.now),
+                    StripeRef::Intent(number) => state.provider.intent(number).is_payable(),
+                    StripeRef::Session(order) => state.provider.session(order).is_open(state.now),
                 });
             payable.count() <= 1
         }),
@@ -88,7 +88,7 @@ pub(crate) fn sometimes(scope: Scope) -> Vec<Property> {
         Property::sometimes("a period is paid by its charge", |_, state| {
             let payments = state.payments.iter();
             let mut kept = payments.filter(|payment| payment.counted > 0);
-            kept.any(|payment| matches!(payment.object, Object::Intent(_)))
+            kept.any(|payment| matches!(payment.object, StripeRef::Intent(_)))
         }),
         Property::sometimes("access ends unpaid", |_, state| {
             state.is_done() && state.stored.status() == AddOnStatus::Suspended
@@ -115,7 +115,7 @@ pub(crate) fn sometimes(scope: Scope) -> Vec<Property> {
                 let mut kept = payments.filter(|payment| payment.counted > 0);
                 kept.any(|payment| {
                     payment.purchase == AddOnPurchase::Period
-                        && matches!(payment.object, Object::Session(_))
+                        && matches!(payment.object, StripeRef::Session(_))
                 })
             }),
             Property::sometimes("a new generation is bought", |_, state| {

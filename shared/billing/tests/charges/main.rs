@@ -34,14 +34,14 @@ mod worker;
 
 use std::collections::BTreeSet;
 
-use account::billing::Dunning;
 use account::{Period, end_of_period};
+use billing::Dunning;
 use jiff::{SignedDuration, Timestamp};
 use stateright::{Checker, Expectation, HasDiscoveries, Model, Property};
 
 use books::{Payment, Stored};
 use properties as property;
-use provider::{Object, Provider, Verdict};
+use provider::{Provider, StripeRef, Verdict};
 use user::Buyer;
 use worker::{At, Fate, Worker};
 
@@ -212,8 +212,8 @@ enum Action {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Message {
-    Paid(Object),
-    Declined(Object),
+    Paid(StripeRef),
+    Declined(StripeRef),
 }
 
 impl State {
@@ -282,7 +282,7 @@ impl Charges {
         match news {
             Message::Paid(object) => self.hear_payment(state, object),
             Message::Declined(object) => {
-                state.change(|profile| profile.look_up_now(&object.name(), now));
+                state.change(|profile| billing::look_up_now(profile, &object.name(), now));
             }
         }
     }

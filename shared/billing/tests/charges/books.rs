@@ -4,11 +4,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use account::add_on::{Collection, GenerationId};
-use account::billing::Object as Known;
+use account::billing::IntentState as Known;
 use account::{AddOnStatus, Period, Plan, Profile};
 use jiff::Timestamp;
 
-use crate::provider::Object;
+use crate::provider::StripeRef;
 use crate::{Broken, Charges, GENERATION, State, Wrong, due};
 
 /// A profile, which is the same as another one if both are stored as the same.
@@ -22,7 +22,7 @@ pub(crate) struct Stored {
 /// What can be paid, as it was asked for, and how often each outcome was decided on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Payment {
-    pub(crate) object: Object,
+    pub(crate) object: StripeRef,
     pub(crate) purchase: AddOnPurchase,
     pub(crate) counted: u8,
     pub(crate) given_back: u8,
@@ -42,7 +42,7 @@ impl Stored {
             .unwrap()
             .hash(&mut hasher);
         Self {
-            due: profile.billing_due(),
+            due: billing::due_at(&profile),
             hash: hasher.finish(),
             profile: Arc::new(profile),
         }
@@ -61,10 +61,10 @@ impl Stored {
     }
 
     /// The object that is written down, if it could be paid, and whether it is confirming.
-    pub(crate) fn object(&self) -> Option<(Object, bool)> {
-        match &self.profile.billing.charge.as_ref()?.object {
-            Known::Confirming { id, .. } => Some((Object::of(id), true)),
-            Known::Idle { id } => Some((Object::of(id), false)),
+    pub(crate) fn object(&self) -> Option<(StripeRef, bool)> {
+        match &self.profile.billing.charge.as_ref()?.intent {
+            Known::Confirming { id, .. } => Some((StripeRef::of(id), true)),
+            Known::Idle { id } => Some((StripeRef::of(id), false)),
             Known::None | Known::Creating => None,
         }
     }
@@ -109,7 +109,7 @@ impl State {
     /// payable. False if it was asked for before: then nothing is written.
     pub(crate) fn change_and_ask(
         &mut self,
-        object: Object,
+        object: StripeRef,
         purchase: AddOnPurchase,
         change: impl FnOnce(&mut Profile) -> bool,
     ) -> bool {
@@ -131,11 +131,11 @@ impl State {
         true
     }
 
-    pub(crate) fn payment(&self, object: Object) -> Option<&Payment> {
+    pub(crate) fn payment(&self, object: StripeRef) -> Option<&Payment> {
         self.payments.iter().find(|known| known.object == object)
     }
 
-    pub(crate) fn is_heard(&self, object: Object) -> bool {
+    pub(crate) fn is_heard(&self, object: StripeRef) -> bool {
         let payment = self.payment(object);
         payment.is_some_and(|known| known.counted + known.given_back > 0)
     }
@@ -143,7 +143,7 @@ impl State {
 
 impl Charges {
     /// `object` was paid: its outcome and what it does to the profile are one transaction.
-    pub(crate) fn hear_payment(&self, state: &mut State, object: Object) {
+    pub(crate) fn hear_payment(&self, state: &mut State, object: StripeRef) {
         let Some(payment) = state.payment(object).copied() else {
             return;
         };
@@ -153,15 +153,17 @@ impl Charges {
         let (plan, status) = (state.stored.profile().plan(), state.stored.status());
         let name = object.name();
         let paid_at = match object {
-            Object::Session(order) => state.provider.session(order).paid_at,
-            Object::Intent(_) => None,
+            StripeRef::Session(order) => state.provider.session(order).paid_at,
+            StripeRef::Intent(_) => None,
         };
         let paid_at = paid_at.unwrap_or(state.now);
         let owed = state.change(|profile| match payment.purchase {
             AddOnPurchase::Generation => {
-                profile.activated(GenerationId::new(&name), paid_at, Collection::Card)
+                billing::activate(profile, GenerationId::new(&name), paid_at, Collection::Card)
             }
-            AddOnPurchase::Period => profile.period_paid(&generation(), due_period(), &name),
+            AddOnPurchase::Period => {
+                billing::period_paid(profile, &generation(), due_period(), &name)
+            }
         });
         let counted = if self.breaks(Broken::OutcomeApart) {
             matches!(status, AddOnStatus::Active | AddOnStatus::PastDue)
@@ -197,7 +199,7 @@ pub(crate) fn due_period() -> Period {
 pub(crate) fn bought() -> Profile {
     let mut profile = Profile::new(Plan::Standard, 1, Timestamp::UNIX_EPOCH);
     let anchor = Timestamp::UNIX_EPOCH;
-    let counted = profile.activated(generation(), anchor, Collection::Card);
-    assert!(counted && profile.billing_due() == Some(due()));
+    let counted = billing::activate(&mut profile, generation(), anchor, Collection::Card);
+    assert!(counted && billing::due_at(&profile) == Some(due()));
     profile
 }
