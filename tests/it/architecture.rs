@@ -1,5 +1,7 @@
 //! What may depend on what, read from the packages themselves.
 
+mod imports;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
