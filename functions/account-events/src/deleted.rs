@@ -22,14 +22,15 @@ pub(crate) async fn deleted(deps: &Deps, event: &AccountEvent) -> Result<Done, E
     };
     let deletion = deps
         .store
-        .delete_account(&event.account, event.version, &why);
+        .accounts
+        .delete(&event.account, event.version, &why);
     let Deletion::Done(profile) = deletion.await? else {
         return Ok(Done::Late);
     };
     if let Some(key) = profile.and_then(|profile| profile.key) {
         delete_secret(deps, event, &key.id, now).await;
     }
-    match deps.store.scrub(&event.account).await {
+    match deps.store.accounts.scrub(&event.account).await {
         Ok(true) => {}
         Ok(false) => tracing::info!("calls are open on a deleted account; the tick does the rest"),
         Err(error) => edge::log_error(&error, "the rest of a deletion is left to the billing tick"),
@@ -43,7 +44,7 @@ async fn delete_secret(deps: &Deps, event: &AccountEvent, key: &KeyId, due: Time
         edge::log_error(&error, "a secret is left to the billing tick");
         return;
     }
-    if let Err(error) = deps.store.secret_gone(&event.account, key, due).await {
+    if let Err(error) = deps.store.secrets.remove(&event.account, key, due).await {
         edge::log_error(&error, "a deleted secret is still noted as due");
     }
 }

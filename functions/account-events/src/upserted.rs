@@ -16,12 +16,12 @@ pub(crate) async fn upserted(
     plan: Plan,
 ) -> Result<Done, EventError> {
     for _ in 0..ROUNDS {
-        let done = match deps.store.presence(&event.account).await? {
+        let done = match deps.store.accounts.presence(&event.account).await? {
             Presence::Live(account) => change(deps, event, plan, *account).await?,
             Presence::Deleted { version, .. } if version >= event.version => Some(Done::Late),
             Presence::Deleted { scrubbed, .. } if !scrubbed => {
                 // All of the old account must be gone before there is a new one.
-                if !deps.store.scrub(&event.account).await? {
+                if !deps.store.accounts.scrub(&event.account).await? {
                     return Err(EventError::StillOpen);
                 }
                 None
@@ -42,7 +42,8 @@ async fn create(deps: &Deps, event: &AccountEvent, plan: Plan) -> Result<Option<
     let why = history(event, plan, "created");
     let created = deps
         .store
-        .create_account(&event.account, &number, &profile, &why);
+        .accounts
+        .create(&event.account, &number, &profile, &why);
     Ok((created.await? == Created::Now).then_some(Done::Created))
 }
 
@@ -56,6 +57,7 @@ async fn change(
     let mut done = Done::Unchanged;
     let changed = deps
         .store
+        .accounts
         .update(&event.account, Some(account), deps.clock.now(), |profile| {
             let before = profile.plan();
             let is_late = event.version < profile.plans.version();

@@ -23,7 +23,7 @@ use edge::{ApiError, Code};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use routing::{FallbackCause, Payer};
 use secrecy::SecretString;
-use store::{Hold, HoldRefused, NewHold, Resolution, StoreError};
+use store::{Hold, HoldOutcome, NewHold, Resolution, StoreError};
 use tokio::task::JoinHandle;
 use upstream::{Answer, ChatError, Failure, PlainAnswer};
 
@@ -216,12 +216,12 @@ async fn take_hold(
             idempotency: call.idempotency.as_deref(),
             max_holds: settings.max_concurrent_holds,
         };
-        let taken = deps.store.hold(account, &new).await;
+        let taken = deps.store.holds.take(account, &new).await;
         match taken.map_err(hold_error)? {
-            Ok(hold) => return Ok((hold, ceiling)),
-            Err(HoldRefused::Insufficient(balance)) => available = balance.available(),
-            Err(HoldRefused::TooMany) => return Err(too_many()),
-            Err(HoldRefused::AlwaysUseKey) => {
+            HoldOutcome::Taken(hold) => return Ok((hold, ceiling)),
+            HoldOutcome::Insufficient(balance) => available = balance.available(),
+            HoldOutcome::TooMany => return Err(too_many()),
+            HoldOutcome::AlwaysUseKey => {
                 let error = ApiError::new(
                     Code::StorageUnavailable,
                     "\"Always use this key\" was switched on while the call was being routed; send \
@@ -229,8 +229,8 @@ async fn take_hold(
                 );
                 return Err(error.with_retry_after(Duration::from_secs(1)));
             }
-            Err(HoldRefused::Duplicate) => return Err(duplicate()),
-            Err(HoldRefused::NoAccount) => return Err(ApiError::account_not_found()),
+            HoldOutcome::Duplicate => return Err(duplicate()),
+            HoldOutcome::NoAccount => return Err(ApiError::account_not_found()),
         }
     }
     Err(too_many())
@@ -240,7 +240,11 @@ async fn take_hold(
 async fn uncovered(deps: &Deps, account: &Account, call: &Call) -> ApiError {
     if let Some(hash) = &call.idempotency {
         let now = deps.clock.now();
-        let in_use = deps.store.idempotency_key_in_use(account, hash, now).await;
+        let in_use = deps
+            .store
+            .holds
+            .idempotency_key_in_use(account, hash, now)
+            .await;
         match in_use {
             Ok(true) => return duplicate(),
             Ok(false) => {}
@@ -364,6 +368,7 @@ impl HeldCall {
         let settled = self
             .deps
             .store
+            .holds
             .settle(&self.hold, cost, now, ACTOR, None)
             .await;
         match settled.map(Resolution::state) {
@@ -386,7 +391,13 @@ impl HeldCall {
     /// Gives the hold back: the call did not take place.
     async fn release(&self) {
         let now = self.deps.clock.now();
-        match self.deps.store.release(&self.hold, now, ACTOR, None).await {
+        match self
+            .deps
+            .store
+            .holds
+            .release(&self.hold, now, ACTOR, None)
+            .await
+        {
             Ok(_) => edge::metric("holds_released", 1),
             Err(error) => {
                 edge::log_error(&error, "the hold could not be released");
@@ -399,7 +410,7 @@ impl HeldCall {
     async fn leave_to_sweeper(&self, why: &'static str) {
         tracing::warn!(why, "hold left to the sweeper");
         let now = self.deps.clock.now();
-        if let Err(error) = self.deps.store.check_hold_at(&self.hold, now).await {
+        if let Err(error) = self.deps.store.holds.check_at(&self.hold, now).await {
             // It then finds the hold at its first planned check.
             edge::log_error(&error, "the hold's check could not be brought forward");
         }
@@ -410,7 +421,7 @@ impl HeldCall {
         let (store, hold) = (self.deps.store.clone(), self.hold.clone());
         // What it takes is given back when it ends, not when somebody asks how it ended.
         edge::spawn(Box::pin(async move {
-            if let Err(error) = store.record_generation(&hold, &id).await {
+            if let Err(error) = store.holds.record_generation(&hold, &id).await {
                 edge::log_error(&error, "the generation id could not be stored");
             }
         }))

@@ -35,6 +35,7 @@ pub(crate) async fn recheck_if_due(deps: &Deps, account: Account, now: Timestamp
 async fn recheck(deps: &Deps, account: Account, saved: &SavedKey, now: Timestamp) -> Account {
     let claimed = deps
         .store
+        .accounts
         .update(&account.id, Some(account.clone()), now, |profile| {
             let key = current(profile, &saved.id)?;
             if key.checked_at == now {
@@ -61,6 +62,7 @@ async fn recheck(deps: &Deps, account: Account, saved: &SavedKey, now: Timestamp
     };
     let accepted = deps
         .store
+        .accounts
         .update(&claimed.id, Some(claimed.clone()), now, |profile| {
             current(profile, &saved.id)?.accept(&facts.limits, now);
             Ok::<_, Overtaken>(Vec::new())
@@ -87,6 +89,7 @@ pub(crate) async fn confirm_rejection(deps: &Deps, account: &Account, key: &Secr
     let mut is_news = false;
     let marked = deps
         .store
+        .accounts
         .update(&account.id, Some(account.clone()), now, |profile| {
             let key = current(profile, used)?;
             if key.state == KeyState::Rejected {

@@ -69,7 +69,7 @@ impl Deps {
             identity: Identity::new(&settings.product.identity, clock.clone(), http.clone()),
             clock,
             store: Store::new(dynamodb, settings.tables.clone())
-                .telling_of_credits_below(settings.product.policy.minimum_balance),
+                .with_low_credits_events(settings.product.policy.minimum_balance),
             vault: Vault::new(secrets, &settings.secrets_prefix),
             openrouter: upstream(&settings.openrouter_url),
             prices: PriceBook::new(default_ai.clone()),
@@ -83,7 +83,7 @@ impl Deps {
 impl Deps {
     /// The account of a caller, by one consistent read.
     async fn account(&self, id: &AccountId) -> Result<Account, ApiError> {
-        let account = self.store.account(id).await;
+        let account = self.store.accounts.get(id).await;
         account
             .map_err(|error| ApiError::storage(&error))?
             .ok_or_else(ApiError::account_not_found)

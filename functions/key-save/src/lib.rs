@@ -28,7 +28,7 @@ use http_client::HttpClient;
 use jiff::{SignedDuration, Timestamp};
 use keyvault::Vault;
 use serde::Serialize;
-use store::{Store, UpdateError};
+use store::{AttemptLimit, Store, StoreError, UpdateError};
 use upstream::{PriceBook, Upstream};
 use url::Url;
 
@@ -105,7 +105,7 @@ struct Changed {
 
 impl Deps {
     async fn account(&self, id: &AccountId) -> Result<Account, ApiError> {
-        let account = self.store.account(id).await;
+        let account = self.store.accounts.get(id).await;
         account
             .map_err(|error| ApiError::storage(&error))?
             .ok_or_else(ApiError::account_not_found)
@@ -128,10 +128,7 @@ impl Deps {
         purpose: Purpose,
         now: Timestamp,
     ) -> Result<(), ApiError> {
-        let counted = self.store.count_attempt(account, purpose, now).await;
-        counted
-            .map_err(|error| ApiError::storage(&error))?
-            .map_err(too_many_attempts)
+        within_limit(self.store.attempts.count(account, purpose, now).await)
     }
 }
 
@@ -144,12 +141,16 @@ fn changed<T>(update: Result<T, UpdateError<Infallible>>) -> Result<T, ApiError>
     })
 }
 
-fn too_many_attempts(wait: SignedDuration) -> ApiError {
+fn within_limit(limit: Result<AttemptLimit, StoreError>) -> Result<(), ApiError> {
+    let wait = match limit.map_err(|error| ApiError::storage(&error))? {
+        AttemptLimit::Allowed => return Ok(()),
+        AttemptLimit::WaitFor(wait) => wait,
+    };
     let error = ApiError::new(
         Code::TooManyAttempts,
         "an account may have a key checked 10 times and saved 5 times in an hour; try again later",
     );
-    error.with_retry_after(wait.unsigned_abs())
+    Err(error.with_retry_after(wait.unsigned_abs()))
 }
 
 fn openrouter_unavailable() -> ApiError {

@@ -15,7 +15,7 @@ use serde::Serialize;
 use store::Effect;
 use upstream::{KeyCheckError, KeyFacts};
 
-use crate::{Deps, ORPHAN_LIFE, changed, delete_secret, openrouter_unavailable, too_many_attempts};
+use crate::{Deps, ORPHAN_LIFE, changed, delete_secret, openrouter_unavailable, within_limit};
 
 /// The product document's own words.
 const SAVED: &str = "OpenRouter API key saved successfully.";
@@ -43,16 +43,13 @@ pub(crate) async fn save(
             "connecting a key needs the OpenRouter add-on; subscribe under Plans & Pricing",
         ));
     }
-    let allowed = deps.store.attempt_allowed(&account.id, Purpose::Save, now);
-    allowed
-        .await
-        .map_err(|error| ApiError::storage(&error))?
-        .map_err(too_many_attempts)?;
+    let allowed = deps.store.attempts.check(&account.id, Purpose::Save, now);
+    within_limit(allowed.await)?;
     let key = key_from(body, &deps).await?;
     deps.count_check(&account.id, Purpose::Save, now).await?;
     let stored = check_and_store(&deps, &account, &caller, &key, now).await;
     if stored.is_err() {
-        let given_back = deps.store.give_back_save(&account.id, now).await;
+        let given_back = deps.store.attempts.return_save(&account.id, now).await;
         if let Err(error) = given_back {
             edge::log_error(&error, "a save that failed stays counted");
         }
@@ -80,7 +77,7 @@ async fn check_and_store(
     let facts = check(deps, key).await?;
     let id = KeyId::new(edge::new_id("key")).map_err(|error| ApiError::internal(&error))?;
     let due = now + ORPHAN_LIFE;
-    let intended = deps.store.intend_secret(&account.id, &id, due).await;
+    let intended = deps.store.secrets.add(&account.id, &id, due).await;
     intended.map_err(|error| ApiError::storage(&error))?;
     let created = deps.vault.create(&account.id, &id, key).await;
     created.map_err(|error| ApiError::storage(&error))?;
@@ -126,6 +123,7 @@ async fn switch(
     let mut replaced = None;
     let switched = deps
         .store
+        .accounts
         .update(account, None, deps.clock.now(), |profile| {
             let before = profile.key.as_ref().map(|key| key.id.clone());
             if before.as_ref() == Some(&saved.id) {

@@ -38,6 +38,7 @@ pub(crate) async fn test_key(
     };
     let noted = deps
         .store
+        .accounts
         .update(&account.id, Some(account.clone()), now, |profile| {
             let key = profile.key.as_mut().filter(|key| key.id == tested.id);
             let key = key.ok_or(Replaced)?;

@@ -84,7 +84,7 @@ impl Run<'_> {
     async fn all(&mut self, segment: Segment) -> Result<(), StoreError> {
         let mut after = None;
         loop {
-            let page = self.store.accounts_page(segment, after).await?;
+            let page = self.store.accounts.page(segment, after).await?;
             let mut accounts = Vec::new();
             for row in page.accounts {
                 match row {
@@ -168,7 +168,7 @@ async fn look(
     number: &AccountNumber,
     now: Timestamp,
 ) -> Result<Option<Vec<String>>, StoreError> {
-    let looked = store.reconcile(id, number, now).await;
+    let looked = store.books.reconcile(id, number, now).await;
     if let Ok(found) = &looked
         && found.problems.is_empty()
     {
@@ -176,7 +176,7 @@ async fn look(
     }
     // Between listing and looking the account may have been deleted, or even made anew. That its number
     // cannot be read either is no proof of it.
-    let stored = store.account_number(id).await;
+    let stored = store.accounts.number(id).await;
     let is_gone = stored.is_ok_and(|stored| stored.as_ref() != Some(number));
     if is_gone {
         return Ok(None);
