@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use account::{AccountId, AddOnStatus, CallId};
+use account::{AccountId, AddOnStatus};
 use aws_sdk_dynamodb::types::AttributeValue::{self, S};
 use aws_sdk_dynamodb::types::{PutRequest, WriteRequest};
 use aws_smithy_runtime_api::client::http::{
@@ -197,7 +197,7 @@ type Item = HashMap<String, AttributeValue>;
 /// An account, and the way from its number to it.
 fn copies(template: &Item, at: u32) -> [Item; 2] {
     let (id, number) = (format!("account-{at}"), format!("number-{at}"));
-    let shard = store::shard_of(&CallId::new(id.clone()).unwrap());
+    let shard = store::shard_of(&id);
     let changed = |item: &Item, changes: &[(&str, &str)]| {
         let mut item = item.clone();
         for (name, value) in changes {

@@ -70,7 +70,7 @@ impl World {
 
     /// A row of the index in the partition of `acme`, due for long.
     async fn put_due_row(&self, id: &str, item: &str, profile: bool) {
-        let shard = store::shard_of(&account::CallId::new("acme").unwrap());
+        let shard = store::shard_of("acme");
         let row = [
             ("account_id", id),
             ("item", item),

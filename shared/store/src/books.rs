@@ -1,7 +1,7 @@
 //! Proof that an account's books are right: sum(ledger) = balance, sum(open holds) = held, and every
 //! hold has at most one end.
 //!
-//! Invariant: nothing is ever repaired here.
+//! Architecture invariant: nothing is ever repaired here.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -11,113 +11,46 @@ use account::hold::HoldState;
 use account::{AccountId, AccountNumber, CallId, Credits};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::holds::{RESOLVED_KEPT, open_hold, state_of};
-use crate::item::{self, ACCOUNT, Item, get_text, get_time, text};
-use crate::ledger::{EntryKind, Movements, day_from_item, entry_from_item};
-use crate::{OpenHold, Store, StoreError, transaction};
+use crate::db::Db;
+use crate::error::StoreError;
+use crate::holds::RESOLVED_KEPT;
+use crate::item::{Attributes, Item, time_text};
+use crate::ledger::{
+    EntryKind, StoredBalance, entries_between, read_day, read_entry, stored_balance,
+};
+use crate::open_holds::{
+    FIRST_HOLD, LAST_HOLD, OpenHold, holds_between, open_hold, state_of, stored_hold,
+};
+use crate::transaction::Retry;
 
-/// How often the books of a busy account are looked at until nothing moved meanwhile.
+/// How often the books of a busy account are read until nothing moves meanwhile.
 const TRIES: u32 = 30;
-/// Entries older than this do not change any more, nor do holds of calls older than this that have
-/// ended: they are read once.
+/// Older entries do not change any more, nor do ended holds of older calls: they are read once.
 const STILL_MOVING: SignedDuration = SignedDuration::from_mins(10);
-/// Before books that do not add up are looked at once more.
+/// The pause before books that do not add up are read again.
 const SECOND_LOOK: Duration = Duration::from_secs(2);
-/// Items that have expired are removed with a delay, and clocks differ.
+/// DynamoDB removes expired items late, and clocks differ.
 const MARGIN: SignedDuration = SignedDuration::from_hours(7 * 24);
-
-/// Before and behind all ids of calls, of whatever form.
-const FIRST_HOLD: &str = "-";
-const LAST_HOLD: &str = "~";
 /// Behind the ids that calls are given.
 const LAST_CALL: &str = "call_~";
 
-/// What a look through the books found.
+/// The result of a reconciliation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reconciliation {
     pub open_holds: Vec<OpenHold>,
-    /// One sentence for each thing that does not add up; empty is good.
+    /// One sentence for each mismatch; empty is good.
     pub problems: Vec<String>,
 }
 
-/// A hold as it is stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StoredHold {
-    Open(Box<OpenHold>),
-    Ended {
-        state: HoldState,
-        at: Timestamp,
-        /// Who ended it.
-        by: String,
-    },
-}
-
-/// A part of all accounts, so that several can look through them at once: part `index` of `of`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Segment {
-    pub index: i32,
-    pub of: i32,
-}
-
-impl Segment {
-    pub const ALL: Self = Self { index: 0, of: 1 };
-}
-
-/// Some accounts, in no order.
-#[derive(Debug)]
-pub struct AccountsPage {
-    /// A row that cannot be read is an error of its own.
-    pub accounts: Vec<Result<(AccountId, AccountNumber), StoreError>>,
-    /// Where the next page begins; `None` at the end.
-    pub next: Option<AccountsCursor>,
-}
-
-/// A place among all accounts.
+/// Reconciles an account's balance with its ledger and holds.
 #[derive(Debug, Clone)]
-pub struct AccountsCursor(Item);
+pub struct Books {
+    pub(crate) db: Db,
+}
 
-impl Store {
-    /// All accounts of `segment`, page by page; deleted ones too, as long as calls are open on them.
-    ///
-    /// # Errors
-    /// [`StoreError`] if DynamoDB does not answer.
-    pub async fn accounts_page(
-        &self,
-        segment: Segment,
-        after: Option<AccountsCursor>,
-    ) -> Result<AccountsPage, StoreError> {
-        const WHAT: &str = "account";
-        let page = self
-            .client
-            .scan()
-            .table_name(&self.tables.accounts)
-            .segment(segment.index)
-            .total_segments(segment.of)
-            .filter_expression("#item = :account AND attribute_exists(account_number)")
-            .projection_expression("account_id, account_number")
-            .expression_attribute_names("#item", "item")
-            .expression_attribute_values(":account", text(ACCOUNT))
-            .set_exclusive_start_key(after.map(|after| after.0))
-            .send()
-            .await
-            .map_err(|error| StoreError::unavailable("list accounts", error))?;
-        let accounts = page.items.unwrap_or_default();
-        let accounts = accounts.iter().map(|item| {
-            let id = AccountId::new(get_text(item, "account_id", WHAT)?);
-            let number = AccountNumber::new(get_text(item, "account_number", WHAT)?);
-            match (id, number) {
-                (Ok(id), Ok(number)) => Ok((id, number)),
-                _ => Err(StoreError::corrupt(WHAT)),
-            }
-        });
-        Ok(AccountsPage {
-            accounts: accounts.collect(),
-            next: page.last_evaluated_key.map(AccountsCursor),
-        })
-    }
-
-    /// Adds the account's books up, until nothing moved meanwhile. What does not add up is looked at
-    /// once more from the beginning, before it counts.
+impl Books {
+    /// Adds the account's books up, without movements meanwhile. Books that do not add up are read a
+    /// second time from the beginning, and only the second result counts.
     ///
     /// # Errors
     /// [`StoreError::Contended`] if credits move faster than the books can be read.
@@ -132,12 +65,12 @@ impl Store {
         if found.problems.is_empty() {
             return Ok(found);
         }
-        // What was read may have been half of a transaction: by then it is all there.
+        // The first look may have seen half of a transaction, which is complete by then.
         tokio::time::sleep(SECOND_LOOK).await;
         self.look(id, number, now, None).await
     }
 
-    /// What is older than `settled_until` is read before the moment in which nothing may move.
+    /// Items older than `settled_until` are read before the moment in which nothing may move.
     async fn look(
         &self,
         id: &AccountId,
@@ -145,49 +78,48 @@ impl Store {
         now: Timestamp,
         settled_until: Option<Timestamp>,
     ) -> Result<Reconciliation, StoreError> {
+        let db = &self.db;
         let keep_calls_since = now.checked_sub(RESOLVED_KEPT + MARGIN).unwrap_or(now);
         let mut old = Entries::new(keep_calls_since);
         let (mut ended, mut open) = (Vec::new(), Vec::new());
         let mut new_entries = "e#".to_owned();
         let mut new_holds = (FIRST_HOLD.to_owned(), LAST_HOLD);
         if let Some(at) = settled_until {
-            new_entries = format!("e#{}", item::time_text(at));
+            new_entries = format!("e#{}", time_text(at));
             self.read_entries(number, "e#", &new_entries, &mut old)
                 .await?;
             new_holds = (first_call_of(at), LAST_CALL);
-            for hold in self.holds(number, FIRST_HOLD, &new_holds.0).await? {
+            for hold in holds_between(db, number, FIRST_HOLD, &new_holds.0).await? {
                 match state_of(&hold)? {
                     HoldState::Open => open.push(call_of(&hold)?),
                     HoldState::Settled(_) | HoldState::Released => ended.push(hold),
                 }
             }
         }
-        for tried in 0..TRIES {
-            let before = self.movements(id).await?;
+        let mut retry = Retry::at_most(TRIES, "reconcile account");
+        loop {
+            let before = stored_balance(db, id).await?;
             let mut new = Entries::new(keep_calls_since);
             self.read_entries(number, &new_entries, "e#~", &mut new)
                 .await?;
-            let mut holds = self.holds(number, &new_holds.0, new_holds.1).await?;
+            let mut holds = holds_between(db, number, &new_holds.0, new_holds.1).await?;
             for call in &open {
-                holds.extend(self.stored_hold(number, call).await?);
+                holds.extend(stored_hold(db, number, call).await?);
             }
-            let days = self.all_days(number).await?;
-            let after = self.movements(id).await?;
-            if before.moves == after.moves {
+            let days = self.days(number).await?;
+            let stored = stored_balance(db, id).await?;
+            if before.moves == stored.moves {
                 holds.extend(ended);
-                let books = Books {
-                    stored: after,
+                let records = Records {
+                    stored,
                     entries: old.and(new),
                     holds,
                     days,
                 };
-                return books.add_up(now);
+                return records.add_up(now);
             }
-            transaction::pause(tried).await;
+            retry.pause().await?;
         }
-        Err(StoreError::Contended {
-            operation: "reconcile account",
-        })
     }
 
     async fn read_entries(
@@ -197,121 +129,37 @@ impl Store {
         to: &str,
         entries: &mut Entries,
     ) -> Result<(), StoreError> {
-        let mut items = self
-            .client
-            .query()
-            .table_name(&self.tables.ledger)
-            .key_condition_expression("account_number = :account AND entry BETWEEN :from AND :to")
-            .expression_attribute_values(":account", text(account.as_str()))
-            .expression_attribute_values(":from", text(from))
-            .expression_attribute_values(":to", text(to))
-            .consistent_read(true)
-            .into_paginator()
-            .items()
-            .send();
+        // Added up page by page: there may be too many to keep.
+        let query = entries_between(&self.db, account, from, to);
+        let mut items = query.into_paginator().items().send();
         while let Some(item) = items.next().await {
             let item = item.map_err(|error| StoreError::unavailable("sum ledger", error))?;
-            entries.add(&item)?;
+            entries.add(item)?;
         }
         Ok(())
     }
 
-    /// The holds of calls whose ids are between these.
-    async fn holds(
-        &self,
-        account: &AccountNumber,
-        from: &str,
-        to: &str,
-    ) -> Result<Vec<Item>, StoreError> {
-        let pages = self
-            .client
-            .query()
-            .table_name(&self.tables.holds)
-            .key_condition_expression("account_number = :account AND #hold BETWEEN :from AND :to")
-            .filter_expression("attribute_exists(#state)")
-            .expression_attribute_names("#hold", "hold")
-            .expression_attribute_names("#state", "state")
-            .expression_attribute_values(":account", text(account.as_str()))
-            .expression_attribute_values(":from", text(from))
-            .expression_attribute_values(":to", text(to))
-            .consistent_read(true)
-            .into_paginator()
-            .items()
-            .send();
-        pages
-            .collect::<Result<_, _>>()
-            .await
-            .map_err(|error| StoreError::unavailable("list holds", error))
-    }
-
     /// Credits spent and calls made on all days.
-    async fn all_days(&self, account: &AccountNumber) -> Result<(Credits, u64), StoreError> {
-        let mut items = self
-            .client
-            .query()
-            .table_name(&self.tables.ledger)
-            .key_condition_expression("account_number = :account AND begins_with(entry, :days)")
-            .expression_attribute_values(":account", text(account.as_str()))
-            .expression_attribute_values(":days", text("d#"))
-            .consistent_read(true)
-            .into_paginator()
-            .items()
-            .send();
+    async fn days(&self, account: &AccountNumber) -> Result<(Credits, u64), StoreError> {
+        let query = entries_between(&self.db, account, "d#", "d#~");
         let (mut spent, mut calls) = (Credits::ZERO, 0);
-        while let Some(item) = items.next().await {
-            let item = item.map_err(|error| StoreError::unavailable("read days", error))?;
-            let day = day_from_item(&item)?;
+        for item in self.db.query("read days", query).await? {
+            let day = read_day(&item)?;
             spent = plus(spent, day.spent)?;
             calls += day.calls;
         }
         Ok((spent, calls))
     }
-
-    /// The account's open holds.
-    ///
-    /// # Errors
-    /// [`StoreError`] if DynamoDB does not answer or a hold cannot be read.
-    pub async fn open_holds(&self, account: &AccountNumber) -> Result<Vec<OpenHold>, StoreError> {
-        let mut open = Vec::new();
-        for item in self.holds(account, FIRST_HOLD, LAST_HOLD).await? {
-            if state_of(&item)? == HoldState::Open {
-                open.push(open_hold(&item)?);
-            }
-        }
-        Ok(open)
-    }
-
-    /// The hold of `call` as it stands; `None` if nothing is known of one.
-    ///
-    /// # Errors
-    /// [`StoreError`] if DynamoDB does not answer or the hold cannot be read.
-    pub async fn find_hold(
-        &self,
-        account: &AccountNumber,
-        call: &CallId,
-    ) -> Result<Option<StoredHold>, StoreError> {
-        let Some(item) = self.stored_hold(account, call).await? else {
-            return Ok(None);
-        };
-        Ok(Some(match state_of(&item)? {
-            HoldState::Open => StoredHold::Open(Box::new(open_hold(&item)?)),
-            state => StoredHold::Ended {
-                state,
-                at: get_time(&item, "resolved_at", "hold")?,
-                by: get_text(&item, "resolved_by", "hold")?,
-            },
-        }))
-    }
 }
 
-/// Before the ids of all calls that begin at `at` or later: calls' ids sort by the time of their
-/// making. A hold under another id may be missed by the first look, but not by the second one.
+/// A text that sorts before the ids of all calls that begin at `at` or later, since these begin with
+/// their time. The first look may miss a hold under another id, the second one does not.
 fn first_call_of(at: Timestamp) -> String {
     format!("call_{:012x}", at.as_millisecond().max(0))
 }
 
 fn call_of(hold: &Item) -> Result<CallId, StoreError> {
-    CallId::new(get_text(hold, "hold", "hold")?).map_err(|_| StoreError::corrupt("hold"))
+    Attributes::of("hold", hold).get("hold")
 }
 
 fn plus(a: Credits, b: Credits) -> Result<Credits, StoreError> {
@@ -325,7 +173,7 @@ struct Entries {
     count: u64,
     call_sum: Credits,
     call_count: u64,
-    /// Of calls whose hold may still be there: what was taken for it, and when.
+    /// The calls whose hold may still be stored: the amount taken, and when.
     calls: HashMap<CallId, (Credits, Timestamp)>,
     keep_calls_since: Timestamp,
     problems: Vec<String>,
@@ -344,8 +192,8 @@ impl Entries {
         }
     }
 
-    fn add(&mut self, item: &Item) -> Result<(), StoreError> {
-        let entry = entry_from_item(item)?;
+    fn add(&mut self, item: Item) -> Result<(), StoreError> {
+        let entry = read_entry(item)?;
         self.sum = plus(self.sum, entry.amount)?;
         self.count += 1;
         if entry.kind != EntryKind::Call {
@@ -391,15 +239,15 @@ impl Entries {
     }
 }
 
-/// All that is stored of an account's credits at one moment.
-struct Books {
-    stored: Movements,
+/// Everything that is stored of an account's credits at one moment.
+struct Records {
+    stored: StoredBalance,
     entries: Entries,
     holds: Vec<Item>,
     days: (Credits, u64),
 }
 
-impl Books {
+impl Records {
     fn add_up(self, now: Timestamp) -> Result<Reconciliation, StoreError> {
         let Self {
             stored,
@@ -414,11 +262,12 @@ impl Books {
             let call = call_of(&item)?;
             let taken = calls.remove(&call).map(|(amount, _)| amount);
             let state = state_of(&item)?;
-            // Removed late: its entry is older than those that are looked at one by one.
-            if state != HoldState::Open
-                && get_time(&item, "resolved_at", "hold")? < entries.keep_calls_since
-            {
-                continue;
+            // Removed late: its entry is too old to be kept in `calls`.
+            if state != HoldState::Open {
+                let resolved_at: Timestamp = Attributes::of("hold", &item).get("resolved_at")?;
+                if resolved_at < entries.keep_calls_since {
+                    continue;
+                }
             }
             match (state, taken) {
                 (HoldState::Open, None) => open_holds.push(open_hold(&item)?),
@@ -446,7 +295,7 @@ impl Books {
                 problems.push(format!("{what}: {found}, but stored is {stored}"));
             }
         };
-        let Movements {
+        let StoredBalance {
             balance,
             held: stored_held,
             available,
