@@ -1,5 +1,5 @@
-//! The event bus, as far as the product puts events on it: EventBridge's wire protocol on loopback.
-//! What is accepted is told in the log, and kept.
+//! An event bus that speaks EventBridge's wire protocol on loopback. It logs the events and keeps
+//! them.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,22 +7,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use aws_config::SdkConfig;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use axum::Router;
-use axum::body::Body;
 use axum::extract::State;
+use axum::response::Response;
 use axum::routing::post;
 use bytes::Bytes;
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, StatusCode};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Number, Value, json};
 
-use crate::engines::REGION;
+use crate::engines::{REGION, config_at};
 use crate::serve::{self, Server};
 
-/// The most entries that EventBridge takes at once.
-const MOST_ENTRIES: usize = 10;
+/// The most entries of a request.
+const MAX_ENTRIES: usize = 10;
 
-/// The bus, until stopped or dropped. Its events go with it.
+/// A running bus, until stopped or dropped. Its events go with it.
 #[derive(Debug)]
 pub struct Bus {
     server: Server,
@@ -32,8 +32,8 @@ pub struct Bus {
 #[derive(Debug, Default)]
 struct Kept {
     events: Vec<Value>,
-    /// Entries of these kinds are refused; `None`: all.
-    refuses: Vec<Option<String>>,
+    /// Entries of these types are rejected; `None`: all.
+    rejects: Vec<Option<String>>,
 }
 
 #[derive(Deserialize)]
@@ -54,52 +54,44 @@ struct Entry {
 }
 
 impl Bus {
-    /// Starts it, empty.
-    ///
-    /// # Errors
-    /// If no port can be opened.
+    /// Starts one without events.
     pub async fn start() -> io::Result<Self> {
         let kept = Arc::<Mutex<Kept>>::default();
         let router = Router::new()
-            .route("/", post(answer))
+            .route("/", post(respond))
             .with_state(Arc::clone(&kept));
         let server = Server::start(router).await?;
         Ok(Self { server, kept })
     }
 
-    /// Where it answers: `http://127.0.0.1:PORT`.
+    /// The endpoint: `http://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         self.server.url()
     }
 
-    /// A client of it whose requests `http` carries.
+    /// A client of this bus whose requests `http` carries.
     pub fn client_over(
         &self,
         config: &SdkConfig,
         http: Option<SharedHttpClient>,
     ) -> aws_sdk_eventbridge::Client {
-        let mut config =
-            aws_sdk_eventbridge::config::Builder::from(config).endpoint_url(self.url());
-        if let Some(http) = http {
-            config = config.http_client(http);
-        }
-        aws_sdk_eventbridge::Client::from_conf(config.build())
+        aws_sdk_eventbridge::Client::new(&config_at(config, &self.url(), http))
     }
 
-    /// All events that were accepted, in order, in the envelope in which a rule's target is given them.
+    /// The accepted events, in order, in the envelope that a rule's target receives.
     pub fn events(&self) -> Vec<Value> {
         lock(&self.kept).events.clone()
     }
 
-    /// From now on entries of this kind (for example `add_on.ended`; `None`: all) are refused, as by
-    /// a bus that is asked for too much. The others of the same request are taken.
-    pub fn refuse(&self, kind: Option<&str>) {
-        lock(&self.kept).refuses.push(kind.map(str::to_owned));
+    /// From now on, entries of this type (for example `add_on.ended`; `None`: all) are throttled.
+    /// Other entries of the same request are accepted.
+    pub fn throttle(&self, kind: Option<&str>) {
+        lock(&self.kept).rejects.push(kind.map(str::to_owned));
     }
 
-    /// Everything is taken again.
+    /// Everything is accepted again.
     pub fn heal(&self) {
-        lock(&self.kept).refuses.clear();
+        lock(&self.kept).rejects.clear();
     }
 
     /// Stops, and returns once the port is closed.
@@ -112,51 +104,51 @@ fn lock(kept: &Mutex<Kept>) -> MutexGuard<'_, Kept> {
     kept.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn answer(
+async fn respond(
     State(kept): State<Arc<Mutex<Kept>>>,
     headers: HeaderMap,
     body: Bytes,
-) -> Response<Body> {
+) -> Response {
     let target = headers.get("x-amz-target");
     if target.is_none_or(|target| target != "AWSEvents.PutEvents") {
-        return refused("UnknownOperationException", "only PutEvents is played");
+        return refusal("UnknownOperationException", "only PutEvents is implemented");
     }
     let request = match serde_json::from_slice::<PutEvents>(&body) {
         Ok(request) => request,
-        Err(error) => return refused("ValidationException", &error.to_string()),
+        Err(error) => return refusal("ValidationException", &error.to_string()),
     };
-    if request.entries.is_empty() || request.entries.len() > MOST_ENTRIES {
-        return refused("ValidationException", "1 to 10 entries can be put at once");
+    if request.entries.is_empty() || request.entries.len() > MAX_ENTRIES {
+        return refusal("ValidationException", "a request has 1 to 10 entries");
     }
     let mut kept = lock(&kept);
     let entries: Vec<_> = request
         .entries
         .iter()
-        .map(|entry| match kept.take(entry) {
+        .map(|entry| match kept.accept(entry) {
             Ok(id) => json!({"EventId": id}),
             Err((code, message)) => json!({"ErrorCode": code, "ErrorMessage": message}),
         })
         .collect();
     let failed = entries.iter().filter(|entry| entry["EventId"].is_null());
-    let answer = json!({"FailedEntryCount": failed.count(), "Entries": entries});
-    serve::json(StatusCode::OK, &answer)
+    let body = json!({"FailedEntryCount": failed.count(), "Entries": entries});
+    serve::json(StatusCode::OK, &body)
 }
 
 impl Kept {
-    /// The bus's own id of the event, or why it is not taken.
-    fn take(&mut self, entry: &Entry) -> Result<String, (&'static str, String)> {
-        let kind = Some(entry.detail_type.clone());
-        if self
-            .refuses
-            .iter()
-            .any(|refused| refused.is_none() || *refused == kind)
-        {
-            return Err(("ThrottlingException", "asked for by a test".to_owned()));
+    /// The bus's own id of the event, or why it is rejected.
+    fn accept(&mut self, entry: &Entry) -> Result<String, (&'static str, String)> {
+        let rejects =
+            |kind: &Option<String>| kind.as_ref().is_none_or(|kind| *kind == entry.detail_type);
+        if self.rejects.iter().any(rejects) {
+            return Err(("ThrottlingException", "injected fault".to_owned()));
         }
         let detail: serde_json::Map<String, Value> = serde_json::from_str(&entry.detail)
             .map_err(|error| ("MalformedDetail", error.to_string()))?;
         let seconds = entry.time.as_ref().and_then(Number::as_f64);
-        #[expect(clippy::cast_possible_truncation, reason = "whole seconds are sent")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the product sends whole seconds"
+        )]
         let time = seconds.map(|seconds| Timestamp::from_second(seconds as i64));
         let time = time
             .transpose()
@@ -166,7 +158,7 @@ impl Kept {
             bus = entry.event_bus_name,
             kind = entry.detail_type,
             detail = entry.detail,
-            "event"
+            "event accepted"
         );
         self.events.push(json!({
             "version": "0",
@@ -183,7 +175,7 @@ impl Kept {
     }
 }
 
-fn refused(code: &str, message: &str) -> Response<Body> {
+fn refusal(code: &str, message: &str) -> Response {
     let body = json!({"__type": code, "message": message});
     serve::json(StatusCode::BAD_REQUEST, &body)
 }

@@ -1,4 +1,4 @@
-//! The issuer of identity tokens: a key made at start, its public half as a JWKS, and tokens.
+//! The issuer of identity tokens: a key generated at start, its JWKS, and tokens.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::serve;
 
-/// Where the public keys are served.
+/// The path of the public keys.
 pub const JWKS_PATH: &str = "/.well-known/jwks.json";
 
 /// Signs identity tokens with `EdDSA`.
@@ -30,12 +30,9 @@ pub struct Issuer {
 
 impl Issuer {
     /// An issuer with a new key; `issuer` and `audience` are the tokens' `iss` and `aud`.
-    ///
-    /// # Panics
-    /// If the machine gives no random numbers.
     pub fn new(issuer: impl Into<String>, audience: impl Into<String>) -> Self {
-        let pair = Ed25519KeyPair::generate().expect("random numbers can be had");
-        let private = pair.to_pkcs8().expect("a new key can be written down");
+        let pair = Ed25519KeyPair::generate().expect("the machine has random numbers");
+        let private = pair.to_pkcs8().expect("a new key can be encoded");
         let public = pair.public_key().as_ref();
         Self {
             name: issuer.into(),
@@ -77,7 +74,7 @@ impl Issuer {
         )
     }
 
-    /// A token of a user of `account_id` with `role` (`owner` or `member`), good from `now` on for
+    /// A token for a user of `account_id` with `role` (`owner` or `member`), valid from `now` on for
     /// `lifetime`.
     pub fn token(
         &self,
@@ -101,9 +98,6 @@ impl Issuer {
     }
 
     /// A token with exactly these claims.
-    ///
-    /// # Panics
-    /// Never: any JSON can be signed.
     pub fn sign(&self, claims: Value) -> String {
         let header = Header {
             kid: Some(self.kid.clone()),

@@ -1,6 +1,6 @@
-//! Who signs users in here: a small `OpenID` Connect provider, whose login page is the list of demo accounts.
+//! A small `OpenID` Connect provider, whose login page lists the demo accounts.
 //!
-//! Authorization code with PKCE only, for any client on this machine. Sessions and codes are in memory.
+//! Authorization code with PKCE only, for pages on this machine. Sessions and codes are in memory.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,16 +17,17 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use edge::{ApiError, Clock, Code};
 use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, COOKIE, HeaderValue, SET_COOKIE};
 use http::{HeaderMap, StatusCode, Uri};
+use maud::{Markup, html};
 use serde_json::json;
 use url::Url;
 use url::form_urlencoded;
 
-use crate::demo;
-use crate::html::{escaped, page};
+use crate::accounts;
+use crate::html::page;
 use crate::issuer::{Issuer, JWKS_PATH};
-use crate::serve;
+use crate::serve::{self, is_loopback};
 
-/// As whom the pages ask.
+/// The client id of the pages.
 pub(crate) const CLIENT_ID: &str = "greta-pages";
 const DISCOVERY_PATH: &str = "/.well-known/openid-configuration";
 const AUTHORIZE_PATH: &str = "/_dev/oidc/authorize";
@@ -41,14 +42,13 @@ pub(crate) struct SignIn {
     issuer: Issuer,
     clock: Clock,
     jwks_url: String,
-    state: Arc<Mutex<Known>>,
+    sessions: Arc<Mutex<Sessions>>,
 }
 
-/// Who is signed in, and with whom a code has to do.
 #[derive(Default)]
-struct Known {
+struct Sessions {
     /// By the cookie's value.
-    sessions: HashMap<String, User>,
+    users: HashMap<String, User>,
     codes: HashMap<String, Grant>,
 }
 
@@ -72,7 +72,7 @@ impl SignIn {
             issuer,
             clock,
             jwks_url: format!("{jwks}{JWKS_PATH}"),
-            state: Arc::default(),
+            sessions: Arc::default(),
         }
     }
 
@@ -85,12 +85,12 @@ impl SignIn {
             .with_state(self)
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn sessions(&self) -> MutexGuard<'_, Sessions> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The way back, with a code for `user`.
-    fn grant(&self, request: &Request, user: User) -> Url {
+    /// The URL that returns to the client, with a code for `user`.
+    fn grant(&self, request: &AuthorizationRequest, user: User) -> Url {
         let code = edge::random_id("code");
         let grant = Grant {
             user,
@@ -98,15 +98,15 @@ impl SignIn {
             challenge: request.challenge.clone(),
             nonce: request.nonce.clone(),
         };
-        self.known().codes.insert(code.clone(), grant);
-        request.back(&[("code", &code)])
+        self.sessions().codes.insert(code.clone(), grant);
+        request.return_url(&[("code", &code)])
     }
 }
 
 async fn discovery(State(sign_in): State<SignIn>) -> Response {
     let issuer = sign_in.issuer.issuer();
     let at = |path: &str| format!("{issuer}{path}");
-    readable_by_all(serve::json(
+    cors(serve::json(
         StatusCode::OK,
         &json!({
             "issuer": issuer,
@@ -123,8 +123,7 @@ async fn discovery(State(sign_in): State<SignIn>) -> Response {
     ))
 }
 
-/// What a client asks for.
-struct Request {
+struct AuthorizationRequest {
     parameters: HashMap<String, String>,
     redirect_uri: Url,
     challenge: String,
@@ -132,16 +131,16 @@ struct Request {
     state: Option<String>,
 }
 
-impl Request {
+impl AuthorizationRequest {
     fn read(text: &str) -> Result<Self, ApiError> {
         let parameters = parameters(text);
         let get = |name: &str| parameters.get(name).cloned();
         let redirect_uri = get("redirect_uri").and_then(|uri| Url::parse(&uri).ok());
         let redirect_uri = redirect_uri
-            .filter(|uri| crate::dev::is_loopback(uri.host_str().unwrap_or_default()))
+            .filter(|uri| is_loopback(uri.host_str().unwrap_or_default()))
             .ok_or_else(|| refused("`redirect_uri` must be a page on this machine"))?;
         if get("client_id").as_deref() != Some(CLIENT_ID) {
-            return Err(refused("`client_id` is not known here"));
+            return Err(refused("unknown `client_id`"));
         }
         if get("response_type").as_deref() != Some("code") {
             return Err(refused("`response_type` must be `code`"));
@@ -164,35 +163,37 @@ impl Request {
         prompt.is_some_and(|prompt| prompt == "none")
     }
 
-    fn back(&self, answer: &[(&str, &str)]) -> Url {
+    fn return_url(&self, response: &[(&str, &str)]) -> Url {
         let mut url = self.redirect_uri.clone();
         url.query_pairs_mut()
-            .extend_pairs(answer)
+            .extend_pairs(response)
             .extend_pairs(self.state.as_ref().map(|state| ("state", state)));
         url
     }
 }
 
-/// Back at once where somebody is signed in or nobody may be asked; else the login page.
+/// Returns at once if a user is signed in or nobody may be asked; else shows the login page.
 async fn authorize(
     State(sign_in): State<SignIn>,
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, ApiError> {
-    let request = Request::read(uri.query().unwrap_or_default())?;
-    let user = session(&headers).and_then(|id| sign_in.known().sessions.get(&id).cloned());
+    let request = AuthorizationRequest::read(uri.query().unwrap_or_default())?;
+    let user = session(&headers).and_then(|id| sign_in.sessions().users.get(&id).cloned());
     Ok(match user {
         Some(user) => see_other(&sign_in.grant(&request, user)),
-        None if request.is_silent() => see_other(&request.back(&[("error", "login_required")])),
-        None => Html(login_page(&request)).into_response(),
+        None if request.is_silent() => {
+            see_other(&request.return_url(&[("error", "login_required")]))
+        }
+        None => Html(login_page(&request).into_string()).into_response(),
     })
 }
 
-/// Somebody was chosen on the login page.
+/// Signs in the account that was chosen on the login page.
 async fn choose(State(sign_in): State<SignIn>, body: Body) -> Result<Response, ApiError> {
     let body = edge::read_body(body, MAX_BODY).await?;
     let text = String::from_utf8_lossy(&body);
-    let request = Request::read(&text)?;
+    let request = AuthorizationRequest::read(&text)?;
     let get = |name: &str| request.parameters.get(name).map(String::as_str);
     let (account, role) = match (get("as"), get("account_id")) {
         (Some(choice), _) => choice.split_once(' ').unwrap_or((choice, "owner")),
@@ -208,7 +209,7 @@ async fn choose(State(sign_in): State<SignIn>, body: Body) -> Result<Response, A
         token_seconds: seconds.unwrap_or(TOKEN_SECONDS),
     };
     let id = edge::random_id("session");
-    sign_in.known().sessions.insert(id.clone(), user.clone());
+    sign_in.sessions().users.insert(id.clone(), user.clone());
     let mut response = see_other(&sign_in.grant(&request, user));
     set_session(&mut response, &id, "");
     Ok(response)
@@ -216,9 +217,9 @@ async fn choose(State(sign_in): State<SignIn>, body: Body) -> Result<Response, A
 
 async fn token(State(sign_in): State<SignIn>, body: Body) -> Result<Response, ApiError> {
     let body = edge::read_body(body, MAX_BODY).await?;
-    let asked = parameters(&String::from_utf8_lossy(&body));
-    let get = |name: &str| asked.get(name).map(String::as_str).unwrap_or_default();
-    let grant = sign_in.known().codes.remove(get("code"));
+    let request = parameters(&String::from_utf8_lossy(&body));
+    let get = |name: &str| request.get(name).map(String::as_str).unwrap_or_default();
+    let grant = sign_in.sessions().codes.remove(get("code"));
     let verifier = digest(&SHA256, get("code_verifier").as_bytes());
     let proof = URL_SAFE_NO_PAD.encode(verifier.as_ref());
     let grant = grant.filter(|grant| {
@@ -227,11 +228,8 @@ async fn token(State(sign_in): State<SignIn>, body: Body) -> Result<Response, Ap
             && grant.redirect_uri == get("redirect_uri")
     });
     let Some(Grant { user, nonce, .. }) = grant else {
-        let refusal = json!({"error": "invalid_grant"});
-        return Ok(readable_by_all(serve::json(
-            StatusCode::BAD_REQUEST,
-            &refusal,
-        )));
+        let error = json!({"error": "invalid_grant"});
+        return Ok(cors(serve::json(StatusCode::BAD_REQUEST, &error)));
     };
     let now = sign_in.clock.now();
     let lifetime = Duration::from_secs(user.token_seconds);
@@ -247,7 +245,7 @@ async fn token(State(sign_in): State<SignIn>, body: Body) -> Result<Response, Ap
         "iat": issued,
         "exp": issued.saturating_add_unsigned(TOKEN_SECONDS),
     }));
-    Ok(readable_by_all(serve::json(
+    Ok(cors(serve::json(
         StatusCode::OK,
         &json!({
             "access_token": sign_in.issuer.token(account, role, now, lifetime),
@@ -265,12 +263,12 @@ async fn end_session(
     uri: Uri,
 ) -> Result<Response, ApiError> {
     if let Some(id) = session(&headers) {
-        sign_in.known().sessions.remove(&id);
+        sign_in.sessions().users.remove(&id);
     }
-    let asked = parameters(uri.query().unwrap_or_default());
-    let back = asked.get("post_logout_redirect_uri");
+    let parameters = parameters(uri.query().unwrap_or_default());
+    let back = parameters.get("post_logout_redirect_uri");
     let back = back.and_then(|uri| Url::parse(uri).ok());
-    let back = back.filter(|uri| crate::dev::is_loopback(uri.host_str().unwrap_or_default()));
+    let back = back.filter(|uri| is_loopback(uri.host_str().unwrap_or_default()));
     let mut response = match back {
         Some(back) => see_other(&back),
         None => Html("<!doctype html><title>Signed out</title><p>Signed out.</p>").into_response(),
@@ -279,39 +277,39 @@ async fn end_session(
     Ok(response)
 }
 
-/// Everybody there is to be, and the request again, so that it goes on with the choice.
-fn login_page(request: &Request) -> String {
-    let hidden = request.parameters.iter().map(|(name, value)| {
-        let (name, value) = (escaped(name), escaped(value));
-        format!("<input type=\"hidden\" name=\"{name}\" value=\"{value}\">")
-    });
-    let hidden: String = hidden.collect();
-    let choices = demo::ACCOUNTS.iter().flat_map(|(id, what, _)| {
-        ["owner", "member"].map(|role| {
-            let (id, what) = (escaped(id), escaped(what));
-            format!(
-                "<button name=\"as\" value=\"{id} {role}\">{id}, {role}<br>\
-                 <span class=\"note\">{what}</span></button>"
-            )
-        })
-    });
-    let choices: String = choices.collect();
-    page(
-        "Sign in (simulated)",
-        &format!(
-            "<h1>Sign in as</h1>\n\
-             <form method=\"post\" action=\"{AUTHORIZE_PATH}\">{hidden}{choices}</form>\n\
-             <form method=\"post\" action=\"{AUTHORIZE_PATH}\">{hidden}\n\
-             <h1>or as somebody else</h1>\n\
-             <label for=\"account\">Account</label><input id=\"account\" name=\"account_id\">\n\
-             <label for=\"role\">Role</label>\
-             <select id=\"role\" name=\"role\"><option>owner</option><option>member</option></select>\n\
-             <label for=\"seconds\">The token lasts, in seconds</label>\
-             <input id=\"seconds\" name=\"token_seconds\" value=\"{TOKEN_SECONDS}\">\n\
-             <button class=\"pay\">Sign in</button></form>\n\
-             <p class=\"note\">A simulated sign-in, on this machine only.</p>"
-        ),
-    )
+/// A choice of accounts. The form repeats the request, which then goes on with the choice.
+fn login_page(request: &AuthorizationRequest) -> Markup {
+    let hidden = html! {
+        @for (name, value) in &request.parameters {
+            input type="hidden" name=(name) value=(value);
+        }
+    };
+    let body = html! {
+        h1 { "Sign in as" }
+        form method="post" action=(AUTHORIZE_PATH) {
+            (hidden)
+            @for (id, description, _) in &accounts::DEMO {
+                @for role in ["owner", "member"] {
+                    button name="as" value={ (id) " " (role) } {
+                        (id) ", " (role) br; span.note { (description) }
+                    }
+                }
+            }
+        }
+        form method="post" action=(AUTHORIZE_PATH) {
+            (hidden)
+            h1 { "or as somebody else" }
+            label for="account" { "Account" }
+            input #account name="account_id";
+            label for="role" { "Role" }
+            select #role name="role" { option { "owner" } option { "member" } }
+            label for="seconds" { "Token lifetime in seconds" }
+            input #seconds name="token_seconds" value=(TOKEN_SECONDS);
+            button.pay { "Sign in" }
+        }
+        p.note { "A simulated sign-in, on this machine only." }
+    };
+    page("Sign in (simulated)", &body)
 }
 
 fn parameters(text: &str) -> HashMap<String, String> {
@@ -340,8 +338,8 @@ fn see_other(url: &Url) -> Response {
     Redirect::to(url.as_str()).into_response()
 }
 
-/// Pages of other origins on this machine sign in here, too; no cookie counts for these answers.
-fn readable_by_all(mut response: Response) -> Response {
+/// Lets pages of any origin read the response, which depends on no cookie.
+fn cors(mut response: Response) -> Response {
     let all = HeaderValue::from_static("*");
     response
         .headers_mut()
