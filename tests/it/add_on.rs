@@ -5,7 +5,7 @@ mod unknown;
 
 use http::Method;
 use jiff::{SignedDuration, Timestamp};
-use local::stripe::{Card, Delivery, SeenRequest, StripeSimulator};
+use local::stripe::{ApiRequest, Card, Delivery, StripeSimulator};
 use serde_json::{Value, json};
 use store::EventState;
 

@@ -11,8 +11,6 @@ use serde::Deserialize;
 use store::{Created, EntryKind, HistoryEntry, PostRefused, Posting, Store};
 
 use crate::stripe::StripeHandle;
-
-/// The actor of these changes, in ledger and history.
 const ACTOR: &str = "_dev";
 
 /// The demo accounts: id, description, and state.
@@ -52,7 +50,6 @@ pub const DEMO: [(&str, &str, AccountChange); 3] = [
 pub struct AccountChange {
     /// A new account is standard unless this says otherwise.
     pub plan: Option<Plan>,
-    /// The balance to reach.
     pub credits: Option<Credits>,
     /// The status to reach, as of now.
     pub add_on: Option<AddOnStatus>,
@@ -127,50 +124,43 @@ fn change_profile(profile: &mut Profile, id: &AccountId, change: AccountChange, 
 fn add_on_in(status: AddOnStatus, id: &AccountId, now: Timestamp) -> AddOn {
     // Stripe's times are whole seconds.
     let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
-    let generation = || GenerationId::new(format!("dev-{id}-{}", now.as_second()));
-    let second = Period::FIRST.next();
+    let generation = GenerationId::new(format!("dev-{id}-{}", now.as_second()));
+    let fact = |fact: fn(GenerationId) -> Fact| fact(generation.clone());
+    let declined = |generation| Fact::Declined {
+        generation,
+        period: Period::FIRST.next(),
+    };
+    let grace_over = |generation| Fact::GraceOver {
+        generation,
+        period: Period::FIRST.next(),
+    };
+    let cancelled = |generation| Fact::Cancelled {
+        generation,
+        counter: 1,
+        while_due: None,
+    };
+    let period_over = |generation| Fact::PeriodOver {
+        generation,
+        period: Period::FIRST,
+    };
     let month_ago = now
         .to_zoned(TimeZone::UTC)
         .saturating_sub(1.month())
         .timestamp();
     let (at, facts) = match status {
         AddOnStatus::None => return AddOn::default(),
-        AddOnStatus::Active => (now, Vec::new()),
-        AddOnStatus::PastDue => (
-            month_ago,
-            vec![Fact::Declined {
-                generation: generation(),
-                period: second,
-            }],
-        ),
-        AddOnStatus::Cancelling => (now, vec![cancelled(generation())]),
-        AddOnStatus::Suspended => (
-            month_ago - SignedDuration::from_hours(8 * 24),
-            vec![
-                Fact::Declined {
-                    generation: generation(),
-                    period: second,
-                },
-                Fact::GraceOver {
-                    generation: generation(),
-                    period: second,
-                },
-            ],
-        ),
-        AddOnStatus::Ended => (
-            month_ago,
-            vec![
-                cancelled(generation()),
-                Fact::PeriodOver {
-                    generation: generation(),
-                    period: Period::FIRST,
-                },
-            ],
-        ),
+        AddOnStatus::Active => (now, vec![]),
+        AddOnStatus::PastDue => (month_ago, vec![fact(declined)]),
+        AddOnStatus::Cancelling => (now, vec![fact(cancelled)]),
+        AddOnStatus::Suspended => {
+            let at = month_ago - SignedDuration::from_hours(8 * 24);
+            (at, vec![fact(declined), fact(grace_over)])
+        }
+        AddOnStatus::Ended => (month_ago, vec![fact(cancelled), fact(period_over)]),
     };
     let mut add_on = AddOn::default();
     add_on.apply(Fact::Activated {
-        generation: generation(),
+        generation,
         at,
         collection: Collection::Card,
     });
@@ -178,14 +168,6 @@ fn add_on_in(status: AddOnStatus, id: &AccountId, now: Timestamp) -> AddOn {
         add_on.apply(fact);
     }
     add_on
-}
-
-fn cancelled(generation: GenerationId) -> Fact {
-    Fact::Cancelled {
-        generation,
-        counter: 1,
-        while_due: None,
-    }
 }
 
 async fn reach_balance(

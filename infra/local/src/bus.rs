@@ -12,9 +12,8 @@ use axum::response::Response;
 use axum::routing::post;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
-use jiff::Timestamp;
-use serde::Deserialize;
-use serde_json::{Number, Value, json};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
 
 use crate::engines::{REGION, config_at};
 use crate::serve::{self, Server};
@@ -25,7 +24,7 @@ const MAX_ENTRIES: usize = 10;
 /// A running bus, until stopped or dropped. Its events go with it.
 #[derive(Debug)]
 pub struct Bus {
-    server: Server,
+    pub(crate) server: Server,
     kept: Arc<Mutex<Kept>>,
 }
 
@@ -36,25 +35,7 @@ struct Kept {
     rejects: Vec<Option<String>>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct PutEvents {
-    entries: Vec<Entry>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Entry {
-    event_bus_name: String,
-    source: String,
-    detail_type: String,
-    detail: String,
-    /// Seconds since 1970.
-    time: Option<Number>,
-}
-
 impl Bus {
-    /// Starts one without events.
     pub async fn start() -> io::Result<Self> {
         let kept = Arc::<Mutex<Kept>>::default();
         let router = Router::new()
@@ -63,8 +44,6 @@ impl Bus {
         let server = Server::start(router).await?;
         Ok(Self { server, kept })
     }
-
-    /// The endpoint: `http://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         self.server.url()
     }
@@ -88,15 +67,8 @@ impl Bus {
     pub fn throttle(&self, kind: Option<&str>) {
         lock(&self.kept).rejects.push(kind.map(str::to_owned));
     }
-
-    /// Everything is accepted again.
     pub fn heal(&self) {
         lock(&self.kept).rejects.clear();
-    }
-
-    /// Stops, and returns once the port is closed.
-    pub async fn stop(self) {
-        self.server.stop().await;
     }
 }
 
@@ -113,22 +85,17 @@ async fn respond(
     if target.is_none_or(|target| target != "AWSEvents.PutEvents") {
         return refusal("UnknownOperationException", "only PutEvents is implemented");
     }
-    let request = match serde_json::from_slice::<PutEvents>(&body) {
-        Ok(request) => request,
-        Err(error) => return refusal("ValidationException", &error.to_string()),
-    };
-    if request.entries.is_empty() || request.entries.len() > MAX_ENTRIES {
+    let request: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let entries = request["Entries"].as_array().map_or(&[][..], Vec::as_slice);
+    if !(1..=MAX_ENTRIES).contains(&entries.len()) {
         return refusal("ValidationException", "a request has 1 to 10 entries");
     }
     let mut kept = lock(&kept);
-    let entries: Vec<_> = request
-        .entries
-        .iter()
-        .map(|entry| match kept.accept(entry) {
-            Ok(id) => json!({"EventId": id}),
-            Err((code, message)) => json!({"ErrorCode": code, "ErrorMessage": message}),
-        })
-        .collect();
+    let results = entries.iter().map(|entry| match kept.accept(entry) {
+        Ok(id) => json!({"EventId": id}),
+        Err((code, message)) => json!({"ErrorCode": code, "ErrorMessage": message}),
+    });
+    let entries: Vec<_> = results.collect();
     let failed = entries.iter().filter(|entry| entry["EventId"].is_null());
     let body = json!({"FailedEntryCount": failed.count(), "Entries": entries});
     serve::json(StatusCode::OK, &body)
@@ -136,35 +103,30 @@ async fn respond(
 
 impl Kept {
     /// The bus's own id of the event, or why it is rejected.
-    fn accept(&mut self, entry: &Entry) -> Result<String, (&'static str, String)> {
-        let rejects =
-            |kind: &Option<String>| kind.as_ref().is_none_or(|kind| *kind == entry.detail_type);
+    fn accept(&mut self, entry: &Value) -> Result<String, (&'static str, String)> {
+        let text = |name: &str| entry[name].as_str().unwrap_or_default();
+        let kind = text("DetailType");
+        let rejects = |rejected: &Option<String>| rejected.as_deref().is_none_or(|it| it == kind);
         if self.rejects.iter().any(rejects) {
             return Err(("ThrottlingException", "injected fault".to_owned()));
         }
-        let detail: serde_json::Map<String, Value> = serde_json::from_str(&entry.detail)
+        let detail: serde_json::Map<String, Value> = serde_json::from_str(text("Detail"))
             .map_err(|error| ("MalformedDetail", error.to_string()))?;
-        let seconds = entry.time.as_ref().and_then(Number::as_f64);
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "the product sends whole seconds"
-        )]
-        let time = seconds.map(|seconds| Timestamp::from_second(seconds as i64));
-        let time = time
-            .transpose()
-            .map_err(|error| ("InvalidArgument", error.to_string()))?;
+        let time = entry["Time"].as_f64().map(SignedDuration::from_secs_f64);
+        let time = time.map(Timestamp::from_duration).transpose();
+        let time = time.map_err(|error| ("InvalidArgument", error.to_string()))?;
         let id = uuid::Uuid::new_v4().to_string();
         tracing::info!(
-            bus = entry.event_bus_name,
-            kind = entry.detail_type,
-            detail = entry.detail,
+            bus = text("EventBusName"),
+            kind,
+            detail = text("Detail"),
             "event accepted"
         );
         self.events.push(json!({
             "version": "0",
             "id": id,
-            "detail-type": entry.detail_type,
-            "source": entry.source,
+            "detail-type": kind,
+            "source": text("Source"),
             "account": "111122223333",
             "time": time,
             "region": REGION,

@@ -26,11 +26,7 @@ use winterbaume_core::{
 use winterbaume_secretsmanager::SecretsManagerService;
 
 use crate::serve::{self, Server};
-
-/// The region of everything here.
 pub const REGION: &str = "us-east-1";
-
-/// Why the engines did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum EnginesError {
     #[error("could not open a port on 127.0.0.1")]
@@ -139,8 +135,6 @@ impl Engines {
             .credentials_provider(SharedCredentialsProvider::new(credentials))
             .build()
     }
-
-    /// A client of this DynamoDB.
     pub fn dynamodb(&self) -> aws_sdk_dynamodb::Client {
         self.dynamodb_over(None)
     }
@@ -150,8 +144,6 @@ impl Engines {
         let config = config_at(&self.sdk_config(), &self.dynamodb_url, http);
         aws_sdk_dynamodb::Client::new(&config)
     }
-
-    /// A client of this Secrets Manager.
     pub fn secrets(&self) -> aws_sdk_secretsmanager::Client {
         self.secrets_over(None)
     }
@@ -161,8 +153,6 @@ impl Engines {
         let config = config_at(&self.sdk_config(), &self.secrets_url, http);
         aws_sdk_secretsmanager::Client::new(&config)
     }
-
-    /// The names of all secrets, in order.
     pub async fn secret_names(&self) -> Vec<String> {
         let view = self.secrets.engine.snapshot(default_account_id(), REGION);
         let mut names: Vec<_> = view.await.secrets.into_keys().collect();
@@ -182,8 +172,6 @@ impl Engines {
         let operation = operation.map(str::to_owned);
         self.secrets.wire().faults.insert(operation, fault);
     }
-
-    /// Ends all faults.
     pub fn heal_secrets(&self) {
         self.secrets.wire().faults.clear();
     }
@@ -271,26 +259,18 @@ async fn respond(State(secrets): State<Arc<Secrets>>, headers: HeaderMap, body: 
         wire.operations.push(operation.clone());
         wire.fault(&operation)
     };
-    let refuse = |status, code: &str| {
-        serve::json(
-            status,
-            &json!({"__type": code, "message": "injected fault"}),
-        )
-    };
-    match fault {
-        Some(SecretsFault::Internal) => {
-            refuse(StatusCode::INTERNAL_SERVER_ERROR, "InternalServiceError")
-        }
-        Some(SecretsFault::Throttled) => refuse(StatusCode::BAD_REQUEST, "ThrottlingException"),
-        Some(SecretsFault::AccessDenied) => {
-            refuse(StatusCode::BAD_REQUEST, "AccessDeniedException")
-        }
+    let (status, code) = match fault {
+        None => return into_response(secrets.run(&operation, headers, body).await),
+        Some(SecretsFault::Internal) => (500, "InternalServiceError"),
+        Some(SecretsFault::Throttled) => (400, "ThrottlingException"),
+        Some(SecretsFault::AccessDenied) => (400, "AccessDeniedException"),
         Some(SecretsFault::ResponseLost) => {
             secrets.run(&operation, headers, body).await;
-            refuse(StatusCode::INTERNAL_SERVER_ERROR, "InternalServiceError")
+            (500, "InternalServiceError")
         }
-        None => into_response(secrets.run(&operation, headers, body).await),
-    }
+    };
+    let body = json!({"__type": code, "message": "injected fault"});
+    into_response(MockResponse::json(status, body.to_string()))
 }
 
 #[cfg(test)]

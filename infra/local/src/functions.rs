@@ -19,8 +19,6 @@ const EMBEDDED: [&str; 6] = [
     "WEBHOOKS_TABLE",
     "CHARGE_QUEUE_URL",
 ];
-
-/// Why a function could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum FunctionsError {
     #[error(transparent)]
@@ -28,8 +26,6 @@ pub enum FunctionsError {
     #[error("could not set up a function")]
     Function(#[source] Box<dyn Error + Send + Sync>),
 }
-
-/// A function's clients of AWS.
 pub(crate) struct Clients {
     pub(crate) dynamodb: aws_sdk_dynamodb::Client,
     pub(crate) secrets: aws_sdk_secretsmanager::Client,
@@ -108,8 +104,6 @@ impl Functions {
         })
     }
 }
-
-/// The names of all settings that the functions read.
 fn setting_names() -> BTreeSet<&'static str> {
     let mut names = BTreeSet::new();
     macro_rules! ask {
@@ -146,7 +140,7 @@ mod tests {
     #[test]
     fn every_setting_that_a_function_reads_is_passed_through() {
         let all: BTreeSet<&str> = setting_names();
-        for name in ["SECRETS_KMS_KEY", "FALLBACK_CAUSES", "CHARGE_CONCURRENCY"] {
+        for name in ["SECRETS_KMS_KEY", "FALLBACK_CAUSES", "ADD_ON_GRACE_DAYS"] {
             assert!(all.contains(name), "{name}");
         }
         let seeds = [

@@ -32,7 +32,7 @@ const BATCH_SIZE: i32 = 10;
 
 /// A running queue, until stopped or dropped. Its messages go with it.
 pub struct Queue {
-    server: Server,
+    pub(crate) server: Server,
     engine: Arc<Engine>,
     pub consumer: Consumer,
 }
@@ -69,13 +69,9 @@ impl Queue {
             consumer,
         })
     }
-
-    /// The SQS endpoint: `http://127.0.0.1:PORT`.
     pub fn endpoint(&self) -> String {
         self.server.url()
     }
-
-    /// The queue's URL.
     pub fn url(&self) -> &str {
         &self.consumer.url
     }
@@ -93,11 +89,6 @@ impl Queue {
     pub fn reject(&self, messages: usize) {
         self.engine.rejects.store(messages, Ordering::Relaxed);
     }
-
-    /// Stops, and returns once the port is closed.
-    pub async fn stop(self) {
-        self.server.stop().await;
-    }
 }
 
 /// Receives messages from the queue. Cheap to clone.
@@ -114,7 +105,6 @@ pub struct ReceivedMessage {
     /// In the form that Lambda receives.
     pub record: Value,
     receipt: String,
-    /// How often it was received.
     receives: u32,
 }
 
@@ -142,7 +132,6 @@ pub fn event<'a>(messages: impl IntoIterator<Item = &'a ReceivedMessage>) -> Val
 }
 
 impl Consumer {
-    /// Receives up to 10 messages.
     pub async fn receive(&self) -> Vec<ReceivedMessage> {
         let response = self
             .client
@@ -200,8 +189,6 @@ impl Consumer {
         let at = Timestamp::from_millisecond(millis).unwrap_or_default();
         at.saturating_add(shift).unwrap_or(at)
     }
-
-    /// Deletes a message from the queue.
     pub async fn delete(&self, message: &ReceivedMessage) {
         let delete = self.client.delete_message().queue_url(&self.url);
         let deleted = delete.receipt_handle(&message.receipt).send().await;

@@ -41,12 +41,9 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves on a free port.
     pub async fn start(router: Router) -> io::Result<Self> {
         Self::on(listener().await?, router)
     }
-
-    /// Serves on `listener`.
     pub fn on(listener: TcpListener, router: Router) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let (stop, stopped) = watch::channel(());
@@ -62,8 +59,6 @@ impl Server {
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
-
-    /// Stops, and returns once the port is closed.
     pub async fn stop(self) {
         drop(self.stop);
         // A task that panicked has stopped as well.
@@ -109,8 +104,6 @@ pub(crate) fn is_loopback(host: &str) -> bool {
     let address = name.parse::<IpAddr>();
     name.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
-
-/// Runs `task` until it ends.
 #[expect(
     clippy::disallowed_methods,
     reason = "these tasks serve every request and belong to no request's span"

@@ -41,8 +41,6 @@ pub struct Options {
     /// Carries the requests to AWS of the function of this name, for tests that watch or disturb them.
     pub aws_http: Option<Box<dyn Fn(&'static str) -> SharedHttpClient + Send>>,
 }
-
-/// Why the system did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("could not open port {port} of 127.0.0.1; choose another one with --port")]
@@ -62,8 +60,6 @@ pub enum StartError {
     #[error(transparent)]
     Functions(#[from] FunctionsError),
 }
-
-/// The running system.
 pub struct System {
     pub engines: Engines,
     /// `None` where the real service takes its place.
@@ -77,7 +73,6 @@ pub struct System {
     pub clock: Clock,
     pub store: Store,
     pub tables: Tables,
-    /// The settings of all functions.
     pub settings: BTreeMap<String, String>,
     account_events: account_events::Deps,
     monthly_charge: monthly_charge::Deps,
@@ -159,8 +154,6 @@ impl System {
             jwks,
         })
     }
-
-    /// Creates the demo accounts.
     pub async fn add_demo_accounts(&self) -> Result<(), ApiError> {
         for (id, _, change) in accounts::DEMO {
             let id = AccountId::new(id).expect("an account id");
@@ -198,8 +191,6 @@ impl System {
     pub fn domain_events(&self) -> Vec<Value> {
         self.bus.events()
     }
-
-    /// The gateway's URL: `http://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         self.gateway.url()
     }
@@ -221,13 +212,13 @@ impl System {
     pub async fn stop(self) {
         self.gateway.stop().await;
         for simulator in [self.openrouter, self.default_ai].into_iter().flatten() {
-            simulator.stop().await;
+            simulator.server.stop().await;
         }
         if let Some(stripe) = self.stripe {
-            stripe.stop().await;
+            stripe.server.stop().await;
         }
-        self.bus.stop().await;
-        self.queue.stop().await;
+        self.bus.server.stop().await;
+        self.queue.server.stop().await;
         self.jwks.stop().await;
         self.engines.stop().await;
     }

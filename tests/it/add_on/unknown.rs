@@ -128,7 +128,7 @@ async fn a_later_attempt_of_unknown_outcome_is_the_same_attempt() {
             (&json!(charged), &json!(declined)),
             "{card:?}: {report}"
         );
-        let confirmed = |requests: Vec<SeenRequest>| {
+        let confirmed = |requests: Vec<ApiRequest>| {
             let confirms = requests
                 .into_iter()
                 .filter(|it| it.path.ends_with("/confirm"));

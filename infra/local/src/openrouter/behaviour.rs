@@ -58,22 +58,8 @@ pub(super) enum Behaviour {
 
 const NAMED: &[(&str, Behaviour)] = &[
     ("ok", Behaviour::Ok),
-    ("status-400", Behaviour::Status(400)),
-    ("status-401", Behaviour::Status(401)),
-    ("status-402", Behaviour::Status(402)),
-    ("status-403", Behaviour::Status(403)),
     ("status-403-limit", Behaviour::KeyLimit),
     ("status-403-moderation", Behaviour::Moderation),
-    ("status-404", Behaviour::Status(404)),
-    ("status-408", Behaviour::Status(408)),
-    ("status-413", Behaviour::Status(413)),
-    ("status-422", Behaviour::Status(422)),
-    ("status-429", Behaviour::Status(429)),
-    ("status-500", Behaviour::Status(500)),
-    ("status-502", Behaviour::Status(502)),
-    ("status-503", Behaviour::Status(503)),
-    ("status-524", Behaviour::Status(524)),
-    ("status-529", Behaviour::Status(529)),
     ("redirect", Behaviour::Redirect),
     ("reset", Behaviour::Reset),
     ("reset-after-head", Behaviour::ResetAfterHead),
@@ -92,9 +78,15 @@ const NAMED: &[(&str, Behaviour)] = &[
     ("split", Behaviour::Split),
 ];
 
+/// The error statuses in the model list.
+const STATUSES: [u16; 14] = [
+    400, 401, 402, 403, 404, 408, 413, 422, 429, 500, 502, 503, 524, 529,
+];
+
 /// The delays in the model list, in milliseconds; other numbers work as well, unlisted.
 const LISTED_DELAYS_MS: [u64; 6] = [10, 50, 200, 500, 1000, 3000];
 
+const STATUS: &str = "status-";
 const SLOW_HEAD: &str = "slow-head-";
 const SLOW_CHUNKS: &str = "slow-chunks-";
 
@@ -105,10 +97,11 @@ pub(super) fn names() -> impl Iterator<Item = String> {
             .into_iter()
             .map(move |delay| format!("{prefix}{delay}"))
     });
-    NAMED
-        .iter()
-        .map(|(name, _)| (*name).to_owned())
-        .chain(delays)
+    let statuses = STATUSES
+        .into_iter()
+        .map(|status| format!("{STATUS}{status}"));
+    let named = NAMED.iter().map(|(name, _)| (*name).to_owned());
+    named.chain(statuses).chain(delays)
 }
 
 /// The behaviour of `model`. `None` if its name asks for an unknown one.
@@ -122,6 +115,12 @@ pub(super) fn of_model(model: &str) -> Option<Behaviour> {
     };
     if let Some((_, behaviour)) = NAMED.iter().find(|(known, _)| *known == name) {
         return Some(*behaviour);
+    }
+    if let Some(status) = name.strip_prefix(STATUS) {
+        let status = status.parse().ok();
+        return status
+            .filter(|status| STATUSES.contains(status))
+            .map(Behaviour::Status);
     }
     let delay = |ms: &str| ms.parse().ok().map(Duration::from_millis);
     if let Some(ms) = name.strip_prefix(SLOW_HEAD) {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::behaviour::Behaviour;
 use super::errors::USER_ID;
-use super::models::{CREATED, Prices};
+use super::models::{CREATED, Model};
 use super::record::Billing;
 
 const PROVIDER: &str = "Simulator";
@@ -19,9 +19,9 @@ const BIG_CHUNK: usize = 128;
 
 pub(super) struct Completion {
     pub generation_id: String,
-    pub model: String,
     pub behaviour: Behaviour,
-    prices: Prices,
+    model: String,
+    prices: &'static Model,
     prompt_tokens: u64,
     /// The content, in the chunks that are streamed.
     chunks: Vec<Chunk>,
@@ -40,7 +40,7 @@ impl Completion {
     /// A completion that repeats the user's last text, of at most `max_tokens` words.
     pub(super) fn new(
         generation_id: String,
-        (model, prices): (String, Prices),
+        (model, prices): (String, &'static Model),
         behaviour: Behaviour,
         prompt_tokens: u64,
         echo: &str,

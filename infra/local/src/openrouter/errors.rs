@@ -78,36 +78,35 @@ pub(super) fn of_call(
 }
 
 fn of_status(status: u16, model: &str, echo: &str) -> Response {
-    let provider = |raw: &str| json!({"provider_name": "Simulator", "raw": raw});
-    let (message, metadata) = match status {
-        400 | 422 => (
-            "Provider returned error",
-            provider(&format!("cannot read: {echo}")),
-        ),
+    let message = match status {
         401 => return rejected(),
-        402 => (
-            "Insufficient credits. Add more using https://openrouter.ai/settings/credits",
-            Value::Null,
-        ),
-        403 => ("Key is disabled", Value::Null),
-        404 => ("No endpoints found for this model.", Value::Null),
-        408 => ("Request timed out", Value::Null),
-        413 => ("Request Entity Too Large", Value::Null),
+        402 => "Insufficient credits. Add more using https://openrouter.ai/settings/credits",
+        403 => "Key is disabled",
+        404 => "No endpoints found for this model.",
+        408 => "Request timed out",
+        413 => "Request Entity Too Large",
+        429 => "Rate limit exceeded: limit_rpm",
+        503 => "There is no available model provider that meets your routing requirements",
+        524 => "Upstream timed out",
+        529 => "Provider overloaded",
+        _ => "Provider returned error",
+    };
+    let metadata = match status {
+        400 | 422 => provider(&format!("cannot read: {echo}")),
         429 => {
             let limits = json!({"X-RateLimit-Limit": "20", "X-RateLimit-Remaining": "0"});
             let metadata = json!({"headers": limits, "provider_name": "Simulator"});
-            let limited = error(status, "Rate limit exceeded: limit_rpm", metadata);
-            return ([(RETRY_AFTER, "7")], limited).into_response();
+            return ([(RETRY_AFTER, "7")], error(status, message, metadata)).into_response();
         }
-        503 => (
-            "There is no available model provider that meets your routing requirements",
-            Value::Null,
-        ),
-        524 => ("Upstream timed out", Value::Null),
-        529 => ("Provider overloaded", provider("overloaded_error")),
-        _ => ("Provider returned error", provider(model)),
+        529 => provider("overloaded_error"),
+        _ if message == "Provider returned error" => provider(model),
+        _ => Value::Null,
     };
     error(status, message, metadata)
+}
+
+fn provider(raw: &str) -> Value {
+    json!({"provider_name": "Simulator", "raw": raw})
 }
 
 fn moderation(model: &str, echo: &str) -> Response {

@@ -1,9 +1,9 @@
 //! An OpenRouter simulator, on a listener of its own; a second one takes the default AI's place.
 //!
 //! A call behaves as its model's name says (`sim/<behaviour>` is not in the model list,
-//! `sim-priced/<behaviour>` is). A key behaves as it was told to ([`OpenRouterSimulator::set_key`], or
-//! `POST /_sim/keys`), or else as its text says after the prefix (`sk-or-v1-rejected…`). Every chat
-//! call is recorded with its cost, even if its reader left.
+//! `sim-priced/<behaviour>` is). A key behaves as [`OpenRouterSimulator::set_key`] says, or else as
+//! its text says after the prefix (`sk-or-v1-rejected…`). Every chat call is recorded with its cost,
+//! even if its reader left.
 
 mod behaviour;
 mod completion;
@@ -17,9 +17,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::HeaderMap;
-
 pub use models::{DEFAULT_MODEL, listed as listed_models};
 pub use record::{CallOutcome, KeyBehaviour, RecordedCall, key_sha256};
 
@@ -30,11 +27,10 @@ use record::Shared;
 #[derive(Debug)]
 pub struct OpenRouterSimulator {
     shared: Arc<Shared>,
-    server: Server,
+    pub(crate) server: Server,
 }
 
 impl OpenRouterSimulator {
-    /// Starts one on a free port.
     pub async fn start() -> io::Result<Self> {
         Self::with_slow_key(Duration::from_secs(30)).await
     }
@@ -53,14 +49,14 @@ impl OpenRouterSimulator {
 
     /// All chat calls, in the order of their arrival.
     pub fn calls(&self) -> Vec<RecordedCall> {
-        self.shared.inner().calls.clone()
+        self.shared.calls.borrow().clone()
     }
 
     /// Returns once `condition` holds of the calls, for example that one has ended.
     pub async fn until(&self, condition: impl Fn(&[RecordedCall]) -> bool) {
-        let mut changes = self.shared.changes.subscribe();
-        let holds = changes.wait_for(|()| condition(&self.shared.inner().calls));
-        holds.await.expect("the simulator holds the sender");
+        let mut calls = self.shared.calls.subscribe();
+        let holds = calls.wait_for(|calls| condition(calls)).await;
+        holds.expect("the simulator holds the sender");
     }
 
     /// How many `GET /key` requests with a key there were.
@@ -85,31 +81,19 @@ impl OpenRouterSimulator {
 
     /// Records a completed call of `key` that was never made, for tests of look-ups alone.
     pub fn remember(&self, key: &str, generation_id: &str, cost: &str) {
-        self.shared.inner().calls.push(RecordedCall {
+        let call = RecordedCall {
             generation_id: generation_id.to_owned(),
             key_sha256: Some(key_sha256(key)),
-            model: None,
             answering_model: DEFAULT_MODEL.to_owned(),
-            stream: false,
-            headers: HeaderMap::new(),
-            body: Bytes::new(),
-            prompt_tokens: 0,
-            completion_tokens: 0,
             cost: cost.to_owned(),
-            upstream_inference_cost: None,
             finish_reason: Some("stop"),
             outcome: CallOutcome::Completed,
-        });
+            ..RecordedCall::default()
+        };
+        self.shared.calls.send_modify(|calls| calls.push(call));
     }
-
-    /// Forgets all calls.
     pub fn forget(&self) {
-        self.shared.inner().calls.clear();
-    }
-
-    /// Stops, and returns once the port is closed; open connections are dropped.
-    pub async fn stop(self) {
-        self.server.stop().await;
+        self.shared.calls.send_modify(Vec::clear);
     }
 }
 

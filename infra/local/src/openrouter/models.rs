@@ -15,7 +15,7 @@ pub const DEFAULT_MODEL: &str = "openai/gpt-4o-mini";
 pub(super) const CREATED: i64 = 1_767_225_600;
 
 #[derive(Debug, Deserialize)]
-struct Model {
+pub(super) struct Model {
     id: String,
     name: String,
     context_length: u64,
@@ -99,51 +99,36 @@ fn entry(model: &Model, id: &str, name: &str) -> Value {
     })
 }
 
-/// The prices of one model.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Prices {
-    prompt: Usd,
-    completion: Usd,
-    request: Usd,
-}
-
-impl Prices {
+impl Model {
     /// The exact cost of a call of this size in US dollars.
-    pub(super) fn cost(self, prompt_tokens: u64, completion_tokens: u64) -> Usd {
-        let prompt = self.prompt.times(prompt_tokens);
-        let completion = self.completion.times(completion_tokens);
-        prompt
-            .zip(completion)
-            .and_then(|(prompt, completion)| {
-                prompt.checked_add(completion)?.checked_add(self.request)
-            })
-            .expect("the cost of a simulated call can be counted")
+    pub(super) fn cost(&self, prompt_tokens: u64, completion_tokens: u64) -> Usd {
+        let usd = |price: &str| price.parse::<Usd>().ok();
+        let cost = || {
+            let prompt = usd(&self.prompt)?.times(prompt_tokens)?;
+            let completion = usd(&self.completion)?.times(completion_tokens)?;
+            prompt
+                .checked_add(completion)?
+                .checked_add(usd(&self.request)?)
+        };
+        cost().expect("the cost of a simulated call can be counted")
     }
 }
 
-/// The model that responds to a request for `model`, and its prices. `None` if there is none.
-pub(super) fn find(model: &str) -> Option<(String, Prices)> {
-    if model.starts_with(UNLISTED) || model.starts_with(LISTED) {
-        return Some((model.to_owned(), prices(&MODELS.simulated)));
+/// The model that responds to a request for `name`: its name, and the model with its prices. `None`
+/// if there is none.
+pub(super) fn find(name: &str) -> Option<(String, &'static Model)> {
+    if name.starts_with(UNLISTED) || name.starts_with(LISTED) {
+        return Some((name.to_owned(), &MODELS.simulated));
     }
     // `:online`, `:nitro` and other variants that are not models of their own.
-    let base = model.split(':').next().unwrap_or(model);
+    let base = name.split(':').next().unwrap_or(name);
     let listed = |id: &str| MODELS.listed.iter().find(|model| model.id == id);
-    let found = listed(model).or_else(|| listed(base))?;
+    let found = listed(name).or_else(|| listed(base))?;
     if found.prompt.starts_with('-') {
         // A router has no price of its own, only the model that it picks has.
         return find(DEFAULT_MODEL);
     }
-    Some((model.to_owned(), prices(found)))
-}
-
-fn prices(model: &Model) -> Prices {
-    let usd = |text: &str| text.parse().expect("prices are decimals");
-    Prices {
-        prompt: usd(&model.prompt),
-        completion: usd(&model.completion),
-        request: usd(&model.request),
-    }
+    Some((name.to_owned(), found))
 }
 
 #[cfg(test)]
@@ -161,9 +146,9 @@ mod tests {
             ("sim/cut", 11, 12, "0.00000885"),
         ];
         for (model, prompt, completion, expected) in table {
-            let (_, prices) = find(model).unwrap();
+            let (_, found) = find(model).unwrap();
             assert_eq!(
-                prices.cost(prompt, completion).to_string(),
+                found.cost(prompt, completion).to_string(),
                 expected,
                 "{model}"
             );

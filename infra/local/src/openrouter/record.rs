@@ -8,14 +8,12 @@ use account::Usd;
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use http::HeaderMap;
-use serde::Deserialize;
 use tokio::sync::watch;
 
 pub(super) const KEY_PREFIX: &str = "sk-or-v1-";
 
 /// How a key behaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyBehaviour {
     Usable,
     /// 401, for checks and calls.
@@ -58,14 +56,12 @@ impl KeyBehaviour {
 }
 
 /// A chat call as it arrived, and its outcome.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct RecordedCall {
     pub generation_id: String,
     /// SHA-256 of the bearer key in hex; `None` if there was no key.
     pub key_sha256: Option<String>,
-    /// The model that the request names.
     pub model: Option<String>,
-    /// The model that responds.
     pub answering_model: String,
     pub stream: bool,
     /// All headers but `Authorization`.
@@ -83,9 +79,10 @@ pub struct RecordedCall {
     pub outcome: CallOutcome,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum CallOutcome {
     /// The response is not complete yet.
+    #[default]
     Running,
     /// An error status and no response; it costs nothing.
     Refused(u16),
@@ -117,14 +114,12 @@ pub fn key_sha256(key: &str) -> String {
 pub(super) struct Shared {
     /// How long a check of a slow key takes.
     pub(super) slow_key: Duration,
-    /// Notified of every change to the calls.
-    pub(super) changes: watch::Sender<()>,
+    pub(super) calls: watch::Sender<Vec<RecordedCall>>,
     inner: Mutex<Inner>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Inner {
-    pub(super) calls: Vec<RecordedCall>,
     /// By the key's SHA-256.
     keys: HashMap<String, KeyBehaviour>,
     pub(super) key_checks: usize,
@@ -136,7 +131,7 @@ impl Shared {
     pub(super) fn new(slow_key: Duration) -> Arc<Self> {
         Arc::new(Self {
             slow_key,
-            changes: watch::Sender::new(()),
+            calls: watch::Sender::new(Vec::new()),
             inner: Mutex::default(),
         })
     }
@@ -153,15 +148,12 @@ impl Shared {
         let set = self.inner().keys.get(&key_sha256(key)).copied();
         set.unwrap_or_else(|| KeyBehaviour::of_text(key))
     }
-
-    /// Records a call.
     pub(super) fn begin(self: &Arc<Self>, call: RecordedCall) -> OpenCall {
-        let index = {
-            let mut inner = self.inner();
-            inner.calls.push(call);
-            inner.calls.len() - 1
-        };
-        self.changes.send_replace(());
+        let mut index = 0;
+        self.calls.send_modify(|calls| {
+            index = calls.len();
+            calls.push(call);
+        });
         OpenCall {
             shared: Arc::clone(self),
             index,
@@ -186,8 +178,8 @@ pub(super) enum Billing {
 
 impl OpenCall {
     fn change(&self, change: impl FnOnce(&mut RecordedCall)) {
-        change(&mut self.shared.inner().calls[self.index]);
-        self.shared.changes.send_replace(());
+        let calls = &self.shared.calls;
+        calls.send_modify(|calls| change(&mut calls[self.index]));
     }
 
     /// Records the tokens generated so far, and their cost.

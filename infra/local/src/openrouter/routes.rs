@@ -7,7 +7,6 @@ use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Query, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use bytes::Bytes;
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use jiff::SignedDuration;
@@ -25,8 +24,6 @@ use super::record::{
     CallOutcome, KEY_PREFIX, KeyBehaviour, OpenCall, RecordedCall, Shared, key_sha256,
 };
 use crate::serve;
-
-/// The path prefix of OpenRouter's routes.
 pub(super) const BASE: &str = "/api/v1";
 
 const X_GENERATION_ID: HeaderName = HeaderName::from_static("x-generation-id");
@@ -44,7 +41,6 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/generation", get(generation));
     Router::new()
         .nest(BASE, api)
-        .route("/_sim/keys", post(set_key))
         .fallback(async || error(404, "Not Found", Value::Null))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(shared)
@@ -111,21 +107,6 @@ async fn list_models() -> Response {
     serve::json(StatusCode::OK, &models::list())
 }
 
-async fn set_key(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
-    #[derive(Deserialize)]
-    struct SetKey {
-        key: String,
-        state: KeyBehaviour,
-    }
-    match serde_json::from_slice::<SetKey>(&body) {
-        Ok(SetKey { key, state }) => {
-            shared.set_key(&key, state);
-            serve::json(StatusCode::OK, &json!({"ok": true}))
-        }
-        Err(problem) => error(400, &problem.to_string(), Value::Null),
-    }
-}
-
 async fn chat(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let (mut head, body) = request.into_parts();
     let Ok(body) = axum::body::to_bytes(body, MAX_BODY).await else {
@@ -150,11 +131,8 @@ async fn chat(State(shared): State<Arc<Shared>>, request: Request) -> Response {
         headers: head.headers,
         body,
         prompt_tokens,
-        completion_tokens: 0,
         cost: "0".to_owned(),
-        upstream_inference_cost: None,
-        finish_reason: None,
-        outcome: CallOutcome::Running,
+        ..RecordedCall::default()
     });
 
     let echo = last_text(&parsed["messages"]);
@@ -264,10 +242,11 @@ async fn generation(
         return error;
     }
     let key = Some(key_sha256(key));
-    let inner = shared.inner();
-    let mut calls = inner.calls.iter().filter(|call| call.was_generated());
+    let is_hidden = shared.inner().generations_hidden;
+    let calls = shared.calls.borrow();
+    let mut calls = calls.iter().filter(|call| call.was_generated());
     let found = calls.find(|call| call.generation_id == id && call.key_sha256 == key);
-    match found.filter(|_| !inner.generations_hidden) {
+    match found.filter(|_| !is_hidden) {
         Some(call) => {
             let data = Generation::of(call);
             serve::json(StatusCode::OK, &GenerationResponse { data })

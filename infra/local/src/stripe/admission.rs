@@ -12,8 +12,6 @@ use super::params::Params;
 /// How long idempotency keys are remembered
 /// (<https://docs.stripe.com/api/idempotent_requests>: at least that long).
 const KEY_LIFETIME: SignedDuration = SignedDuration::from_hours(24);
-
-/// A request to the API.
 #[derive(Debug, Clone)]
 pub struct ApiRequest {
     pub method: Method,
@@ -64,14 +62,6 @@ impl From<ApiError> for ApiResponse {
     }
 }
 
-/// The record of a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SeenRequest {
-    pub method: Method,
-    pub path: String,
-    pub idempotency_key: Option<String>,
-}
-
 /// Which requests get a 429.
 #[derive(Debug, Default)]
 pub(super) struct RateLimit {
@@ -114,7 +104,7 @@ struct KeyUse {
 #[derive(Debug, Default)]
 pub(super) struct Admission {
     /// All requests, in the order of their arrival.
-    pub seen: Vec<SeenRequest>,
+    pub seen: Vec<ApiRequest>,
     /// The only secret key that is accepted; without one, any is.
     pub api_key: Option<String>,
     pub rate_limit: RateLimit,
@@ -126,19 +116,17 @@ impl Admission {
     /// Admits the request, or responds to it. After an admitted request, [`finish`](Self::finish)
     /// must follow.
     pub(super) fn admit(&mut self, request: &ApiRequest, now: Timestamp) -> Option<ApiResponse> {
-        self.seen.push(SeenRequest {
-            method: request.method.clone(),
-            path: request.path.clone(),
-            idempotency_key: request.idempotency_key.clone(),
-        });
+        self.seen.push(request.clone());
         let Some(api_key) = &request.api_key else {
-            return Some(ApiError::no_api_key().into());
+            return Some(ApiError::request(401, None, "You did not provide an API key.").into());
         };
         if self.api_key.as_ref().is_some_and(|known| known != api_key) {
-            return Some(ApiError::wrong_api_key().into());
+            return Some(ApiError::request(401, None, "Invalid API Key provided.").into());
         }
         if self.rate_limit.refuses(now) {
-            return Some(ApiError::rate_limited().into());
+            return Some(
+                ApiError::request(429, Some("rate_limit"), "Request rate limit exceeded.").into(),
+            );
         }
         while let Some((at, key)) = self.keys_by_age.front() {
             if *at + KEY_LIFETIME > now {

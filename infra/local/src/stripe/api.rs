@@ -65,7 +65,6 @@ impl StripeState {
             ("GET", ["setup_intents", id]) => self.known("setup_intent", id)?,
             ("GET", ["subscriptions", id]) => self.known("subscription", id)?,
             ("GET", ["invoices", id]) => self.known("invoice", id)?,
-            ("GET", ["invoice_payments"]) => return self.invoice_payments(params),
             ("POST", ["customers"]) => self.create_customer(params)?,
             ("POST", ["checkout", "sessions"]) => self.create_session(params)?,
             ("POST", ["checkout", "sessions", id, "expire"]) => self.expire_session(id)?,
@@ -78,7 +77,10 @@ impl StripeState {
             ("POST", ["refunds"]) => return self.create_refund(params),
             ("POST", ["subscriptions", id]) => self.update_subscription(id, params)?,
             ("DELETE", ["subscriptions", id]) => self.cancel_subscription(id)?,
-            (method, _) => return Err(ApiError::no_route(method, &request.path)),
+            (method, _) => {
+                let message = format!("Unrecognized request URL ({method}: {}).", request.path);
+                return Err(ApiError::request(404, None, &message));
+            }
         };
         let mut shown = self.shown(&id);
         for path in params.list("expand") {

@@ -1,6 +1,6 @@
 //! Test cards, and how charges to them end.
 
-/// How a card behaves at each attempt to charge it.
+const AUTHENTICATION_REQUIRED: &str = "authentication_required";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Card {
     Succeeds,
@@ -20,6 +20,10 @@ pub enum Card {
     TimesOutBeforeCharging,
     /// The PaymentIntent is `processing` until [`finish`](super::StripeState::finish).
     Processing,
+}
+
+impl ChargeOutcome {
+    pub(super) const DECLINED: Self = Self::Declined("generic_decline");
 }
 
 impl Card {
@@ -68,9 +72,9 @@ impl Card {
                 Succeeded
             }
             (Self::DeclinesSoftly | Self::TimesOutAfterDeclining, _)
-            | (Self::DeclinesLater, true) => Declined(&Decline::INSUFFICIENT_FUNDS),
-            (Self::DeclinesHard, _) => Declined(&Decline::LOST_CARD),
-            (Self::NeedsAuthentication, true) => Declined(&Decline::AUTHENTICATION_REQUIRED),
+            | (Self::DeclinesLater, true) => Declined("insufficient_funds"),
+            (Self::DeclinesHard, _) => Declined("lost_card"),
+            (Self::NeedsAuthentication, true) => Declined(AUTHENTICATION_REQUIRED),
             (Self::NeedsAuthentication, false) => RequiresAction,
             (Self::TimesOutBeforeCharging, _) => NoResponse,
             (Self::Processing, _) => Processing,
@@ -90,40 +94,29 @@ impl Card {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum ChargeOutcome {
     Succeeded,
-    Declined(&'static Decline),
+    /// For this reason.
+    Declined(&'static str),
     RequiresAction,
     Processing,
     /// Nothing was attempted, and the connection is closed.
     NoResponse,
 }
 
-/// Why a card was declined (<https://docs.stripe.com/declines/codes>).
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Decline {
-    pub(super) code: &'static str,
-    pub(super) reason: &'static str,
-    pub(super) message: &'static str,
+/// The message to the payer (<https://docs.stripe.com/declines/codes>).
+pub(super) fn decline_message(reason: &str) -> &'static str {
+    match reason {
+        "insufficient_funds" => "Your card has insufficient funds.",
+        AUTHENTICATION_REQUIRED => {
+            "Your card was declined. This transaction requires authentication."
+        }
+        _ => "Your card was declined.",
+    }
 }
 
-impl Decline {
-    pub(super) const GENERIC: Self = Self {
-        code: "card_declined",
-        reason: "generic_decline",
-        message: "Your card was declined.",
-    };
-    const INSUFFICIENT_FUNDS: Self = Self {
-        code: "card_declined",
-        reason: "insufficient_funds",
-        message: "Your card has insufficient funds.",
-    };
-    const LOST_CARD: Self = Self {
-        code: "card_declined",
-        reason: "lost_card",
-        message: "Your card was declined.",
-    };
-    const AUTHENTICATION_REQUIRED: Self = Self {
-        code: "authentication_required",
-        reason: "authentication_required",
-        message: "Your card was declined. This transaction requires authentication.",
-    };
+/// The error code beside the reason.
+pub(super) fn decline_code(reason: &'static str) -> &'static str {
+    match reason {
+        AUTHENTICATION_REQUIRED => reason,
+        _ => "card_declined",
+    }
 }

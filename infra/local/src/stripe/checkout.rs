@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::card::{Card, ChargeOutcome};
+use super::card::{Card, ChargeOutcome, decline_message};
 use super::error::ApiError;
 use super::params::Params;
 use super::payment_intents::chargeable;
@@ -61,7 +61,6 @@ impl StripeState {
             id: id.clone(),
             created: self.now,
             mode,
-            status: SessionStatus::Open,
             expires_at: expiry(params, self.now)?,
             amount,
             currency,
@@ -71,15 +70,11 @@ impl StripeState {
             cancel_url: params.owned("cancel_url"),
             client_reference_id: params.owned("client_reference_id"),
             metadata: params.map("metadata"),
-            subscription: None,
-            invoice: None,
-            setup_intent: None,
-            payment_intent: None,
-            paid: false,
             product,
             inner_metadata: params.map(&format!("{data}[metadata]")),
             keeps_method: mode != Mode::Payment || reuse == Some("off_session"),
             makes_customer: mode == Mode::Subscription || creation,
+            ..Session::default()
         };
         self.open_sessions.insert((session.expires_at, id.clone()));
         self.sessions.insert(id.clone(), session);
@@ -137,13 +132,13 @@ impl StripeState {
             ChargeOutcome::Processing if session.mode != Mode::Payment => ChargeOutcome::Succeeded,
             outcome => outcome,
         };
-        let result = if let ChargeOutcome::Declined(decline) = outcome {
+        let result = if let ChargeOutcome::Declined(reason) = outcome {
             if session.mode != Mode::Setup {
                 let intent = self.session_intent(&session);
                 let method = self.add_method(None, card);
                 self.attempt(&intent, &method, outcome);
             }
-            Err(PayError::Declined(decline.message))
+            Err(PayError::Declined(decline_message(reason)))
         } else {
             let return_url = session.return_url();
             self.complete_session(session, card, outcome);

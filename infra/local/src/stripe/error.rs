@@ -23,7 +23,7 @@ impl ApiError {
         }
     }
 
-    fn request(status: u16, code: Option<&str>, message: &str) -> Self {
+    pub(super) fn request(status: u16, code: Option<&str>, message: &str) -> Self {
         let mut error = json!({"type": "invalid_request_error", "message": message});
         if let Some(code) = code {
             error["code"] = json!(code);
@@ -60,23 +60,6 @@ impl ApiError {
     pub(super) fn no_such_value(param: &str, id: &str) -> Self {
         let message = format!("No such {param}: '{id}'");
         Self::request(400, Some("resource_missing"), &message).with("param", param)
-    }
-
-    pub(super) fn no_route(method: &str, path: &str) -> Self {
-        let message = format!("Unrecognized request URL ({method}: {path}).");
-        Self::request(404, None, &message)
-    }
-
-    pub(super) fn no_api_key() -> Self {
-        Self::request(401, None, "You did not provide an API key.")
-    }
-
-    pub(super) fn wrong_api_key() -> Self {
-        Self::request(401, None, "Invalid API Key provided.")
-    }
-
-    pub(super) fn rate_limited() -> Self {
-        Self::request(429, Some("rate_limit"), "Request rate limit exceeded.")
     }
 
     pub(super) fn key_in_use(key: &str) -> Self {

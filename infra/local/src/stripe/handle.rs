@@ -9,11 +9,11 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::admission::SeenRequest;
+use super::admission::ApiRequest;
 use super::card::Card;
 use super::checkout::PayError;
 use super::state::{Event, NotPossible, Payment, StripeState};
-use super::webhooks::{Delivery, DeliveryError, Endpoint, RETRY_DELAYS};
+use super::webhooks::{Delivery, Endpoint, RETRY_DELAYS};
 
 /// A handle of the simulated Stripe. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -23,11 +23,9 @@ pub struct StripeHandle(Arc<Shared>);
 struct Shared {
     clock: Clock,
     client: reqwest::Client,
-    /// How many events are being delivered.
     undelivered: watch::Sender<usize>,
     /// Requests whose path ends like this wait.
     paused: watch::Sender<Option<&'static str>>,
-    /// How many requests wait.
     waiting: watch::Sender<usize>,
     inner: Mutex<Inner>,
 }
@@ -80,21 +78,18 @@ impl StripeHandle {
 
     fn dispatch(&self, inner: &mut Inner) {
         let new = inner.state.take_events();
-        let copies = match (inner.delivery, &inner.endpoint) {
-            (Delivery::Drop, _) => return,
-            (Delivery::Hold, _) => {
-                inner.held.extend(new.iter().cloned());
-                0
-            }
-            (_, None) => 0,
-            (Delivery::Immediate, Some(_)) => 1,
-            (Delivery::Duplicate, Some(_)) => 2,
-        };
         while inner.deliveries.try_join_next().is_some() {}
-        for event in std::iter::repeat_n(&new, copies).flatten() {
-            self.0.undelivered.send_modify(|count| *count += 1);
-            let delivery = deliver_until_accepted(Arc::downgrade(&self.0), event.clone());
-            inner.deliveries.spawn(delivery);
+        match inner.delivery {
+            Delivery::Drop => return,
+            Delivery::Hold => inner.held.extend(new.iter().cloned()),
+            Delivery::Immediate if inner.endpoint.is_none() => {}
+            Delivery::Immediate => {
+                for event in &new {
+                    self.0.undelivered.send_modify(|count| *count += 1);
+                    let delivery = deliver_until_accepted(Arc::downgrade(&self.0), event.clone());
+                    inner.deliveries.spawn(delivery);
+                }
+            }
         }
         inner.events.extend(new);
     }
@@ -114,13 +109,8 @@ impl StripeHandle {
         self.until_delivered().await;
     }
 
-    /// POST requests that begin from now on wait for [`resume`](Self::resume), even if their
-    /// callers go away.
-    pub fn pause(&self) {
-        self.pause_at("");
-    }
-
-    /// The same for those whose path ends like this, for example with `/confirm`.
+    /// POST requests to paths that end like this, for example with `/confirm`, wait from now on for
+    /// [`resume`](Self::resume), even if their callers go away.
     pub fn pause_at(&self, path_end: &'static str) {
         self.0.paused.send_replace(Some(path_end));
     }
@@ -183,8 +173,8 @@ impl StripeHandle {
     }
 
     /// Sends an event once, whether or not it was sent before. Returns the endpoint's status.
-    pub async fn deliver(&self, event: &Event) -> Result<u16, DeliveryError> {
-        let request = self.request(event).ok_or(DeliveryError::NoEndpoint)?;
+    pub async fn deliver(&self, event: &Event) -> reqwest::Result<u16> {
+        let request = self.request(event).expect("a webhook endpoint is set");
         Ok(request.send().await?.status().as_u16())
     }
 
@@ -193,18 +183,6 @@ impl StripeHandle {
         let now = self.act(|state| state.now);
         let inner = self.inner();
         Some(inner.endpoint.as_ref()?.signature(now, &event.body))
-    }
-
-    /// Sends the events that are held back, each once, in an order that depends on `seed` only.
-    /// Returns the endpoint's statuses.
-    pub async fn deliver_all_shuffled(&self, seed: u64) -> Result<Vec<u16>, DeliveryError> {
-        let mut held = self.take_held();
-        fastrand::Rng::with_seed(seed).shuffle(&mut held);
-        let mut statuses = Vec::with_capacity(held.len());
-        for event in &held {
-            statuses.push(self.deliver(event).await?);
-        }
-        Ok(statuses)
     }
 
     /// Returns once every event was accepted or given up.
@@ -234,7 +212,6 @@ delegate! {
     draft_ended();
     draft_renewal(subscription: &str) -> Result<(), NotPossible>;
     fail_refunds(next: u32);
-    fail_renewal(subscription: &str) -> Result<(), NotPossible>;
     finalize_drafts();
     finish(intent: &str, succeeded: bool) -> Result<(), NotPossible>;
     limit_rate(next: u32, per_second: Option<usize>);
@@ -244,13 +221,12 @@ delegate! {
     payable() -> Vec<String>;
     payments() -> Vec<Payment>;
     refund_in_dashboard(intent: &str, cents: i64) -> Result<(), NotPossible>;
-    renew(subscription: &str) -> Result<(), NotPossible>;
     renew_due();
     renew_ended();
     retry_due();
     schedule(subscription: &str, scheduled: bool);
     script(customer: &str, attempts: &[Card]);
-    seen() -> Vec<SeenRequest>;
+    seen() -> Vec<ApiRequest>;
     set_api_key(key: &str);
     set_card(customer: &str, card: Card);
 }

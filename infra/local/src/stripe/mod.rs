@@ -28,14 +28,14 @@ use std::ops::Deref;
 use axum::Router;
 use edge::Clock;
 
-pub use admission::{ApiRequest, ApiResponse, SeenRequest};
+pub use admission::{ApiRequest, ApiResponse};
 pub use card::Card;
 pub use checkout::PayError;
 pub use handle::StripeHandle;
 pub use params::Params;
 pub use resources::API_VERSION;
 pub use state::{Event, NotPossible, Payment, StripeState};
-pub use webhooks::{Delivery, DeliveryError};
+pub use webhooks::Delivery;
 
 use crate::serve::{self, Server};
 
@@ -43,7 +43,7 @@ use crate::serve::{self, Server};
 #[derive(Debug)]
 pub struct StripeSimulator {
     handle: StripeHandle,
-    server: Server,
+    pub(crate) server: Server,
 }
 
 impl StripeSimulator {
@@ -51,7 +51,7 @@ impl StripeSimulator {
     pub async fn start(clock: Clock, livemode: bool) -> io::Result<Self> {
         let listener = serve::listener().await?;
         let base_url = format!("http://{}", listener.local_addr()?);
-        let handle = StripeHandle::new(StripeState::new(0, &base_url, livemode), clock)?;
+        let handle = StripeHandle::new(StripeState::new(&base_url, livemode), clock)?;
         let server = Server::on(listener, routes::router(handle.clone()))?;
         Ok(Self { handle, server })
     }
@@ -64,11 +64,6 @@ impl StripeSimulator {
     /// The same routes without a listener.
     pub fn router(&self) -> Router {
         routes::router(self.handle.clone())
-    }
-
-    /// Stops, and returns once the port is closed; undelivered events are dropped.
-    pub async fn stop(self) {
-        self.server.stop().await;
     }
 }
 

@@ -1,6 +1,6 @@
 //! PaymentIntents and their charges.
 
-use super::card::{ChargeOutcome, Decline};
+use super::card::ChargeOutcome;
 use super::error::ApiError;
 use super::params::Params;
 use super::resources::{Charge, IntentStatus, PaymentIntent};
@@ -186,11 +186,11 @@ impl StripeState {
                 self.new_charge(id, None);
                 "payment_intent.succeeded"
             }
-            ChargeOutcome::Declined(decline) => {
-                self.new_charge(id, Some(decline));
+            ChargeOutcome::Declined(reason) => {
+                self.new_charge(id, Some(reason));
                 let intent = existing(&mut self.intents, id);
                 intent.status = IntentStatus::RequiresPaymentMethod;
-                intent.last_decline = intent.payment_method.take().map(|method| (decline, method));
+                intent.last_decline = intent.payment_method.take().map(|method| (reason, method));
                 "payment_intent.payment_failed"
             }
             ChargeOutcome::RequiresAction => {
@@ -205,7 +205,7 @@ impl StripeState {
         self.emit(event, id);
     }
 
-    fn new_charge(&mut self, intent: &str, failure: Option<&'static Decline>) {
+    fn new_charge(&mut self, intent: &str, failure: Option<&'static str>) {
         let id = self.new_id("ch");
         let intent = existing(&mut self.intents, intent);
         intent.latest_charge = Some(id.clone());
@@ -215,9 +215,8 @@ impl StripeState {
             payment_intent: intent.id.clone(),
             payment_method: intent.payment_method.clone().unwrap_or_default(),
             amount: intent.amount,
-            refunded: 0,
-            disputed: false,
             failure,
+            ..Charge::default()
         };
         if failure.is_none() {
             self.succeeded.push(id.clone());
@@ -241,7 +240,7 @@ impl StripeState {
             (ChargeOutcome::Succeeded, event)
         } else {
             let event = "checkout.session.async_payment_failed";
-            (ChargeOutcome::Declined(&Decline::GENERIC), event)
+            (ChargeOutcome::DECLINED, event)
         };
         self.attempt(intent, &method, outcome);
         if let Some(session) = session {
@@ -271,7 +270,7 @@ impl StripeState {
     pub(super) fn unattended(&self, method: &str) -> ChargeOutcome {
         match self.methods[method].card.charge(true) {
             outcome @ (ChargeOutcome::Succeeded | ChargeOutcome::Declined(_)) => outcome,
-            _ => ChargeOutcome::Declined(&Decline::GENERIC),
+            _ => ChargeOutcome::DECLINED,
         }
     }
 }

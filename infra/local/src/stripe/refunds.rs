@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::error::ApiError;
 use super::params::Params;
-use super::resources::{Dispute, IntentStatus, Metadata, Refund};
+use super::resources::{Dispute, IntentStatus, Refund};
 use super::state::{NotPossible, StripeState, existing};
 
 impl StripeState {
@@ -63,9 +63,7 @@ impl StripeState {
             payment_intent: intent.to_owned(),
             amount,
             currency,
-            reason: None,
-            metadata: Metadata::new(),
-            failed: false,
+            ..Refund::default()
         };
         let id = refund.id.clone();
         self.refunds.insert(id.clone(), refund);

@@ -10,7 +10,7 @@ use jiff::fmt::serde::timestamp::second::{optional as optional_seconds, required
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::card::{Card, Decline};
+use super::card::{Card, decline_code, decline_message};
 
 pub const API_VERSION: &str = "2025-03-31.basil";
 
@@ -93,9 +93,9 @@ pub(super) struct PaymentIntent {
     pub latest_charge: Option<String>,
     #[serde(with = "optional_seconds")]
     pub canceled_at: Option<Timestamp>,
-    /// The last decline, and the payment method that was declined.
+    /// The reason of the last decline, and the payment method that was declined.
     #[serde(skip)]
-    pub last_decline: Option<(&'static Decline, String)>,
+    pub last_decline: Option<(&'static str, String)>,
     /// The Checkout Session that it belongs to.
     #[serde(skip)]
     pub session: Option<String>,
@@ -111,12 +111,12 @@ impl PaymentIntent {
         let succeeded = self.status == IntentStatus::Succeeded;
         let action = (self.status == IntentStatus::RequiresAction)
             .then(|| json!({"type": "use_stripe_sdk", "use_stripe_sdk": {}}));
-        let last_error = self.last_decline.as_ref().map(|(decline, method)| {
+        let last_error = self.last_decline.as_ref().map(|(reason, method)| {
             json!({
                 "type": "card_error",
-                "code": decline.code,
-                "decline_code": decline.reason,
-                "message": decline.message,
+                "code": decline_code(reason),
+                "decline_code": reason,
+                "message": decline_message(reason),
                 "payment_method": {"id": method, "object": "payment_method"},
             })
         });
@@ -133,7 +133,7 @@ impl PaymentIntent {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub(super) struct Charge {
     pub id: String,
     #[serde(with = "seconds")]
@@ -146,7 +146,7 @@ pub(super) struct Charge {
     pub disputed: bool,
     /// Why it failed.
     #[serde(skip)]
-    pub failure: Option<&'static Decline>,
+    pub failure: Option<&'static str>,
 }
 
 impl Charge {
@@ -158,8 +158,8 @@ impl Charge {
             "captured": paid,
             "currency": intent.currency,
             "customer": intent.customer,
-            "failure_code": self.failure.map(|decline| decline.code),
-            "failure_message": self.failure.map(|decline| decline.message),
+            "failure_code": self.failure.map(decline_code),
+            "failure_message": self.failure.map(decline_message),
             "metadata": intent.metadata,
             "paid": paid,
             "refunded": paid && self.refunded == self.amount,
@@ -169,23 +169,25 @@ impl Charge {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Mode {
+    #[default]
     Payment,
     Subscription,
     Setup,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum SessionStatus {
+    #[default]
     Open,
     Complete,
     Expired,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Default, Clone, Serialize)]
 pub(super) struct Session {
     pub id: String,
     #[serde(with = "seconds")]
@@ -269,7 +271,7 @@ impl SetupIntent {
     }
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Default, Clone, Serialize)]
 pub(super) struct Subscription {
     pub id: String,
     /// The start of the first period; period n ends n months after it.
@@ -339,7 +341,7 @@ impl Subscription {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub(super) struct Invoice {
     pub id: String,
     #[serde(with = "seconds")]
@@ -431,7 +433,7 @@ impl Invoice {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub(super) struct Refund {
     pub id: String,
     #[serde(with = "seconds")]

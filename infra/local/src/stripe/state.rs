@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::admission::{Admission, RateLimit, SeenRequest};
+use super::admission::{Admission, ApiRequest, RateLimit};
 use super::card::Card;
 use super::error::ApiError;
 use super::params::Params;
@@ -29,8 +29,6 @@ pub struct Event {
     /// Exactly what is sent.
     pub body: String,
 }
-
-/// A payment that succeeded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Payment {
     pub intent: String,
@@ -64,7 +62,6 @@ pub struct StripeState {
     pub now: Timestamp,
     pub(super) base_url: String,
     pub(super) livemode: bool,
-    seed: u64,
     counters: HashMap<&'static str, u64>,
     pub(super) customers: HashMap<String, Customer>,
     pub(super) methods: HashMap<String, PaymentMethod>,
@@ -91,13 +88,11 @@ pub struct StripeState {
 }
 
 impl StripeState {
-    /// An empty state. Unless it is 0, `seed` becomes part of every id. The checkout pages are below
-    /// `base_url`.
-    pub fn new(seed: u64, base_url: &str, livemode: bool) -> Self {
+    /// An empty state, whose pages are below `base_url`.
+    pub fn new(base_url: &str, livemode: bool) -> Self {
         Self {
             base_url: base_url.to_owned(),
             livemode,
-            seed,
             ..Self::default()
         }
     }
@@ -117,7 +112,7 @@ impl StripeState {
     }
 
     /// All requests to the API, in the order of their arrival.
-    pub fn seen(&self) -> Vec<SeenRequest> {
+    pub fn seen(&self) -> Vec<ApiRequest> {
         self.admission.seen.clone()
     }
 
@@ -180,10 +175,7 @@ impl StripeState {
     pub(super) fn new_id(&mut self, kind: &'static str) -> String {
         let count = self.counters.entry(kind).or_default();
         *count += 1;
-        match self.seed {
-            0 => format!("{kind}_{count:06}"),
-            seed => format!("{kind}_{seed}_{count:06}"),
-        }
+        format!("{kind}_{count:06}")
     }
 
     /// Emits an event about a resource as it is now.
@@ -211,18 +203,9 @@ impl StripeState {
 
     /// The id, if it names a resource of this kind.
     pub(super) fn known(&self, kind: &str, id: &str) -> Result<String, ApiError> {
-        let exists = match kind {
-            "customer" => self.customers.contains_key(id),
-            "checkout.session" => self.sessions.contains_key(id),
-            "payment_intent" => self.intents.contains_key(id),
-            "setup_intent" => self.setup_intents.contains_key(id),
-            "invoice" => self.invoices.contains_key(id),
-            _ => self.subscriptions.contains_key(id),
-        };
-        if exists {
-            Ok(id.to_owned())
-        } else {
-            Err(ApiError::no_such(kind, id))
+        match self.object(id) {
+            Some(found) if found["object"] == kind => Ok(id.to_owned()),
+            _ => Err(ApiError::no_such(kind, id)),
         }
     }
 

@@ -3,11 +3,11 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::card::{Card, ChargeOutcome, Decline};
+use super::card::{Card, ChargeOutcome, decline_message};
 use super::checkout::PayError;
 use super::error::ApiError;
 use super::params::Params;
-use super::resources::{Invoice, Session, Subscription, list};
+use super::resources::{Invoice, Session, Subscription};
 use super::state::{NotPossible, StripeState, existing};
 
 impl StripeState {
@@ -28,13 +28,10 @@ impl StripeState {
             customer: session.customer.clone().unwrap_or_default(),
             method,
             metadata: session.inner_metadata.clone(),
-            cancel_at_period_end: false,
-            canceled_at: None,
             latest_invoice: invoice.clone(),
             period: 1,
             amount: session.amount.unwrap_or_default(),
-            past_due: false,
-            scheduled: false,
+            ..Subscription::default()
         };
         self.subscriptions.insert(id.clone(), subscription);
         self.new_invoice(&invoice, &id, 1, intent);
@@ -96,14 +93,11 @@ impl StripeState {
         let invoice = Invoice {
             id: id.to_owned(),
             created: self.now,
-            attempts: 0,
             auto_advance: true,
             subscription: subscription.to_owned(),
             period,
             payment_intent: intent.to_owned(),
-            paid_at: None,
-            void: false,
-            draft: false,
+            ..Invoice::default()
         };
         self.invoices.insert(id.to_owned(), invoice);
     }
@@ -149,22 +143,6 @@ impl StripeState {
         Ok(id)
     }
 
-    /// The links between invoices and PaymentIntents, neither of which names the other.
-    pub(super) fn invoice_payments(&self, params: &Params) -> Result<Value, ApiError> {
-        params.only("invoice payment")?;
-        let (invoice, intent) = (params.get("invoice"), params.get("payment[payment_intent]"));
-        if intent.is_some() {
-            params.required("payment[type]")?;
-        }
-        let found = self.invoices.values().filter(|found| {
-            invoice.is_none_or(|id| id == found.id)
-                && intent.is_none_or(|id| id == found.payment_intent)
-        });
-        Ok(list(
-            found.map(|found| self.invoice_payment(found)).collect(),
-        ))
-    }
-
     pub(super) fn invoice_payment(&self, invoice: &Invoice) -> Value {
         invoice.payment_json(&self.subscriptions[&invoice.subscription], self.livemode)
     }
@@ -186,25 +164,14 @@ impl StripeState {
             _ => ChargeOutcome::Succeeded,
         };
         self.attempt(&intent, &method, outcome);
-        if let ChargeOutcome::Declined(decline) = outcome {
-            return Err(PayError::Declined(decline.message));
+        if let ChargeOutcome::Declined(reason) = outcome {
+            return Err(PayError::Declined(decline_message(reason)));
         }
         let of = existing(&mut self.subscriptions, &subscription);
         of.past_due &= of.latest_invoice != id;
         self.invoice_paid(id);
         self.emit("customer.subscription.updated", &subscription);
         Ok(())
-    }
-
-    /// The next period begins and is paid, or the one that is due is paid at last. A subscription
-    /// that was to end with its period ends instead.
-    pub fn renew(&mut self, subscription: &str) -> Result<(), NotPossible> {
-        self.collect(subscription, ChargeOutcome::Succeeded)
-    }
-
-    /// The next period begins, or is still due, and its payment fails.
-    pub fn fail_renewal(&mut self, subscription: &str) -> Result<(), NotPossible> {
-        self.collect(subscription, ChargeOutcome::Declined(&Decline::GENERIC))
     }
 
     /// Retries what is due, and renews the subscriptions whose period is over.
@@ -315,7 +282,13 @@ impl StripeState {
         }
     }
 
-    fn collect(&mut self, subscription: &str, outcome: ChargeOutcome) -> Result<(), NotPossible> {
+    /// One attempt to collect what is due, or the next period, which begins. A subscription that was
+    /// to end with its period ends instead.
+    pub(super) fn collect(
+        &mut self,
+        subscription: &str,
+        outcome: ChargeOutcome,
+    ) -> Result<(), NotPossible> {
         let Some(invoice) = self.next_invoice(subscription)? else {
             return Ok(());
         };

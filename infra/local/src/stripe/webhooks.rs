@@ -22,20 +22,10 @@ pub enum Delivery {
     /// Sent at once, and retried until accepted.
     #[default]
     Immediate,
-    /// The same, twice.
-    Duplicate,
     /// Kept until a test delivers them.
     Hold,
     /// Never sent, nor kept.
     Drop,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum DeliveryError {
-    #[error("no webhook endpoint is set; see set_webhook")]
-    NoEndpoint,
-    #[error("the webhook endpoint does not respond")]
-    Unreachable(#[from] reqwest::Error),
 }
 
 /// A webhook endpoint, and the secret that signs its events.

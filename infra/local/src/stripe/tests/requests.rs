@@ -116,7 +116,7 @@ async fn a_key_gives_its_first_result_for_a_day() {
 async fn a_key_under_way_is_refused_also_when_nobody_waits_any_more() {
     let rig = Rig::start().await;
     let (intent, method) = rig.intent(Card::Succeeds).await;
-    rig.stripe.pause();
+    rig.stripe.pause_at("");
     let first = rig.confirm(&intent, &method, "k");
     // The caller goes away while its request waits.
     tokio::select! {

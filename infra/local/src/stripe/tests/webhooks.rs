@@ -67,10 +67,6 @@ async fn events_reach_the_webhook_as_told() {
     let hook = Receiver::start(1).await;
     rig.paid_intent().await;
     let event = rig.stripe.events().pop().unwrap();
-    assert!(matches!(
-        rig.stripe.deliver(&event).await,
-        Err(DeliveryError::NoEndpoint)
-    ));
     rig.stripe
         .set_webhook(&format!("{}/hook", hook.server.url()), SECRET);
     let body: Value = serde_json::from_str(&event.body).unwrap();
@@ -90,32 +86,11 @@ async fn events_reach_the_webhook_as_told() {
     rig.stripe.until_delivered().await;
     let ids = hook.ids();
     assert!(ids.len() == 2 && ids[0] == ids[1], "{ids:?}");
-    rig.stripe.set_delivery(Delivery::Duplicate);
-    rig.paid_intent().await;
-    rig.stripe.until_delivered().await;
-    let ids = hook.ids();
-    assert!(ids.len() == 2 && ids[0] == ids[1], "{ids:?}");
-
     rig.stripe.set_delivery(Delivery::Drop);
     rig.stripe.forget_events();
     rig.paid_intent().await;
     assert_eq!(rig.kinds(), [""; 0]);
     rig.stripe.set_delivery(Delivery::Hold);
-    let mut orders = BTreeSet::new();
-    for seed in 0..8 {
-        for _ in 0..4 {
-            rig.paid_intent().await;
-        }
-        assert_eq!(hook.ids(), [""; 0]);
-        assert_eq!(
-            rig.stripe.deliver_all_shuffled(seed).await.unwrap(),
-            [200; 4]
-        );
-        let ids = hook.ids();
-        assert_eq!(BTreeSet::from_iter(&ids).len(), 4);
-        orders.insert(ids.is_sorted());
-    }
-    assert!(orders.contains(&false), "some order differs");
     rig.paid_intent().await;
     let held = rig.stripe.take_held();
     assert_eq!(held.len(), 1);
