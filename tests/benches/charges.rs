@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use account::{AccountId, AddOnStatus, CallId};
+use account::{AccountId, AddOnStatus};
 use aws_sdk_dynamodb::types::AttributeValue::{self, S};
 use aws_sdk_dynamodb::types::{PutRequest, WriteRequest};
 use aws_smithy_runtime_api::client::http::{
