@@ -149,7 +149,7 @@ async fn parallel_calls_never_overspend() {
     assert!(paid > 5, "{paid}");
     let calls = world.default_ai().calls();
     assert_eq!(calls.len(), paid, "no call without a hold");
-    let left = |calls: &[local::simulator::RecordedCall]| {
+    let left = |calls: &[local::openrouter::RecordedCall]| {
         let charged: i64 = calls.iter().map(|call| credits_of(&call.cost)).sum();
         account::Credits::from_micros(START - charged).to_string()
     };
@@ -460,7 +460,7 @@ async fn a_lost_response_moves_nothing_twice() {
     body["model"] = json!("sim-priced/slow-head-50");
     let call = owner.chat(&body);
     let lose = async {
-        let sent = |calls: &[local::simulator::RecordedCall]| calls.len() == 2;
+        let sent = |calls: &[local::openrouter::RecordedCall]| calls.len() == 2;
         world.default_ai().until(sent).await;
         world.wire.lose_next_answer_of("TransactWriteItems");
     };

@@ -1,7 +1,7 @@
 //! A key that OpenRouter stops accepting, and later accepts again.
 
 use jiff::SignedDuration;
-use local::simulator::KeyBehaviour;
+use local::openrouter::KeyBehaviour;
 use serde_json::json;
 
 use crate::support::{KEY, OTHER_KEY, World};
@@ -130,7 +130,7 @@ async fn a_late_401_of_an_old_key_marks_nothing() {
     let owner = world.enterprise_with_key("acme", "7").await;
     let slow = owner.say_hello_to("sim/slow-head-200");
     let replace = async {
-        let sent = |calls: &[local::simulator::RecordedCall]| !calls.is_empty();
+        let sent = |calls: &[local::openrouter::RecordedCall]| !calls.is_empty();
         world.openrouter().until(sent).await;
         assert_eq!(owner.save_key(OTHER_KEY).await.status, 200);
         world.openrouter().set_key(KEY, KeyBehaviour::Rejected);

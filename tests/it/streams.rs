@@ -8,8 +8,8 @@ use axum::body::Body;
 use axum::routing::{get, post};
 use bytes::Bytes;
 use futures_util::StreamExt;
+use local::openrouter::CallOutcome;
 use local::serve::Server;
-use local::simulator::CallOutcome;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -345,7 +345,7 @@ async fn a_client_that_disconnects_pays_for_the_call() {
         let mut body = response.bytes_stream();
         body.next().await.unwrap().unwrap();
         drop(body);
-        let ended = |calls: &[local::simulator::RecordedCall]| {
+        let ended = |calls: &[local::openrouter::RecordedCall]| {
             calls.len() == index + 1 && calls[index].outcome == CallOutcome::Completed
         };
         world.default_ai().until(ended).await;
@@ -373,10 +373,10 @@ async fn a_client_that_disconnects_leaves_no_open_hold() {
     body["model"] = json!("sim-priced/slow-head-200");
     let call = owner.chat_request(&body).timeout(Duration::from_millis(50));
     assert!(call.send().await.unwrap_err().is_timeout());
-    let ended = |calls: &[local::simulator::RecordedCall]| {
+    let ended = |calls: &[local::openrouter::RecordedCall]| {
         calls
             .first()
-            .is_some_and(local::simulator::RecordedCall::has_ended)
+            .is_some_and(local::openrouter::RecordedCall::has_ended)
     };
     world.default_ai().until(ended).await;
     wait_until_settled(&world, "acme").await;
@@ -397,7 +397,7 @@ async fn an_abandoned_openrouter_stream_is_dropped() {
     body.next().await.unwrap().unwrap();
     drop(body);
     let left =
-        |calls: &[local::simulator::RecordedCall]| calls[0].outcome == CallOutcome::ReaderLeft;
+        |calls: &[local::openrouter::RecordedCall]| calls[0].outcome == CallOutcome::ReaderLeft;
     world.openrouter().until(left).await;
 }
 

@@ -8,10 +8,10 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use jiff::{SignedDuration, Timestamp};
-use local::simulator::Simulator;
+use local::openrouter::OpenRouterSimulator;
 use local::system::{Options, System};
 use serde_json::{Value, json};
-use store::NewHold;
+use store::{NewHold, PostError, PostRefused, Posted};
 
 use crate::wire::Wire;
 
@@ -123,11 +123,11 @@ impl World {
         }
     }
 
-    pub(crate) fn openrouter(&self) -> &Simulator {
+    pub(crate) fn openrouter(&self) -> &OpenRouterSimulator {
         self.system.openrouter.as_ref().unwrap()
     }
 
-    pub(crate) fn default_ai(&self) -> &Simulator {
+    pub(crate) fn default_ai(&self) -> &OpenRouterSimulator {
         self.system.default_ai.as_ref().unwrap()
     }
 
@@ -312,6 +312,14 @@ impl Caller<'_> {
         let ledger = self.get("/v1/credits/ledger").await.json();
         ledger["entries"].as_array().unwrap().clone()
     }
+}
+
+/// The outcome of a posting that the store did not fail at.
+pub(crate) fn refused(posted: Result<Posted, PostError>) -> Result<Posted, PostRefused> {
+    posted.map_err(|error| match error {
+        PostError::Refused(refused) => refused,
+        PostError::Store(error) => panic!("{error}"),
+    })
 }
 
 pub(crate) fn hello() -> Value {

@@ -44,7 +44,7 @@ impl Deps {
             identity: Identity::new(&settings.product.identity, clock.clone(), http.clone()),
             clock,
             store: Store::new(dynamodb, settings.tables.clone())
-                .telling_of_credits_below(settings.product.policy.minimum_balance),
+                .with_low_credits_events(settings.product.policy.minimum_balance),
             vault: Vault::new(secrets, &settings.secrets_prefix),
             openrouter: upstream(&settings.openrouter_url),
             prices: PriceBook::new(default_ai.clone()),
@@ -56,7 +56,7 @@ impl Deps {
 
     /// The caller's account, in one consistent read.
     pub(crate) async fn account(&self, id: &AccountId) -> Result<Account, ApiError> {
-        let account = self.store.account(id).await;
+        let account = self.store.accounts.get(id).await;
         account
             .map_err(|error| ApiError::storage(&error))?
             .ok_or_else(ApiError::account_not_found)

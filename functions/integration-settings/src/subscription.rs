@@ -11,7 +11,7 @@ use card::Card;
 use charging::{Bought, ChargingError, NotBought};
 use edge::{ApiError, Caller, Code, Fields};
 use serde::Serialize;
-use store::UpdateError;
+use store::{AttemptLimit, UpdateError};
 
 use crate::deps::Deps;
 
@@ -61,6 +61,7 @@ pub(crate) async fn cancel(
     let mut cancelled = false;
     let updated = deps
         .store
+        .accounts
         .update(&caller.account, None, deps.clock.now(), |profile| {
             match billing::cancel(profile) {
                 Ok(()) => cancelled = true,
@@ -95,15 +96,17 @@ pub(crate) async fn cancel(
 async fn count_payment_page(deps: &Deps, account: &Account) -> Result<(), ApiError> {
     let counted = deps
         .store
-        .count_attempt(&account.id, Purpose::Page, deps.clock.now());
+        .attempts
+        .count(&account.id, Purpose::Page, deps.clock.now());
     let counted = counted.await.map_err(|error| ApiError::storage(&error))?;
-    counted.map_err(|wait| {
-        let error = ApiError::new(
-            Code::TooManyAttempts,
-            "an account may open 60 payment pages in an hour; try again later",
-        );
-        error.with_retry_after(wait.unsigned_abs())
-    })
+    let AttemptLimit::WaitFor(wait) = counted else {
+        return Ok(());
+    };
+    let error = ApiError::new(
+        Code::TooManyAttempts,
+        "an account may open 60 payment pages in an hour; try again later",
+    );
+    Err(error.with_retry_after(wait.unsigned_abs()))
 }
 
 fn not_bought(error: NotBought) -> ApiError {

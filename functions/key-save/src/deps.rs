@@ -49,7 +49,7 @@ impl Deps {
     }
 
     pub(crate) async fn account(&self, id: &AccountId) -> Result<Account, ApiError> {
-        let account = self.store.account(id).await;
+        let account = self.store.accounts.get(id).await;
         account
             .map_err(|error| ApiError::storage(&error))?
             .ok_or_else(ApiError::account_not_found)

@@ -77,9 +77,9 @@ impl Charging {
         };
         let id = intent.as_str().to_owned();
         let order = PaymentOrder {
-            object: id.clone(),
+            stripe_id: id.clone(),
             account_number: account.number.clone(),
-            buys: Purchase::Period {
+            purchase: Purchase::Period {
                 generation: generation.clone(),
                 period,
             },
@@ -87,13 +87,16 @@ impl Charging {
             created_at: now,
         };
         let mut attempt = None;
-        let stored = self.store.update(&account.id, None, now, |profile| {
-            let before = profile.clone();
-            attempt = billing::intent_created(profile, generation, period, &id, now);
-            let is_new = *profile != before;
-            let order = is_new.then(|| Effect::PaymentOrder(order.clone()));
-            Ok::<_, std::convert::Infallible>(order.into_iter().collect())
-        });
+        let stored = self
+            .store
+            .accounts
+            .update(&account.id, None, now, |profile| {
+                let before = profile.clone();
+                attempt = billing::intent_created(profile, generation, period, &id, now);
+                let is_new = *profile != before;
+                let order = is_new.then(|| Effect::PaymentOrder(order.clone()));
+                Ok::<_, std::convert::Infallible>(order.into_iter().collect())
+            });
         let account = match stored.await {
             Ok(account) => account,
             Err(UpdateError::NotFound) => {
@@ -270,7 +273,7 @@ impl Charging {
                 report.unknown += 1;
                 let later = now.saturating_add(AGAIN).unwrap_or(now);
                 self.change(&account.id, now, |profile| {
-                    billing::postpone(profile, later);
+                    billing::postpone(profile, later)
                 })
                 .await
                 .map(drop)
@@ -304,14 +307,14 @@ impl Charging {
             }
             Attempt::Gone => self
                 .change(&account.id, now, |profile| {
-                    billing::intent_cancelled(profile, id);
+                    billing::intent_cancelled(profile, id)
                 })
                 .await
                 .map(drop),
             Attempt::NeverArrived | Attempt::Unknown => {
                 report.unknown += 1;
                 self.change(&account.id, now, |profile| {
-                    billing::still_unknown(profile, id, now);
+                    billing::still_unknown(profile, id, now)
                 })
                 .await
                 .map(drop)

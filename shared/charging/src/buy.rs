@@ -114,7 +114,7 @@ impl Charging {
                         edge::log_error(&error, "the provider does not know yet of a resumption");
                     }
                     // Told to go on, it may have turned out to be over.
-                    let told = self.store.account(&account.id).await?;
+                    let told = self.store.accounts.get(&account.id).await?;
                     let told = told.ok_or(ChargingError::Gone)?.profile;
                     if told.add_on.status() == AddOnStatus::Cancelling
                         && !billing::can_resume(&told)
@@ -159,7 +159,7 @@ impl Charging {
                 account = self.worked_off(&account, now).await?;
                 continue;
             }
-            let read = self.store.account(&account.id).await?;
+            let read = self.store.accounts.get(&account.id).await?;
             account = read.ok_or(ChargingError::Gone)?;
         }
         Err(ChargingError::Contended.into())
@@ -172,7 +172,7 @@ impl Charging {
         now: Timestamp,
     ) -> Result<Account, ChargingError> {
         Box::pin(self.work(&account.id, now)).await?;
-        let read = self.store.account(&account.id).await?;
+        let read = self.store.accounts.get(&account.id).await?;
         read.ok_or(ChargingError::Gone)
     }
 
@@ -229,7 +229,7 @@ impl Charging {
             }
             (IntentStatus::Canceled, _) => {
                 self.change(&account.id, now, |profile| {
-                    billing::intent_cancelled(profile, id.as_str());
+                    billing::intent_cancelled(profile, id.as_str())
                 })
                 .await?;
             }
@@ -394,13 +394,16 @@ impl Charging {
         let made = self.stripe.create_checkout(&key, &new, &page.order).await?;
         let closes_at = made.expires_at.unwrap_or(new.expires_at);
         let order = PaymentOrder {
-            object: made.id.to_string(),
+            stripe_id: made.id.to_string(),
             account_number: account.number.clone(),
-            buys: page.buys,
+            purchase: page.buys,
             amount_cents: page.amount_cents,
             created_at: now,
         };
-        self.store.ask_for_on_page(&order, closes_at).await?;
+        self.store
+            .payments
+            .create_session_order(&order, closes_at)
+            .await?;
         Ok(made.url.unwrap_or_default().parse()?)
     }
 
@@ -447,9 +450,9 @@ impl Charging {
             expires_at,
         };
         let order = PaymentOrder {
-            object: session.id.clone(),
+            stripe_id: session.id.clone(),
             account_number: account.number.clone(),
-            buys: match &checkout.purchase {
+            purchase: match &checkout.purchase {
                 AddOnPurchase::Generation => Purchase::Generation {
                     collection: checkout.collection,
                 },
@@ -462,13 +465,16 @@ impl Charging {
             created_at: now,
         };
         let mut wanted = false;
-        let stored = self.store.update(&account.id, None, now, |profile| {
-            let before = profile.billing.checkout.clone();
-            wanted = billing::checkout_created(profile, &checkout.order, session.clone());
-            let is_new = wanted && profile.billing.checkout != before;
-            let order = is_new.then(|| Effect::PaymentOrder(order.clone()));
-            Ok::<_, std::convert::Infallible>(order.into_iter().collect())
-        });
+        let stored = self
+            .store
+            .accounts
+            .update(&account.id, None, now, |profile| {
+                let before = profile.billing.checkout.clone();
+                wanted = billing::checkout_created(profile, &checkout.order, session.clone());
+                let is_new = wanted && profile.billing.checkout != before;
+                let order = is_new.then(|| Effect::PaymentOrder(order.clone()));
+                Ok::<_, std::convert::Infallible>(order.into_iter().collect())
+            });
         match stored.await.map_err(ChargingError::from) {
             Ok(_) if wanted => return Ok(Some(url.parse().map_err(ChargingError::Url)?)),
             Ok(_) | Err(ChargingError::Gone) => {}

@@ -64,13 +64,16 @@ impl Charging {
             actor: ACTOR,
         };
         let order = PaymentOrder {
-            object: id.to_string(),
+            stripe_id: id.to_string(),
             account_number: account.number.clone(),
-            buys: Purchase::Period { generation, period },
+            purchase: Purchase::Period { generation, period },
             amount_cents: PRICE_CENTS,
             created_at: at,
         };
-        let paid = self.store.pay_add_on(&account.id, &posting, &order, judge);
+        let paid = self
+            .store
+            .ledger
+            .pay_add_on(&account.id, &posting, &order, judge);
         Ok(paid.await?)
     }
 

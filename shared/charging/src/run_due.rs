@@ -3,11 +3,11 @@
 use std::ops::AddAssign;
 
 use account::billing::IntentState;
-use account::{Account, AccountId, Profile};
+use account::{Account, AccountId, AccountNumber, Profile};
 use billing::Task;
 use jiff::{SignedDuration, Timestamp};
 use payments::{CheckoutStatus, IntentId, IntentStatus, PaymentError, SessionId};
-use store::{CreditPayment, DueCleanup, Effect, HistoryEntry};
+use store::{CreditPayment, Effect, HistoryEntry};
 
 use crate::credits::ACTOR;
 use crate::rate_limit::RequestKind;
@@ -51,7 +51,7 @@ impl Charging {
         let mut report = ChargeReport::default();
         for _ in 0..MOST_STEPS {
             let mut task = None;
-            let account = self.store.update(id, None, now, |profile| {
+            let account = self.store.accounts.update(id, None, now, |profile| {
                 let before = profile.clone();
                 task = billing::take_task(profile, now, self.dunning());
                 Ok::<_, std::convert::Infallible>(waived(&before, profile, now))
@@ -83,12 +83,12 @@ impl Charging {
     /// [`ChargingError`]; it comes up again.
     pub async fn cleanup_payments(
         &self,
-        due: &DueCleanup,
+        account: &AccountNumber,
         now: Timestamp,
     ) -> Result<(), ChargingError> {
         let mut left = Vec::new();
-        for object in &due.objects {
-            let called_off = Box::pin(self.call_off(object, now)).await;
+        for object in self.store.cleanups.stripe_ids(account).await? {
+            let called_off = Box::pin(self.call_off(&object, now)).await;
             let is_done = called_off.unwrap_or_else(|error| {
                 edge::log_error(
                     &error,
@@ -97,14 +97,11 @@ impl Charging {
                 false
             });
             if !is_done {
-                left.push(object.clone());
+                left.push(object);
             }
         }
         let again = now.saturating_add(AGAIN).unwrap_or(now);
-        Ok(self
-            .store
-            .cleanup_done(&due.account_number, &left, again)
-            .await?)
+        Ok(self.store.cleanups.keep(account, &left, again).await?)
     }
 
     /// True if the object cannot be paid any more.
@@ -226,7 +223,7 @@ impl Charging {
             _ => {
                 let later = now.saturating_add(AGAIN).unwrap_or(now);
                 self.change(&account.id, now, |profile| {
-                    billing::postpone(profile, later);
+                    billing::postpone(profile, later)
                 })
                 .await
                 .map(drop)
@@ -241,7 +238,7 @@ impl Charging {
         now: Timestamp,
     ) -> Result<(), ChargingError> {
         self.change(&account.id, now, |profile| {
-            billing::checkout_closed(profile, session);
+            billing::checkout_closed(profile, session)
         })
         .await
         .map(drop)
@@ -276,7 +273,7 @@ impl Charging {
         };
         let later = now.saturating_add(wait.unwrap_or(AGAIN)).unwrap_or(now);
         self.change(&account.id, now, |profile| {
-            billing::postpone(profile, later);
+            billing::postpone(profile, later)
         })
         .await
         .map(drop)
@@ -288,7 +285,7 @@ impl Charging {
         now: Timestamp,
         mut change: impl FnMut(&mut Profile),
     ) -> Result<Account, ChargingError> {
-        let changed = self.store.update(id, None, now, |profile| {
+        let changed = self.store.accounts.update(id, None, now, |profile| {
             change(profile);
             Ok::<_, std::convert::Infallible>(Vec::new())
         });

@@ -142,16 +142,16 @@ impl Charging {
             }
             return Ok(PaymentUpdate::Nothing);
         }
-        if let Some((known, _)) = self.store.order(object).await?
-            && matches!(known.buys, Purchase::Via { .. })
+        if let Some((known, _)) = self.store.payments.order(object).await?
+            && matches!(known.purchase, Purchase::Via { .. })
         {
             // Its checkout tells.
             return Ok(PaymentUpdate::Nothing);
         }
         let order = PaymentOrder {
-            object: object.to_owned(),
+            stripe_id: object.to_owned(),
             account_number: of.order.account_number.clone(),
-            buys: Purchase::Period {
+            purchase: Purchase::Period {
                 generation: of.generation.clone(),
                 period,
             },
@@ -162,22 +162,22 @@ impl Charging {
         if let Some(reason) = self.not_as_asked(&order, amount, currency, invoice.livemode) {
             return Ok(PaymentUpdate::Ignored(reason));
         }
-        self.store.ask_for(&order).await?;
+        self.store.payments.create_order(&order).await?;
         let through = invoice.intent.as_ref().map(|intent| PaymentOrder {
-            object: intent.to_string(),
-            buys: Purchase::Via {
+            stripe_id: intent.to_string(),
+            purchase: Purchase::Via {
                 session: object.to_owned(),
             },
             ..order.clone()
         });
-        let applied = self.store.apply_payment(object, now, |_, profile| {
+        let applied = self.store.payments.apply(object, now, |_, profile| {
             let owed = billing::period_paid(profile, &of.generation, period, object);
             (
                 owed,
                 through.iter().cloned().map(Effect::PaymentOrder).collect(),
             )
         });
-        self.finish(applied.await?, now).await
+        self.finish(applied.await?).await
     }
 
     /// Sees to it that nobody can pay the invoice of a subscription that is over. If it was paid, that is
@@ -231,7 +231,7 @@ impl Charging {
             // the same.
             PaymentError::Missing { .. } | PaymentError::Refused { .. } => {
                 self.follow(subscription, now, report).await?;
-                let stored = self.store.account(&account.id).await?;
+                let stored = self.store.accounts.get(&account.id).await?;
                 if !stored.is_some_and(|it| it.profile.billing.has_subscription(subscription)) {
                     return Ok(());
                 }
@@ -270,7 +270,7 @@ impl Charging {
         };
         if let (Some(account), Some(latest)) = (&of.account, &latest) {
             Box::pin(self.take_in_invoice(&of, latest, now)).await?;
-            let stands = self.store.account(&account.id).await?;
+            let stands = self.store.accounts.get(&account.id).await?;
             if stands.is_some_and(|it| billing::collects(&it.profile, subscription)) {
                 return Ok(());
             }
@@ -349,15 +349,15 @@ impl Charging {
     }
 
     async fn bought_with(&self, id: &SubscriptionId) -> Result<Option<Of>, ChargingError> {
-        let Some((order, _)) = self.store.order(id.as_str()).await? else {
+        let Some((order, _)) = self.store.payments.order(id.as_str()).await? else {
             return Ok(None);
         };
-        let Purchase::Via { session } = &order.buys else {
+        let Purchase::Via { session } = &order.purchase else {
             return Ok(None);
         };
         Ok(Some(Of {
             generation: GenerationId::new(session.as_str()),
-            account: self.store.account_of(&order.account_number).await?,
+            account: self.store.accounts.by_number(&order.account_number).await?,
             order,
         }))
     }
@@ -366,7 +366,8 @@ impl Charging {
 impl ChargeReport {
     /// Counts a payment that was taken in.
     pub(crate) fn count(&mut self, news: &PaymentUpdate) {
-        let counted = |applied: &Applied| applied.now && applied.outcome == Outcome::Counted;
+        let counted =
+            |applied: &Applied| applied.by_this_call && applied.outcome == Outcome::Counted;
         self.charged +=
             u32::from(matches!(news, PaymentUpdate::Taken(applied) if counted(applied)));
     }
