@@ -77,7 +77,7 @@ fn from_openrouter(error: &ModelsError) -> ApiError {
     edge::log_error(error, "no model list from OpenRouter");
     let failure = match error {
         ModelsError::Refused { failure, .. } => *failure,
-        ModelsError::Unreachable(_) | ModelsError::TimedOut => Failure::Unavailable,
+        ModelsError::Unreachable(_) => Failure::Unavailable,
     };
     byok::error_of(failure, None)
 }

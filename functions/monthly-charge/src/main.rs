@@ -12,7 +12,7 @@ fn main() -> Result<(), Error> {
 async fn function() -> Result<(), Error> {
     edge::telemetry::init();
     let settings = Settings::from_env(Env::process())?;
-    let aws = edge::aws_config()?;
+    let aws = edge::aws_config().load().await;
     let dynamodb = aws_sdk_dynamodb::Client::new(&aws);
     let secrets = aws_sdk_secretsmanager::Client::new(&aws);
     let event_bus = aws_sdk_eventbridge::Client::new(&aws);

@@ -12,7 +12,8 @@ fn main() -> Result<(), Error> {
 async fn function() -> Result<(), Error> {
     edge::telemetry::init();
     let settings = Settings::from_env(Env::process())?;
-    let dynamodb = aws_sdk_dynamodb::Client::new(&edge::aws_config()?);
+    let aws = edge::aws_config().load().await;
+    let dynamodb = aws_sdk_dynamodb::Client::new(&aws);
     let deps = Deps::new(settings, Clock::system(), dynamodb);
     lambda_runtime::run_concurrent(service_fn(move |event: LambdaEvent<Value>| {
         let deps = deps.clone();

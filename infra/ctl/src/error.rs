@@ -21,8 +21,6 @@ pub(crate) enum Error {
     },
     #[error("line {line} of {} is not NAME=VALUE", path.display())]
     EnvLine { path: PathBuf, line: usize },
-    #[error("nothing can be sent to AWS")]
-    Client(#[from] http_client::TlsError),
     #[error("who is doing this? Give your name with --operator or in GRETA_OPERATOR")]
     NoOperator,
     #[error("not confirmed; nothing was done")]
@@ -66,7 +64,6 @@ impl Error {
             Self::NoAccount(_)
             | Self::Deleted(..)
             | Self::Refused(_)
-            | Self::Client(_)
             | Self::Store(_)
             | Self::Unknown { .. }
             | Self::Json(_) => Exit::Failed,

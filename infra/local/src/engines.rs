@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
-use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use aws_smithy_http_client::{Builder, Connector};
+use aws_smithy_runtime_api::client::http::{SharedHttpClient, SharedHttpConnector};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
@@ -39,8 +40,6 @@ pub enum EnginesError {
     Listen(#[from] io::Error),
     #[error("the DynamoDB engine did not start")]
     Database(#[source] dynoxide::DynoxideError),
-    #[error("no requests can be sent")]
-    Client(#[from] http_client::TlsError),
 }
 
 /// The engines, until stopped or dropped. Their data goes with them.
@@ -57,6 +56,12 @@ pub struct Engines {
     http: SharedHttpClient,
     dynamodb_stop: oneshot::Sender<()>,
     dynamodb_task: JoinHandle<()>,
+}
+
+/// A connector to the engines, which speak plain HTTP, for tests that look at requests or disturb
+/// them.
+pub fn connector() -> SharedHttpConnector {
+    SharedHttpConnector::new(Connector::builder().build_http())
 }
 
 impl Engines {
@@ -90,7 +95,7 @@ impl Engines {
             direct,
             secrets,
             secrets_server,
-            http: edge::aws_http()?,
+            http: Builder::new().build_http(),
             dynamodb_stop,
             dynamodb_task,
         })

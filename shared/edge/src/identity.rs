@@ -1,7 +1,8 @@
-//! Who is calling: `Authorization: Bearer <JWT>` and nothing else says so (contract, section 3).
+//! The caller's identity, from `Authorization: Bearer <JWT>` and nothing else (contract, section
+//! 3).
 //!
-//! A token's header is checked by itself before any key is looked at; the algorithm is the key's, not
-//! the token's; nothing of a token is ever repeated in an answer or a log line.
+//! A token's header is checked on its own before any key is looked up; the key determines the
+//! algorithm, not the token; no part of a token is ever repeated in a response or a log line.
 
 use std::sync::Arc;
 
@@ -12,13 +13,13 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
-use jiff::{SignedDuration, Timestamp};
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, Validation};
 use serde::Deserialize;
 use serde_json::{Map, Number, Value};
 use tracing::Span;
 
+use crate::caller::{Caller, Role, Verified, invalid};
 use crate::clock::Clock;
 use crate::error::{ApiError, Code};
 use crate::jwks::{Jwks, Loaded, RETRY_AFTER, TokenHash};
@@ -26,9 +27,8 @@ use crate::settings::IdentitySettings;
 
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
 const MAX_SUBJECT_CHARS: usize = 255;
-const LEEWAY: SignedDuration = SignedDuration::from_secs(60);
 
-/// Checks tokens against the issuer's keys; clones share the keys.
+/// Checks tokens against the issuer's keys. Clones share the keys.
 #[derive(Clone)]
 pub struct Identity(Arc<Inner>);
 
@@ -39,28 +39,8 @@ struct Inner {
     clock: Clock,
 }
 
-/// Who is calling.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Caller {
-    /// The user, as the issuer names them.
-    pub subject: String,
-    /// The account they act for.
-    pub account: AccountId,
-    pub role: Role,
-}
-
-/// What the caller may do in the account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Role {
-    /// Everything.
-    Owner,
-    /// Read settings and make AI calls.
-    Member,
-}
-
 impl Identity {
-    /// The issuer's keys are fetched at the first call.
+    /// Fetches the issuer's keys on the first call.
     pub fn new(settings: &IdentitySettings, clock: Clock, http: reqwest::Client) -> Self {
         Self(Arc::new(Inner {
             issuer: settings.issuer.clone(),
@@ -70,10 +50,8 @@ impl Identity {
         }))
     }
 
-    /// The caller that the request's token names.
-    ///
-    /// # Errors
-    /// `invalid_token`; `identity_unavailable` while the issuer's keys were never loaded.
+    /// The caller that the request's token names; `identity_unavailable` as long as the issuer's
+    /// keys have never been loaded.
     pub async fn caller(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
         let verified = self.verified(bearer_token(headers)?).await?;
         let caller = verified.caller(self.0.clock.now())?;
@@ -81,7 +59,7 @@ impl Identity {
         Ok(caller)
     }
 
-    /// What the token says, once it is verified; by the keys that verified it, only once.
+    /// The verified token. One set of keys verifies a token only once.
     async fn verified(&self, token: &str) -> Result<Arc<Verified>, ApiError> {
         let hash = TokenHash::of(token);
         if let (Some(hash), Some(keys)) = (hash, self.0.keys.current().await)
@@ -119,7 +97,7 @@ impl Identity {
         claims.verified()
     }
 
-    /// Signature, `iss` and `aud`. The times are left to [`Verified::caller`], which has our clock.
+    /// Checks signature, `iss` and `aud`; [`Verified::caller`] checks the times, by our clock.
     fn validation(&self, algorithm: Algorithm) -> Validation {
         let mut validation = Validation::new(algorithm);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
@@ -127,22 +105,6 @@ impl Identity {
         validation.set_audience(&[&self.0.audience]);
         validation.validate_exp = false;
         validation
-    }
-}
-
-impl Caller {
-    /// Only an owner may change anything.
-    ///
-    /// # Errors
-    /// `not_owner` for a member.
-    pub fn require_owner(&self) -> Result<(), ApiError> {
-        match self.role {
-            Role::Owner => Ok(()),
-            Role::Member => Err(ApiError::new(
-                Code::NotOwner,
-                "only an owner of the account may change this; ask one of them",
-            )),
-        }
     }
 }
 
@@ -156,10 +118,6 @@ where
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         Identity::from_ref(state).caller(&parts.headers).await
     }
-}
-
-fn invalid(detail: &'static str) -> ApiError {
-    ApiError::new(Code::InvalidToken, detail)
 }
 
 fn bearer_token(headers: &HeaderMap) -> Result<&str, ApiError> {
@@ -183,14 +141,14 @@ fn bearer_token(headers: &HeaderMap) -> Result<&str, ApiError> {
     }
 }
 
-/// What a token says about itself before it is believed.
+/// A token's unverified header.
 struct TokenHeader {
     algorithm: Algorithm,
     key_id: Option<String>,
 }
 
 impl TokenHeader {
-    /// Refuses whatever would make the token choose its own key, and extensions nobody knows.
+    /// Refuses headers that let the token choose its own key, and unknown extensions.
     fn read(token: &str) -> Result<Self, ApiError> {
         let malformed = || invalid("the token is not a signed JWT");
         let (encoded, _) = token.split_once('.').ok_or_else(malformed)?;
@@ -222,10 +180,10 @@ impl TokenHeader {
     }
 }
 
-/// The claims that are read here; `aud` is checked by [`Identity::validation`].
+/// The claims that are read here. [`Identity::validation`] checks `aud`.
 #[derive(Deserialize)]
 struct Claims {
-    /// A string: an array that contains our issuer is not from our issuer.
+    /// Must be a string: an array that contains our issuer is not from our issuer.
     #[serde(rename = "iss")]
     _issuer: String,
     exp: Number,
@@ -258,31 +216,7 @@ impl Claims {
     }
 }
 
-/// What a token says whose signature, issuer and audience are right. Its time is not judged yet.
-pub(crate) struct Verified {
-    caller: Caller,
-    /// Seconds since 1970, as `nbf`.
-    exp: i64,
-    nbf: Option<i64>,
-}
-
-impl Verified {
-    fn caller(&self, now: Timestamp) -> Result<Caller, ApiError> {
-        if self.exp.saturating_add(LEEWAY.as_secs()) < now.as_second() {
-            return Err(invalid("the token has expired; get a new one"));
-        }
-        if self
-            .nbf
-            .is_some_and(|nbf| nbf.saturating_sub(LEEWAY.as_secs()) > now.as_second())
-        {
-            return Err(invalid("the token is not valid yet"));
-        }
-        Ok(self.caller.clone())
-    }
-}
-
-/// The whole seconds of a `NumericDate` (RFC 7519), which may have a fraction. One with an exponent is
-/// no time that anybody means.
+/// The whole seconds of a `NumericDate` (RFC 7519), which may have a fraction but no exponent.
 fn seconds(number: &Number) -> Option<i64> {
     let text = number.to_string();
     let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
@@ -290,14 +224,15 @@ fn seconds(number: &Number) -> Option<i64> {
     whole.parse().ok().filter(|_| is_fraction)
 }
 
-/// Says which check failed; the token itself stays out of it.
+/// Names the failed check without repeating any part of the token.
 fn refusal(kind: &ErrorKind) -> ApiError {
     invalid(match kind {
         ErrorKind::InvalidSignature => "the token's signature is not valid",
         ErrorKind::InvalidIssuer => "the token is of another issuer",
         ErrorKind::InvalidAudience => "the token is for another audience",
         ErrorKind::MissingRequiredClaim(_) | ErrorKind::Json(_) => {
-            "the token lacks a claim or has one of the wrong form; needed are iss, aud, exp, sub, account_id, role"
+            "the token lacks a claim or has one of the wrong form; needed are iss, aud, exp, sub, \
+             account_id, role"
         }
         _ => "the token is not valid",
     })

@@ -1,5 +1,5 @@
-//! The Lambda side of an app: events of API Gateway's REST API (payload v1) and HTTP API or
-//! `cargo lambda watch` (v2) in, buffered or streamed answers out.
+//! Running an app on Lambda: events from API Gateway's REST API (payload v1), its HTTP API or
+//! `cargo lambda watch` (v2) come in, buffered or streamed responses go out.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tower::ServiceExt as _;
 
 use crate::clock::Clock;
 
-/// The request's id, as a request extension: Lambda's own, else one that [`crate::app`] makes.
+/// The request's id, as a request extension: Lambda's own, or else one from [`crate::app`].
 #[derive(Debug, Clone)]
 pub struct RequestId(pub String);
 
@@ -22,8 +22,8 @@ pub struct RequestId(pub String);
 pub struct Deadline(pub Instant);
 
 impl Deadline {
-    /// `None` where the context tells none: a deadline that is past when the invocation begins is not
-    /// one (`cargo lambda watch` counts it from 1970).
+    /// `None` for a deadline that is past when the invocation begins: `cargo lambda watch` counts
+    /// it from 1970.
     pub fn of(context: &Context, clock: &Clock) -> Option<Self> {
         let now = u64::try_from(clock.now().as_millisecond()).unwrap_or_default();
         let left = context.deadline.checked_sub(now).filter(|left| *left > 0)?;
@@ -31,19 +31,16 @@ impl Deadline {
         Instant::now().checked_add(left).map(Self)
     }
 
-    /// When to end a stream, or other long work: 10 s before the deadline, so that the end can still
-    /// be said and a call be settled.
+    /// When to end a stream or other long work: 10 s before the deadline, which leaves time to send
+    /// the end of the stream and to settle the call.
     pub fn stop_at(self) -> Instant {
         let reserve = Duration::from_secs(10);
         self.0.checked_sub(reserve).unwrap_or(self.0)
     }
 }
 
-/// Serves the app on Lambda; answers are streamed as they come. A body must not fail: Lambda would
-/// write the error's text into the answer.
-///
-/// # Errors
-/// If the runtime stops.
+/// Serves the app on Lambda with streamed responses. Bodies must not fail, because Lambda writes
+/// the error's text into the response.
 pub async fn run_streaming(app: Router) -> Result<(), lambda_http::Error> {
     lambda_http::run_with_streaming_response_concurrent(service_fn(move |event| {
         answer(app.clone(), event)
@@ -51,10 +48,7 @@ pub async fn run_streaming(app: Router) -> Result<(), lambda_http::Error> {
     .await
 }
 
-/// Serves the app on Lambda; each answer is sent as a whole.
-///
-/// # Errors
-/// If the runtime stops.
+/// Serves the app on Lambda with buffered responses.
 pub async fn run(app: Router) -> Result<(), lambda_http::Error> {
     lambda_http::run_concurrent(service_fn(move |event| {
         let app = app.clone();
@@ -67,7 +61,7 @@ async fn answer(app: Router, event: lambda_http::Request) -> Result<Response, In
     app.oneshot(request(event, &Clock::system())).await
 }
 
-/// The answer with its body read: text where it is UTF-8, so that it need not be encoded.
+/// Buffers a response, as text where it is UTF-8, so that it needs no base64.
 async fn whole(
     response: Response,
 ) -> Result<lambda_http::Response<lambda_http::Body>, lambda_http::Error> {
@@ -80,7 +74,7 @@ async fn whole(
     Ok(lambda_http::Response::from_parts(parts, body))
 }
 
-/// The event as a request that an app takes, with [`RequestId`] and [`Deadline`].
+/// Turns an event into an app's request, with [`RequestId`] and [`Deadline`].
 fn request(event: lambda_http::Request, clock: &Clock) -> axum::extract::Request {
     let context = event.lambda_context_ref().cloned();
     let mut request = event.map(|body| match body {
