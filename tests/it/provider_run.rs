@@ -96,7 +96,7 @@ async fn work(world: &World, worker: &Charging) {
 async fn pending_events(world: &World) -> usize {
     let mut pending = 0;
     for shard in store::shards() {
-        let events = world.system.store.pending_events(shard).await;
+        let events = world.system.store.inbox.pending(shard).await;
         pending += events.unwrap().len();
     }
     pending

@@ -73,7 +73,7 @@ async fn create(
     let number = AccountNumber::new(edge::random_id("acct"));
     let number = number.map_err(|error| Error::refused(error.to_string()))?;
     let profile = Profile::new(plan, plan_version, why.at);
-    let created = session.store.create_account(&id, &number, &profile, &why);
+    let created = session.store.accounts.create(&id, &number, &profile, &why);
     let created = created.await.map_err(|error| match error {
         source @ StoreError::Unavailable { .. } => Error::Unknown {
             advice: format!("look at `gretactl account show {id}`"),
@@ -92,17 +92,19 @@ async fn create(
         Created::Before => Err(Error::refused(format!(
             "there is an account {id} already; nothing was changed"
         ))),
-        Created::Deleted => Err(Error::refused(match session.store.presence(&id).await? {
-            Presence::Deleted {
-                version,
-                scrubbed: true,
-            } => format!(
-                "account {id} was deleted by version {version}; only a higher --version makes it anew"
-            ),
-            _ => format!(
-                "account {id} was deleted, and not all of it is gone yet: its open holds have to end, then `gretactl account delete {id}` or the next billing tick finishes it"
-            ),
-        })),
+        Created::Deleted => Err(Error::refused(
+            match session.store.accounts.presence(&id).await? {
+                Presence::Deleted {
+                    version,
+                    scrubbed: true,
+                } => format!(
+                    "account {id} was deleted by version {version}; only a higher --version makes it anew"
+                ),
+                _ => format!(
+                    "account {id} was deleted, and not all of it is gone yet: its open holds have to end, then `gretactl account delete {id}` or the next billing tick finishes it"
+                ),
+            },
+        )),
     }
 }
 
@@ -211,7 +213,7 @@ async fn show(session: &Session<'_, '_>, id: AccountId) -> Result<Answer, Error>
         scrubbed: None,
         account: None,
     };
-    match session.store.presence(&shown.account_id).await? {
+    match session.store.accounts.presence(&shown.account_id).await? {
         Presence::Never => {}
         Presence::Deleted { version, scrubbed } => {
             shown.state = State::Deleted;
@@ -219,7 +221,11 @@ async fn show(session: &Session<'_, '_>, id: AccountId) -> Result<Answer, Error>
             shown.scrubbed = Some(scrubbed);
         }
         Presence::Live(account) => {
-            let history = session.store.history(&account.number, HISTORY).await?;
+            let history = session
+                .store
+                .ledger
+                .history(&account.number, HISTORY)
+                .await?;
             shown.state = State::Live;
             shown.account = Some(Facts::of(*account, history));
             return Answer::of(&shown);
@@ -295,19 +301,22 @@ async fn set_plan(
         plan_text(plan_before, version_before),
     ))?;
     let mut changed = false;
-    let updated = session.store.update(&id, Some(before), why.at, |profile| {
-        let stored = profile.plans.version();
-        if (stored, profile.plan()) == (version, plan) {
-            return Ok(Vec::new());
-        }
-        // An update with the same version may be meant to be replaced, but not if nobody knew of it.
-        if stored > version || (stored == version && asked.is_none()) {
-            return Err(stored);
-        }
-        changed = true;
-        profile.hear_plan(plan, version, why.at);
-        Ok(vec![Effect::History(why.clone())])
-    });
+    let updated = session
+        .store
+        .accounts
+        .update(&id, Some(before), why.at, |profile| {
+            let stored = profile.plans.version();
+            if (stored, profile.plan()) == (version, plan) {
+                return Ok(Vec::new());
+            }
+            // An update with the same version may be meant to be replaced, but not if nobody knew of it.
+            if stored > version || (stored == version && asked.is_none()) {
+                return Err(stored);
+            }
+            changed = true;
+            profile.hear_plan(plan, version, why.at);
+            Ok(vec![Effect::History(why.clone())])
+        });
     let after = updated.await.map_err(|error| match error {
         UpdateError::NotFound => Error::gone(&id),
         UpdateError::Refused(stored) => Error::refused(format!(
@@ -386,7 +395,7 @@ async fn delete(
     asked: Option<u64>,
 ) -> Result<Answer, Error> {
     let actor = session.actor()?;
-    let version = match session.store.presence(&id).await? {
+    let version = match session.store.accounts.presence(&id).await? {
         Presence::Never => return Err(Error::NoAccount(id)),
         // Only what is left of it goes.
         Presence::Deleted {
@@ -421,7 +430,7 @@ async fn delete(
         }
     };
     let why = session.history(format!("deleted, version {version}"))?;
-    let deletion = session.store.delete_account(&id, version, &why);
+    let deletion = session.store.accounts.delete(&id, version, &why);
     let deletion = deletion.await.map_err(|source| Error::Unknown {
         advice: "repeat it: deleting twice is deleting once".to_owned(),
         source,
@@ -447,7 +456,7 @@ async fn delete(
         deleted_now,
         secret,
         // What fails here is due, and the tick's.
-        scrubbed: session.store.scrub(&id).await.unwrap_or(false),
+        scrubbed: session.store.accounts.scrub(&id).await.unwrap_or(false),
         account_id: id,
         actor,
     })

@@ -5,7 +5,7 @@ use std::fmt::{self, Display};
 use account::{Account, AccountId, AccountNumber, CallId, Credits, EntryId};
 use jiff::Timestamp;
 use serde::Serialize;
-use store::{EntryKind, LedgerEntry, PostRefused, Posted, Posting, Segment, StoreError};
+use store::{EntryKind, LedgerEntry, PostError, PostRefused, Posted, Posting, Segment, StoreError};
 
 use crate::Exit;
 use crate::cli::{Cause, CreditsCommand, Giving};
@@ -95,7 +95,7 @@ async fn reverse(
     reason: String,
 ) -> Result<Answer, Error> {
     let account = session.account(&id).await?;
-    let known = session.store.posting(&account.number, entry).await?;
+    let known = session.store.ledger.posting(&account.number, entry).await?;
     let known = known.ok_or_else(|| {
         Error::refused(format!(
             "account {id} has no grant or purchase of the id {entry}; `gretactl credits history {id}` has the ids"
@@ -181,7 +181,11 @@ async fn post(
     wish: Wish,
 ) -> Result<Answer, Error> {
     let actor = session.actor()?;
-    let known = session.store.posting(&account.number, &wish.id).await?;
+    let known = session
+        .store
+        .ledger
+        .posting(&account.number, &wish.id)
+        .await?;
     let posted = match known {
         Some(known) if (known.kind, known.amount) == (wish.kind, wish.amount) => Posted::Before,
         Some(_) => return Err(id_taken(&wish.id)),
@@ -196,20 +200,21 @@ async fn post(
                 note: &wish.reason,
                 actor: &actor,
             };
-            let posted = session.store.post(&account.id, &posting).await;
-            posted
-                .map_err(|source| Error::Unknown {
+            let posted = session.store.ledger.post(&account.id, &posting).await;
+            posted.map_err(|error| match error {
+                PostError::Refused(refused) => not_posted(&account.id, &wish, &refused),
+                PostError::Store(source) => Error::Unknown {
                     advice: repeat(&wish),
                     source,
-                })?
-                .map_err(|refused| not_posted(&account.id, &wish, &refused))?
+                },
+            })?
         }
     };
     let (posted, moved, owed_change) = match posted {
         Posted::Now { balance, owed } => (true, balance, owed),
         Posted::Before => (false, Credits::ZERO, Credits::ZERO),
     };
-    let after = session.store.account(&account.id).await.ok().flatten();
+    let after = session.store.accounts.get(&account.id).await.ok().flatten();
     Answer::of(&PostingReport {
         account_id: account.id,
         entry_id: wish.id,
@@ -338,7 +343,7 @@ async fn history(session: &Session<'_, '_>, id: AccountId, limit: usize) -> Resu
     loop {
         let missing = limit.saturating_sub(entries.len());
         let size = u8::try_from(missing).map_or(PAGE, |missing| missing.min(PAGE));
-        let page = session.store.ledger_page(&account, cursor.as_ref(), size);
+        let page = session.store.ledger.page(&account, cursor.as_ref(), size);
         let page = page.await?;
         entries.extend(page.entries.into_iter().map(EntryFacts::from));
         cursor = page.next;
@@ -408,7 +413,7 @@ impl Display for Reconciled {
 impl Reconciled {
     async fn look_at(&mut self, session: &Session<'_, '_>, id: AccountId, number: &AccountNumber) {
         let now = session.clock.now();
-        let looked = session.store.reconcile(&id, number, now).await;
+        let looked = session.store.books.reconcile(&id, number, now).await;
         let is_good = looked.as_ref().is_ok_and(|found| found.problems.is_empty());
         if !is_good && is_gone(session, &id, number).await {
             return;
@@ -445,7 +450,7 @@ impl Reconciled {
 /// Was the account's deletion finished, or was it even made anew, after it was listed? That this cannot
 /// be read either is no proof of it.
 async fn is_gone(session: &Session<'_, '_>, id: &AccountId, number: &AccountNumber) -> bool {
-    let stored = session.store.account_number(id).await;
+    let stored = session.store.accounts.number(id).await;
     stored.is_ok_and(|stored| stored.as_ref() != Some(number))
 }
 
@@ -460,7 +465,7 @@ async fn reconcile_all(session: &Session<'_, '_>, segment: Segment) -> Result<An
     let mut reconciled = Reconciled::default();
     let mut next = None;
     loop {
-        let page = session.store.accounts_page(segment, next).await?;
+        let page = session.store.accounts.page(segment, next).await?;
         for row in page.accounts {
             match row {
                 Ok((id, number)) => reconciled.look_at(session, id, &number).await,

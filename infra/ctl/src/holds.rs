@@ -93,7 +93,7 @@ impl Display for Listed {
 
 async fn list(session: &Session<'_, '_>, id: AccountId) -> Result<Answer, Error> {
     let number = session.number(&id).await?;
-    let mut holds = session.store.open_holds(&number).await?;
+    let mut holds = session.store.holds.open(&number).await?;
     holds.sort_by_key(|open| open.created_at);
     Answer::of(&Listed {
         account_id: id,
@@ -138,7 +138,7 @@ async fn resolve(
 ) -> Result<Answer, Error> {
     let actor = session.actor()?;
     let number = session.number(&id).await?;
-    let open = match session.store.find_hold(&number, call).await? {
+    let open = match session.store.holds.find(&number, call).await? {
         Some(StoredHold::Open(open)) => open,
         Some(StoredHold::Ended { state, at, by }) => {
             let when = format!(" on {} by {by}", time(at));
@@ -169,10 +169,17 @@ async fn resolve(
     let store = &session.store;
     let resolution = match charge {
         Some(charge) => {
-            let settled = store.settle(&open.hold, charge, why.at, &actor, Some(&why));
+            let settled = store
+                .holds
+                .settle(&open.hold, charge, why.at, &actor, Some(&why));
             settled.await
         }
-        None => store.release(&open.hold, why.at, &actor, Some(&why)).await,
+        None => {
+            store
+                .holds
+                .release(&open.hold, why.at, &actor, Some(&why))
+                .await
+        }
     };
     let resolution = resolution.map_err(|source| Error::Unknown {
         advice: "repeat it: a hold ends once".to_owned(),

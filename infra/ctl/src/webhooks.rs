@@ -72,7 +72,7 @@ impl Display for Listed {
 async fn list(session: &Session<'_, '_>) -> Result<Answer, Error> {
     let mut events = Vec::new();
     for shard in store::shards() {
-        for event in session.store.pending_events(shard).await? {
+        for event in session.store.inbox.pending(shard).await? {
             events.push(EventFacts::from(event));
         }
     }
@@ -99,7 +99,7 @@ impl Display for Replayed {
 /// Has the next billing tick apply the event, whatever became of it before.
 async fn replay(session: &mut Session<'_, '_>, id: &str) -> Result<Answer, Error> {
     let actor = session.actor()?;
-    let Some(event) = session.store.recorded_event(id).await? else {
+    let Some(event) = session.store.inbox.get(id).await? else {
         return Err(Error::refused(format!("no event {id} was received")));
     };
     let facts = Fields::new("event", &event.id)
@@ -109,7 +109,7 @@ async fn replay(session: &mut Session<'_, '_>, id: &str) -> Result<Answer, Error
         .and("reason", or_dash(event.reason.clone(), |reason| reason));
     session.confirm("The event is applied again; it may move money.", facts)?;
     let now = session.clock.now();
-    let replayed = session.store.replay_event(id, &actor, now).await;
+    let replayed = session.store.inbox.replay(id, &actor, now).await;
     replayed.map_err(|source| Error::Unknown {
         advice: "look at `gretactl webhooks list`".to_owned(),
         source,

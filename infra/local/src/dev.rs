@@ -23,7 +23,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::time::Duration;
-use store::{Created, EntryKind, HistoryEntry, PostRefused, Posting, Store};
+use store::{Created, EntryKind, HistoryEntry, PostError, PostRefused, Posting, Store};
 
 use crate::issuer::Issuer;
 use crate::provider::{NewPayer, Renewals};
@@ -152,7 +152,7 @@ async fn show(State(dev): State<Dev>, Path(id): Path<String>) -> Result<Json<Val
     let account = stored(&dev.store, &id).await?;
     let account = account.ok_or_else(ApiError::account_not_found)?;
     let now = dev.clock.now();
-    let reconciled = dev.store.reconcile(&id, &account.number, now).await;
+    let reconciled = dev.store.books.reconcile(&id, &account.number, now).await;
     let reconciled = reconciled.map_err(|error| ApiError::storage(&error))?;
     let holds = reconciled.open_holds.iter().map(|open| {
         json!({
@@ -213,7 +213,7 @@ fn account_id(id: String) -> Result<AccountId, ApiError> {
 }
 
 async fn stored(store: &Store, id: &AccountId) -> Result<Option<Account>, ApiError> {
-    let account = store.account(id).await;
+    let account = store.accounts.get(id).await;
     account.map_err(|error| ApiError::storage(&error))
 }
 
@@ -238,7 +238,7 @@ pub async fn change_account(
             actor: ACTOR.to_owned(),
             what: "created".to_owned(),
         };
-        let created = store.create_account(id, &number, &profile, &why).await;
+        let created = store.accounts.create(id, &number, &profile, &why).await;
         let created = created.map_err(|error| ApiError::storage(&error))?;
         if created == Created::Deleted {
             return Err(ApiError::new(
@@ -252,11 +252,12 @@ pub async fn change_account(
         .is_some_and(|status| status != AddOnStatus::None);
     let payer = payers.filter(|_| is_bought).map(|payers| payers());
     let changed = store
+        .accounts
         .update(id, None, now, |profile| {
             change_profile(profile, id, change, now);
             if let Some((customer, card)) = payer.clone() {
                 profile.billing.customer = Some(customer);
-                profile.keep_card(card, now);
+                billing::keep_card(profile, card, now);
             }
             Ok::<_, std::convert::Infallible>(Vec::new())
         })
@@ -368,16 +369,15 @@ async fn reach_balance(
             note: "set by a development helper",
             actor: ACTOR,
         };
-        let posted = store.post(&account.id, &posting).await;
-        posted
-            .map_err(|error| ApiError::storage(&error))?
-            .map_err(|refused| match refused {
-                PostRefused::Insufficient(_) => ApiError::new(
-                    Code::InvalidRequest,
-                    "calls under way hold more credits than that; wait for them to end",
-                ),
-                refused => ApiError::new(Code::InvalidRequest, refused.to_string()),
-            })?;
+        let posted = store.ledger.post(&account.id, &posting).await;
+        posted.map_err(|error| match error {
+            PostError::Store(error) => ApiError::storage(&error),
+            PostError::Refused(PostRefused::Insufficient(_)) => ApiError::new(
+                Code::InvalidRequest,
+                "calls under way hold more credits than that; wait for them to end",
+            ),
+            PostError::Refused(refused) => ApiError::new(Code::InvalidRequest, refused.to_string()),
+        })?;
     }
     let account = stored(store, &account.id).await?;
     account.ok_or_else(ApiError::account_not_found)

@@ -136,7 +136,7 @@ async fn what_is_paid_otherwise_than_we_asked_changes_nothing() {
         let mut event = paid.clone();
         event.body = body.to_string();
         assert_eq!(provider.deliver(&event).await.unwrap(), 204, "{reason}");
-        let stored = world.system.store.recorded_event(&id).await.unwrap();
+        let stored = world.system.store.inbox.get(&id).await.unwrap();
         let stored = stored.unwrap();
         assert_eq!(stored.state, EventState::Ignored);
         assert!(stored.reason.unwrap().contains(reason), "{reason}");
