@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn an_internal_error_is_logged_with_its_causes_and_not_told() {
+    fn an_internal_error_is_logged_with_its_causes_and_hidden_from_the_caller() {
         #[derive(Debug, thiserror::Error)]
         #[error("the table is gone")]
         struct Outer(#[source] std::num::ParseIntError);

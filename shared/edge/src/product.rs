@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use account::add_on::Collection;
 use account::billing::PRICE_CENTS;
-use account::{Credits, CreditsPerUsd, Usd};
+use account::{Account, Credits, CreditsPerUsd, Usd};
 use http::HeaderValue;
 use jiff::SignedDuration;
 use routing::Policy;
@@ -93,6 +93,14 @@ pub fn referer(env: &mut Env) -> HeaderValue {
     // A URL is ASCII, so it is a valid header value.
     HeaderValue::from_str(env.url("PUBLIC_BASE_URL").as_str())
         .unwrap_or(HeaderValue::from_static("https://greta.example/"))
+}
+
+/// The account that a read found; 404 without one, 503 if the read failed.
+pub fn found_account<E: Error + 'static>(
+    read: Result<Option<Account>, E>,
+) -> Result<Account, ApiError> {
+    read.map_err(|error| ApiError::storage(&error))?
+        .ok_or_else(ApiError::account_not_found)
 }
 
 impl ApiError {

@@ -257,7 +257,7 @@ pub(crate) mod tests {
 
     /// As `CloudWatch`'s specification of the embedded metric format asks for it.
     #[test]
-    fn a_metric_is_one_of_cloudwatch() {
+    fn metrics_use_cloudwatchs_embedded_format() {
         let (log, _guard) = Log::capture();
         super::metric("holds_expired", 3);
         tracing::info!(metric = "no", value = 3, "only speaks of one");

@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_trimmed_and_held_to_their_form() {
+    fn keys_are_trimmed_and_their_format_is_checked() {
         let shortest = format!("{PREFIX}{}", "a".repeat(16));
         let longest = format!("{PREFIX}{}", "a".repeat(246));
         let spaced = format!(" \n{shortest}\t");
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_is_the_end_and_the_hash() {
+    fn only_the_end_and_the_hash_are_shown() {
         let key = UserKey::parse("sk-or-v1-0123456789abcdefwxyz").unwrap();
         assert_eq!(key.last4(), "wxyz");
         assert_eq!(key.sha256().len(), 64);

@@ -210,7 +210,7 @@ mod tests {
         data: [DONE]\n\n";
 
     #[test]
-    fn however_the_stream_is_cut_it_reads_the_same() {
+    fn the_stream_reads_the_same_however_it_is_split() {
         let bytes = STREAM.as_bytes();
         let whole = Lines::default().push(Bytes::from_static(bytes));
         for size in 1..bytes.len() {
@@ -233,11 +233,11 @@ mod tests {
         lines.iter().flat_map(|(line, _)| line.to_vec()).collect()
     }
 
-    /// Nor where it goes on as if it were another line.
+    /// Not even if its rest looks like a line of its own.
     #[test]
-    fn a_line_that_is_too_long_is_not_looked_into_however_it_is_cut() {
+    fn a_line_that_is_too_long_is_never_parsed_however_it_is_split() {
         let done = "data: [DONE]\n";
-        // Cut after its twentieth byte, it goes on with what would be a line.
+        // Split after its twentieth byte, the rest looks like a line.
         let longer = format!("{}{done}", "x".repeat(20));
         let of = |line: &str, max_line, size| {
             let mut lines = Lines::of_at_most(max_line);
