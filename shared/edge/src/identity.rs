@@ -13,20 +13,22 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
+use jiff::Timestamp;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, Validation};
 use serde::Deserialize;
 use serde_json::{Map, Number, Value};
 use tracing::Span;
 
-use crate::caller::{Caller, Role, Verified, invalid};
 use crate::clock::Clock;
 use crate::error::{ApiError, Code};
-use crate::jwks::{Jwks, Loaded, RETRY_AFTER, TokenHash};
+use crate::jwks::{Jwks, RETRY_AFTER};
 use crate::settings::IdentitySettings;
 
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
 const MAX_SUBJECT_CHARS: usize = 255;
+/// Accepted clock difference, in seconds.
+const LEEWAY: i64 = 60;
 
 /// Checks tokens against the issuer's keys. Clones share the keys.
 #[derive(Clone)]
@@ -37,6 +39,26 @@ struct Inner {
     audience: String,
     keys: Jwks,
     clock: Clock,
+}
+
+/// An authenticated caller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// The user, as the issuer names them.
+    pub subject: String,
+    /// The account they act for.
+    pub account: AccountId,
+    pub role: Role,
+}
+
+/// A caller's rights in the account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Everything.
+    Owner,
+    /// Read settings and make AI calls.
+    Member,
 }
 
 impl Identity {
@@ -53,20 +75,7 @@ impl Identity {
     /// The caller that the request's token names; `identity_unavailable` as long as the issuer's
     /// keys have never been loaded.
     pub async fn caller(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
-        let verified = self.verified(bearer_token(headers)?).await?;
-        let caller = verified.caller(self.0.clock.now())?;
-        Span::current().record("account", caller.account.as_str());
-        Ok(caller)
-    }
-
-    /// The verified token. One set of keys verifies a token only once.
-    async fn verified(&self, token: &str) -> Result<Arc<Verified>, ApiError> {
-        let hash = TokenHash::of(token);
-        if let (Some(hash), Some(keys)) = (hash, self.0.keys.current().await)
-            && let Some(verified) = keys.known(hash)
-        {
-            return Ok(verified);
-        }
+        let token = bearer_token(headers)?;
         let header = TokenHeader::read(token)?;
         let keys = self.0.keys.with(header.key_id.as_deref()).await;
         let keys = keys.ok_or_else(|| {
@@ -76,28 +85,17 @@ impl Identity {
             );
             error.with_retry_after(RETRY_AFTER)
         })?;
-        let verified = Arc::new(self.verify(token, &header, &keys)?);
-        if let Some(hash) = hash {
-            keys.remember(hash, Arc::clone(&verified));
-        }
-        Ok(verified)
-    }
-
-    fn verify(
-        &self,
-        token: &str,
-        header: &TokenHeader,
-        keys: &Loaded,
-    ) -> Result<Verified, ApiError> {
         let key = keys.find(header.key_id.as_deref(), header.algorithm);
         let key = key.ok_or_else(|| invalid("the token's key is not one of the issuer's"))?;
         let validation = self.validation(header.algorithm);
         let token = jsonwebtoken::decode::<Claims>(token, &key.decoding, &validation);
         let claims = token.map_err(|error| refusal(error.kind()))?.claims;
-        claims.verified()
+        let caller = claims.caller(self.0.clock.now())?;
+        Span::current().record("account", caller.account.as_str());
+        Ok(caller)
     }
 
-    /// Checks signature, `iss` and `aud`; [`Verified::caller`] checks the times, by our clock.
+    /// Checks signature, `iss` and `aud`; [`Claims::caller`] checks the times, by our clock.
     fn validation(&self, algorithm: Algorithm) -> Validation {
         let mut validation = Validation::new(algorithm);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
@@ -105,6 +103,19 @@ impl Identity {
         validation.set_audience(&[&self.0.audience]);
         validation.validate_exp = false;
         validation
+    }
+}
+
+impl Caller {
+    /// Refuses members, because only an owner may change anything.
+    pub fn require_owner(&self) -> Result<(), ApiError> {
+        match self.role {
+            Role::Owner => Ok(()),
+            Role::Member => Err(ApiError::new(
+                Code::NotOwner,
+                "only an owner of the account may change this; ask one of them",
+            )),
+        }
     }
 }
 
@@ -118,6 +129,10 @@ where
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         Identity::from_ref(state).caller(&parts.headers).await
     }
+}
+
+fn invalid(detail: &'static str) -> ApiError {
+    ApiError::new(Code::InvalidToken, detail)
 }
 
 fn bearer_token(headers: &HeaderMap) -> Result<&str, ApiError> {
@@ -194,24 +209,26 @@ struct Claims {
 }
 
 impl Claims {
-    fn verified(self) -> Result<Verified, ApiError> {
+    fn caller(self, now: Timestamp) -> Result<Caller, ApiError> {
         let unreadable = || invalid("the token's times are not numbers of seconds");
         let exp = seconds(&self.exp).ok_or_else(unreadable)?;
         let nbf = match self.nbf {
-            Some(nbf) => Some(seconds(&nbf).ok_or_else(unreadable)?),
-            None => None,
+            Some(nbf) => seconds(&nbf).ok_or_else(unreadable)?,
+            None => i64::MIN,
         };
         if self.sub.is_empty() || self.sub.chars().count() > MAX_SUBJECT_CHARS {
             return Err(invalid("the token's subject is empty or too long"));
         }
-        Ok(Verified {
-            caller: Caller {
-                subject: self.sub,
-                account: self.account_id,
-                role: self.role,
-            },
-            exp,
-            nbf,
+        if exp.saturating_add(LEEWAY) < now.as_second() {
+            return Err(invalid("the token has expired; get a new one"));
+        }
+        if nbf.saturating_sub(LEEWAY) > now.as_second() {
+            return Err(invalid("the token is not valid yet"));
+        }
+        Ok(Caller {
+            subject: self.sub,
+            account: self.account_id,
+            role: self.role,
         })
     }
 }

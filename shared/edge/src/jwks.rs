@@ -2,14 +2,11 @@
 //!
 //! A known and fresh key is found without waiting. Everything else goes through one lock, so that
 //! at most one request fetches, and only when a fetch is due.
-//!
-//! A set of keys remembers the tokens that it has verified, and the next set starts with none.
 
 use std::error::Error;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
@@ -20,14 +17,12 @@ use jsonwebtoken::jwk::{
     RSAKeyParameters,
 };
 use jsonwebtoken::{Algorithm, DecodingKey};
-use moka::sync::Cache;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 use url::Url;
 
-use crate::caller::Verified;
 use crate::clock::Clock;
 use crate::error::log_error;
 
@@ -41,8 +36,6 @@ const BETWEEN_TRIES: SignedDuration = SignedDuration::from_mins(1);
 const BETWEEN_FIRST_TRIES: SignedDuration = SignedDuration::from_secs(1);
 /// `Retry-After` while there are no keys.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// Maximum number of verified tokens to remember, about half a kilobyte each.
-const MAX_KNOWN_TOKENS: u64 = 1_000;
 
 /// A key, and the only algorithm that it may verify.
 pub(crate) struct Key {
@@ -61,22 +54,10 @@ pub(crate) struct Jwks {
     last_try: Mutex<Option<Timestamp>>,
 }
 
-/// A set of the issuer's keys, and the tokens that it has verified.
+/// A set of the issuer's keys.
 pub(crate) struct Loaded {
     at: Timestamp,
     keys: Vec<Key>,
-    tokens: Cache<TokenHash, Arc<Verified>>,
-}
-
-/// A token's SHA-256, which stands for the token so that none is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct TokenHash([u8; 32]);
-
-impl TokenHash {
-    pub(crate) fn of(token: &str) -> Option<Self> {
-        let hash = digest(&SHA256, token.as_bytes());
-        hash.as_ref().try_into().ok().map(Self)
-    }
 }
 
 impl Jwks {
@@ -90,30 +71,21 @@ impl Jwks {
         }
     }
 
-    /// The loaded keys, refreshed if they are old.
-    pub(crate) async fn current(&self) -> Option<Arc<Loaded>> {
-        let loaded = self.loaded()?;
-        Some(self.refreshed(loaded).await)
-    }
-
-    /// The keys, fetched again if this one is missing. `None` if none were ever loaded.
+    /// The keys, fetched again if they are old or this one is missing. `None` if none were ever
+    /// loaded.
     pub(crate) async fn with(&self, id: Option<&str>) -> Option<Arc<Loaded>> {
-        match self.current().await {
-            Some(loaded) if loaded.knows(id) => Some(loaded),
-            _ => self.with_key(id).await,
-        }
-    }
-
-    /// Refreshes old keys, unless another request is doing so.
-    async fn refreshed(&self, loaded: Arc<Loaded>) -> Arc<Loaded> {
-        if has_passed(FRESH, loaded.at, self.clock.now())
+        if let Some(loaded) = self.loaded()
+            && has_passed(FRESH, loaded.at, self.clock.now())
+            // Requests do not wait for a refresh that another one makes.
             && let Ok(mut last_try) = self.last_try.try_lock()
             && self.is_due(*last_try, BETWEEN_TRIES)
         {
             self.fetch(&mut last_try).await;
-            return self.loaded().unwrap_or(loaded);
         }
-        loaded
+        match self.loaded() {
+            Some(loaded) if loaded.knows(id) => Some(loaded),
+            _ => self.with_key(id).await,
+        }
     }
 
     /// Waits for a fetch in progress, and fetches if this key is still missing.
@@ -142,11 +114,7 @@ impl Jwks {
         *last_try = Some(now);
         match fetched {
             Ok(keys) => {
-                let loaded = Arc::new(Loaded {
-                    at: now,
-                    keys,
-                    tokens: Cache::new(MAX_KNOWN_TOKENS),
-                });
+                let loaded = Arc::new(Loaded { at: now, keys });
                 *self.loaded.write().unwrap_or_else(PoisonError::into_inner) = Some(loaded);
             }
             Err(error) => log_error(&error, "the issuer's keys could not be fetched"),
@@ -191,21 +159,6 @@ impl Loaded {
         };
         key.filter(|key| key.algorithm == algorithm)
     }
-
-    /// A token that these keys have verified before.
-    pub(crate) fn known(&self, token: TokenHash) -> Option<Arc<Verified>> {
-        self.tokens.get(&token)
-    }
-
-    pub(crate) fn remember(&self, token: TokenHash, verified: Arc<Verified>) {
-        self.tokens.insert(token, verified);
-    }
-
-    #[cfg(test)]
-    pub(crate) fn number_of_known(&self) -> u64 {
-        self.tokens.run_pending_tasks();
-        self.tokens.entry_count()
-    }
 }
 
 /// Whether `span` has passed since `from`. A clock that was set back counts as passed.
@@ -227,13 +180,12 @@ enum FetchError {
     Malformed(#[from] serde_json::Error),
 }
 
-#[derive(Deserialize)]
-struct KeySet {
-    keys: Vec<Value>,
-}
-
 /// The keys of a set that can verify our tokens; all others are skipped.
 fn usable_keys(document: &[u8]) -> Result<Vec<Key>, FetchError> {
+    #[derive(Deserialize)]
+    struct KeySet {
+        keys: Vec<Value>,
+    }
     let set: KeySet = serde_json::from_slice(document)?;
     let jwks = set.keys.into_iter().map(serde_json::from_value);
     Ok(jwks.flatten().filter_map(usable_key).collect())
@@ -241,31 +193,26 @@ fn usable_keys(document: &[u8]) -> Result<Vec<Key>, FetchError> {
 
 fn usable_key(jwk: Jwk) -> Option<Key> {
     let (algorithm, decoding) = match &jwk.algorithm {
-        AlgorithmParameters::RSA(key) => (Algorithm::RS256, rsa_key(key)),
+        AlgorithmParameters::RSA(key) => (Algorithm::RS256, rsa_key(key)?),
         AlgorithmParameters::EllipticCurve(key)
             if key.curve == EllipticCurve::P256 && has_32_bytes(&key.x) && has_32_bytes(&key.y) =>
         {
-            (Algorithm::ES256, DecodingKey::from_jwk(&jwk).ok())
+            (Algorithm::ES256, DecodingKey::from_jwk(&jwk).ok()?)
         }
         AlgorithmParameters::OctetKeyPair(key)
             if key.curve == EllipticCurve::Ed25519 && has_32_bytes(&key.x) =>
         {
-            (Algorithm::EdDSA, DecodingKey::from_jwk(&jwk).ok())
+            (Algorithm::EdDSA, DecodingKey::from_jwk(&jwk).ok()?)
         }
         _ => return None,
     };
-    let decoding = decoding?;
-    let common = jwk.common;
-    let for_signatures = common
-        .public_key_use
-        .is_none_or(|to| to == PublicKeyUse::Signature)
-        && common
-            .key_operations
-            .is_none_or(|operations| operations.contains(&KeyOperations::Verify))
-        && common
-            .key_algorithm
-            .is_none_or(|named| named == KeyAlgorithm::from(algorithm));
-    for_signatures.then_some(Key {
+    let (common, named) = (jwk.common, KeyAlgorithm::from(algorithm));
+    let usage = common.public_key_use;
+    let operations = common.key_operations;
+    let verifies = usage.is_none_or(|usage| usage == PublicKeyUse::Signature)
+        && operations.is_none_or(|operations| operations.contains(&KeyOperations::Verify))
+        && common.key_algorithm.is_none_or(|other| other == named);
+    verifies.then_some(Key {
         id: common.key_id,
         algorithm,
         decoding,

@@ -10,7 +10,6 @@
 
 mod aws;
 mod body;
-mod caller;
 mod clock;
 mod error;
 mod http;
@@ -29,8 +28,7 @@ pub use aws::aws_config;
 pub use body::{Fields, read_body};
 pub use clock::Clock;
 pub use error::{ApiError, Code, log_error};
-pub use caller::{Caller, Role};
-pub use identity::Identity;
+pub use identity::{Caller, Identity, Role};
 pub use ids::{new_id, random_id};
 pub use lambda::{Deadline, Error, RequestId, serve, serve_events, serve_streaming};
 pub use outbound::{HttpClientError, http_client};
