@@ -485,7 +485,7 @@ async fn a_secret_that_cannot_be_deleted_is_left_to_the_tick() {
     let faults = [
         SecretsFault::Internal,
         SecretsFault::AccessDenied,
-        SecretsFault::AnswerLost,
+        SecretsFault::ResponseLost,
     ];
     for fault in faults {
         let world = World::start().await;

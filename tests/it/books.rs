@@ -263,7 +263,7 @@ async fn a_repetition_is_told_so_even_without_credits() {
     body["model"] = json!("sim-priced/slow-head-200");
     let first = world.send(owner.chat_request(&body).header("idempotency-key", "k"));
     let again = async {
-        let sent = |calls: &[local::simulator::RecordedCall]| calls.len() == 1;
+        let sent = |calls: &[local::openrouter::RecordedCall]| calls.len() == 1;
         world.default_ai().until(sent).await;
         world
             .send(owner.chat_request(&body).header("idempotency-key", "k"))

@@ -3,7 +3,7 @@
 use http::Method;
 use jiff::SignedDuration;
 use local::engines::SecretsFault;
-use local::simulator::{KeyBehaviour, key_sha256};
+use local::openrouter::{KeyBehaviour, key_sha256};
 use serde_json::{Value, json};
 
 use crate::support::{Caller, KEY, OTHER_KEY, World};

@@ -197,7 +197,7 @@ async fn bring_into(world: &World, id: &str, row: &Row) {
     if row.rejected {
         world
             .openrouter()
-            .set_key(&key, local::simulator::KeyBehaviour::Rejected);
+            .set_key(&key, local::openrouter::KeyBehaviour::Rejected);
         let tested = owner.test_key().await.json();
         assert_eq!(tested["integration"]["key"]["state"], "rejected");
     }

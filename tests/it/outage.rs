@@ -3,7 +3,7 @@
 use account::add_on::GenerationId;
 use account::{AccountNumber, Period, Profile};
 use aws_sdk_dynamodb::types::AttributeValue::S;
-use local::provider::Delivery;
+use local::stripe::Delivery;
 use store::{Outcome, PaymentOrder, Purchase};
 
 use crate::add_on::{DAY, bought, kept, status};

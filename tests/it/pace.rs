@@ -135,7 +135,7 @@ async fn routes_do_not_wait() {
     let session = crate::add_on::session(&world).await;
     let provider = world.provider();
     provider
-        .pay(&session, local::provider::Card::Succeeds)
+        .pay(&session, local::stripe::Card::Succeeds)
         .unwrap();
     provider.until_delivered().await;
     assert_eq!(crate::add_on::status(&world).await, "active");

@@ -2,7 +2,7 @@
 
 use http::Method;
 use jiff::SignedDuration;
-use local::provider::{Card, Delivery};
+use local::stripe::{Card, Delivery};
 use serde_json::json;
 use store::{EventState, Outcome, ReversalStep, Store};
 
@@ -183,7 +183,7 @@ async fn credits_are_taken_back_once_wherever_it_breaks_off() {
         world.provider().set_delivery(Delivery::Hold);
         for cents in [333, 100] {
             let provider = world.provider();
-            provider.refund_from_outside(intent, cents).unwrap();
+            provider.refund_in_dashboard(intent, cents).unwrap();
         }
     };
     refund(&world, &intent);
@@ -239,14 +239,14 @@ async fn a_payment_that_is_not_owed_is_given_back_once() {
 async fn what_others_give_back_ends_the_add_on() {
     let world = bought().await;
     let intent = world.provider().payments()[0].intent.clone();
-    world.provider().refund_from_outside(&intent, 100).unwrap();
+    world.provider().refund_in_dashboard(&intent, 100).unwrap();
     world.provider().until_delivered().await;
     assert_eq!(
         status(&world).await,
         "active",
         "a part of it is history only"
     );
-    world.provider().refund_from_outside(&intent, 400).unwrap();
+    world.provider().refund_in_dashboard(&intent, 400).unwrap();
     world.provider().until_delivered().await;
     assert_eq!(status(&world).await, "ended");
     assert_eq!(world.tick_after(DAY * 40).await["charged"], 0);
@@ -280,7 +280,7 @@ async fn credits_that_were_given_back_are_taken_back_for_their_share() {
     provider.pay(&session_of(&reply), Card::Succeeds).unwrap();
     let intent = provider.payments()[0].intent.clone();
     for cents in [333, 100] {
-        provider.refund_from_outside(&intent, cents).unwrap();
+        provider.refund_in_dashboard(&intent, cents).unwrap();
     }
     provider.until_delivered().await;
     // Backwards, and often.

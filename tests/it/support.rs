@@ -8,7 +8,7 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use jiff::{SignedDuration, Timestamp};
-use local::simulator::Simulator;
+use local::openrouter::OpenRouterSimulator;
 use local::system::{Options, System};
 use serde_json::{Value, json};
 use store::{NewHold, PostError, PostRefused, Posted};
@@ -123,11 +123,11 @@ impl World {
         }
     }
 
-    pub(crate) fn openrouter(&self) -> &Simulator {
+    pub(crate) fn openrouter(&self) -> &OpenRouterSimulator {
         self.system.openrouter.as_ref().unwrap()
     }
 
-    pub(crate) fn default_ai(&self) -> &Simulator {
+    pub(crate) fn default_ai(&self) -> &OpenRouterSimulator {
         self.system.default_ai.as_ref().unwrap()
     }
 

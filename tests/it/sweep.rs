@@ -4,7 +4,7 @@ use account::{CallId, Credits, CreditsPerUsd, Usd};
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::future::join_all;
 use jiff::SignedDuration;
-use local::simulator::{CallOutcome, KeyBehaviour, RecordedCall};
+use local::openrouter::{CallOutcome, KeyBehaviour, RecordedCall};
 use serde_json::{Value, json};
 
 use crate::support::{Caller, Reply, World, hello};

@@ -21,10 +21,11 @@ use axum::response::Response;
 use fastrand::Rng;
 use http::Method;
 use jiff::Timestamp;
-use local::engines::Direct;
-use local::provider::PaymentProvider;
 use local::serve::{CloseWithoutHead, Server};
+use local::stripe::StripeSimulator;
 use tokio::sync::watch;
+
+use super::direct::Direct;
 
 /// The beginning of the work in which each payment object was confirmed first.
 pub(crate) type Confirmed = Arc<Mutex<HashMap<String, Timestamp>>>;
@@ -235,7 +236,7 @@ struct Way {
 /// # Errors
 /// If no port can be opened.
 pub(crate) async fn way_to(
-    provider: &PaymentProvider,
+    provider: &StripeSimulator,
     gate: Gate,
     confirmed: Confirmed,
 ) -> std::io::Result<Server> {

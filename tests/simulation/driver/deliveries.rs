@@ -166,7 +166,7 @@ impl Simulation {
     async fn take_messages(&mut self) {
         let consumer = self.system.queue.consumer.clone();
         loop {
-            let taken = consumer.take().await;
+            let taken = consumer.receive().await;
             if taken.is_empty() {
                 return;
             }

@@ -3,7 +3,7 @@
 
 use http::Method;
 use jiff::SignedDuration;
-use local::provider::Card;
+use local::stripe::Card;
 use serde_json::json;
 
 use super::users::{SUBSCRIPTION, page};

@@ -3,7 +3,7 @@
 use account::{AddOnStatus, Credits, EntryId};
 use http::Method;
 use jiff::SignedDuration;
-use local::provider::Card;
+use local::stripe::Card;
 use routing::{Policy, entitled};
 use serde_json::{Value, json};
 use store::{EntryKind, Posting};
