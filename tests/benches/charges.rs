@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use account::{AccountId, AddOnStatus, CallId};
+use account::{AccountId, AddOnStatus};
 use aws_sdk_dynamodb::types::AttributeValue::{self, S};
 use aws_sdk_dynamodb::types::{PutRequest, WriteRequest};
 use aws_smithy_runtime_api::client::http::{
@@ -169,7 +169,7 @@ async fn make_accounts(system: &System, accounts: u32) -> jiff::Timestamp {
         ..AccountChange::default()
     };
     let made = change_account(&system.store, stripe, &id, change, now).await;
-    let due = made.unwrap().profile.billing_due().unwrap();
+    let due = billing::due_at(&made.unwrap().profile).unwrap();
     let (client, table) = (system.engines.dynamodb(), &system.tables.accounts);
     let key = [("account_id", "template"), ("item", "account")];
     let key = HashMap::from(key.map(|(name, value)| (name.to_owned(), S(value.to_owned()))));
@@ -200,7 +200,7 @@ type Item = HashMap<String, AttributeValue>;
 /// An account, and the way from its number to it.
 fn copies(template: &Item, at: u32) -> [Item; 2] {
     let (id, number) = (format!("account-{at}"), format!("number-{at}"));
-    let shard = store::shard_of(&CallId::new(id.clone()).unwrap());
+    let shard = store::shard_of(&id);
     let changed = |item: &Item, changes: &[(&str, &str)]| {
         let mut item = item.clone();
         for (name, value) in changes {

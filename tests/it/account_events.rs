@@ -13,7 +13,7 @@ use local::engines::SecretsFault;
 use serde_json::{Value, json};
 use store::{EntryKind, Hold, PostRefused, Posting, Presence, Resolution};
 
-use crate::support::{KEY, World, new_hold};
+use crate::support::{KEY, World, new_hold, refused};
 use crate::wire::Fault;
 
 /// When the event of this version was sent.
@@ -60,7 +60,12 @@ impl World {
     }
 
     async fn presence(&self, name: &str) -> Presence {
-        self.system.store.presence(&id(name)).await.unwrap()
+        self.system
+            .store
+            .accounts
+            .presence(&id(name))
+            .await
+            .unwrap()
     }
 
     /// Plan, version and add-on of an account that is there.
@@ -116,8 +121,8 @@ impl World {
         let account = self.system.account(name).await;
         let call = CallId::new(call).unwrap();
         let new = new_hold(&call, Credits::from_micros(1_000), self.system.clock.now());
-        let held = self.system.store.hold(&account, &new).await;
-        held.unwrap().unwrap()
+        let held = self.system.store.holds.take(&account, &new).await;
+        held.unwrap().taken().unwrap()
     }
 }
 
@@ -294,14 +299,18 @@ async fn the_plan_and_the_add_on_end_the_same_in_whatever_order_they_are_told() 
 /// The account's add-on is activated by a payment of that time.
 async fn buy(world: &World, name: &str, at: Timestamp) {
     let account = id(name);
-    let bought = world.system.store.update(&account, None, at, |profile| {
-        profile.add_on.apply(Fact::Activated {
-            generation: GenerationId::new("cs_1"),
-            at,
-            collection: Collection::Card,
+    let bought = world
+        .system
+        .store
+        .accounts
+        .update(&account, None, at, |profile| {
+            profile.add_on.apply(Fact::Activated {
+                generation: GenerationId::new("cs_1"),
+                at,
+                collection: Collection::Card,
+            });
+            Ok::<_, Infallible>(Vec::new())
         });
-        Ok::<_, Infallible>(Vec::new())
-    });
     bought.await.unwrap();
 }
 
@@ -361,13 +370,8 @@ async fn deleting_takes_the_key_and_leaves_the_books() {
         note: "a late webhook",
         actor: "test",
     };
-    let posted = world
-        .system
-        .store
-        .post(&account.id, &posting)
-        .await
-        .unwrap();
-    assert_eq!(posted, Err(PostRefused::NoAccount));
+    let posted = world.system.store.ledger.post(&account.id, &posting).await;
+    assert_eq!(refused(posted), Err(PostRefused::NoAccount));
 
     // What is open keeps the account's number, until it has ended.
     let told = world.hear(&upserted("acme", "standard", 10)).await;
@@ -382,6 +386,7 @@ async fn deleting_takes_the_key_and_leaves_the_books() {
     let settled = world
         .system
         .store
+        .holds
         .settle(&held, cost, now, "test", None)
         .await;
     let charged = HoldState::Settled(cost);
@@ -417,7 +422,7 @@ async fn an_account_that_comes_back_is_a_new_one() {
     let back = upserted("acme", "standard", 10);
     assert!(world.hear(&back).await.is_err(), "a call is open");
     let now = world.system.clock.now();
-    let released = world.system.store.release(&held, now, "test", None);
+    let released = world.system.store.holds.release(&held, now, "test", None);
     released.await.unwrap();
     // Nothing is open any more: the retry need not wait for a tick.
     assert_eq!(world.hear(&back).await.as_deref(), Ok("created"));
@@ -454,7 +459,8 @@ async fn secrets_of_half_done_saves_go_with_the_tick() {
     world
         .system
         .store
-        .intend_secret(&id("acme"), &key, due)
+        .secrets
+        .add(&id("acme"), &key, due)
         .await
         .unwrap();
     let create = world.engines().secrets().create_secret();

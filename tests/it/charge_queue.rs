@@ -70,7 +70,7 @@ impl World {
 
     /// A row of the index in the partition of `acme`, due for long.
     async fn put_due_row(&self, id: &str, item: &str, profile: bool) {
-        let shard = store::shard_of(&account::CallId::new("acme").unwrap());
+        let shard = store::shard_of("acme");
         let row = [
             ("account_id", id),
             ("item", item),
@@ -300,7 +300,7 @@ async fn a_message_that_waited_is_worked_off_at_its_own_time() {
     for (early, waited, charged) in table {
         let world = World::with_due(1).await;
         let account = world.system.account("acme-0-").await;
-        let due = account.profile.billing_due().unwrap();
+        let due = billing::due_at(&account.profile).unwrap();
         let body = json!({"time": due - early, "account_ids": ["acme-0-"]});
         let sent = world.system.clock.now() - waited;
         let attributes = json!({"SentTimestamp": sent.as_millisecond().to_string()});

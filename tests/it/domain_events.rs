@@ -378,8 +378,7 @@ async fn an_unreadable_row_blocks_nobody() {
     let world = World::start().await;
     world.set("acme", json!({"add_on": "active"})).await;
     // The whole front of the account's shard, by the same name; and one in the account's own outbox.
-    let name = account::CallId::new("acme").unwrap();
-    let shard = format!("event#{}", store::shard_of(&name));
+    let shard = format!("event#{}", store::shard_of("acme"));
     for number in 0..260 {
         let id = format!("not an account {number}");
         let row = [
@@ -423,9 +422,9 @@ async fn an_event_is_taken_on_by_one() {
     world.set("acme", json!({"add_on": "active"})).await;
     let (store, now) = (&world.system.store, world.system.clock.now());
     let acme = account::AccountId::new("acme").unwrap();
-    let (events, _) = store.events_of(&acme, now, now).await.unwrap();
+    let (events, _) = store.outbox.events_of(&acme, now, now).await.unwrap();
     let until = now + minutes(5);
-    let claims = [(); 2].map(|()| store.claim_event(&events[0], until));
+    let claims = [(); 2].map(|()| store.outbox.claim(&events[0], until));
     let claimed = futures_util::future::join_all(claims).await;
     let claimed = claimed.into_iter().filter_map(Result::unwrap);
     assert_eq!(claimed.count(), 1);

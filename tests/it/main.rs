@@ -35,7 +35,6 @@ mod pace;
 mod postings;
 mod provider_run;
 mod races;
-mod reads;
 mod reconciler;
 mod refunds;
 mod rejected_keys;

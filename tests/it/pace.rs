@@ -90,7 +90,9 @@ async fn what_would_wait_too_long_is_put_off() {
         let is_confirm = kind == "confirm_intent";
         assert_eq!(world.asked() - asked, usize::from(is_confirm), "{kind}");
         let account = world.system.account("acme").await;
-        let again = account.profile.billing_due().unwrap().duration_since(time);
+        let again = billing::due_at(&account.profile)
+            .unwrap()
+            .duration_since(time);
         assert!(
             again > hour - SignedDuration::from_mins(1),
             "{kind}: {again}"

@@ -83,7 +83,7 @@ pub(crate) fn worker(world: &World, collection: &str) -> Charging {
     let mut env = Env::from_pairs(settings);
     let settings = charging::Settings::from_env(&mut env);
     let (clock, store) = (world.system.clock.clone(), world.store_over_the_wire());
-    let http = http_client::HttpClient::new(settings.connect).unwrap();
+    let http = edge::http_client(settings.connect).unwrap();
     Charging::new(settings, clock, store, world.engines().secrets(), http)
 }
 
@@ -96,7 +96,7 @@ async fn work(world: &World, worker: &Charging) {
 async fn pending_events(world: &World) -> usize {
     let mut pending = 0;
     for shard in store::shards() {
-        let events = world.system.store.pending_events(shard).await;
+        let events = world.system.store.inbox.pending(shard).await;
         pending += events.unwrap().len();
     }
     pending

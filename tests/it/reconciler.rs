@@ -102,7 +102,13 @@ impl World {
 async fn take_hold(store: &Store, account: &Account, call: &str, at: Timestamp) -> Hold {
     let call = CallId::new(call).unwrap();
     let new = new_hold(&call, Credits::from_micros(1_000), at);
-    store.hold(account, &new).await.unwrap().unwrap()
+    store
+        .holds
+        .take(account, &new)
+        .await
+        .unwrap()
+        .taken()
+        .unwrap()
 }
 
 fn number(number: i64) -> AttributeValue {
@@ -414,6 +420,7 @@ async fn ended_holds_are_read_before_the_quiet_moment() {
     let later = now + SignedDuration::from_hours(1);
     world.wire.meanwhile("GetItem", async move {
         let charged = store
+            .holds
             .settle(&open, Credits::MICRO, later, "test", None)
             .await;
         assert!(matches!(charged, Ok(Resolution::Done(_))));

@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use local::openrouter::OpenRouterSimulator;
 use local::system::{Options, System};
 use serde_json::{Value, json};
-use store::NewHold;
+use store::{NewHold, PostError, PostRefused, Posted};
 
 use crate::wire::Wire;
 
@@ -312,6 +312,14 @@ impl Caller<'_> {
         let ledger = self.get("/v1/credits/ledger").await.json();
         ledger["entries"].as_array().unwrap().clone()
     }
+}
+
+/// The outcome of a posting that the store did not fail at.
+pub(crate) fn refused(posted: Result<Posted, PostError>) -> Result<Posted, PostRefused> {
+    posted.map_err(|error| match error {
+        PostError::Refused(refused) => refused,
+        PostError::Store(error) => panic!("{error}"),
+    })
 }
 
 pub(crate) fn hello() -> Value {

@@ -444,7 +444,7 @@ impl Simulation {
     async fn calm_cards(&mut self) {
         for subject in 0..self.subjects.len() {
             let id = self.subjects[subject].id.clone();
-            let Some(account) = self.store.account(&id).await.unwrap() else {
+            let Some(account) = self.store.accounts.get(&id).await.unwrap() else {
                 continue;
             };
             if let Some(customer) = &account.profile.billing.customer {

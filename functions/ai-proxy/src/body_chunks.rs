@@ -1,4 +1,4 @@
-//! The pieces of a streamed answer, as far as there is time for them.
+//! The chunks of a streamed response, read until the invocation's time is nearly up.
 
 use std::time::Duration;
 
@@ -7,42 +7,41 @@ use edge::Deadline;
 use tokio::time::{Instant, timeout_at};
 use upstream::{Answer, Stream};
 
-/// After `[DONE]` a stream is over; what still belongs to it comes at once.
+/// How long a stream may stay open after `[DONE]`.
 const AFTER_DONE: Duration = Duration::from_millis(500);
 
-/// Reads a stream until it ends, breaks off, or its time is up.
 pub(crate) struct BodyChunks {
     stream: Stream,
     stop_at: Option<Instant>,
 }
 
 impl BodyChunks {
-    pub(crate) fn of(answer: Answer, deadline: Option<Deadline>) -> Self {
+    pub(crate) fn new(answer: Answer, deadline: Option<Deadline>) -> Self {
         Self {
             stream: answer.into_stream(),
             stop_at: deadline.map(Deadline::stop_at),
         }
     }
 
-    /// When reading stops at the latest.
+    /// The time at which reading stops, whatever is left.
     pub(crate) fn stop_at(&self) -> Option<Instant> {
         self.stop_at
     }
 
-    /// The next piece; `None` at the stream's end, be it a good or a bad one.
+    /// The next chunk, or `None` at the end of the stream, however it ended.
     pub(crate) async fn next(&mut self) -> Option<Bytes> {
         let next = self.stream.next();
-        let piece = match self.stop_at {
+        let chunk = match self.stop_at {
             Some(stop_at) => timeout_at(stop_at, next).await.ok()?,
             None => next.await,
         };
-        piece?
-            .inspect_err(|error| edge::log_error(error, "the stream broke"))
+        chunk?
+            .inspect_err(|error| edge::log_error(error, "upstream's stream was cut off"))
             .ok()
     }
 
-    /// `[DONE]` was read.
-    pub(crate) fn done(&mut self) {
+    /// To be called after `[DONE]`: only the last bytes are still waited for.
+    pub(crate) fn stop_soon(&mut self) {
         let soon = Instant::now() + AFTER_DONE;
         self.stop_at = Some(self.stop_at.map_or(soon, |stop_at| stop_at.min(soon)));
     }

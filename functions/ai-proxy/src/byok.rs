@@ -1,7 +1,7 @@
 //! The OpenRouter path: the user's key, the user's bill, bytes unchanged in both directions.
 //!
-//! Nothing here touches credits. Where the table allows a fallback and OpenRouter did not take the
-//! call, [`crate::credits`] takes it, once, before a byte has gone to the caller.
+//! Architecture invariant: this file does not name `credits`. It only reports whether a failed call
+//! may be made elsewhere.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -14,125 +14,86 @@ use edge::{ApiError, Code};
 use futures_util::stream;
 use http::StatusCode;
 use keyvault::VaultError;
-use routing::{Fallback, FallbackCause};
+use routing::FallbackCause;
+use secrecy::SecretString;
 use tracing::{Instrument, Span};
 use upstream::sse::Scanner;
 use upstream::{Answer, BodyError, ChatError, Failure};
 
 use crate::body_chunks::BodyChunks;
 use crate::call::Call;
-use crate::receipt::Receipt;
-use crate::{Deps, credits, key_health};
+use crate::deps::Deps;
+use crate::key_health;
+use crate::stream_error::interrupted;
 
-pub(crate) async fn answer(
+/// A call that has no response from OpenRouter to pass on.
+pub(crate) struct CallFailed {
+    /// Set if the default AI may make the call instead. If the connection was lost before the
+    /// response head, OpenRouter may have received the call all the same.
+    pub(crate) fallback_cause: Option<FallbackCause>,
+    /// The caller's response, unless the default AI makes the call.
+    pub(crate) error: ApiError,
+}
+
+impl CallFailed {
+    fn for_good(error: ApiError) -> Self {
+        Self {
+            fallback_cause: None,
+            error,
+        }
+    }
+
+    fn of(failure: Failure, retry_after: Option<Duration>) -> Self {
+        let fallback_cause = match failure {
+            Failure::KeyRejected => Some(FallbackCause::KeyRejected),
+            Failure::PaymentRequired => Some(FallbackCause::PaymentRequired),
+            Failure::RateLimited => Some(FallbackCause::RateLimited),
+            Failure::Unavailable => Some(FallbackCause::Unavailable),
+            Failure::ContentRefused | Failure::RequestRejected(_) => None,
+        };
+        Self {
+            fallback_cause,
+            error: error_for(failure, retry_after),
+        }
+    }
+}
+
+/// Makes the call with the account's own key.
+pub(crate) async fn respond(
     deps: &Deps,
-    account: Account,
-    call: Call,
-    fallback: Fallback,
-    receipt: &mut Receipt,
-) -> Result<Response, ApiError> {
-    let failed = match try_openrouter(deps, &account, &call).await? {
-        Attempt::Answered(answer) => return relay(answer, call).await,
-        Attempt::Failed(failed) => failed,
-    };
-    // The gateway in front of us gives up on a silent call: a second one must still fit.
-    let used = call.started.elapsed();
-    let in_time = call.request.streamed || used < deps.settings.time_outs.plain / 2;
-    let allowed = fallback == Fallback::Allowed
-        && in_time
-        && failed
-            .cause
-            .is_some_and(|cause| deps.settings.fallback_causes.allow(cause));
-    let Some(cause) = failed.cause.filter(|_| allowed) else {
-        return Err(failed.error);
-    };
-    let mut fallback_receipt = receipt.clone();
-    let route = credits::Route::Fallback(cause);
-    let answered = credits::answer(deps, account, call, route, &mut fallback_receipt).await;
-    match answered {
-        // The rules of the credits path forbid the call: what OpenRouter said stands.
-        Err(credits::CreditsError::Refused(refused)) => {
-            tracing::info!(
-                code = refused.code().as_str(),
-                "no fallback: credits cannot pay for the call"
-            );
-            Err(failed.error)
-        }
-        Err(credits::CreditsError::DefaultAi(error)) => {
-            *receipt = fallback_receipt;
-            Err(error)
-        }
-        Ok(response) => {
-            *receipt = fallback_receipt;
-            Ok(response)
-        }
-    }
-}
-
-enum Attempt {
-    /// A 200 head is there, which ends all fallback.
-    Answered(Answer),
-    Failed(Failed),
-}
-
-/// OpenRouter did not take the call, as far as can be known: where the connection was lost before the head, it may
-/// have it all the same.
-struct Failed {
-    /// `None`: the caller's own error, which the default AI would have too.
-    cause: Option<FallbackCause>,
-    error: ApiError,
-}
-
-/// Errors are those after which nothing may be tried any more.
-async fn try_openrouter(deps: &Deps, account: &Account, call: &Call) -> Result<Attempt, ApiError> {
-    let key = match deps.user_key(account).await {
-        Ok(key) => key,
-        Err(error) => {
-            return Ok(Attempt::Failed(Failed {
-                cause: Some(FallbackCause::KeyUnavailable),
-                error: key_unavailable(error),
-            }));
-        }
-    };
+    account: &Account,
+    call: &Call,
+) -> Result<Response, CallFailed> {
+    let key = deps.user_key(account).await.map_err(|error| CallFailed {
+        fallback_cause: Some(FallbackCause::KeyUnavailable),
+        error: key_unavailable(error),
+    })?;
     let body = call.request.body.clone();
-    let (failure, retry_after) = match deps.openrouter.chat(&key, body, call.kind()).await {
-        Err(ChatError::TimedOut) => return Err(timed_out()),
-        Err(error @ ChatError::Unavailable(_)) => {
-            edge::log_error(&error, "OpenRouter cannot be reached");
-            (Failure::Unavailable, None)
+    match deps.openrouter.chat(&key, body, call.kind()).await {
+        Ok(answer) if answer.status().is_success() => relay(answer, call).await,
+        Ok(answer) => Err(refused(deps, account, &key, answer).await),
+        // OpenRouter may have received the call, and may bill it.
+        Err(ChatError::TimedOut) => Err(CallFailed::for_good(timed_out())),
+        Err(error @ (ChatError::NotSent(_) | ChatError::Lost(_))) => {
+            edge::log_error(&error, "could not reach OpenRouter");
+            Err(CallFailed::of(Failure::Unavailable, None))
         }
-        Ok(answer) => {
-            let (status, retry_after) = (answer.status(), answer.retry_after());
-            if status.is_success() {
-                return Ok(Attempt::Answered(answer));
-            }
-            let body = answer.error_body().await;
-            tracing::info!(status = status.as_u16(), "OpenRouter refused the call");
-            if status == StatusCode::UNAUTHORIZED {
-                Box::pin(key_health::confirm_rejection(deps, account, &key)).await;
-            }
-            let failure = Failure::of(status, &body).unwrap_or(Failure::Unavailable);
-            (failure, retry_after)
-        }
-    };
-    Ok(Attempt::Failed(Failed {
-        cause: cause_of(failure),
-        error: error_of(failure, retry_after),
-    }))
-}
-
-fn cause_of(failure: Failure) -> Option<FallbackCause> {
-    match failure {
-        Failure::KeyRejected => Some(FallbackCause::KeyRejected),
-        Failure::PaymentRequired => Some(FallbackCause::PaymentRequired),
-        Failure::RateLimited => Some(FallbackCause::RateLimited),
-        Failure::Unavailable => Some(FallbackCause::Unavailable),
-        Failure::ContentRefused | Failure::RequestRejected(_) => None,
     }
 }
 
-/// Nothing of OpenRouter's own text is passed on: it may echo input or tell of the account.
-pub(crate) fn error_of(failure: Failure, retry_after: Option<Duration>) -> ApiError {
+async fn refused(deps: &Deps, account: &Account, key: &SecretString, answer: Answer) -> CallFailed {
+    let (status, retry_after) = (answer.status(), answer.retry_after());
+    let body = answer.error_body().await;
+    tracing::info!(status = status.as_u16(), "OpenRouter refused the call");
+    if status == StatusCode::UNAUTHORIZED {
+        Box::pin(key_health::confirm_rejection(deps, account, key)).await;
+    }
+    let failure = Failure::of(status, &body).unwrap_or(Failure::Unavailable);
+    CallFailed::of(failure, retry_after)
+}
+
+/// OpenRouter's own text is not passed on: it may echo the input or describe the account.
+pub(crate) fn error_for(failure: Failure, retry_after: Option<Duration>) -> ApiError {
     match failure {
         Failure::KeyRejected => ApiError::new(
             Code::OpenRouterKeyRejected,
@@ -147,20 +108,18 @@ pub(crate) fn error_of(failure: Failure, retry_after: Option<Duration>) -> ApiEr
             Code::OpenRouterRequestRefused,
             "OpenRouter refused the request because of its content",
         ),
-        Failure::RateLimited => {
-            let error = ApiError::new(
-                Code::OpenRouterRateLimited,
-                "OpenRouter limits the rate of your calls; wait and try again",
-            );
-            error.with_retry_after(retry_after.unwrap_or(Duration::from_secs(1)))
-        }
+        Failure::RateLimited => ApiError::new(
+            Code::OpenRouterRateLimited,
+            "OpenRouter limits the rate of your calls; wait and try again",
+        )
+        .with_retry_after(retry_after.unwrap_or(Duration::from_secs(1))),
         Failure::RequestRejected(status) => {
-            let what = match status.as_u16() {
-                404 => "OpenRouter knows no such model, or none of its providers may serve it",
-                413 => "OpenRouter finds the request too large",
-                _ => "OpenRouter finds the request invalid; check its model and parameters",
+            let detail = match status.as_u16() {
+                404 => "OpenRouter has no such model, or none of its providers may serve it",
+                413 => "OpenRouter rejected the request as too large",
+                _ => "OpenRouter rejected the request; check its model and parameters",
             };
-            ApiError::new(Code::OpenRouterRequestRejected, what).with_status(status)
+            ApiError::new(Code::OpenRouterRequestRejected, detail).with_status(status)
         }
         Failure::Unavailable => unavailable(),
     }
@@ -169,38 +128,38 @@ pub(crate) fn error_of(failure: Failure, retry_after: Option<Duration>) -> ApiEr
 fn unavailable() -> ApiError {
     ApiError::new(
         Code::OpenRouterUnavailable,
-        "OpenRouter cannot be reached or failed; try again",
+        "OpenRouter failed or could not be reached; try again",
     )
 }
 
 fn timed_out() -> ApiError {
     ApiError::new(
         Code::OpenRouterTimeout,
-        "OpenRouter did not answer in time; it may still bill the call",
+        "OpenRouter did not respond in time; it may still bill the call",
     )
 }
 
 pub(crate) fn key_unavailable(error: VaultError) -> ApiError {
-    edge::log_error(&error, "the key's secret cannot be read");
+    edge::log_error(&error, "could not read the key's secret");
     ApiError::new(
         Code::KeyUnavailable,
-        "the connected key cannot be read at the moment; try again, and reconnect the key if it \
-         stays like this",
+        "the connected key cannot be read at the moment; try again, and reconnect the key if this \
+         persists",
     )
 }
 
-async fn relay(answer: Answer, call: Call) -> Result<Response, ApiError> {
+async fn relay(answer: Answer, call: &Call) -> Result<Response, CallFailed> {
     let (status, headers) = (answer.status(), answer.headers());
     let body = if answer.is_event_stream() {
-        stream_body(answer, &call)
+        stream_body(answer, call)
     } else {
         let collected = answer.collect().await;
         Body::from(collected.map_err(|error| {
-            edge::log_error(&error, "OpenRouter's answer broke off");
-            match error {
+            edge::log_error(&error, "OpenRouter's response was cut off");
+            CallFailed::for_good(match error {
                 BodyError::TimedOut => timed_out(),
-                BodyError::Broken(_) | BodyError::Idle | BodyError::TooLong => unavailable(),
-            }
+                BodyError::Broken(_) | BodyError::Idle => unavailable(),
+            })
         })?)
     };
     let mut response = Response::new(body);
@@ -209,41 +168,41 @@ async fn relay(answer: Answer, call: Call) -> Result<Response, ApiError> {
     Ok(response)
 }
 
-/// The stream's bytes as they come, read only as fast as the caller takes them. When the caller
-/// goes, the connection to OpenRouter is dropped with the body, and OpenRouter stops billing.
+/// The stream's bytes as they come, read only as fast as the caller reads. When the caller
+/// disconnects, the connection to OpenRouter is dropped with the body, and OpenRouter stops billing.
 fn stream_body(answer: Answer, call: &Call) -> Body {
     let relay = Relay {
-        pieces: BodyChunks::of(answer, call.deadline),
+        chunks: BodyChunks::new(answer, call.deadline),
         scanner: Scanner::default(),
-        over: false,
+        ended: false,
     };
-    // The body outlives the handler; its logs name the call all the same.
+    // The body outlives the handler, but its log lines still need the call id.
     let span = Span::current();
     Body::from_stream(stream::unfold(relay, move |relay| {
-        relay.step().instrument(span.clone())
+        relay.next().instrument(span.clone())
     }))
 }
 
 struct Relay {
-    pieces: BodyChunks,
+    chunks: BodyChunks,
     scanner: Scanner,
-    over: bool,
+    ended: bool,
 }
 
 impl Relay {
-    async fn step(mut self) -> Option<(Result<Bytes, Infallible>, Self)> {
-        if self.over {
+    async fn next(mut self) -> Option<(Result<Bytes, Infallible>, Self)> {
+        if self.ended {
             return None;
         }
-        if let Some(piece) = self.pieces.next().await {
+        if let Some(chunk) = self.chunks.next().await {
             let was_done = self.scanner.done;
-            self.scanner.feed(piece.clone());
+            self.scanner.feed(chunk.clone());
             if self.scanner.done && !was_done {
-                self.pieces.done();
+                self.chunks.stop_soon();
             }
-            return Some((Ok(piece), self));
+            return Some((Ok(chunk), self));
         }
-        self.over = true;
+        self.ended = true;
         self.scanner.end();
         tracing::info!(
             complete = self.scanner.done,
@@ -251,16 +210,6 @@ impl Relay {
             usage = ?self.scanner.usage,
             "stream ended"
         );
-        let end = (!self.scanner.done).then(interrupted)?;
-        Some((Ok(end), self))
+        (!self.scanner.done).then(|| (Ok(interrupted()), self))
     }
-}
-
-/// What ends a stream that was cut, so that it never looks complete.
-pub(crate) fn interrupted() -> Bytes {
-    let error = ApiError::new(
-        Code::UpstreamInterrupted,
-        "the answer broke off before its end",
-    );
-    Bytes::from(format!("\n\ndata: {}\n\n", error.openai_body()))
 }

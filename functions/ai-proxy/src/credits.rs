@@ -1,92 +1,78 @@
 //! The credits path: hold, call the default AI, settle.
 //!
-//! From the hold on, everything runs in a task of its own that the caller's leaving does not end:
-//! it reads the answer to its end, within the function's life, and resolves the hold. What cannot be
-//! resolved here (a broken answer, an answer without usage) is left to the sweeper with the
-//! provider's id of the call.
+//! From the hold on, the call runs in a task of its own, which goes on when the caller disconnects:
+//! it reads the whole response, within the invocation's time, and resolves the hold. A call whose
+//! cost stays unknown here (a response cut off, or without usage) is left to the sweeper, with the
+//! generation id by which its cost can be looked up.
 
 mod credits_request;
+mod default_ai;
+mod held_call;
+mod hold;
+mod prompt;
 mod stream;
 
-use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::Duration;
 
-use account::hold::HoldState;
-use account::price::{CallSize, Ceiling, PricedModel, Tariff, Usage, ceiling};
-use account::{Account, Credits};
-use aws_lc_rs::digest;
+use account::Account;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use edge::{ApiError, Code};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use routing::{FallbackCause, Payer};
+use edge::ApiError;
 use secrecy::SecretString;
-use store::{Hold, HoldRefused, NewHold, Resolution, StoreError};
-use tokio::task::JoinHandle;
-use upstream::{Answer, ChatError, Failure, PlainAnswer};
+use upstream::{Answer, PlainAnswer};
 
-use crate::Deps;
 use crate::call::Call;
+use crate::deps::Deps;
 use crate::receipt::Receipt;
-use crate::request::invalid;
-use crate::running::RunningCall;
 use credits_request::CreditsRequest;
+use held_call::{HeldCall, wait_for_recording};
 
-/// Who ends a hold, in the ledger.
-const ACTOR: &str = "ai-proxy";
-/// How often a hold is planned again because the balance fell meanwhile.
-const PLANS: usize = 4;
-const MAX_IDEMPOTENCY_KEY: usize = 255;
+pub(crate) use default_ai::Route;
+pub(crate) use default_ai::platform_key;
 
-/// How a call came to be paid in credits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Route {
-    /// By the routing table; the receipt has the reason already.
-    Direct,
-    Fallback(FallbackCause),
-}
-
-/// Why credits paid nothing.
+/// Why a call on credits has no response from the default AI.
 #[derive(Debug)]
 pub(crate) enum CreditsError {
-    /// Before the default AI was called.
+    /// A rule forbids the call; the default AI was not called.
     Refused(ApiError),
-    /// The default AI refused or failed; the hold is released, or left to the sweeper.
+    /// The default AI refused the call or failed.
     DefaultAi(ApiError),
 }
 
 impl CreditsError {
-    pub(crate) fn into_error(self) -> ApiError {
+    pub(crate) fn into_inner(self) -> ApiError {
         match self {
             Self::Refused(error) | Self::DefaultAi(error) => error,
         }
     }
 }
 
-/// Makes the call on the default AI.
-pub(crate) async fn answer(
+/// Makes the call on the default AI, paid for in credits.
+pub(crate) async fn respond(
     deps: &Deps,
     account: Account,
     call: Call,
     route: Route,
     receipt: &mut Receipt,
 ) -> Result<Response, CreditsError> {
-    if let Route::Fallback(cause) = route {
-        receipt.routed(Payer::GretaCredits, cause.reason());
-    }
-    let (deps, mut own) = (deps.clone(), receipt.clone());
+    let (deps, mut task_receipt) = (deps.clone(), receipt.clone());
     let task = edge::spawn(async move {
-        // Boxed, or its 17 kB are moved four times before it runs.
-        let answered = Box::pin(hold_and_call(&deps, account, call, route, &mut own)).await;
-        (answered, own)
+        // Boxed, because its 17 kB would be moved four times before it runs.
+        let call = Box::pin(hold_and_call(
+            &deps,
+            account,
+            call,
+            route,
+            &mut task_receipt,
+        ));
+        (call.await, task_receipt)
     });
-    let (answered, own) = task
+    let (result, task_receipt) = task
         .await
         .map_err(|error| CreditsError::DefaultAi(ApiError::internal(&error)))?;
-    *receipt = own;
-    answered
+    *receipt = task_receipt;
+    result
 }
 
 async fn hold_and_call(
@@ -105,199 +91,45 @@ async fn hold_and_call(
         Ok(answer) if answer.status().is_success() => answer,
         failed => {
             held.release().await;
-            return Err(CreditsError::DefaultAi(
-                default_ai_error(deps, failed).await,
-            ));
+            let error = default_ai::error_for(deps, failed).await;
+            return Err(CreditsError::DefaultAi(error));
         }
     };
     if answer.is_event_stream() {
         return Ok(stream::relay(held, answer, call.deadline));
     }
-    plain(held, answer, receipt)
-        .await
-        .map_err(CreditsError::DefaultAi)
+    let response = relay_plain(held, answer, receipt).await;
+    response.map_err(CreditsError::DefaultAi)
 }
 
-/// All that a call needs before it is made.
+/// Everything that a call on credits needs before it is made.
 struct Prepared {
     held: HeldCall,
     key: Arc<SecretString>,
     body: Bytes,
 }
 
-/// Every rule of the credits path; the hold is taken last.
+/// Applies every rule of the credits path; takes the hold last.
 async fn prepare(
     deps: &Deps,
     account: Account,
     call: &Call,
     route: Route,
 ) -> Result<Prepared, ApiError> {
-    let bounded = CreditsRequest::of(&call.request)?;
-    let model = model_for(deps, call, route).await?;
-    let size = bounded.size(&model)?;
+    let request = CreditsRequest::new(&call.request)?;
+    let model = default_ai::model_for(deps, call, route).await?;
+    let size = request.size(&model)?;
     let key = platform_key(deps).await?;
-    // Before there is a hold that somebody could take for lost.
-    let running = deps.running.begin(&call.id);
-    let (hold, ceiling) = take_hold(deps, &account, call, &model, size).await?;
+    let (held, output_limit) = hold::take(deps, &account, call, &model, size).await?;
     let kind = deps.settings.default_ai_kind;
     Ok(Prepared {
-        body: bounded.body(&model.id, ceiling.output_limit, kind),
+        body: request.body(&model.id, output_limit, kind),
         key,
-        held: HeldCall {
-            _running: running,
-            deps: deps.clone(),
-            hold,
-            waived: ceiling.waived,
-        },
+        held,
     })
 }
 
-/// The model that credits pay for: the caller's where it has a price. A fallback takes the default
-/// model instead of an unpriced one.
-async fn model_for(deps: &Deps, call: &Call, route: Route) -> Result<PricedModel, ApiError> {
-    let default = &deps.settings.product.default_ai_model;
-    let wanted = call.request.model.as_ref().unwrap_or(default);
-    let priced = deps.prices.model(wanted).await;
-    let priced = match (priced, route) {
-        (None, Route::Fallback(_)) => deps.prices.model(default).await,
-        (priced, _) => priced,
-    };
-    priced.ok_or_else(|| {
-        if wanted == default {
-            tracing::error!("the default AI's model list has no price for DEFAULT_AI_MODEL");
-            return default_ai_unavailable();
-        }
-        ApiError::new(
-            Code::ModelNotPriced,
-            "Greta has no price for this model, so credits cannot pay for it; choose one of \
-             GET /v1/models, or use your OpenRouter key",
-        )
-    })
-}
-
-/// The key of Greta's own AI.
-pub(crate) async fn platform_key(deps: &Deps) -> Result<Arc<SecretString>, ApiError> {
-    let name = &deps.settings.default_ai_secret;
-    deps.vault.platform_secret(name).await.map_err(|error| {
-        edge::log_error(&error, "the default AI's key cannot be read");
-        default_ai_unavailable()
-    })
-}
-
-async fn take_hold(
-    deps: &Deps,
-    account: &Account,
-    call: &Call,
-    model: &PricedModel,
-    size: CallSize,
-) -> Result<(Hold, Ceiling), ApiError> {
-    let settings = &deps.settings;
-    let mut available = account.balance.available();
-    for _ in 0..PLANS {
-        let ceiling = ceiling(
-            model,
-            size,
-            available,
-            settings.min_output_tokens,
-            settings.product.rate,
-        );
-        let Some(ceiling) = ceiling else {
-            return Err(uncovered(deps, account, call).await);
-        };
-        let new = NewHold {
-            call: &call.id,
-            amount: ceiling.amount,
-            at: deps.clock.now(),
-            model: &model.id,
-            tariff: Tariff {
-                prices: model.prices.of(true),
-                rate: settings.product.rate,
-            },
-            idempotency: call.idempotency.as_deref(),
-            max_holds: settings.max_concurrent_holds,
-        };
-        let taken = deps.store.hold(account, &new).await;
-        match taken.map_err(hold_error)? {
-            Ok(hold) => return Ok((hold, ceiling)),
-            Err(HoldRefused::Insufficient(balance)) => available = balance.available(),
-            Err(HoldRefused::TooMany) => return Err(too_many()),
-            Err(HoldRefused::AlwaysUseKey) => {
-                let error = ApiError::new(
-                    Code::StorageUnavailable,
-                    "\"Always use this key\" was switched on while the call was being routed; send \
-                     it again",
-                );
-                return Err(error.with_retry_after(Duration::from_secs(1)));
-            }
-            Err(HoldRefused::Duplicate) => return Err(duplicate()),
-            Err(HoldRefused::NoAccount) => return Err(ApiError::account_not_found()),
-        }
-    }
-    Err(too_many())
-}
-
-/// Credits do not cover the call; perhaps because its first try holds them.
-async fn uncovered(deps: &Deps, account: &Account, call: &Call) -> ApiError {
-    if let Some(hash) = &call.idempotency {
-        let now = deps.clock.now();
-        let in_use = deps.store.idempotency_key_in_use(account, hash, now).await;
-        match in_use {
-            Ok(true) => return duplicate(),
-            Ok(false) => {}
-            Err(error) => return ApiError::storage(&error),
-        }
-    }
-    ApiError::new(
-        Code::InsufficientCredits,
-        "your credits do not cover this call; buy credits, or connect an OpenRouter key",
-    )
-}
-
-fn duplicate() -> ApiError {
-    let error = ApiError::new(
-        Code::DuplicateCall,
-        "a call with this Idempotency-Key is under way or was paid already",
-    );
-    error.with_header(
-        HeaderName::from_static("x-should-retry"),
-        HeaderValue::from_static("false"),
-    )
-}
-
-fn hold_error(error: StoreError) -> ApiError {
-    match error {
-        StoreError::Contended { .. } => too_many(),
-        error => ApiError::storage(&error),
-    }
-}
-
-fn too_many() -> ApiError {
-    ApiError::new(
-        Code::TooManyCalls,
-        "too many calls of your account are under way; wait for some to end and try again",
-    )
-    .with_retry_after(Duration::from_secs(1))
-}
-
-/// SHA-256 of the caller's `Idempotency-Key`, so that the store never holds the caller's text.
-pub(crate) fn idempotency_hash(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
-    let Some(key) = headers.get("idempotency-key") else {
-        return Ok(None);
-    };
-    let key = key.as_bytes();
-    if key.is_empty() || key.len() > MAX_IDEMPOTENCY_KEY {
-        return Err(invalid("`Idempotency-Key` must have 1 to 255 characters"));
-    }
-    let hash = digest::digest(&digest::SHA256, key);
-    let hex = hash.as_ref().iter().fold(String::new(), |mut hex, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    });
-    Ok(Some(hex))
-}
-
-async fn plain(
+async fn relay_plain(
     held: HeldCall,
     answer: Answer,
     receipt: &mut Receipt,
@@ -307,162 +139,33 @@ async fn plain(
     let recording = generation.clone().map(|id| held.record_generation(id));
     let collected = answer.collect().await;
     if let Some(recording) = recording {
-        recorded(recording).await;
+        wait_for_recording(recording).await;
     }
     let body = match collected {
         Ok(body) => body,
         Err(error) => {
-            edge::log_error(&error, "the default AI's answer broke off");
-            held.leave_to_sweeper("answer broke off").await;
-            return Err(default_ai_unavailable());
+            edge::log_error(&error, "the default AI's response was cut off");
+            held.leave_to_sweeper("response cut off").await;
+            return Err(default_ai::unavailable());
         }
     };
-    let said = PlainAnswer::from_json(&body);
-    let failed = said.failed;
-    receipt.charged = match said.usage {
+    let PlainAnswer { id, usage, failed } = PlainAnswer::from_json(&body);
+    receipt.charged = match usage {
         Some(usage) => held.settle(usage).await,
         None => {
-            if let (None, Some(id)) = (generation, said.id) {
-                recorded(held.record_generation(id)).await;
+            if let (None, Some(id)) = (generation, id) {
+                wait_for_recording(held.record_generation(id)).await;
             }
-            held.leave_to_sweeper("answer without usage").await;
+            held.leave_to_sweeper("response without usage").await;
             None
         }
     };
     if failed {
-        // Its text is for the platform, not for the caller.
-        return Err(default_ai_unavailable());
+        // The error's own text is for us, not for the caller.
+        return Err(default_ai::unavailable());
     }
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     Ok(response)
-}
-
-/// A call under way with its hold. Ends in exactly one of settle, release, or being left to the
-/// sweeper.
-struct HeldCall {
-    deps: Deps,
-    hold: Hold,
-    /// See [`Ceiling::waived`].
-    waived: bool,
-    /// While this lives, nobody here takes the call for lost.
-    _running: RunningCall,
-}
-
-impl HeldCall {
-    /// Takes what the call did cost. `None` if that is left to the sweeper.
-    async fn settle(&self, usage: Usage) -> Option<Credits> {
-        let Some(cost) = self.hold.tariff.cost(&usage) else {
-            self.leave_to_sweeper("usage without a cost").await;
-            return None;
-        };
-        if cost > self.hold.amount && !self.waived {
-            tracing::error!(%cost, held = %self.hold.amount, "a call cost more than its ceiling");
-        }
-        let now = self.deps.clock.now();
-        let settled = self
-            .deps
-            .store
-            .settle(&self.hold, cost, now, ACTOR, None)
-            .await;
-        match settled.map(Resolution::state) {
-            Ok(Some(HoldState::Settled(charged))) => {
-                tracing::info!(%charged, model = self.hold.model, "call settled");
-                Some(charged)
-            }
-            Ok(state) => {
-                tracing::error!(?state, "the hold was ended by something else");
-                None
-            }
-            Err(error) => {
-                edge::log_error(&error, "the hold could not be settled");
-                self.leave_to_sweeper("settling failed").await;
-                None
-            }
-        }
-    }
-
-    /// Gives the hold back: the call did not take place.
-    async fn release(&self) {
-        let now = self.deps.clock.now();
-        match self.deps.store.release(&self.hold, now, ACTOR, None).await {
-            Ok(_) => edge::metric("holds_released", 1),
-            Err(error) => {
-                edge::log_error(&error, "the hold could not be released");
-                self.leave_to_sweeper("releasing failed").await;
-            }
-        }
-    }
-
-    /// Has the sweeper find out what the call cost, from now on.
-    async fn leave_to_sweeper(&self, why: &'static str) {
-        tracing::warn!(why, "hold left to the sweeper");
-        let now = self.deps.clock.now();
-        if let Err(error) = self.deps.store.check_hold_at(&self.hold, now).await {
-            // It then finds the hold at its first planned check.
-            edge::log_error(&error, "the hold's check could not be brought forward");
-        }
-    }
-
-    /// Stores the provider's id of the call, beside the answer and not in its way.
-    fn record_generation(&self, id: String) -> JoinHandle<()> {
-        let (store, hold) = (self.deps.store.clone(), self.hold.clone());
-        // What it takes is given back when it ends, not when somebody asks how it ended.
-        edge::spawn(Box::pin(async move {
-            if let Err(error) = store.record_generation(&hold, &id).await {
-                edge::log_error(&error, "the generation id could not be stored");
-            }
-        }))
-    }
-}
-
-/// Waits until the generation id is stored (or could not be, which the task itself logs).
-async fn recorded(recording: JoinHandle<()>) {
-    if let Err(error) = recording.await {
-        edge::log_error(&error, "storing the generation id failed");
-    }
-}
-
-async fn default_ai_error(deps: &Deps, failed: Result<Answer, ChatError>) -> ApiError {
-    let answer = match failed {
-        Ok(answer) => answer,
-        Err(error) => {
-            edge::log_error(&error, "the default AI cannot be reached");
-            return default_ai_unavailable();
-        }
-    };
-    let (status, retry_after) = (answer.status(), answer.retry_after());
-    let body = answer.error_body().await;
-    tracing::warn!(status = status.as_u16(), "the default AI refused the call");
-    match Failure::of(status, &body).unwrap_or(Failure::Unavailable) {
-        Failure::RateLimited => ApiError::new(
-            Code::DefaultAiRateLimited,
-            "Greta's AI limits the rate of calls; wait and try again",
-        )
-        .with_retry_after(retry_after.unwrap_or(Duration::from_secs(1))),
-        Failure::RequestRejected(status) => request_rejected(status),
-        Failure::ContentRefused => request_rejected(StatusCode::FORBIDDEN),
-        Failure::KeyRejected => {
-            let name = &deps.settings.default_ai_secret;
-            deps.vault.forget_platform_secret(name).await;
-            default_ai_unavailable()
-        }
-        Failure::PaymentRequired | Failure::Unavailable => default_ai_unavailable(),
-    }
-}
-
-fn request_rejected(status: StatusCode) -> ApiError {
-    ApiError::new(
-        Code::DefaultAiRequestRejected,
-        "Greta's AI refused the request; check its content, model and parameters",
-    )
-    .with_status(status)
-}
-
-fn default_ai_unavailable() -> ApiError {
-    ApiError::new(
-        Code::DefaultAiUnavailable,
-        "Greta's AI cannot be reached or failed; try again",
-    )
 }

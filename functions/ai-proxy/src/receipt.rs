@@ -1,8 +1,11 @@
-//! The receipt: who paid, why, and how much, as headers of every AI answer.
+//! The receipt of a call: who paid, why and how much, as headers of every AI response.
 
 use account::{CallId, Credits};
+use axum::response::{IntoResponse, Response};
+use edge::ApiError;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use routing::Payer;
+use tracing::Span;
 
 const X_GRETA_PAYER: HeaderName = HeaderName::from_static("x-greta-payer");
 const X_GRETA_ROUTE_REASON: HeaderName = HeaderName::from_static("x-greta-route-reason");
@@ -10,28 +13,30 @@ const X_GRETA_CALL_ID: HeaderName = HeaderName::from_static("x-greta-call-id");
 const X_GRETA_MODEL: HeaderName = HeaderName::from_static("x-greta-model");
 const X_GRETA_CREDITS_CHARGED: HeaderName = HeaderName::from_static("x-greta-credits-charged");
 
-/// Who pays for one call, as far as it is decided.
 #[derive(Debug, Clone)]
 pub(crate) struct Receipt {
     pub(crate) call: CallId,
-    pub(crate) payer: Payer,
-    /// `None` until routing has decided: a refusal's own code is then the reason.
-    pub(crate) reason: Option<&'static str>,
+    payer: Payer,
+    /// `None` until the call is routed.
+    reason: Option<&'static str>,
     /// The model that credits pay for.
     pub(crate) model: Option<String>,
-    /// What credits paid, where it is known before the head.
+    /// The credits charged, if known before the response head.
     pub(crate) charged: Option<Credits>,
 }
 
 impl Receipt {
-    pub(crate) fn new(call: CallId) -> Self {
-        Self {
+    /// A receipt for a new call. The call's id is in every log line from here on.
+    pub(crate) fn for_new_call() -> Result<Self, ApiError> {
+        let call = CallId::new(edge::new_id("call")).map_err(|error| ApiError::internal(&error))?;
+        Span::current().record("call_id", call.as_str());
+        Ok(Self {
             call,
             payer: Payer::None,
             reason: None,
             model: None,
             charged: None,
-        }
+        })
     }
 
     pub(crate) fn routed(&mut self, payer: Payer, reason: &'static str) {
@@ -39,26 +44,40 @@ impl Receipt {
         self.reason = Some(reason);
     }
 
-    /// Nobody pays: the call was refused, by the rule that `reason` names.
+    /// Nobody pays, for this `reason`.
     pub(crate) fn refused(&mut self, reason: &'static str) {
         self.routed(Payer::None, reason);
-        self.model = None;
     }
 
-    pub(crate) fn write_to(&self, headers: &mut HeaderMap) {
+    /// Turns `result` into a response that carries the receipt. The code of an error that came
+    /// before routing is the route reason.
+    pub(crate) fn attach_to(mut self, result: Result<Response, ApiError>) -> Response {
+        let mut response = result.unwrap_or_else(|error| {
+            self.reason.get_or_insert(error.code().as_str());
+            error.into_response()
+        });
+        self.write_to(response.headers_mut());
+        let span = Span::current();
+        span.record("payer", self.payer.as_str());
+        span.record("reason", self.reason);
+        // Identifies the call in the upstream's own activity list.
+        let generation = response.headers().get("x-generation-id");
+        span.record("generation_id", generation.and_then(|id| id.to_str().ok()));
+        response
+    }
+
+    fn write_to(&self, headers: &mut HeaderMap) {
         let reason = self.reason.unwrap_or_default();
         headers.insert(X_GRETA_PAYER, HeaderValue::from_static(self.payer.as_str()));
         headers.insert(X_GRETA_ROUTE_REASON, HeaderValue::from_static(reason));
+        let charged = self.charged.map(|charged| charged.to_string());
         let texts = [
-            (X_GRETA_CALL_ID, Some(self.call.as_str().to_owned())),
-            (X_GRETA_MODEL, self.model.clone()),
-            (
-                X_GRETA_CREDITS_CHARGED,
-                self.charged.map(|charged| charged.to_string()),
-            ),
+            (X_GRETA_CALL_ID, Some(self.call.as_str())),
+            (X_GRETA_MODEL, self.model.as_deref()),
+            (X_GRETA_CREDITS_CHARGED, charged.as_deref()),
         ];
         for (name, text) in texts {
-            if let Some(Ok(value)) = text.map(HeaderValue::try_from) {
+            if let Some(Ok(value)) = text.map(HeaderValue::from_str) {
                 headers.insert(name, value);
             }
         }

@@ -1,4 +1,4 @@
-//! The caller's request: checked as far as both paths need it, its bytes kept as they came.
+//! The caller's request: checked as far as both paths need it, its bytes unchanged.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -16,51 +16,45 @@ pub(crate) type Members<'a> = BTreeMap<String, &'a RawValue>;
 /// A well-formed chat request.
 #[derive(Debug, Clone)]
 pub(crate) struct ChatRequest {
-    /// As it came; on the OpenRouter path it goes upstream like this.
+    /// The caller's bytes, which the OpenRouter path sends unchanged.
     pub(crate) body: Bytes,
     pub(crate) model: Option<String>,
     pub(crate) streamed: bool,
 }
 
 impl ChatRequest {
-    /// Checks the body: a JSON object, a non-empty array `messages`, and where present a string
-    /// `model`.
+    /// Requires a JSON object with a non-empty array `messages`, and a string `model` if present.
     pub(crate) fn parse(body: Bytes) -> Result<Self, ApiError> {
         let members = members(&body)?;
         let messages = members
             .get("messages")
             .ok_or_else(|| invalid("`messages` is missing; it is an array of chat messages"))?;
-        // Its JSON is known to be good: what is in it, nobody here needs to know.
+        // The JSON is known to be valid, and its content does not matter here.
         let inside = messages.get().strip_prefix('[').map(str::trim_start);
         if inside.is_none_or(|inside| inside.starts_with(']')) {
             return Err(invalid(
                 "`messages` must be an array with at least one message",
             ));
         }
-        let model = match members.get("model") {
-            None => None,
-            Some(model) => Some(
-                serde_json::from_str::<String>(model.get())
-                    .map_err(|_| invalid("`model` must be a string"))?,
-            ),
-        };
+        let model = members
+            .get("model")
+            .map(|model| parse_string(model).ok_or_else(|| invalid("`model` must be a string")));
         let stream = members.get("stream");
         let streamed = stream.is_some_and(|stream| stream.get() == "true");
         Ok(Self {
             body,
-            model,
+            model: model.transpose()?,
             streamed,
         })
     }
 
-    /// The body's members.
     pub(crate) fn members(&self) -> Result<Members<'_>, ApiError> {
         members(&self.body)
     }
 }
 
-/// The members of a JSON object in which no name is given twice: of two, we would look at one, and
-/// the model might read the other.
+/// The members of a JSON object that has no member twice: we would look at one of the two, and the
+/// model might read the other.
 pub(crate) struct UniqueMembers<'a>(pub(crate) Members<'a>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for UniqueMembers<'a> {
@@ -78,7 +72,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for UniqueMembers<'a> {
                 let mut members = Members::new();
                 while let Some((name, value)) = map.next_entry::<String, &RawValue>()? {
                     if members.insert(name, value).is_some() {
-                        return Err(A::Error::custom("a name is given twice"));
+                        return Err(A::Error::custom("a member is given twice"));
                     }
                 }
                 Ok(members)
@@ -102,6 +96,10 @@ fn members(body: &[u8]) -> Result<Members<'_>, ApiError> {
             "the body is not JSON; send a chat completions request as application/json",
         )),
     }
+}
+
+pub(crate) fn parse_string(json: &RawValue) -> Option<String> {
+    serde_json::from_str(json.get()).ok()
 }
 
 pub(crate) fn invalid(detail: impl Into<Cow<'static, str>>) -> ApiError {
@@ -155,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_not_text_are_not_json() {
+    fn invalid_utf8_is_not_json() {
         let body = Bytes::from_static(b"{\"messages\":[\"\xff\"]}");
         let error = ChatRequest::parse(body).unwrap_err();
         assert_eq!(error.code(), Code::InvalidJson);

@@ -1,31 +1,30 @@
-//! The calls that hold credits and are under way in this process.
+//! The calls that have an open hold in this process.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use account::CallId;
 
-/// Which calls are under way. Clones share it.
+/// A set of call ids, shared by its clones.
 #[derive(Debug, Clone, Default)]
 pub struct Running(Arc<Mutex<HashSet<CallId>>>);
 
 impl Running {
-    /// Is the call under way here?
     pub fn contains(&self, call: &CallId) -> bool {
-        self.calls(|calls| calls.contains(call))
+        self.calls().contains(call)
     }
 
-    /// The call is under way until what this gives is dropped.
+    /// Adds the call until the returned guard is dropped.
     pub(crate) fn begin(&self, call: &CallId) -> RunningCall {
-        self.calls(|calls| calls.insert(call.clone()));
+        self.calls().insert(call.clone());
         RunningCall {
             running: self.clone(),
             call: call.clone(),
         }
     }
 
-    fn calls<T>(&self, what: impl FnOnce(&mut HashSet<CallId>) -> T) -> T {
-        what(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    fn calls(&self) -> MutexGuard<'_, HashSet<CallId>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -37,6 +36,6 @@ pub(crate) struct RunningCall {
 
 impl Drop for RunningCall {
     fn drop(&mut self) {
-        self.running.calls(|calls| calls.remove(&self.call));
+        self.running.calls().remove(&self.call);
     }
 }

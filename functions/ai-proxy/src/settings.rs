@@ -17,16 +17,13 @@ pub struct Settings {
     pub max_concurrent_holds: u32,
     pub openrouter_url: Url,
     pub default_ai_kind: DefaultAiKind,
-    /// The name of the secret that holds the default AI's key.
+    /// The name of the secret with the default AI's key.
     pub default_ai_secret: String,
     pub time_outs: TimeOuts,
 }
 
 impl Settings {
-    /// Reads all settings.
-    ///
-    /// # Errors
-    /// One error that names every missing or malformed setting.
+    /// The error names every missing or malformed setting.
     pub fn from_env(mut env: Env) -> Result<Self, SettingsError> {
         let settings = Self {
             product: ProductSettings::from_env(&mut env),
@@ -52,16 +49,14 @@ impl Settings {
     }
 }
 
-/// All causes where the setting is absent; none where it is there and empty.
+/// All causes if the setting is absent; none if it is empty.
 fn fallback_causes(env: &mut Env) -> FallbackCauses {
     let Some(list) = env.present("FALLBACK_CAUSES") else {
-        return FallbackCauses::ALL;
+        return FallbackCauses::all();
     };
     FallbackCauses::parse(&list).unwrap_or_else(|name| {
-        env.problem(
-            "FALLBACK_CAUSES",
-            format!("has `{name}`, which is not a cause"),
-        );
-        FallbackCauses::ALL
+        let problem = format!("has `{name}`, which is not a cause");
+        env.problem("FALLBACK_CAUSES", problem);
+        FallbackCauses::all()
     })
 }

@@ -13,7 +13,6 @@ mod worker;
 
 use charging::Charging;
 use edge::Clock;
-use http_client::HttpClient;
 use jiff::Timestamp;
 use keyvault::Vault;
 use serde::Deserialize;
@@ -64,7 +63,7 @@ impl Deps {
         queue: aws_sdk_sqs::Client,
     ) -> Result<Self, lambda_runtime::Error> {
         let time_outs = TimeOuts::for_questions(settings.connect);
-        let http = HttpClient::new(settings.connect)?;
+        let http = edge::http_client(settings.connect)?;
         let store = Store::new(dynamodb, settings.tables);
         let charging = Charging::new(
             settings.charging,

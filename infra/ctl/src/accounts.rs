@@ -49,7 +49,10 @@ async fn create(
     let number = AccountNumber::new(edge::random_id("acct"));
     let number = number.map_err(|error| Error::refused(error.to_string()))?;
     let profile = Profile::new(plan, version, entry.at);
-    let created = session.store.create_account(&id, &number, &profile, &entry);
+    let created = session
+        .store
+        .accounts
+        .create(&id, &number, &profile, &entry);
     let created = created.await.map_err(|error| match error {
         source @ StoreError::Unavailable { .. } => look_at(&id)(source),
         error => Error::Store(error),
@@ -62,20 +65,22 @@ async fn create(
             )));
         }
         Created::Deleted => {
-            return Err(Error::refused(match session.store.presence(&id).await? {
-                Presence::Deleted {
-                    version,
-                    scrubbed: true,
-                } => format!(
-                    "account {id} was deleted by version {version}; only a higher --version \
+            return Err(Error::refused(
+                match session.store.accounts.presence(&id).await? {
+                    Presence::Deleted {
+                        version,
+                        scrubbed: true,
+                    } => format!(
+                        "account {id} was deleted by version {version}; only a higher --version \
                      creates it again"
-                ),
-                _ => format!(
-                    "account {id} was deleted, and not all of it is gone yet: once its open holds \
+                    ),
+                    _ => format!(
+                        "account {id} was deleted, and not all of it is gone yet: once its open holds \
                      have ended, `gretactl account delete {id}` or the next billing tick removes \
                      the rest"
-                ),
-            }));
+                    ),
+                },
+            ));
         }
     }
     let fields = Fields::new("account", &id)
@@ -104,7 +109,7 @@ async fn show(session: &Session<'_, '_>, id: AccountId) -> Result<Report, Error>
         });
         Report::failed(json, Fields::new("account", &id).and("state", text))
     };
-    let account = match session.store.presence(&id).await? {
+    let account = match session.store.accounts.presence(&id).await? {
         Presence::Live(account) => account,
         Presence::Never => {
             let text = "there is no such account, and there never was".to_owned();
@@ -118,6 +123,7 @@ async fn show(session: &Session<'_, '_>, id: AccountId) -> Result<Report, Error>
     };
     let entries = session
         .store
+        .ledger
         .history(&account.number, HISTORY_ENTRIES)
         .await?;
     let profile = account.profile;
@@ -198,6 +204,7 @@ async fn set_plan(
     let mut changed = false;
     let updated = session
         .store
+        .accounts
         .update(&id, Some(before), entry.at, |profile| {
             let stored = profile.plans.version();
             if (stored, profile.plan()) == (version, plan) {
@@ -252,7 +259,7 @@ async fn delete(
     given: Option<u64>,
 ) -> Result<Report, Error> {
     let actor = session.actor()?;
-    let version = match session.store.presence(&id).await? {
+    let version = match session.store.accounts.presence(&id).await? {
         Presence::Never => return Err(Error::NoAccount(id)),
         // Only what is left of it is removed.
         Presence::Deleted {
@@ -287,7 +294,7 @@ async fn delete(
         }
     };
     let entry = session.history(format!("deleted, version {version}"))?;
-    let deletion = session.store.delete_account(&id, version, &entry).await;
+    let deletion = session.store.accounts.delete(&id, version, &entry).await;
     let deletion = deletion.map_err(Error::unknown("repeat it: an account is deleted once"))?;
     let profile = match deletion {
         Deletion::Late => return Err(too_late(&id, version)),
@@ -308,7 +315,7 @@ async fn delete(
         }
     };
     // If this fails, the billing tick does it.
-    let scrubbed = session.store.scrub(&id).await.unwrap_or(false);
+    let scrubbed = session.store.accounts.scrub(&id).await.unwrap_or(false);
     let done = if deleted_now {
         "deleted"
     } else {

@@ -2,7 +2,7 @@
 
 use account::{Account, AccountId, AccountNumber, Credits, EntryId};
 use serde_json::{Value, json};
-use store::{EntryKind, PostRefused, Posted, Posting, Segment, StoreError};
+use store::{EntryKind, PostError, PostRefused, Posted, Posting, Segment, StoreError};
 
 use crate::cli::{Cause, CreditsCommand, Giving};
 use crate::error::Error;
@@ -91,7 +91,7 @@ async fn reverse(
     reason: String,
 ) -> Result<Report, Error> {
     let account = session.account(&id).await?;
-    let known = session.store.posting(&account.number, entry).await?;
+    let known = session.store.ledger.posting(&account.number, entry).await?;
     let known = known.ok_or_else(|| {
         Error::refused(format!(
             "account {id} has no grant or purchase with the id {entry}; `gretactl credits history \
@@ -128,7 +128,11 @@ async fn post(
     order: Order,
 ) -> Result<Report, Error> {
     let actor = session.actor()?;
-    let known = session.store.posting(&account.number, &order.id).await?;
+    let known = session
+        .store
+        .ledger
+        .posting(&account.number, &order.id)
+        .await?;
     let posted = match known {
         Some(known) if (known.kind, known.amount) == (order.kind, order.amount) => Posted::Before,
         Some(_) => return Err(id_taken(&order.id)),
@@ -143,10 +147,11 @@ async fn post(
                 note: &order.reason,
                 actor: &actor,
             };
-            let posted = session.store.post(&account.id, &posting).await;
-            posted
-                .map_err(Error::unknown(repeat(&order)))?
-                .map_err(|refused| not_posted(&account.id, &order, &refused))?
+            let posted = session.store.ledger.post(&account.id, &posting).await;
+            posted.map_err(|error| match error {
+                PostError::Refused(refused) => not_posted(&account.id, &order, &refused),
+                PostError::Store(source) => Error::unknown(repeat(&order))(source),
+            })?
         }
     };
     let (is_new, moved, owed_change) = match posted {
@@ -154,7 +159,7 @@ async fn post(
         Posted::Before => (false, Credits::ZERO, Credits::ZERO),
     };
     // The posting is made, whether or not the balance can be read.
-    let after = session.store.account(&account.id).await.ok().flatten();
+    let after = session.store.accounts.get(&account.id).await.ok().flatten();
     let done = if is_new {
         "posted"
     } else {
@@ -250,7 +255,7 @@ async fn history(session: &Session<'_, '_>, id: AccountId, limit: usize) -> Resu
     loop {
         let missing = limit.saturating_sub(entries.len());
         let size = u8::try_from(missing).map_or(PAGE_SIZE, |missing| missing.min(PAGE_SIZE));
-        let page = session.store.ledger_page(&account, cursor.as_ref(), size);
+        let page = session.store.ledger.page(&account, cursor.as_ref(), size);
         let page = page.await?;
         entries.extend(page.entries);
         cursor = page.next;
@@ -307,7 +312,7 @@ struct Reconciled {
 impl Reconciled {
     async fn check(&mut self, session: &Session<'_, '_>, id: AccountId, number: &AccountNumber) {
         let now = session.clock.now();
-        let found = session.store.reconcile(&id, number, now).await;
+        let found = session.store.books.reconcile(&id, number, now).await;
         let is_good = found.as_ref().is_ok_and(|found| found.problems.is_empty());
         if !is_good && is_gone(session, &id, number).await {
             return;
@@ -362,7 +367,7 @@ impl Reconciled {
 /// Whether the account was deleted, or even created again, after it was listed. If this cannot be
 /// read either, that proves nothing.
 async fn is_gone(session: &Session<'_, '_>, id: &AccountId, number: &AccountNumber) -> bool {
-    let stored = session.store.account_number(id).await;
+    let stored = session.store.accounts.number(id).await;
     stored.is_ok_and(|stored| stored.as_ref() != Some(number))
 }
 
@@ -377,7 +382,7 @@ async fn reconcile_all(session: &Session<'_, '_>, segment: Segment) -> Result<Re
     let mut reconciled = Reconciled::default();
     let mut next = None;
     loop {
-        let page = session.store.accounts_page(segment, next).await?;
+        let page = session.store.accounts.page(segment, next).await?;
         for row in page.accounts {
             match row {
                 Ok((id, number)) => reconciled.check(session, id, &number).await,

@@ -28,7 +28,7 @@ pub(crate) async fn carry_out(
 
 async fn list(session: &Session<'_, '_>, id: AccountId) -> Result<Report, Error> {
     let number = session.number(&id).await?;
-    let mut holds = session.store.open_holds(&number).await?;
+    let mut holds = session.store.holds.open(&number).await?;
     holds.sort_by_key(|open| open.created_at);
     let headings = [
         "call",
@@ -79,7 +79,7 @@ async fn resolve(
 ) -> Result<Report, Error> {
     let actor = session.actor()?;
     let number = session.number(&id).await?;
-    let open = match session.store.find_hold(&number, call).await? {
+    let open = match session.store.holds.find(&number, call).await? {
         Some(StoredHold::Open(open)) => open,
         Some(StoredHold::Ended { state, at, by }) => {
             let when = format!(" on {} by {by}", time(at));
@@ -114,11 +114,14 @@ async fn resolve(
     let store = &session.store;
     let resolution = match charge {
         Some(charge) => {
-            let settled = store.settle(&open.hold, charge, entry.at, &actor, Some(&entry));
+            let settled = store
+                .holds
+                .settle(&open.hold, charge, entry.at, &actor, Some(&entry));
             settled.await
         }
         None => {
             store
+                .holds
                 .release(&open.hold, entry.at, &actor, Some(&entry))
                 .await
         }

@@ -60,7 +60,7 @@ impl<'a, 'b> Session<'a, 'b> {
 
     /// The account, which must exist.
     pub(crate) async fn account(&self, id: &AccountId) -> Result<Account, Error> {
-        match self.store.presence(id).await? {
+        match self.store.accounts.presence(id).await? {
             Presence::Live(account) => Ok(*account),
             Presence::Never => Err(Error::NoAccount(id.clone())),
             Presence::Deleted { version, .. } => Err(Error::Deleted(id.clone(), version)),
@@ -69,7 +69,7 @@ impl<'a, 'b> Session<'a, 'b> {
 
     /// The account's number, also of a deleted account while it has open holds.
     pub(crate) async fn number(&self, id: &AccountId) -> Result<AccountNumber, Error> {
-        match self.store.account_number(id).await? {
+        match self.store.accounts.number(id).await? {
             Some(number) => Ok(number),
             // Its error says why there is none.
             None => self.account(id).await.map(|account| account.number),

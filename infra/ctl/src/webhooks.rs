@@ -32,7 +32,7 @@ fn event_json(event: &Recorded) -> Value {
 async fn list(session: &Session<'_, '_>) -> Result<Report, Error> {
     let mut events = Vec::new();
     for shard in store::shards() {
-        events.extend(session.store.pending_events(shard).await?);
+        events.extend(session.store.inbox.pending(shard).await?);
     }
     events.sort_by_key(|event| event.received_at);
     let mut table = Table::new(["event", "type", "received", "tries", "why not applied"]);
@@ -57,7 +57,7 @@ async fn list(session: &Session<'_, '_>) -> Result<Report, Error> {
 /// Has the next billing tick apply the event, whatever became of it before.
 async fn replay(session: &mut Session<'_, '_>, id: &str) -> Result<Report, Error> {
     let actor = session.actor()?;
-    let Some(event) = session.store.recorded_event(id).await? else {
+    let Some(event) = session.store.inbox.get(id).await? else {
         return Err(Error::refused(format!("no event {id} was received")));
     };
     let fields = Fields::new("event", &event.id)
@@ -67,7 +67,7 @@ async fn replay(session: &mut Session<'_, '_>, id: &str) -> Result<Report, Error
         .and("reason", or_dash(event.reason.as_ref()));
     session.confirm("The event is applied again; it may move money.", fields)?;
     let now = session.clock.now();
-    let replayed = session.store.replay_event(id, &actor, now).await;
+    let replayed = session.store.inbox.replay(id, &actor, now).await;
     replayed.map_err(Error::unknown("see `gretactl webhooks list`"))?;
     let fields = Fields::new("event", &event.id)
         .and("type", &event.kind)

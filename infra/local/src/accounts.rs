@@ -8,7 +8,7 @@ use edge::{ApiError, Code};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan};
 use serde::Deserialize;
-use store::{Created, EntryKind, HistoryEntry, PostRefused, Posting, Store};
+use store::{Created, EntryKind, HistoryEntry, PostError, PostRefused, Posting, Store};
 
 use crate::stripe::StripeHandle;
 const ACTOR: &str = "_dev";
@@ -60,7 +60,7 @@ fn invalid(detail: impl Into<std::borrow::Cow<'static, str>>) -> ApiError {
 }
 
 pub(crate) async fn stored(store: &Store, id: &AccountId) -> Result<Option<Account>, ApiError> {
-    let account = store.account(id).await;
+    let account = store.accounts.get(id).await;
     account.map_err(|error| ApiError::storage(&error))
 }
 
@@ -82,7 +82,7 @@ pub async fn change_account(
             actor: ACTOR.to_owned(),
             what: "created".to_owned(),
         };
-        let created = store.create_account(id, &number, &profile, &why).await;
+        let created = store.accounts.create(id, &number, &profile, &why).await;
         let created = created.map_err(|error| ApiError::storage(&error))?;
         if created == Created::Deleted {
             return Err(invalid("the account was deleted; use another id"));
@@ -94,11 +94,12 @@ pub async fn change_account(
     let stripe = stripe.filter(|_| has_add_on);
     let payer = stripe.map(|stripe| stripe.add_payer());
     let changed = store
+        .accounts
         .update(id, None, now, |profile| {
             change_profile(profile, id, change, now);
             if let Some((customer, card)) = payer.clone() {
                 profile.billing.customer = Some(customer);
-                profile.keep_card(card, now);
+                billing::keep_card(profile, card, now);
             }
             Ok::<_, std::convert::Infallible>(Vec::new())
         })
@@ -193,15 +194,14 @@ async fn reach_balance(
             note: "set by a development helper",
             actor: ACTOR,
         };
-        let posted = store.post(&account.id, &posting).await;
-        posted
-            .map_err(|error| ApiError::storage(&error))?
-            .map_err(|refused| match refused {
-                PostRefused::Insufficient(_) => {
-                    invalid("calls in progress hold more credits than that; wait for them to end")
-                }
-                refused => invalid(refused.to_string()),
-            })?;
+        let posted = store.ledger.post(&account.id, &posting).await;
+        posted.map_err(|error| match error {
+            PostError::Store(error) => ApiError::storage(&error),
+            PostError::Refused(PostRefused::Insufficient(_)) => {
+                invalid("calls in progress hold more credits than that; wait for them to end")
+            }
+            PostError::Refused(refused) => invalid(refused.to_string()),
+        })?;
     }
     let account = stored(store, &account.id).await?;
     account.ok_or_else(ApiError::account_not_found)

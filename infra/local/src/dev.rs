@@ -121,7 +121,7 @@ async fn show(State(dev): State<Dev>, Path(id): Path<String>) -> Result<Json<Val
     let account = stored(&dev.store, &id).await?;
     let account = account.ok_or_else(ApiError::account_not_found)?;
     let now = dev.clock.now();
-    let reconciled = dev.store.reconcile(&id, &account.number, now).await;
+    let reconciled = dev.store.books.reconcile(&id, &account.number, now).await;
     let reconciled = reconciled.map_err(|error| ApiError::storage(&error))?;
     let holds = reconciled.open_holds.iter().map(|open| {
         json!({

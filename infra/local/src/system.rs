@@ -119,7 +119,7 @@ impl System {
             }
         })?;
         let store = Store::new(engines.dynamodb(), functions.tables.clone())
-            .telling_of_credits_below(functions.minimum_balance);
+            .with_low_credits_events(functions.minimum_balance);
         let dev = Dev {
             issuer: issuer.clone(),
             clock: clock.clone(),
@@ -204,7 +204,12 @@ impl System {
     /// The stored account, which must exist.
     pub async fn account(&self, id: &str) -> Account {
         let id = AccountId::new(id).expect("an account id");
-        let account = self.store.account(&id).await.expect("the engine responds");
+        let account = self
+            .store
+            .accounts
+            .get(&id)
+            .await
+            .expect("the engine responds");
         account.expect("the account exists")
     }
 

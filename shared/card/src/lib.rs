@@ -98,13 +98,11 @@ impl Card {
             plan: profile.plan(),
             can_edit,
             add_on: AddOnFacts {
-                required: profile.plan() == Plan::Standard,
+                required: routing::needs_add_on(profile.plan()),
                 status: add_on_status,
                 price_usd: PRICE_USD,
                 paid_through: profile.add_on.paid_through(),
-                next_charge_at: profile
-                    .add_on
-                    .paid_through()
+                next_charge_at: routing::add_on_due_at(profile)
                     .filter(|_| add_on_status == AddOnStatus::Active),
             },
             key: profile.key.clone().map(KeyFacts::from),
@@ -139,7 +137,7 @@ impl From<SavedKey> for KeyFacts {
 /// The first status that applies.
 fn status(account: &Account, now: Timestamp, policy: &Policy, decision: Decision) -> Status {
     let profile = &account.profile;
-    let entitled = routing::may_save_key(profile, now, policy);
+    let entitled = routing::entitled(profile.plan(), &profile.add_on, now, policy);
     let Some(key) = &profile.key else {
         return if entitled {
             Status::Available
@@ -148,7 +146,7 @@ fn status(account: &Account, now: Timestamp, policy: &Policy, decision: Decision
         };
     };
     let past_due =
-        profile.plan() == Plan::Standard && profile.add_on.status() == AddOnStatus::PastDue;
+        routing::add_on_renews(profile) && profile.add_on.status() == AddOnStatus::PastDue;
     let under_minimum = decision
         == Decision::Refuse {
             reason: Reason::MinimumBalance,

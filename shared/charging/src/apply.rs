@@ -3,21 +3,18 @@
 use account::add_on::{Collection, GenerationId};
 use account::billing::Subscription;
 use account::{Credits, EntryId, Profile};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use payments::{
     Cents, Checkout, CheckoutStatus, Intent, IntentId, IntentStatus, InvoiceId, PaymentError,
     Refund, SessionId, SubscriptionId,
 };
 use store::{
-    Applied, DuePayment, Effect, EntryKind, Outcome, PaymentOrder, PostRefused, Posting, Purchase,
+    Applied, Effect, EntryKind, Outcome, PaymentOrder, PostError, PostRefused, Posting, Purchase,
 };
 
 use crate::rate_limit::RequestKind;
 use crate::refunds::refund_failed;
 use crate::{CURRENCY, Charging, ChargingError};
-
-/// When a page is looked at again that has not closed after all.
-const AGAIN: SignedDuration = SignedDuration::from_mins(10);
 
 /// Who posts what was paid for, in the ledger.
 pub(crate) const ACTOR: &str = "stripe";
@@ -46,18 +43,20 @@ impl Charging {
         now: Timestamp,
     ) -> Result<PaymentUpdate, ChargingError> {
         let object = intent.id.as_str();
-        let Some((order, _)) = self.store.order(object).await? else {
+        let Some((order, _)) = self.store.payments.order(object).await? else {
             return Ok(PaymentUpdate::Ignored("no payment object of ours"));
         };
-        if matches!(order.buys, Purchase::Via { .. }) {
+        if matches!(order.purchase, Purchase::Via { .. }) {
             // Its checkout tells.
             return Ok(PaymentUpdate::Nothing);
         }
         if intent.status != IntentStatus::Succeeded {
             // Whether it failed for good, the provider is asked.
-            if let Some(account) = self.store.account_of(&order.account_number).await? {
-                self.change(&account.id, now, |profile| profile.look_up_now(object, now))
-                    .await?;
+            if let Some(account) = self.store.accounts.by_number(&order.account_number).await? {
+                self.change(&account.id, now, |profile| {
+                    billing::look_up_now(profile, object, now)
+                })
+                .await?;
             }
             return Ok(PaymentUpdate::Nothing);
         }
@@ -67,10 +66,10 @@ impl Charging {
         {
             return Ok(PaymentUpdate::Ignored(reason));
         }
-        let applied = self.store.apply_payment(object, now, |order, profile| {
-            let owed = match &order.buys {
+        let applied = self.store.payments.apply(object, now, |order, profile| {
+            let owed = match &order.purchase {
                 Purchase::Period { generation, period } => {
-                    profile.period_paid(generation, *period, object)
+                    billing::period_paid(profile, generation, *period, object)
                 }
                 // Sessions pay for these.
                 Purchase::Generation { .. }
@@ -80,7 +79,7 @@ impl Charging {
             };
             (owed, Vec::new())
         });
-        self.finish(applied.await?, now).await
+        self.finish(applied.await?).await
     }
 
     /// Takes in how a checkout stands.
@@ -93,13 +92,13 @@ impl Charging {
         now: Timestamp,
     ) -> Result<PaymentUpdate, ChargingError> {
         let object = checkout.id.as_str();
-        let Some((order, known)) = self.store.order(object).await? else {
+        let Some((order, known)) = self.store.payments.order(object).await? else {
             return Ok(PaymentUpdate::Ignored("no checkout of ours"));
         };
         if !checkout.paid {
             return Ok(PaymentUpdate::Nothing);
         }
-        if order.buys == Purchase::Card {
+        if order.purchase == Purchase::Card {
             return self.card_given(&order, checkout, now).await;
         }
         let (amount, currency) = (checkout.amount_total, checkout.currency.as_deref());
@@ -114,29 +113,29 @@ impl Charging {
             return Ok(PaymentUpdate::Ignored(reason));
         }
         if known.is_some() {
-            return self.finish(self.known(object).await?, now).await;
+            return self.finish(self.known(object).await?).await;
         }
         // What the provider later says of the payment object is about this.
         let through = checkout.intent.as_ref().map(|intent| PaymentOrder {
-            object: intent.to_string(),
-            buys: Purchase::Via {
+            stripe_id: intent.to_string(),
+            purchase: Purchase::Via {
                 session: object.to_owned(),
             },
             ..order.clone()
         });
-        if let Purchase::Credits { entry, credits } = &order.buys {
+        if let Purchase::Credits { entry, credits } = &order.purchase {
             if let Some(through) = &through {
-                self.store.ask_for(through).await?;
+                self.store.payments.create_order(through).await?;
             }
             let applied = self.purchase(&order, entry, *credits, now).await?;
-            return self.finish(Some(applied), now).await;
+            return self.finish(Some(applied)).await;
         }
         if let (
             Purchase::Generation {
                 collection: Collection::Provider,
             },
             Some(subscription),
-        ) = (&order.buys, &checkout.subscription)
+        ) = (&order.purchase, &checkout.subscription)
         {
             let (id, order) = (subscription, &order);
             return self.apply_subscribed(order, checkout, id, now).await;
@@ -157,16 +156,16 @@ impl Charging {
                 profile.billing.customer = Some(customer.to_string());
             }
             if let Some(card) = &intent.payment_method {
-                profile.keep_card(card.to_string(), paid_at);
+                billing::keep_card(profile, card.to_string(), paid_at);
             }
         };
-        let applied = self.store.apply_payment(object, now, |order, profile| {
-            let owed = match &order.buys {
+        let applied = self.store.payments.apply(object, now, |order, profile| {
+            let owed = match &order.purchase {
                 Purchase::Generation { collection } => {
-                    profile.activated(GenerationId::new(object), paid_at, *collection)
+                    billing::activate(profile, GenerationId::new(object), paid_at, *collection)
                 }
                 Purchase::Period { generation, period } => {
-                    profile.period_paid(generation, *period, object)
+                    billing::period_paid(profile, generation, *period, object)
                 }
                 Purchase::Credits { .. } | Purchase::Card | Purchase::Via { .. } => false,
             };
@@ -178,7 +177,7 @@ impl Charging {
                 through.iter().cloned().map(Effect::PaymentOrder).collect(),
             )
         });
-        self.finish(applied.await?, now).await
+        self.finish(applied.await?).await
     }
 
     /// A checkout began a subscription: what the provider later says of it, its invoice and the payment
@@ -190,7 +189,7 @@ impl Charging {
         id: &SubscriptionId,
         now: Timestamp,
     ) -> Result<PaymentUpdate, ChargingError> {
-        let object = order.object.as_str();
+        let object = order.stripe_id.as_str();
         let invoice = match &checkout.invoice {
             Some(invoice) => {
                 let stripe = self.ask(RequestKind::LookUp).await?;
@@ -207,17 +206,17 @@ impl Charging {
             intent.map(ToString::to_string),
         ];
         let through = objects.into_iter().flatten().map(|name| PaymentOrder {
-            object: name,
-            buys: Purchase::Via {
+            stripe_id: name,
+            purchase: Purchase::Via {
                 session: object.to_owned(),
             },
             ..order.clone()
         });
         let through: Vec<_> = through.map(Effect::PaymentOrder).collect();
-        let applied = self.store.apply_payment(object, now, |_, profile| {
+        let applied = self.store.payments.apply(object, now, |_, profile| {
             let generation = GenerationId::new(object);
             let subscription = Subscription::new(id.to_string(), generation.clone());
-            let owed = profile.activated(generation, paid_at, Collection::Provider);
+            let owed = billing::activate(profile, generation, paid_at, Collection::Provider);
             if owed {
                 profile.billing.subscription = Some(subscription);
                 if let Some(customer) = &checkout.customer {
@@ -226,7 +225,7 @@ impl Charging {
             }
             (owed, through.clone())
         });
-        self.finish(applied.await?, now).await
+        self.finish(applied.await?).await
     }
 
     /// Credits that were paid for: posted once, by the order's name.
@@ -237,7 +236,7 @@ impl Charging {
         credits: Credits,
         now: Timestamp,
     ) -> Result<Applied, ChargingError> {
-        let account = self.store.account_of(&order.account_number).await?;
+        let account = self.store.accounts.by_number(&order.account_number).await?;
         let posted = match account {
             Some(account) => {
                 let posting = Posting {
@@ -248,22 +247,23 @@ impl Charging {
                     note: "credits bought",
                     actor: ACTOR,
                 };
-                self.store.post(&account.id, &posting).await?
+                self.store.ledger.post(&account.id, &posting).await
             }
-            None => Err(PostRefused::NoAccount),
+            None => Err(PostRefused::NoAccount.into()),
         };
         let outcome = match posted {
             Ok(_) => Outcome::Counted,
-            Err(refused) => {
+            Err(PostError::Store(error)) => return Err(error.into()),
+            Err(PostError::Refused(refused)) => {
                 edge::log_error(&refused, "a purchase of credits cannot be posted");
                 Outcome::RefundDue
             }
         };
-        let now = self.store.end_payment(order, outcome, now).await?;
+        let by_this_call = self.store.payments.set_outcome(order, outcome, now);
         Ok(Applied {
+            by_this_call: by_this_call.await?,
             order: order.clone(),
             outcome,
-            now,
         })
     }
 
@@ -279,11 +279,11 @@ impl Charging {
         };
         let stripe = self.ask(RequestKind::Other).await?;
         let card = stripe.setup_intent(&*self.key().await?, setup).await?;
-        let account = self.store.account_of(&order.account_number).await?;
+        let account = self.store.accounts.by_number(&order.account_number).await?;
         if let (Some(card), Some(account)) = (card, account) {
             let mut is_the_latest = false;
             let account = self.change(&account.id, now, |profile| {
-                is_the_latest = profile.keep_card(card.to_string(), order.created_at);
+                is_the_latest = billing::keep_card(profile, card.to_string(), order.created_at);
             });
             let account = account.await?;
             if is_the_latest {
@@ -294,12 +294,12 @@ impl Charging {
     }
 
     async fn known(&self, object: &str) -> Result<Option<Applied>, ChargingError> {
-        let known = self.store.order(object).await?;
+        let known = self.store.payments.order(object).await?;
         Ok(known.and_then(|(order, outcome)| {
             Some(Applied {
                 order,
                 outcome: outcome?,
-                now: false,
+                by_this_call: false,
             })
         }))
     }
@@ -307,40 +307,36 @@ impl Charging {
     pub(crate) async fn finish(
         &self,
         applied: Option<Applied>,
-        now: Timestamp,
     ) -> Result<PaymentUpdate, ChargingError> {
         let Some(applied) = applied else {
             return Ok(PaymentUpdate::Ignored("no payment of ours"));
         };
         if applied.outcome == Outcome::RefundDue {
-            if applied.now {
+            if applied.by_this_call {
                 tracing::error!(
-                    object = applied.order.object,
+                    object = applied.order.stripe_id,
                     "a payment was not owed; it is given back"
                 );
                 edge::metric("payments_not_owed", 1);
             }
-            let due = DuePayment {
-                object: applied.order.object.clone(),
-                due: now,
-            };
-            if let Err(error) = self.refund_unowed(&due).await {
+            if let Err(error) = self.refund_unowed(&applied.order.stripe_id).await {
                 edge::log_error(&error, "a refund is left to the billing tick");
             }
         }
         Ok(PaymentUpdate::Taken(applied))
     }
 
-    /// Looks what came of a page that has closed: the provider's word of it may be lost.
+    /// Looks up the outcome of a Checkout Session, in case Stripe's own event was lost. True if the
+    /// session has closed.
     ///
     /// # Errors
     /// [`ChargingError`]; it stays due.
     pub async fn look_at_page(
         &self,
-        due: &DuePayment,
+        stripe_id: &str,
         now: Timestamp,
-    ) -> Result<(), ChargingError> {
-        let (key, page) = (self.key().await?, SessionId::new(due.object.as_str())?);
+    ) -> Result<bool, ChargingError> {
+        let (key, page) = (self.key().await?, SessionId::new(stripe_id)?);
         match self
             .ask(RequestKind::Other)
             .await?
@@ -350,22 +346,21 @@ impl Charging {
             Ok(found) => {
                 Box::pin(self.apply_checkout(&found, now)).await?;
                 if matches!(found.status, CheckoutStatus::Open) {
-                    let later = now.saturating_add(AGAIN).unwrap_or(now);
-                    return Ok(self.store.put_off_page(due, Some(later)).await?);
+                    return Ok(false);
                 }
             }
             Err(PaymentError::Missing { .. }) => {}
             Err(error) => return Err(error.into()),
         }
-        Ok(self.store.put_off_page(due, None).await?)
+        self.store.payments.close_session(stripe_id).await?;
+        Ok(true)
     }
 
-    /// Gives a payment back that was not owed. Safe to do twice.
+    /// Refunds a payment that was not owed. Safe to do twice.
     ///
     /// # Errors
     /// [`ChargingError`]; it stays due.
-    pub async fn refund_unowed(&self, due: &DuePayment) -> Result<(), ChargingError> {
-        let object = due.object.as_str();
+    pub async fn refund_unowed(&self, object: &str) -> Result<(), ChargingError> {
         let key = self.key().await?;
         let intent = if object.starts_with("cs_") {
             let session = self
@@ -404,7 +399,7 @@ impl Charging {
                 Outcome::RefundFailed
             }
         };
-        Ok(self.store.end_refund(object, outcome).await?)
+        Ok(self.store.payments.end_refund(object, outcome).await?)
     }
 
     /// What a refund's own events name is known, also where it was paid for an account that is gone.
@@ -412,17 +407,17 @@ impl Charging {
         if object == intent.as_str() {
             return Ok(());
         }
-        let Some((order, _)) = self.store.order(object).await? else {
+        let Some((order, _)) = self.store.payments.order(object).await? else {
             return Ok(());
         };
         let through = PaymentOrder {
-            object: intent.to_string(),
-            buys: Purchase::Via {
+            stripe_id: intent.to_string(),
+            purchase: Purchase::Via {
                 session: object.to_owned(),
             },
             ..order
         };
-        Ok(self.store.ask_for(&through).await?)
+        Ok(self.store.payments.create_order(&through).await?)
     }
 
     async fn refund(&self, intent: &IntentId) -> Result<Refund, ChargingError> {
@@ -470,7 +465,7 @@ impl Charging {
         } else {
             return None;
         };
-        let object = order.object.as_str();
+        let object = order.stripe_id.as_str();
         tracing::error!(object, reason, "a payment is not what we asked for");
         edge::metric("payments_not_as_asked", 1);
         Some(reason)

@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use account::billing::{Object, PRICE_CENTS};
+use account::billing::{IntentState, PRICE_CENTS};
 use account::{Account, Period, add_on::GenerationId};
 use jiff::Timestamp;
 use payments::{
@@ -77,9 +77,9 @@ impl Charging {
         };
         let id = intent.as_str().to_owned();
         let order = PaymentOrder {
-            object: id.clone(),
+            stripe_id: id.clone(),
             account_number: account.number.clone(),
-            buys: Purchase::Period {
+            purchase: Purchase::Period {
                 generation: generation.clone(),
                 period,
             },
@@ -87,13 +87,16 @@ impl Charging {
             created_at: now,
         };
         let mut attempt = None;
-        let stored = self.store.update(&account.id, None, now, |profile| {
-            let before = profile.clone();
-            attempt = profile.object_made(generation, period, &id, now);
-            let is_new = *profile != before;
-            let order = is_new.then(|| Effect::PaymentOrder(order.clone()));
-            Ok::<_, std::convert::Infallible>(order.into_iter().collect())
-        });
+        let stored = self
+            .store
+            .accounts
+            .update(&account.id, None, now, |profile| {
+                let before = profile.clone();
+                attempt = billing::intent_created(profile, generation, period, &id, now);
+                let is_new = *profile != before;
+                let order = is_new.then(|| Effect::PaymentOrder(order.clone()));
+                Ok::<_, std::convert::Infallible>(order.into_iter().collect())
+            });
         let account = match stored.await {
             Ok(account) => account,
             Err(UpdateError::NotFound) => {
@@ -105,7 +108,7 @@ impl Charging {
         if let Some(attempt) = attempt {
             return self.confirm(&account, &id, attempt, now, report).await;
         }
-        if !account.profile.billing.open_objects().contains(&id) {
+        if !account.profile.billing.open_payments().contains(&id) {
             self.call_off_unwritten(&id).await;
         }
         Ok(())
@@ -164,18 +167,18 @@ impl Charging {
         let Some(charge) = account.profile.billing.charge.as_ref() else {
             return Ok(());
         };
-        let Object::Confirming {
+        let IntentState::Confirming {
             card: Some(card), ..
-        } = &charge.object
+        } = &charge.intent
         else {
             return self.declined(account, Some(id), attempt, true, now).await;
         };
         let card = PaymentMethodId::new(card.as_str())?;
         let (generation, period) = (charge.generation.as_str(), charge.period.number());
         let mut name = format!("{}-{generation}-{period}-{attempt}", account.number);
-        if charge.objects > 1 {
+        if charge.intents > 1 {
             // The provider takes a key for one object only.
-            let _ = write!(name, "-object-{}", charge.objects);
+            let _ = write!(name, "-object-{}", charge.intents);
         }
         let confirmed = self
             .ask(RequestKind::Confirm)
@@ -234,7 +237,7 @@ impl Charging {
             let mut attempt = None;
             let account = self
                 .change(&account.id, now, |profile| {
-                    attempt = profile.never_confirmed(id, now);
+                    attempt = billing::never_confirmed(profile, id, now);
                 })
                 .await?;
             return match attempt {
@@ -269,9 +272,11 @@ impl Charging {
             _ => {
                 report.unknown += 1;
                 let later = now.saturating_add(AGAIN).unwrap_or(now);
-                self.change(&account.id, now, |profile| profile.put_off(later))
-                    .await
-                    .map(drop)
+                self.change(&account.id, now, |profile| {
+                    billing::postpone(profile, later)
+                })
+                .await
+                .map(drop)
             }
         }
     }
@@ -301,14 +306,18 @@ impl Charging {
                     .await
             }
             Attempt::Gone => self
-                .change(&account.id, now, |profile| profile.object_gone(id))
+                .change(&account.id, now, |profile| {
+                    billing::intent_cancelled(profile, id)
+                })
                 .await
                 .map(drop),
             Attempt::NeverArrived | Attempt::Unknown => {
                 report.unknown += 1;
-                self.change(&account.id, now, |profile| profile.still_unknown(id, now))
-                    .await
-                    .map(drop)
+                self.change(&account.id, now, |profile| {
+                    billing::still_unknown(profile, id, now)
+                })
+                .await
+                .map(drop)
             }
         }
     }
@@ -322,7 +331,7 @@ impl Charging {
         now: Timestamp,
     ) -> Result<(), ChargingError> {
         self.change(&account.id, now, |profile| {
-            profile.declined(id, attempt, no_more, now, self.dunning());
+            billing::declined(profile, id, attempt, no_more, now, self.dunning());
         })
         .await
         .map(drop)

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use account::add_on::Collection;
-use account::billing::{AddOnPurchase, CHECKOUT_LIFE, Checkout, Object, PRICE_CENTS, Session};
-use account::{Account, AddOnStatus, Credits, EntryId, Plan};
+use account::billing::{AddOnPurchase, Checkout, IntentState, PRICE_CENTS, Session};
+use account::{Account, AddOnStatus, Credits, EntryId};
+use billing::CHECKOUT_LIFE;
 use jiff::{SignedDuration, Timestamp};
 use payments::{
     Cents, CheckoutStatus, CustomerId, IntentId, IntentStatus, NewCheckout, PaymentError, Price,
@@ -86,21 +87,21 @@ impl Charging {
     pub async fn buy(&self, mut account: Account, now: Timestamp) -> Result<Bought, NotBought> {
         for _ in 0..ROUNDS {
             let profile = &account.profile;
-            if profile.plan() == Plan::Enterprise {
+            if !routing::needs_add_on(profile.plan()) {
                 return Err(NotBought::NotNeeded);
             }
-            if profile.is_over(now) {
+            if billing::is_over(profile, now) {
                 account = self.worked_off(&account, now).await?;
                 continue;
             }
             match profile.add_on.status() {
-                AddOnStatus::Cancelling if profile.can_resume() => {
+                AddOnStatus::Cancelling if billing::can_resume(profile) => {
                     let resumed = self.change(&account.id, now, |profile| {
-                        profile.resume(now);
+                        billing::resume(profile, now);
                         // What we know of it may be old: it is told, and so shows whether it still runs.
                         let collects = profile.billing.subscription.as_ref();
                         if let Some(id) = collects.map(|it| it.id.clone()) {
-                            profile.subscription_in_doubt(&id);
+                            billing::subscription_uncertain(profile, &id);
                         }
                     });
                     let resumed = resumed.await?;
@@ -113,9 +114,11 @@ impl Charging {
                         edge::log_error(&error, "the provider does not know yet of a resumption");
                     }
                     // Told to go on, it may have turned out to be over.
-                    let told = self.store.account(&account.id).await?;
+                    let told = self.store.accounts.get(&account.id).await?;
                     let told = told.ok_or(ChargingError::Gone)?.profile;
-                    if told.add_on.status() == AddOnStatus::Cancelling && !told.can_resume() {
+                    if told.add_on.status() == AddOnStatus::Cancelling
+                        && !billing::can_resume(&told)
+                    {
                         return Err(NotBought::Already);
                     }
                     return Ok(Bought::Resumed);
@@ -137,7 +140,7 @@ impl Charging {
                 if let Some(url) = self.shown_again(&account, &checkout, now).await? {
                     return Ok(Bought::Checkout(url));
                 }
-            } else if let Some(wanted) = profile.can_buy() {
+            } else if let Some(wanted) = billing::next_purchase(profile) {
                 if self.collection_of(&account, &wanted) == Collection::Credits {
                     return self.buy_with_credits(&account, &wanted, now).await;
                 }
@@ -145,10 +148,10 @@ impl Charging {
                     (edge::new_id("ord"), self.collection_of(&account, &wanted));
                 self.change(&account.id, now, |profile| {
                     if profile.billing.checkout.is_none()
-                        && profile.can_buy().as_ref() == Some(&wanted)
+                        && billing::next_purchase(profile).as_ref() == Some(&wanted)
                     {
                         let (order, wanted) = (order.clone(), wanted.clone());
-                        profile.begin_checkout(order, wanted, collection, now);
+                        billing::begin_checkout(profile, order, wanted, collection, now);
                     }
                 })
                 .await?;
@@ -156,7 +159,7 @@ impl Charging {
                 account = self.worked_off(&account, now).await?;
                 continue;
             }
-            let read = self.store.account(&account.id).await?;
+            let read = self.store.accounts.get(&account.id).await?;
             account = read.ok_or(ChargingError::Gone)?;
         }
         Err(ChargingError::Contended.into())
@@ -169,7 +172,7 @@ impl Charging {
         now: Timestamp,
     ) -> Result<Account, ChargingError> {
         Box::pin(self.work(&account.id, now)).await?;
-        let read = self.store.account(&account.id).await?;
+        let read = self.store.accounts.get(&account.id).await?;
         read.ok_or(ChargingError::Gone)
     }
 
@@ -205,17 +208,19 @@ impl Charging {
     async fn clear(
         &self,
         account: &Account,
-        object: &Object,
+        object: &IntentState,
         now: Timestamp,
     ) -> Result<(), NotBought> {
         let id = match object {
-            Object::Idle { id } | Object::Confirming { id, .. } => IntentId::new(id.as_str())?,
-            Object::None => return Ok(()),
-            Object::Creating => return Err(NotBought::InProgress),
+            IntentState::Idle { id } | IntentState::Confirming { id, .. } => {
+                IntentId::new(id.as_str())?
+            }
+            IntentState::None => return Ok(()),
+            IntentState::Creating => return Err(NotBought::InProgress),
         };
         let key = self.key().await?;
         let found = match object {
-            Object::Idle { .. } => self.stripe.cancel_intent(&key, &id).await?,
+            IntentState::Idle { .. } => self.stripe.cancel_intent(&key, &id).await?,
             _ => self.stripe.intent(&key, &id).await?,
         };
         match (found.status, object) {
@@ -223,16 +228,18 @@ impl Charging {
                 self.apply_intent(&found, now).await?;
             }
             (IntentStatus::Canceled, _) => {
-                self.change(&account.id, now, |profile| profile.object_gone(id.as_str()))
-                    .await?;
+                self.change(&account.id, now, |profile| {
+                    billing::intent_cancelled(profile, id.as_str())
+                })
+                .await?;
             }
             // A known decline: written down as one by the next step for the account.
             (
                 IntentStatus::RequiresPaymentMethod | IntentStatus::RequiresAction,
-                Object::Confirming { .. },
+                IntentState::Confirming { .. },
             ) => {
                 self.change(&account.id, now, |profile| {
-                    profile.look_up_now(id.as_str(), now);
+                    billing::look_up_now(profile, id.as_str(), now);
                 })
                 .await?;
                 Box::pin(self.work(&account.id, now)).await?;
@@ -250,7 +257,7 @@ impl Charging {
         now: Timestamp,
     ) -> Result<Option<Url>, NotBought> {
         let until = now.saturating_add(STILL_TIME).unwrap_or(now);
-        let can_be_paid = account.profile.can_be_paid(checkout, until);
+        let can_be_paid = billing::is_payable(&account.profile, checkout, until);
         let Some(session) = &checkout.session else {
             if can_be_paid {
                 return self.make(account, checkout, now).await;
@@ -387,13 +394,16 @@ impl Charging {
         let made = self.stripe.create_checkout(&key, &new, &page.order).await?;
         let closes_at = made.expires_at.unwrap_or(new.expires_at);
         let order = PaymentOrder {
-            object: made.id.to_string(),
+            stripe_id: made.id.to_string(),
             account_number: account.number.clone(),
-            buys: page.buys,
+            purchase: page.buys,
             amount_cents: page.amount_cents,
             created_at: now,
         };
-        self.store.ask_for_on_page(&order, closes_at).await?;
+        self.store
+            .payments
+            .create_session_order(&order, closes_at)
+            .await?;
         Ok(made.url.unwrap_or_default().parse()?)
     }
 
@@ -411,7 +421,7 @@ impl Charging {
             self.page("/settings/integrations", "checkout=done"),
             self.page("/plans", "checkout=cancelled"),
         );
-        let ends = checkout.made_at.saturating_add(CHECKOUT_LIFE);
+        let ends = checkout.created_at.saturating_add(CHECKOUT_LIFE);
         let price = Price {
             product: PRODUCT,
             amount: Cents::new(PRICE_CENTS),
@@ -428,7 +438,7 @@ impl Charging {
             success_url: &success_url,
             cancel_url: &cancel_url,
             client_reference_id: &checkout.order,
-            expires_at: ends.unwrap_or(checkout.made_at),
+            expires_at: ends.unwrap_or(checkout.created_at),
         };
         let made = once(|| self.stripe.create_checkout(&key, &new, &checkout.order)).await?;
         let (Some(url), Some(expires_at)) = (&made.url, made.expires_at) else {
@@ -440,9 +450,9 @@ impl Charging {
             expires_at,
         };
         let order = PaymentOrder {
-            object: session.id.clone(),
+            stripe_id: session.id.clone(),
             account_number: account.number.clone(),
-            buys: match &checkout.purchase {
+            purchase: match &checkout.purchase {
                 AddOnPurchase::Generation => Purchase::Generation {
                     collection: checkout.collection,
                 },
@@ -455,13 +465,16 @@ impl Charging {
             created_at: now,
         };
         let mut wanted = false;
-        let stored = self.store.update(&account.id, None, now, |profile| {
-            let before = profile.billing.checkout.clone();
-            wanted = profile.checkout_made(&checkout.order, session.clone());
-            let is_new = wanted && profile.billing.checkout != before;
-            let order = is_new.then(|| Effect::PaymentOrder(order.clone()));
-            Ok::<_, std::convert::Infallible>(order.into_iter().collect())
-        });
+        let stored = self
+            .store
+            .accounts
+            .update(&account.id, None, now, |profile| {
+                let before = profile.billing.checkout.clone();
+                wanted = billing::checkout_created(profile, &checkout.order, session.clone());
+                let is_new = wanted && profile.billing.checkout != before;
+                let order = is_new.then(|| Effect::PaymentOrder(order.clone()));
+                Ok::<_, std::convert::Infallible>(order.into_iter().collect())
+            });
         match stored.await.map_err(ChargingError::from) {
             Ok(_) if wanted => return Ok(Some(url.parse().map_err(ChargingError::Url)?)),
             Ok(_) | Err(ChargingError::Gone) => {}

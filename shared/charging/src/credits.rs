@@ -23,7 +23,7 @@ impl Charging {
         let generation = GenerationId::new(id.as_str());
         let buys = (generation.clone(), Period::FIRST);
         let judge = |profile: &mut account::Profile| {
-            profile.activated(generation.clone(), at, Collection::Credits)
+            billing::activate(profile, generation.clone(), at, Collection::Credits)
         };
         self.pay_with_credits(account, &id, buys, at, judge).await
     }
@@ -40,8 +40,9 @@ impl Charging {
         let id = EntryId::new(format!("{}-{}", generation.as_str(), period.number()))?;
         let at = self.entered_at(now);
         let buys = (generation.clone(), period);
-        let judge =
-            |profile: &mut account::Profile| profile.period_paid(generation, period, id.as_str());
+        let judge = |profile: &mut account::Profile| {
+            billing::period_paid(profile, generation, period, id.as_str())
+        };
         self.pay_with_credits(account, &id, buys, at, judge).await
     }
 
@@ -63,13 +64,16 @@ impl Charging {
             actor: ACTOR,
         };
         let order = PaymentOrder {
-            object: id.to_string(),
+            stripe_id: id.to_string(),
             account_number: account.number.clone(),
-            buys: Purchase::Period { generation, period },
+            purchase: Purchase::Period { generation, period },
             amount_cents: PRICE_CENTS,
             created_at: at,
         };
-        let paid = self.store.pay_add_on(&account.id, &posting, &order, judge);
+        let paid = self
+            .store
+            .ledger
+            .pay_add_on(&account.id, &posting, &order, judge);
         Ok(paid.await?)
     }
 

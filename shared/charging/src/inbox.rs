@@ -32,7 +32,8 @@ impl Charging {
         let (id, again) = (event.id.as_str(), later(now, 0));
         let recorded = self
             .store
-            .record_event(id, &event.kind, &content, now, again)
+            .inbox
+            .record(id, &event.kind, &content, now, again)
             .await?;
         if recorded.state != EventState::Pending {
             return Ok(recorded.state);
@@ -55,7 +56,7 @@ impl Charging {
         id: &str,
         now: Timestamp,
     ) -> Result<Option<EventState>, ChargingError> {
-        match self.store.recorded_event(id).await? {
+        match self.store.inbox.get(id).await? {
             Some(recorded) => self.apply(&recorded, now).await.map(Some),
             None => Ok(None),
         }
@@ -93,7 +94,7 @@ impl Charging {
             edge::metric("webhooks_pending_for_long", 1);
         }
         let again = later(now, recorded.tries);
-        self.store.keep_event(&recorded.id, &reason, again).await?;
+        self.store.inbox.keep(&recorded.id, &reason, again).await?;
         Ok(EventState::Pending)
     }
 
@@ -112,7 +113,8 @@ impl Charging {
             "event done"
         );
         self.store
-            .end_event(&recorded.id, state, reason, now)
+            .inbox
+            .end(&recorded.id, state, reason, now)
             .await?;
         Ok(state)
     }

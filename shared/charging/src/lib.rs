@@ -23,13 +23,12 @@ mod stripe_subscription;
 
 use std::sync::Arc;
 
-use account::billing::Dunning;
+use billing::Dunning;
 use edge::Clock;
-use http_client::HttpClient;
 use keyvault::{Vault, VaultError};
 use payments::{PaymentError, Stripe};
 use secrecy::SecretString;
-use store::{Store, StoreError, UpdateError};
+use store::{PostError, Store, StoreError, UpdateError};
 use url::Url;
 
 pub use apply::PaymentUpdate;
@@ -79,6 +78,15 @@ pub enum ChargingError {
     Contended,
 }
 
+impl From<PostError> for ChargingError {
+    fn from(error: PostError) -> Self {
+        match error {
+            PostError::Refused(refused) => Self::Posting(refused),
+            PostError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
 impl From<UpdateError<std::convert::Infallible>> for ChargingError {
     fn from(error: UpdateError<std::convert::Infallible>) -> Self {
         match error {
@@ -96,10 +104,10 @@ impl Charging {
         clock: Clock,
         store: Store,
         secrets: aws_sdk_secretsmanager::Client,
-        http: HttpClient,
+        http: reqwest::Client,
     ) -> Self {
         Self {
-            store: store.telling_of_credits_below(settings.minimum_balance),
+            store: store.with_low_credits_events(settings.minimum_balance),
             stripe: Stripe::new(http, &settings.api_url),
             // Of users' secrets it reads none.
             vault: Vault::new(secrets, String::new()),

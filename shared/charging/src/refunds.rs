@@ -26,10 +26,10 @@ impl Charging {
             // Our own.
             return Ok(PaymentUpdate::Nothing);
         }
-        let Some(account) = self.store.account_of(&order.account_number).await? else {
+        let Some(account) = self.store.accounts.by_number(&order.account_number).await? else {
             return Ok(PaymentUpdate::Nothing);
         };
-        if let Purchase::Credits { entry, credits } = &order.buys {
+        if let Purchase::Credits { entry, credits } = &order.purchase {
             let cents = if full {
                 order.amount_cents
             } else {
@@ -62,12 +62,15 @@ impl Charging {
             // It is not written down yet that it was given back.
             None | Some(Outcome::RefundDue) => return Ok(PaymentUpdate::Ahead),
             Some(Outcome::RefundFailed) => return Ok(PaymentUpdate::Nothing),
-            Some(Outcome::Counted | Outcome::Refunded) => refund_failed(&order.object),
+            Some(Outcome::Counted | Outcome::Refunded) => refund_failed(&order.stripe_id),
         }
         // Told first: where this breaks off, it is told once more, and not never.
         if outcome == Some(Outcome::Refunded) {
             let failed = Outcome::RefundFailed;
-            self.store.end_refund(&order.object, failed).await?;
+            self.store
+                .payments
+                .end_refund(&order.stripe_id, failed)
+                .await?;
         }
         Ok(PaymentUpdate::Nothing)
     }
@@ -91,10 +94,10 @@ impl Charging {
         let Some((order, _)) = self.paid_for(intent).await? else {
             return Ok(PaymentUpdate::Ahead);
         };
-        let Some(account) = self.store.account_of(&order.account_number).await? else {
+        let Some(account) = self.store.accounts.by_number(&order.account_number).await? else {
             return Ok(PaymentUpdate::Nothing);
         };
-        if let Purchase::Credits { credits, .. } = &order.buys {
+        if let Purchase::Credits { credits, .. } = &order.purchase {
             let cents = amount.map_or(order.amount_cents, Cents::get);
             let credits = share(*credits, cents, order.amount_cents);
             let name = id.as_str();
@@ -141,15 +144,17 @@ impl Charging {
     ) -> Result<(), ChargingError> {
         let cents = cents.min(order.amount_cents);
         // One step at a time, each finished by whoever comes next.
-        while let Some((from, to)) = self.store.begin_reversal(&order.object, cents).await? {
-            let before = share(credits, from, order.amount_cents);
+        let (payments, stripe_id) = (&self.store.payments, &order.stripe_id);
+        while let Some(step) = payments.begin_reversal(stripe_id, cents).await? {
+            let to = step.to;
+            let before = share(credits, step.from, order.amount_cents);
             let after = share(credits, to, order.amount_cents);
             let amount = after.checked_sub(before).unwrap_or(Credits::ZERO);
             let name = format!("{entry}-back-{to}");
             let note = "card payment given back";
             self.post(account, &name, EntryKind::Reversal, amount, note, now)
                 .await?;
-            self.store.end_reversal(&order.object, to).await?;
+            payments.end_reversal(stripe_id, to).await?;
         }
         Ok(())
     }
@@ -174,7 +179,8 @@ impl Charging {
             note,
             actor: ACTOR,
         };
-        Ok(self.store.post(&account.id, &posting).await?.map(drop)?)
+        self.store.ledger.post(&account.id, &posting).await?;
+        Ok(())
     }
 
     /// What the payment object paid for, also where a checkout stands between.
@@ -182,11 +188,11 @@ impl Charging {
         &self,
         intent: &IntentId,
     ) -> Result<Option<(PaymentOrder, Option<Outcome>)>, ChargingError> {
-        let Some((order, outcome)) = self.store.order(intent.as_str()).await? else {
+        let Some((order, outcome)) = self.store.payments.order(intent.as_str()).await? else {
             return Ok(None);
         };
-        match &order.buys {
-            Purchase::Via { session } => Ok(self.store.order(session).await?),
+        match &order.purchase {
+            Purchase::Via { session } => Ok(self.store.payments.order(session).await?),
             _ => Ok(Some((order, outcome))),
         }
     }
@@ -202,9 +208,9 @@ pub(crate) fn refund_failed(object: &str) {
 }
 
 fn period_of(order: &PaymentOrder) -> Option<(GenerationId, Period)> {
-    match &order.buys {
+    match &order.purchase {
         Purchase::Generation { .. } => {
-            Some((GenerationId::new(order.object.as_str()), Period::FIRST))
+            Some((GenerationId::new(order.stripe_id.as_str()), Period::FIRST))
         }
         Purchase::Period { generation, period } => Some((generation.clone(), *period)),
         Purchase::Credits { .. } | Purchase::Card | Purchase::Via { .. } => None,

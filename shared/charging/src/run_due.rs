@@ -2,11 +2,12 @@
 
 use std::ops::AddAssign;
 
-use account::billing::{Object, Task};
-use account::{Account, AccountId, Profile};
+use account::billing::IntentState;
+use account::{Account, AccountId, AccountNumber, Profile};
+use billing::Task;
 use jiff::{SignedDuration, Timestamp};
 use payments::{CheckoutStatus, IntentId, IntentStatus, PaymentError, SessionId};
-use store::{CreditPayment, DueCleanup, Effect, HistoryEntry};
+use store::{CreditPayment, Effect, HistoryEntry};
 
 use crate::credits::ACTOR;
 use crate::rate_limit::RequestKind;
@@ -50,9 +51,9 @@ impl Charging {
         let mut report = ChargeReport::default();
         for _ in 0..MOST_STEPS {
             let mut task = None;
-            let account = self.store.update(id, None, now, |profile| {
+            let account = self.store.accounts.update(id, None, now, |profile| {
                 let before = profile.clone();
-                task = profile.take_on(now, self.dunning());
+                task = billing::take_task(profile, now, self.dunning());
                 Ok::<_, std::convert::Infallible>(waived(&before, profile, now))
             });
             let account = match account.await.map_err(ChargingError::from) {
@@ -82,12 +83,12 @@ impl Charging {
     /// [`ChargingError`]; it comes up again.
     pub async fn cleanup_payments(
         &self,
-        due: &DueCleanup,
+        account: &AccountNumber,
         now: Timestamp,
     ) -> Result<(), ChargingError> {
         let mut left = Vec::new();
-        for object in &due.objects {
-            let called_off = Box::pin(self.call_off(object, now)).await;
+        for object in self.store.cleanups.stripe_ids(account).await? {
+            let called_off = Box::pin(self.call_off(&object, now)).await;
             let is_done = called_off.unwrap_or_else(|error| {
                 edge::log_error(
                     &error,
@@ -96,14 +97,11 @@ impl Charging {
                 false
             });
             if !is_done {
-                left.push(object.clone());
+                left.push(object);
             }
         }
         let again = now.saturating_add(AGAIN).unwrap_or(now);
-        Ok(self
-            .store
-            .cleanup_done(&due.account_number, &left, again)
-            .await?)
+        Ok(self.store.cleanups.keep(account, &left, again).await?)
     }
 
     /// True if the object cannot be paid any more.
@@ -149,11 +147,11 @@ impl Charging {
             Task::Create {
                 generation,
                 period,
-                object,
+                intent,
                 attempt,
             } => {
                 let of = (&generation, period);
-                self.begin(account, of, object, attempt, now, report).await
+                self.begin(account, of, intent, attempt, now, report).await
             }
             Task::Confirm { id, attempt, .. } => {
                 self.confirm(account, &id, attempt, now, report).await
@@ -166,20 +164,20 @@ impl Charging {
                 self.look_up(account, &id, now, report).await
             }
             Task::Cancel { id } => self.cancel(account, &id, now, report).await,
-            Task::Close { session } => self.close(account, &session, now).await,
-            Task::Follow { subscription } => {
+            Task::ExpireCheckout { session } => self.close(account, &session, now).await,
+            Task::CheckSubscription { subscription } => {
                 let followed = self.follow(&subscription, now, report).await;
                 self.or_put_off(account, followed, now).await
             }
-            Task::Tell { subscription, ends } => {
+            Task::UpdateSubscription { subscription, ends } => {
                 let told = self.tell(account, &subscription, ends, now, report).await;
                 self.or_put_off(account, told, now).await
             }
-            Task::Stop { subscription } => {
+            Task::CancelSubscription { subscription } => {
                 let stopped = self.stop(&subscription, now).await;
                 self.or_put_off(account, stopped, now).await
             }
-            Task::Post {
+            Task::TakeCredits {
                 generation,
                 period,
                 attempt,
@@ -224,9 +222,11 @@ impl Charging {
             // Its money is on its way.
             _ => {
                 let later = now.saturating_add(AGAIN).unwrap_or(now);
-                self.change(&account.id, now, |profile| profile.put_off(later))
-                    .await
-                    .map(drop)
+                self.change(&account.id, now, |profile| {
+                    billing::postpone(profile, later)
+                })
+                .await
+                .map(drop)
             }
         }
     }
@@ -237,9 +237,11 @@ impl Charging {
         session: &str,
         now: Timestamp,
     ) -> Result<(), ChargingError> {
-        self.change(&account.id, now, |profile| profile.checkout_closed(session))
-            .await
-            .map(drop)
+        self.change(&account.id, now, |profile| {
+            billing::checkout_closed(profile, session)
+        })
+        .await
+        .map(drop)
     }
 
     async fn or_put_off(
@@ -270,9 +272,11 @@ impl Charging {
             _ => return Err(error),
         };
         let later = now.saturating_add(wait.unwrap_or(AGAIN)).unwrap_or(now);
-        self.change(&account.id, now, |profile| profile.put_off(later))
-            .await
-            .map(drop)
+        self.change(&account.id, now, |profile| {
+            billing::postpone(profile, later)
+        })
+        .await
+        .map(drop)
     }
 
     pub(crate) async fn change(
@@ -281,7 +285,7 @@ impl Charging {
         now: Timestamp,
         mut change: impl FnMut(&mut Profile),
     ) -> Result<Account, ChargingError> {
-        let changed = self.store.update(id, None, now, |profile| {
+        let changed = self.store.accounts.update(id, None, now, |profile| {
             change(profile);
             Ok::<_, std::convert::Infallible>(Vec::new())
         });
@@ -289,16 +293,16 @@ impl Charging {
     }
 
     /// The object of the account's charge, as far as it is not done with.
-    pub(crate) fn open_object(profile: &Profile) -> Option<&Object> {
+    pub(crate) fn open_object(profile: &Profile) -> Option<&IntentState> {
         let charge = profile.billing.charge.as_ref()?;
-        Some(&charge.object).filter(|object| **object != Object::None)
+        Some(&charge.intent).filter(|object| **object != IntentState::None)
     }
 }
 
 /// What the change from `before` to `after` gives up for ever: a record of each period, and a line in the
 /// account's history.
 fn waived(before: &Profile, after: &Profile, at: Timestamp) -> Vec<Effect> {
-    let periods = after.waived_since(before);
+    let periods = billing::waived_since(after, before);
     let (Some(first), Some(last), Some(generation)) =
         (periods.first(), periods.last(), after.add_on.generation())
     else {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use account::Credits;
 use account::add_on::Collection;
-use account::billing::Dunning;
+use billing::Dunning;
 use edge::Env;
 use url::Url;
 

@@ -6,8 +6,9 @@
 //! Invariant: nothing here charges. An invoice is paid or not; what was paid and not owed is given back.
 
 use account::add_on::GenerationId;
-use account::billing::{PRICE_CENTS, RemoteStatus, Subscription, period_ending};
+use account::billing::{PRICE_CENTS, Subscription};
 use account::{Account, AddOn, AddOnStatus, Period};
+use billing::{RemoteStatus, period_ending};
 use jiff::Timestamp;
 use payments::{Invoice, InvoiceId, InvoiceStatus, PaymentError, PaymentMethodId, SubscriptionId};
 use store::{Applied, Effect, Outcome, PaymentOrder, Purchase};
@@ -110,7 +111,7 @@ impl Charging {
             let asked = before.subscription.as_ref();
             if asked.is_some_and(|asked| asked.id == id.as_str()) {
                 self.change(&account.id, now, |profile| {
-                    profile.apply_remote_status(before, standing, now);
+                    billing::apply_remote_status(profile, before, standing, now);
                 })
                 .await?;
             }
@@ -135,22 +136,22 @@ impl Charging {
             let failed = invoice.status == InvoiceStatus::Open && invoice.attempted;
             if let (true, Some(account)) = (failed, &of.account) {
                 self.change(&account.id, now, |profile| {
-                    profile.not_collected(&of.generation, period);
+                    billing::collection_failed(profile, &of.generation, period);
                 })
                 .await?;
             }
             return Ok(PaymentUpdate::Nothing);
         }
-        if let Some((known, _)) = self.store.order(object).await?
-            && matches!(known.buys, Purchase::Via { .. })
+        if let Some((known, _)) = self.store.payments.order(object).await?
+            && matches!(known.purchase, Purchase::Via { .. })
         {
             // Its checkout tells.
             return Ok(PaymentUpdate::Nothing);
         }
         let order = PaymentOrder {
-            object: object.to_owned(),
+            stripe_id: object.to_owned(),
             account_number: of.order.account_number.clone(),
-            buys: Purchase::Period {
+            purchase: Purchase::Period {
                 generation: of.generation.clone(),
                 period,
             },
@@ -161,22 +162,22 @@ impl Charging {
         if let Some(reason) = self.not_as_asked(&order, amount, currency, invoice.livemode) {
             return Ok(PaymentUpdate::Ignored(reason));
         }
-        self.store.ask_for(&order).await?;
+        self.store.payments.create_order(&order).await?;
         let through = invoice.intent.as_ref().map(|intent| PaymentOrder {
-            object: intent.to_string(),
-            buys: Purchase::Via {
+            stripe_id: intent.to_string(),
+            purchase: Purchase::Via {
                 session: object.to_owned(),
             },
             ..order.clone()
         });
-        let applied = self.store.apply_payment(object, now, |_, profile| {
-            let owed = profile.period_paid(&of.generation, period, object);
+        let applied = self.store.payments.apply(object, now, |_, profile| {
+            let owed = billing::period_paid(profile, &of.generation, period, object);
             (
                 owed,
                 through.iter().cloned().map(Effect::PaymentOrder).collect(),
             )
         });
-        self.finish(applied.await?, now).await
+        self.finish(applied.await?).await
     }
 
     /// Sees to it that nobody can pay the invoice of a subscription that is over. If it was paid, that is
@@ -221,7 +222,7 @@ impl Charging {
         let told = stripe.end_subscription_with_its_period(&key, &id, ends);
         let Err(error) = told.await else {
             let told = self.change(&account.id, now, |profile| {
-                profile.subscription_told(subscription, ends);
+                billing::subscription_updated(profile, subscription, ends);
             });
             return told.await.map(drop);
         };
@@ -230,7 +231,7 @@ impl Charging {
             // the same.
             PaymentError::Missing { .. } | PaymentError::Refused { .. } => {
                 self.follow(subscription, now, report).await?;
-                let stored = self.store.account(&account.id).await?;
+                let stored = self.store.accounts.get(&account.id).await?;
                 if !stored.is_some_and(|it| it.profile.billing.has_subscription(subscription)) {
                     return Ok(());
                 }
@@ -238,7 +239,7 @@ impl Charging {
             // Another one may have told it otherwise meanwhile.
             PaymentError::Unknown(_) => {
                 self.change(&account.id, now, |profile| {
-                    profile.subscription_in_doubt(subscription);
+                    billing::subscription_uncertain(profile, subscription);
                 })
                 .await?;
             }
@@ -269,8 +270,8 @@ impl Charging {
         };
         if let (Some(account), Some(latest)) = (&of.account, &latest) {
             Box::pin(self.take_in_invoice(&of, latest, now)).await?;
-            let stands = self.store.account(&account.id).await?;
-            if stands.is_some_and(|it| it.profile.is_collected_by(subscription)) {
+            let stands = self.store.accounts.get(&account.id).await?;
+            if stands.is_some_and(|it| billing::collects(&it.profile, subscription)) {
                 return Ok(());
             }
         }
@@ -281,7 +282,7 @@ impl Charging {
         }
         if let Some(account) = &of.account {
             self.change(&account.id, now, |profile| {
-                profile.subscription_gone(subscription);
+                billing::subscription_ended(profile, subscription);
             })
             .await?;
         }
@@ -348,15 +349,15 @@ impl Charging {
     }
 
     async fn bought_with(&self, id: &SubscriptionId) -> Result<Option<Of>, ChargingError> {
-        let Some((order, _)) = self.store.order(id.as_str()).await? else {
+        let Some((order, _)) = self.store.payments.order(id.as_str()).await? else {
             return Ok(None);
         };
-        let Purchase::Via { session } = &order.buys else {
+        let Purchase::Via { session } = &order.purchase else {
             return Ok(None);
         };
         Ok(Some(Of {
             generation: GenerationId::new(session.as_str()),
-            account: self.store.account_of(&order.account_number).await?,
+            account: self.store.accounts.by_number(&order.account_number).await?,
             order,
         }))
     }
@@ -365,7 +366,8 @@ impl Charging {
 impl ChargeReport {
     /// Counts a payment that was taken in.
     pub(crate) fn count(&mut self, news: &PaymentUpdate) {
-        let counted = |applied: &Applied| applied.now && applied.outcome == Outcome::Counted;
+        let counted =
+            |applied: &Applied| applied.by_this_call && applied.outcome == Outcome::Counted;
         self.charged +=
             u32::from(matches!(news, PaymentUpdate::Taken(applied) if counted(applied)));
     }

@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use bytes::Bytes;
-use http_client::ReadError;
+use http_body_util::{BodyExt as _, Collected, LengthLimitError, Limited};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::error::Category;
@@ -14,24 +14,23 @@ use crate::error::{ApiError, Code};
 
 /// Reads a whole body of at most `max_bytes`; a body of one frame is not copied.
 ///
-/// # Errors
-/// `body_too_large`, before reading if the length is declared; `invalid_request` if the body breaks
-/// off.
+/// A body whose declared length is too large is refused before it is read.
 pub async fn read_body(body: Body, max_bytes: usize) -> Result<Bytes, ApiError> {
-    http_client::read(body, max_bytes)
-        .await
-        .map_err(|error| match error {
-            ReadError::TooLong(max_bytes) => too_large(max_bytes),
-            ReadError::Broken(_) => {
-                let detail = "the request body broke off; send it again";
-                ApiError::new(Code::InvalidRequest, detail)
-            }
-        })
-}
-
-fn too_large(max_bytes: usize) -> ApiError {
-    let detail = format!("the request body may have at most {max_bytes} bytes");
-    ApiError::new(Code::BodyTooLarge, detail)
+    let too_large = || {
+        let detail = format!("the request body may have at most {max_bytes} bytes");
+        ApiError::new(Code::BodyTooLarge, detail)
+    };
+    if usize::try_from(body.size_hint().lower()).map_or(true, |length| length > max_bytes) {
+        return Err(too_large());
+    }
+    let body = Limited::new(body, max_bytes).collect().await;
+    body.map(Collected::to_bytes).map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            return too_large();
+        }
+        let detail = "the request body broke off; send it again";
+        ApiError::new(Code::InvalidRequest, detail)
+    })
 }
 
 /// The members of a settings request: a JSON object that has at least one of the allowed fields,

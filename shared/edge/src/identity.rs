@@ -12,7 +12,6 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
-use http_client::HttpClient;
 use jiff::{SignedDuration, Timestamp};
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, Validation};
@@ -62,7 +61,7 @@ pub enum Role {
 
 impl Identity {
     /// The issuer's keys are fetched at the first call.
-    pub fn new(settings: &IdentitySettings, clock: Clock, http: HttpClient) -> Self {
+    pub fn new(settings: &IdentitySettings, clock: Clock, http: reqwest::Client) -> Self {
         Self(Arc::new(Inner {
             issuer: settings.issuer.clone(),
             audience: settings.audience.clone(),

@@ -6,15 +6,15 @@
 //! A token whose signature a set of keys has verified is known to that set, and need not be verified by
 //! it again. The next set knows none.
 
+use std::error::Error;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use bytes::Bytes;
-use http::{Request, StatusCode};
-use http_client::{HttpClient, ReadError, SendError};
+use http::StatusCode;
+use http_body_util::{BodyExt as _, Limited};
 use jiff::{SignedDuration, Timestamp};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use moka::sync::Cache;
@@ -51,7 +51,7 @@ pub(crate) struct Key {
 /// The cache.
 pub(crate) struct Jwks {
     url: Url,
-    http: HttpClient,
+    http: reqwest::Client,
     clock: Clock,
     loaded: RwLock<Option<Arc<Loaded>>>,
     /// When the last fetch began or ended; held while fetching.
@@ -77,7 +77,7 @@ impl TokenHash {
 }
 
 impl Jwks {
-    pub(crate) fn new(url: Url, clock: Clock, http: HttpClient) -> Self {
+    pub(crate) fn new(url: Url, clock: Clock, http: reqwest::Client) -> Self {
         Self {
             url,
             http,
@@ -152,13 +152,15 @@ impl Jwks {
     }
 
     async fn download(&self) -> Result<Vec<Key>, FetchError> {
-        let request = Request::get(self.url.as_str()).body(Bytes::new());
         let fetch = async {
-            let answer = self.http.send(request.map_err(SendError::from)?).await?;
-            if answer.status() != StatusCode::OK {
-                return Err(FetchError::Status(answer.status()));
+            let response = self.http.get(self.url.clone()).send().await;
+            let response = response.map_err(|error| FetchError::Http(error.without_url()))?;
+            if response.status() != StatusCode::OK {
+                return Err(FetchError::Status(response.status()));
             }
-            Ok(http_client::read(answer.into_body(), MAX_BYTES).await?)
+            let body = Limited::new(reqwest::Body::from(response), MAX_BYTES);
+            let body = body.collect().await.map_err(FetchError::Body)?;
+            Ok(body.to_bytes())
         };
         let document = timeout(FETCH_TIMEOUT, fetch).await;
         usable_keys(&document.map_err(|_| FetchError::TimedOut)??)
@@ -212,13 +214,13 @@ fn has_passed(span: SignedDuration, from: Timestamp, now: Timestamp) -> bool {
 #[derive(Debug, thiserror::Error)]
 enum FetchError {
     #[error("the issuer does not answer")]
-    Http(#[from] SendError),
+    Http(#[source] reqwest::Error),
     #[error("the issuer does not answer in time")]
     TimedOut,
     #[error("the issuer answered {0}, expected 200")]
     Status(StatusCode),
     #[error("the key set cannot be read")]
-    Body(#[from] ReadError<hyper::Error>),
+    Body(#[source] Box<dyn Error + Send + Sync>),
     #[error("the answer is not a key set")]
     Malformed(#[from] serde_json::Error),
 }

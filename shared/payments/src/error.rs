@@ -1,9 +1,9 @@
 //! What is known of a call that did not succeed.
 
+use std::error::Error;
 use std::time::Duration;
 
 use http::StatusCode;
-use http_client::{ReadError, SendError};
 
 /// Why a call has no result, told apart by whether it may have taken place at Stripe. On this rests
 /// that nobody is charged twice.
@@ -14,7 +14,7 @@ pub enum PaymentError {
     /// No connection was made (DNS, refused, TLS, connect time-out): the call did not arrive, and
     /// may be made again.
     #[error("Stripe could not be reached; nothing was sent")]
-    NotSent(#[source] SendError),
+    NotSent(#[source] reqwest::Error),
     /// The call may have taken place. Look up its object, or make the same call with the same
     /// idempotency key; never make it with another key.
     #[error("it is not known whether Stripe carried out the call")]
@@ -44,11 +44,11 @@ pub enum PaymentError {
 pub enum UncertainOutcome {
     /// The connection broke after something may have been sent.
     #[error("the call was sent, and no answer came")]
-    Lost(#[source] SendError),
+    Lost(#[source] reqwest::Error),
     #[error("the call was sent, and no whole answer came in time")]
     TimedOut,
     #[error("the call was sent, and no whole answer came")]
-    Broken(#[source] ReadError<hyper::Error>),
+    Broken(#[source] Box<dyn Error + Send + Sync>),
     #[error("the answer cannot be read")]
     Unreadable(#[source] serde_json::Error),
     /// A 5xx; a conflict with another request (409, or 429 with `lock_timeout`); an idempotency key
@@ -61,6 +61,17 @@ pub enum UncertainOutcome {
     /// Stripe refused the call for the state that the object is in, and that state is not known.
     #[error("the object could not be looked up afterwards")]
     NotLookedUp(#[source] Box<PaymentError>),
+}
+
+impl From<reqwest::Error> for PaymentError {
+    fn from(error: reqwest::Error) -> Self {
+        let error = error.without_url();
+        if error.is_connect() || error.is_builder() {
+            Self::NotSent(error)
+        } else {
+            Self::Unknown(UncertainOutcome::Lost(error))
+        }
+    }
 }
 
 impl PaymentError {

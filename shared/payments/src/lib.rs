@@ -26,12 +26,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use account::AccountNumber;
-use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderName, RETRY_AFTER};
-use http::request::Builder;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_client::{HttpClient, SendError};
-use hyper::body::Incoming;
+use http::{HeaderValue, Method, StatusCode};
+use http_body_util::{BodyExt as _, Collected, Limited};
+use reqwest::{Client, RequestBuilder, Response};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use tokio::time::timeout;
@@ -69,7 +67,7 @@ const CALL_TIME: Duration = Duration::from_secs(20);
 /// Stripe's API. Cheap to clone. Each call takes our secret key, which may be rolled at any time.
 #[derive(Debug, Clone)]
 pub struct Stripe {
-    http: HttpClient,
+    http: Client,
     /// Without a slash at its end.
     base: String,
     call_time: Duration,
@@ -93,7 +91,7 @@ struct Refusal {
 
 impl Stripe {
     /// `base` is the API's root without its version, `https://api.stripe.com`.
-    pub fn new(http: HttpClient, base: &Url) -> Self {
+    pub fn new(http: Client, base: &Url) -> Self {
         Self {
             http,
             base: base.as_str().trim_end_matches('/').to_owned(),
@@ -124,13 +122,11 @@ impl Stripe {
     }
 
     async fn get(&self, key: &SecretString, path: &str) -> Result<Answer, PaymentError> {
-        self.send(key, self.request(Method::GET, path), Bytes::new())
-            .await
+        self.send(key, self.request(Method::GET, path)).await
     }
 
     async fn delete(&self, key: &SecretString, path: &str) -> Result<Answer, PaymentError> {
-        self.send(key, self.request(Method::DELETE, path), Bytes::new())
-            .await
+        self.send(key, self.request(Method::DELETE, path)).await
     }
 
     async fn post(
@@ -146,18 +142,18 @@ impl Stripe {
             .finish();
         let mut request = self
             .request(Method::POST, path)
-            .header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(body);
         if let Some(idempotency) = idempotency {
             request = request.header("Idempotency-Key", idempotency);
         }
-        self.send(key, request, body.into()).await
+        self.send(key, request).await
     }
 
     /// `path` is made of our own words and checked ids, perhaps with a query of our own.
-    fn request(&self, method: Method, path: &str) -> Builder {
-        Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", self.base))
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http
+            .request(method, format!("{}{path}", self.base))
             .header(ACCEPT_ENCODING, "identity")
             .header("Stripe-Version", API_VERSION)
     }
@@ -165,23 +161,14 @@ impl Stripe {
     async fn send(
         &self,
         key: &SecretString,
-        mut request: Builder,
-        body: Bytes,
+        mut request: RequestBuilder,
     ) -> Result<Answer, PaymentError> {
         // A key that cannot be a header is left out, and Stripe then refuses the call.
         if let Ok(mut key) = HeaderValue::try_from(format!("Bearer {}", key.expose_secret())) {
             key.set_sensitive(true);
             request = request.header(AUTHORIZATION, key);
         }
-        let request = request.body(body).map_err(SendError::from);
-        let request = request.map_err(PaymentError::NotSent)?;
-        let call = async {
-            let response = self.http.send(request).await.map_err(|error| match error {
-                SendError::NotSent(_) => PaymentError::NotSent(error),
-                SendError::Lost(_) => PaymentError::Unknown(UncertainOutcome::Lost(error)),
-            })?;
-            answer(response).await
-        };
+        let call = async { answer(request.send().await?).await };
         let answer = timeout(self.call_time, call)
             .await
             .map_err(|_| PaymentError::Unknown(UncertainOutcome::TimedOut))?;
@@ -193,13 +180,14 @@ impl Stripe {
 }
 
 /// What Stripe's answer says of the call.
-async fn answer(response: Response<Incoming>) -> Result<Answer, PaymentError> {
+async fn answer(response: Response) -> Result<Answer, PaymentError> {
     let status = response.status();
     let header = |name| response.headers().get(name)?.to_str().ok();
     let retry_after = header(RETRY_AFTER).and_then(|text| text.trim().parse().ok());
     let retry_after = retry_after.map(Duration::from_secs);
     let request_id = header(REQUEST_ID).map(str::to_owned);
-    let body = http_client::read(response.into_body(), MAX_BODY).await;
+    let body = Limited::new(reqwest::Body::from(response), MAX_BODY);
+    let body = body.collect().await.map(Collected::to_bytes);
     if status.is_success() {
         let body = body.map_err(|error| PaymentError::Unknown(UncertainOutcome::Broken(error)))?;
         let object = serde_json::from_slice(&body);

@@ -9,7 +9,7 @@ use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{ReturnValue, ReturnValuesOnConditionCheckFailure};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::item::{Item, get_number, key, number};
+use crate::item::{Attributes, Item, key, number};
 use crate::transaction::{TRIES, pause};
 use crate::{Store, StoreError};
 
@@ -115,9 +115,10 @@ impl Store {
     ) -> Result<Result<i64, Option<i64>>, StoreError> {
         let latest = now.saturating_add(pace.longest_wait);
         let sent = self
+            .db
             .client
             .update_item()
-            .table_name(&self.tables.charges)
+            .table_name(&self.db.tables.charges)
             .set_key(Some(pace_key(kind)))
             .update_expression("SET free_at = free_at + :length")
             .condition_expression("free_at >= :now AND free_at <= :latest")
@@ -146,9 +147,10 @@ impl Store {
         now: i64,
     ) -> Result<Result<i64, Option<i64>>, StoreError> {
         let sent = self
+            .db
             .client
             .update_item()
-            .table_name(&self.tables.charges)
+            .table_name(&self.db.tables.charges)
             .set_key(Some(pace_key(kind)))
             .update_expression("SET free_at = :end")
             .condition_expression("attribute_not_exists(free_at) OR free_at < :now")
@@ -177,7 +179,7 @@ fn refused(error: SdkError<UpdateItemError>) -> Result<Option<i64>, StoreError> 
 }
 
 fn free_at(item: &Item) -> Result<i64, StoreError> {
-    get_number(item, "free_at", WHAT)
+    Attributes::of(WHAT, item).get("free_at")
 }
 
 fn pace_key(kind: &str) -> Item {

@@ -4,13 +4,12 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
-use http_client::{ReadError, SendError, next, read};
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderName, Method, StatusCode};
+use reqwest::Response;
 use secrecy::SecretString;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::Upstream;
+use crate::{BoxError, Upstream, read};
 
 const X_GENERATION_ID: HeaderName = HeaderName::from_static("x-generation-id");
 /// An error's body is read up to here to see what it is about.
@@ -33,32 +32,45 @@ pub enum Kind {
 /// Why there is no head.
 #[derive(Debug, thiserror::Error)]
 pub enum ChatError {
-    /// Not connected, or the connection was lost before the head: upstream does not answer the call, though it may
-    /// have had it where it was lost.
+    /// There was no connection (DNS, refused, TLS, connect time-out): the call did not arrive.
     #[error("upstream could not be reached")]
-    Unavailable(#[source] SendError),
-    /// No answer in time: upstream may have taken the call, and may bill it.
+    NotSent(#[source] reqwest::Error),
+    /// The connection broke before the head: the call may have arrived, and upstream does not
+    /// answer it.
+    #[error("the connection to upstream broke before a response")]
+    Lost(#[source] reqwest::Error),
+    /// No response in time: upstream may still carry out the call, and bill it.
     #[error("upstream did not answer in time")]
     TimedOut,
+}
+
+impl From<reqwest::Error> for ChatError {
+    fn from(error: reqwest::Error) -> Self {
+        let error = error.without_url();
+        if error.is_connect() || error.is_builder() {
+            Self::NotSent(error)
+        } else {
+            Self::Lost(error)
+        }
+    }
 }
 
 /// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
-    #[error("the connection to upstream broke")]
-    Broken(#[source] hyper::Error),
+    /// The connection broke, or the body is longer than we read.
+    #[error("the response's body could not be read")]
+    Broken(#[source] BoxError),
     #[error("upstream fell silent")]
     Idle,
     #[error("the answer did not end in time")]
     TimedOut,
-    #[error("the answer is longer than {MAX_PLAIN_BODY} bytes")]
-    TooLong,
 }
 
 /// An answer whose head has arrived.
 #[derive(Debug)]
 pub struct Answer {
-    response: Response<Incoming>,
+    response: Response,
     idle: Duration,
     /// For an answer that is not streamed.
     must_end_by: Instant,
@@ -88,19 +100,15 @@ impl Upstream {
         };
         let request = self
             .request(Method::POST, "/chat/completions", Some(key))
-            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
-            .header(ACCEPT, HeaderValue::from_static(accept))
-            .body(body)
-            .map_err(|error| ChatError::Unavailable(error.into()))?;
-        match timeout_at(head_by, self.http.send(request)).await {
-            Ok(Ok(response)) => Ok(Answer {
-                response,
-                idle: self.time_outs.idle,
-                must_end_by,
-            }),
-            Ok(Err(error)) => Err(ChatError::Unavailable(error)),
-            Err(_) => Err(ChatError::TimedOut),
-        }
+            .header(CONTENT_TYPE, "application/json")
+            .header(ACCEPT, accept)
+            .body(body);
+        let response = timeout_at(head_by, request.send()).await;
+        Ok(Answer {
+            response: response.map_err(|_| ChatError::TimedOut)??,
+            idle: self.time_outs.idle,
+            must_end_by,
+        })
     }
 }
 
@@ -138,10 +146,10 @@ impl Answer {
         seconds.trim().parse().ok().map(Duration::from_secs)
     }
 
-    /// The body piece by piece. The head is let go of: it keeps the whole buffer that it was read into.
+    /// The body piece by piece.
     pub fn into_stream(self) -> Stream {
         Stream {
-            body: self.response.into_body(),
+            response: self.response,
             idle: self.idle,
         }
     }
@@ -151,11 +159,9 @@ impl Answer {
     /// # Errors
     /// [`BodyError`] if it broke off, did not end in time or is too long.
     pub async fn collect(self) -> Result<Bytes, BodyError> {
-        let body = read(self.response.into_body(), MAX_PLAIN_BODY);
+        let body = read(self.response, MAX_PLAIN_BODY);
         match timeout_at(self.must_end_by, body).await {
-            Ok(Ok(body)) => Ok(body),
-            Ok(Err(ReadError::Broken(error))) => Err(BodyError::Broken(error)),
-            Ok(Err(ReadError::TooLong(_))) => Err(BodyError::TooLong),
+            Ok(body) => body.map_err(BodyError::Broken),
             Err(_) => Err(BodyError::TimedOut),
         }
     }
@@ -164,7 +170,7 @@ impl Answer {
     pub async fn error_body(mut self) -> Bytes {
         let mut body = BytesMut::new();
         let deadline = Instant::now() + ERROR_BODY_TIME;
-        while let Ok(Some(Ok(piece))) = timeout_at(deadline, next(self.response.body_mut())).await {
+        while let Ok(Ok(Some(piece))) = timeout_at(deadline, self.response.chunk()).await {
             body.extend_from_slice(&piece);
             if body.len() >= MAX_ERROR_BODY {
                 break;
@@ -177,7 +183,7 @@ impl Answer {
 /// The body of an answer, piece by piece.
 #[derive(Debug)]
 pub struct Stream {
-    body: Incoming,
+    response: Response,
     idle: Duration,
 }
 
@@ -187,8 +193,11 @@ impl Stream {
     /// # Errors
     /// [`BodyError`] if the body broke off.
     pub async fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
-        match timeout(self.idle, next(&mut self.body)).await {
-            Ok(piece) => piece.map(|piece| piece.map_err(BodyError::Broken)),
+        match timeout(self.idle, self.response.chunk()).await {
+            Ok(piece) => {
+                let piece = piece.map_err(|error| BodyError::Broken(error.without_url().into()));
+                piece.transpose()
+            }
             Err(_) => Some(Err(BodyError::Idle)),
         }
     }

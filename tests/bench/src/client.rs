@@ -64,11 +64,13 @@ impl Reading {
         self.buffer.extend_from_slice(piece);
         while let Some(end) = memchr::memmem::find(&self.buffer, b"\n\n") {
             let event = self.buffer.split_to(end + 2);
-            if let Some(made_at) = made_at(&event) {
+            if let Some(created_at) = created_at(&event) {
                 if self.moments.first_content == 0 {
                     self.moments.first_content = now;
                 }
-                self.moments.transits.push(read_at.saturating_sub(made_at));
+                self.moments
+                    .transits
+                    .push(read_at.saturating_sub(created_at));
             }
         }
     }
@@ -135,8 +137,8 @@ impl Connection {
 }
 
 /// When upstream made this event, if it is a chunk with content.
-fn made_at(event: &[u8]) -> Option<Nanos> {
-    let name = b"\"made_at\":";
+fn created_at(event: &[u8]) -> Option<Nanos> {
+    let name = b"\"created_at\":";
     let at = memchr::memmem::find(event, name)? + name.len();
     let digits = event.get(at..)?;
     let end = digits.iter().position(|byte| !byte.is_ascii_digit())?;

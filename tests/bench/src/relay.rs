@@ -51,7 +51,7 @@ impl First {
         match self {
             Self::Nothing => {}
             Self::Read(store, account) => {
-                store.account(&account).await?.ok_or("no account")?;
+                store.accounts.get(&account).await?.ok_or("no account")?;
             }
             Self::Ask(client, uri, body) => {
                 let request = Request::post(uri)

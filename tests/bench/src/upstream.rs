@@ -85,7 +85,7 @@ fn chunk() -> String {
     let now = nanoseconds();
     format!(
         "data: {{\"id\":\"gen-bench\",\"object\":\"chat.completion.chunk\",\"model\":\"bench/model\",\
-         \"made_at\":{now},\"choices\":[{{\"index\":0,\"delta\":{{\"role\":\"assistant\",\"content\":\" word\"}},\
+         \"created_at\":{now},\"choices\":[{{\"index\":0,\"delta\":{{\"role\":\"assistant\",\"content\":\" word\"}},\
          \"finish_reason\":null}}]}}\n\n"
     )
 }

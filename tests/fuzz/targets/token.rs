@@ -94,7 +94,7 @@ impl World {
         let settings = env.finish(settings).expect("settings");
         let clock = Clock::system();
         let http =
-            http_client::HttpClient::new(std::time::Duration::from_secs(1)).expect("a client");
+            edge::http_client(std::time::Duration::from_secs(1)).expect("a client");
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let world = Self {
             runtime: runtime.enable_all().build().expect("a runtime"),

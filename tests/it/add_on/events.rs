@@ -78,7 +78,7 @@ async fn an_event_that_cannot_be_applied_is_kept() {
 async fn what_we_did_not_ask_for_changes_nothing() {
     let world = World::start().await;
     world.set("acme", json!({})).await;
-    let http = http_client::HttpClient::new(std::time::Duration::from_secs(1)).unwrap();
+    let http = edge::http_client(std::time::Duration::from_secs(1)).unwrap();
     let stripe = payments::Stripe::new(http, &world.provider().base_url().parse().unwrap());
     let url = "https://greta.example/".parse().unwrap();
     let foreign = payments::NewCheckout {
@@ -136,7 +136,7 @@ async fn what_is_paid_otherwise_than_we_asked_changes_nothing() {
         let mut event = paid.clone();
         event.body = body.to_string();
         assert_eq!(provider.deliver(&event).await.unwrap(), 204, "{reason}");
-        let stored = world.system.store.recorded_event(&id).await.unwrap();
+        let stored = world.system.store.inbox.get(&id).await.unwrap();
         let stored = stored.unwrap();
         assert_eq!(stored.state, EventState::Ignored);
         assert!(stored.reason.unwrap().contains(reason), "{reason}");

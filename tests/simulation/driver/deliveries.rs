@@ -253,7 +253,7 @@ impl Simulation {
             self.tell(what).await;
         }
         let id = &self.subjects[subject].id;
-        if let Some(account) = self.store.account(id).await.unwrap() {
+        if let Some(account) = self.store.accounts.get(id).await.unwrap() {
             self.lives[life].number = account.number.to_string();
         }
     }

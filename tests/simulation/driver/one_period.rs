@@ -301,7 +301,7 @@ impl Simulation {
 
     async fn set_card(&mut self, subject: usize, card: Card) {
         let id = self.subjects[subject].id.clone();
-        let account = self.store.account(&id).await.unwrap().unwrap();
+        let account = self.store.accounts.get(&id).await.unwrap().unwrap();
         if let Some(customer) = &account.profile.billing.customer {
             self.provider().set_card(customer, card);
         }

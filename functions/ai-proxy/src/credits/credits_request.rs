@@ -1,19 +1,18 @@
-//! The request as credits may pay for it: only members whose cost is bounded are sent.
+//! A request that credits pay for: only members whose cost is bounded are sent.
 
 use std::borrow::Cow;
 
-use account::price::prompt::{
-    TEMPLATE_TOKENS, TOOLS_TOKENS, WAIVED_TOKENS, read_bytes, rewritten_tokens,
-};
+use account::price::prompt::WAIVED_TOKENS;
 use account::price::{CallSize, PricedModel};
 use bytes::Bytes;
-use edge::{ApiError, Code};
+use edge::ApiError;
 use serde_json::value::RawValue;
 use upstream::DefaultAiKind;
 
-use crate::request::{ChatRequest, Members, UniqueMembers, invalid};
+use super::prompt::{Prompt, unsupported};
+use crate::request::{ChatRequest, Members, UniqueMembers, invalid, parse_string};
 
-/// Sent as they are. Whatever is neither here nor refused below is left out.
+/// Members that are sent unchanged. Members that are neither here nor refused are left out.
 const SENT: [&str; 20] = [
     "messages",
     "tools",
@@ -37,14 +36,7 @@ const SENT: [&str; 20] = [
     "reasoning_effort",
 ];
 
-/// Members whose JSON a provider writes into the prompt, in its own way.
-const REWRITTEN: [&str; 3] = ["tools", "tool_choice", "response_format"];
-/// The same, in a message.
-const REWRITTEN_IN_MESSAGES: [&str; 3] = ["tool_calls", "function_call", "reasoning_details"];
-/// Roles whose `content` is text; a template may write any other's (`tool`) as JSON.
-const ROLES_OF_TEXT: [&str; 4] = ["system", "developer", "user", "assistant"];
-
-/// Each of these can cost more than tokens, or has somebody else choose the price.
+/// Members that can cost more than tokens, or that leave the choice of the price to others.
 const REFUSED: [&str; 9] = [
     "models",
     "plugins",
@@ -57,34 +49,24 @@ const REFUSED: [&str; 9] = [
     "prediction",
 ];
 
-/// A request that keeps to what credits pay for.
 pub(super) struct CreditsRequest<'a> {
     members: Members<'a>,
     prompt: Prompt,
     output_limit: Option<u64>,
 }
 
-/// How large a prompt can be, in tokens; see [`account::price::prompt`].
-#[derive(Debug, Clone, Copy)]
-struct Prompt {
-    text: u64,
-    /// What is put around the text.
-    around: u64,
-    only_text: bool,
-}
-
 impl<'a> CreditsRequest<'a> {
-    pub(super) fn of(request: &'a ChatRequest) -> Result<Self, ApiError> {
+    pub(super) fn new(request: &'a ChatRequest) -> Result<Self, ApiError> {
         let mut members = request.members()?;
         members.retain(|_, value| value.get() != "null");
         if let Some(name) = REFUSED.iter().find(|name| members.contains_key(**name)) {
             return Err(unsupported(format!("`{name}`")));
         }
-        // Whoever takes anything else for true answers without telling what it did cost.
+        // An upstream that read anything else as true would stream without reporting usage.
         if let Some(stream) = members.get("stream")
             && !matches!(stream.get(), "true" | "false")
         {
-            return Err(invalid("`stream` must be true or false".to_owned()));
+            return Err(invalid("`stream` must be true or false"));
         }
         if members.get("n").is_some_and(|n| n.get() != "1") {
             return Err(unsupported("`n` other than 1"));
@@ -98,19 +80,7 @@ impl<'a> CreditsRequest<'a> {
         {
             return Err(unsupported("tools other than functions"));
         }
-        let mut prompt = match members.get("messages") {
-            Some(messages) => Prompt::of(messages)?,
-            None => Prompt::NOTHING,
-        };
-        for name in REWRITTEN {
-            if let Some(member) = members.get(name) {
-                prompt.text = prompt.text.saturating_add(rewritten_tokens(member.get()));
-            }
-        }
-        if members.contains_key("tools") || members.contains_key("response_format") {
-            prompt.around = prompt.around.saturating_add(TOOLS_TOKENS);
-        }
-        prompt.around = prompt.around.saturating_add(TEMPLATE_TOKENS);
+        let prompt = Prompt::measure(&members)?;
         let limit = |name: &str| match members.get(name) {
             None => Ok(None),
             Some(limit) => match limit.get().parse::<u64>() {
@@ -126,31 +96,33 @@ impl<'a> CreditsRequest<'a> {
         })
     }
 
-    /// How large the call can be on `model`. Parts that are not text are bounded only by the model's
-    /// context.
+    /// The size of the call on `model`. If the prompt has parts other than text, only the model's
+    /// context length bounds it.
     pub(super) fn size(&self, model: &PricedModel) -> Result<CallSize, ApiError> {
-        let required = self.prompt.around.saturating_sub(WAIVED_TOKENS);
-        let required = self.prompt.text.saturating_add(required);
-        let all = self.prompt.text.saturating_add(self.prompt.around);
-        let (prompt_tokens, required_tokens) = match (self.prompt.only_text, model.context_length) {
+        let Prompt {
+            text,
+            around,
+            only_text,
+        } = self.prompt;
+        let all = text.saturating_add(around);
+        let required = text.saturating_add(around.saturating_sub(WAIVED_TOKENS));
+        let (prompt_tokens, required_tokens) = match (only_text, model.context_length) {
             (true, context) => {
                 let context = context.unwrap_or(u64::MAX);
                 (all.min(context), required.min(context))
             }
             (false, Some(context)) => (context, context),
-            (false, None) => {
-                return Err(unsupported("parts other than text on this model"));
-            }
+            (false, None) => return Err(unsupported("parts other than text on this model")),
         };
         Ok(CallSize {
             prompt_tokens,
             required_tokens,
-            only_text: self.prompt.only_text,
+            only_text,
             output_limit: self.output_limit,
         })
     }
 
-    /// The body that goes to the default AI.
+    /// The body that is sent to the default AI.
     pub(super) fn body(&self, model: &str, output_limit: u64, kind: DefaultAiKind) -> Bytes {
         let mut sent: Vec<(&str, Cow<'_, str>)> = SENT
             .iter()
@@ -171,17 +143,13 @@ impl<'a> CreditsRequest<'a> {
             sent.push(("stream_options", Cow::Borrowed(r#"{"include_usage":true}"#)));
         }
         let model = serde_json::Value::from(model);
-        let members = sent.into_iter().fold(
-            format!(r#"{{"model":{model}"#),
-            |mut body, (name, value)| {
-                body.push_str(",\"");
-                body.push_str(name);
-                body.push_str("\":");
-                body.push_str(&value);
-                body
-            },
-        );
-        Bytes::from(members + "}")
+        let mut body = format!(r#"{{"model":{model}"#);
+        for (name, value) in sent {
+            for part in [",\"", name, "\":", &value] {
+                body.push_str(part);
+            }
+        }
+        Bytes::from(body + "}")
     }
 
     fn streamed(&self) -> bool {
@@ -189,7 +157,6 @@ impl<'a> CreditsRequest<'a> {
         stream.is_some_and(|stream| stream.get() == "true")
     }
 
-    /// Of OpenRouter's `reasoning` only the effort is sent.
     fn reasoning_effort(&self) -> Option<&'a str> {
         let reasoning: &'a RawValue = self.members.get("reasoning")?;
         let UniqueMembers(reasoning) = serde_json::from_str(reasoning.get()).ok()?;
@@ -197,121 +164,9 @@ impl<'a> CreditsRequest<'a> {
     }
 }
 
-fn unsupported(what: impl std::fmt::Display) -> ApiError {
-    ApiError::new(
-        Code::UnsupportedOnCredits,
-        format!(
-            "{what} cannot be paid with Greta credits; leave it out, or use your OpenRouter key"
-        ),
-    )
-}
-
-/// Members of a message that are text, and that the prompt's size therefore covers.
-const TEXT_MEMBERS: [&str; 10] = [
-    "role",
-    "content",
-    "name",
-    "tool_calls",
-    "tool_call_id",
-    "refusal",
-    "reasoning",
-    "reasoning_content",
-    "reasoning_details",
-    "function_call",
-];
-/// Members of a part that is text.
-const TEXT_PART_MEMBERS: [&str; 3] = ["type", "text", "cache_control"];
-
-impl Prompt {
-    const NOTHING: Self = Self {
-        text: 0,
-        around: 0,
-        only_text: true,
-    };
-
-    /// Measures `messages`. What is not known to be text counts as something else: images and sound
-    /// are tokens, but not counted by their text.
-    fn of(messages: &RawValue) -> Result<Self, ApiError> {
-        let mut prompt = Self {
-            around: read_bytes(messages.get()),
-            ..Self::NOTHING
-        };
-        let messages: Vec<&RawValue> = serde_json::from_str(messages.get()).unwrap_or_default();
-        for message in messages {
-            let members = serde_json::from_str::<UniqueMembers<'_>>(message.get());
-            let UniqueMembers(members) = members.map_err(|_| {
-                invalid("each of `messages` must be an object that gives no name twice")
-            })?;
-            let role = members.get("role").and_then(|role| string(role));
-            let of_text = role.is_some_and(|role| ROLES_OF_TEXT.contains(&role.as_str()));
-            for (name, value) in &members {
-                prompt.only_text &= TEXT_MEMBERS.contains(&name.as_str());
-                match name.as_str() {
-                    "role" => {}
-                    "content" => prompt.take_content(value, of_text)?,
-                    name if REWRITTEN_IN_MESSAGES.contains(&name) => prompt.take_rewritten(value),
-                    _ => prompt.take_text(value),
-                }
-            }
-        }
-        Ok(prompt)
-    }
-
-    /// Takes a message's `content` out of what is around the text: a string, `null`, or a list of parts.
-    fn take_content(&mut self, content: &RawValue, of_text: bool) -> Result<(), ApiError> {
-        if !of_text {
-            self.take_rewritten(content);
-        } else if content.get().starts_with('"') {
-            self.take_text(content);
-        }
-        if content.get().starts_with('"') || content.get() == "null" {
-            return Ok(());
-        }
-        let Ok(parts) = serde_json::from_str::<Vec<&RawValue>>(content.get()) else {
-            self.only_text = false;
-            return Ok(());
-        };
-        for part in parts {
-            let Ok(UniqueMembers(members)) = serde_json::from_str(part.get()) else {
-                self.only_text = false;
-                continue;
-            };
-            let kind = members.get("type").and_then(|kind| string(kind));
-            if kind.as_deref() == Some("file") || members.contains_key("file") {
-                // Parsing a file is priced apart from tokens.
-                return Err(unsupported("file parts"));
-            }
-            let known = members
-                .keys()
-                .all(|name| TEXT_PART_MEMBERS.contains(&name.as_str()));
-            self.only_text &= known && kind.as_deref() == Some("text");
-            if let (true, Some(text)) = (of_text, members.get("text")) {
-                self.take_text(text);
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes a JSON string out of what is around the text; its quotes stay there.
-    fn take_text(&mut self, json: &RawValue) {
-        let bytes = read_bytes(json.get()).saturating_sub(2);
-        self.around = self.around.saturating_sub(bytes);
-        self.text = self.text.saturating_add(bytes);
-    }
-
-    fn take_rewritten(&mut self, json: &RawValue) {
-        self.around = self.around.saturating_sub(read_bytes(json.get()));
-        self.text = self.text.saturating_add(rewritten_tokens(json.get()));
-    }
-}
-
-fn string(json: &RawValue) -> Option<String> {
-    serde_json::from_str(json.get()).ok()
-}
-
 fn only_functions(tools: &RawValue) -> bool {
     let is_function = |UniqueMembers(tool): &UniqueMembers<'_>| {
-        let kind = tool.get("type").and_then(|kind| string(kind));
+        let kind = tool.get("type").and_then(|kind| parse_string(kind));
         kind.as_deref() == Some("function")
     };
     serde_json::from_str::<Vec<UniqueMembers<'_>>>(tools.get())
@@ -325,6 +180,8 @@ mod oracle;
 mod tests {
     use account::Usd;
     use account::price::ModelPrices;
+    use account::price::prompt::{TEMPLATE_TOKENS, TOOLS_TOKENS, rewritten_tokens};
+    use edge::Code;
     use serde_json::{Value, json};
 
     use super::*;
@@ -351,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_bounded_cost_is_refused() {
+    fn requests_without_a_bounded_cost_are_refused() {
         let parts = json!([{"role": "user", "content": [{"type": "file", "file": {}}]}]);
         let refused = [
             json!({"messages": messages(), "n": 2}),
@@ -368,32 +225,36 @@ mod tests {
         ];
         for body in refused {
             let request = request(&body);
-            let error = CreditsRequest::of(&request).err().map(|error| error.code());
+            let error = CreditsRequest::new(&request)
+                .err()
+                .map(|error| error.code());
             assert_eq!(error, Some(Code::UnsupportedOnCredits), "{body}");
         }
     }
 
     #[test]
-    fn an_answer_is_streamed_or_not() {
+    fn stream_must_be_a_boolean() {
         for stream in [json!(true), json!(false), Value::Null] {
             let body = json!({"messages": messages(), "stream": stream});
-            assert!(CreditsRequest::of(&request(&body)).is_ok(), "{body}");
+            assert!(CreditsRequest::new(&request(&body)).is_ok(), "{body}");
         }
         for stream in [json!(1), json!("true"), json!([true]), json!({})] {
             let body = json!({"messages": messages(), "stream": stream});
             let request = request(&body);
-            let refused = CreditsRequest::of(&request).err().map(|error| error.code());
+            let refused = CreditsRequest::new(&request)
+                .err()
+                .map(|error| error.code());
             assert_eq!(refused, Some(Code::InvalidRequest), "{body}");
         }
     }
 
     #[test]
-    fn limits_are_whole_numbers_and_the_least_counts() {
+    fn the_lowest_output_limit_counts() {
         let limit = |a: Value, b: Value| {
             let body = json!({"messages": messages(), "max_tokens": a, "max_completion_tokens": b});
             let request = request(&body);
-            CreditsRequest::of(&request)
-                .map(|bounded| bounded.output_limit)
+            CreditsRequest::new(&request)
+                .map(|credits_request| credits_request.output_limit)
                 .map_err(|error| error.code())
         };
         assert_eq!(limit(json!(10), json!(20)), Ok(Some(10)));
@@ -405,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_bounded_members_are_sent() {
+    fn only_listed_members_are_sent() {
         let body = json!({
             "messages": messages(), "temperature": 0.5, "max_tokens": 9000, "n": 1,
             "service_tier": "priority", "logprobs": null, "stream": true,
@@ -413,8 +274,10 @@ mod tests {
             "reasoning": {"effort": "low", "max_tokens": 100_000},
         });
         let request = request(&body);
-        let bounded = CreditsRequest::of(&request).unwrap();
-        let sent = |kind| serde_json::from_slice::<Value>(&bounded.body("x\"y", 77, kind)).unwrap();
+        let credits_request = CreditsRequest::new(&request).unwrap();
+        let sent = |kind| {
+            serde_json::from_slice::<Value>(&credits_request.body("x\"y", 77, kind)).unwrap()
+        };
         assert_eq!(
             sent(DefaultAiKind::OpenRouter),
             json!({
@@ -428,11 +291,11 @@ mod tests {
     }
 
     #[test]
-    fn of_reasoning_only_the_effort_is_sent() {
+    fn only_the_effort_of_reasoning_is_sent() {
         let sent = |reasoning: &Value| {
             let request = request(&json!({"messages": messages(), "reasoning": reasoning}));
-            let bounded = CreditsRequest::of(&request).unwrap();
-            let body = bounded.body("m", 1, DefaultAiKind::OpenRouter);
+            let credits_request = CreditsRequest::new(&request).unwrap();
+            let body = credits_request.body("m", 1, DefaultAiKind::OpenRouter);
             let body: Value = serde_json::from_slice(&body).unwrap();
             body.get("reasoning").cloned()
         };
@@ -450,12 +313,12 @@ mod tests {
     }
 
     #[test]
-    fn the_prompt_is_bounded_by_its_bytes_or_by_the_context() {
+    fn bytes_or_the_context_length_bound_the_prompt() {
         let text = request(&json!({"messages": messages()}));
-        let text = CreditsRequest::of(&text).unwrap();
+        let text = CreditsRequest::new(&text).unwrap();
         let bytes = u64::try_from(messages().to_string().len()).unwrap() + TEMPLATE_TOKENS;
-        let tokens = |bounded: &CreditsRequest<'_>, context| {
-            bounded
+        let tokens = |credits_request: &CreditsRequest<'_>, context| {
+            credits_request
                 .size(&model(context))
                 .map(|size| size.prompt_tokens)
                 .ok()
@@ -473,22 +336,26 @@ mod tests {
         ];
         for messages in not_text {
             let request = request(&json!({"messages": messages}));
-            let bounded = CreditsRequest::of(&request).unwrap();
-            assert_eq!(tokens(&bounded, Some(1_000)), Some(1_000), "{messages}");
-            assert_eq!(tokens(&bounded, None), None, "{messages}");
+            let credits_request = CreditsRequest::new(&request).unwrap();
+            assert_eq!(
+                tokens(&credits_request, Some(1_000)),
+                Some(1_000),
+                "{messages}"
+            );
+            assert_eq!(tokens(&credits_request, None), None, "{messages}");
         }
         let parts = json!([{"role": "user", "content": [{"type": "text", "text": "hi"}]}]);
         let parts = request(&json!({"messages": parts}));
-        let parts = CreditsRequest::of(&parts).unwrap();
+        let parts = CreditsRequest::new(&parts).unwrap();
         assert!(tokens(&parts, Some(1_000)) < Some(100 + TEMPLATE_TOKENS));
         assert_eq!(parts.prompt.text, 2);
     }
 
     #[test]
-    fn what_a_provider_may_write_anew_counts_so() {
+    fn json_that_a_provider_may_rewrite_counts_as_rewritten() {
         let of = |body: Value| {
             let request = request(&body);
-            let prompt = CreditsRequest::of(&request).unwrap().prompt;
+            let prompt = CreditsRequest::new(&request).unwrap().prompt;
             (prompt.text, prompt.around)
         };
         let plain = of(json!({"messages": messages()}));
@@ -521,12 +388,12 @@ mod tests {
         }
     }
 
-    /// What is around a text is waived up to a limit, however the caller makes it large.
+    /// However large the caller makes the JSON around the text, the waiver has a limit.
     #[test]
-    fn what_is_waived_is_limited() {
+    fn the_waiver_is_limited() {
         let required = |messages: Value| {
             let request = request(&json!({"messages": messages}));
-            let size = CreditsRequest::of(&request)
+            let size = CreditsRequest::new(&request)
                 .unwrap()
                 .size(&model(None))
                 .unwrap();
@@ -545,9 +412,9 @@ mod tests {
         }
     }
 
-    /// Of two members of one name, we would look at one, and the model might read the other.
+    /// We would look at one of the two members, and the model might read the other.
     #[test]
-    fn a_message_gives_no_name_twice() {
+    fn a_message_has_no_member_twice() {
         let twice = [
             r#"{"messages":[{"role":"user","content":"x","content":[{"type":"image_url"}]}]}"#,
             r#"{"messages":[{"content":[{"type":"image_url"}],"role":"user","\u0063ontent":"x"}]}"#,
@@ -555,7 +422,9 @@ mod tests {
         ];
         for body in twice {
             let request = ChatRequest::parse(Bytes::from_static(body.as_bytes())).unwrap();
-            let error = CreditsRequest::of(&request).err().map(|error| error.code());
+            let error = CreditsRequest::new(&request)
+                .err()
+                .map(|error| error.code());
             assert_eq!(error, Some(Code::InvalidRequest), "{body}");
         }
     }

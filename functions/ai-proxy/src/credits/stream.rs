@@ -1,20 +1,19 @@
-//! A streamed answer that credits pay for.
+//! A streamed response that credits pay for.
 //!
-//! The task that reads upstream owns the hold. It passes lines on as they come, but keeps the usage
-//! chunk back until the hold is settled, adds the receipt to it, and only then lets it and `[DONE]`
-//! go: when the last bytes are out, nothing is left to do.
+//! The task that reads upstream owns the hold. It passes lines on as they come, but withholds the
+//! usage chunk until the hold is settled, adds the receipt to it, and only then sends it and
+//! `[DONE]`: Lambda freezes the process after the last byte, so nothing may be left to do by then.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use account::Credits;
 use account::price::Usage;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use edge::{ApiError, Code, Deadline};
+use edge::Deadline;
 use futures_util::{Stream, stream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -22,139 +21,134 @@ use tokio::time::{Instant, timeout_at};
 use upstream::Answer;
 use upstream::sse::{self, Line, Lines};
 
-use super::{HeldCall, recorded};
+use super::held_call::{HeldCall, wait_for_recording};
 use crate::body_chunks::BodyChunks;
-use crate::byok::interrupted;
+use crate::stream_error::{default_ai_failed, interrupted};
 
-/// Chunks buffered for a slow reader.
-const WAITING: usize = 32;
-/// A reader that takes nothing for so long counts as gone.
-const READER_PATIENCE: Duration = Duration::from_mins(2);
+/// Capacity of the channel to the client, in chunks.
+const CHANNEL_CAPACITY: usize = 32;
+/// How long the client may read nothing before it counts as stalled.
+const READ_TIMEOUT: Duration = Duration::from_mins(2);
 
-/// Passes `answer` on, and settles `held` before its end.
+/// Relays `answer` to the client, and settles the call before the stream ends.
 pub(super) fn relay(held: HeldCall, answer: Answer, deadline: Option<Deadline>) -> Response {
-    let (sender, receiver) = mpsc::channel(WAITING);
-    let missed = Arc::new(AtomicBool::new(false));
+    let (sender, receiver) = mpsc::channel(CHANNEL_CAPACITY);
+    let truncated = Arc::new(AtomicBool::new(false));
     let (status, headers) = (answer.status(), answer.headers());
     let recording = answer.generation_id().map(|id| held.record_generation(id));
-    let pieces = BodyChunks::of(answer, deadline);
+    let chunks = BodyChunks::new(answer, deadline);
     let relay = Relay {
         held,
         recording,
-        reader: Reader {
+        client: Client {
             sender,
-            waiting: Vec::new(),
-            patience_ends: pieces.stop_at(),
-            state: Attention::Reading,
-            missed: Arc::clone(&missed),
+            batch: Vec::new(),
+            stop_at: chunks.stop_at(),
+            state: ClientState::Reading,
+            truncated: Arc::clone(&truncated),
         },
-        kept: Vec::new(),
+        withheld: Vec::new(),
         usage: None,
-        state: State::Open,
+        is_done: false,
     };
-    edge::spawn(relay.run(pieces));
-    let mut response = Response::new(Body::from_stream(as_read(receiver, missed)));
+    edge::spawn(relay.run(chunks));
+    let mut response = Response::new(Body::from_stream(client_stream(receiver, truncated)));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
 }
 
-/// What the caller reads: the pieces, and at their end that some were missed, if they were.
-fn as_read(
+/// The chunks as the client reads them, and an error at their end if some of them were dropped.
+fn client_stream(
     receiver: mpsc::Receiver<Bytes>,
-    missed: Arc<AtomicBool>,
+    truncated: Arc<AtomicBool>,
 ) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
-    stream::unfold((receiver, missed), |(mut receiver, missed)| async move {
-        let piece = match receiver.recv().await {
-            Some(piece) => piece,
-            None if missed.swap(false, Ordering::Relaxed) => interrupted(),
+    stream::unfold((receiver, truncated), async |(mut receiver, truncated)| {
+        let chunk = match receiver.recv().await {
+            Some(chunk) => chunk,
+            None if truncated.swap(false, Ordering::Relaxed) => interrupted(),
             None => return None,
         };
-        Some((Ok(piece), (receiver, missed)))
+        Some((Ok(chunk), (receiver, truncated)))
     })
 }
 
 struct Relay {
     held: HeldCall,
-    /// The generation id on its way to the store.
+    /// The task that stores the generation id.
     recording: Option<JoinHandle<()>>,
-    reader: Reader,
-    /// The last usage chunk and what followed it, not yet passed on.
-    kept: Vec<Bytes>,
+    client: Client,
+    /// The last usage chunk and the lines after it.
+    withheld: Vec<Bytes>,
     usage: Option<Usage>,
-    state: State,
-}
-
-#[derive(PartialEq, Eq)]
-enum State {
-    Open,
-    /// `[DONE]` was passed on; the hold is resolved or left to the sweeper.
-    Done,
+    /// `[DONE]` was sent, so the hold is settled or left to the sweeper.
+    is_done: bool,
 }
 
 impl Relay {
-    async fn run(mut self, mut pieces: BodyChunks) {
+    async fn run(mut self, mut chunks: BodyChunks) {
         let mut lines = Lines::default();
-        while let Some(piece) = pieces.next().await {
-            let was_open = self.state == State::Open;
-            for (line, meaning) in lines.push(piece) {
-                self.line(line, meaning).await;
+        while let Some(chunk) = chunks.next().await {
+            let was_done = self.is_done;
+            for (line, meaning) in lines.push(chunk) {
+                self.relay_line(line, meaning).await;
             }
-            if was_open && self.state == State::Done {
-                pieces.done();
+            if self.is_done && !was_done {
+                chunks.stop_soon();
             }
-            self.reader.flush().await;
+            self.client.flush().await;
         }
         let (rest, meaning) = lines.rest();
         if !rest.is_empty() {
-            self.line(rest, meaning).await;
+            self.relay_line(rest, meaning).await;
         }
-        if self.state == State::Open {
-            self.resolve("stream broke off").await;
-            self.reader.add(interrupted());
+        if !self.is_done {
+            self.resolve("stream cut off").await;
+            self.client.push(interrupted());
         }
-        self.reader.flush().await;
+        self.client.flush().await;
     }
 
-    async fn line(&mut self, line: Bytes, meaning: Line) {
-        if self.state == State::Done {
-            return self.reader.add(line);
+    async fn relay_line(&mut self, line: Bytes, meaning: Line) {
+        if self.is_done {
+            return self.client.push(line);
         }
         match meaning {
             Line::Done => {
                 self.resolve("stream without usage").await;
-                self.state = State::Done;
-                self.reader.add(line);
+                self.is_done = true;
+                self.client.push(line);
             }
             Line::Usage(usage) => {
-                self.pass_on_kept();
+                self.send_withheld();
                 self.usage = Some(usage);
-                self.kept.push(line);
+                self.withheld.push(line);
             }
             Line::Error(usage) => {
                 self.usage = usage.or(self.usage);
                 tracing::warn!("the default AI failed in mid-stream");
-                self.pass_on_kept();
-                self.reader.add(failed());
+                self.send_withheld();
+                self.client.push(default_ai_failed());
             }
-            Line::Other if !self.kept.is_empty() => self.kept.push(line),
-            kind => {
-                if self.recording.is_none() && kind == Line::Data {
+            Line::Other if !self.withheld.is_empty() => self.withheld.push(line),
+            Line::Data | Line::TooLong | Line::Other => {
+                if self.recording.is_none() && meaning == Line::Data {
                     let id = sse::chunk_id(&line);
                     self.recording = id.map(|id| self.held.record_generation(id));
                 }
-                self.pass_on_kept();
-                self.reader.add(line);
+                self.send_withheld();
+                self.client.push(line);
             }
         }
     }
 
-    /// Settles by the usage that arrived, or leaves the hold to the sweeper; then passes the usage
-    /// chunk on, with the receipt. What that takes is allocated only then, not while the stream is open.
+    /// Settles by the usage, or leaves the hold to the sweeper for the reason `without_usage`; then
+    /// sends the usage chunk with the receipt.
     async fn resolve(&mut self, without_usage: &'static str) {
         if let Some(recording) = self.recording.take() {
-            recorded(recording).await;
+            wait_for_recording(recording).await;
         }
+        // Boxed, so that an open stream does not reserve the memory that settling needs.
         let charged = match self.usage {
             Some(usage) => Box::pin(self.held.settle(usage)).await,
             None => {
@@ -162,84 +156,73 @@ impl Relay {
                 None
             }
         };
-        let receipt = charged.map(|charged| self.receipt(charged));
-        if let (Some(receipt), Some(chunk)) = (receipt, self.kept.first_mut())
-            && let Some(with_receipt) = sse::with_member(chunk, "greta", &receipt)
-        {
-            *chunk = with_receipt;
+        if let (Some(charged), Some(chunk)) = (charged, self.withheld.first_mut()) {
+            let call = &self.held.hold.call;
+            let receipt = serde_json::json!({"credits_charged": charged, "call_id": call});
+            if let Some(longer) = sse::with_member(chunk, "greta", &receipt.to_string()) {
+                *chunk = longer;
+            }
         }
-        self.pass_on_kept();
+        self.send_withheld();
     }
 
-    fn receipt(&self, charged: Credits) -> String {
-        let call = &self.held.hold.call;
-        serde_json::json!({"credits_charged": charged, "call_id": call}).to_string()
-    }
-
-    fn pass_on_kept(&mut self) {
-        for line in self.kept.drain(..) {
-            self.reader.add(line);
+    fn send_withheld(&mut self) {
+        for line in self.withheld.drain(..) {
+            self.client.push(line);
         }
     }
 }
 
-/// The default AI's error in mid-stream, without its text, which is for the platform.
-fn failed() -> Bytes {
-    let error = ApiError::new(
-        Code::DefaultAiUnavailable,
-        "Greta's AI failed in the middle of the answer",
-    );
-    Bytes::from(format!("data: {}\n", error.openai_body()))
-}
-
-/// The caller's end of the stream. It stays open until the relay is through, whether anybody reads
-/// or not: when it closes, Lambda freezes the process.
-struct Reader {
+/// The sending end of the client's stream. It stays open until the relay is finished, even if the
+/// client is gone: when it closes, Lambda freezes the process.
+struct Client {
     sender: mpsc::Sender<Bytes>,
-    /// Lines of one piece of upstream's stream, which leave as one piece too.
-    waiting: Vec<Bytes>,
-    /// The function's own end.
-    patience_ends: Option<Instant>,
-    state: Attention,
-    /// It missed something, and must not take what it has for the whole.
-    missed: Arc<AtomicBool>,
+    /// The lines of one chunk from upstream, which are sent as one chunk.
+    batch: Vec<Bytes>,
+    /// The time at which the function stops waiting for the client.
+    stop_at: Option<Instant>,
+    state: ClientState,
+    /// Chunks were dropped, so the stream must not look complete.
+    truncated: Arc<AtomicBool>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Attention {
+enum ClientState {
     Reading,
-    /// Took nothing for too long, and gets nothing more but the end.
     Stalled,
-    Gone,
+    Disconnected,
 }
 
-impl Reader {
-    fn add(&mut self, line: Bytes) {
-        self.waiting.push(line);
+impl Client {
+    fn push(&mut self, line: Bytes) {
+        self.batch.push(line);
     }
 
     async fn flush(&mut self) {
-        let piece = match self.waiting.as_mut_slice() {
+        let chunk = match self.batch.as_mut_slice() {
             [] => return,
             [line] => std::mem::take(line),
             lines => Bytes::from(lines.concat()),
         };
-        self.waiting.clear();
-        if self.state != Attention::Reading {
+        self.batch.clear();
+        if self.state != ClientState::Reading {
             return;
         }
-        let patience = Instant::now() + READER_PATIENCE;
-        let patience = self.patience_ends.map_or(patience, |end| end.min(patience));
-        match timeout_at(patience, self.sender.send(piece)).await {
+        let timeout = Instant::now() + READ_TIMEOUT;
+        let timeout = self.stop_at.map_or(timeout, |stop_at| stop_at.min(timeout));
+        match timeout_at(timeout, self.sender.send(chunk)).await {
             Ok(Ok(())) => {}
-            Ok(Err(_)) => self.lost(Attention::Gone),
-            Err(_) => self.lost(Attention::Stalled),
+            Ok(Err(_)) => self.stop(ClientState::Disconnected),
+            Err(_) => self.stop(ClientState::Stalled),
         }
     }
 
-    fn lost(&mut self, state: Attention) {
-        tracing::info!(?state, "nobody takes the answer; reading on to settle");
-        self.missed.store(true, Ordering::Relaxed);
+    fn stop(&mut self, state: ClientState) {
+        tracing::info!(
+            ?state,
+            "client stopped reading; draining upstream to settle"
+        );
+        self.truncated.store(true, Ordering::Relaxed);
         self.state = state;
     }
 }
@@ -251,27 +234,27 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn who_took_nothing_for_too_long_does_not_see_a_good_end() {
-        let (sender, receiver) = mpsc::channel(WAITING);
-        let missed = Arc::new(AtomicBool::new(false));
-        let mut reader = Reader {
+    async fn a_stalled_client_never_sees_a_complete_stream() {
+        let (sender, receiver) = mpsc::channel(CHANNEL_CAPACITY);
+        let truncated = Arc::new(AtomicBool::new(false));
+        let mut client = Client {
             sender,
-            waiting: Vec::new(),
-            patience_ends: None,
-            state: Attention::Reading,
-            missed: Arc::clone(&missed),
+            batch: Vec::new(),
+            stop_at: None,
+            state: ClientState::Reading,
+            truncated: Arc::clone(&truncated),
         };
-        for number in 0..=WAITING {
-            reader.add(Bytes::from(number.to_string()));
-            reader.flush().await;
+        for number in 0..=CHANNEL_CAPACITY {
+            client.push(Bytes::from(number.to_string()));
+            client.flush().await;
         }
-        assert_eq!(reader.state, Attention::Stalled);
-        reader.add(Bytes::from("data: [DONE]\n"));
-        reader.flush().await;
-        drop(reader);
-        let read: Vec<_> = as_read(receiver, missed).collect().await;
+        assert_eq!(client.state, ClientState::Stalled);
+        client.push(Bytes::from("data: [DONE]\n"));
+        client.flush().await;
+        drop(client);
+        let read: Vec<_> = client_stream(receiver, truncated).collect().await;
         let read: Vec<Bytes> = read.into_iter().map(Result::unwrap).collect();
-        let all = (0..WAITING).map(|number| Bytes::from(number.to_string()));
+        let all = (0..CHANNEL_CAPACITY).map(|number| Bytes::from(number.to_string()));
         let all: Vec<Bytes> = all.chain([interrupted()]).collect();
         assert_eq!(read, all);
     }

@@ -57,7 +57,7 @@ fn chat_tokens(messages: &[(&str, &str)]) -> usize {
 
 fn bound(body: &str) -> usize {
     let request = ChatRequest::parse(Bytes::copy_from_slice(body.as_bytes())).unwrap();
-    let prompt = CreditsRequest::of(&request).unwrap().prompt;
+    let prompt = CreditsRequest::new(&request).unwrap().prompt;
     assert!(prompt.only_text);
     usize::try_from(prompt.text + prompt.around).unwrap()
 }
@@ -149,7 +149,7 @@ fn texts() -> Vec<(&'static str, String)> {
 }
 
 #[test]
-fn no_tokeniser_makes_more_of_a_text() {
+fn no_tokeniser_exceeds_the_bound_for_a_text() {
     for (kind, text) in texts() {
         let chat = [("system", text.as_str()), ("user", text.as_str())];
         let messages = chat.map(|(role, content)| json!({"role": role, "content": content}));
@@ -244,7 +244,7 @@ fn schemas() -> Vec<(String, Value)> {
 
 /// Tools, formats, calls and results are JSON that the provider writes into the prompt in its own way.
 #[test]
-fn no_tokeniser_makes_more_of_json_written_anew() {
+fn no_tokeniser_exceeds_the_bound_for_rewritten_json() {
     for (kind, schema) in schemas() {
         let tools = json!([{"type": "function", "function": {
             "name": "look_up", "description": kind,
@@ -283,7 +283,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn nor_of_any_text(text in any::<String>(), ascii in any::<bool>()) {
+    fn no_tokeniser_exceeds_the_bound_for_any_text(text in any::<String>(), ascii in any::<bool>()) {
         let messages = json!([{"role": "user", "content": text}]);
         let body = json!({"messages": messages}).to_string();
         let body = if ascii { in_ascii(&body) } else { body };

@@ -173,7 +173,7 @@ pub(super) fn identity(jwks_url: &str, clock: &Clock) -> Identity {
         ("JWT_AUDIENCE", AUDIENCE),
     ]);
     let settings = IdentitySettings::from_env(&mut env);
-    let http = http_client::HttpClient::new(Duration::from_secs(1)).unwrap();
+    let http = crate::http_client(Duration::from_secs(1)).unwrap();
     Identity::new(&env.finish(settings).unwrap(), clock.clone(), http)
 }
 

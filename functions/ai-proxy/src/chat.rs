@@ -1,0 +1,123 @@
+//! `POST /v1/chat/completions`: read the call, decide who pays, and respond with a receipt.
+
+use std::sync::Arc;
+
+use account::Account;
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use edge::{ApiError, Code, Deadline};
+use http::HeaderMap;
+use routing::{Decision, Fallback, FallbackCause, Payer, Reason, Situation};
+use tokio::time::Instant;
+
+use crate::call::{Call, idempotency_hash};
+use crate::credits::{CreditsError, Route};
+use crate::deps::Deps;
+use crate::receipt::Receipt;
+use crate::request::ChatRequest;
+use crate::{byok, credits, key_health};
+
+pub(crate) async fn create(
+    State(deps): State<Arc<Deps>>,
+    deadline: Option<Extension<Deadline>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let mut receipt = match Receipt::for_new_call() {
+        Ok(receipt) => receipt,
+        Err(error) => return error.into_response(),
+    };
+    let deadline = deadline.map(|Extension(deadline)| deadline);
+    let result = route(&deps, &headers, body, deadline, &mut receipt).await;
+    receipt.attach_to(result)
+}
+
+async fn route(
+    deps: &Deps,
+    headers: &HeaderMap,
+    body: Body,
+    deadline: Option<Deadline>,
+    receipt: &mut Receipt,
+) -> Result<Response, ApiError> {
+    let caller = deps.identity.caller(headers).await?;
+    let body = edge::read_body(body, deps.settings.product.http.max_body_bytes).await?;
+    let call = Call {
+        id: receipt.call.clone(),
+        request: ChatRequest::parse(body)?,
+        idempotency: idempotency_hash(headers)?,
+        deadline,
+        started: Instant::now(),
+    };
+    let account = deps.account(&caller.account).await?;
+    let now = deps.clock.now();
+    let account = key_health::recheck_if_due(deps, account, now).await;
+    let situation = Situation::of(&account, now, &deps.settings.product.policy);
+    match routing::decide(situation) {
+        Decision::Refuse { reason } => {
+            receipt.refused(reason.as_str());
+            Err(refusal(reason))
+        }
+        Decision::GretaCredits { reason } => {
+            receipt.routed(Payer::GretaCredits, reason.as_str());
+            let result = credits::respond(deps, account, call, Route::Direct, receipt).await;
+            result.map_err(CreditsError::into_inner)
+        }
+        Decision::OpenRouter { reason, fallback } => {
+            receipt.routed(Payer::OpenRouter, reason.as_str());
+            byok_or_fallback(deps, account, call, fallback, receipt).await
+        }
+    }
+}
+
+async fn byok_or_fallback(
+    deps: &Deps,
+    account: Account,
+    call: Call,
+    fallback: Fallback,
+    receipt: &mut Receipt,
+) -> Result<Response, ApiError> {
+    let failed = match byok::respond(deps, &account, &call).await {
+        Ok(response) => return Ok(response),
+        Err(failed) => failed,
+    };
+    let causes = &deps.settings.fallback_causes;
+    let may_fall_back = |cause: &FallbackCause| {
+        leaves_time_for_another(deps, &call) && routing::may_fall_back(fallback, *cause, causes)
+    };
+    let Some(cause) = failed.fallback_cause.filter(may_fall_back) else {
+        return Err(failed.error);
+    };
+    let mut fallback_receipt = receipt.clone();
+    fallback_receipt.routed(Payer::GretaCredits, cause.reason());
+    let route = Route::Fallback;
+    let result = credits::respond(deps, account, call, route, &mut fallback_receipt).await;
+    if let Err(CreditsError::Refused(refused)) = result {
+        let code = refused.code().as_str();
+        tracing::info!(code, "no fallback: credits cannot pay for the call");
+        return Err(failed.error);
+    }
+    *receipt = fallback_receipt;
+    result.map_err(CreditsError::into_inner)
+}
+
+/// API Gateway gives up on a silent connection, so a second plain call must still fit.
+fn leaves_time_for_another(deps: &Deps, call: &Call) -> bool {
+    call.request.streamed || call.started.elapsed() < deps.settings.time_outs.plain / 2
+}
+
+fn refusal(reason: Reason) -> ApiError {
+    match reason {
+        Reason::MinimumBalance => ApiError::new(
+            Code::MinimumBalance,
+            "your credit balance is below the minimum that OpenRouter calls need; buy credits, or \
+             ask your plan's owner to",
+        ),
+        _ => ApiError::new(
+            Code::AddOnInactive,
+            "the OpenRouter add-on is not active; renew it, or switch \"Always use this key\" off \
+             to use Greta credits",
+        ),
+    }
+}

@@ -1,0 +1,314 @@
+//! The collection of one period by us, attempt by attempt.
+
+use account::add_on::{Collection, Fact, GenerationId};
+use account::billing::{AbandonedCharge, Charge, IntentState};
+use account::{Period, Profile, end_of_period, period_at};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::dunning::Dunning;
+use crate::profile::is_run_by_stripe;
+use crate::task::{LEASE, Step, Task, later};
+
+/// Delays between look-ups of an unknown outcome; the last one repeats.
+const LOOK_UP_DELAYS: [SignedDuration; 3] = [
+    SignedDuration::from_mins(5),
+    SignedDuration::from_hours(1),
+    SignedDuration::from_hours(24),
+];
+
+/// Maximum number of waived periods that are recorded, the latest ones: five years.
+pub(crate) const MAX_WAIVED: usize = 60;
+
+pub(crate) fn next_step(profile: &Profile) -> Option<(Timestamp, Step)> {
+    let Some(charge) = &profile.billing.charge else {
+        return routing::add_on_due_at(profile).map(|at| (at, Step::BeginCharge));
+    };
+    let owed = routing::owes_period(profile, &charge.generation, charge.period);
+    let step = match (&charge.intent, owed) {
+        (IntentState::None | IntentState::Creating, false) => (Timestamp::MIN, Step::AbandonCharge),
+        (IntentState::Idle { .. } | IntentState::Confirming { .. }, false) => {
+            (charge.next_at, Step::Cancel)
+        }
+        (IntentState::Confirming { .. }, true) => (charge.next_at, Step::LookUp),
+        (IntentState::Creating, true) => (charge.next_at, Step::Attempt),
+        (IntentState::None | IntentState::Idle { .. }, true) if is_run_by_stripe(profile) => {
+            return None;
+        }
+        (IntentState::None | IntentState::Idle { .. }, true) => {
+            // An open checkout is expired first.
+            let at = charge
+                .attempt_at
+                .filter(|_| profile.billing.checkout.is_none())?;
+            (at.max(charge.next_at), Step::Attempt)
+        }
+    };
+    Some(step)
+}
+
+/// The end of access to an unpaid period, after at least one attempt to collect it.
+pub(crate) fn end_of_grace(profile: &Profile) -> Option<(Timestamp, Step)> {
+    let charge = profile.billing.charge.as_ref()?;
+    if !routing::owes_period(profile, &charge.generation, charge.period) {
+        return None;
+    }
+    let was_attempted = charge.declines > 0 || charge.attempt_at.is_none() || is_confirming(charge);
+    let ends = charge.grace_ends;
+    // Where Stripe collects, ask it before access ends.
+    let subscription = profile.billing.subscription.as_ref();
+    let is_current = !is_run_by_stripe(profile)
+        || subscription.is_none_or(|subscription| subscription.checked_at >= Some(ends));
+    let fact = Fact::GraceOver {
+        generation: charge.generation.clone(),
+        period: charge.period,
+    };
+    (was_attempted && is_current).then_some((ends, Step::Apply(fact)))
+}
+
+pub(crate) fn abandon(profile: &mut Profile) {
+    let charge = profile.billing.charge.take();
+    let charge = charge.filter(|charge| charge.intents > 0);
+    profile.billing.abandoned = charge.map(|charge| AbandonedCharge {
+        generation: charge.generation,
+        period: charge.period,
+        intents: charge.intents,
+    });
+}
+
+/// The missed periods that are waived because a later one is charged now and was not before: the
+/// latest ones, first to last.
+pub fn waived_since(profile: &Profile, before: &Profile) -> Vec<Period> {
+    let charged = |profile: &Profile| {
+        let charge = profile.billing.charge.as_ref();
+        charge.map(|charge| (charge.generation.clone(), charge.period))
+    };
+    let now = charged(profile);
+    let Some((_, current)) = now.clone().filter(|_| now != charged(before)) else {
+        return Vec::new();
+    };
+    let missed = std::iter::successors(current.before(), |period| period.before());
+    let missed = missed.take_while(|period| Some(*period) > profile.add_on.last_paid());
+    let mut missed: Vec<_> = missed.take(MAX_WAIVED).collect();
+    missed.reverse();
+    missed
+}
+
+/// The charge of the period that contains `now`. Earlier unpaid periods were missed and are waived.
+pub(crate) fn at(profile: &Profile, now: Timestamp, dunning: &Dunning) -> Option<Charge> {
+    let anchor = profile.add_on.anchor()?;
+    let generation = profile.add_on.generation()?;
+    let first_unpaid = profile.add_on.last_paid()?.next();
+    // Stripe itself knows which periods it collected.
+    let period = if is_run_by_stripe(profile) {
+        first_unpaid
+    } else {
+        period_at(anchor, now).max(first_unpaid)
+    };
+    let start = end_of_period(anchor, period.before()?);
+    let was_declined = profile.add_on.last_declined() == Some(period);
+    let abandoned = profile.billing.abandoned.as_ref();
+    let same = abandoned.filter(|it| it.generation == *generation && it.period == period);
+    Some(Charge {
+        generation: generation.clone(),
+        period,
+        intents: same.map_or(0, |same| same.intents),
+        intent: IntentState::None,
+        declines: u32::from(was_declined),
+        attempt_at: if is_run_by_stripe(profile) {
+            None
+        } else if was_declined {
+            dunning.attempt_after(start, now)
+        } else {
+            Some(start)
+        },
+        grace_ends: dunning.grace_ends(start),
+        next_at: Timestamp::MIN,
+    })
+}
+
+/// Begins the next attempt, with the PaymentIntent that exists or with a new one.
+pub(crate) fn attempt(profile: &mut Profile, now: Timestamp) -> Option<Task> {
+    let with_credits = profile.add_on.collection() == Some(Collection::Credits);
+    let card = profile.billing.payment_method();
+    let charge = profile.billing.charge.as_mut()?;
+    let (generation, period) = (charge.generation.clone(), charge.period);
+    let attempt = attempt_number(charge);
+    charge.next_at = later(now, LEASE);
+    if with_credits {
+        return Some(Task::TakeCredits {
+            generation,
+            period,
+            attempt,
+        });
+    }
+    if let IntentState::Idle { id } = &charge.intent {
+        let id = id.clone();
+        confirm(charge, &id, card, now);
+        return Some(Task::Confirm {
+            generation,
+            period,
+            id,
+            attempt,
+        });
+    }
+    if charge.intent == IntentState::None {
+        charge.intents = charge.intents.saturating_add(1);
+    }
+    charge.intent = IntentState::Creating;
+    Some(Task::Create {
+        generation,
+        period,
+        intent: charge.intents,
+        attempt,
+    })
+}
+
+pub(crate) fn look_up(charge: &Charge) -> Option<Task> {
+    let IntentState::Confirming { id, since, .. } = &charge.intent else {
+        return None;
+    };
+    Some(Task::LookUp {
+        id: id.clone(),
+        since: *since,
+    })
+}
+
+pub(crate) fn is_confirming(charge: &Charge) -> bool {
+    matches!(charge.intent, IntentState::Confirming { .. })
+}
+
+/// Applies that the period's PaymentIntent was created. Returns the attempt to confirm, which is
+/// stored as under way; `None` if it must not be confirmed any more.
+pub fn intent_created(
+    profile: &mut Profile,
+    generation: &GenerationId,
+    period: Period,
+    id: &str,
+    now: Timestamp,
+) -> Option<u32> {
+    let owed = routing::owes_period(profile, generation, period);
+    let card = profile.billing.payment_method();
+    let charge = profile.billing.charge.as_mut()?;
+    if charge.generation != *generation || charge.period != period {
+        return None;
+    }
+    match &charge.intent {
+        IntentState::Creating if owed => confirm(charge, id, card, now),
+        IntentState::Creating => charge.intent = IntentState::Idle { id: id.to_owned() },
+        IntentState::Confirming { id: known, .. } if known == id => {}
+        _ => return None,
+    }
+    charge
+        .intent
+        .is_confirming(id)
+        .then(|| attempt_number(charge))
+}
+
+/// Applies that Stripe never received the attempt that was stored as under way. Returns the attempt
+/// number to repeat; `None` if the period is not owed any more.
+pub fn never_confirmed(profile: &mut Profile, id: &str, now: Timestamp) -> Option<u32> {
+    let charge = profile.billing.charge.as_ref()?;
+    let owed = routing::owes_period(profile, &charge.generation, charge.period);
+    let charge = profile.billing.charge.as_mut();
+    let charge = charge.filter(|charge| charge.intent.is_confirming(id))?;
+    if owed {
+        charge.next_at = later(now, LEASE);
+        return Some(attempt_number(charge));
+    }
+    // It may still be on its way: if it succeeds before the PaymentIntent is cancelled, it stands.
+    charge.next_at = now;
+    None
+}
+
+/// Applies that attempt `attempt` was declined, with the PaymentIntent `id`, or without one: Stripe
+/// created none, there is no card, or credits do not suffice. `is_final`: no further attempt can
+/// succeed.
+pub fn declined(
+    profile: &mut Profile,
+    id: Option<&str>,
+    attempt: u32,
+    is_final: bool,
+    now: Timestamp,
+    dunning: &Dunning,
+) {
+    let anchor = profile.add_on.anchor();
+    let Some(charge) = &mut profile.billing.charge else {
+        return;
+    };
+    let concerns_charge = match (&charge.intent, id) {
+        (IntentState::None | IntentState::Creating, None) => true,
+        (IntentState::Confirming { id: known, .. }, Some(id)) => known == id,
+        _ => false,
+    };
+    if !concerns_charge || attempt_number(charge) != attempt {
+        return;
+    }
+    charge.declines = attempt;
+    charge.intent = id.map_or(IntentState::None, |id| IntentState::Idle {
+        id: id.to_owned(),
+    });
+    charge.next_at = now;
+    let start = anchor.zip(charge.period.before());
+    let start = start.map(|(anchor, before)| end_of_period(anchor, before));
+    let next = start.and_then(|start| dunning.attempt_after(start, now));
+    charge.attempt_at = next.filter(|_| !is_final);
+    if next.is_none() {
+        // The last day's attempt ends the grace period.
+        charge.grace_ends = charge.grace_ends.min(now);
+    }
+    let (generation, period) = (charge.generation.clone(), charge.period);
+    if routing::owes_period(profile, &generation, period) {
+        profile.add_on.apply(Fact::Declined { generation, period });
+    }
+}
+
+/// Applies that Stripe could not tell the outcome, or could not be reached. The next look-up comes
+/// later each time.
+pub fn still_unknown(profile: &mut Profile, id: &str, now: Timestamp) {
+    let Some(charge) = &mut profile.billing.charge else {
+        return;
+    };
+    if let IntentState::Confirming {
+        id: known, checks, ..
+    } = &mut charge.intent
+        && known == id
+    {
+        let delay = usize::try_from(*checks)
+            .ok()
+            .and_then(|at| LOOK_UP_DELAYS.get(at));
+        let delay = delay.or(LOOK_UP_DELAYS.last()).copied().unwrap_or_default();
+        *checks = checks.saturating_add(1);
+        charge.next_at = later(now, delay);
+    }
+}
+
+/// Brings the look-up forward: something happened to the PaymentIntent.
+pub fn look_up_now(profile: &mut Profile, id: &str, now: Timestamp) {
+    if let Some(charge) = &mut profile.billing.charge
+        && charge.intent.is_confirming(id)
+    {
+        charge.next_at = charge.next_at.min(now);
+    }
+}
+
+/// Applies that the PaymentIntent was cancelled at Stripe: nobody can pay it any more.
+pub fn intent_cancelled(profile: &mut Profile, id: &str) {
+    if let Some(charge) = &mut profile.billing.charge
+        && charge.intent.id() == Some(id)
+    {
+        charge.intent = IntentState::None;
+    }
+}
+
+fn attempt_number(charge: &Charge) -> u32 {
+    charge.declines.saturating_add(1)
+}
+
+fn confirm(charge: &mut Charge, id: &str, card: Option<String>, now: Timestamp) {
+    charge.intent = IntentState::Confirming {
+        id: id.to_owned(),
+        card,
+        since: now,
+        checks: 0,
+    };
+    charge.next_at = later(now, LEASE);
+}

@@ -1,0 +1,116 @@
+//! Checkout Sessions on which the add-on is paid: one at a time.
+
+use account::add_on::Collection;
+use account::billing::{AddOnPurchase, Checkout, Session};
+use account::{AddOnStatus, Profile};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::profile::is_run_by_stripe;
+use crate::task::{Step, later};
+
+/// How long a Checkout Session can be paid. Stripe accepts 30 minutes to 24 hours.
+pub const CHECKOUT_LIFE: SignedDuration = SignedDuration::from_hours(1);
+
+/// How long the creation of a session may take. After that its end would be too near for Stripe.
+pub(crate) const CREATION_TIME: SignedDuration = SignedDuration::from_mins(20);
+
+pub(crate) fn next_step(profile: &Profile) -> Option<(Timestamp, Step)> {
+    let checkout = profile.billing.checkout.as_ref()?;
+    let wanted = is_wanted(profile, &checkout.purchase);
+    let Some(session) = &checkout.session else {
+        let at = if wanted {
+            later(checkout.created_at, CREATION_TIME)
+        } else {
+            Timestamp::MIN
+        };
+        return Some((at, Step::DropCheckout));
+    };
+    let at = if wanted {
+        // The next due attempt replaces it.
+        let charge = profile.billing.charge.as_ref();
+        let attempt = charge.and_then(|charge| charge.attempt_at);
+        attempt.map_or(session.expires_at, |at| at.min(session.expires_at))
+    } else {
+        Timestamp::MIN
+    };
+    Some((at.max(checkout.next_at), Step::ExpireCheckout))
+}
+
+/// What a checkout would pay for now; `None` if there is nothing to buy.
+pub fn next_purchase(profile: &Profile) -> Option<AddOnPurchase> {
+    let purchase = match profile.add_on.status() {
+        AddOnStatus::PastDue => {
+            let charge = profile.billing.charge.as_ref();
+            let period = charge.map(|charge| charge.period);
+            AddOnPurchase::Period {
+                generation: profile.add_on.generation()?.clone(),
+                period: period.max(profile.add_on.last_declined())?,
+            }
+        }
+        _ => AddOnPurchase::Generation,
+    };
+    // Where Stripe collects, its own open invoice asks for the period.
+    let asked_by_stripe =
+        matches!(purchase, AddOnPurchase::Period { .. }) && is_run_by_stripe(profile);
+    Some(purchase).filter(|purchase| !asked_by_stripe && is_wanted(profile, purchase))
+}
+
+/// Can the checkout be paid until `until`?
+pub fn is_payable(profile: &Profile, checkout: &Checkout, until: Timestamp) -> bool {
+    let ends = match &checkout.session {
+        Some(session) => session.expires_at,
+        None => later(checkout.created_at, CREATION_TIME),
+    };
+    is_wanted(profile, &checkout.purchase) && until < ends
+}
+
+/// May the account still buy this?
+pub(crate) fn is_wanted(profile: &Profile, purchase: &AddOnPurchase) -> bool {
+    match purchase {
+        // Beside a subscription that could still collect, a second payment would be one too many.
+        AddOnPurchase::Generation => {
+            routing::may_buy_add_on(profile) && profile.billing.subscription.is_none()
+        }
+        AddOnPurchase::Period { generation, period } => {
+            routing::owes_period(profile, generation, *period)
+        }
+    }
+}
+
+/// Stores that a checkout is about to be created.
+pub fn begin_checkout(
+    profile: &mut Profile,
+    order: String,
+    purchase: AddOnPurchase,
+    collection: Collection,
+    now: Timestamp,
+) {
+    profile.billing.checkout = Some(Checkout {
+        order,
+        purchase,
+        collection,
+        created_at: now,
+        session: None,
+        next_at: now,
+    });
+}
+
+/// Applies that the session was created. False if nobody wants it any more.
+#[must_use = "a session that nobody wants has to be expired"]
+pub fn checkout_created(profile: &mut Profile, order: &str, session: Session) -> bool {
+    let checkout = profile.billing.checkout.as_ref();
+    let wanted = checkout.is_some_and(|it| it.order == order && is_wanted(profile, &it.purchase));
+    if let (true, Some(checkout)) = (wanted, &mut profile.billing.checkout) {
+        checkout.session = Some(session);
+    }
+    wanted
+}
+
+/// Applies that the session can no longer be paid.
+pub fn checkout_closed(profile: &mut Profile, session: &str) {
+    let checkout = profile.billing.checkout.as_ref();
+    let known = checkout.and_then(|checkout| checkout.session.as_ref());
+    if known.is_some_and(|known| known.id == session) {
+        profile.billing.checkout = None;
+    }
+}

@@ -1,0 +1,60 @@
+//! The schedule of attempts to collect a period, and the grace period.
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::task::later;
+
+/// Attempt days and grace, counted from the start of the period (`ADD_ON_ATTEMPT_DAYS`,
+/// `ADD_ON_GRACE_DAYS`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dunning {
+    attempt_days: Vec<u32>,
+    grace_days: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("attempt days must start with 0, increase, and end before the grace period does")]
+pub struct DunningError;
+
+impl Default for Dunning {
+    /// Attempts on days 0, 1, 3, 5 and 7, and 8 days of grace.
+    fn default() -> Self {
+        Self {
+            attempt_days: vec![0, 1, 3, 5, 7],
+            grace_days: 8,
+        }
+    }
+}
+
+impl Dunning {
+    pub fn new(attempt_days: Vec<u32>, grace_days: u32) -> Result<Self, DunningError> {
+        let increases = attempt_days.is_sorted_by(|before, after| before < after);
+        let ends = attempt_days.last().is_some_and(|last| *last < grace_days);
+        if increases && ends && attempt_days.first() == Some(&0) {
+            Ok(Self {
+                attempt_days,
+                grace_days,
+            })
+        } else {
+            Err(DunningError)
+        }
+    }
+
+    /// The first attempt after `tried_at` in the period that started at `start`.
+    pub(crate) fn attempt_after(&self, start: Timestamp, tried_at: Timestamp) -> Option<Timestamp> {
+        let days = self.attempt_days.iter();
+        days.map(|days| days_after(start, *days))
+            .find(|day| *day > tried_at)
+    }
+
+    pub(crate) fn grace_ends(&self, start: Timestamp) -> Timestamp {
+        days_after(start, self.grace_days)
+    }
+}
+
+fn days_after(start: Timestamp, days: u32) -> Timestamp {
+    later(
+        start,
+        SignedDuration::from_hours(i64::from(days).saturating_mul(24)),
+    )
+}

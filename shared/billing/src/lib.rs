@@ -1,0 +1,51 @@
+//! What comes next for an account's add-on at Stripe, and what each outcome changes.
+//!
+//! Pure functions of the stored [`Profile`]. Whether something is owed is `routing`'s answer; this
+//! crate decides how and when it is collected. `charging` carries out the [`Task`]s.
+//!
+//! Invariants:
+//! - at most one thing can be paid at a time: a Checkout Session, or the open period's PaymentIntent;
+//! - nothing is confirmed at Stripe before it is stored as confirming, and nothing is stored as
+//!   confirming that is not owed at that moment;
+//! - the attempt number grows only after a known decline;
+//! - what comes next, and when, follows from the profile alone, so that the index of due accounts
+//!   cannot disagree with it.
+
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::as_conversions,
+        clippy::indexing_slicing
+    )
+)]
+
+mod cancellation;
+mod charge;
+mod checkout;
+mod dunning;
+mod next;
+mod payment;
+mod profile;
+mod subscription;
+mod task;
+
+pub use cancellation::{NotSubscribed, cancel, is_over, resume};
+pub use charge::{
+    declined, intent_cancelled, intent_created, look_up_now, never_confirmed, still_unknown,
+    waived_since,
+};
+pub use checkout::{
+    CHECKOUT_LIFE, begin_checkout, checkout_closed, checkout_created, is_payable, next_purchase,
+};
+pub use dunning::{Dunning, DunningError};
+pub use next::{due_at, postpone, take_task};
+pub use payment::{activate, keep_card, period_paid};
+pub use subscription::{
+    RemoteStatus, apply_remote_status, can_resume, collection_failed, collects, period_ending,
+    subscription_ended, subscription_uncertain, subscription_updated,
+};
+pub use task::Task;
+
+#[cfg(test)]
+mod tests;

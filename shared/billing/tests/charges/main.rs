@@ -1,0 +1,641 @@
+//! Every order in which one account's period can be collected, searched through.
+//!
+//! Modelled: the profile with what is written down of the charge, and each payment's outcome ([`books`]):
+//! every write is one step, on the profile as it then stands. Workers take tasks on, call the provider
+//! and write down what it said; they stop for ever between any two steps, or stall past their lease and
+//! go on with their old idea of the time; their calls get lost, lose their answer, or arrive when nobody
+//! waits any more ([`worker`]). The user cancels, resumes, purchase and pays at any moment, and becomes
+//! enterprise ([`user`]). The provider's webhook tells of successes and declines late, twice or never.
+//! The provider knows idempotency keys, declines of both kinds, and attempts whose outcome the bank
+//! makes up its mind about later ([`provider`]).
+//!
+//! What is decided is decided by [`account::Profile`]'s own methods; the steps between them are those of
+//! `charging`, which therefore are to be changed here, too, when they change there.
+//!
+//! Not modelled: more than one period, cards and their replacement, collection from credits and by the
+//! provider, downgrades, disputes, deletion; a provider that makes no object, forgets keys or completes
+//! a session whose money is still on its way; the refund itself. An attempt in process is settled before
+//! time passes. A request to buy stops where one of its calls is not answered, and does not wait for the
+//! work that it starts; checkouts are one more than such requests at most. The store's second guard, one charge record for a period, is left out on purpose: the
+//! profile must do without it.
+//!
+//! The search is complete within the bounds of each [`Scope`].
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on stops with a message"
+)]
+
+mod books;
+mod properties;
+mod provider;
+mod user;
+mod worker;
+
+use std::collections::BTreeSet;
+
+use account::{Period, end_of_period};
+use billing::Dunning;
+use jiff::{SignedDuration, Timestamp};
+use stateright::{Checker, Expectation, HasDiscoveries, Model, Property};
+
+use books::{Payment, Stored};
+use properties as property;
+use provider::{Provider, StripeRef, Verdict};
+use user::Buyer;
+use worker::{At, Fate, Worker};
+
+/// The generation that was bought before the search begins.
+const GENERATION: &str = "cs_0";
+
+/// When the period begins that is collected.
+fn due() -> Timestamp {
+    end_of_period(Timestamp::UNIX_EPOCH, Period::FIRST)
+}
+
+/// Nothing is looked at after that; the next period begins later.
+fn end() -> Timestamp {
+    due() + SignedDuration::from_hours(24 * 20)
+}
+
+/// What is searched through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Scope {
+    /// So many at once; others come after them.
+    workers: usize,
+    /// Requests to buy, at once or one after the other.
+    purchase: u8,
+    /// Cancellations and resumptions.
+    acts: u8,
+    upgrades: u8,
+    /// Workers and requests to buy that stop for ever between two steps.
+    crashes: u8,
+    /// Those that are overtaken by time.
+    stalls: u8,
+    /// Calls to the provider that are not answered in time.
+    time_outs: u8,
+    /// Attempts of which the bank does not know the outcome at once.
+    processings: u8,
+    /// What the webhook tells.
+    news: u8,
+}
+
+/// What may still happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Left {
+    purchase: u8,
+    acts: u8,
+    upgrades: u8,
+    crashes: u8,
+    stalls: u8,
+    time_outs: u8,
+    processings: u8,
+    news: u8,
+}
+
+/// A rule that is left out, to show that the properties notice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Broken {
+    /// An object is confirmed before it is written down.
+    ConfirmedUnwritten,
+    /// A step is taken on that is another one's. By itself that costs calls only.
+    LeaseIgnored,
+    /// An attempt that never arrived is made again under the next number.
+    NumberRisesByItself,
+    /// An attempt that was not answered counts as declined.
+    SilenceIsADecline,
+    /// An object that did not answer is given up.
+    SilenceIsTheEnd,
+    /// What a status says of an earlier attempt is believed of the present one.
+    OldDeclineBelieved,
+    /// An object whose cancelling was not answered for sure is tried again, whatever was answered.
+    CancelPutOff,
+    /// An object counts as cancelled, whatever the provider says.
+    CancelNotRead,
+    /// A checkout counts as closed, whatever the provider says.
+    CloseNotRead,
+    /// A checkout is forgotten and not closed.
+    OnlyForgotten,
+    /// A checkout begins beside an object.
+    CheckoutBesideObject,
+    /// A checkout that took long to make is forgotten, though it was made meanwhile.
+    ForgottenOnceMade,
+    /// Each one who hears of a payment decides on it.
+    DecidedTwice,
+    /// A payment counts, whatever the profile says.
+    CountedUnowed,
+    /// A payment's outcome is decided by the status that is seen, not by what the profile takes.
+    OutcomeApart,
+}
+
+/// What a state's properties cannot see, as it is of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Wrong {
+    CountedUnowed,
+    ConfirmedAfterCancelling,
+    ConfirmedUnasked,
+    AttemptUnfounded,
+    Stuck,
+}
+
+struct Charges {
+    scope: Scope,
+    broken: &'static [Broken],
+    dunning: Dunning,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct State {
+    now: Timestamp,
+    left: Left,
+    stored: Stored,
+    payments: Vec<Payment>,
+    provider: Provider,
+    /// Sorted: which of them is which does not matter.
+    workers: Vec<Worker>,
+    buyers: Vec<Buyer>,
+    /// Confirmations that nobody waits for, still on their way.
+    late: Vec<(u8, u32)>,
+    /// Orders of checkouts so far.
+    orders: u8,
+    /// The account owes nothing any more, and nothing was confirming when that was written.
+    is_revoked: bool,
+    /// The user cancelled last.
+    is_cancelled: bool,
+    wrong: BTreeSet<Wrong>,
+}
+
+/// What happens next. Workers and the like are named by their place in the state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Action {
+    /// The tick finds the account due.
+    Start,
+    /// A worker writes, or takes on the next task.
+    Go {
+        worker: usize,
+    },
+    Call {
+        worker: usize,
+        fate: Fate,
+        verdict: Verdict,
+    },
+    Crash {
+        worker: usize,
+    },
+    Arrive {
+        late: usize,
+        verdict: Verdict,
+    },
+    Hear(Message),
+    /// The bank makes up its mind.
+    Settle {
+        number: u8,
+        success: bool,
+    },
+    Buy,
+    GoOnBuying {
+        buyer: usize,
+    },
+    StopBuying {
+        buyer: usize,
+    },
+    Pay {
+        order: u8,
+    },
+    Cancel,
+    Resume,
+    Upgrade,
+    Pass {
+        until: Timestamp,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Message {
+    Paid(StripeRef),
+    Declined(StripeRef),
+}
+
+impl State {
+    fn wrong(&mut self, wrong: Wrong) {
+        self.wrong.insert(wrong);
+    }
+
+    fn went(&self, wrong: Wrong) -> bool {
+        self.wrong.contains(&wrong)
+    }
+
+    /// Nothing is under way, and time brings nothing any more.
+    fn is_done(&self) -> bool {
+        let is_idle = self.workers.is_empty() && self.buyers.is_empty() && self.late.is_empty();
+        let due = self.stored.due();
+        is_idle && !self.provider.is_processing() && due.is_none_or(|due| due > end())
+    }
+
+    fn slow(&mut self) -> impl Iterator<Item = &mut bool> {
+        let workers = self.workers.iter_mut();
+        let buyers = self.buyers.iter_mut();
+        let all = workers.map(|worker| &mut worker.stalled);
+        let all = all.chain(buyers.map(|buyer| &mut buyer.stalled));
+        all.filter(|stalled| !**stalled)
+    }
+
+    /// Time passes up to the next moment at which something is due, and stalls who is at work.
+    fn pass(&mut self, until: Timestamp) -> Option<()> {
+        let overtaken = u8::try_from(self.slow().count()).unwrap();
+        self.left.stalls = self.left.stalls.checked_sub(overtaken)?;
+        self.slow().for_each(|stalled| *stalled = true);
+        self.now = until;
+        Some(())
+    }
+
+    /// Sorts what has no order, and forgets what can change nothing any more, so that states which
+    /// differ in nothing else are one.
+    fn tidy(&mut self) {
+        let (now, due) = (self.now, self.stored.due());
+        // Who is not late goes on like a new one.
+        self.workers.retain(|worker| {
+            worker.at != At::Free || (worker.now < now && due.is_some_and(|due| due <= worker.now))
+        });
+        self.workers.sort_unstable();
+        self.buyers.sort_unstable();
+    }
+}
+
+impl Charges {
+    fn new(scope: Scope, broken: &'static [Broken]) -> Self {
+        Self {
+            scope,
+            broken,
+            dunning: Dunning::new(vec![0, 1], 2).unwrap(),
+        }
+    }
+
+    fn breaks(&self, rule: Broken) -> bool {
+        self.broken.contains(&rule)
+    }
+
+    /// The provider's webhook tells, perhaps late and not for the first time.
+    fn hear(&self, state: &mut State, news: Message) {
+        let now = state.now;
+        state.left.news -= 1;
+        match news {
+            Message::Paid(object) => self.hear_payment(state, object),
+            Message::Declined(object) => {
+                state.change(|profile| billing::look_up_now(profile, &object.name(), now));
+            }
+        }
+    }
+}
+
+impl Model for Charges {
+    type State = State;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<State> {
+        let Scope {
+            purchase,
+            acts,
+            upgrades,
+            crashes,
+            stalls,
+            time_outs,
+            processings,
+            news,
+            ..
+        } = self.scope;
+        vec![State {
+            now: due(),
+            left: Left {
+                purchase,
+                acts,
+                upgrades,
+                crashes,
+                stalls,
+                time_outs,
+                processings,
+                news,
+            },
+            stored: Stored::new(books::bought()),
+            payments: Vec::new(),
+            provider: Provider::default(),
+            workers: Vec::new(),
+            buyers: Vec::new(),
+            late: Vec::new(),
+            orders: 0,
+            is_revoked: false,
+            is_cancelled: false,
+            wrong: BTreeSet::new(),
+        }]
+    }
+
+    fn actions(&self, state: &State, actions: &mut Vec<Action>) {
+        for worker in 0..state.workers.len() {
+            state.steps_of_worker(worker, actions);
+        }
+        state.steps_of_user(actions);
+        for (late, (number, attempt)) in state.late.iter().enumerate() {
+            let verdicts = state.verdicts(*number, *attempt).iter();
+            actions.extend(verdicts.map(|&verdict| Action::Arrive { late, verdict }));
+        }
+        if state.left.news > 0 {
+            let paid = state.provider.succeeded().map(Message::Paid);
+            let declined = state.provider.declined_ones().map(Message::Declined);
+            actions.extend(paid.chain(declined).map(Action::Hear));
+        }
+        for (number, intent) in (1..).zip(&state.provider.intents) {
+            if intent.status == provider::Status::Processing {
+                let settled = [true, false];
+                actions.extend(settled.map(|success| Action::Settle { number, success }));
+            }
+        }
+        let due = state.stored.due();
+        let is_due = due.is_some_and(|due| due <= state.now)
+            || (self.breaks(Broken::LeaseIgnored) && due.is_some());
+        if is_due && state.workers.len() < self.scope.workers {
+            actions.push(Action::Start);
+        }
+        let is_decided = !state.provider.is_processing();
+        let until = due.filter(|due| is_decided && *due > state.now && *due <= end());
+        actions.extend(until.map(|until| Action::Pass { until }));
+    }
+
+    fn next_state(&self, last: &State, action: Action) -> Option<State> {
+        let mut state = last.clone();
+        match action {
+            Action::Start => {
+                state.workers.push(Worker::new(state.now));
+                let worker = state.workers.len() - 1;
+                self.go(&mut state, worker);
+            }
+            Action::Go { worker } => self.go(&mut state, worker),
+            Action::Call {
+                worker,
+                fate,
+                verdict,
+            } => self.call(&mut state, worker, fate, verdict)?,
+            Action::Crash { worker } => {
+                state.left.crashes -= 1;
+                state.workers.remove(worker);
+            }
+            Action::Arrive { late, verdict } => {
+                let (number, attempt) = state.late.remove(late);
+                state.confirm(number, attempt, verdict);
+            }
+            Action::Hear(news) => self.hear(&mut state, news),
+            Action::Settle { number, success } => {
+                state.provider.settle(number, success);
+            }
+            Action::Buy => {
+                state.left.purchase -= 1;
+                state.buyers.push(Buyer::new(state.now));
+            }
+            Action::GoOnBuying { buyer } => self.go_on_buying(&mut state, buyer),
+            Action::StopBuying { buyer } => {
+                state.left.crashes -= 1;
+                state.buyers.remove(buyer);
+            }
+            Action::Pay { order } => state.pay(order),
+            Action::Cancel => {
+                state.left.acts -= 1;
+                state.cancel();
+            }
+            Action::Resume => {
+                state.left.acts -= 1;
+                state.resume();
+            }
+            Action::Upgrade => {
+                state.left.upgrades -= 1;
+                state.upgrade();
+            }
+            Action::Pass { until } => state.pass(until)?,
+        }
+        state.tidy();
+        Some(state)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        let mut properties = property::always();
+        properties.extend(property::sometimes(self.scope));
+        properties
+    }
+}
+
+const CHARGING: Scope = Scope {
+    workers: 2,
+    purchase: 0,
+    acts: 1,
+    upgrades: 0,
+    crashes: 1,
+    stalls: 1,
+    time_outs: 1,
+    processings: 0,
+    news: 2,
+};
+
+const ACTING: Scope = Scope {
+    acts: 2,
+    upgrades: 1,
+    stalls: 0,
+    news: 1,
+    ..CHARGING
+};
+
+const ACTING_SLOWLY: Scope = Scope {
+    crashes: 0,
+    stalls: 1,
+    time_outs: 0,
+    ..ACTING
+};
+
+const IN_PROCESS: Scope = Scope {
+    crashes: 0,
+    stalls: 0,
+    processings: 1,
+    ..CHARGING
+};
+
+const BUYING: Scope = Scope {
+    purchase: 1,
+    acts: 0,
+    crashes: 0,
+    time_outs: 0,
+    ..CHARGING
+};
+
+const BUYING_TWICE: Scope = Scope {
+    purchase: 2,
+    stalls: 0,
+    news: 1,
+    ..BUYING
+};
+
+const BUYING_AND_ACTING: Scope = Scope {
+    acts: 1,
+    upgrades: 1,
+    stalls: 0,
+    news: 1,
+    ..BUYING
+};
+
+/// All properties hold, and at least `states` were seen: no search shrinks to nothing unnoticed.
+fn assert_all(scope: Scope, states: usize) {
+    let model = Charges::new(scope, &[]).checker();
+    let model = model.finish_when(HasDiscoveries::AnyFailures);
+    let checker = model.spawn_bfs().join();
+    checker.assert_properties();
+    let seen = checker.unique_state_count();
+    assert!(seen >= states, "{scope:?}: only {seen} states");
+}
+
+#[test]
+fn a_period_is_charged_whatever_happens_to_the_workers() {
+    assert_all(CHARGING, 450_000);
+}
+
+#[test]
+fn a_change_of_mind_beside_workers_that_fail() {
+    assert_all(ACTING, 120_000);
+}
+
+#[test]
+fn a_change_of_mind_beside_workers_that_stall() {
+    assert_all(ACTING_SLOWLY, 33_000);
+}
+
+#[test]
+fn an_attempt_that_takes_its_time() {
+    assert_all(IN_PROCESS, 25_000);
+}
+
+#[test]
+fn a_checkout_beside_who_stalls() {
+    assert_all(BUYING, 220_000);
+}
+
+#[test]
+fn a_checkout_beside_who_stops() {
+    let (stalls, crashes) = (0, 1);
+    let scope = Scope {
+        crashes,
+        stalls,
+        ..BUYING
+    };
+    assert_all(scope, 80_000);
+}
+
+#[test]
+fn a_checkout_beside_calls_that_are_not_answered() {
+    let (stalls, time_outs) = (0, 1);
+    let scope = Scope {
+        stalls,
+        time_outs,
+        ..BUYING
+    };
+    assert_all(scope, 160_000);
+}
+
+#[test]
+fn two_checkouts() {
+    assert_all(BUYING_TWICE, 310_000);
+}
+
+#[test]
+fn a_checkout_and_a_change_of_mind() {
+    assert_all(BUYING_AND_ACTING, 110_000);
+}
+
+/// A property that nothing can break says nothing: each is broken here by leaving out a rule.
+#[test]
+fn every_rule_is_needed_and_every_property_can_fail() {
+    let two_buy = Scope {
+        stalls: 1,
+        news: 0,
+        ..BUYING_TWICE
+    };
+    let no_faults = Scope {
+        crashes: 0,
+        stalls: 0,
+        time_outs: 0,
+        news: 0,
+        ..CHARGING
+    };
+    let upgrade = Scope {
+        upgrades: 1,
+        ..CHARGING
+    };
+    let table: [(&[Broken], Scope, &[&'static str]); 16] = [
+        (
+            &[Broken::ConfirmedUnwritten],
+            CHARGING,
+            &[property::ASKED, property::CANCELLED],
+        ),
+        (
+            // Without a fault, it takes a second worker for an attempt not to have arrived.
+            &[Broken::NumberRisesByItself, Broken::LeaseIgnored],
+            no_faults,
+            &[property::DECLINES],
+        ),
+        (
+            &[Broken::NumberRisesByItself],
+            CHARGING,
+            &[property::DECLINES],
+        ),
+        (
+            &[Broken::SilenceIsADecline],
+            CHARGING,
+            &[property::DECLINES],
+        ),
+        (
+            &[Broken::SilenceIsTheEnd],
+            CHARGING,
+            &[property::HEARD, property::ONE_PAYABLE],
+        ),
+        (
+            &[Broken::OldDeclineBelieved],
+            CHARGING,
+            &[property::DECLINES],
+        ),
+        (
+            &[Broken::CancelPutOff],
+            no_faults,
+            &[property::COMES_TO_AN_END],
+        ),
+        (&[Broken::CancelNotRead], CHARGING, &[property::HEARD]),
+        (&[Broken::CloseNotRead], BUYING, &[property::HEARD]),
+        (&[Broken::OnlyForgotten], BUYING, &[property::ONE_PAYABLE]),
+        (
+            &[Broken::CheckoutBesideObject],
+            BUYING,
+            &[property::ONE_PAYABLE],
+        ),
+        (
+            &[Broken::CheckoutBesideObject, Broken::CountedUnowed],
+            BUYING,
+            &[property::ONE_KEPT],
+        ),
+        (
+            &[Broken::ForgottenOnceMade],
+            two_buy,
+            &[property::ONE_PAYABLE],
+        ),
+        (&[Broken::DecidedTwice], CHARGING, &[property::ONE_OUTCOME]),
+        (&[Broken::CountedUnowed], upgrade, &[property::OWED]),
+        (&[Broken::OutcomeApart], CHARGING, &[property::STATUS]),
+    ];
+    let mut can_fail = BTreeSet::<&str>::new();
+    for (broken, scope, names) in table {
+        let enough = HasDiscoveries::AllOf(names.iter().copied().collect());
+        let model = Charges::new(scope, broken).checker();
+        let checker = model.finish_when(enough).spawn_bfs().join();
+        for name in names {
+            let found = checker.discovery(name);
+            assert!(found.is_some(), "{broken:?} does not show as: {name}");
+        }
+        can_fail.extend(names);
+    }
+    for property in property::always() {
+        assert_eq!(property.expectation, Expectation::Always);
+        assert!(can_fail.contains(property.name), "{}", property.name);
+    }
+}

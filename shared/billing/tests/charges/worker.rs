@@ -1,0 +1,440 @@
+//! The charge worker, step by step as `charging::work` goes: a task is taken on, the provider is called,
+//! the answer is written down. Between any two steps it may stall or stop for ever.
+
+use billing::Task;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::books::{AddOnPurchase, due_period, generation};
+use crate::provider::{Status, StripeRef, Verdict};
+use crate::{Action, Broken, Charges, Left, State, Wrong};
+
+/// When something that could not be asked is asked again.
+const AGAIN: SignedDuration = SignedDuration::from_mins(5);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Worker {
+    /// What it takes for the time, from its beginning to its end.
+    pub(crate) now: Timestamp,
+    /// It is slower than its lease.
+    pub(crate) stalled: bool,
+    pub(crate) at: At,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum At {
+    /// Takes on what is next.
+    Free,
+    Ask(Ask),
+    Write(Write),
+}
+
+/// About to call the provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Ask {
+    Create {
+        number: u8,
+    },
+    Confirm {
+        number: u8,
+        attempt: u32,
+    },
+    LookUp {
+        number: u8,
+        attempt: u32,
+    },
+    Cancel {
+        number: u8,
+    },
+    /// The same, of an object that is not written down, whatever comes of it.
+    CallOff {
+        number: u8,
+    },
+    Close {
+        order: u8,
+    },
+}
+
+/// Knows what the provider said, or that it said nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Write {
+    Made {
+        number: u8,
+    },
+    Paid {
+        object: StripeRef,
+    },
+    Declined {
+        number: u8,
+        attempt: u32,
+        no_more: bool,
+    },
+    NeverConfirmed {
+        number: u8,
+    },
+    Unknown {
+        number: u8,
+    },
+    Gone {
+        number: u8,
+    },
+    Closed {
+        order: u8,
+    },
+    PutOff,
+    Nothing,
+}
+
+/// What becomes of a call to the provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Answered,
+    /// It never arrives.
+    Lost,
+    /// It arrives, and its answer gets lost.
+    Unanswered,
+    /// Nobody waits any more when it arrives.
+    Late,
+}
+
+impl Fate {
+    fn of_call(ask: Ask, left: Left) -> &'static [Self] {
+        match ask {
+            _ if left.time_outs == 0 => &[Self::Answered],
+            Ask::LookUp { .. } => &[Self::Answered, Self::Lost],
+            Ask::Confirm { .. } => &[Self::Answered, Self::Lost, Self::Unanswered, Self::Late],
+            _ => &[Self::Answered, Self::Lost, Self::Unanswered],
+        }
+    }
+
+    fn arrives(self) -> bool {
+        matches!(self, Self::Answered | Self::Unanswered)
+    }
+}
+
+impl Worker {
+    pub(crate) fn new(now: Timestamp) -> Self {
+        Self {
+            now,
+            stalled: false,
+            at: At::Free,
+        }
+    }
+}
+
+impl State {
+    pub(crate) fn steps_of_worker(&self, worker: usize, steps: &mut Vec<Action>) {
+        let Worker { at, .. } = self.workers[worker];
+        match at {
+            At::Free | At::Write(_) => steps.push(Action::Go { worker }),
+            At::Ask(ask) => {
+                for &fate in Fate::of_call(ask, self.left) {
+                    let verdicts = match ask {
+                        Ask::Confirm { number, attempt } if fate.arrives() => {
+                            self.verdicts(number, attempt)
+                        }
+                        _ => NO_VERDICT,
+                    };
+                    steps.extend(verdicts.iter().map(|&verdict| Action::Call {
+                        worker,
+                        fate,
+                        verdict,
+                    }));
+                }
+            }
+        }
+        if self.left.crashes > 0 && at != At::Free {
+            steps.push(Action::Crash { worker });
+        }
+    }
+
+    pub(crate) fn verdicts(&self, number: u8, attempt: u32) -> &'static [Verdict] {
+        const ALL: [Verdict; 4] = [
+            Verdict::Success,
+            Verdict::SoftDecline,
+            Verdict::HardDecline,
+            Verdict::Processing,
+        ];
+        if !self.provider.would_attempt(number, attempt) {
+            NO_VERDICT
+        } else if self.left.processings > 0 {
+            &ALL
+        } else {
+            &ALL[..3]
+        }
+    }
+
+    /// A confirmation arrives.
+    pub(crate) fn confirm(&mut self, number: u8, attempt: u32, verdict: Verdict) -> Status {
+        let confirmed = self.provider.confirm(number, attempt, verdict);
+        let object = StripeRef::Intent(number);
+        if confirmed.is_new {
+            if self.payment(object).is_none() {
+                self.wrong(Wrong::ConfirmedUnasked);
+            }
+            if self.is_revoked {
+                self.wrong(Wrong::ConfirmedAfterCancelling);
+            }
+            if attempt > 1 && !self.provider.declined(attempt - 1) {
+                self.wrong(Wrong::AttemptUnfounded);
+            }
+        }
+        let is_processing = confirmed.answer == Status::Processing;
+        self.left.processings -= u8::from(confirmed.is_new && is_processing);
+        confirmed.answer
+    }
+}
+
+impl Charges {
+    /// Takes on the next task, or writes down what was answered.
+    pub(crate) fn go(&self, state: &mut State, worker: usize) {
+        let Worker { now, stalled, at } = state.workers.remove(worker);
+        let at = match at {
+            At::Free => self.take_on(state, now),
+            At::Write(write) => self.write(state, now, write),
+            At::Ask(_) => Some(at),
+        };
+        state
+            .workers
+            .extend(at.map(|at| Worker { now, stalled, at }));
+    }
+
+    fn take_on(&self, state: &mut State, now: Timestamp) -> Option<At> {
+        let until = if self.breaks(Broken::LeaseIgnored) {
+            now + AGAIN
+        } else {
+            now
+        };
+        let task = state.change(|profile| billing::take_task(profile, until, &self.dunning));
+        let attempt = state.stored.declines() + 1;
+        let number = |id: &str| match StripeRef::of(id) {
+            StripeRef::Intent(number) | StripeRef::Session(number) => number,
+        };
+        let Some(task) = task else {
+            if state.stored.due().is_some_and(|due| due <= now) {
+                state.wrong(Wrong::Stuck);
+            }
+            return None;
+        };
+        let ask = match task {
+            Task::Create {
+                generation: of,
+                period,
+                intent: object,
+                ..
+            } => {
+                assert_eq!((of, period), (generation(), due_period()));
+                let number = u8::try_from(object).unwrap();
+                Ask::Create { number }
+            }
+            Task::Confirm { id, attempt, .. } => Ask::Confirm {
+                number: number(&id),
+                attempt,
+            },
+            Task::LookUp { id, .. } => Ask::LookUp {
+                number: number(&id),
+                attempt,
+            },
+            Task::Cancel { id } => Ask::Cancel {
+                number: number(&id),
+            },
+            Task::ExpireCheckout { session } => Ask::Close {
+                order: number(&session),
+            },
+            Task::TakeCredits { .. } => unreachable!("no account is collected from credits"),
+            Task::CheckSubscription { .. }
+            | Task::UpdateSubscription { .. }
+            | Task::CancelSubscription { .. } => {
+                unreachable!("no account is collected from by the provider")
+            }
+        };
+        Some(At::Ask(ask))
+    }
+
+    /// The provider is called. `None` if the case cannot be.
+    pub(crate) fn call(
+        &self,
+        state: &mut State,
+        worker: usize,
+        fate: Fate,
+        verdict: Verdict,
+    ) -> Option<()> {
+        let At::Ask(ask) = state.workers[worker].at else {
+            return None;
+        };
+        state.left.time_outs -= u8::from(fate != Fate::Answered);
+        let answer = match ask {
+            Ask::Create { number } => {
+                if fate.arrives() {
+                    state.provider.create(number);
+                }
+                Write::Made { number }
+            }
+            Ask::Confirm { number, attempt } => {
+                if fate == Fate::Late {
+                    state.late.push((number, attempt));
+                    state.late.sort_unstable();
+                }
+                let write = fate.arrives().then(|| {
+                    let said = state.confirm(number, attempt, verdict);
+                    Self::came(number, attempt, said)
+                });
+                match write {
+                    // What was sent just now is not sent again before it was looked up.
+                    Some(Write::NeverConfirmed { .. }) | None => Write::Unknown { number },
+                    Some(write) => write,
+                }
+            }
+            Ask::LookUp { number, attempt } => {
+                let said = state.provider.intent(number).status;
+                // It may be an earlier attempt that was declined.
+                if attempt > 1 && said.is_declined() && !self.breaks(Broken::OldDeclineBelieved) {
+                    Write::NeverConfirmed { number }
+                } else {
+                    Self::came(number, attempt, said)
+                }
+            }
+            Ask::Cancel { number } => {
+                let said = if fate.arrives() {
+                    state.provider.cancel(number)
+                } else {
+                    Status::Processing
+                };
+                match said {
+                    _ if self.breaks(Broken::CancelPutOff) => Write::PutOff,
+                    _ if self.breaks(Broken::CancelNotRead) => Write::Gone { number },
+                    Status::Succeeded | Status::Canceled => Self::came(number, 0, said),
+                    _ => Write::PutOff,
+                }
+            }
+            Ask::CallOff { number } => {
+                if fate.arrives() {
+                    state.provider.cancel(number);
+                }
+                Write::Nothing
+            }
+            Ask::Close { order } if self.breaks(Broken::OnlyForgotten) => Write::Closed { order },
+            Ask::Close { order } => {
+                let paid = fate.arrives() && state.provider.expire(order).paid_at.is_some();
+                if paid && !self.breaks(Broken::CloseNotRead) {
+                    let object = StripeRef::Session(order);
+                    Write::Paid { object }
+                } else {
+                    Write::Closed { order }
+                }
+            }
+        };
+        let at = match (fate, ask, answer) {
+            (Fate::Answered, ..) | (_, Ask::CallOff { .. }, _) => answer,
+            (_, Ask::Confirm { number, attempt }, _) if self.breaks(Broken::SilenceIsADecline) => {
+                Write::Declined {
+                    number,
+                    attempt,
+                    no_more: false,
+                }
+            }
+            (_, Ask::Confirm { number, .. }, _) if self.breaks(Broken::SilenceIsTheEnd) => {
+                Write::Gone { number }
+            }
+            (_, Ask::Confirm { number, .. } | Ask::LookUp { number, .. }, _) => {
+                Write::Unknown { number }
+            }
+            _ => Write::PutOff,
+        };
+        state.workers[worker].at = self.after_call(at);
+        Some(())
+    }
+
+    fn after_call(&self, write: Write) -> At {
+        match write {
+            Write::Made { number } if self.breaks(Broken::ConfirmedUnwritten) => {
+                At::Ask(Ask::Confirm { number, attempt: 1 })
+            }
+            write => At::Write(write),
+        }
+    }
+
+    /// What the object's status says of the attempt.
+    fn came(number: u8, attempt: u32, said: Status) -> Write {
+        match said {
+            Status::Succeeded => Write::Paid {
+                object: StripeRef::Intent(number),
+            },
+            Status::RequiresPaymentMethod { hard } => Write::Declined {
+                number,
+                attempt,
+                no_more: hard,
+            },
+            Status::RequiresConfirmation => Write::NeverConfirmed { number },
+            Status::Canceled => Write::Gone { number },
+            Status::Processing => Write::Unknown { number },
+        }
+    }
+
+    fn write(&self, state: &mut State, now: Timestamp, write: Write) -> Option<At> {
+        let confirm = |number, attempt: Option<u32>| {
+            attempt.map(|attempt| At::Ask(Ask::Confirm { number, attempt }))
+        };
+        match write {
+            Write::Made { number } => {
+                let object = StripeRef::Intent(number);
+                let mut attempt = None;
+                let written = state.change_and_ask(object, AddOnPurchase::Period, |profile| {
+                    let name = object.name();
+                    attempt =
+                        billing::intent_created(profile, &generation(), due_period(), &name, now);
+                    true
+                });
+                if !written {
+                    return None;
+                }
+                if let next @ Some(_) = confirm(number, attempt) {
+                    return next;
+                }
+                if state
+                    .stored
+                    .object()
+                    .is_none_or(|(known, _)| known != object)
+                {
+                    return Some(At::Ask(Ask::CallOff { number }));
+                }
+            }
+            Write::Paid { object } => self.hear_payment(state, object),
+            Write::Declined {
+                number,
+                attempt,
+                no_more,
+            } => {
+                let name = StripeRef::Intent(number).name();
+                state.change(|profile| {
+                    billing::declined(profile, Some(&name), attempt, no_more, now, &self.dunning);
+                });
+            }
+            Write::NeverConfirmed { number } => {
+                let name = StripeRef::Intent(number).name();
+                let attempt = state.change(|profile| billing::never_confirmed(profile, &name, now));
+                let bump = u32::from(self.breaks(Broken::NumberRisesByItself));
+                if let next @ Some(_) = confirm(number, attempt.map(|attempt| attempt + bump)) {
+                    return next;
+                }
+            }
+            Write::Unknown { number } => {
+                let name = StripeRef::Intent(number).name();
+                state.change(|profile| billing::still_unknown(profile, &name, now));
+            }
+            Write::Gone { number } => {
+                let name = StripeRef::Intent(number).name();
+                state.change(|profile| billing::intent_cancelled(profile, &name));
+            }
+            Write::Closed { order } => {
+                let name = StripeRef::Session(order).name();
+                state.change(|profile| billing::checkout_closed(profile, &name));
+            }
+            Write::PutOff => state.change(|profile| billing::postpone(profile, now + AGAIN)),
+            Write::Nothing => {}
+        }
+        Some(At::Free)
+    }
+}
+
+/// For calls that no bank has a word in.
+const NO_VERDICT: &[Verdict] = &[Verdict::Success];

@@ -1,0 +1,155 @@
+//! The HTTP client for everything but AWS: OpenRouter, the default AI, Stripe and the token issuer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::Client;
+use rustls::crypto::aws_lc_rs;
+use rustls::{ClientConfig, RootCertStore};
+
+/// How long an idle connection stays silent before TCP probes it, and the time between probes.
+/// Without probes the kernel takes up to a quarter of an hour to notice that a connection is dead,
+/// and a dead connection looks like a slow response.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+const KEEP_ALIVE_PROBES: u32 = 3;
+/// How long sent data may stay unacknowledged before the connection counts as dead.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+/// Idle connections kept per host. One holds about 20 kB, and more calls than this are rarely in
+/// flight in one process.
+const IDLE_CONNECTIONS: usize = 64;
+
+/// TLS cannot be set up; this does not happen on a machine that can run a function.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpClientError {
+    #[error("the TLS settings are not valid")]
+    Tls(#[from] rustls::Error),
+    #[error("the HTTP client cannot be built")]
+    Client(#[from] reqwest::Error),
+}
+
+/// A client that gives up connecting, TLS included, after `connect`, and has no other time-out.
+///
+/// It sends a request at most once and only to the host it was given: no retries, no redirects, no
+/// proxies from the environment. It trusts Mozilla's certificate authorities as of the build,
+/// because reading the system's takes longer than the rest of a cold start.
+pub fn http_client(connect: Duration) -> Result<Client, HttpClientError> {
+    let roots = RootCertStore {
+        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+    };
+    let tls = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let client = Client::builder()
+        .tls_backend_preconfigured(tls)
+        .http1_only()
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .no_proxy()
+        .connect_timeout(connect)
+        .pool_max_idle_per_host(IDLE_CONNECTIONS)
+        .tcp_nodelay(true)
+        .tcp_keepalive(KEEP_ALIVE)
+        .tcp_keepalive_interval(KEEP_ALIVE)
+        .tcp_keepalive_retries(KEEP_ALIVE_PROBES);
+    #[cfg(target_os = "linux")]
+    let client = client.tcp_user_timeout(UNACKNOWLEDGED);
+    Ok(client.build()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::process::Command;
+
+    use reqwest::Response;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    const TIME: Duration = Duration::from_secs(5);
+
+    /// Accepts connections, reads a request from each, writes `response`, and returns how many
+    /// connections there were.
+    async fn server(response: &'static [u8]) -> (SocketAddr, JoinHandle<usize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        #[expect(clippy::disallowed_methods, reason = "nothing is logged here")]
+        let served = tokio::spawn(async move {
+            let mut connections = 0;
+            let pause = Duration::from_millis(200);
+            while let Ok(Ok((mut stream, _))) = tokio::time::timeout(pause, listener.accept()).await
+            {
+                connections += 1;
+                let mut request = [0; 1024];
+                let _ = stream.read(&mut request).await.unwrap();
+                stream.write_all(response).await.unwrap();
+            }
+            connections
+        });
+        (address, served)
+    }
+
+    async fn get(address: SocketAddr) -> reqwest::Result<Response> {
+        let client = http_client(TIME).unwrap();
+        client.get(format!("http://{address}/")).send().await
+    }
+
+    #[tokio::test]
+    async fn a_request_without_a_connection_was_not_sent() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let refused = get(address).await.unwrap_err();
+        assert!(refused.is_connect(), "{refused:?}");
+    }
+
+    #[tokio::test]
+    async fn a_request_whose_connection_breaks_may_have_arrived_and_is_sent_once() {
+        let (address, served) = server(b"").await;
+        let lost = get(address).await.unwrap_err();
+        assert!(!lost.is_connect() && !lost.is_builder(), "{lost:?}");
+        assert_eq!(served.await.unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn redirects_are_not_followed() {
+        let (address, served) = server(
+            b"HTTP/1.1 307 Temporary Redirect\r\nlocation: /there\r\ncontent-length: 0\r\n\r\n",
+        )
+        .await;
+        let response = get(address).await.unwrap();
+        assert_eq!(response.status(), http::StatusCode::TEMPORARY_REDIRECT);
+        assert_eq!(served.await.unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn connecting_ends_at_its_time_out() {
+        // The backlog accepts connections, and nobody ever speaks TLS on them.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = http_client(Duration::from_millis(50)).unwrap();
+        let request = client.get(format!("https://{address}/")).send();
+        let waited = tokio::time::timeout(TIME, request).await.unwrap();
+        let error = waited.unwrap_err();
+        assert!(error.is_connect(), "{error:?}");
+    }
+
+    /// Runs another test of this program in an environment that names a proxy where nobody listens.
+    #[test]
+    fn proxies_in_the_environment_are_ignored() {
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "outbound::tests::redirects_are_not_followed"])
+            .envs(
+                ["http_proxy", "HTTP_PROXY", "ALL_PROXY"].map(|name| (name, "http://127.0.0.1:9")),
+            )
+            .envs(["no_proxy", "NO_PROXY"].map(|name| (name, "")))
+            .output()
+            .unwrap();
+        let output = String::from_utf8(output.stdout).unwrap();
+        assert!(output.contains("1 passed"), "{output}");
+    }
+}
