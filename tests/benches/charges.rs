@@ -275,7 +275,7 @@ struct Cost {
 impl Default for Meter {
     fn default() -> Self {
         Self {
-            connector: edge::aws_connector().unwrap(),
+            connector: local::engines::connector(),
             costs: Arc::default(),
         }
     }

@@ -150,7 +150,7 @@ async fn post(
             let posted = session.store.ledger.post(&account.id, &posting).await;
             posted.map_err(|error| match error {
                 PostError::Refused(refused) => not_posted(&account.id, &order, &refused),
-                PostError::Store(source) => Error::unknown(repeat(&order))(source),
+                PostError::Store(error) => Error::unknown(repeat(&order))(error),
             })?
         }
     };
