@@ -21,7 +21,7 @@ use crate::ledger::{
 use crate::open_holds::{
     FIRST_HOLD, LAST_HOLD, OpenHold, holds_between, open_hold, state_of, stored_hold,
 };
-use crate::transaction::Retry;
+use crate::retry::Retry;
 
 /// How often the books of a busy account are read until nothing moves meanwhile.
 const TRIES: u32 = 30;

@@ -7,8 +7,9 @@ use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use jiff::Timestamp;
 
 use crate::db::{Database, Db, Tables};
-use crate::error::{StoreError, Written};
+use crate::error::StoreError;
 use crate::item::{self, ACCOUNT, Attributes, Item, account_key, key, text, time};
+use crate::write::update;
 
 /// Number of partitions that the tasks of a kind are spread over.
 const SHARDS: u8 = 16;
@@ -201,8 +202,8 @@ impl DueIndex {
         find(&self.db, kind, shard, now, limit).await
     }
 
-    /// Moves a task to `until`, which also claims it: no other tick finds it before then.
-    /// `Ok(false)` if it is no longer due as it was, or a transaction is changing its item.
+    /// Moves a task to `until`, which also claims it: no other tick finds it before then. False if it
+    /// is no longer due as it was.
     pub async fn postpone(&self, due: &Due, until: Timestamp) -> Result<bool, StoreError> {
         postpone(&self.db, due, until).await
     }
@@ -259,17 +260,12 @@ pub(crate) async fn postpone(
     due: &Due,
     until: Timestamp,
 ) -> Result<bool, StoreError> {
-    let sent = db
-        .client
-        .update_item()
-        .table_name(due.task.kind().table(&db.tables))
-        .set_key(Some(due.task.key()))
-        .update_expression("SET due_at = :until")
+    let table = due.task.kind().table(&db.tables);
+    let update = update(table, due.task.key(), "SET due_at = :until")
         .condition_expression("due_at = :due")
         .expression_attribute_values(":until", time(until))
-        .expression_attribute_values(":due", time(due.at))
-        .send();
-    Ok(Written::of("postpone due task", Box::pin(sent).await)? == Written::Done)
+        .expression_attribute_values(":due", time(due.at));
+    db.write("postpone due task", update).await
 }
 
 fn partition(kind: DueKind, shard: u8) -> String {

@@ -4,15 +4,14 @@
 //! and content each time. It is no part of the books, and is removed with the account.
 
 use account::{Account, AccountId};
-use aws_sdk_dynamodb::types::{Put, TransactWriteItem};
 use jiff::Timestamp;
 
 use crate::db::{Database, Db};
 use crate::domain_events::{DomainEvent, Facts};
 use crate::due_index::{Due, DueTask, EVENT_PREFIX, postpone};
-use crate::error::{StoreError, Written};
+use crate::error::StoreError;
 use crate::item::{self, Attributes, Item, number, text, time};
-use crate::transaction;
+use crate::write::{Write, delete, put, update};
 
 const EVENT: &str = "event";
 
@@ -81,20 +80,14 @@ impl Outbox {
         event: &StoredEvent,
         until: Timestamp,
     ) -> Result<Option<StoredEvent>, StoreError> {
-        let sent = self
-            .db
-            .client
-            .update_item()
-            .table_name(&self.db.tables.accounts)
-            .set_key(Some(event.task().key()))
-            .update_expression("SET due_at = :until ADD tries :one")
+        let (table, key) = (&self.db.tables.accounts, event.task().key());
+        let update = update(table, key, "SET due_at = :until ADD tries :one")
             .condition_expression("due_at = :due")
             .expression_attribute_values(":until", time(until))
             .expression_attribute_values(":due", time(event.due))
-            .expression_attribute_values(":one", number(1))
-            .send();
-        let claimed = Written::of("claim event", Box::pin(sent).await)?;
-        Ok((claimed.or_conflict("claim event")?).then(|| StoredEvent {
+            .expression_attribute_values(":one", number(1));
+        let claimed = self.db.write("claim event", update).await?;
+        Ok(claimed.then(|| StoredEvent {
             due: until,
             tries: event.tries + 1,
             ..event.clone()
@@ -118,26 +111,16 @@ impl Outbox {
         until: Timestamp,
     ) -> Result<(), StoreError> {
         let key = item::key([("account_id", account.as_str()), ("item", item)]);
-        let sent = self
-            .db
-            .client
-            .update_item()
-            .table_name(&self.db.tables.accounts)
-            .set_key(Some(key))
-            .update_expression("SET due_at = :until")
+        let update = update(&self.db.tables.accounts, key, "SET due_at = :until")
             .condition_expression("attribute_exists(due_at)")
-            .expression_attribute_values(":until", time(until))
-            .send();
-        let written = Written::of("put event off", Box::pin(sent).await)?;
-        written.or_conflict("put event off").map(drop)
+            .expression_attribute_values(":until", time(until));
+        self.db.write("put event off", update).await.map(drop)
     }
 
     /// Removes a delivered event.
     pub async fn remove(&self, event: &StoredEvent) -> Result<(), StoreError> {
-        let table = &self.db.tables.accounts;
-        self.db
-            .delete("remove event", table, event.task().key())
-            .await
+        let delete = delete(&self.db.tables.accounts, event.task().key());
+        self.db.write("remove event", delete).await.map(drop)
     }
 }
 
@@ -148,7 +131,7 @@ pub(crate) fn put_event(
     account: &AccountId,
     event: &DomainEvent,
     revision: u64,
-) -> Result<TransactWriteItem, StoreError> {
+) -> Result<Write, StoreError> {
     let item = item::with(
         task(account, &event.id).item(event.at),
         [
@@ -158,10 +141,7 @@ pub(crate) fn put_event(
             ("facts", item::to_attribute(EVENT, &event.facts)?),
         ],
     );
-    let put = Put::builder()
-        .table_name(&db.tables.accounts)
-        .set_item(Some(item));
-    transaction::put(put)
+    Ok(put(&db.tables.accounts, item).into())
 }
 
 /// Puts the event of a changed add-on into the outbox, if there is one.
@@ -170,7 +150,7 @@ pub(crate) fn put_add_on_event(
     before: &Account,
     after: &Account,
     at: Timestamp,
-) -> Result<Option<TransactWriteItem>, StoreError> {
+) -> Result<Option<Write>, StoreError> {
     let event = DomainEvent::add_on(before, after, at);
     let put = event.map(|event| put_event(db, &before.id, &event, after.revision));
     put.transpose()

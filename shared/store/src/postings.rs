@@ -5,7 +5,6 @@ use account::{
     Profile,
 };
 use aws_sdk_dynamodb::types::builders::UpdateBuilder;
-use aws_sdk_dynamodb::types::{Put, TransactWriteItem};
 use jiff::Timestamp;
 use serde::Deserialize;
 
@@ -17,7 +16,8 @@ use crate::item::{self, Item, credits_of_micros, key, micros, text, time};
 use crate::ledger::{EntryKind, Ledger, LedgerEntry, put_entry};
 use crate::orders::{PaymentOrder, set_paid};
 use crate::outbox::{put_add_on_event, put_event};
-use crate::transaction::{self, Retry, Transacted, failed_condition};
+use crate::retry::Retry;
+use crate::write::{Transacted, Write, failed_condition, put};
 
 /// Credits that move without a call.
 #[derive(Debug, Clone)]
@@ -236,27 +236,28 @@ impl Ledger {
         posting: &Posting<'_>,
         plan: &Plan,
         moves: UpdateBuilder,
-    ) -> Result<Vec<TransactWriteItem>, StoreError> {
-        let id = Put::builder()
-            .table_name(&self.db.tables.ledger)
-            .set_item(Some(posting_item(&before.number, posting)))
-            .condition_expression("attribute_not_exists(entry)");
-        let mut items = vec![transaction::put(id)?];
+    ) -> Result<Vec<Write>, StoreError> {
+        let id = put(
+            &self.db.tables.ledger,
+            posting_item(&before.number, posting),
+        )
+        .condition_expression("attribute_not_exists(entry)");
+        let mut items = vec![id.into()];
         let taken = plan.movement.balance.checked_neg().unwrap_or(Credits::ZERO);
         match Crossing::by(taken, self.db.low_below(before.profile.plan())) {
             Some(crossing) => {
                 let crosses = crossing.begins_at(before.balance.balance());
-                items.push(transaction::update(crossing.condition(moves, crosses))?);
+                items.push(crossing.condition(moves, crosses).into());
                 if crosses {
                     let cause = format!("{}-{}", before.id, posting.id);
                     let event = crossing.event(&cause, posting.at);
                     items.push(put_event(&self.db, &before.id, &event, 0)?);
                 }
             }
-            None => items.push(transaction::update(moves)?),
+            None => items.push(moves.into()),
         }
         for entry in &plan.entries {
-            items.push(put_entry(&self.db, &before.number, entry)?);
+            items.push(put_entry(&self.db, &before.number, entry));
         }
         Ok(items)
     }
@@ -300,7 +301,7 @@ impl Ledger {
                 .expression_attribute_values(":needed", micros(plan.needed()));
             let moves = with_profile(moves, &format!("{MOVE}, "), &before, &after)?;
             let mut items = self.posting_items(&before, posting, &plan, moves)?;
-            items.extend(set_paid(&self.db, order, posting.at)?);
+            items.extend(set_paid(&self.db, order, posting.at));
             items.extend(put_add_on_event(&self.db, &before, &after, posting.at)?);
             let written = self.db.transact(operation, items).await;
             if retry.is_done(written.map(Transacted::is_done)).await? {
