@@ -128,18 +128,9 @@ impl Accounts {
                 ("created_at", time(why.at)),
             ],
         );
-        let zeros = [
-            "revision",
-            "balance",
-            "held",
-            "available",
-            "owed",
-            "open_holds",
-            "entries",
-            "moves",
-        ];
+        let zeros = "revision balance held available owed open_holds entries moves";
         let table = &self.db.tables.accounts;
-        let item = item::with(item, zeros.map(|name| (name, number(0))));
+        let item = item::with(item, zeros.split(' ').map(|name| (name, number(0))));
         let account = put(table, item)
             .condition_expression(
                 "attribute_not_exists(account_number) \
@@ -307,10 +298,10 @@ pub(crate) fn with_profile(
     let Some(due) = billing::due_at(&after.profile) else {
         return Ok(update.update_expression(format!("{set} REMOVE due_shard, due_at")));
     };
-    let account = before.id.clone();
+    let task = DueTask::Billing(before.id.clone());
     Ok(update
         .update_expression(format!("{set}, due_shard = :shard, due_at = :due"))
-        .expression_attribute_values(":shard", text(DueTask::Billing { account }.partition()))
+        .expression_attribute_values(":shard", text(task.partition()))
         .expression_attribute_values(":due", time(due.max(Timestamp::UNIX_EPOCH))))
 }
 

@@ -69,7 +69,5 @@ fn cleanup_item(
 }
 
 fn task(account: &AccountNumber) -> DueTask {
-    DueTask::Cleanup {
-        account: account.clone(),
-    }
+    DueTask::Cleanup(account.clone())
 }

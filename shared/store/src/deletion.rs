@@ -137,7 +137,5 @@ impl Accounts {
 }
 
 fn task(account: &AccountId) -> DueTask {
-    DueTask::Deletion {
-        account: account.clone(),
-    }
+    DueTask::Deletion(account.clone())
 }

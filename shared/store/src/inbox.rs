@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::db::Db;
-use crate::due_index::{DueKind, DueTask, find};
+use crate::due_index::{DueIndex, DueKind, DueTask};
 use crate::error::StoreError;
 use crate::item::{self, number, text, time};
 use crate::write::{put, update};
@@ -166,11 +166,13 @@ impl Inbox {
 
     /// The pending events of one shard, those that are due first at the front; at most 250.
     pub async fn pending(&self, shard: u8) -> Result<Vec<Recorded>, StoreError> {
-        let kind = DueKind::StripeEvent;
-        let due = find(&self.db, kind, shard, Timestamp::MAX, MAX_PENDING).await?;
+        let index = DueIndex {
+            db: self.db.clone(),
+        };
+        let due = index.find(DueKind::StripeEvent, shard, Timestamp::MAX, MAX_PENDING);
         let mut events = Vec::new();
-        for due in due {
-            if let DueTask::StripeEvent { id } = due?.task {
+        for due in due.await? {
+            if let DueTask::StripeEvent(id) = due?.task {
                 events.extend(self.get(&id).await?);
             }
         }
@@ -183,5 +185,5 @@ impl Inbox {
 }
 
 fn task(id: &str) -> DueTask {
-    DueTask::StripeEvent { id: id.to_owned() }
+    DueTask::StripeEvent(id.to_owned())
 }

@@ -102,26 +102,21 @@ pub(crate) fn set_outcome(
     outcome: Outcome,
     at: Timestamp,
 ) -> Result<Write, StoreError> {
-    let stripe_id = order.stripe_id.clone();
-    let mut expression = "SET outcome = :outcome, heard_at = :at".to_owned();
-    let mut shard = None;
-    if outcome == Outcome::RefundDue {
-        expression.push_str(", due_shard = :shard, due_at = :at");
-        shard = Some((
-            ":shard".to_owned(),
-            text(DueTask::Refund { stripe_id }.partition()),
-        ));
-    } else {
-        expression.push_str(" REMOVE due_shard, due_at");
-    }
-    let values = [
-        (":outcome".to_owned(), item::to_attribute(ORDER, &outcome)?),
-        (":at".to_owned(), time(at)),
-    ];
-    let update = update(&db.tables.charges, order_key(&order.stripe_id), expression)
+    let update = update(&db.tables.charges, order_key(&order.stripe_id), "")
         .condition_expression("attribute_exists(payer) AND attribute_not_exists(outcome)")
-        .set_expression_attribute_values(Some(values.into_iter().chain(shard).collect()));
-    Ok(update.into())
+        .expression_attribute_values(":outcome", item::to_attribute(ORDER, &outcome)?)
+        .expression_attribute_values(":at", time(at));
+    let set = "SET outcome = :outcome, heard_at = :at";
+    if outcome != Outcome::RefundDue {
+        return Ok(update
+            .update_expression(format!("{set} REMOVE due_shard, due_at"))
+            .into());
+    }
+    let shard = DueTask::Refund(order.stripe_id.clone()).partition();
+    Ok(update
+        .update_expression(format!("{set}, due_shard = :shard, due_at = :at"))
+        .expression_attribute_values(":shard", text(shard))
+        .into())
 }
 
 /// Marks a period as paid by `order`: one record for each generation and period, one payment for each

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use crate::db::{Database, Db};
 use crate::domain_events::{DomainEvent, Facts};
-use crate::due_index::{Due, DueTask, EVENT_PREFIX, postpone};
+use crate::due_index::{Due, DueIndex, DueTask, EVENT_PREFIX};
 use crate::error::StoreError;
 use crate::item::{self, Attributes, Item, number, text, time};
 use crate::write::{Write, delete, put, update};
@@ -33,7 +33,7 @@ pub struct StoredEvent {
 
 impl StoredEvent {
     fn task(&self) -> DueTask {
-        task(&self.account, &self.id)
+        DueTask::Event(self.account.clone(), self.id.clone())
     }
 }
 
@@ -58,11 +58,10 @@ impl Outbox {
                 Ok(event) => events.push(event),
                 Err(error) => {
                     let row = Attributes::of(EVENT, &row);
-                    if row
-                        .text("due_at")
-                        .is_ok_and(|due| due <= &*item::time_text(now))
-                    {
-                        self.put_off_row(account, row.text("item")?, later).await?;
+                    let due: Timestamp = row.get("due_at")?;
+                    if due <= now {
+                        let task = DueTask::Event(account.clone(), event_id(row)?);
+                        self.postpone(task, due, later).await?;
                         errors.push(error);
                     }
                 }
@@ -96,25 +95,19 @@ impl Outbox {
 
     /// Puts an event off until `until`, unless another tick has claimed it since it was read.
     pub async fn put_off(&self, event: &StoredEvent, until: Timestamp) -> Result<(), StoreError> {
-        let due = Due {
-            task: event.task(),
-            at: event.due,
-        };
-        postpone(&self.db, &due, until).await.map(drop)
+        self.postpone(event.task(), event.due, until).await
     }
 
-    /// Puts a row that cannot be read off.
-    async fn put_off_row(
+    async fn postpone(
         &self,
-        account: &AccountId,
-        item: &str,
+        task: DueTask,
+        at: Timestamp,
         until: Timestamp,
     ) -> Result<(), StoreError> {
-        let key = item::key([("account_id", account.as_str()), ("item", item)]);
-        let update = update(&self.db.tables.accounts, key, "SET due_at = :until")
-            .condition_expression("attribute_exists(due_at)")
-            .expression_attribute_values(":until", time(until));
-        self.db.write("put event off", update).await.map(drop)
+        let index = DueIndex {
+            db: self.db.clone(),
+        };
+        index.postpone(&Due { task, at }, until).await.map(drop)
     }
 
     /// Removes a delivered event.
@@ -133,7 +126,7 @@ pub(crate) fn put_event(
     revision: u64,
 ) -> Result<Write, StoreError> {
     let item = item::with(
-        task(account, &event.id).item(event.at),
+        DueTask::Event(account.clone(), event.id.clone()).item(event.at),
         [
             ("kind", text(event.kind)),
             ("at", time(event.at)),
@@ -173,19 +166,16 @@ pub(crate) async fn event_rows(
     db.query("read events", query).await
 }
 
-fn task(account: &AccountId, id: &str) -> DueTask {
-    DueTask::Event {
-        account: account.clone(),
-        id: id.to_owned(),
-    }
+fn event_id(row: Attributes<'_>) -> Result<String, StoreError> {
+    let id = row.text("item")?.strip_prefix(EVENT_PREFIX);
+    id.map(str::to_owned).ok_or_else(|| row.corrupt())
 }
 
 fn stored_event(account: &AccountId, row: &Item) -> Result<StoredEvent, StoreError> {
     let row = Attributes::of(EVENT, row);
-    let id = row.text("item")?.strip_prefix(EVENT_PREFIX);
     Ok(StoredEvent {
         account: account.clone(),
-        id: id.ok_or_else(|| row.corrupt())?.to_owned(),
+        id: event_id(row)?,
         kind: row.get("kind")?,
         at: row.get("at")?,
         facts: row.get("facts")?,

@@ -190,7 +190,5 @@ impl Payments {
 }
 
 fn session_task(stripe_id: &str) -> DueTask {
-    DueTask::CheckoutSession {
-        stripe_id: stripe_id.to_owned(),
-    }
+    DueTask::CheckoutSession(stripe_id.to_owned())
 }

@@ -1,8 +1,7 @@
 //! Credits that move without a call: granted, bought, refunded, reversed, adjusted.
 
 use account::{
-    Account, AccountId, AccountNumber, Balance, BalanceError, Credits, EntryId, IdError, Movement,
-    Profile,
+    Account, AccountId, AccountNumber, Balance, BalanceError, Credits, EntryId, Movement, Profile,
 };
 use aws_sdk_dynamodb::types::builders::UpdateBuilder;
 use jiff::Timestamp;
@@ -101,22 +100,11 @@ impl Plan {
     }
 }
 
-enum PlanError {
-    Refused(PostRefused),
-    Id(IdError),
-}
-
-impl From<IdError> for PlanError {
-    fn from(error: IdError) -> Self {
-        Self::Id(error)
-    }
-}
-
 impl Posting<'_> {
-    fn plan(&self, before: Balance) -> Result<Plan, PlanError> {
+    fn plan(&self, before: Balance) -> Result<Plan, PostError> {
         let refused = |error| match error {
-            BalanceError::Insufficient => PlanError::Refused(PostRefused::Insufficient(before)),
-            _ => PlanError::Refused(PostRefused::Amount(self.kind)),
+            BalanceError::Insufficient => PostRefused::Insufficient(before),
+            _ => PostRefused::Amount(self.kind),
         };
         let out_of_range = || refused(BalanceError::OutOfRange);
         let (movement, own) = match self.kind {
@@ -128,16 +116,16 @@ impl Posting<'_> {
                 let movement = before.reverse(amount).map_err(refused)?;
                 (movement, movement.balance)
             }
-            EntryKind::Refund if self.amount.is_negative() => return Err(out_of_range()),
-            EntryKind::AddOn if !self.amount.is_negative() => return Err(out_of_range()),
+            EntryKind::Refund if self.amount.is_negative() => return Err(out_of_range().into()),
+            EntryKind::AddOn if !self.amount.is_negative() => return Err(out_of_range().into()),
             EntryKind::Refund | EntryKind::AddOn | EntryKind::Adjustment => {
                 (before.adjust(self.amount).map_err(refused)?, self.amount)
             }
-            EntryKind::Call => return Err(out_of_range()),
+            EntryKind::Call => return Err(out_of_range().into()),
         };
         let mut entries = vec![self.entry(self.id.clone(), self.kind, own, self.note)];
         if movement.balance != own {
-            let id = EntryId::new(format!("{}-owed", self.id))?;
+            let id = EntryId::new(format!("{}-owed", self.id)).map_err(StoreError::invalid)?;
             let taken = movement.owed;
             entries.push(self.entry(id, EntryKind::Reversal, taken, "owed since a reversal"));
         }
@@ -182,14 +170,12 @@ impl Ledger {
                 return Err(PostRefused::NoAccount.into());
             };
             let plan = match posting.plan(before.balance) {
-                Ok(plan) => plan,
-                Err(PlanError::Id(error)) => return Err(StoreError::invalid(error).into()),
-                Err(PlanError::Refused(refused)) => {
+                Err(PostError::Refused(refused)) => {
                     // Perhaps because an earlier try has taken these credits.
                     let stored = self.posting(&before.number, posting.id).await?;
-                    let stored = stored.ok_or(refused)?;
-                    return Ok(posting.again(&stored)?);
+                    return Ok(posting.again(&stored.ok_or(refused)?)?);
                 }
+                plan => plan?,
             };
             let moves = move_credits(&self.db, account, plan.movement, plan.entries.len())?
                 .condition_expression(
@@ -287,11 +273,11 @@ impl Ledger {
             }
             let plan = match posting.plan(before.balance) {
                 Ok(plan) => plan,
-                Err(PlanError::Id(error)) => return Err(StoreError::invalid(error)),
-                Err(PlanError::Refused(PostRefused::Insufficient(_))) => {
+                Err(PostError::Refused(PostRefused::Insufficient(_))) => {
                     return Ok(CreditPayment::Insufficient);
                 }
-                Err(PlanError::Refused(refused)) => return Err(StoreError::invalid(refused)),
+                Err(PostError::Refused(refused)) => return Err(StoreError::invalid(refused)),
+                Err(PostError::Store(error)) => return Err(error),
             };
             let moves = move_credits(&self.db, account, plan.movement, plan.entries.len())?
                 .condition_expression(

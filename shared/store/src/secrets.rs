@@ -49,8 +49,5 @@ pub(crate) fn delete_secret(db: &Database, id: &AccountId, key: &KeyId, due: Tim
 }
 
 fn task(account: &AccountId, key: &KeyId) -> DueTask {
-    DueTask::Secret {
-        account: account.clone(),
-        key: key.clone(),
-    }
+    DueTask::Secret(account.clone(), key.clone())
 }
