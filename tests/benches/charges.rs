@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use account::{AccountId, AddOnStatus, CallId};
+use account::{AccountId, AddOnStatus};
 use aws_sdk_dynamodb::types::AttributeValue::{self, S};
 use aws_sdk_dynamodb::types::{PutRequest, WriteRequest};
 use aws_smithy_runtime_api::client::http::{
@@ -275,7 +275,7 @@ struct Cost {
 impl Default for Meter {
     fn default() -> Self {
         Self {
-            connector: edge::aws_connector().unwrap(),
+            connector: local::engines::connector(),
             costs: Arc::default(),
         }
     }

@@ -26,6 +26,7 @@ mod identity;
 mod in_flight;
 mod inbox;
 mod interface;
+mod inverted;
 mod keys;
 mod machine;
 mod next_call;

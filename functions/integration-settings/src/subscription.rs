@@ -117,8 +117,8 @@ fn not_bought(error: NotBought) -> ApiError {
         ),
         NotBought::Already => ApiError::new(
             Code::AlreadySubscribed,
-            "the add-on is active; connect your key. If it was cancelled and cannot be resumed, buy \
-             it again when it has ended",
+            "the add-on is active; connect your key. If it was cancelled and cannot be resumed, \
+             buy it again when it has ended",
         ),
         NotBought::Insufficient(price) => ApiError::new(
             Code::InsufficientCredits,
@@ -183,7 +183,8 @@ pub(crate) async fn buy_credits(
     let Some((cents, credits)) = cents.zip(credits) else {
         return Err(ApiError::new(
             Code::InvalidRequest,
-            "`usd` must be dollars and cents from 5 to 1000 as a decimal string, for example \"25\"",
+            "`usd` must be dollars and cents from 5 to 1000 as a decimal string, for example \
+             \"25\"",
         ));
     };
     let account = deps.account(&caller.account).await?;

@@ -61,7 +61,7 @@ impl Deps {
         secrets: aws_sdk_secretsmanager::Client,
         event_bus: aws_sdk_eventbridge::Client,
         queue: aws_sdk_sqs::Client,
-    ) -> Result<Self, lambda_runtime::Error> {
+    ) -> Result<Self, edge::Error> {
         let time_outs = TimeOuts::for_questions(settings.connect);
         let http = edge::http_client(settings.connect)?;
         let store = Store::new(dynamodb, settings.tables);

@@ -68,7 +68,7 @@ pub async fn tick(
 /// Runs the due tasks of these kinds; returns the number of those that failed.
 async fn run_due(deps: &Deps, kinds: &[DueKind], now: Timestamp) -> u32 {
     let mut errors = 0;
-    let mut failed = |error: &lambda_runtime::Error, kind: DueKind| {
+    let mut failed = |error: &edge::Error, kind: DueKind| {
         edge::log_error(&**error, &format!("a due task failed: {kind:?}"));
         errors += 1;
     };
@@ -90,7 +90,7 @@ async fn run_due(deps: &Deps, kinds: &[DueKind], now: Timestamp) -> u32 {
     errors
 }
 
-async fn run(deps: &Deps, due: &Due, now: Timestamp) -> Result<(), lambda_runtime::Error> {
+async fn run(deps: &Deps, due: &Due, now: Timestamp) -> Result<(), edge::Error> {
     let (store, charging) = (&deps.store, &deps.charging);
     match &due.task {
         DueTask::Secret { account, key } => {
@@ -135,7 +135,7 @@ async fn delete_orphan(
     account: &AccountId,
     key: &KeyId,
     due: Timestamp,
-) -> Result<(), lambda_runtime::Error> {
+) -> Result<(), edge::Error> {
     let stored = deps.store.accounts.get(account).await?;
     let in_force = stored.and_then(|stored| stored.profile.key);
     if in_force.is_none_or(|in_force| in_force.id != *key) {

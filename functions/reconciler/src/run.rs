@@ -172,8 +172,8 @@ async fn problems(
     {
         return Ok(Some(Vec::new()));
     }
-    // Since it was listed, the account may have been deleted, or even created again. Failing to read
-    // its number does not prove that.
+    // Since it was listed, the account may have been deleted, or even created again. A failure to
+    // read its number does not prove that.
     let stored = store.accounts.number(id).await;
     let is_gone = stored.is_ok_and(|stored| stored.as_ref() != Some(number));
     if is_gone {

@@ -36,7 +36,7 @@ impl Deps {
         clock: Clock,
         dynamodb: aws_sdk_dynamodb::Client,
         secrets: aws_sdk_secretsmanager::Client,
-    ) -> Result<Self, lambda_http::Error> {
+    ) -> Result<Self, edge::Error> {
         let store = Store::new(dynamodb, settings.tables.clone());
         let http = edge::http_client(settings.charging.connect)?;
         Ok(Self {
