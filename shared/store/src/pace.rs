@@ -10,7 +10,7 @@ use aws_sdk_dynamodb::types::{ReturnValue, ReturnValuesOnConditionCheckFailure};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::item::{Attributes, Item, key, number};
-use crate::transaction::{TRIES, pause};
+use crate::retry::{TRIES, pause};
 use crate::{Store, StoreError};
 
 const WHAT: &str = "pace";
