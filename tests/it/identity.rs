@@ -75,9 +75,9 @@ async fn logs_name_a_calls_payer() {
     assert!(answered.any(tells), "{told:?} in {logged}");
 }
 
-/// Whoever asks who changed something finds it out; who only looked is not written down.
+/// Reads are not logged with the user's name.
 #[tokio::test]
-async fn logs_name_who_changed_something() {
+async fn logs_name_the_user_of_each_change() {
     let (log, _guard) = crate::secrecy::log_of_this_thread();
     let world = World::start().await;
     world.set("acme", json!({"add_on": "active"})).await;
@@ -93,13 +93,13 @@ async fn logs_name_who_changed_something() {
     let save = json!({"key": "sk-or-v1-limit-20-0123456789abcdef"});
     let changes = [
         (Method::PUT, &*key, &save, "key saved"),
-        (Method::PATCH, integration, &on, "switched"),
+        (Method::PATCH, integration, &on, "switches changed"),
         (Method::DELETE, &*key, &nothing, "key disconnected"),
         (
             Method::POST,
             &*card,
             &nothing,
-            "page for another card opened",
+            "Checkout Session for a new card opened",
         ),
         (Method::DELETE, &*add_on, &nothing, "add-on cancelled"),
         (Method::POST, &*add_on, &nothing, "add-on resumed"),
@@ -107,7 +107,7 @@ async fn logs_name_who_changed_something() {
             Method::POST,
             "/v1/credits/checkout",
             &usd,
-            "page for credits opened",
+            "Checkout Session for credits opened",
         ),
     ];
     // The embedded tables have lines of their own, outside of any request.

@@ -1,49 +1,46 @@
-//! `account.deleted`: the account's end.
+//! `account.deleted`: turn the account into a tombstone.
 //!
-//! One transaction makes the account a tombstone and writes down what is left to do: the secret of its
-//! key, and all that its item still holds. Both are then done at once; what fails is left to the billing
-//! tick. Secrets of saves that were under way are due by themselves, like any other orphan.
+//! One transaction replaces the account by its tombstone and records the rest of the work: deleting
+//! the secret of its key, and scrubbing its item. Both follow at once; if one fails, the billing
+//! tick does it. Secrets of saves in progress are due on their own, like any other orphan.
 
 use account::KeyId;
 use jiff::Timestamp;
-use store::{Deletion, HistoryEntry};
+use store::Deletion;
 
-use crate::{ACTOR, AccountEvent, Deps, Done, EventError};
+use crate::deps::Deps;
+use crate::event::AccountEvent;
+use crate::outcome::{EventError, Outcome};
 
-pub(crate) async fn deleted(deps: &Deps, event: &AccountEvent) -> Result<Done, EventError> {
-    // Our own time and not the event's: what is left is due from then on, and on the sender's clock it
-    // may be a time that is still to come.
+pub(crate) async fn apply(deps: &Deps, event: &AccountEvent) -> Result<Outcome, EventError> {
+    // Our own time and not the event's: the rest of the work is due from then on, and the sender's
+    // clock may be ahead.
     let now = deps.clock.now();
-    let why = HistoryEntry {
-        id: format!("deleted-{}", event.version),
-        at: now,
-        actor: ACTOR.to_owned(),
-        what: "deleted".to_owned(),
-    };
+    let why = event.history_entry(now, "deleted".to_owned());
     let deletion = deps
         .store
         .delete_account(&event.account, event.version, &why);
     let Deletion::Done(profile) = deletion.await? else {
-        return Ok(Done::Late);
+        return Ok(Outcome::Late);
     };
     if let Some(key) = profile.and_then(|profile| profile.key) {
         delete_secret(deps, event, &key.id, now).await;
     }
     match deps.store.scrub(&event.account).await {
         Ok(true) => {}
-        Ok(false) => tracing::info!("calls are open on a deleted account; the tick does the rest"),
-        Err(error) => edge::log_error(&error, "the rest of a deletion is left to the billing tick"),
+        Ok(false) => tracing::info!("calls are in progress; scrubbing left to the billing tick"),
+        Err(error) => edge::log_error(&error, "scrubbing left to the billing tick"),
     }
-    Ok(Done::Deleted)
+    Ok(Outcome::Deleted)
 }
 
-/// Deletes the secret that is `due`. If that fails, it still is, and the billing tick does it.
+/// If this fails, the secret stays due, and the billing tick deletes it.
 async fn delete_secret(deps: &Deps, event: &AccountEvent, key: &KeyId, due: Timestamp) {
     if let Err(error) = deps.vault.delete(&event.account, key).await {
-        edge::log_error(&error, "a secret is left to the billing tick");
+        edge::log_error(&error, "secret left to the billing tick");
         return;
     }
     if let Err(error) = deps.store.secret_gone(&event.account, key, due).await {
-        edge::log_error(&error, "a deleted secret is still noted as due");
+        edge::log_error(&error, "a deleted secret is still listed as due");
     }
 }

@@ -1,32 +1,33 @@
-//! The events, as the bus gives them. `docs/events/account-events.schema.json` says the same to those
-//! who send them; a test holds the two together.
+//! The events of the bus. `docs/events/account-events.schema.json` describes them for senders; a
+//! test keeps the two in step.
 
 use account::{AccountId, Plan};
 use jiff::Timestamp;
 use serde_json::Value;
+use store::HistoryEntry;
 
-/// The highest whole number that all who read JSON agree on.
+/// The highest integer that every JSON parser reads exactly.
 const MAX_VERSION: u64 = 9_007_199_254_740_991;
 
-/// What Greta's core system says of an account.
+/// A change of an account in Greta's core system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccountEvent {
     pub account: AccountId,
     /// Grows with every event of the account: the highest one counts.
     pub version: u64,
-    /// When it came to be so.
+    /// The time of the change.
     pub at: Timestamp,
-    pub what: What,
+    pub change: AccountChange,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum What {
-    /// The account is there, with this plan.
+pub enum AccountChange {
+    /// The account exists and has this plan.
     Upserted(Plan),
     Deleted,
 }
 
-/// A member of the event that is missing or not what it must be. Its value is not shown.
+/// A field of the event that is missing or malformed. Its value is not shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the event's `{field}` must be {must_be}")]
 pub struct Malformed {
@@ -35,12 +36,10 @@ pub struct Malformed {
 }
 
 impl AccountEvent {
-    /// Reads an event in EventBridge's envelope. What is not needed is not looked at.
-    ///
-    /// # Errors
-    /// [`Malformed`] names the first member that does not fit.
+    /// Reads an event in EventBridge's envelope, ignoring fields that are not needed. The error
+    /// names the first malformed field.
     pub fn parse(event: &Value) -> Result<Self, Malformed> {
-        let is_upserted = needed(event, "detail-type", EVENTS, |value| {
+        let is_upserted = required(event, "detail-type", EVENTS, |value| {
             match value.as_str()? {
                 "account.upserted" => Some(true),
                 "account.deleted" => Some(false),
@@ -48,15 +47,29 @@ impl AccountEvent {
             }
         })?;
         Ok(Self {
-            at: needed(event, "time", "an RFC 3339 time", time)?,
-            account: needed(event, "detail.account_id", ACCOUNT, account)?,
-            version: needed(event, "detail.version", VERSION, version)?,
-            what: if is_upserted {
-                What::Upserted(needed(event, "detail.plan", PLANS, plan)?)
+            at: required(event, "time", "an RFC 3339 time", time)?,
+            account: required(event, "detail.account_id", ACCOUNT, account)?,
+            version: required(event, "detail.version", VERSION, version)?,
+            change: if is_upserted {
+                AccountChange::Upserted(required(event, "detail.plan", PLANS, plan)?)
             } else {
-                What::Deleted
+                AccountChange::Deleted
             },
         })
+    }
+
+    /// This event in the account's history. Its id makes repeated writes one entry.
+    pub(crate) fn history_entry(&self, at: Timestamp, what: String) -> HistoryEntry {
+        let change = match self.change {
+            AccountChange::Upserted(_) => "upserted",
+            AccountChange::Deleted => "deleted",
+        };
+        HistoryEntry {
+            id: format!("{change}-{}", self.version),
+            at,
+            actor: "account-events".to_owned(),
+            what,
+        }
     }
 }
 
@@ -65,7 +78,7 @@ const ACCOUNT: &str = "an account id: 1 to 64 letters, digits, `_` or `-`";
 const VERSION: &str = "a whole number from 0 to 9007199254740991";
 const PLANS: &str = "`standard` or `enterprise`";
 
-fn needed<T>(
+fn required<T>(
     event: &Value,
     field: &'static str,
     must_be: &'static str,
@@ -95,7 +108,7 @@ fn plan(value: &Value) -> Option<Plan> {
 
 fn version(value: &Value) -> Option<u64> {
     let number = value.as_number()?.to_string();
-    // To JSON, 7.0 is the same number as 7, and some write it so.
+    // In JSON, 7.0 is the same number as 7, and some senders write it so.
     let whole = number.strip_suffix(".0").unwrap_or(&number);
     let version = whole.parse().ok()?;
     (version <= MAX_VERSION).then_some(version)
@@ -122,24 +135,24 @@ mod tests {
     }
 
     #[test]
-    fn both_events_are_read() {
+    fn both_kinds_of_events_are_read() {
         let mut event = upserted();
         let mut expected = AccountEvent {
             account: AccountId::new("acme").unwrap(),
             version: 7,
             at: "2026-11-23T10:00:00Z".parse().unwrap(),
-            what: What::Upserted(Plan::Enterprise),
+            change: AccountChange::Upserted(Plan::Enterprise),
         };
         assert_eq!(AccountEvent::parse(&event), Ok(expected.clone()));
         event["detail-type"] = json!("account.deleted");
-        expected.what = What::Deleted;
+        expected.change = AccountChange::Deleted;
         assert_eq!(AccountEvent::parse(&event), Ok(expected.clone()));
         event["detail"] = json!({"account_id": "acme", "version": 7.0});
         assert_eq!(AccountEvent::parse(&event), Ok(expected));
     }
 
     #[test]
-    fn what_does_not_fit_is_named() {
+    fn a_malformed_field_is_named() {
         let table = [
             (
                 "/detail-type",

@@ -20,7 +20,7 @@ async fn function() -> Result<(), Error> {
         let deps = deps.clone();
         async move {
             let answer = account_events::handle(&deps, &event.payload).await;
-            // The runtime logs the error's `Debug`, which for a request to AWS is the whole of it.
+            // The runtime logs the error's `Debug`, which contains whole requests to AWS.
             answer.map_err(|error| Error::from(error.to_string()))
         }
     }))

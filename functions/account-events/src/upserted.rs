@@ -1,93 +1,97 @@
-//! `account.upserted`: the account is there, and has this plan.
+//! `account.upserted`: create the account, or change its plan.
 
 use std::convert::Infallible;
 
 use account::{Account, AccountNumber, Plan, Profile};
-use store::{Created, Effect, HistoryEntry, Presence, UpdateError};
+use store::{Created, Effect, Presence, UpdateError};
 
-use crate::{ACTOR, AccountEvent, Deps, Done, EventError};
+use crate::deps::Deps;
+use crate::event::AccountEvent;
+use crate::outcome::{EventError, Outcome};
 
-/// How often the account is looked at again because others created or deleted it meanwhile.
-const ROUNDS: usize = 5;
+/// How often an event is tried while others create or delete the account.
+const ATTEMPTS: usize = 5;
 
-pub(crate) async fn upserted(
+pub(crate) async fn apply(
     deps: &Deps,
     event: &AccountEvent,
     plan: Plan,
-) -> Result<Done, EventError> {
-    for _ in 0..ROUNDS {
-        let done = match deps.store.presence(&event.account).await? {
+) -> Result<Outcome, EventError> {
+    for _ in 0..ATTEMPTS {
+        let outcome = match deps.store.presence(&event.account).await? {
             Presence::Live(account) => change(deps, event, plan, *account).await?,
-            Presence::Deleted { version, .. } if version >= event.version => Some(Done::Late),
+            Presence::Deleted { version, .. } if version >= event.version => Some(Outcome::Late),
             Presence::Deleted { scrubbed, .. } if !scrubbed => {
-                // All of the old account must be gone before there is a new one.
+                // The old account must be gone before a new one takes its place.
                 if !deps.store.scrub(&event.account).await? {
-                    return Err(EventError::StillOpen);
+                    return Err(EventError::CallsInProgress);
                 }
                 None
             }
             Presence::Never | Presence::Deleted { .. } => create(deps, event, plan).await?,
         };
-        if let Some(done) = done {
-            return Ok(done);
+        if let Some(outcome) = outcome {
+            return Ok(outcome);
         }
     }
     Err(EventError::Contended)
 }
 
-/// `None` if somebody else made or deleted the account first.
-async fn create(deps: &Deps, event: &AccountEvent, plan: Plan) -> Result<Option<Done>, EventError> {
+/// `None` if another process created or deleted the account first.
+async fn create(
+    deps: &Deps,
+    event: &AccountEvent,
+    plan: Plan,
+) -> Result<Option<Outcome>, EventError> {
     let number = AccountNumber::new(edge::random_id("acct"))?;
     let profile = Profile::new(plan, event.version, event.at);
-    let why = history(event, plan, "created");
+    let why = event.history_entry(event.at, format!("created: plan {}", name(plan)));
     let created = deps
         .store
         .create_account(&event.account, &number, &profile, &why);
-    Ok((created.await? == Created::Now).then_some(Done::Created))
+    Ok((created.await? == Created::Now).then_some(Outcome::Created))
 }
 
-/// `None` if the account was deleted meanwhile.
+/// `None` if the account was deleted in the meantime.
 async fn change(
     deps: &Deps,
     event: &AccountEvent,
     plan: Plan,
     account: Account,
-) -> Result<Option<Done>, EventError> {
-    let mut done = Done::Unchanged;
+) -> Result<Option<Outcome>, EventError> {
+    let mut outcome = Outcome::Unchanged;
     let changed = deps
         .store
         .update(&event.account, Some(account), deps.clock.now(), |profile| {
             let before = profile.plan();
             let is_late = event.version < profile.plans.version();
-            // A late one is taken in, too: it may tell when the plan changed.
+            // A late event is applied too: it may tell when the plan changed.
             profile.hear_plan(plan, event.version, event.at);
             if profile.plan() != before {
-                done = Done::Changed;
-                let why = history(event, plan, "changed");
+                outcome = Outcome::Changed;
+                let what = format!("changed: plan {}", name(plan));
+                let why = event.history_entry(event.at, what);
                 return Ok::<_, Infallible>(vec![Effect::History(why)]);
             }
-            done = if is_late { Done::Late } else { Done::Unchanged };
+            outcome = if is_late {
+                Outcome::Late
+            } else {
+                Outcome::Unchanged
+            };
             Ok(Vec::new())
         })
         .await;
     match changed {
-        Ok(_) => Ok(Some(done)),
+        Ok(_) => Ok(Some(outcome)),
         Err(UpdateError::NotFound) => Ok(None),
         Err(UpdateError::Store(error)) => Err(error.into()),
         Err(UpdateError::Refused(never)) => match never {},
     }
 }
 
-/// The same for the same event, however often it is carried out.
-fn history(event: &AccountEvent, plan: Plan, what: &str) -> HistoryEntry {
-    let plan = match plan {
+fn name(plan: Plan) -> &'static str {
+    match plan {
         Plan::Enterprise => "enterprise",
         Plan::Standard => "standard",
-    };
-    HistoryEntry {
-        id: format!("upserted-{}", event.version),
-        at: event.at,
-        actor: ACTOR.to_owned(),
-        what: format!("{what}: plan {plan}"),
     }
 }

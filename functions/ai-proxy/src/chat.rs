@@ -82,8 +82,10 @@ async fn byok_or_fallback(
         Ok(response) => return Ok(response),
         Err(failed) => failed,
     };
-    let may_fall_back =
-        |cause: &FallbackCause| fallback == Fallback::Allowed && may_fall_back(deps, &call, *cause);
+    let causes = &deps.settings.fallback_causes;
+    let may_fall_back = |cause: &FallbackCause| {
+        leaves_time_for_another(deps, &call) && routing::may_fall_back(fallback, *cause, causes)
+    };
     let Some(cause) = failed.fallback_cause.filter(may_fall_back) else {
         return Err(failed.error);
     };
@@ -100,11 +102,9 @@ async fn byok_or_fallback(
     result.map_err(CreditsError::into_inner)
 }
 
-fn may_fall_back(deps: &Deps, call: &Call, cause: FallbackCause) -> bool {
-    // API Gateway gives up on a silent connection, so a second plain call must still fit.
-    let in_time =
-        call.request.streamed || call.started.elapsed() < deps.settings.time_outs.plain / 2;
-    in_time && deps.settings.fallback_causes.allow(cause)
+/// API Gateway gives up on a silent connection, so a second plain call must still fit.
+fn leaves_time_for_another(deps: &Deps, call: &Call) -> bool {
+    call.request.streamed || call.started.elapsed() < deps.settings.time_outs.plain / 2
 }
 
 fn refusal(reason: Reason) -> ApiError {

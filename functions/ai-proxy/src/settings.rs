@@ -52,11 +52,11 @@ impl Settings {
 /// All causes if the setting is absent; none if it is empty.
 fn fallback_causes(env: &mut Env) -> FallbackCauses {
     let Some(list) = env.present("FALLBACK_CAUSES") else {
-        return FallbackCauses::ALL;
+        return FallbackCauses::all();
     };
     FallbackCauses::parse(&list).unwrap_or_else(|name| {
         let problem = format!("has `{name}`, which is not a cause");
         env.problem("FALLBACK_CAUSES", problem);
-        FallbackCauses::ALL
+        FallbackCauses::all()
     })
 }

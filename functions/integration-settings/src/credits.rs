@@ -1,4 +1,4 @@
-//! Credits as their owner sees them: what there is, how it moved, what was spent by day.
+//! The account's credits: the balance, the ledger, and the daily spending.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,8 @@ use jiff::{Timestamp, ToSpan};
 use serde::Serialize;
 use store::EntryKind;
 
-use crate::{Deps, cursor};
+use crate::cursor;
+use crate::deps::Deps;
 
 #[derive(Serialize)]
 pub(crate) struct Balance {
@@ -61,15 +62,16 @@ pub(crate) async fn ledger(
     caller: Caller,
     uri: Uri,
 ) -> Result<Json<Ledger>, ApiError> {
-    let query = Parameters::of(&uri)?;
+    let query = QueryParameters::parse(&uri)?;
     let limit = query.number("limit", 50, 100)?;
     let account = deps.account(&caller.account).await?;
-    let cursor = match query.get("cursor") {
-        None => None,
-        Some(text) => Some(cursor::decode(&account.number, text).ok_or_else(|| {
-            invalid("`cursor` is not one of your ledger; start without a cursor")
-        })?),
-    };
+    let cursor =
+        match query.get("cursor") {
+            None => None,
+            Some(text) => Some(cursor::decode(&account.number, text).ok_or_else(|| {
+                invalid("`cursor` is not from your ledger; start without a cursor")
+            })?),
+        };
     let limit = u8::try_from(limit).unwrap_or(u8::MAX);
     let page = deps.store.ledger_page(&account, cursor.as_ref(), limit);
     let page = page.await.map_err(|error| ApiError::storage(&error))?;
@@ -104,13 +106,13 @@ struct Day {
     calls: u64,
 }
 
-/// Every day of the range, oldest first, those without calls included. Days are UTC days.
+/// Every UTC day of the range, oldest first, including those without calls.
 pub(crate) async fn daily(
     State(deps): State<Deps>,
     caller: Caller,
     uri: Uri,
 ) -> Result<Json<Daily>, ApiError> {
-    let days = Parameters::of(&uri)?.number("days", 30, 366)?;
+    let days = QueryParameters::parse(&uri)?.number("days", 30, 366)?;
     let account = deps.account(&caller.account).await?;
     let last = deps.clock.now().to_zoned(TimeZone::UTC).date();
     let first = last.saturating_sub((days - 1).days());
@@ -131,11 +133,10 @@ pub(crate) async fn daily(
     }))
 }
 
-/// The query's parameters.
-struct Parameters(HashMap<String, String>);
+struct QueryParameters(HashMap<String, String>);
 
-impl Parameters {
-    fn of(uri: &Uri) -> Result<Self, ApiError> {
+impl QueryParameters {
+    fn parse(uri: &Uri) -> Result<Self, ApiError> {
         let query = Query::try_from_uri(uri);
         query
             .map(|Query(parameters)| Self(parameters))

@@ -1,4 +1,4 @@
-//! The ledger's cursor on the wire: opaque, and good for one account only.
+//! The ledger's cursor on the wire: opaque, and valid for one account only.
 
 use account::AccountNumber;
 use aws_lc_rs::digest;
@@ -6,12 +6,12 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use store::Cursor;
 
-/// Bytes of the checksum that binds a cursor to its account.
-const CHECK: usize = 8;
+/// Length in bytes of the checksum that binds a cursor to its account.
+const CHECKSUM_LENGTH: usize = 8;
 
 pub(crate) fn encode(account: &AccountNumber, cursor: &Cursor) -> String {
     let text = format!("{}|{}", cursor.balance.micros(), cursor.entry);
-    let mut bytes = check(account, &text).to_vec();
+    let mut bytes = checksum(account, &text).to_vec();
     bytes.extend_from_slice(text.as_bytes());
     URL_SAFE_NO_PAD.encode(bytes)
 }
@@ -19,9 +19,9 @@ pub(crate) fn encode(account: &AccountNumber, cursor: &Cursor) -> String {
 /// `None` if the text is not a cursor of this account.
 pub(crate) fn decode(account: &AccountNumber, text: &str) -> Option<Cursor> {
     let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
-    let (found, text) = bytes.split_at_checked(CHECK)?;
+    let (found, text) = bytes.split_at_checked(CHECKSUM_LENGTH)?;
     let text = std::str::from_utf8(text).ok()?;
-    if found != check(account, text) {
+    if found != checksum(account, text) {
         return None;
     }
     let (balance, entry) = text.split_once('|')?;
@@ -31,17 +31,17 @@ pub(crate) fn decode(account: &AccountNumber, text: &str) -> Option<Cursor> {
     })
 }
 
-/// The account's number is random and never shown, so nobody else can make this.
-fn check(account: &AccountNumber, text: &str) -> [u8; CHECK] {
+/// Nobody else can compute this, because the account's number is random and never shown.
+fn checksum(account: &AccountNumber, text: &str) -> [u8; CHECKSUM_LENGTH] {
     let mut context = digest::Context::new(&digest::SHA256);
     context.update(account.as_str().as_bytes());
     context.update(b"|");
     context.update(text.as_bytes());
-    let mut check = [0; CHECK];
-    for (to, from) in check.iter_mut().zip(context.finish().as_ref()) {
+    let mut checksum = [0; CHECKSUM_LENGTH];
+    for (to, from) in checksum.iter_mut().zip(context.finish().as_ref()) {
         *to = *from;
     }
-    check
+    checksum
 }
 
 #[cfg(test)]
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cursor_is_good_for_its_account_and_as_it_is() {
+    fn a_cursor_is_valid_unchanged_and_for_its_account() {
         let number = |text: &str| AccountNumber::new(text).unwrap();
         let cursor = Cursor {
             entry: "e#2026-01-01T00:00:00.000000Z#call_1".to_owned(),

@@ -1,4 +1,4 @@
-//! The card, and its two switches.
+//! The integration card and its two switches.
 
 use account::SwitchError;
 use axum::Json;
@@ -9,7 +9,7 @@ use edge::{ApiError, Caller, Code, Fields};
 use serde::Serialize;
 use store::UpdateError;
 
-use crate::Deps;
+use crate::deps::Deps;
 
 pub(crate) async fn read(State(deps): State<Deps>, caller: Caller) -> Result<Json<Card>, ApiError> {
     let account = deps.account(&caller.account).await?;
@@ -55,7 +55,7 @@ pub(crate) async fn switch(
         by = caller.subject,
         enabled = account.profile.enabled,
         always_use_key = account.profile.always_use_key,
-        "switched"
+        "switches changed"
     );
     Ok(Json(Switched {
         integration: deps.card(&account, &caller).await,

@@ -14,10 +14,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Reads all settings.
-    ///
-    /// # Errors
-    /// One error that names every missing or malformed setting.
+    /// The error names every missing or malformed setting.
     pub fn from_env(mut env: Env) -> Result<Self, SettingsError> {
         let settings = Self {
             product: ProductSettings::from_env(&mut env),

@@ -1,4 +1,4 @@
-//! Buying the add-on and cancelling it, replacing the card, buying credits.
+//! Buying and cancelling the add-on, replacing the card, buying credits.
 
 use std::ops::RangeInclusive;
 
@@ -13,14 +13,14 @@ use edge::{ApiError, Caller, Code, Fields};
 use serde::Serialize;
 use store::UpdateError;
 
-use crate::Deps;
+use crate::deps::Deps;
 
-/// What a purchase of credits can cost, in US cents.
-const CREDITS_CENTS: RangeInclusive<u64> = 500..=100_000;
+/// Price range of a purchase of credits, in US cents.
+const CREDITS_PRICE_CENTS: RangeInclusive<u64> = 500..=100_000;
 
 #[derive(Serialize)]
 pub(crate) struct Subscribed {
-    /// Where to pay; `None` where nothing is to be paid.
+    /// `None` if there is nothing to pay.
     checkout_url: Option<String>,
     integration: Card,
 }
@@ -30,18 +30,18 @@ pub(crate) struct Cancelled {
     integration: Card,
 }
 
-/// Purchase, resumes, or pays what is due, as the add-on's state asks for.
+/// Buys, resumes or pays what is due, depending on the add-on's state.
 pub(crate) async fn subscribe(
     State(deps): State<Deps>,
     caller: Caller,
 ) -> Result<Json<Subscribed>, ApiError> {
     caller.require_owner()?;
     let account = deps.account(&caller.account).await?;
-    count_page(&deps, &account).await?;
+    count_payment_page(&deps, &account).await?;
     let bought = Box::pin(deps.charging.buy(account, deps.clock.now())).await;
     let (checkout_url, what) = match bought.map_err(not_bought)? {
-        Bought::Checkout(url) => (Some(url.into()), "payment page opened"),
-        Bought::Paid => (None, "add-on paid with credits"),
+        Bought::Checkout(url) => (Some(url.into()), "Checkout Session opened"),
+        Bought::Paid => (None, "add-on paid for in credits"),
         Bought::Resumed => (None, "add-on resumed"),
     };
     tracing::info!(by = caller.subject, "{what}");
@@ -52,7 +52,7 @@ pub(crate) async fn subscribe(
     }))
 }
 
-/// Cancels: access goes on until what is paid for is over.
+/// Access lasts until the end of the paid period.
 pub(crate) async fn cancel(
     State(deps): State<Deps>,
     caller: Caller,
@@ -64,7 +64,7 @@ pub(crate) async fn cancel(
         .update(&caller.account, None, deps.clock.now(), |profile| {
             match billing::cancel(profile) {
                 Ok(()) => cancelled = true,
-                // Our own write, whose answer was lost.
+                // Our own write, whose response was lost.
                 Err(NotSubscribed) if cancelled => {}
                 Err(NotSubscribed) => return Err(NotSubscribed),
             }
@@ -75,14 +75,14 @@ pub(crate) async fn cancel(
         UpdateError::NotFound => ApiError::account_not_found(),
         UpdateError::Refused(NotSubscribed) => ApiError::new(
             Code::NotSubscribed,
-            "the add-on is not subscribed to, so there is nothing to cancel",
+            "there is no subscription to the add-on, so there is nothing to cancel",
         ),
         UpdateError::Store(error) => ApiError::storage(&error),
     })?;
     tracing::info!(by = caller.subject, "add-on cancelled");
-    // What could still be paid is called off at once; if that fails, the billing tick does it.
+    // Cancels open payments at once; if that fails, the billing tick does it.
     if let Err(error) = deps.charging.work(&account.id, deps.clock.now()).await {
-        edge::log_error(&error, "an open payment is left to the billing tick");
+        edge::log_error(&error, "open payment left to the billing tick");
     }
     let account = deps.account(&caller.account).await?;
     Ok(Json(Cancelled {
@@ -90,8 +90,9 @@ pub(crate) async fn cancel(
     }))
 }
 
-/// Counts what may ask the payment provider for a page: its limit of requests is one for all accounts.
-async fn count_page(deps: &Deps, account: &Account) -> Result<(), ApiError> {
+/// Limits the requests of one account that may open a Checkout Session, because all accounts share
+/// Stripe's rate limit.
+async fn count_payment_page(deps: &Deps, account: &Account) -> Result<(), ApiError> {
     let counted = deps
         .store
         .count_attempt(&account.id, Purpose::Page, deps.clock.now());
@@ -113,8 +114,8 @@ fn not_bought(error: NotBought) -> ApiError {
         ),
         NotBought::Already => ApiError::new(
             Code::AlreadySubscribed,
-            "the add-on stands; connect your key. If it was cancelled and cannot be kept, buy it \
-             again when its time is over",
+            "the add-on is active; connect your key. If it was cancelled and cannot be resumed, buy \
+             it again when it has ended",
         ),
         NotBought::Insufficient(price) => ApiError::new(
             Code::InsufficientCredits,
@@ -124,16 +125,16 @@ fn not_bought(error: NotBought) -> ApiError {
         ),
         NotBought::Nothing => ApiError::new(
             Code::NotSubscribed,
-            "no card is charged; subscribe first, the card is given on that page",
+            "there is no card to replace; subscribe first and enter the card on the payment page",
         ),
         NotBought::InProgress => ApiError::new(
             Code::PaymentInProgress,
-            "it is not known yet whether an earlier payment succeeded; try again in some minutes",
+            "it is not known yet whether an earlier payment succeeded; try again in a few minutes",
         ),
         NotBought::Failed(ChargingError::Gone) => ApiError::account_not_found(),
         NotBought::Failed(ChargingError::Store(error)) => ApiError::storage(&error),
         NotBought::Failed(error) => {
-            edge::log_error(&error, "a checkout could not be made");
+            edge::log_error(&error, "could not create a Checkout Session");
             ApiError::new(
                 Code::PaymentProviderUnavailable,
                 "the payment page could not be opened; nothing was charged, try again",
@@ -143,37 +144,38 @@ fn not_bought(error: NotBought) -> ApiError {
 }
 
 #[derive(Serialize)]
-pub(crate) struct Page {
+pub(crate) struct PaymentPage {
     checkout_url: String,
 }
 
-/// A page on which the card is replaced.
-pub(crate) async fn payment_method(
+pub(crate) async fn replace_card(
     State(deps): State<Deps>,
     caller: Caller,
-) -> Result<Json<Page>, ApiError> {
+) -> Result<Json<PaymentPage>, ApiError> {
     caller.require_owner()?;
     let account = deps.account(&caller.account).await?;
-    count_page(&deps, &account).await?;
+    count_payment_page(&deps, &account).await?;
     let url = deps.charging.replace_card(&account, deps.clock.now()).await;
     let checkout_url = url.map_err(not_bought)?.into();
-    tracing::info!(by = caller.subject, "page for another card opened");
-    Ok(Json(Page { checkout_url }))
+    tracing::info!(
+        by = caller.subject,
+        "Checkout Session for a new card opened"
+    );
+    Ok(Json(PaymentPage { checkout_url }))
 }
 
-/// A page on which credits are bought.
-pub(crate) async fn credits(
+pub(crate) async fn buy_credits(
     State(deps): State<Deps>,
     caller: Caller,
     body: Body,
-) -> Result<Json<Page>, ApiError> {
+) -> Result<Json<PaymentPage>, ApiError> {
     caller.require_owner()?;
     let product = &deps.settings.product;
     let body = edge::read_body(body, product.http.max_body_bytes).await?;
     let fields = Fields::parse(&body, &["usd"])?;
     let usd = fields.required_string("usd")?.parse::<Usd>().ok();
     let cents = usd.and_then(Usd::whole_cents);
-    let cents = cents.filter(|cents| CREDITS_CENTS.contains(cents));
+    let cents = cents.filter(|cents| CREDITS_PRICE_CENTS.contains(cents));
     let credits = usd.and_then(|usd| usd.in_credits(product.rate));
     let Some((cents, credits)) = cents.zip(credits) else {
         return Err(ApiError::new(
@@ -182,12 +184,16 @@ pub(crate) async fn credits(
         ));
     };
     let account = deps.account(&caller.account).await?;
-    count_page(&deps, &account).await?;
+    count_payment_page(&deps, &account).await?;
     let now = deps.clock.now();
     let url = deps.charging.buy_credits(&account, cents, credits, now);
     let url = url.await.map_err(|error| not_bought(error.into()))?;
-    tracing::info!(by = caller.subject, cents, "page for credits opened");
-    Ok(Json(Page {
+    tracing::info!(
+        by = caller.subject,
+        cents,
+        "Checkout Session for credits opened"
+    );
+    Ok(Json(PaymentPage {
         checkout_url: url.into(),
     }))
 }

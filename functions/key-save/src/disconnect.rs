@@ -1,10 +1,12 @@
-//! `DELETE …/key`: disconnect. Doing it twice is doing it once.
+//! `DELETE …/key`: disconnect. Repeating it changes nothing.
 
 use axum::Json;
 use axum::extract::State;
 use edge::{ApiError, Caller};
 
-use crate::{Changed, Deps, changed, disconnect_key};
+use crate::deps::Deps;
+use crate::removal::disconnect_key;
+use crate::response::{Changed, update_error};
 
 pub(crate) async fn disconnect(
     State(deps): State<Deps>,
@@ -14,7 +16,7 @@ pub(crate) async fn disconnect(
     let now = deps.clock.now();
     let (store, vault, account) = (&deps.store, &deps.vault, &caller.account);
     let disconnected = disconnect_key(store, vault, account, |_| Ok(()), now, None).await;
-    let disconnected = changed(disconnected)?;
+    let disconnected = disconnected.map_err(update_error)?;
     if disconnected.secret.is_some() {
         tracing::info!(by = caller.subject, "key disconnected");
     }

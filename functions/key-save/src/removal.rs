@@ -1,25 +1,22 @@
-//! Taking a key out of force, whoever asks for it: the account's owner, or an operator.
+//! Disconnecting a key and deleting its secret, for the account's owner and for operators.
 
 use account::{Account, AccountId, KeyId};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use keyvault::{Vault, VaultError};
 use store::{Effect, HistoryEntry, Store, UpdateError};
 
-use crate::ORPHAN_LIFE;
+/// Age at which the billing tick deletes a secret that no account names.
+pub(crate) const ORPHAN_AGE: SignedDuration = SignedDuration::from_hours(1);
 
-/// What became of the wish to disconnect.
 #[derive(Debug)]
 pub struct Disconnected {
     pub account: Account,
-    /// What became of the key's secret; `None` if no key was connected.
+    /// The outcome of deleting the key's secret; `None` if no key was connected.
     pub secret: Option<Result<(), VaultError>>,
 }
 
-/// Disconnects the account's key, if `may` says so of it: first the record, which then tells of it
-/// as `why`, then the secret. Doing it twice is doing it once.
-///
-/// # Errors
-/// [`UpdateError`] if the record still names the key, or nobody knows.
+/// Disconnects the account's key if `may` allows it: first removes the record, with `why` in the
+/// account's history, then deletes the secret. Repeating it changes nothing.
 pub async fn disconnect_key<E>(
     store: &Store,
     vault: &Vault,
@@ -28,7 +25,7 @@ pub async fn disconnect_key<E>(
     now: Timestamp,
     why: Option<&HistoryEntry>,
 ) -> Result<Disconnected, UpdateError<E>> {
-    let due = now + ORPHAN_LIFE;
+    let due = now + ORPHAN_AGE;
     let mut removed = None;
     let account = store
         .update(account, None, now, |profile| {
@@ -50,11 +47,8 @@ pub async fn disconnect_key<E>(
     Ok(Disconnected { account, secret })
 }
 
-/// Deletes the secret of a key that is not in force any more, and that was written down as due at
-/// `due`.
-///
-/// # Errors
-/// [`VaultError`] if it may still be there; the billing tick then deletes it.
+/// Deletes the secret of a key that is no longer in use and whose secret was made due at `due`. If
+/// this fails, the billing tick deletes the secret.
 pub async fn delete_secret(
     store: &Store,
     vault: &Vault,
@@ -65,9 +59,9 @@ pub async fn delete_secret(
     vault
         .delete(account, key)
         .await
-        .inspect_err(|error| edge::log_error(error, "a secret is left to the billing tick"))?;
+        .inspect_err(|error| edge::log_error(error, "secret left to the billing tick"))?;
     if let Err(error) = store.secret_gone(account, key, due).await {
-        edge::log_error(&error, "a deleted secret is still noted as due");
+        edge::log_error(&error, "a deleted secret is still listed as due");
     }
     Ok(())
 }

@@ -1,7 +1,6 @@
 //! `PUT …/key`: connect or replace.
 
 use std::convert::Infallible;
-use std::time::Duration;
 
 use account::{Account, AccountId, KeyId, KeyState, Purpose, SavedKey};
 use axum::Json;
@@ -13,14 +12,15 @@ use jiff::Timestamp;
 use keyvault::UserKey;
 use serde::Serialize;
 use store::Effect;
-use upstream::{KeyCheckError, KeyFacts};
+use upstream::KeyFacts;
 
-use crate::{Deps, ORPHAN_LIFE, changed, delete_secret, openrouter_unavailable, too_many_attempts};
+use crate::check::{self, too_many_attempts};
+use crate::deps::Deps;
+use crate::removal::{ORPHAN_AGE, delete_secret};
+use crate::response::update_error;
 
-/// The product document's own words.
+/// The product document's wording.
 const SAVED: &str = "OpenRouter API key saved successfully.";
-/// How long OpenRouter may take to check a key.
-pub(crate) const CHECK_TIME: Duration = Duration::from_secs(10);
 
 #[derive(Serialize)]
 pub(crate) struct Saved {
@@ -28,7 +28,7 @@ pub(crate) struct Saved {
     integration: Card,
 }
 
-/// The checks come in the contract's order: token, role, entitlement, attempts, format, network.
+/// Checks in the contract's order: token, role, entitlement, attempts, format, network.
 pub(crate) async fn save(
     State(deps): State<Deps>,
     caller: Caller,
@@ -48,13 +48,14 @@ pub(crate) async fn save(
         .await
         .map_err(|error| ApiError::storage(&error))?
         .map_err(too_many_attempts)?;
-    let key = key_from(body, &deps).await?;
-    deps.count_check(&account.id, Purpose::Save, now).await?;
+    let key = parse_key(body, &deps).await?;
+    check::count(&deps, &account.id, Purpose::Save, now).await?;
     let stored = check_and_store(&deps, &account, &caller, &key, now).await;
     if stored.is_err() {
-        let given_back = deps.store.give_back_save(&account.id, now).await;
-        if let Err(error) = given_back {
-            edge::log_error(&error, "a save that failed stays counted");
+        // Only successful saves count against the limit of saves.
+        let uncounted = deps.store.give_back_save(&account.id, now).await;
+        if let Err(error) = uncounted {
+            edge::log_error(&error, "a failed save still counts against the limit");
         }
     }
     Ok(Json(Saved {
@@ -63,7 +64,7 @@ pub(crate) async fn save(
     }))
 }
 
-async fn key_from(body: Body, deps: &Deps) -> Result<UserKey, ApiError> {
+async fn parse_key(body: Body, deps: &Deps) -> Result<UserKey, ApiError> {
     let body = edge::read_body(body, deps.settings.product.http.max_body_bytes).await?;
     let fields = Fields::parse(&body, &["key"])?;
     UserKey::parse(fields.required_string("key")?)
@@ -77,9 +78,9 @@ async fn check_and_store(
     key: &UserKey,
     now: Timestamp,
 ) -> Result<Account, ApiError> {
-    let facts = check(deps, key).await?;
+    let facts = check_new(deps, key).await?;
     let id = KeyId::new(edge::new_id("key")).map_err(|error| ApiError::internal(&error))?;
-    let due = now + ORPHAN_LIFE;
+    let due = now + ORPHAN_AGE;
     let intended = deps.store.intend_secret(&account.id, &id, due).await;
     intended.map_err(|error| ApiError::storage(&error))?;
     let created = deps.vault.create(&account.id, &id, key).await;
@@ -95,29 +96,25 @@ async fn check_and_store(
         limits: facts.limits,
         checked_at: now,
     };
-    switch(deps, &account.id, saved, due).await
+    switch_to(deps, &account.id, saved, due).await
 }
 
-async fn check(deps: &Deps, key: &UserKey) -> Result<KeyFacts, ApiError> {
-    match deps.openrouter.check_key(key.secret(), CHECK_TIME).await {
-        Ok(facts) if facts.is_management => Err(ApiError::new(
+async fn check_new(deps: &Deps, key: &UserKey) -> Result<KeyFacts, ApiError> {
+    match check::check(deps, key.secret()).await? {
+        Some(facts) if facts.is_management => Err(ApiError::new(
             Code::ManagementKey,
             "this is a management key, which cannot make AI calls; create an API key at OpenRouter",
         )),
-        Ok(facts) => Ok(facts),
-        Err(KeyCheckError::Rejected) => Err(ApiError::new(
+        Some(facts) => Ok(facts),
+        None => Err(ApiError::new(
             Code::KeyRejected,
             "OpenRouter does not accept this key; copy it again, or create a new one at OpenRouter",
         )),
-        Err(error) => {
-            edge::log_error(&error, "OpenRouter could not check a key");
-            Err(openrouter_unavailable())
-        }
     }
 }
 
-/// Makes `saved` the account's key; the one before it is deleted.
-async fn switch(
+/// Makes `saved` the account's key, and deletes the secret of the key that it replaces.
+async fn switch_to(
     deps: &Deps,
     account: &AccountId,
     saved: SavedKey,
@@ -141,14 +138,14 @@ async fn switch(
             Ok(old.into_iter().chain([new]).collect())
         })
         .await;
-    let account = changed(switched)?;
+    let account = switched.map_err(update_error)?;
     tracing::info!(
         by = saved.saved_by,
         replaced = replaced.is_some(),
         "key saved"
     );
     if let Some(old) = replaced {
-        // What is left of it is due, and logged.
+        // If this fails, it is logged, and the billing tick deletes the secret.
         let _ = delete_secret(&deps.store, &deps.vault, &account.id, &old, due).await;
     }
     Ok(account)

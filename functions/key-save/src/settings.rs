@@ -11,17 +11,14 @@ pub struct Settings {
     pub product: ProductSettings,
     pub tables: Tables,
     pub secrets_prefix: String,
-    /// `SECRETS_KMS_KEY`: what users' secrets are encrypted with; the key that AWS manages, unless it is set.
+    /// `SECRETS_KMS_KEY`: the KMS key that encrypts users' secrets, by default the AWS managed one.
     pub secrets_kms_key: Option<String>,
     pub openrouter_url: Url,
     pub time_outs: TimeOuts,
 }
 
 impl Settings {
-    /// Reads all settings.
-    ///
-    /// # Errors
-    /// One error that names every missing or malformed setting.
+    /// The error names every missing or malformed setting.
     pub fn from_env(mut env: Env) -> Result<Self, SettingsError> {
         let settings = Self {
             product: ProductSettings::from_env(&mut env),

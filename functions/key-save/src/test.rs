@@ -1,14 +1,14 @@
-//! `POST …/key/test`: ask OpenRouter about the stored key again.
+//! `POST …/key/test`: check the stored key with OpenRouter again.
 
 use account::Purpose;
 use axum::Json;
 use axum::extract::State;
 use edge::{ApiError, Caller, Code};
 use store::{DomainEvent, Effect, UpdateError};
-use upstream::KeyCheckError;
 
-use crate::save::CHECK_TIME;
-use crate::{Changed, Deps, openrouter_unavailable};
+use crate::check;
+use crate::deps::Deps;
+use crate::response::Changed;
 
 pub(crate) async fn test_key(
     State(deps): State<Deps>,
@@ -18,25 +18,18 @@ pub(crate) async fn test_key(
     let account = deps.account(&caller.account).await?;
     let tested = account.profile.key.clone().ok_or_else(not_connected)?;
     let now = deps.clock.now();
-    deps.count_check(&account.id, Purpose::Test, now).await?;
+    check::count(&deps, &account.id, Purpose::Test, now).await?;
     let key = deps.vault.user_key(&account.id, &tested.id).await;
     let key = key.map_err(|error| {
-        edge::log_error(&error, "the key's secret cannot be read");
+        edge::log_error(&error, "could not read the key's secret");
         ApiError::new(
             Code::KeyUnavailable,
             "the connected key cannot be read at the moment; try again, and reconnect the key if \
-             it stays like this",
+             this persists",
         )
     })?;
-    let facts = match deps.openrouter.check_key(&key, CHECK_TIME).await {
-        Ok(facts) => Some(facts),
-        Err(KeyCheckError::Rejected) => None,
-        Err(error) => {
-            edge::log_error(&error, "OpenRouter could not check the key");
-            return Err(openrouter_unavailable());
-        }
-    };
-    let noted = deps
+    let facts = check::check(&deps, &key).await?;
+    let updated = deps
         .store
         .update(&account.id, Some(account.clone()), now, |profile| {
             let key = profile.key.as_mut().filter(|key| key.id == tested.id);
@@ -51,9 +44,9 @@ pub(crate) async fn test_key(
             Ok(rejected.map(Effect::Event).into_iter().collect())
         })
         .await;
-    let account = match noted {
+    let account = match updated {
         Ok(account) => account,
-        // The key that was tested is gone: what counts is the account as it is now.
+        // The result is about a key that the account no longer has, so it is dropped.
         Err(UpdateError::Refused(Replaced)) => deps.account(&account.id).await?,
         Err(UpdateError::NotFound) => return Err(ApiError::account_not_found()),
         Err(UpdateError::Store(error)) => return Err(ApiError::storage(&error)),
@@ -63,9 +56,8 @@ pub(crate) async fn test_key(
     }))
 }
 
-/// The tested key was replaced or disconnected meanwhile.
 #[derive(Debug, thiserror::Error)]
-#[error("the key was replaced")]
+#[error("the tested key was replaced or disconnected in the meantime")]
 struct Replaced;
 
 fn not_connected() -> ApiError {

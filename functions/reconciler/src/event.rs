@@ -1,23 +1,23 @@
-//! What the scheduler asks for.
+//! The scheduler's event.
 
 use jiff::Timestamp;
 use serde_json::Value;
 use store::Segment;
 
-/// Which accounts to look at, and when "now" is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Asked {
+pub(crate) struct RunRequest {
+    /// The time to reconcile for; by default, the clock's.
     pub(crate) time: Option<Timestamp>,
+    /// The accounts to check.
     pub(crate) segment: Segment,
 }
 
-/// Why an event is not carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum EventError {
     #[error(
         "the event must be an object, with `time`, `segment` and `segments` where they are needed"
     )]
-    NoObject,
+    NotAnObject,
     #[error("the event's `time` must be an RFC 3339 time")]
     Time,
     #[error(
@@ -25,17 +25,17 @@ pub enum EventError {
          `segment` from 0 to one less"
     )]
     Segment,
-    #[error("the answer cannot be written")]
-    Answer(#[from] serde_json::Error),
+    #[error("could not write the report")]
+    Report(#[from] serde_json::Error),
 }
 
-/// More of them DynamoDB does not allow.
-const MOST_SEGMENTS: i32 = 1_000_000;
+/// DynamoDB's own limit.
+const MAX_SEGMENTS: i32 = 1_000_000;
 
-impl Asked {
-    /// Reads our own event, or EventBridge's envelope, where the segment is in `detail`.
+impl RunRequest {
+    /// Reads our own event, or EventBridge's envelope with the segment in `detail`.
     pub(crate) fn parse(event: &Value) -> Result<Self, EventError> {
-        let event = event.as_object().ok_or(EventError::NoObject)?;
+        let event = event.as_object().ok_or(EventError::NotAnObject)?;
         let time = match event.get("time") {
             None => None,
             Some(time) => {
@@ -43,14 +43,14 @@ impl Asked {
                 Some(time.ok_or(EventError::Time)?)
             }
         };
-        let place = match event.get("detail") {
+        let fields = match event.get("detail") {
             None => event,
-            Some(detail) => detail.as_object().ok_or(EventError::NoObject)?,
+            Some(detail) => detail.as_object().ok_or(EventError::NotAnObject)?,
         };
-        let segment = match (place.get("segment"), place.get("segments")) {
+        let segment = match (fields.get("segment"), fields.get("segments")) {
             (None, None) => Segment::ALL,
             (Some(index), Some(of)) => segment(index, of).ok_or(EventError::Segment)?,
-            // One without the other would leave accounts out that nobody else looks at.
+            // One without the other would skip accounts that no other run checks.
             _ => return Err(EventError::Segment),
         };
         Ok(Self { time, segment })
@@ -60,7 +60,7 @@ impl Asked {
 fn segment(index: &Value, of: &Value) -> Option<Segment> {
     let whole = |value: &Value| i32::try_from(value.as_i64()?).ok();
     let (index, of) = (whole(index)?, whole(of)?);
-    let fits = (1..=MOST_SEGMENTS).contains(&of) && (0..of).contains(&index);
+    let fits = (1..=MAX_SEGMENTS).contains(&of) && (0..of).contains(&index);
     fits.then_some(Segment { index, of })
 }
 
@@ -90,13 +90,13 @@ mod tests {
             ),
         ];
         for (event, time, segment) in table {
-            let asked = Asked::parse(&event).unwrap();
-            assert_eq!((asked.time, asked.segment), (time, segment), "{event}");
+            let request = RunRequest::parse(&event).unwrap();
+            assert_eq!((request.time, request.segment), (time, segment), "{event}");
         }
     }
 
     #[test]
-    fn what_would_leave_accounts_out_is_refused() {
+    fn events_that_would_skip_accounts_are_refused() {
         for event in [
             json!({"segment": 0}),
             json!({"segments": 4}),
@@ -111,7 +111,7 @@ mod tests {
             json!({"time": null}),
             json!(null),
         ] {
-            assert!(Asked::parse(&event).is_err(), "{event}");
+            assert!(RunRequest::parse(&event).is_err(), "{event}");
         }
     }
 }

@@ -1,9 +1,10 @@
-//! The reconciler: looks through the books of all accounts for what does not add up.
+//! The reconciler: checks that the books of every account add up.
 //!
-//! Started by the scheduler, for example daily. Several at once share the accounts by segments.
+//! The scheduler starts it, for example daily. Several runs in parallel each take a segment of the
+//! accounts.
 //!
-//! Invariant: it only reads. What it finds is told, with the account's number and never its id, and
-//! repaired by nobody but a person.
+//! Invariant: it only reads. It reports mismatches, with the account's number and never its id, and
+//! leaves the repair to a person.
 
 mod event;
 mod run;
@@ -12,6 +13,8 @@ mod settings;
 use edge::{Clock, Deadline};
 use serde_json::Value;
 use store::Store;
+
+use event::RunRequest;
 
 pub use event::EventError;
 pub use settings::Settings;
@@ -32,18 +35,15 @@ impl Deps {
     }
 }
 
-/// Reconciles the accounts that the event asks for, and says what it found. It stops before the
-/// `deadline`; the answer's `complete` is then false.
-///
-/// # Errors
-/// [`EventError`] if the event cannot be read.
+/// Reconciles the accounts that the event selects, and returns the report. If it has to stop before
+/// the `deadline`, the report's `complete` is false.
 pub async fn handle(
     deps: &Deps,
     event: &Value,
     deadline: Option<Deadline>,
 ) -> Result<Value, EventError> {
-    let asked = event::Asked::parse(event)?;
-    let now = asked.time.unwrap_or_else(|| deps.clock.now());
-    let report = run::run(&deps.store, asked.segment, now, deadline).await;
+    let request = RunRequest::parse(event)?;
+    let now = request.time.unwrap_or_else(|| deps.clock.now());
+    let report = run::run(&deps.store, request.segment, now, deadline).await;
     Ok(serde_json::to_value(report)?)
 }

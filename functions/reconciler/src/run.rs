@@ -11,21 +11,19 @@ use serde::Serialize;
 use store::{Segment, Store, StoreError};
 use tokio::time::timeout_at;
 
-/// Accounts looked at at once.
-const AT_ONCE: usize = 8;
-/// So many mismatches are in the answer; all are in the logs.
-const TOLD: usize = 100;
+/// Number of accounts checked concurrently.
+const CONCURRENT_ACCOUNTS: usize = 8;
+/// Maximum number of mismatches in the report; the logs have all of them.
+const MAX_REPORTED: usize = 100;
 
-/// What a run found.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Report {
     /// Accounts whose books were read.
     accounts: u64,
-    /// Those whose books do not add up, at most [`TOLD`].
     mismatches: Vec<Mismatch>,
-    /// Accounts whose books could not be read, tried twice.
+    /// Accounts whose books could not be read, in two attempts.
     unread: usize,
-    /// Every account was come to.
+    /// Whether the run reached every account.
     complete: bool,
 }
 
@@ -35,7 +33,7 @@ struct Mismatch {
     problems: Vec<String>,
 }
 
-/// Looks at all accounts of `segment` that it comes to before the deadline.
+/// Checks the accounts of `segment` that it reaches before the deadline.
 pub(crate) async fn run(
     store: &Store,
     segment: Segment,
@@ -50,7 +48,7 @@ pub(crate) async fn run(
         unread: BTreeMap::new(),
         unreadable: 0,
     };
-    let all = run.all(segment);
+    let all = run.check_segment(segment);
     let ended = match deadline {
         Some(deadline) => timeout_at(deadline.stop_at(), all).await,
         None => Ok(all.await),
@@ -58,11 +56,11 @@ pub(crate) async fn run(
     let complete = match ended {
         Ok(Ok(())) => true,
         Ok(Err(error)) => {
-            edge::log_error(&error, "the accounts could not all be listed");
+            edge::log_error(&error, "could not list all accounts");
             false
         }
         Err(_) => {
-            tracing::error!("the time was not enough for all accounts; add segments");
+            tracing::error!("not enough time for all accounts; add segments");
             false
         }
     };
@@ -76,12 +74,12 @@ struct Run<'a> {
     mismatches: u64,
     /// Accounts that could not be read so far.
     unread: BTreeMap<AccountNumber, AccountId>,
-    /// Rows that do not even say which account they are.
+    /// Number of rows whose account is not even known.
     unreadable: usize,
 }
 
 impl Run<'_> {
-    async fn all(&mut self, segment: Segment) -> Result<(), StoreError> {
+    async fn check_segment(&mut self, segment: Segment) -> Result<(), StoreError> {
         let mut after = None;
         loop {
             let page = self.store.accounts_page(segment, after).await?;
@@ -90,45 +88,45 @@ impl Run<'_> {
                 match row {
                     Ok(account) => accounts.push(account),
                     Err(error) => {
-                        edge::log_error(&error, "an account's row cannot be read");
+                        edge::log_error(&error, "could not read an account's row");
                         self.unreadable += 1;
                     }
                 }
             }
-            self.look_at(accounts).await;
+            self.check_accounts(accounts).await;
             after = page.next;
             if after.is_none() {
                 break;
             }
         }
-        let again = self.unread.clone().into_iter();
-        let again = again.map(|(number, id)| (id, number));
-        self.look_at(again.collect()).await;
+        let second_attempt = self.unread.clone().into_iter();
+        let second_attempt = second_attempt.map(|(number, id)| (id, number));
+        self.check_accounts(second_attempt.collect()).await;
         Ok(())
     }
 
-    async fn look_at(&mut self, accounts: Vec<(AccountId, AccountNumber)>) {
+    async fn check_accounts(&mut self, accounts: Vec<(AccountId, AccountNumber)>) {
         let (store, now) = (self.store, self.now);
-        let looks = stream::iter(accounts).map(async |(id, number)| {
-            let found = look(store, &id, &number, now).await;
-            (id, number, found)
+        let checks = stream::iter(accounts).map(async |(id, number)| {
+            let problems = problems(store, &id, &number, now).await;
+            (id, number, problems)
         });
-        let mut looks = pin!(looks.buffer_unordered(AT_ONCE));
-        while let Some((id, number, found)) = looks.next().await {
+        let mut checks = pin!(checks.buffer_unordered(CONCURRENT_ACCOUNTS));
+        while let Some((id, number, problems)) = checks.next().await {
             self.unread.remove(&number);
-            match found {
+            match problems {
                 Ok(None) => {}
-                Ok(Some(problems)) => self.note(number, problems),
+                Ok(Some(problems)) => self.report(number, problems),
                 Err(error) => {
                     let span = tracing::error_span!("account", account_number = number.as_str());
-                    span.in_scope(|| edge::log_error(&error, "an account's books were not read"));
+                    span.in_scope(|| edge::log_error(&error, "could not read an account's books"));
                     self.unread.insert(number, id);
                 }
             }
         }
     }
 
-    fn note(&mut self, account_number: AccountNumber, problems: Vec<String>) {
+    fn report(&mut self, account_number: AccountNumber, problems: Vec<String>) {
         self.report.accounts += 1;
         if problems.is_empty() {
             return;
@@ -138,7 +136,7 @@ impl Run<'_> {
             tracing::error!(account_number, problem, "an account's books do not add up");
         }
         self.mismatches += 1;
-        if self.report.mismatches.len() < TOLD {
+        if self.report.mismatches.len() < MAX_REPORTED {
             self.report.mismatches.push(Mismatch {
                 account_number,
                 problems,
@@ -161,25 +159,25 @@ impl Run<'_> {
     }
 }
 
-/// What does not add up in an account's books; `None` if the account is gone.
-async fn look(
+/// The problems in an account's books; `None` if the account is gone.
+async fn problems(
     store: &Store,
     id: &AccountId,
     number: &AccountNumber,
     now: Timestamp,
 ) -> Result<Option<Vec<String>>, StoreError> {
-    let looked = store.reconcile(id, number, now).await;
-    if let Ok(found) = &looked
+    let reconciled = store.reconcile(id, number, now).await;
+    if let Ok(found) = &reconciled
         && found.problems.is_empty()
     {
         return Ok(Some(Vec::new()));
     }
-    // Between listing and looking the account may have been deleted, or even made anew. That its number
-    // cannot be read either is no proof of it.
+    // Since it was listed, the account may have been deleted, or even created again. Failing to read
+    // its number does not prove that.
     let stored = store.account_number(id).await;
     let is_gone = stored.is_ok_and(|stored| stored.as_ref() != Some(number));
     if is_gone {
         return Ok(None);
     }
-    looked.map(|found| Some(found.problems))
+    reconciled.map(|found| Some(found.problems))
 }

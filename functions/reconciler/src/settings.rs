@@ -10,10 +10,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Reads all settings.
-    ///
-    /// # Errors
-    /// One error that names every missing or malformed setting.
+    /// The error names every missing or malformed setting.
     pub fn from_env(mut env: Env) -> Result<Self, SettingsError> {
         let settings = Self {
             tables: Tables::from_settings(|name| env.text(name)),

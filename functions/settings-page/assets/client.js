@@ -1,13 +1,12 @@
-// Calls to Greta's API on behalf of whoever `getToken` says is signed in.
+// Greta's API, called with the token that `getToken` returns.
 //
-// Invariant: nothing is kept here, neither the token nor a key: both come as arguments and leave with
-// the request.
+// Invariant: neither a token nor a key is stored here; both exist only as long as their request.
 
-// Longer than the API's own limits, so that its answer is awaited rather than guessed.
+// Longer than the API's own time limits, so that the API's response always comes first.
 const TIME_OUT_MS = 60_000;
 
-// The API refused: `code` is from the contract's list, `detail` its words.
-export class Refused extends Error {
+// An error response of the API; `code` is from the contract's list.
+export class ApiError extends Error {
   constructor(status, problem, retryAfter) {
     super(problem.detail || problem.title || `status ${status}`);
     this.status = status;
@@ -17,18 +16,18 @@ export class Refused extends Error {
   }
 }
 
-// No answer: offline, or nobody listens.
+// No response: the browser is offline, or the API is down.
 export class Unreachable extends Error {}
 
-// There is no token that the API accepts.
+// The API accepts no token that `getToken` returns.
 export class SignInRequired extends Error {}
 
 export class Client {
   #base;
   #getToken;
 
-  // `base`: the API's base URL, with a slash at its end. `getToken({refresh})`: a token or null, also as
-  // a promise; `refresh` is true where the API did not accept the last one.
+  // `base`: the API's base URL, with a trailing slash. `getToken({refresh})`: a token or null, or a
+  // promise of one; `refresh` is true if the API did not accept the last token.
   constructor(base, getToken) {
     this.#base = base;
     this.#getToken = getToken;
@@ -85,7 +84,7 @@ export class Client {
   }
 
   async #call(method, path, body) {
-    // A refused token has had no effect, so that the call can be made again with another one.
+    // A 401 has no effect, so the call can be repeated with a new token.
     for (const refresh of [false, true]) {
       const token = await orUnreachable(() => this.#getToken({ refresh }));
       if (!token) continue;
@@ -93,7 +92,7 @@ export class Client {
       if (response.status === 401) continue;
       if (response.ok) return orUnreachable(() => response.json());
       const problem = await response.json().catch(() => ({}));
-      throw new Refused(response.status, problem, seconds(response.headers.get("retry-after")));
+      throw new ApiError(response.status, problem, seconds(response.headers.get("retry-after")));
     }
     throw new SignInRequired("a sign-in is needed");
   }
@@ -114,11 +113,11 @@ export class Client {
   }
 }
 
-async function orUnreachable(ask) {
+async function orUnreachable(request) {
   try {
-    return await ask();
+    return await request();
   } catch (cause) {
-    throw new Unreachable("no answer", { cause });
+    throw new Unreachable("no response", { cause });
   }
 }
 

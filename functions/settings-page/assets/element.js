@@ -1,24 +1,24 @@
-// What the three elements have in common: asking the API and showing what it answers, one action at a
-// time, and one idea of what is true in all tabs.
+// The base of the three elements: loads and shows data of the API, runs one action at a time, and
+// keeps all tabs in step.
 //
-// Invariant: what was asked before a change was made is not shown after it.
+// Invariant: data that was requested before a change is not shown after it.
 
 import { LitElement, html, nothing } from "./lit.js";
 import { Client, SignInRequired } from "./client.js";
 import { style } from "./style.js";
 import { explain, time } from "./words.js";
 
-// What is shown may have changed elsewhere: credits are spent, periods end.
+// The data also changes elsewhere: credits are spent, periods end.
 const REFRESH_MS = 20_000;
 
-// A payment is told by its provider to Greta, and seen here some seconds later; not for ever is it waited for.
+// Stripe reports a payment to Greta, usually within seconds. The wait for it is limited.
 const WAIT_STEP_MS = 1_500;
 const WAIT_MS = 120_000;
 
-// When it is asked again besides that: what is shown then says whether it is still so.
-const SEEN_AGAIN = ["focus", "online", "offline"];
+// Events after which the data may be stale.
+const REFRESH_EVENTS = ["focus", "online", "offline"];
 
-// What an action says that ends with another page, and how long that page may take to come.
+// Returned by an action that leaves the page, and how long the next page may take to load.
 const LEAVES = Symbol("leaves");
 const LEAVING_MS = 15_000;
 
@@ -26,35 +26,35 @@ export class GretaElement extends LitElement {
   static styles = style;
 
   static properties = {
-    // Where the API is; the element's own server unless it is set.
+    // The API's base URL, by default the element's own server.
     apiBase: { attribute: "api-base" },
-    // `getToken({refresh})`: the access token, or null. `refresh`: the last one was not accepted.
+    // `getToken({refresh})`: the access token or null; `refresh`: the last one was not accepted.
     getToken: { attribute: false },
     data: { state: true },
-    // Why `data` could not be had, or brought up to date.
+    // Why `data` could not be loaded or refreshed.
     failure: { state: true },
-    // The name of the action under way.
+    // The name of the running action.
     pending: { state: true },
-    // What came of the last one: `{kind: "success" | "error", text}`, an error's code, and what to do next.
+    // The result of the last action: `{kind: "success" | "error", text, code, next}`.
     note: { state: true },
-    // "waiting" for a payment to arrive, or "late".
+    // "waiting" for a payment, or "late".
     waiting: { state: true },
   };
 
   #turn = 0;
-  // A refresh was asked for during an action.
-  #missed = false;
+  // A refresh was requested during an action.
+  #refreshDue = false;
   #arrived;
   #asOf = new Date();
   #timer;
   #channel;
 
-  // The API's answers that this element shows.
+  // Loads the data that the element shows.
   async load() {
     throw new Error("not implemented");
   }
 
-  // Members of an account see what its owners may change.
+  // Only owners may change anything.
   get mayEdit() {
     return this.data?.can_edit ?? true;
   }
@@ -75,7 +75,7 @@ export class GretaElement extends LitElement {
     this.#channel.onmessage = () => this.refresh();
     this.#timer = setInterval(() => document.hidden || this.refresh(), REFRESH_MS);
     document.addEventListener("visibilitychange", this.#seen);
-    for (const event of SEEN_AGAIN) window.addEventListener(event, this.#seen);
+    for (const event of REFRESH_EVENTS) window.addEventListener(event, this.#seen);
     window.addEventListener("pageshow", this.#back);
   }
 
@@ -84,13 +84,13 @@ export class GretaElement extends LitElement {
     this.#channel.close();
     clearInterval(this.#timer);
     document.removeEventListener("visibilitychange", this.#seen);
-    for (const event of SEEN_AGAIN) window.removeEventListener(event, this.#seen);
+    for (const event of REFRESH_EVENTS) window.removeEventListener(event, this.#seen);
     window.removeEventListener("pageshow", this.#back);
   }
 
   #seen = () => document.hidden || this.refresh();
 
-  // The browser kept the page as it was when the payment page was opened.
+  // The browser restored the page from before the payment page.
   #back = (event) => {
     if (event.persisted) {
       this.pending = null;
@@ -102,9 +102,9 @@ export class GretaElement extends LitElement {
     if ((changed.has("getToken") || changed.has("apiBase")) && this.getToken) this.refresh();
   }
 
-  // Asks again, unless an action is under way, whose answer is the newer one.
+  // Loads the data again, unless a running action will set newer data.
   async refresh() {
-    this.#missed = Boolean(this.pending);
+    this.#refreshDue = Boolean(this.pending);
     if (this.pending || !this.getToken) return;
     const turn = ++this.#turn;
     try {
@@ -123,32 +123,32 @@ export class GretaElement extends LitElement {
     this.#asOf = new Date();
   }
 
-  // Carries out one action; another one that is asked for meanwhile is not. `work` throws what the API
-  // refuses; `refused` shows it.
+  // Runs one action, unless another one is running. `work` throws the API's error, and `refused`
+  // shows it.
   async act(name, work, refused = this.refused) {
     if (this.pending) return;
     this.pending = name;
     this.note = null;
     this.#turn += 1;
-    this.#missed = false;
+    this.#refreshDue = false;
     try {
       if ((await work()) === LEAVES) {
-        // Nothing is pressed twice while the page is being left.
+        // No button can be pressed while the next page loads.
         setTimeout(() => (this.pending = null), LEAVING_MS);
         return;
       }
       this.#isCurrent();
     } catch (error) {
       refused.call(this, error);
-      // What was refused may rest on what is not so any more.
-      this.#missed = this.failure?.code !== "sign_in";
+      // The action may have failed because the data was stale.
+      this.#refreshDue = this.failure?.code !== "sign_in";
     }
     this.pending = null;
     this.#tellOthers();
-    if (this.#missed) await this.refresh();
+    if (this.#refreshDue) await this.refresh();
   }
 
-  // The other elements of the page, and other tabs.
+  // Refreshes the other elements of the page, and other tabs.
   #tellOthers() {
     this.#channel.postMessage("changed");
   }
@@ -159,7 +159,7 @@ export class GretaElement extends LitElement {
     else this.note = { kind: "error", ...problem };
   }
 
-  // Asks until `arrived(data)` has something to say.
+  // Polls until `arrived(data)` returns a text for the user.
   async waitFor(arrived) {
     if (this.waiting === "waiting") return;
     this.waiting = "waiting";
@@ -180,45 +180,45 @@ export class GretaElement extends LitElement {
     }
   }
 
-  // Always there, as the notes are.
+  // Always in the document, like the notes.
   wait() {
     return html`<div aria-live="polite">${
       {
         waiting: html`<p><label for="waiting">Waiting for your payment to be confirmed…</label><progress id="waiting"></progress></p>`,
-        late: html`<p class="note warn">Your payment is not confirmed yet. That can take some minutes; you need not pay again.
+        late: html`<p class="note warn">Your payment is not confirmed yet. This can take a few minutes; you do not need to pay again.
             <button type="button" class="link" data-action="wait" @click=${() => this.waitFor(this.#arrived)}>Check again</button></p>`,
       }[this.waiting] ?? nothing
     }</div>`;
   }
 
-  // Goes to another page of ours, unless whoever embeds the element does it otherwise.
+  // Goes to another of our pages, unless the embedding page handles the event.
   goTo(name, address) {
     const url = new URL(address, this.base).href;
     if (this.tell(name, { url })) location.assign(url);
   }
 
-  // A button that leads to where credits are bought.
+  // A button that leads to the page where credits are bought.
   buyCredits({ kind } = {}) {
     const go = () => this.goTo("openrouter-buy-credits", this.creditsUrl || "settings/integrations#credits");
     return this.button("credits", "Buy credits", go, { kind, editing: false });
   }
 
-  // Goes to the payment page, unless whoever embeds the element does it otherwise.
+  // Goes to the payment page, unless the embedding page handles the event.
   leaveFor(url) {
     if (!this.tell("openrouter-checkout", { url })) return undefined;
     location.assign(url);
     return LEAVES;
   }
 
-  // False where a listener prevents what would happen by default.
+  // False if a listener prevents the default action.
   tell(name, detail) {
     return this.dispatchEvent(
       new CustomEvent(name, { detail, bubbles: true, composed: true, cancelable: true }),
     );
   }
 
-  // A button of an action: pressed once, and never by who may not. It stays focusable then, so that the
-  // reason is found.
+  // A button that runs an action. While it is disabled it stays focusable, so that a screen reader
+  // can read out why.
   button(name, label, run, { kind = "", busy = "One moment…", editing = true } = {}) {
     const forbidden = editing && !this.mayEdit;
     const off = forbidden || Boolean(this.pending);
@@ -233,7 +233,7 @@ export class GretaElement extends LitElement {
     >${this.pending === name ? busy : label}</button>`;
   }
 
-  // Always there, so that what appears in it is read out.
+  // Always in the document, so that screen readers announce new content.
   notes() {
     const note = this.note;
     return html`<div aria-live="polite" class="notes">${
@@ -242,7 +242,7 @@ export class GretaElement extends LitElement {
         : nothing
     }${
       this.failure && this.data
-        ? html`<p class="note error" data-code=${this.failure.code}>${this.failure.text} What you see is as it was at <time>${time(this.#asOf)}</time>. ${this.retry()}</p>`
+        ? html`<p class="note error" data-code=${this.failure.code}>${this.failure.text} This page shows the state as of <time>${time(this.#asOf)}</time>. ${this.retry()}</p>`
         : nothing
     }</div>`;
   }
@@ -260,13 +260,13 @@ export class GretaElement extends LitElement {
     return html`<button type="button" class="link" data-action="sign-in" @click=${() => this.tell("openrouter-sign-in")}>Sign in again</button>`;
   }
 
-  // Where the reader goes on after what was pressed is gone.
+  // Moves the focus when the pressed button has disappeared.
   async focusOn(selector) {
     await this.updateComplete;
     this.renderRoot.querySelector(selector)?.focus();
   }
 
-  // What is shown before there is anything to show.
+  // Shown until the data is loaded.
   placeholder(title) {
     return html`<section class="card stack" aria-labelledby="title" aria-busy=${this.failure ? "false" : "true"}>
       <h2 id="title" tabindex="-1">${title}</h2>

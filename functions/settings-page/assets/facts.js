@@ -1,10 +1,10 @@
-// What follows from the integration card, for `<openrouter-integration>`.
+// Facts derived from the integration card, for `<openrouter-integration>`.
 
 import { html, nothing } from "./lit.js";
 import { KEYS_URL, credits, date, daysUntil } from "./words.js";
 
-// What keeps calls from being made or from being paid as asked, or soon will. Who is entitled is not
-// decided here: the API's answers say it.
+// The reasons why calls fail or are not paid for as the user wants, now or soon. Entitlement is not
+// decided here; it is read from the API's response.
 export function causes({ status, plan, key, add_on: addOn, next_call: next }) {
   const found = [];
   const isRejected = key?.state === "rejected";
@@ -22,12 +22,12 @@ export function causes({ status, plan, key, add_on: addOn, next_call: next }) {
   return found;
 }
 
-// A cancelled add-on whose paid time is over ends with the next billing tick.
+// Whether a cancelled add-on's paid period is over; the next billing tick then ends the add-on.
 export function isOver({ status, paid_through: until }) {
   return status === "cancelling" && new Date(until) <= Date.now();
 }
 
-// What a month of the add-on costs, in the money that it is paid with.
+// The add-on's monthly price, in dollars or in credits.
 export function price({ price_usd: usd }, inCredits) {
   return inCredits ? credits(inCredits) : `$${usd}`;
 }
@@ -37,7 +37,7 @@ export function revoke(key) {
   return html`<a href="${KEYS_URL}/${key.sha256}" target="_blank" rel="noopener noreferrer">revoke it there</a>`;
 }
 
-// What may still be spent with the key, if OpenRouter tells.
+// The rest of the key's limit, if OpenRouter reports it.
 export function limit({ limit_usd: all, limit_remaining_usd: left }) {
   if (left === null) return nothing;
   const low = Number(left) <= 0 || (all !== null && Number(left) < 0.1 * Number(all));
@@ -45,9 +45,9 @@ export function limit({ limit_usd: all, limit_remaining_usd: left }) {
     <dd data-warning=${low ? "limit" : nothing}>$${left}${all === null ? "" : ` of $${all}`}${low ? html` <strong>– less than a tenth is left; raise the limit at OpenRouter</strong>` : nothing}</dd>`;
 }
 
-// When the key ends, if it does.
+// The key's expiry date, if it has one.
 export function expiry({ expires_at: at }) {
-  // OpenRouter's own words, which may be no date.
+  // OpenRouter's own text, which may not be a date.
   if (Number.isNaN(Date.parse(at))) return nothing;
   const days = daysUntil(at);
   const soon = days < 7;
@@ -56,7 +56,7 @@ export function expiry({ expires_at: at }) {
     <dd data-warning=${soon ? "expiry" : nothing}><time datetime=${at}>${date(at)}</time>${soon ? html` <strong>– ${when}</strong>` : nothing}</dd>`;
 }
 
-// The add-on stands, or is not needed.
+// Whether the add-on is paid for, or not needed.
 export function isPaid({ plan, add_on: addOn }) {
   return plan === "enterprise" || addOn.status === "active" || addOn.status === "cancelling";
 }

@@ -1,4 +1,4 @@
-// <greta-credits>: what credits there are, how they moved, and more of them.
+// <greta-credits>: the balance, the ledger, and buying credits.
 
 import { html, nothing, svg } from "./lit.js";
 import { GretaElement } from "./element.js";
@@ -9,19 +9,19 @@ const DAYS = 30;
 
 export class GretaCredits extends GretaElement {
   static properties = {
-    // The purchase from which the user comes back: its ledger entry's id.
+    // The purchase that the user returns from: the id of its ledger entry.
     order: {},
     problem: { state: true },
   };
 
-  // The cursors of the pages before the one that is shown, and its own, which is null for the newest.
+  // The cursors of all pages up to the shown one; the newest page's is null.
   #cursors = [null];
-  // The focus is to come here.
-  #isWanted = false;
+  // Whether to focus the field once it is rendered.
+  #focusWanted = false;
 
   async load() {
     const { client } = this;
-    // What is waited for comes on the newest page.
+    // A new purchase appears on the newest page.
     if (this.waiting) this.#cursors = [null];
     const [integration, balance, { days }, ledger] = await Promise.all([
       client.integration(),
@@ -52,7 +52,7 @@ export class GretaCredits extends GretaElement {
       <dl class="tiles">
         <div><dt>Available</dt><dd data-fact="available">${balance.available}</dd></div>
         <div><dt>Balance</dt><dd data-fact="balance">${balance.balance}</dd></div>
-        <div><dt>Held for calls under way</dt><dd data-fact="held">${balance.held}</dd></div>
+        <div><dt>Held for calls in progress</dt><dd data-fact="held">${balance.held}</dd></div>
         ${plan === "standard" ? html`<div><dt>Minimum for your key</dt><dd data-fact="minimum">${balance.minimum}</dd></div>` : nothing}
         ${balance.owed === "0" ? nothing : html`<div><dt>Owed</dt><dd data-fact="owed">${balance.owed}</dd></div>`}
       </dl>
@@ -159,7 +159,7 @@ export class GretaCredits extends GretaElement {
     </section>`;
   }
 
-  // To another page of the ledger; back again if it cannot be had.
+  // Shows another page of the ledger, or the same one if that fails.
   #turnPage(move) {
     const before = [...this.#cursors];
     this.act("page", async () => {
@@ -175,17 +175,17 @@ export class GretaCredits extends GretaElement {
     });
   }
 
-  // Where "Buy credits" leads, as soon as it is there.
+  // The target of "Buy credits"; focused as soon as it is rendered.
   focus() {
-    this.#isWanted = true;
+    this.#focusWanted = true;
     this.requestUpdate();
   }
 
   updated(changed) {
     super.updated(changed);
-    const field = this.#isWanted && this.renderRoot.querySelector("#usd");
+    const field = this.#focusWanted && this.renderRoot.querySelector("#usd");
     if (!field) return;
-    this.#isWanted = false;
+    this.#focusWanted = false;
     this.scrollIntoView();
     field.focus();
   }

@@ -1,7 +1,7 @@
 // <openrouter-integration>: connect an OpenRouter key, switch it, and see who pays for the next AI call.
 //
-// Invariant: the key is read from its field into one request and nowhere else; no property, attribute or
-// storage ever has it.
+// Invariant: the key goes from its field into one request and nowhere else; no property, attribute or
+// storage ever contains it.
 
 import { html, nothing } from "./lit.js";
 import { GretaElement } from "./element.js";
@@ -10,16 +10,16 @@ import { ADD_ON_STATUS, KEYS_URL, PAYER, STATUS, date, dateTime, explain, reason
 
 export class OpenRouterIntegration extends GretaElement {
   static properties = {
-    // How the user came back from the payment page: "done", "card" or "cancelled".
+    // The outcome of the payment page: "done", "card" or "cancelled".
     checkout: {},
-    // Where the add-on is chosen.
+    // The address of the page where the add-on is bought.
     plansUrl: { attribute: "plans-url" },
-    // Where credits are bought.
+    // The address of the page where credits are bought.
     creditsUrl: { attribute: "credits-url" },
-    // What a month of the add-on costs in credits, where it is paid with them.
+    // The add-on's monthly price in credits, if it is paid for in credits.
     priceInCredits: { attribute: "price-in-credits" },
     keyFormOpen: { state: true },
-    // Why the last key was not saved.
+    // Why the key was not saved.
     keyProblem: { state: true },
   };
 
@@ -30,7 +30,7 @@ export class OpenRouterIntegration extends GretaElement {
   willUpdate(changed) {
     if (!changed.has("checkout")) return;
     const text = {
-      card: "Thank you. The next payment is taken from your new card.",
+      card: "Thank you. The next payment will be charged to your new card.",
       cancelled: "Nothing was paid, and nothing was changed.",
     }[this.checkout];
     if (text) this.note = { kind: "success", text };
@@ -51,7 +51,7 @@ export class OpenRouterIntegration extends GretaElement {
         <span class="badge ${BADGE[card.status] ?? ""}">${STATUS[card.status] ?? card.status}</span>
       </div>
       <p class="muted">Bring your own key: AI calls go through your OpenRouter account, which bills you directly.</p>
-      ${this.mayEdit ? nothing : html`<p id="members" class="note warn">You are a member of this account: you see these settings, and only an owner can change them.</p>`}
+      ${this.mayEdit ? nothing : html`<p id="members" class="note warn">You are a member of this account: you can see these settings, but only an owner can change them.</p>`}
       ${this.wait()}
       ${this.notes()}
       <div class="banners" aria-live="polite">${causes(card).map((cause) => this.#banner(cause))}</div>
@@ -72,13 +72,13 @@ export class OpenRouterIntegration extends GretaElement {
 
   #banner(cause) {
     const { text, action } = CAUSE[cause];
-    // What is being paid is not offered again.
+    // No second payment is offered while one is awaited.
     const isPaying = this.waiting === "waiting" && ["past_due", "lapsed"].includes(cause);
     return html`<div class="note warn banner" data-cause=${cause}><p>${text(this.data)}</p>${isPaying ? nothing : action(this)}</div>`;
   }
 
   #notConnected(card) {
-    // A refusal stays to be read, also where nothing can be saved any more.
+    // An error stays visible even if no key can be saved any more.
     if (this.keyFormOpen && (card.status !== "not_enabled" || this.keyProblem)) return this.#keyForm();
     if (card.status === "not_enabled" && this.waiting === "waiting") return nothing;
     if (card.status === "not_enabled") {
@@ -116,7 +116,7 @@ export class OpenRouterIntegration extends GretaElement {
       </section>
       <section>
         <h3>How your key is used</h3>
-        ${this.#switch("enabled", "Use this key", card.enabled, "On: AI calls go through your key. Off: Greta uses its own AI and takes credits.")}
+        ${this.#switch("enabled", "Use this key", card.enabled, "On: AI calls go through your key. Off: Greta uses its own AI and your credits.")}
         ${this.#switch("always_use_key", "Always use this key", card.always_use_key, "On: every AI call goes through your key and credits are never touched, even if OpenRouter fails. Off: Greta falls back to its own AI and credits.")}
       </section>`;
   }
@@ -190,7 +190,7 @@ export class OpenRouterIntegration extends GretaElement {
     this.focusOn('[data-action="connect"], [data-action="replace"], [data-action="subscribe"]');
   }
 
-  // The field's text goes before the field does.
+  // Clears the field before it is removed.
   #forgetKey() {
     if (this.#field) this.#field.value = "";
     this.keyFormOpen = false;
@@ -226,7 +226,7 @@ export class OpenRouterIntegration extends GretaElement {
     this.act("test", async () => {
       const { integration } = await this.client.testKey();
       this.data = integration;
-      // Otherwise the banner says what is wrong.
+      // Otherwise a banner explains the problem.
       if (integration.key?.state === "usable") this.#say("OpenRouter accepts your key.");
     });
   }
@@ -263,13 +263,13 @@ export class OpenRouterIntegration extends GretaElement {
     });
   }
 
-  // Resumes what was cancelled, or goes to where what is due is paid.
+  // Resumes a cancelled add-on, or goes to the page where the open period is paid.
   pay(name) {
     this.act(name, async () => {
       const { checkout_url: url, integration } = await this.client.subscribe();
       this.data = integration;
       if (url) return this.leaveFor(url);
-      this.#say("The add-on goes on.");
+      this.#say("The add-on continues.");
     });
   }
 
@@ -311,13 +311,13 @@ export class OpenRouterIntegration extends GretaElement {
     const until = card.add_on.paid_through;
     return html`
       ${this.#confirmation("disconnect", "Disconnect your key?", "Disconnect", () => this.#disconnect(), html`
-        <p>Greta deletes your key. From then on AI calls use Greta’s own AI and take credits, until you connect a key again.</p>
+        <p>Greta deletes your key. From then on, AI calls use Greta’s own AI and your credits, until you connect a key again.</p>
         ${card.key ? html`<p>The key itself keeps working at OpenRouter until you ${revoke(card.key)}.</p>` : nothing}`)}
       ${this.#confirmation("cancel", "Cancel the add-on?", "Cancel the add-on", () => this.#cancel(), html`
         <p>${
           card.add_on.status === "active" && until
-            ? html`It stays until <strong>${date(until)}</strong>, and nothing more is charged. After that your key is not used any more.`
-            : "Its payment is due, so it ends at once, and your key is not used any more."
+            ? html`It stays until <strong>${date(until)}</strong>, and nothing more is charged. After that, your key is no longer used.`
+            : "Its payment is due, so it ends at once, and your key is no longer used."
         }</p>`)}`;
   }
 
@@ -340,7 +340,7 @@ export class OpenRouterIntegration extends GretaElement {
     this.renderRoot.querySelector(`#ask-${name}`).showModal();
   }
 
-  // Says that something is done, where the reader is.
+  // Announces a success and moves the focus to it.
   #say(text) {
     this.note = { kind: "success", text };
     this.focusOn(".notes .note");
@@ -349,7 +349,7 @@ export class OpenRouterIntegration extends GretaElement {
 
 const BADGE = { connected: "good", available: "good", attention: "warn", not_enabled: "warn" };
 
-// What is said of each cause, and the one thing to do about it.
+// The text of each cause, and the one thing to do about it.
 const CAUSE = {
   past_due: {
     text: ({ key, next_call: next }) => {
@@ -368,8 +368,8 @@ const CAUSE = {
   rejected: {
     text: ({ always_use_key: always }) =>
       always
-        ? "OpenRouter does not accept your key any more, and “Always use this key” is on: AI calls fail until you replace the key."
-        : "OpenRouter does not accept your key any more. It may have been deleted or have expired.",
+        ? "OpenRouter no longer accepts your key, and “Always use this key” is on: AI calls fail until you replace the key."
+        : "OpenRouter no longer accepts your key. It may have expired or been deleted.",
     action: (element) => element.button("renew", "Replace the key", () => element.openKeyForm()),
   },
   minimum: {
@@ -384,7 +384,7 @@ const CAUSE = {
 
 const newKey = () => html`<a href=${KEYS_URL} target="_blank" rel="noopener noreferrer">Create a key at OpenRouter</a>`;
 
-// The next step after a refusal, where there is one other than trying again.
+// The next step after an error, other than trying again.
 const KEY_LINK = {
   key_rejected: newKey,
   management_key: newKey,

@@ -7,13 +7,13 @@ import { credits, date } from "./words.js";
 
 export class OpenRouterPlans extends GretaElement {
   static properties = {
-    // How the user came back from the payment page: "cancelled".
+    // The outcome of the payment page: "cancelled".
     checkout: {},
-    // Where the key is connected.
+    // The address of the page where the key is connected.
     settingsUrl: { attribute: "settings-url" },
-    // Where credits are bought.
+    // The address of the page where credits are bought.
     creditsUrl: { attribute: "credits-url" },
-    // What a month costs in credits, where it is paid with them.
+    // The monthly price in credits, if the add-on is paid for in credits.
     priceInCredits: { attribute: "price-in-credits" },
   };
 
@@ -54,7 +54,7 @@ export class OpenRouterPlans extends GretaElement {
     const offer = { text: "", label: "Select this add-on" };
     if (this.priceInCredits) {
       const month = credits(this.priceInCredits);
-      Object.assign(offer, { text: `${month} are taken now, and again each month.`, label: `Pay ${month}` });
+      Object.assign(offer, { text: `${month} are charged now, and again each month.`, label: `Pay ${month}` });
     }
     if (status === "past_due") Object.assign(offer, { text: "The monthly payment is due.", label: "Pay now" });
     if (status === "cancelling" && !isOver(addOn)) {
@@ -64,7 +64,7 @@ export class OpenRouterPlans extends GretaElement {
     return html`${offer.text ? html`<p>${offer.text}</p>` : nothing}<div class="row">${select}${back}</div>`;
   }
 
-  // Goes to the payment page, unless nothing is to be paid.
+  // Goes to the payment page, unless there is nothing to pay.
   #select() {
     this.act("select", async () => {
       const { checkout_url: url, integration } = await this.client.subscribe();

@@ -1,4 +1,4 @@
-// The pages' frame: signs the user in and gives the elements what they need.
+// The pages' frame: signs the user in and configures the elements.
 
 import "./openrouter-integration.js";
 import "./openrouter-plans.js";
@@ -37,7 +37,7 @@ async function signedIn(user) {
     if (order) element.order = order;
     element.priceInCredits = priceInCredits;
   }
-  // Said once: a reload does not say it again.
+  // A reload must not announce the payment again.
   if (checkout) history.replaceState(null, "", location.pathname + location.hash);
   show("ready");
   const credits = document.querySelector("greta-credits");
@@ -50,7 +50,7 @@ async function signedIn(user) {
 
 async function signOut() {
   if (await session.signOut()) return;
-  // The authority would sign the user in again at once.
+  // The authority still knows the user, so a redirect would sign them in again at once.
   for (const element of elements) element.remove();
   document.querySelector("[data-signed-in]").hidden = true;
   show("signed-out");

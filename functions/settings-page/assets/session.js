@@ -1,24 +1,24 @@
-// Who is signed in: OpenID Connect, authorization code with PKCE, by top-level redirects.
+// Signing in: OpenID Connect, authorization code with PKCE, by top-level redirects.
 //
-// Invariant: the tokens are in this module's memory only; what the storage of the browser has between two
-// redirects is the code verifier and where to go back to.
+// Invariant: the tokens are only in this module's memory. Between two redirects, the browser's storage
+// has the code verifier and the address to return to.
 
 import { ErrorResponse, OidcClient, WebStorageStateStore } from "./oidc.js";
 
-// A token that is about to expire would do so on its way.
+// A token that expires within this time is not sent, because it might expire on the way.
 const RESERVE_MS = 5_000;
 
-// What the authority answers where somebody has to do something on its page.
-const NOBODY = ["login_required", "interaction_required", "consent_required", "account_selection_required"];
+// The authority's errors if the user has to act on its page.
+const SIGN_IN_REQUIRED = ["login_required", "interaction_required", "consent_required", "account_selection_required"];
 
 export class Session {
   #oidc;
   #tokens;
-  // The renewal under way: a refresh token may be good for one only.
+  // The running renewal: a refresh token may be valid only once.
   #renewing;
 
   constructor({ authority, clientId }) {
-    // The way back is to the page that was left, since only it can go on where it was.
+    // The redirect returns to the page that the user left.
     const here = new URL(location.pathname, location.href).href;
     this.#oidc = new OidcClient({
       authority,
@@ -32,37 +32,37 @@ export class Session {
     });
   }
 
-  // The signed-in user's claims, or null where somebody has to sign in; throws what went wrong on the way.
-  // Asks the authority, without showing anything, on the first way through; never comes back then.
+  // The claims of the signed-in user, or null if the user has to sign in; throws any other error. The
+  // first call redirects to the authority, without showing a page, and never returns.
   async begin() {
     const query = new URLSearchParams(location.search);
     if (!query.has("error") && !(query.has("state") && query.has("code"))) {
       return this.#leave({ prompt: "none" }, (url) => location.replace(url));
     }
-    const answer = location.href;
-    // Not begun in this tab, or answered before: nothing can be made of it.
-    const begun = await this.#oidc.readSigninResponseState(answer, false).catch(() => null);
-    this.#comeBack(begun?.state.data);
+    const callback = location.href;
+    // A sign-in that another tab began, or that was already completed, is ignored.
+    const begun = await this.#oidc.readSigninResponseState(callback, false).catch(() => null);
+    this.#restoreAddress(begun?.state.data);
     if (!begun) return null;
     try {
-      return this.#keep(await this.#oidc.processSigninResponse(answer));
+      return this.#keep(await this.#oidc.processSigninResponse(callback));
     } catch (error) {
-      if (error instanceof ErrorResponse && NOBODY.includes(error.error)) return null;
+      if (error instanceof ErrorResponse && SIGN_IN_REQUIRED.includes(error.error)) return null;
       throw error;
     }
   }
 
-  // To the authority's login page.
+  // Goes to the authority's login page.
   signIn() {
     return this.#leave({});
   }
 
-  // To the authority and back, without a page of its own if it still knows the user.
+  // Goes to the authority and back, without showing a page if it still knows the user.
   renew() {
     return this.#leave({ prompt: "none" });
   }
 
-  // False where only this page forgets the user, since the authority has no way to.
+  // Returns false if the authority has no way to sign out, so that only this page forgets the user.
   async signOut() {
     const idToken = this.#tokens?.id_token;
     this.#tokens = null;
@@ -72,8 +72,7 @@ export class Session {
     return gone();
   }
 
-  // The access token, or null where there is none that the API would accept. `refresh`: it did not accept
-  // the last one.
+  // The access token, or null if there is no valid one. `refresh`: the API did not accept the last one.
   getToken = async ({ refresh = false } = {}) => {
     if (!this.#tokens) return null;
     const lasts = Date.now() + RESERVE_MS < (this.#tokens.expires_at ?? Infinity) * 1000;
@@ -89,14 +88,14 @@ export class Session {
       return this.#tokens.access_token;
     } catch (error) {
       if (!(error instanceof ErrorResponse)) throw error;
-      // It is not good any more.
+      // The refresh token is no longer valid.
       this.#tokens = { ...this.#tokens, refresh_token: undefined };
       return null;
     }
   }
 
-  #keep(answer) {
-    const { access_token, refresh_token = this.#tokens?.refresh_token, id_token, expires_at, profile } = answer;
+  #keep(response) {
+    const { access_token, refresh_token = this.#tokens?.refresh_token, id_token, expires_at, profile } = response;
     this.#tokens = { access_token, refresh_token, id_token, expires_at, profile, scope: "openid" };
     return profile;
   }
@@ -104,20 +103,20 @@ export class Session {
   async #leave(options, go = (url) => location.assign(url)) {
     const request = await this.#oidc.createSigninRequest({
       request_type: "si:r",
-      state: { query: withoutAnswer(location.search), hash: location.hash },
+      state: { query: withoutCallback(location.search), hash: location.hash },
       ...options,
     });
     go(request.url);
     return gone();
   }
 
-  // The address as it was before the redirect.
-  #comeBack(left) {
+  // Restores the address from before the redirect.
+  #restoreAddress(left) {
     history.replaceState(null, "", `${location.pathname}${left?.query ?? ""}${left?.hash ?? ""}`);
   }
 }
 
-function withoutAnswer(search) {
+function withoutCallback(search) {
   const query = new URLSearchParams(search);
   for (const name of ["code", "state", "error", "error_description", "iss", "session_state"]) query.delete(name);
   const text = query.toString();

@@ -1,5 +1,5 @@
-// The elements' look. Whoever embeds them sets `--greta-accent` and the font; light and dark follow the
-// page's `color-scheme`.
+// The elements' style. An embedding page sets `--greta-accent` and the font; light and dark follow
+// its `color-scheme`.
 
 import { css } from "./lit.js";
 
@@ -82,7 +82,7 @@ export const style = css`
   :focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; border-radius: 0.3rem; }
   .note:focus, h2:focus { outline: none; }
   .notes { display: grid; gap: 0.5rem; }
-  /* What is read out later is there already, and takes no room. */
+  /* An empty live region takes no space. */
   [aria-live]:empty { position: absolute; }
   .note { padding: 0.7rem 0.9rem; border-radius: 0.55rem; overflow-wrap: anywhere; }
   .note.success { color: var(--good); background: var(--good-soft); }

@@ -1,7 +1,7 @@
-//! The files that the pages are made of.
+//! The pages' assets.
 //!
-//! All of them live below one version, a hash over all their bytes: modules that import one another are
-//! then always of one version, and a browser keeps them for good.
+//! All of them are served below one version, a hash of all their bytes: modules that import one
+//! another then always have the same version, and browsers cache them forever.
 
 use std::sync::LazyLock;
 
@@ -14,7 +14,7 @@ use http::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue,
 };
 
-/// A version that stands for the current one, for whoever embeds the elements.
+/// An alias of the current version, for pages that embed the elements.
 pub const LATEST: &str = "latest";
 
 struct Asset {
@@ -56,35 +56,32 @@ pub(crate) static VERSION: LazyLock<String> = LazyLock::new(|| {
     let mut hash = Context::new(&SHA256);
     for asset in ASSETS {
         hash.update(asset.name.as_bytes());
-        // Length first, so that no two lists of files look the same.
+        // The length separates the files, so that no two lists of files have the same hash.
         hash.update(&asset.bytes.len().to_be_bytes());
         hash.update(asset.bytes);
     }
-    let hash = hash.finish();
-    let hex = hash
-        .as_ref()
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"));
-    hex.collect()
+    let mut version = hex::encode(hash.finish());
+    version.truncate(16);
+    version
 });
 
-/// A file of the current version. Of another one, it is asked for again under this one's address, and so
-/// is what it imports: a page that was loaded during a deployment still gets files that fit together.
+/// Serves a file of the current version, and redirects other versions to it. The imports of a
+/// redirected module follow, so a page that was loaded during a deployment still gets files that fit
+/// together.
 pub(crate) async fn serve(Path((version, name)): Path<(String, String)>) -> Response {
     let Some(asset) = ASSETS.iter().find(|asset| asset.name == name) else {
         return ApiError::new(Code::NotFound, "there is no such file").into_response();
     };
     let mut headers = HeaderMap::new();
-    // Anybody may embed the elements; what they ask for needs a token, and an origin that is allowed.
+    // Any site may embed the elements; their API calls need a token and an allowed origin.
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     headers.insert(
         HeaderName::from_static("cross-origin-resource-policy"),
         HeaderValue::from_static("cross-origin"),
     );
     if version == *VERSION {
-        let for_good = "public, max-age=31536000, immutable";
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static(for_good));
+        let forever = "public, max-age=31536000, immutable";
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static(forever));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(asset.content_type));
         return (headers, asset.bytes).into_response();
     }

@@ -1,7 +1,7 @@
-//! The web pages: `/settings/integrations`, `/plans`, and what they are made of.
+//! The web pages `/settings/integrations` and `/plans`, and their assets.
 //!
-//! Everything is in the binary and public: the pages learn of an account only through the API, as their
-//! user. There is no build step; what is in `assets/` is what is served.
+//! Everything is in the binary and public: the pages read an account only through the API, as their
+//! user. There is no build step: the files in `assets/` are served as they are.
 //!
 //! Architecture invariant: this function reads no table and no secret.
 
@@ -21,7 +21,7 @@ use tower_http::compression::CompressionLayer;
 pub use assets::LATEST;
 pub use settings::Settings;
 
-/// The function's routes, ready to be run by Lambda or by the local gateway.
+/// The function's routes, for Lambda, `cargo dev` and the tests.
 pub fn router(settings: Settings) -> Router {
     let http = settings.http.clone();
     let routes = Router::new()
@@ -34,7 +34,8 @@ pub fn router(settings: Settings) -> Router {
     edge::app(routes, Shape::Problem, &http)
 }
 
-/// By its whole address: a relative one would lead astray where a stage's path has no slash at its end.
+/// Redirects to an absolute address: a relative one goes wrong if the stage's path has no trailing
+/// slash.
 async fn home(State(settings): State<Arc<Settings>>) -> Response {
     let base = settings.public_base_url.as_str().trim_end_matches('/');
     Redirect::temporary(&format!("{base}/settings/integrations")).into_response()

@@ -1,4 +1,4 @@
-//! The pages themselves: one frame, and what is in it.
+//! The pages: one frame with different contents.
 
 use std::sync::Arc;
 
@@ -9,17 +9,17 @@ use http::header::{
     STRICT_TRANSPORT_SECURITY,
 };
 
-use crate::Settings;
 use crate::assets::VERSION;
+use crate::settings::Settings;
 
 const FRAME: &str = include_str!("../pages/page.html");
 
 struct Page {
     title: &'static str,
-    /// The way from the page to the root, so that a stage's prefix is kept.
+    /// Relative path from the page to the root, which keeps a stage's prefix.
     root: &'static str,
     content: &'static str,
-    /// Is [`Settings::extra_module`] for it?
+    /// Whether the page loads [`Settings::extra_module`].
     is_extended: bool,
 }
 
@@ -61,7 +61,7 @@ fn page(page: &Page, settings: &Settings) -> Response {
     let price = price.map_or_else(String::new, |price| {
         format!(" data-price-in-credits=\"{price}\"")
     });
-    // Ours, so that what is put in for one is not looked through for another.
+    // Values from settings come last, so that no placeholder in them is replaced.
     let html = FRAME
         .replace("{{at_settings}}", current(INTEGRATIONS.title))
         .replace("{{at_plans}}", current(PLANS.title))
@@ -75,13 +75,13 @@ fn page(page: &Page, settings: &Settings) -> Response {
         .replace("{{oidc_authority}}", &escaped(authority(settings)));
     let headers = [
         (CONTENT_SECURITY_POLICY, policy(settings)),
-        // Browsers heed it only where they came by https.
+        // Browsers ignore this over http.
         (
             STRICT_TRANSPORT_SECURITY,
             HeaderValue::from_static("max-age=31536000"),
         ),
         (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
-        // The assets' version is in it.
+        // The page names the assets' version.
         (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
         (
             HeaderName::from_static("cross-origin-opener-policy"),
@@ -91,7 +91,7 @@ fn page(page: &Page, settings: &Settings) -> Response {
     (headers, Html(html)).into_response()
 }
 
-/// Without a slash at its end: the discovery document's path is put behind it.
+/// Without a trailing slash, because the path of the discovery document is appended.
 fn authority(settings: &Settings) -> &str {
     settings.oidc_authority.as_str().trim_end_matches('/')
 }
@@ -103,8 +103,7 @@ fn policy(settings: &Settings) -> HeaderValue {
          frame-ancestors 'none'; object-src 'none'; require-trusted-types-for 'script'; \
          trusted-types lit-html 'allow-duplicates'"
     );
-    // An origin has none of the bytes that a header refuses; without it nobody could sign in, and
-    // nothing else would be open.
+    // Never fails, because an origin is plain ASCII. The default would only block signing in.
     HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'self'"))
 }
 

@@ -1,30 +1,29 @@
-//! What the pages are told when they are served.
+//! The function's settings.
 
 use account::Credits;
 use account::add_on::Collection;
 use edge::{Env, HttpSettings, SettingsError};
 use url::Url;
 
-/// The function's settings.
+/// See the contract's section 7.
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub http: HttpSettings,
-    /// `PUBLIC_BASE_URL`: where users reach us.
+    /// `PUBLIC_BASE_URL`: the address of the pages and of the API.
     pub public_base_url: Url,
-    /// `OIDC_AUTHORITY`: who signs users in; its discovery document is below it.
+    /// `OIDC_AUTHORITY`: the OIDC issuer, at which the discovery document is found.
     pub oidc_authority: Url,
-    /// `OIDC_CLIENT_ID`: as whom the pages ask.
+    /// `OIDC_CLIENT_ID`: the pages' client id there.
     pub oidc_client_id: String,
-    /// What a month of the add-on costs in credits, where `ADD_ON_COLLECTION` is `credits`.
+    /// The add-on's monthly price in credits, if `ADD_ON_COLLECTION` is `credits`.
     pub price_in_credits: Option<Credits>,
-    /// The address of a module that the settings page is to load as well, for the program around the function:
-    /// `cargo dev` has one. Never of the environment.
+    /// The address of another module for the settings page to load. Set by `cargo dev`, never from
+    /// the environment.
     pub extra_module: Option<&'static str>,
 }
 
 impl Settings {
-    /// # Errors
-    /// If a setting is missing or malformed.
+    /// The error names every missing or malformed setting.
     pub fn from_env(mut env: Env) -> Result<Self, SettingsError> {
         let price = edge::price_in_credits(&mut env);
         let settings = Self {

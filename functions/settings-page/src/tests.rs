@@ -33,7 +33,7 @@ async fn get(path: &str) -> Response {
     app().oneshot(request).await.unwrap()
 }
 
-/// As it is without compression.
+/// The body without compression.
 async fn text(path: &str) -> String {
     let request = Request::get(path).body(Body::empty()).unwrap();
     let response = app().oneshot(request).await.unwrap();
@@ -55,7 +55,7 @@ fn addresses(html: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn pages_tell_the_browser_to_load_and_send_nothing_elsewhere() {
+async fn pages_forbid_loading_from_and_sending_to_other_origins() {
     for path in ["/settings/integrations", "/plans"] {
         let page = get(path).await;
         assert_eq!(page.status(), StatusCode::OK);
@@ -82,7 +82,7 @@ async fn pages_tell_the_browser_to_load_and_send_nothing_elsewhere() {
 }
 
 #[tokio::test]
-async fn settings_stay_within_their_attributes() {
+async fn settings_are_escaped_in_attributes() {
     let html = text("/plans").await;
     assert!(html.contains("data-oidc-client-id=\"pages&quot;&gt;&lt;script&gt;\""));
     assert!(html.contains("data-oidc-authority=\"https://id.example/realm?a=%22b%22&amp;c\""));
@@ -104,9 +104,9 @@ async fn only_the_settings_page_has_the_extra_module() {
     }
 }
 
-/// A stage's prefix in front of all paths breaks nothing, since no address begins at the root.
+/// A stage's prefix in front of all paths breaks nothing, because every address is relative.
 #[tokio::test]
-async fn addresses_are_relative_and_lead_to_files() {
+async fn addresses_are_relative_and_exist() {
     for path in ["/settings/integrations", "/plans"] {
         let html = text(path).await;
         let addresses = addresses(&html);
@@ -124,7 +124,7 @@ async fn addresses_are_relative_and_lead_to_files() {
 }
 
 #[tokio::test]
-async fn the_root_leads_to_the_settings_page() {
+async fn the_root_redirects_to_the_settings_page() {
     let response = get("/").await;
     assert_eq!(response.status(), StatusCode::TEMPORARY_REDIRECT);
     let there = "https://greta.example/prod/settings/integrations";
@@ -132,7 +132,7 @@ async fn the_root_leads_to_the_settings_page() {
 }
 
 #[tokio::test]
-async fn files_are_kept_for_good_under_their_version_only() {
+async fn only_the_current_version_is_cached_forever() {
     let html = text("/plans").await;
     let script = addresses(&html)
         .into_iter()
@@ -169,9 +169,9 @@ async fn files_are_kept_for_good_under_their_version_only() {
     }
 }
 
-/// Each module's imports are files that are served, beside it.
+/// Each module imports only files that are served beside it.
 #[tokio::test]
-async fn modules_import_what_is_there() {
+async fn modules_import_existing_files() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/assets");
     let mut seen = 0;
     for file in std::fs::read_dir(folder).unwrap() {
@@ -202,9 +202,9 @@ async fn modules_import_what_is_there() {
     assert!(seen > 10, "{seen} imports");
 }
 
-/// Only where the add-on is paid with credits do the pages know of a price in credits.
+/// The pages have a price in credits only if the add-on is paid for in credits.
 #[test]
-fn the_price_is_in_what_is_paid_with() {
+fn the_price_in_credits_depends_on_the_collection() {
     for (collection, expected) in [("card", None), ("provider", None), ("credits", Some("60"))] {
         let settings = Settings::from_env(Env::from_pairs([
             ("PUBLIC_BASE_URL", "https://greta.example"),

@@ -1,7 +1,7 @@
-//! Payment provider events: `POST /v1/webhooks/stripe`.
+//! Stripe's events: `POST /v1/webhooks/stripe`.
 //!
-//! An event is recorded once, by its id, and then applied; what cannot be applied at once comes up
-//! again with the billing tick. What it is about is known from what we asked for, never from the event.
+//! An event is recorded once, by its id, and then applied; if that fails, the billing tick tries
+//! again. What a payment buys comes from our own stored order, never from the event.
 
 mod settings;
 
@@ -31,10 +31,6 @@ pub struct Deps {
 }
 
 impl Deps {
-    /// Puts everything together.
-    ///
-    /// # Errors
-    /// If the HTTP client cannot be built.
     pub fn new(
         settings: Settings,
         clock: Clock,
@@ -51,7 +47,7 @@ impl Deps {
                 secrets.clone(),
                 http,
             ),
-            // Of users' secrets it reads none.
+            // It reads no users' secrets, so there is no prefix.
             vault: Vault::new(secrets, String::new()),
             clock,
             settings: Arc::new(settings),
@@ -59,7 +55,7 @@ impl Deps {
     }
 }
 
-/// The function's routes, ready to be run by Lambda or by the local gateway.
+/// The function's routes, for Lambda, `cargo dev` and the tests.
 pub fn router(deps: Deps) -> Router {
     let http = deps.settings.http.clone();
     let routes = Router::new()
@@ -68,7 +64,7 @@ pub fn router(deps: Deps) -> Router {
     edge::app(routes, Shape::Problem, &http)
 }
 
-/// 2xx once the event is recorded. Anything else has the provider deliver it again.
+/// Responds 2xx once the event is recorded. After anything else, Stripe delivers it again.
 async fn receive(
     State(deps): State<Deps>,
     headers: HeaderMap,
@@ -88,8 +84,8 @@ async fn receive(
         .map_err(|error| ApiError::new(Code::InvalidRequest, error.to_string()))?;
     let received = deps.charging.receive(&event, now).await;
     received.map(|_| StatusCode::NO_CONTENT).map_err(|error| {
-        edge::log_error(&error, "an event could not be recorded");
-        later()
+        edge::log_error(&error, "could not record an event");
+        try_later()
     })
 }
 
@@ -97,17 +93,17 @@ async fn webhook_secrets(deps: &Deps) -> Result<Vec<SecretString>, ApiError> {
     let mut secrets = Vec::new();
     for name in &deps.settings.webhook_secrets {
         let secret = deps.vault.platform_secret(name).await.map_err(|error| {
-            edge::log_error(&error, "a webhook's secret cannot be read");
-            later()
+            edge::log_error(&error, "could not read a webhook secret");
+            try_later()
         })?;
         secrets.push(SecretString::clone(&secret));
     }
     Ok(secrets)
 }
 
-fn later() -> ApiError {
+fn try_later() -> ApiError {
     ApiError::new(
         Code::StorageUnavailable,
-        "the event cannot be taken in now; deliver it again",
+        "the event cannot be recorded at the moment; deliver it again",
     )
 }

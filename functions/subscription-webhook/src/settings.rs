@@ -9,16 +9,12 @@ pub struct Settings {
     pub http: HttpSettings,
     pub tables: Tables,
     pub charging: charging::Settings,
-    /// `STRIPE_WEBHOOK_SECRETS`: the names of the secrets that sign events. Several, while one takes
-    /// another's place.
+    /// `STRIPE_WEBHOOK_SECRETS`: the names of the signing secrets; several during a rotation.
     pub webhook_secrets: Vec<String>,
 }
 
 impl Settings {
-    /// Reads all settings.
-    ///
-    /// # Errors
-    /// One error that names every missing or malformed setting.
+    /// The error names every missing or malformed setting.
     pub fn from_env(mut env: Env) -> Result<Self, SettingsError> {
         let settings = Self {
             http: HttpSettings::from_env(&mut env),

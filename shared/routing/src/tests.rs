@@ -1,5 +1,6 @@
 use account::add_on::{Collection, Fact, GenerationId};
-use account::{Period, Plan, Profile};
+use account::{AddOn, Credits, Period, Plan, Profile};
+use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 
 use super::*;
@@ -297,14 +298,68 @@ fn fallback_causes_are_read_by_name() {
         let causes = FallbackCauses::parse(list).unwrap();
         for cause in all {
             assert_eq!(
-                causes.allow(cause),
+                may_fall_back(Fallback::Allowed, cause, &causes),
                 allowed.contains(&cause),
                 "{list:?} {cause:?}"
             );
+            assert!(!may_fall_back(Fallback::Never, cause, &causes));
         }
     }
     assert_eq!(
         FallbackCauses::parse("unavailable,nothing"),
         Err("nothing".to_owned())
     );
+}
+
+/// Every status of the add-on against every question about buying and owing.
+#[test]
+fn what_is_owed_and_what_may_be_bought_follows_the_status() {
+    let disputed = Fact::Disputed {
+        generation: GenerationId::new("g"),
+        period: Period::FIRST,
+        dispute: "du_1".to_owned(),
+    };
+    // Status: may buy, renews, a payment of period 2 counts, a subscription goes on.
+    let table = [
+        (AddOn::default(), "None", [true, false, false, false]),
+        (bought(&[]), "Active", [false, true, true, true]),
+        (bought(&[declined()]), "PastDue", [false, true, true, true]),
+        (
+            bought(&[cancelled()]),
+            "Cancelling",
+            [false, false, true, true],
+        ),
+        (
+            bought(&[declined(), grace_over()]),
+            "Suspended",
+            [true, false, true, false],
+        ),
+        (bought(&[disputed]), "Suspended", [true, false, true, false]),
+    ];
+    let second = Period::FIRST.next();
+    for (add_on, status, expected) in table {
+        assert_eq!(format!("{:?}", add_on.status()), status);
+        let generation = GenerationId::new("g");
+        for plan in [Plan::Standard, Plan::Enterprise] {
+            let profile = Profile {
+                add_on: add_on.clone(),
+                ..Profile::new(plan, 1, Timestamp::UNIX_EPOCH)
+            };
+            let answers = [
+                may_buy_add_on(&profile),
+                add_on_renews(&profile),
+                payment_counts(&profile, &generation, second),
+                keeps_subscription(&profile, &generation),
+            ];
+            let standard = plan == Plan::Standard;
+            let expected = expected.map(|answer| answer && standard);
+            assert_eq!(answers, expected, "{plan:?} {status}");
+            assert_eq!(needs_add_on(plan), standard);
+            let owes = owes_period(&profile, &generation, second);
+            assert_eq!(owes, add_on_renews(&profile), "{plan:?} {status}");
+            // Neither another generation nor a paid period is owed.
+            assert!(!owes_period(&profile, &GenerationId::new("g2"), second));
+            assert!(!owes_period(&profile, &generation, Period::FIRST));
+        }
+    }
 }

@@ -1,6 +1,5 @@
 //! What `ai-proxy` adds to a call: over calling the upstream directly, and over a relay that does
-//! nothing. `tests/bench/run` builds and starts it; docs/performance.md has the results and says how
-//! they came about.
+//! nothing. `tests/bench/run` builds and starts it; docs/performance.md has the headline numbers.
 //!
 //! One program plays all parts, each in a process of its own, so that each can be put on a core and be
 //! asked for its CPU time and memory.

@@ -69,7 +69,7 @@ async fn an_origin_that_is_not_allowed_gets_nothing() {
     world.browser.open(&host.url()).await;
     world
         .browser
-        .says("[data-code=\"unreachable\"]", "does not answer")
+        .says("[data-code=\"unreachable\"]", "is not responding")
         .await;
     host.stop().await;
     world.stop().await;

@@ -34,7 +34,7 @@ async fn each_refusal_of_a_key_has_its_own_words() {
         ),
         (
             "sk-or-v1-down-0123456789abcdef",
-            "does not answer at the moment",
+            "is not responding at the moment",
             true,
         ),
     ];
@@ -193,7 +193,7 @@ async fn each_refusal_of_a_purchase_has_its_own_words() {
     browser.run(&cut, vec![json!(200), json!("")]).await;
     browser.act("select").await;
     browser
-        .says("[data-code=\"unreachable\"]", "does not answer")
+        .says("[data-code=\"unreachable\"]", "is not responding")
         .await;
     browser.act("select").await;
     browser.find("button.pay").await;

@@ -47,7 +47,7 @@ async fn two_tabs_agree() {
     browser.run(hears, vec![]).await;
     browser.act("test").await;
     browser
-        .says("[data-code=\"not_connected\"]", "no key any more")
+        .says("[data-code=\"not_connected\"]", "no longer a key")
         .await;
     world.status("available").await;
     world.stop().await;

@@ -53,7 +53,7 @@ async fn a_standard_account_buys_connects_switches_and_disconnects() {
     browser.says(".note.success", "accepts your key").await;
 
     browser.act("disconnect").await;
-    browser.says("dialog[open]", "take credits").await;
+    browser.says("dialog[open]", "your credits").await;
     let link = browser.find("dialog[open] a").await;
     let link = link.attribute("href").await.unwrap();
     let sha256 = local::simulator::key_sha256(KEY);

@@ -49,13 +49,13 @@ pub(super) async fn take(
         let taken = deps.store.hold(account, &new).await;
         match taken.map_err(store_error)? {
             Ok(hold) => {
-                let held = HeldCall {
+                let call = HeldCall {
                     deps: deps.clone(),
                     hold,
                     may_exceed_hold: ceiling.waived,
                     _running: running,
                 };
-                return Ok((held, ceiling.output_limit));
+                return Ok((call, ceiling.output_limit));
             }
             Err(HoldRefused::Insufficient(balance)) => available = balance.available(),
             Err(HoldRefused::TooMany) => return Err(too_many()),

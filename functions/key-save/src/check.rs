@@ -1,0 +1,50 @@
+//! Checking a key with OpenRouter, within the account's limit of checks.
+
+use std::time::Duration;
+
+use account::{AccountId, Purpose};
+use edge::{ApiError, Code};
+use jiff::{SignedDuration, Timestamp};
+use secrecy::SecretString;
+use upstream::{KeyCheckError, KeyFacts};
+
+use crate::deps::Deps;
+
+/// How long OpenRouter may take to check a key.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Counts a check that is about to be made, unless the account has reached its limit.
+pub(crate) async fn count(
+    deps: &Deps,
+    account: &AccountId,
+    purpose: Purpose,
+    now: Timestamp,
+) -> Result<(), ApiError> {
+    let counted = deps.store.count_attempt(account, purpose, now).await;
+    counted
+        .map_err(|error| ApiError::storage(&error))?
+        .map_err(too_many_attempts)
+}
+
+pub(crate) fn too_many_attempts(wait: SignedDuration) -> ApiError {
+    let error = ApiError::new(
+        Code::TooManyAttempts,
+        "an account may have a key checked 10 times and saved 5 times in an hour; try again later",
+    );
+    error.with_retry_after(wait.unsigned_abs())
+}
+
+/// OpenRouter's facts about the key, or `None` if it rejects the key.
+pub(crate) async fn check(deps: &Deps, key: &SecretString) -> Result<Option<KeyFacts>, ApiError> {
+    match deps.openrouter.check_key(key, CHECK_TIMEOUT).await {
+        Ok(facts) => Ok(Some(facts)),
+        Err(KeyCheckError::Rejected) => Ok(None),
+        Err(error) => {
+            edge::log_error(&error, "OpenRouter could not check the key");
+            Err(ApiError::new(
+                Code::OpenRouterUnavailable,
+                "OpenRouter could not check the key at the moment; nothing was changed; try again",
+            ))
+        }
+    }
+}
