@@ -1,7 +1,7 @@
 //! Applies the state of PaymentIntents and Checkout Sessions, wherever it was reported.
 
-use account::billing::Subscription;
 use account::add_on::{Collection, GenerationId};
+use account::billing::Subscription;
 use account::{Credits, EntryId, Profile};
 use jiff::Timestamp;
 use payments::{
@@ -33,7 +33,12 @@ pub async fn apply_intent(
     }
     if intent.status != IntentStatus::Succeeded {
         // Only a look-up shows whether it failed for good.
-        if let Some(account) = charging.store.accounts.by_number(&order.account_number).await? {
+        if let Some(account) = charging
+            .store
+            .accounts
+            .by_number(&order.account_number)
+            .await?
+        {
             let look_up = |profile: &mut Profile| billing::look_up_now(profile, stripe_id, now);
             charging.change(&account.id, now, look_up).await?;
         }
@@ -79,7 +84,10 @@ pub async fn apply_session(
         };
         return finish(charging, applied).await;
     }
-    let via = session.intent.as_ref().map(|intent| via(&order, intent.to_string()));
+    let via = session
+        .intent
+        .as_ref()
+        .map(|intent| via(&order, intent.to_string()));
     if let Purchase::Credits { entry, credits } = &order.purchase {
         if let Some(via) = &via {
             charging.store.payments.create_order(via).await?;
@@ -106,7 +114,10 @@ pub async fn apply_session(
         Some(id) => Some(charging.stripe.intent(id).await?),
         None => None,
     };
-    let paid_at = intent.as_ref().and_then(|intent| intent.paid_at).unwrap_or(now);
+    let paid_at = intent
+        .as_ref()
+        .and_then(|intent| intent.paid_at)
+        .unwrap_or(now);
     let keep_card = |profile: &mut Profile| {
         let Some(intent) = &intent else { return };
         if let Some(customer) = intent.customer.as_ref().or(session.customer.as_ref()) {
@@ -132,7 +143,10 @@ async fn apply_new_subscription(
         Some(invoice) => Some(charging.stripe.invoice(invoice).await?),
         None => None,
     };
-    let paid_at = invoice.as_ref().and_then(|invoice| invoice.paid_at).unwrap_or(now);
+    let paid_at = invoice
+        .as_ref()
+        .and_then(|invoice| invoice.paid_at)
+        .unwrap_or(now);
     let intent = invoice.as_ref().and_then(|invoice| invoice.intent.as_ref());
     let stripe_ids = [
         Some(subscription.to_string()),
@@ -161,7 +175,11 @@ async fn post_purchase(
     credits: Credits,
     now: Timestamp,
 ) -> Result<Outcome, ChargingError> {
-    let account = charging.store.accounts.by_number(&order.account_number).await?;
+    let account = charging
+        .store
+        .accounts
+        .by_number(&order.account_number)
+        .await?;
     let posted = match account {
         Some(account) => {
             let posting = Posting {
@@ -197,7 +215,11 @@ async fn apply_card(
         return Ok(PaymentUpdate::Ignored("a setup session without a card"));
     };
     let card = charging.stripe.setup_intent(setup).await?;
-    let account = charging.store.accounts.by_number(&order.account_number).await?;
+    let account = charging
+        .store
+        .accounts
+        .by_number(&order.account_number)
+        .await?;
     if let (Some(card), Some(account)) = (card, account) {
         let mut is_latest = false;
         let keep_card = |profile: &mut Profile| {

@@ -106,7 +106,12 @@ impl Worker<'_> {
         if let Some(attempt) = attempt {
             return self.confirm(&account, id, attempt).await;
         }
-        if !account.profile.billing.open_payments().contains(&id.to_owned()) {
+        if !account
+            .profile
+            .billing
+            .open_payments()
+            .contains(&id.to_owned())
+        {
             self.cancel_unstored(&intent).await;
         }
         Ok(())
@@ -172,9 +177,9 @@ impl Worker<'_> {
             // Stripe accepts a key for one PaymentIntent only.
             let _ = write!(key, "-object-{}", charge.intents);
         }
-        let stripe = &self.charging.stripe;
-        let confirmed = stripe.confirm_intent(&IntentId::new(id)?, &card, &key);
-        let outcome = match confirmed.await.map(Attempt::from) {
+        let (stripe, intent) = (&self.charging.stripe, IntentId::new(id)?);
+        let confirmed = stripe.confirm_intent(&intent, &card, &key).await;
+        let outcome = match confirmed.map(Attempt::from) {
             // It was sent just now: look it up before it is sent again.
             Ok(Attempt::NeverArrived) => Attempt::Unknown,
             Ok(outcome) => outcome,
@@ -221,7 +226,10 @@ impl Worker<'_> {
         let never_arrived = |profile: &mut Profile| {
             attempt = billing::never_confirmed(profile, id, now);
         };
-        let account = self.charging.change(&account.id, now, never_arrived).await?;
+        let account = self
+            .charging
+            .change(&account.id, now, never_arrived)
+            .await?;
         match attempt {
             Some(attempt) => self.confirm(&account, id, attempt).await,
             None => Ok(()),
@@ -233,7 +241,11 @@ impl Worker<'_> {
         account: &Account,
         id: &str,
     ) -> Result<(), ChargingError> {
-        let cancelled = self.charging.stripe.cancel_intent(&IntentId::new(id)?).await;
+        let cancelled = self
+            .charging
+            .stripe
+            .cancel_intent(&IntentId::new(id)?)
+            .await;
         let outcome = match cancelled.map(Attempt::from) {
             Ok(outcome) => outcome,
             Err(PaymentError::Missing { .. }) => Attempt::Gone,

@@ -147,9 +147,7 @@ async fn buy_with_credits(
     match paid {
         CreditPayment::Paid => Ok(Some(Bought::Paid)),
         CreditPayment::NotOwed => Err(NotBought::AlreadyActive),
-        CreditPayment::Insufficient => {
-            Err(NotBought::InsufficientCredits(charging.settings.price))
-        }
+        CreditPayment::Insufficient => Err(NotBought::InsufficientCredits(charging.settings.price)),
     }
 }
 
@@ -196,7 +194,10 @@ async fn open_invoice(
     subscription: &Subscription,
     now: Timestamp,
 ) -> Result<Option<Url>, NotBought> {
-    let (stripe, id) = (&charging.stripe, SubscriptionId::new(subscription.id.as_str())?);
+    let (stripe, id) = (
+        &charging.stripe,
+        SubscriptionId::new(subscription.id.as_str())?,
+    );
     let Some(latest) = stripe.subscription(&id).await?.latest_invoice else {
         return Err(NotBought::InProgress);
     };

@@ -136,7 +136,8 @@ pub(crate) async fn reopen(
         let drop_checkout = |profile: &mut Profile| {
             let known = profile.billing.checkout.as_ref();
             // Another call may have created the session meanwhile.
-            let is_same = |known: &Checkout| known.order == checkout.order && known.session.is_none();
+            let is_same =
+                |known: &Checkout| known.order == checkout.order && known.session.is_none();
             if known.is_some_and(is_same) {
                 profile.billing.checkout = None;
             }

@@ -36,9 +36,8 @@ pub(crate) async fn pay_period(
 ) -> Result<CreditPayment, ChargingError> {
     let entry = EntryId::new(format!("{}-{}", generation.as_str(), period.number()))?;
     let at = entry_time(charging, now);
-    let judge = |profile: &mut Profile| {
-        billing::period_paid(profile, generation, period, entry.as_str())
-    };
+    let judge =
+        |profile: &mut Profile| billing::period_paid(profile, generation, period, entry.as_str());
     pay(charging, account, &entry, (generation, period), at, judge).await
 }
 
@@ -70,7 +69,9 @@ async fn pay(
         created_at: at,
     };
     let ledger = &charging.store.ledger;
-    Ok(ledger.pay_add_on(&account.id, &posting, &order, judge).await?)
+    Ok(ledger
+        .pay_add_on(&account.id, &posting, &order, judge)
+        .await?)
 }
 
 /// The ledger is ordered by time: no entry is dated before the ones that exist.

@@ -1,7 +1,7 @@
 //! Disputes of card payments.
 
-use account::add_on::Fact;
 use account::Profile;
+use account::add_on::Fact;
 use jiff::Timestamp;
 use payments::{Cents, DisputeId, DisputeState, IntentId};
 use store::{EntryKind, Purchase};
@@ -29,7 +29,12 @@ pub(crate) async fn apply_dispute(
     let Some((order, _)) = order_paid_with(charging, intent).await? else {
         return Ok(PaymentUpdate::TooEarly);
     };
-    let Some(account) = charging.store.accounts.by_number(&order.account_number).await? else {
+    let Some(account) = charging
+        .store
+        .accounts
+        .by_number(&order.account_number)
+        .await?
+    else {
         return Ok(PaymentUpdate::NoPayment);
     };
     if let Purchase::Credits { credits, .. } = &order.purchase {

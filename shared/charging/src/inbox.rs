@@ -33,7 +33,9 @@ pub async fn receive(
     let content = serde_json::to_string(&event.notice)?;
     let (id, retry_at) = (event.id.as_str(), retry_at(now, 0));
     let inbox = &charging.store.inbox;
-    let recorded = inbox.record(id, &event.kind, &content, now, retry_at).await?;
+    let recorded = inbox
+        .record(id, &event.kind, &content, now, retry_at)
+        .await?;
     if recorded.state != EventState::Pending {
         return Ok(recorded.state);
     }
@@ -141,5 +143,6 @@ async fn apply_notice(
 fn retry_at(now: Timestamp, tries: u32) -> Timestamp {
     let tries = usize::try_from(tries).unwrap_or(usize::MAX);
     let delay = RETRY_DELAYS.get(tries).or(RETRY_DELAYS.last());
-    now.saturating_add(delay.copied().unwrap_or_default()).unwrap_or(now)
+    now.saturating_add(delay.copied().unwrap_or_default())
+        .unwrap_or(now)
 }

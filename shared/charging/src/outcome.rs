@@ -1,7 +1,7 @@
 //! The outcome of a payment: it counts for its order, or it is refunded.
 
-use account::add_on::GenerationId;
 use account::Profile;
+use account::add_on::GenerationId;
 use jiff::Timestamp;
 use payments::Cents;
 use store::{Applied, Effect, Outcome, PaymentOrder, Purchase};
@@ -36,21 +36,27 @@ pub(crate) async fn apply_payment(
     on_paid: impl Fn(&mut Profile),
     now: Timestamp,
 ) -> Result<PaymentUpdate, ChargingError> {
-    let applied = charging.store.payments.apply(stripe_id, now, |order, profile| {
-        let counts = match &order.purchase {
-            Purchase::Generation { collection } => {
-                billing::activate(profile, GenerationId::new(stripe_id), paid_at, *collection)
+    let applied = charging
+        .store
+        .payments
+        .apply(stripe_id, now, |order, profile| {
+            let counts = match &order.purchase {
+                Purchase::Generation { collection } => {
+                    billing::activate(profile, GenerationId::new(stripe_id), paid_at, *collection)
+                }
+                Purchase::Period { generation, period } => {
+                    billing::period_paid(profile, generation, *period, stripe_id)
+                }
+                Purchase::Credits { .. } | Purchase::Card | Purchase::Via { .. } => false,
+            };
+            if counts {
+                on_paid(profile);
             }
-            Purchase::Period { generation, period } => {
-                billing::period_paid(profile, generation, *period, stripe_id)
-            }
-            Purchase::Credits { .. } | Purchase::Card | Purchase::Via { .. } => false,
-        };
-        if counts {
-            on_paid(profile);
-        }
-        (counts, via.iter().cloned().map(Effect::PaymentOrder).collect())
-    });
+            (
+                counts,
+                via.iter().cloned().map(Effect::PaymentOrder).collect(),
+            )
+        });
     match applied.await? {
         Some(applied) => finish(charging, applied).await,
         None => Ok(PaymentUpdate::Ignored("not a payment of ours")),

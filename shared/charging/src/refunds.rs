@@ -27,7 +27,12 @@ pub(crate) async fn apply_refund(
         // Our own refund.
         return Ok(PaymentUpdate::NoPayment);
     }
-    let Some(account) = charging.store.accounts.by_number(&order.account_number).await? else {
+    let Some(account) = charging
+        .store
+        .accounts
+        .by_number(&order.account_number)
+        .await?
+    else {
         return Ok(PaymentUpdate::NoPayment);
     };
     if let Purchase::Credits { entry, credits } = &order.purchase {
@@ -66,7 +71,15 @@ async fn reverse(
         let amount = after.checked_sub(before).unwrap_or(Credits::ZERO);
         let reversal = (EntryKind::Reversal, amount);
         let entry = format!("{entry}-back-{}", step.to);
-        post(charging, account, &entry, reversal, "card payment given back", now).await?;
+        post(
+            charging,
+            account,
+            &entry,
+            reversal,
+            "card payment given back",
+            now,
+        )
+        .await?;
         payments.end_reversal(&order.stripe_id, step.to).await?;
     }
     Ok(())

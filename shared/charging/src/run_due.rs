@@ -4,7 +4,7 @@ use account::{Account, AccountId, Profile};
 use billing::Task;
 use jiff::{SignedDuration, Timestamp};
 use payments::{PaymentError, SessionId, SessionStatus, SubscriptionId};
-use store::{Applied, CreditPayment, Effect, HistoryEntry, Outcome};
+use store::{CreditPayment, Effect, HistoryEntry, Outcome};
 
 use crate::apply::apply_session;
 use crate::context::{Charging, MONTHLY_CHARGE};
@@ -131,14 +131,10 @@ impl Worker<'_> {
     }
 
     /// Closes a Checkout Session that must not be paid any more; one that is paid is the payment.
-    async fn expire_session(
-        &self,
-        account: &Account,
-        session: &str,
-    ) -> Result<(), ChargingError> {
+    async fn expire_session(&self, account: &Account, session: &str) -> Result<(), ChargingError> {
         let closed = |profile: &mut Profile| billing::checkout_closed(profile, session);
-        let expired = self.charging.stripe.expire_session(&SessionId::new(session)?);
-        match expired.await {
+        let id = SessionId::new(session)?;
+        match self.charging.stripe.expire_session(&id).await {
             Ok(found) if found.paid => {
                 apply_session(self.charging, &found, self.now).await?;
                 Ok(())
@@ -155,10 +151,12 @@ impl Worker<'_> {
 
     async fn check_subscription(&mut self, subscription: &str) -> Result<(), ChargingError> {
         let id = SubscriptionId::new(subscription)?;
-        let counts = |applied: Applied| applied.by_this_call && applied.outcome == Outcome::Counted;
-        match apply_subscription(self.charging, &id, None, self.now).await? {
-            PaymentUpdate::Applied(applied) if counts(applied) => self.report.charged += 1,
-            _ => {}
+        let update = apply_subscription(self.charging, &id, None, self.now).await?;
+        if let PaymentUpdate::Applied(applied) = update
+            && applied.by_this_call
+            && applied.outcome == Outcome::Counted
+        {
+            self.report.charged += 1;
         }
         Ok(())
     }
@@ -211,7 +209,11 @@ fn waived(before: &Profile, after: &Profile, at: Timestamp) -> Vec<Effect> {
         return Vec::new();
     };
     let (first, last) = (first.number(), last.number());
-    tracing::warn!(first, last, "periods of the add-on were missed and are waived");
+    tracing::warn!(
+        first,
+        last,
+        "periods of the add-on were missed and are waived"
+    );
     let count = u64::from(last.saturating_sub(first)).saturating_add(1);
     edge::metric("periods_waived", count);
     let entry = HistoryEntry {

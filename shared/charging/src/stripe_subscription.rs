@@ -27,10 +27,7 @@ struct Subscriber {
 }
 
 impl Subscriber {
-    async fn find(
-        charging: &Charging,
-        id: &SubscriptionId,
-    ) -> Result<Option<Self>, ChargingError> {
+    async fn find(charging: &Charging, id: &SubscriptionId) -> Result<Option<Self>, ChargingError> {
         let Some((order, _)) = charging.store.payments.order(id.as_str()).await? else {
             return Ok(None);
         };
@@ -39,7 +36,11 @@ impl Subscriber {
         };
         Ok(Some(Self {
             generation: GenerationId::new(session.as_str()),
-            account: charging.store.accounts.by_number(&order.account_number).await?,
+            account: charging
+                .store
+                .accounts
+                .by_number(&order.account_number)
+                .await?,
             order,
         }))
     }
@@ -155,7 +156,10 @@ async fn apply_invoice(
         return Ok(PaymentUpdate::Ignored(reason));
     }
     payments.create_order(&order).await?;
-    let via = invoice.intent.as_ref().map(|intent| via(&order, intent.to_string()));
+    let via = invoice
+        .intent
+        .as_ref()
+        .map(|intent| via(&order, intent.to_string()));
     apply_payment(charging, stripe_id, now, via.as_slice(), |_| {}, now).await
 }
 
@@ -228,7 +232,10 @@ pub(crate) async fn charge_subscription(
     let found = match stripe.charge_subscription_to(&id, card).await {
         Ok(found) => found,
         Err(error @ (PaymentError::Missing { .. } | PaymentError::Refused { .. })) => {
-            edge::log_error(&error, "Stripe does not charge the subscription to this card");
+            edge::log_error(
+                &error,
+                "Stripe does not charge the subscription to this card",
+            );
             return Ok(());
         }
         Err(error) => return Err(error.into()),

@@ -24,7 +24,11 @@ pub async fn refund_unowed(charging: &Charging, stripe_id: &str) -> Result<(), C
             Outcome::RefundFailed
         }
     };
-    Ok(charging.store.payments.end_refund(stripe_id, outcome).await?)
+    Ok(charging
+        .store
+        .payments
+        .end_refund(stripe_id, outcome)
+        .await?)
 }
 
 /// The PaymentIntent that made the payment. A subscription that the payment began is cancelled.
@@ -88,6 +92,9 @@ async fn refund(charging: &Charging, intent: &IntentId) -> Result<Refund, Chargi
 
 /// Alerts operators to a payment that was not refunded.
 pub(crate) fn report_failed_refund(stripe_id: &str) {
-    tracing::error!(stripe_id, "a payment cannot be refunded; an operator has to look");
+    tracing::error!(
+        stripe_id,
+        "a payment cannot be refunded; an operator has to look"
+    );
     edge::metric("refunds_failed", 1);
 }
