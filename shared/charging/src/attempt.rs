@@ -16,7 +16,7 @@ use payments::{
 use store::{Effect, Outcome, PaymentOrder, Purchase};
 
 use crate::apply::apply_intent;
-use crate::error::ChargingError;
+use crate::error::{ChargingError, Result};
 use crate::outcome::PaymentUpdate;
 use crate::worker::{RETRY_DELAY, Worker};
 
@@ -55,6 +55,22 @@ impl From<PaymentIntent> for Attempt {
     }
 }
 
+impl Attempt {
+    fn of(called: Result<PaymentIntent, PaymentError>) -> Result<Self> {
+        match called {
+            Ok(intent) => Ok(intent.into()),
+            // It was not sent.
+            Err(error @ (PaymentError::RateLimited { .. } | PaymentError::Key(_))) => {
+                Err(error.into())
+            }
+            Err(error) => {
+                edge::log_error(&error, "the outcome of a charge is not known");
+                Ok(Self::Unknown)
+            }
+        }
+    }
+}
+
 impl Worker<'_> {
     /// Creates the period's PaymentIntent number `number`, and confirms it.
     pub(crate) async fn begin(
@@ -63,16 +79,12 @@ impl Worker<'_> {
         (generation, period): (&GenerationId, Period),
         number: u32,
         attempt: u32,
-    ) -> Result<(), ChargingError> {
+    ) -> Result<()> {
         let created = self.create(account, generation, period, number);
-        let intent = match created.await {
-            Ok(Some(intent)) => intent,
+        let Some(intent) = created.await? else {
             // No card, or Stripe refused: it did not take place, and never will.
-            Ok(None) => {
-                self.report.declined += 1;
-                return self.declined(account, None, attempt, true).await;
-            }
-            Err(error) => return self.put_off(account, error).await,
+            self.report.declined += 1;
+            return self.declined(account, None, attempt, true).await;
         };
         let id = intent.as_str();
         let order = PaymentOrder {
@@ -83,18 +95,17 @@ impl Worker<'_> {
                 period,
             },
             amount_cents: PRICE_CENTS,
-            created_at: self.now,
+            created_at: self.cx.now,
         };
-        let mut attempt = None;
+        let (mut attempt, cx) = (None, self.cx);
         let store_intent = |profile: &mut Profile| {
             let before = profile.clone();
-            attempt = billing::intent_created(profile, generation, period, id, self.now);
+            attempt = billing::intent_created(profile, generation, period, id, cx.now);
             let is_new = *profile != before;
             let order = is_new.then(|| Effect::PaymentOrder(order.clone()));
             order.into_iter().collect()
         };
-        let charging = self.charging;
-        let stored = charging.change_with_effects(&account.id, self.now, store_intent);
+        let stored = cx.change_with_effects(&account.id, store_intent);
         let account = match stored.await {
             Ok(account) => account,
             Err(ChargingError::Gone) => {
@@ -124,7 +135,7 @@ impl Worker<'_> {
         generation: &GenerationId,
         period: Period,
         number: u32,
-    ) -> Result<Option<IntentId>, ChargingError> {
+    ) -> Result<Option<IntentId>> {
         let billing = &account.profile.billing;
         let (Some(customer), Some(card)) = (&billing.customer, &billing.card) else {
             tracing::warn!("an account is due and has no card");
@@ -144,7 +155,7 @@ impl Worker<'_> {
         if number > 1 {
             let _ = write!(key, "-{number}");
         }
-        match self.charging.stripe.create_intent(&new, &key).await {
+        match self.cx.stripe.create_intent(&new, &key).await {
             Ok(intent) => Ok(Some(intent.id)),
             Err(error @ (PaymentError::Missing { .. } | PaymentError::Refused { .. })) => {
                 edge::log_error(&error, "Stripe refuses to create a PaymentIntent");
@@ -160,7 +171,7 @@ impl Worker<'_> {
         account: &Account,
         id: &str,
         attempt: u32,
-    ) -> Result<(), ChargingError> {
+    ) -> Result<()> {
         let Some(charge) = account.profile.billing.charge.as_ref() else {
             return Ok(());
         };
@@ -177,79 +188,50 @@ impl Worker<'_> {
             // Stripe accepts a key for one PaymentIntent only.
             let _ = write!(key, "-object-{}", charge.intents);
         }
-        let (stripe, intent) = (&self.charging.stripe, IntentId::new(id)?);
-        let confirmed = stripe.confirm_intent(&intent, &card, &key).await;
-        let outcome = match confirmed.map(Attempt::from) {
-            // It was sent just now: look it up before it is sent again.
-            Ok(Attempt::NeverArrived) => Attempt::Unknown,
-            Ok(outcome) => outcome,
+        let (stripe, intent) = (&self.cx.stripe, IntentId::new(id)?);
+        let outcome = match stripe.confirm_intent(&intent, &card, &key).await {
             Err(error @ (PaymentError::Missing { .. } | PaymentError::Refused { .. })) => {
                 edge::log_error(&error, "Stripe refuses to charge the card");
                 Attempt::Declined { is_final: true }
             }
-            Err(error @ (PaymentError::RateLimited { .. } | PaymentError::Key(_))) => {
-                return Err(error.into());
-            }
-            Err(error) => {
-                edge::log_error(&error, "the outcome of a charge is not known");
-                Attempt::Unknown
-            }
+            confirmed => match Attempt::of(confirmed)? {
+                // It was sent just now: look it up before it is sent again.
+                Attempt::NeverArrived => Attempt::Unknown,
+                outcome => outcome,
+            },
         };
         self.apply(account, id, attempt, outcome).await
     }
 
-    pub(crate) async fn look_up(
-        &mut self,
-        account: &Account,
-        id: &str,
-    ) -> Result<(), ChargingError> {
-        let found = self.charging.stripe.intent(&IntentId::new(id)?).await;
+    pub(crate) async fn look_up(&mut self, account: &Account, id: &str) -> Result<()> {
+        let found = self.cx.stripe.intent(&IntentId::new(id)?).await;
         let charge = account.profile.billing.charge.as_ref();
         let attempt = charge.map_or(1, |charge| charge.declines.saturating_add(1));
-        let outcome = match found.map(Attempt::from) {
+        let outcome = match Attempt::of(found)? {
             // An earlier attempt may have been declined, and this one never have arrived. Repeated
             // under its number, it shows.
-            Ok(Attempt::Declined { .. }) if attempt > 1 => Attempt::NeverArrived,
-            Ok(outcome) => outcome,
-            Err(error @ (PaymentError::RateLimited { .. } | PaymentError::Key(_))) => {
-                return Err(error.into());
-            }
-            Err(error) => {
-                edge::log_error(&error, "a payment could not be looked up");
-                Attempt::Unknown
-            }
+            Attempt::Declined { .. } if attempt > 1 => Attempt::NeverArrived,
+            outcome => outcome,
         };
         if !matches!(outcome, Attempt::NeverArrived) {
             return self.apply(account, id, attempt, outcome).await;
         }
-        let (mut attempt, now) = (None, self.now);
+        let (mut attempt, cx) = (None, self.cx);
         let never_arrived = |profile: &mut Profile| {
-            attempt = billing::never_confirmed(profile, id, now);
+            attempt = billing::never_confirmed(profile, id, cx.now);
         };
-        let account = self
-            .charging
-            .change(&account.id, now, never_arrived)
-            .await?;
+        let account = cx.change(&account.id, never_arrived).await?;
         match attempt {
             Some(attempt) => self.confirm(&account, id, attempt).await,
             None => Ok(()),
         }
     }
 
-    pub(crate) async fn cancel(
-        &mut self,
-        account: &Account,
-        id: &str,
-    ) -> Result<(), ChargingError> {
-        let cancelled = self
-            .charging
-            .stripe
-            .cancel_intent(&IntentId::new(id)?)
-            .await;
-        let outcome = match cancelled.map(Attempt::from) {
-            Ok(outcome) => outcome,
+    pub(crate) async fn cancel(&mut self, account: &Account, id: &str) -> Result<()> {
+        let cancelled = self.cx.stripe.cancel_intent(&IntentId::new(id)?).await;
+        let outcome = match cancelled {
             Err(PaymentError::Missing { .. }) => Attempt::Gone,
-            Err(error) => return self.put_off(account, error.into()).await,
+            cancelled => Attempt::from(cancelled?),
         };
         if let Attempt::Paid(_) | Attempt::Gone = outcome {
             return self.apply(account, id, 0, outcome).await;
@@ -265,10 +247,10 @@ impl Worker<'_> {
         id: &str,
         attempt: u32,
         outcome: Attempt,
-    ) -> Result<(), ChargingError> {
+    ) -> Result<()> {
         match outcome {
             Attempt::Paid(intent) => {
-                let update = apply_intent(self.charging, &intent, self.now).await?;
+                let update = apply_intent(self.cx, &intent).await?;
                 // The webhook may have been faster: it is this attempt's payment all the same.
                 if let PaymentUpdate::Applied(applied) = update
                     && applied.outcome == Outcome::Counted
@@ -283,14 +265,14 @@ impl Worker<'_> {
             }
             Attempt::Gone => {
                 let gone = |profile: &mut Profile| billing::intent_cancelled(profile, id);
-                self.change(account, gone).await
+                self.cx.change(&account.id, gone).await.map(drop)
             }
             Attempt::NeverArrived | Attempt::Unknown => {
                 self.report.unknown += 1;
                 let unknown = |profile: &mut Profile| {
-                    billing::still_unknown(profile, id, self.now);
+                    billing::still_unknown(profile, id, self.cx.now);
                 };
-                self.change(account, unknown).await
+                self.cx.change(&account.id, unknown).await.map(drop)
             }
         }
     }
@@ -301,18 +283,18 @@ impl Worker<'_> {
         id: Option<&str>,
         attempt: u32,
         is_final: bool,
-    ) -> Result<(), ChargingError> {
-        let dunning = &self.charging.settings.dunning;
+    ) -> Result<()> {
+        let dunning = &self.cx.settings.dunning;
         let declined = |profile: &mut Profile| {
-            billing::declined(profile, id, attempt, is_final, self.now, dunning);
+            billing::declined(profile, id, attempt, is_final, self.cx.now, dunning);
         };
-        self.change(account, declined).await
+        self.cx.change(&account.id, declined).await.map(drop)
     }
 
     /// Cancels a PaymentIntent that was just created and is not stored. If that fails it stays: only we
     /// could confirm it.
     async fn cancel_unstored(&self, id: &IntentId) {
-        if let Err(error) = self.charging.stripe.cancel_intent(id).await {
+        if let Err(error) = self.cx.stripe.cancel_intent(id).await {
             edge::log_error(&error, "orphaned PaymentIntent left at Stripe");
         }
     }

@@ -3,16 +3,15 @@
 use account::add_on::Collection;
 use account::billing::{AddOnPurchase, IntentState, Subscription};
 use account::{Account, AddOnStatus, Profile};
-use jiff::Timestamp;
 use payments::{IntentId, IntentStatus, InvoiceStatus, SubscriptionId};
 use store::CreditPayment;
 use url::Url;
 
 use crate::apply::apply_intent;
 use crate::checkout::reopen;
-use crate::context::Charging;
+use crate::context::Context;
 use crate::credits::{activate, pay_period};
-use crate::error::{ChargingError, NotBought};
+use crate::error::{ChargingError, NotBought, Result};
 use crate::run_due::run_due;
 use crate::stripe_subscription::{apply_subscription, cancel_subscription};
 
@@ -31,38 +30,30 @@ pub enum Bought {
 
 /// Buys the add-on, pays its open period, or resumes it, as the account's state requires. At no time
 /// can two things be paid at once.
-pub async fn buy_add_on(
-    charging: &Charging,
-    mut account: Account,
-    now: Timestamp,
-) -> Result<Bought, NotBought> {
+pub async fn buy_add_on(cx: Context<'_>, mut account: Account) -> Result<Bought, NotBought> {
     for _ in 0..MAX_STEPS {
-        if let Some(bought) = Box::pin(step(charging, &account, now)).await? {
+        if let Some(bought) = Box::pin(step(cx, &account)).await? {
             return Ok(bought);
         }
-        account = charging.account(&account.id).await?;
+        account = cx.account(&account.id).await?;
     }
     Err(ChargingError::Contended.into())
 }
 
 /// One step of a purchase; `None` if it goes on with the changed account.
-async fn step(
-    charging: &Charging,
-    account: &Account,
-    now: Timestamp,
-) -> Result<Option<Bought>, NotBought> {
+async fn step(cx: Context<'_>, account: &Account) -> Result<Option<Bought>, NotBought> {
     let profile = &account.profile;
     if !routing::needs_add_on(profile.plan()) {
         return Err(NotBought::NotNeeded);
     }
-    if billing::is_over(profile, now) {
-        run_due(charging, &account.id, now).await?;
+    if billing::is_over(profile, cx.now) {
+        run_due(cx, &account.id).await?;
         return Ok(None);
     }
     let status = profile.add_on.status();
     match status {
         AddOnStatus::Cancelling if billing::can_resume(profile) => {
-            return resume(charging, account, now).await;
+            return resume(cx, account).await;
         }
         AddOnStatus::Active | AddOnStatus::Cancelling => return Err(NotBought::AlreadyActive),
         _ => {}
@@ -71,22 +62,22 @@ async fn step(
     let intent = charge.map(|charge| &charge.intent);
     if let Some(subscription) = &profile.billing.subscription {
         if status == AddOnStatus::PastDue {
-            let url = open_invoice(charging, subscription, now).await?;
+            let url = open_invoice(cx, subscription).await?;
             return Ok(url.map(Bought::Checkout));
         }
-        cancel_subscription(charging, &subscription.id, now).await?;
+        cancel_subscription(cx, &subscription.id).await?;
     } else if let Some(intent) = intent.filter(|intent| **intent != IntentState::None) {
-        clear(charging, account, intent, now).await?;
+        clear(cx, account, intent).await?;
     } else if let Some(checkout) = &profile.billing.checkout {
-        let url = reopen(charging, account, checkout, now).await?;
+        let url = reopen(cx, account, checkout).await?;
         return Ok(url.map(Bought::Checkout));
     } else if let Some(wanted) = billing::next_purchase(profile) {
         // A generation keeps the collection that it began with.
         let kept = profile.add_on.collection();
         let kept = kept.filter(|_| matches!(wanted, AddOnPurchase::Period { .. }));
-        let collection = kept.unwrap_or(charging.settings.collection);
+        let collection = kept.unwrap_or(cx.settings.collection);
         if collection == Collection::Credits {
-            return buy_with_credits(charging, account, &wanted, now).await;
+            return buy_with_credits(cx, account, &wanted).await;
         }
         let order = edge::new_id("ord");
         let begin = |profile: &mut Profile| {
@@ -94,38 +85,34 @@ async fn step(
                 && billing::next_purchase(profile).as_ref() == Some(&wanted)
             {
                 let (order, wanted) = (order.clone(), wanted.clone());
-                billing::begin_checkout(profile, order, wanted, collection, now);
+                billing::begin_checkout(profile, order, wanted, collection, cx.now);
             }
         };
-        charging.change(&account.id, now, begin).await?;
+        cx.change(&account.id, begin).await?;
     } else {
-        run_due(charging, &account.id, now).await?;
+        run_due(cx, &account.id).await?;
     }
     Ok(None)
 }
 
-async fn resume(
-    charging: &Charging,
-    account: &Account,
-    now: Timestamp,
-) -> Result<Option<Bought>, NotBought> {
+async fn resume(cx: Context<'_>, account: &Account) -> Result<Option<Bought>, NotBought> {
     let resume = |profile: &mut Profile| {
-        billing::resume(profile, now);
+        billing::resume(profile, cx.now);
         // Our state may be old: the update to Stripe shows whether the subscription still runs.
         let subscription = profile.billing.subscription.as_ref();
         if let Some(id) = subscription.map(|subscription| subscription.id.clone()) {
             billing::subscription_uncertain(profile, &id);
         }
     };
-    let resumed = charging.change(&account.id, now, resume).await?;
+    let resumed = cx.change(&account.id, resume).await?;
     if resumed.profile.add_on.status() == AddOnStatus::Cancelling {
         return Ok(None);
     }
-    if let Err(error) = run_due(charging, &account.id, now).await {
+    if let Err(error) = run_due(cx, &account.id).await {
         edge::log_error(&error, "a resumed subscription is left to the billing tick");
     }
     // The update may have shown that the subscription is over.
-    let profile = charging.account(&account.id).await?.profile;
+    let profile = cx.account(&account.id).await?.profile;
     if profile.add_on.status() == AddOnStatus::Cancelling && !billing::can_resume(&profile) {
         return Err(NotBought::AlreadyActive);
     }
@@ -133,32 +120,26 @@ async fn resume(
 }
 
 async fn buy_with_credits(
-    charging: &Charging,
+    cx: Context<'_>,
     account: &Account,
     wanted: &AddOnPurchase,
-    now: Timestamp,
 ) -> Result<Option<Bought>, NotBought> {
     let paid = match wanted {
-        AddOnPurchase::Generation => activate(charging, account, now).await?,
+        AddOnPurchase::Generation => activate(cx, account).await?,
         AddOnPurchase::Period { generation, period } => {
-            pay_period(charging, account, generation, *period, now).await?
+            pay_period(cx, account, generation, *period).await?
         }
     };
     match paid {
         CreditPayment::Paid => Ok(Some(Bought::Paid)),
         CreditPayment::NotOwed => Err(NotBought::AlreadyActive),
-        CreditPayment::Insufficient => Err(NotBought::InsufficientCredits(charging.settings.price)),
+        CreditPayment::Insufficient => Err(NotBought::InsufficientCredits(cx.settings.price)),
     }
 }
 
 /// Makes sure that an unresolved PaymentIntent cannot be paid beside a checkout.
-async fn clear(
-    charging: &Charging,
-    account: &Account,
-    intent: &IntentState,
-    now: Timestamp,
-) -> Result<(), NotBought> {
-    let stripe = &charging.stripe;
+async fn clear(cx: Context<'_>, account: &Account, intent: &IntentState) -> Result<(), NotBought> {
+    let stripe = &cx.stripe;
     let found = match intent {
         IntentState::None => return Ok(()),
         IntentState::Creating => return Err(NotBought::InProgress),
@@ -168,20 +149,20 @@ async fn clear(
     let id = found.id.as_str();
     match (found.status, intent) {
         (IntentStatus::Succeeded, _) => {
-            apply_intent(charging, &found, now).await?;
+            apply_intent(cx, &found).await?;
         }
         (IntentStatus::Canceled, _) => {
             let cancelled = |profile: &mut Profile| billing::intent_cancelled(profile, id);
-            charging.change(&account.id, now, cancelled).await?;
+            cx.change(&account.id, cancelled).await?;
         }
         // A known decline, which the next task stores.
         (
             IntentStatus::RequiresPaymentMethod | IntentStatus::RequiresAction,
             IntentState::Confirming { .. },
         ) => {
-            let look_up = |profile: &mut Profile| billing::look_up_now(profile, id, now);
-            charging.change(&account.id, now, look_up).await?;
-            run_due(charging, &account.id, now).await?;
+            let look_up = |profile: &mut Profile| billing::look_up_now(profile, id, cx.now);
+            cx.change(&account.id, look_up).await?;
+            run_due(cx, &account.id).await?;
         }
         _ => return Err(NotBought::InProgress),
     }
@@ -190,14 +171,10 @@ async fn clear(
 
 /// The Stripe page on which the subscription's open invoice can be paid. `None` if it was paid.
 async fn open_invoice(
-    charging: &Charging,
+    cx: Context<'_>,
     subscription: &Subscription,
-    now: Timestamp,
 ) -> Result<Option<Url>, NotBought> {
-    let (stripe, id) = (
-        &charging.stripe,
-        SubscriptionId::new(subscription.id.as_str())?,
-    );
+    let (stripe, id) = (&cx.stripe, SubscriptionId::new(subscription.id.as_str())?);
     let Some(latest) = stripe.subscription(&id).await?.latest_invoice else {
         return Err(NotBought::InProgress);
     };
@@ -205,7 +182,7 @@ async fn open_invoice(
     match (invoice.status, invoice.payment_url) {
         (InvoiceStatus::Open | InvoiceStatus::Uncollectible, Some(url)) => Ok(Some(url.parse()?)),
         (InvoiceStatus::Paid, _) => {
-            apply_subscription(charging, &id, Some(&latest), now).await?;
+            apply_subscription(cx, &id, Some(&latest)).await?;
             Ok(None)
         }
         _ => Err(NotBought::InProgress),

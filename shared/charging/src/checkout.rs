@@ -6,7 +6,7 @@ use account::add_on::Collection;
 use account::billing::{AddOnPurchase, Checkout, PRICE_CENTS, Session};
 use account::{Account, AddOnStatus, Credits, EntryId, Profile};
 use billing::CHECKOUT_LIFE;
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use payments::{
     Cents, CustomerId, NewSession, PaymentError, Price, Purpose, SessionId, SessionStatus,
 };
@@ -14,8 +14,8 @@ use store::{Effect, PaymentOrder, Purchase};
 use url::Url;
 
 use crate::apply::apply_session;
-use crate::context::Charging;
-use crate::error::{ChargingError, NotBought};
+use crate::context::Context;
+use crate::error::{ChargingError, NotBought, Result};
 
 /// The product's name, from the product document.
 const ADD_ON: &str = "Power your AI with OpenRouter \u{2013} $5 Add-on";
@@ -26,22 +26,8 @@ const MIN_TIME_LEFT: SignedDuration = SignedDuration::from_mins(2);
 /// Waits while another call creates the same Stripe object, in milliseconds.
 const PAUSES: [u64; 5] = [50, 100, 200, 400, 800];
 
-/// A session to create that is not part of the account's profile.
-struct NewOrder<'a> {
-    /// The order's name, and the idempotency key of its creation.
-    name: String,
-    purpose: Purpose<'a>,
-    purchase: Purchase,
-    amount_cents: u64,
-    success_query: String,
-}
-
 /// Opens a session with which the account's card can be replaced.
-pub async fn replace_card(
-    charging: &Charging,
-    account: &Account,
-    now: Timestamp,
-) -> Result<Url, NotBought> {
+pub async fn replace_card(cx: Context<'_>, account: &Account) -> Result<Url, NotBought> {
     let add_on = &account.profile.add_on;
     let is_charged = matches!(
         add_on.status(),
@@ -50,88 +36,79 @@ pub async fn replace_card(
     if !is_charged || add_on.collection() == Some(Collection::Credits) {
         return Err(NotBought::NoCardCharged);
     }
-    let order = NewOrder {
-        name: edge::new_id("ord"),
-        purpose: Purpose::Setup,
-        purchase: Purchase::Card,
-        amount_cents: 0,
-        success_query: "checkout=card".to_owned(),
-    };
-    Ok(open(charging, account, order, now).await?)
+    let (name, query) = (edge::new_id("ord"), "checkout=card");
+    Ok(open(cx, account, &name, Purpose::Setup, Purchase::Card, 0, query).await?)
 }
 
 /// Opens a session with which `usd_cents` buy `credits`.
 pub async fn buy_credits(
-    charging: &Charging,
+    cx: Context<'_>,
     account: &Account,
     usd_cents: u64,
     credits: Credits,
-    now: Timestamp,
-) -> Result<Url, ChargingError> {
+) -> Result<Url> {
     let name = edge::new_id("ord");
     let price = Price {
         product: CREDITS,
         amount: Cents::new(usd_cents),
     };
-    let order = NewOrder {
-        purpose: Purpose::Payment {
-            price,
-            keep_card: false,
-        },
-        purchase: Purchase::Credits {
-            entry: EntryId::new(name.as_str())?,
-            credits,
-        },
-        amount_cents: usd_cents,
-        // The web page waits for this order: Stripe reports to us, not to the browser.
-        success_query: format!("checkout=credits&order={name}"),
-        name,
+    let purpose = Purpose::Payment {
+        price,
+        keep_card: false,
     };
-    open(charging, account, order, now).await
+    let purchase = Purchase::Credits {
+        entry: EntryId::new(name.as_str())?,
+        credits,
+    };
+    // The web page waits for this order: Stripe reports to us, not to the browser.
+    let query = format!("checkout=credits&order={name}");
+    open(cx, account, &name, purpose, purchase, usd_cents, &query).await
 }
 
-/// Creates a session, and stores its order before anybody sees its URL.
+/// Creates a session that is not part of the profile, and stores its order before anybody sees its
+/// URL. `name` is also the idempotency key.
 async fn open(
-    charging: &Charging,
+    cx: Context<'_>,
     account: &Account,
-    order: NewOrder<'_>,
-    now: Timestamp,
-) -> Result<Url, ChargingError> {
-    let customer = customer(charging, account, now).await?;
+    name: &str,
+    purpose: Purpose<'_>,
+    purchase: Purchase,
+    amount_cents: u64,
+    success_query: &str,
+) -> Result<Url> {
     let new = NewSession {
-        purpose: order.purpose,
-        customer: Some(&customer),
-        success_url: &return_url(charging, SETTINGS_PATH, &order.success_query),
-        cancel_url: &return_url(charging, SETTINGS_PATH, "checkout=cancelled"),
-        client_reference_id: &order.name,
-        expires_at: now.saturating_add(CHECKOUT_LIFE).unwrap_or(now),
+        purpose,
+        customer: Some(&customer(cx, account).await?),
+        success_url: &return_url(cx, SETTINGS_PATH, success_query),
+        cancel_url: &return_url(cx, SETTINGS_PATH, "checkout=cancelled"),
+        client_reference_id: name,
+        expires_at: cx.later(CHECKOUT_LIFE),
     };
-    let session = charging.stripe.create_session(&new, &order.name).await?;
+    let session = cx.stripe.create_session(&new, name).await?;
     let closes_at = session.expires_at.unwrap_or(new.expires_at);
     let order = PaymentOrder {
         stripe_id: session.id.to_string(),
         account_number: account.number.clone(),
-        purchase: order.purchase,
-        amount_cents: order.amount_cents,
-        created_at: now,
+        purchase,
+        amount_cents,
+        created_at: cx.now,
     };
-    let payments = &charging.store.payments;
+    let payments = &cx.store.payments;
     payments.create_session_order(&order, closes_at).await?;
     Ok(session.url.unwrap_or_default().parse()?)
 }
 
 /// The URL of the account's existing checkout. `None` if it was closed or paid.
 pub(crate) async fn reopen(
-    charging: &Charging,
+    cx: Context<'_>,
     account: &Account,
     checkout: &Checkout,
-    now: Timestamp,
 ) -> Result<Option<Url>, NotBought> {
-    let until = now.saturating_add(MIN_TIME_LEFT).unwrap_or(now);
+    let until = cx.later(MIN_TIME_LEFT);
     let is_payable = billing::is_payable(&account.profile, checkout, until);
     let Some(session) = &checkout.session else {
         if is_payable {
-            return create(charging, account, checkout, now).await;
+            return create(cx, account, checkout).await;
         }
         let drop_checkout = |profile: &mut Profile| {
             let known = profile.billing.checkout.as_ref();
@@ -142,24 +119,24 @@ pub(crate) async fn reopen(
                 profile.billing.checkout = None;
             }
         };
-        charging.change(&account.id, now, drop_checkout).await?;
+        cx.change(&account.id, drop_checkout).await?;
         return Ok(None);
     };
-    let (stripe, id) = (&charging.stripe, SessionId::new(session.id.as_str())?);
+    let (stripe, id) = (&cx.stripe, SessionId::new(session.id.as_str())?);
     let found = if is_payable {
         stripe.session(&id).await?
     } else {
         stripe.expire_session(&id).await?
     };
     if found.paid {
-        apply_session(charging, &found, now).await?;
+        apply_session(cx, &found).await?;
         return Ok(None);
     }
     match found.status {
         SessionStatus::Open => Ok(Some(session.url.parse()?)),
         SessionStatus::Expired => {
             let closed = |profile: &mut Profile| billing::checkout_closed(profile, &session.id);
-            charging.change(&account.id, now, closed).await?;
+            cx.change(&account.id, closed).await?;
             Ok(None)
         }
         SessionStatus::Complete | SessionStatus::Other => Err(NotBought::InProgress),
@@ -169,13 +146,12 @@ pub(crate) async fn reopen(
 /// Creates the session of a checkout that is stored. The request follows from what is stored, so that
 /// creating it twice creates one.
 async fn create(
-    charging: &Charging,
+    cx: Context<'_>,
     account: &Account,
     checkout: &Checkout,
-    now: Timestamp,
 ) -> Result<Option<Url>, NotBought> {
-    let stripe = &charging.stripe;
-    let customer = customer(charging, account, now).await?;
+    let stripe = &cx.stripe;
+    let customer = customer(cx, account).await?;
     let price = Price {
         product: ADD_ON,
         amount: Cents::new(PRICE_CENTS),
@@ -190,8 +166,8 @@ async fn create(
             },
         },
         customer: Some(&customer),
-        success_url: &return_url(charging, SETTINGS_PATH, "checkout=done"),
-        cancel_url: &return_url(charging, "/plans", "checkout=cancelled"),
+        success_url: &return_url(cx, SETTINGS_PATH, "checkout=done"),
+        cancel_url: &return_url(cx, "/plans", "checkout=cancelled"),
         client_reference_id: &checkout.order,
         expires_at: ends.unwrap_or(checkout.created_at),
     };
@@ -217,7 +193,7 @@ async fn create(
             },
         },
         amount_cents: PRICE_CENTS,
-        created_at: now,
+        created_at: cx.now,
     };
     let mut wanted = false;
     let store_session = |profile: &mut Profile| {
@@ -227,7 +203,7 @@ async fn create(
         let order = is_new.then(|| Effect::PaymentOrder(order.clone()));
         order.into_iter().collect()
     };
-    let stored = charging.change_with_effects(&account.id, now, store_session);
+    let stored = cx.change_with_effects(&account.id, store_session);
     match stored.await {
         Ok(_) if wanted => return Ok(Some(url.parse()?)),
         Ok(_) | Err(ChargingError::Gone) => {}
@@ -239,21 +215,17 @@ async fn create(
 }
 
 /// The account's Stripe customer, created when it is first needed.
-async fn customer(
-    charging: &Charging,
-    account: &Account,
-    now: Timestamp,
-) -> Result<CustomerId, ChargingError> {
+async fn customer(cx: Context<'_>, account: &Account) -> Result<CustomerId> {
     if let Some(customer) = &account.profile.billing.customer {
         return Ok(CustomerId::new(customer.as_str())?);
     }
     let (number, key) = (&account.number, format!("{}-customer", account.number));
-    let customer = once(|| charging.stripe.create_customer(number, &key)).await?;
+    let customer = once(|| cx.stripe.create_customer(number, &key)).await?;
     let keep_customer = |profile: &mut Profile| {
         let known = &mut profile.billing.customer;
         known.get_or_insert_with(|| customer.to_string());
     };
-    charging.change(&account.id, now, keep_customer).await?;
+    cx.change(&account.id, keep_customer).await?;
     Ok(customer)
 }
 
@@ -275,8 +247,8 @@ where
 }
 
 /// A page of ours to which Stripe sends the user back.
-fn return_url(charging: &Charging, path: &str, query: &str) -> Url {
-    let mut url = charging.settings.public_url.clone();
+fn return_url(cx: Context<'_>, path: &str, query: &str) -> Url {
+    let mut url = cx.settings.public_url.clone();
     url.set_path(&format!("{}{path}", url.path().trim_end_matches('/')));
     url.set_query(Some(query));
     url

@@ -6,24 +6,34 @@ use std::time::Duration;
 
 use account::{Account, AccountId, Profile};
 use edge::Clock;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use keyvault::Vault;
 use payments::Stripe;
 use store::{Effect, Store};
 
-use crate::error::ChargingError;
+use crate::error::{ChargingError, Result};
 use crate::settings::Settings;
 
 /// The actor of our own charges, in the ledger and in an account's history.
 pub(crate) const MONTHLY_CHARGE: &str = "monthly-charge";
 
-/// Cheap to clone.
+/// Everything that charging needs, but the time. Cheap to clone.
 #[derive(Clone)]
 pub struct Charging {
-    pub(crate) store: Store,
-    pub(crate) stripe: Stripe,
-    pub(crate) clock: Clock,
-    pub(crate) settings: Arc<Settings>,
+    store: Store,
+    stripe: Stripe,
+    clock: Clock,
+    settings: Arc<Settings>,
+}
+
+/// Everything that charging needs, at one time.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) stripe: &'a Stripe,
+    pub(crate) clock: &'a Clock,
+    pub(crate) settings: &'a Settings,
+    pub(crate) now: Timestamp,
 }
 
 impl Charging {
@@ -53,7 +63,23 @@ impl Charging {
         self
     }
 
-    pub(crate) async fn account(&self, id: &AccountId) -> Result<Account, ChargingError> {
+    pub fn at(&self, now: Timestamp) -> Context<'_> {
+        Context {
+            store: &self.store,
+            stripe: &self.stripe,
+            clock: &self.clock,
+            settings: &self.settings,
+            now,
+        }
+    }
+}
+
+impl Context<'_> {
+    pub(crate) fn later(&self, delay: SignedDuration) -> Timestamp {
+        self.now.saturating_add(delay).unwrap_or(self.now)
+    }
+
+    pub(crate) async fn account(&self, id: &AccountId) -> Result<Account> {
         let account = self.store.accounts.get(id).await?;
         account.ok_or(ChargingError::Gone)
     }
@@ -62,23 +88,22 @@ impl Charging {
     pub(crate) async fn change(
         &self,
         id: &AccountId,
-        now: Timestamp,
         mut change: impl FnMut(&mut Profile),
-    ) -> Result<Account, ChargingError> {
+    ) -> Result<Account> {
         let no_effects = |profile: &mut Profile| {
             change(profile);
             Vec::new()
         };
-        self.change_with_effects(id, now, no_effects).await
+        self.change_with_effects(id, no_effects).await
     }
 
     pub(crate) async fn change_with_effects(
         &self,
         id: &AccountId,
-        now: Timestamp,
         mut change: impl FnMut(&mut Profile) -> Vec<Effect>,
-    ) -> Result<Account, ChargingError> {
+    ) -> Result<Account> {
         let change = |profile: &mut Profile| Ok::<_, Infallible>(change(profile));
-        Ok(self.store.accounts.update(id, None, now, change).await?)
+        let updated = self.store.accounts.update(id, None, self.now, change);
+        Ok(updated.await?)
     }
 }

@@ -6,50 +6,45 @@ use account::{Account, EntryId, Period, Profile};
 use jiff::Timestamp;
 use store::{CreditPayment, EntryKind, PaymentOrder, Posting, Purchase};
 
-use crate::context::{Charging, MONTHLY_CHARGE};
-use crate::error::ChargingError;
+use crate::context::{Context, MONTHLY_CHARGE};
+use crate::error::Result;
 
 /// Begins a generation, named by its ledger entry, if the credits suffice.
-pub(crate) async fn activate(
-    charging: &Charging,
-    account: &Account,
-    now: Timestamp,
-) -> Result<CreditPayment, ChargingError> {
+pub(crate) async fn activate(cx: Context<'_>, account: &Account) -> Result<CreditPayment> {
     let entry = EntryId::new(edge::new_id("addon"))?;
-    let at = entry_time(charging, now);
+    let at = entry_time(cx);
     let generation = GenerationId::new(entry.as_str());
     let judge = |profile: &mut Profile| {
         billing::activate(profile, generation.clone(), at, Collection::Credits)
     };
     let period = (&generation, Period::FIRST);
-    pay(charging, account, &entry, period, at, judge).await
+    pay(cx, account, &entry, period, at, judge).await
 }
 
 /// Pays a period of the generation, if the credits suffice. The ledger entry is named by the period,
 /// so that the period is paid once.
 pub(crate) async fn pay_period(
-    charging: &Charging,
+    cx: Context<'_>,
     account: &Account,
     generation: &GenerationId,
     period: Period,
-    now: Timestamp,
-) -> Result<CreditPayment, ChargingError> {
+) -> Result<CreditPayment> {
     let entry = EntryId::new(format!("{}-{}", generation.as_str(), period.number()))?;
-    let at = entry_time(charging, now);
+    let at = entry_time(cx);
     let judge =
         |profile: &mut Profile| billing::period_paid(profile, generation, period, entry.as_str());
-    pay(charging, account, &entry, (generation, period), at, judge).await
+    pay(cx, account, &entry, (generation, period), at, judge).await
 }
 
 async fn pay(
-    charging: &Charging,
+    cx: Context<'_>,
     account: &Account,
     entry: &EntryId,
     (generation, period): (&GenerationId, Period),
     at: Timestamp,
     judge: impl FnMut(&mut Profile) -> bool,
-) -> Result<CreditPayment, ChargingError> {
-    let price = charging.settings.price;
+) -> Result<CreditPayment> {
+    let price = cx.settings.price;
     let posting = Posting {
         id: entry,
         kind: EntryKind::AddOn,
@@ -68,13 +63,13 @@ async fn pay(
         amount_cents: PRICE_CENTS,
         created_at: at,
     };
-    let ledger = &charging.store.ledger;
+    let ledger = &cx.store.ledger;
     Ok(ledger
         .pay_add_on(&account.id, &posting, &order, judge)
         .await?)
 }
 
 /// The ledger is ordered by time: no entry is dated before the ones that exist.
-fn entry_time(charging: &Charging, now: Timestamp) -> Timestamp {
-    now.max(charging.clock.now())
+fn entry_time(cx: Context<'_>) -> Timestamp {
+    cx.now.max(cx.clock.now())
 }

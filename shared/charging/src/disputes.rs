@@ -2,23 +2,21 @@
 
 use account::Profile;
 use account::add_on::Fact;
-use jiff::Timestamp;
 use payments::{Cents, DisputeId, DisputeState, IntentId};
 use store::{EntryKind, Purchase};
 
-use crate::context::Charging;
-use crate::error::ChargingError;
+use crate::context::Context;
+use crate::error::Result;
 use crate::outcome::PaymentUpdate;
 use crate::reversal::{order_paid_with, period_paid_by, post, share};
 
 /// Applies that the cardholder disputes a payment, or that the dispute is decided.
 pub(crate) async fn apply_dispute(
-    charging: &Charging,
+    cx: Context<'_>,
     id: &DisputeId,
     intent: &IntentId,
     (amount, state): (Option<Cents>, DisputeState),
-    now: Timestamp,
-) -> Result<PaymentUpdate, ChargingError> {
+) -> Result<PaymentUpdate> {
     let won = match state {
         // No money has moved.
         DisputeState::Inquiry | DisputeState::Other => return Ok(PaymentUpdate::NoPayment),
@@ -26,15 +24,10 @@ pub(crate) async fn apply_dispute(
         DisputeState::Won => Some(true),
         DisputeState::Lost => Some(false),
     };
-    let Some((order, _)) = order_paid_with(charging, intent).await? else {
+    let Some((order, _)) = order_paid_with(cx, intent).await? else {
         return Ok(PaymentUpdate::TooEarly);
     };
-    let Some(account) = charging
-        .store
-        .accounts
-        .by_number(&order.account_number)
-        .await?
-    else {
+    let Some(account) = cx.store.accounts.by_number(&order.account_number).await? else {
         return Ok(PaymentUpdate::NoPayment);
     };
     if let Purchase::Credits { credits, .. } = &order.purchase {
@@ -42,11 +35,11 @@ pub(crate) async fn apply_dispute(
         let credits = share(*credits, cents, order.amount_cents);
         let reversal = (EntryKind::Reversal, credits);
         let note = "card payment disputed";
-        post(charging, &account, id.as_str(), reversal, note, now).await?;
+        post(cx, &account, id.as_str(), reversal, note).await?;
         if won == Some(true) {
             // A grant, because it also pays what the dispute left owed.
             let (entry, grant) = (format!("{id}-won"), (EntryKind::Grant, credits));
-            post(charging, &account, &entry, grant, "dispute won", now).await?;
+            post(cx, &account, &entry, grant, "dispute won").await?;
         }
     } else if let Some((generation, period)) = period_paid_by(&order) {
         let disputed = |profile: &mut Profile| {
@@ -60,11 +53,11 @@ pub(crate) async fn apply_dispute(
                     generation: generation.clone(),
                     dispute: id.to_string(),
                     won,
-                    at: now,
+                    at: cx.now,
                 });
             }
         };
-        charging.change(&account.id, now, disputed).await?;
+        cx.change(&account.id, disputed).await?;
     }
     Ok(PaymentUpdate::NoPayment)
 }

@@ -6,6 +6,8 @@ use account::Credits;
 use payments::PaymentError;
 use store::{PostError, StoreError, UpdateError};
 
+pub(crate) type Result<T, E = ChargingError> = std::result::Result<T, E>;
+
 /// What was begun is looked up later.
 #[derive(Debug, thiserror::Error)]
 pub enum ChargingError {
@@ -22,7 +24,7 @@ pub enum ChargingError {
     #[error("the URL of a Stripe page cannot be read")]
     Url(#[from] url::ParseError),
     #[error("credits cannot be posted")]
-    Posting(#[from] store::PostRefused),
+    Posting(#[from] PostError),
     #[error("a recorded event cannot be read or written")]
     Event(#[from] serde_json::Error),
     #[error("the account changes faster than its payment can be carried out")]
@@ -35,15 +37,6 @@ impl From<UpdateError<Infallible>> for ChargingError {
             UpdateError::NotFound => Self::Gone,
             UpdateError::Store(error) => Self::Store(error),
             UpdateError::Refused(never) => match never {},
-        }
-    }
-}
-
-impl From<PostError> for ChargingError {
-    fn from(error: PostError) -> Self {
-        match error {
-            PostError::Refused(refused) => Self::Posting(refused),
-            PostError::Store(error) => Self::Store(error),
         }
     }
 }

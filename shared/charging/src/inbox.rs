@@ -5,9 +5,9 @@ use payments::{Event, Notice};
 use store::{EventState, Recorded};
 
 use crate::apply::{apply_intent, apply_session};
-use crate::context::Charging;
+use crate::context::Context;
 use crate::disputes::apply_dispute;
-use crate::error::ChargingError;
+use crate::error::Result;
 use crate::outcome::PaymentUpdate;
 use crate::refunds::{apply_failed_refund, apply_refund};
 use crate::stripe_subscription::apply_subscription;
@@ -25,124 +25,112 @@ const TOO_LONG_PENDING: SignedDuration = SignedDuration::from_hours(3 * 24);
 
 /// Records an event and applies it, unless that was done before. After an error it is not recorded, and
 /// Stripe has to deliver it again.
-pub async fn receive(
-    charging: &Charging,
-    event: &Event,
-    now: Timestamp,
-) -> Result<EventState, ChargingError> {
+pub async fn receive(cx: Context<'_>, event: &Event) -> Result<EventState> {
     let content = serde_json::to_string(&event.notice)?;
-    let (id, retry_at) = (event.id.as_str(), retry_at(now, 0));
-    let inbox = &charging.store.inbox;
+    let (id, retry_at) = (event.id.as_str(), retry_at(cx, 0));
+    let inbox = &cx.store.inbox;
     let recorded = inbox
-        .record(id, &event.kind, &content, now, retry_at)
+        .record(id, &event.kind, &content, cx.now, retry_at)
         .await?;
     if recorded.state != EventState::Pending {
         return Ok(recorded.state);
     }
-    if event.livemode != charging.settings.livemode {
+    if event.livemode != cx.settings.livemode {
         let reason = "an event of the other mode (live or test)";
-        return end(charging, &recorded, EventState::Ignored, Some(reason), now).await;
+        return end(cx, &recorded, EventState::Ignored, Some(reason)).await;
     }
-    apply(charging, &recorded, now).await
+    apply(cx, &recorded).await
 }
 
 /// Applies a recorded event; doing it again changes nothing more. After an error, the event stays due.
 /// `None` if there is no such event.
-pub async fn replay(
-    charging: &Charging,
-    id: &str,
-    now: Timestamp,
-) -> Result<Option<EventState>, ChargingError> {
-    match charging.store.inbox.get(id).await? {
-        Some(recorded) => apply(charging, &recorded, now).await.map(Some),
+pub async fn replay(cx: Context<'_>, id: &str) -> Result<Option<EventState>> {
+    match cx.store.inbox.get(id).await? {
+        Some(recorded) => apply(cx, &recorded).await.map(Some),
         None => Ok(None),
     }
 }
 
-async fn apply(
-    charging: &Charging,
-    recorded: &Recorded,
-    now: Timestamp,
-) -> Result<EventState, ChargingError> {
+async fn apply(cx: Context<'_>, recorded: &Recorded) -> Result<EventState> {
     let notice: Notice = serde_json::from_str(&recorded.content)?;
-    let age = now.duration_since(recorded.received_at);
-    let pending = match Box::pin(apply_notice(charging, &notice, now)).await {
-        Ok(PaymentUpdate::Applied(_) | PaymentUpdate::NoPayment) => {
-            return end(charging, recorded, EventState::Applied, None, now).await;
-        }
-        Ok(PaymentUpdate::Ignored(reason)) => {
-            return end(charging, recorded, EventState::Ignored, Some(reason), now).await;
-        }
+    let age = cx.now.duration_since(recorded.received_at);
+    let (state, reason) = match Box::pin(apply_notice(cx, &notice)).await {
+        Ok(PaymentUpdate::Applied(_) | PaymentUpdate::NoPayment) => (EventState::Applied, None),
+        Ok(PaymentUpdate::Ignored(reason)) => (EventState::Ignored, Some(reason)),
         Ok(PaymentUpdate::TooEarly) if age > MAX_LEAD => {
-            let reason = "not about a payment of ours";
-            return end(charging, recorded, EventState::Ignored, Some(reason), now).await;
+            (EventState::Ignored, Some("not about a payment of ours"))
         }
-        Ok(PaymentUpdate::TooEarly) => "about a payment that is not known yet".to_owned(),
+        Ok(PaymentUpdate::TooEarly) => {
+            return keep(cx, recorded, age, "about a payment that is not known yet").await;
+        }
         Err(error) => {
             edge::log_error(&error, "an event could not be applied");
-            error.to_string()
+            return keep(cx, recorded, age, &error.to_string()).await;
         }
     };
+    end(cx, recorded, state, reason).await
+}
+
+/// The event stays due.
+async fn keep(
+    cx: Context<'_>,
+    recorded: &Recorded,
+    age: SignedDuration,
+    reason: &str,
+) -> Result<EventState> {
     if age > TOO_LONG_PENDING {
         edge::metric("webhooks_pending_for_long", 1);
     }
-    let retry_at = retry_at(now, recorded.tries);
-    let inbox = &charging.store.inbox;
-    inbox.keep(&recorded.id, &pending, retry_at).await?;
+    let retry_at = retry_at(cx, recorded.tries);
+    cx.store.inbox.keep(&recorded.id, reason, retry_at).await?;
     Ok(EventState::Pending)
 }
 
 async fn end(
-    charging: &Charging,
+    cx: Context<'_>,
     recorded: &Recorded,
     state: EventState,
     reason: Option<&str>,
-    now: Timestamp,
-) -> Result<EventState, ChargingError> {
+) -> Result<EventState> {
     let (event, kind) = (&recorded.id, &recorded.kind);
     tracing::info!(event, kind, ?state, reason, "event done");
-    charging.store.inbox.end(event, state, reason, now).await?;
+    cx.store.inbox.end(event, state, reason, cx.now).await?;
     Ok(state)
 }
 
-async fn apply_notice(
-    charging: &Charging,
-    notice: &Notice,
-    now: Timestamp,
-) -> Result<PaymentUpdate, ChargingError> {
+async fn apply_notice(cx: Context<'_>, notice: &Notice) -> Result<PaymentUpdate> {
     match notice {
-        Notice::Checkout { session } => apply_session(charging, session, now).await,
-        Notice::Intent(intent) => apply_intent(charging, intent, now).await,
+        Notice::Checkout { session } => apply_session(cx, session).await,
+        Notice::Intent(intent) => apply_intent(cx, intent).await,
         Notice::Refunded {
             intent: Some(intent),
             amount_refunded,
             full,
-        } => apply_refund(charging, intent, *amount_refunded, *full, now).await,
+        } => apply_refund(cx, intent, *amount_refunded, *full).await,
         Notice::RefundFailed {
             intent: Some(intent),
-        } => apply_failed_refund(charging, intent).await,
+        } => apply_failed_refund(cx, intent).await,
         Notice::Dispute {
             id,
             intent: Some(intent),
             amount,
             state,
-        } => apply_dispute(charging, id, intent, (*amount, *state), now).await,
+        } => apply_dispute(cx, id, intent, (*amount, *state)).await,
         Notice::Refunded { .. } | Notice::RefundFailed { .. } | Notice::Dispute { .. } => {
             Ok(PaymentUpdate::Ignored("not about a PaymentIntent"))
         }
         Notice::Invoice {
             id,
             subscription: Some(subscription),
-        } => apply_subscription(charging, subscription, Some(id), now).await,
+        } => apply_subscription(cx, subscription, Some(id)).await,
         Notice::Invoice { .. } => Ok(PaymentUpdate::Ignored("not about a subscription")),
-        Notice::Subscription { id } => apply_subscription(charging, id, None, now).await,
+        Notice::Subscription { id } => apply_subscription(cx, id, None).await,
         Notice::Other => Ok(PaymentUpdate::Ignored("an event that is not used")),
     }
 }
 
-fn retry_at(now: Timestamp, tries: u32) -> Timestamp {
+fn retry_at(cx: Context<'_>, tries: u32) -> Timestamp {
     let tries = usize::try_from(tries).unwrap_or(usize::MAX);
     let delay = RETRY_DELAYS.get(tries).or(RETRY_DELAYS.last());
-    now.saturating_add(delay.copied().unwrap_or_default())
-        .unwrap_or(now)
+    cx.later(delay.copied().unwrap_or_default())
 }

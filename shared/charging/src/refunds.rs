@@ -2,37 +2,29 @@
 
 use account::add_on::Fact;
 use account::{Account, Credits, EntryId, Profile};
-use jiff::Timestamp;
 use payments::{Cents, IntentId};
 use store::{EntryKind, Outcome, PaymentOrder, Purchase};
 
-use crate::context::Charging;
-use crate::error::ChargingError;
-use crate::outcome::PaymentUpdate;
+use crate::context::Context;
+use crate::error::Result;
+use crate::outcome::{PaymentUpdate, report_failed_refund};
 use crate::reversal::{order_paid_with, period_paid_by, post, share};
-use crate::unowed::report_failed_refund;
 
 /// Applies a refund; `refunded` is the sum of all refunds so far.
 pub(crate) async fn apply_refund(
-    charging: &Charging,
+    cx: Context<'_>,
     intent: &IntentId,
     refunded: Option<Cents>,
     full: bool,
-    now: Timestamp,
-) -> Result<PaymentUpdate, ChargingError> {
-    let Some((order, outcome)) = order_paid_with(charging, intent).await? else {
+) -> Result<PaymentUpdate> {
+    let Some((order, outcome)) = order_paid_with(cx, intent).await? else {
         return Ok(PaymentUpdate::TooEarly);
     };
     if outcome.is_some_and(|outcome| outcome != Outcome::Counted) {
         // Our own refund.
         return Ok(PaymentUpdate::NoPayment);
     }
-    let Some(account) = charging
-        .store
-        .accounts
-        .by_number(&order.account_number)
-        .await?
-    else {
+    let Some(account) = cx.store.accounts.by_number(&order.account_number).await? else {
         return Ok(PaymentUpdate::NoPayment);
     };
     if let Purchase::Credits { entry, credits } = &order.purchase {
@@ -41,7 +33,7 @@ pub(crate) async fn apply_refund(
         } else {
             refunded.map_or(0, Cents::get).min(order.amount_cents)
         };
-        reverse(charging, &account, &order, (entry, *credits), cents, now).await?;
+        reverse(cx, &account, &order, (entry, *credits), cents).await?;
     } else if let (true, Some((generation, period))) = (full, period_paid_by(&order)) {
         let refunded = |profile: &mut Profile| {
             profile.add_on.apply(Fact::RefundedInFull {
@@ -49,21 +41,20 @@ pub(crate) async fn apply_refund(
                 period,
             });
         };
-        charging.change(&account.id, now, refunded).await?;
+        cx.change(&account.id, refunded).await?;
     }
     Ok(PaymentUpdate::NoPayment)
 }
 
 /// Takes bought credits back, for the `cents` of their price that were refunded so far.
 async fn reverse(
-    charging: &Charging,
+    cx: Context<'_>,
     account: &Account,
     order: &PaymentOrder,
     (entry, credits): (&EntryId, Credits),
     cents: u64,
-    now: Timestamp,
-) -> Result<(), ChargingError> {
-    let payments = &charging.store.payments;
+) -> Result<()> {
+    let payments = &cx.store.payments;
     // One step at a time; a step that broke off is finished by the next call.
     while let Some(step) = payments.begin_reversal(&order.stripe_id, cents).await? {
         let before = share(credits, step.from, order.amount_cents);
@@ -71,15 +62,7 @@ async fn reverse(
         let amount = after.checked_sub(before).unwrap_or(Credits::ZERO);
         let reversal = (EntryKind::Reversal, amount);
         let entry = format!("{entry}-back-{}", step.to);
-        post(
-            charging,
-            account,
-            &entry,
-            reversal,
-            "card payment given back",
-            now,
-        )
-        .await?;
+        post(cx, account, &entry, reversal, "card payment given back").await?;
         payments.end_reversal(&order.stripe_id, step.to).await?;
     }
     Ok(())
@@ -88,10 +71,10 @@ async fn reverse(
 /// Applies that a refund, ours or another, failed: the payer does not have the money, and an operator
 /// has to look.
 pub(crate) async fn apply_failed_refund(
-    charging: &Charging,
+    cx: Context<'_>,
     intent: &IntentId,
-) -> Result<PaymentUpdate, ChargingError> {
-    let Some((order, outcome)) = order_paid_with(charging, intent).await? else {
+) -> Result<PaymentUpdate> {
+    let Some((order, outcome)) = order_paid_with(cx, intent).await? else {
         return Ok(PaymentUpdate::TooEarly);
     };
     match outcome {
@@ -102,7 +85,7 @@ pub(crate) async fn apply_failed_refund(
     }
     // Stored after the report: if this breaks off, the report is repeated rather than lost.
     if outcome == Some(Outcome::Refunded) {
-        let payments = &charging.store.payments;
+        let payments = &cx.store.payments;
         let failed = Outcome::RefundFailed;
         payments.end_refund(&order.stripe_id, failed).await?;
     }

@@ -2,22 +2,21 @@
 
 use account::add_on::GenerationId;
 use account::{Account, Credits, EntryId, Period};
-use jiff::Timestamp;
 use payments::IntentId;
 use store::{EntryKind, Outcome, PaymentOrder, Posting, Purchase};
 
-use crate::context::Charging;
-use crate::error::ChargingError;
+use crate::context::Context;
+use crate::error::Result;
 
 /// The actor of postings that follow from a Stripe payment, in the ledger.
-pub(crate) const STRIPE: &str = "stripe";
+const STRIPE: &str = "stripe";
 
 /// The order that a PaymentIntent paid, directly or through a session or invoice.
 pub(crate) async fn order_paid_with(
-    charging: &Charging,
+    cx: Context<'_>,
     intent: &IntentId,
-) -> Result<Option<(PaymentOrder, Option<Outcome>)>, ChargingError> {
-    let payments = &charging.store.payments;
+) -> Result<Option<(PaymentOrder, Option<Outcome>)>> {
+    let payments = &cx.store.payments;
     let found = payments.order(intent.as_str()).await?;
     match found {
         Some((order, outcome)) => match &order.purchase {
@@ -38,15 +37,14 @@ pub(crate) fn period_paid_by(order: &PaymentOrder) -> Option<(GenerationId, Peri
     }
 }
 
-/// Posts a reversal, which takes `amount` back, or a grant, which returns it.
+/// Posts credits that a payment moves; a reversal takes them.
 pub(crate) async fn post(
-    charging: &Charging,
+    cx: Context<'_>,
     account: &Account,
     entry: &str,
     (kind, amount): (EntryKind, Credits),
     note: &str,
-    now: Timestamp,
-) -> Result<(), ChargingError> {
+) -> Result<()> {
     let posting = Posting {
         id: &EntryId::new(entry)?,
         kind,
@@ -54,11 +52,11 @@ pub(crate) async fn post(
             EntryKind::Reversal => amount.checked_neg().unwrap_or(Credits::ZERO),
             _ => amount,
         },
-        at: now,
+        at: cx.now,
         note,
         actor: STRIPE,
     };
-    charging.store.ledger.post(&account.id, &posting).await?;
+    cx.store.ledger.post(&account.id, &posting).await?;
     Ok(())
 }
 

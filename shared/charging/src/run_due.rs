@@ -7,9 +7,9 @@ use payments::{PaymentError, SessionId, SessionStatus, SubscriptionId};
 use store::{CreditPayment, Effect, HistoryEntry, Outcome};
 
 use crate::apply::apply_session;
-use crate::context::{Charging, MONTHLY_CHARGE};
+use crate::context::{Context, MONTHLY_CHARGE};
 use crate::credits::pay_period;
-use crate::error::ChargingError;
+use crate::error::{ChargingError, Result};
 use crate::outcome::PaymentUpdate;
 use crate::stripe_subscription::{apply_subscription, cancel_subscription};
 use crate::worker::{ChargeReport, RETRY_DELAY, Worker};
@@ -21,14 +21,9 @@ const TOO_LONG_UNKNOWN: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// Runs what is due for the account at `now`. Safe to do late, twice, or twice at once; after an error,
 /// it stays due.
-pub async fn run_due(
-    charging: &Charging,
-    id: &AccountId,
-    now: Timestamp,
-) -> Result<ChargeReport, ChargingError> {
+pub async fn run_due(cx: Context<'_>, id: &AccountId) -> Result<ChargeReport> {
     let mut worker = Worker {
-        charging,
-        now,
+        cx,
         report: ChargeReport::default(),
     };
     for _ in 0..MAX_TASKS {
@@ -44,29 +39,24 @@ pub async fn run_due(
 
 impl Worker<'_> {
     /// False if nothing is due.
-    async fn run_next_task(&mut self, id: &AccountId) -> Result<bool, ChargingError> {
-        let (mut task, now) = (None, self.now);
-        let charging = self.charging;
+    async fn run_next_task(&mut self, id: &AccountId) -> Result<bool> {
+        let (mut task, cx) = (None, self.cx);
         let take_task = |profile: &mut Profile| {
             let before = profile.clone();
-            task = billing::take_task(profile, now, &charging.settings.dunning);
-            waived(&before, profile, now)
+            task = billing::take_task(profile, cx.now, &cx.settings.dunning);
+            waived(&before, profile, cx.now)
         };
-        let account = charging.change_with_effects(id, now, take_task).await?;
+        let account = cx.change_with_effects(id, take_task).await?;
         let Some(task) = task else {
             return Ok(false);
         };
-        match self.run(&account, task).await {
-            // The task was not sent.
-            Err(error @ ChargingError::Stripe(PaymentError::RateLimited { .. })) => {
-                self.put_off(&account, error).await?;
-            }
-            done => done?,
+        if let Err(error) = self.run(&account, task).await {
+            self.put_off(&account, error).await?;
         }
         Ok(true)
     }
 
-    async fn run(&mut self, account: &Account, task: Task) -> Result<(), ChargingError> {
+    async fn run(&mut self, account: &Account, task: Task) -> Result<()> {
         match task {
             Task::Create {
                 generation,
@@ -79,7 +69,7 @@ impl Worker<'_> {
             }
             Task::Confirm { id, attempt, .. } => self.confirm(account, &id, attempt).await,
             Task::LookUp { id, since } => {
-                if self.now.duration_since(since) > TOO_LONG_UNKNOWN {
+                if self.cx.now.duration_since(since) > TOO_LONG_UNKNOWN {
                     tracing::error!(stripe_id = id, %since, "a payment's outcome is still unknown");
                     edge::metric("charges_unknown_for_long", 1);
                 }
@@ -88,25 +78,20 @@ impl Worker<'_> {
             Task::Cancel { id } => self.cancel(account, &id).await,
             Task::ExpireCheckout { session } => self.expire_session(account, &session).await,
             Task::CheckSubscription { subscription } => {
-                let checked = self.check_subscription(&subscription).await;
-                self.or_put_off(account, checked).await
+                self.check_subscription(&subscription).await
             }
             Task::UpdateSubscription { subscription, ends } => {
-                let updated = self.update_subscription(account, &subscription, ends);
-                let updated = updated.await;
-                self.or_put_off(account, updated).await
+                self.update_subscription(account, &subscription, ends).await
             }
             Task::CancelSubscription { subscription } => {
-                let cancelled = cancel_subscription(self.charging, &subscription, self.now);
-                let cancelled = cancelled.await;
-                self.or_put_off(account, cancelled).await
+                cancel_subscription(self.cx, &subscription).await
             }
             Task::TakeCredits {
                 generation,
                 period,
                 attempt,
             } => {
-                match pay_period(self.charging, account, &generation, period, self.now).await? {
+                match pay_period(self.cx, account, &generation, period).await? {
                     CreditPayment::Paid => self.report.charged += 1,
                     CreditPayment::NotOwed => {}
                     CreditPayment::Insufficient => {
@@ -119,39 +104,30 @@ impl Worker<'_> {
         }
     }
 
-    async fn or_put_off(
-        &self,
-        account: &Account,
-        done: Result<(), ChargingError>,
-    ) -> Result<(), ChargingError> {
-        match done {
-            Ok(()) => Ok(()),
-            Err(error) => self.put_off(account, error).await,
-        }
-    }
-
     /// Closes a Checkout Session that must not be paid any more; one that is paid is the payment.
-    async fn expire_session(&self, account: &Account, session: &str) -> Result<(), ChargingError> {
+    async fn expire_session(&self, account: &Account, session: &str) -> Result<()> {
         let closed = |profile: &mut Profile| billing::checkout_closed(profile, session);
         let id = SessionId::new(session)?;
-        match self.charging.stripe.expire_session(&id).await {
+        match self.cx.stripe.expire_session(&id).await {
             Ok(found) if found.paid => {
-                apply_session(self.charging, &found, self.now).await?;
+                apply_session(self.cx, &found).await?;
                 Ok(())
             }
             Ok(found) if found.status == SessionStatus::Expired => {
-                self.change(account, closed).await
+                self.cx.change(&account.id, closed).await.map(drop)
             }
             // Its money is on its way.
             Ok(_) => self.postpone(account, RETRY_DELAY).await,
-            Err(PaymentError::Missing { .. }) => self.change(account, closed).await,
-            Err(error) => self.put_off(account, error.into()).await,
+            Err(PaymentError::Missing { .. }) => {
+                self.cx.change(&account.id, closed).await.map(drop)
+            }
+            Err(error) => Err(error.into()),
         }
     }
 
-    async fn check_subscription(&mut self, subscription: &str) -> Result<(), ChargingError> {
+    async fn check_subscription(&mut self, subscription: &str) -> Result<()> {
         let id = SubscriptionId::new(subscription)?;
-        let update = apply_subscription(self.charging, &id, None, self.now).await?;
+        let update = apply_subscription(self.cx, &id, None).await?;
         if let PaymentUpdate::Applied(applied) = update
             && applied.by_this_call
             && applied.outcome == Outcome::Counted
@@ -167,20 +143,20 @@ impl Worker<'_> {
         account: &Account,
         subscription: &str,
         ends: bool,
-    ) -> Result<(), ChargingError> {
-        let (stripe, id) = (&self.charging.stripe, SubscriptionId::new(subscription)?);
+    ) -> Result<()> {
+        let (stripe, id) = (&self.cx.stripe, SubscriptionId::new(subscription)?);
         let updated = stripe.end_subscription_with_its_period(&id, ends).await;
         let Err(error) = updated else {
             let updated = |profile: &mut Profile| {
                 billing::subscription_updated(profile, subscription, ends);
             };
-            return self.change(account, updated).await;
+            return self.cx.change(&account.id, updated).await.map(drop);
         };
         match &error {
             // It may be over; or a plan at Stripe decides when it ends, and still collects.
             PaymentError::Missing { .. } | PaymentError::Refused { .. } => {
                 self.check_subscription(subscription).await?;
-                let stored = self.charging.store.accounts.get(&account.id).await?;
+                let stored = self.cx.store.accounts.get(&account.id).await?;
                 let billing = stored.map(|stored| stored.profile.billing);
                 if !billing.is_some_and(|billing| billing.has_subscription(subscription)) {
                     return Ok(());
@@ -191,7 +167,7 @@ impl Worker<'_> {
                 let uncertain = |profile: &mut Profile| {
                     billing::subscription_uncertain(profile, subscription);
                 };
-                self.change(account, uncertain).await?;
+                self.cx.change(&account.id, uncertain).await.map(drop)?;
             }
             _ => {}
         }

@@ -9,12 +9,11 @@ use account::add_on::GenerationId;
 use account::billing::PRICE_CENTS;
 use account::{Account, AddOn, AddOnStatus, Period, Profile};
 use billing::{RemoteStatus, period_ending};
-use jiff::Timestamp;
 use payments::{Invoice, InvoiceId, InvoiceStatus, PaymentError, PaymentMethodId, SubscriptionId};
 use store::{PaymentOrder, Purchase};
 
-use crate::context::Charging;
-use crate::error::ChargingError;
+use crate::context::Context;
+use crate::error::Result;
 use crate::outcome::{PaymentUpdate, apply_payment, mismatch, via};
 
 /// The buyer of a subscription.
@@ -27,8 +26,8 @@ struct Subscriber {
 }
 
 impl Subscriber {
-    async fn find(charging: &Charging, id: &SubscriptionId) -> Result<Option<Self>, ChargingError> {
-        let Some((order, _)) = charging.store.payments.order(id.as_str()).await? else {
+    async fn find(cx: Context<'_>, id: &SubscriptionId) -> Result<Option<Self>> {
+        let Some((order, _)) = cx.store.payments.order(id.as_str()).await? else {
             return Ok(None);
         };
         let Purchase::Via { session } = &order.purchase else {
@@ -36,11 +35,7 @@ impl Subscriber {
         };
         Ok(Some(Self {
             generation: GenerationId::new(session.as_str()),
-            account: charging
-                .store
-                .accounts
-                .by_number(&order.account_number)
-                .await?,
+            account: cx.store.accounts.by_number(&order.account_number).await?,
             order,
         }))
     }
@@ -57,32 +52,30 @@ impl Subscriber {
 
 /// Applies the state of a subscription, and of its `invoice` or else its latest one.
 pub(crate) async fn apply_subscription(
-    charging: &Charging,
+    cx: Context<'_>,
     id: &SubscriptionId,
     invoice: Option<&InvoiceId>,
-    now: Timestamp,
-) -> Result<PaymentUpdate, ChargingError> {
-    let Some(subscriber) = Subscriber::find(charging, id).await? else {
+) -> Result<PaymentUpdate> {
+    let Some(subscriber) = Subscriber::find(cx, id).await? else {
         return Ok(PaymentUpdate::TooEarly);
     };
     if let Some(invoice) = invoice {
-        let update = apply_invoice(charging, &subscriber, invoice, now).await?;
+        let update = apply_invoice(cx, &subscriber, invoice).await?;
         if let PaymentUpdate::Ignored(_) = update {
             return Ok(update);
         }
     }
-    check(charging, &subscriber, id, invoice, now).await
+    check(cx, &subscriber, id, invoice).await
 }
 
 /// Looks a subscription and its latest invoice up, unless that is `applied`.
 async fn check(
-    charging: &Charging,
+    cx: Context<'_>,
     subscriber: &Subscriber,
     id: &SubscriptionId,
     applied: Option<&InvoiceId>,
-    now: Timestamp,
-) -> Result<PaymentUpdate, ChargingError> {
-    let (status, invoice) = match charging.stripe.subscription(id).await {
+) -> Result<PaymentUpdate> {
+    let (status, invoice) = match cx.stripe.subscription(id).await {
         Ok(found) if found.is_over() => (RemoteStatus::Over, found.latest_invoice),
         Ok(found) => {
             let ends = found.cancel_at_period_end.unwrap_or_default();
@@ -94,10 +87,10 @@ async fn check(
     // A payment is applied before the end of the subscription.
     let update = match invoice {
         Some(invoice) if status == RemoteStatus::Over => {
-            void_invoice(charging, subscriber, &invoice, now).await?
+            void_invoice(cx, subscriber, &invoice).await?
         }
         Some(invoice) if Some(&invoice) != applied => {
-            apply_invoice(charging, subscriber, &invoice, now).await?
+            apply_invoice(cx, subscriber, &invoice).await?
         }
         _ => PaymentUpdate::NoPayment,
     };
@@ -105,21 +98,20 @@ async fn check(
         let before = &account.profile.billing;
         if before.has_subscription(id.as_str()) {
             let apply = |profile: &mut Profile| {
-                billing::apply_remote_status(profile, before, status, now);
+                billing::apply_remote_status(profile, before, status, cx.now);
             };
-            charging.change(&account.id, now, apply).await?;
+            cx.change(&account.id, apply).await?;
         }
     }
     Ok(update)
 }
 
 async fn apply_invoice(
-    charging: &Charging,
+    cx: Context<'_>,
     subscriber: &Subscriber,
     id: &InvoiceId,
-    now: Timestamp,
-) -> Result<PaymentUpdate, ChargingError> {
-    let invoice = charging.stripe.invoice(id).await?;
+) -> Result<PaymentUpdate> {
+    let invoice = cx.stripe.invoice(id).await?;
     let Some(period) = subscriber.period_of(&invoice) else {
         return Ok(PaymentUpdate::Ignored("an invoice without a period"));
     };
@@ -129,11 +121,11 @@ async fn apply_invoice(
             let failed = |profile: &mut Profile| {
                 billing::collection_failed(profile, &subscriber.generation, period);
             };
-            charging.change(&account.id, now, failed).await?;
+            cx.change(&account.id, failed).await?;
         }
         return Ok(PaymentUpdate::NoPayment);
     }
-    let payments = &charging.store.payments;
+    let payments = &cx.store.payments;
     let stripe_id = invoice.id.as_str();
     if let Some((known, _)) = payments.order(stripe_id).await?
         && matches!(known.purchase, Purchase::Via { .. })
@@ -149,10 +141,10 @@ async fn apply_invoice(
             period,
         },
         amount_cents: PRICE_CENTS,
-        created_at: now,
+        created_at: cx.now,
     };
     let (amount, currency) = (invoice.subtotal, invoice.currency.as_deref());
-    if let Some(reason) = mismatch(charging, &order, amount, currency, invoice.livemode) {
+    if let Some(reason) = mismatch(cx, &order, amount, currency, invoice.livemode) {
         return Ok(PaymentUpdate::Ignored(reason));
     }
     payments.create_order(&order).await?;
@@ -160,38 +152,33 @@ async fn apply_invoice(
         .intent
         .as_ref()
         .map(|intent| via(&order, intent.to_string()));
-    apply_payment(charging, stripe_id, now, via.as_slice(), |_| {}, now).await
+    apply_payment(cx, stripe_id, cx.now, via.as_slice(), |_| {}).await
 }
 
 /// Voids the invoice of a subscription that is over, so that it can no longer be paid. If it was paid,
 /// the payment is applied.
 async fn void_invoice(
-    charging: &Charging,
+    cx: Context<'_>,
     subscriber: &Subscriber,
     id: &InvoiceId,
-    now: Timestamp,
-) -> Result<PaymentUpdate, ChargingError> {
-    let stripe = &charging.stripe;
+) -> Result<PaymentUpdate> {
+    let stripe = &cx.stripe;
     let status = match stripe.invoice(id).await?.status {
         InvoiceStatus::Draft => stripe.hold_invoice(id).await?.status,
         InvoiceStatus::Open | InvoiceStatus::Uncollectible => stripe.void_invoice(id).await?.status,
         status => status,
     };
     if status == InvoiceStatus::Paid {
-        return apply_invoice(charging, subscriber, id, now).await;
+        return apply_invoice(cx, subscriber, id).await;
     }
     Ok(PaymentUpdate::NoPayment)
 }
 
 /// Cancels a subscription at once, with the invoice that it still asks for. It stays if it turns out to
 /// have collected a period that it is to go on for.
-pub(crate) async fn cancel_subscription(
-    charging: &Charging,
-    subscription: &str,
-    now: Timestamp,
-) -> Result<(), ChargingError> {
-    let (stripe, id) = (&charging.stripe, SubscriptionId::new(subscription)?);
-    let Some(subscriber) = Subscriber::find(charging, &id).await? else {
+pub(crate) async fn cancel_subscription(cx: Context<'_>, subscription: &str) -> Result<()> {
+    let (stripe, id) = (&cx.stripe, SubscriptionId::new(subscription)?);
+    let Some(subscriber) = Subscriber::find(cx, &id).await? else {
         return Ok(());
     };
     let latest = match stripe.subscription(&id).await {
@@ -200,31 +187,31 @@ pub(crate) async fn cancel_subscription(
         Err(error) => return Err(error.into()),
     };
     if let (Some(account), Some(latest)) = (&subscriber.account, &latest) {
-        apply_invoice(charging, &subscriber, latest, now).await?;
-        let stored = charging.store.accounts.get(&account.id).await?;
+        apply_invoice(cx, &subscriber, latest).await?;
+        let stored = cx.store.accounts.get(&account.id).await?;
         if stored.is_some_and(|stored| billing::collects(&stored.profile, subscription)) {
             return Ok(());
         }
     }
     stripe.cancel_subscription(&id).await?;
     if let Some(latest) = latest {
-        void_invoice(charging, &subscriber, &latest, now).await?;
+        void_invoice(cx, &subscriber, &latest).await?;
     }
     if let Some(account) = &subscriber.account {
         let ended = |profile: &mut Profile| billing::subscription_ended(profile, subscription);
-        charging.change(&account.id, now, ended).await?;
+        cx.change(&account.id, ended).await?;
     }
     Ok(())
 }
 
-/// Charges the account's subscription to a card from now on, and what the card before it did not pay
+/// Charges the account's subscription to a card from cx.now on, and what the card before it did not pay
 /// at once.
 pub(crate) async fn charge_subscription(
-    charging: &Charging,
+    cx: Context<'_>,
     account: &Account,
     card: &PaymentMethodId,
-) -> Result<(), ChargingError> {
-    let (stripe, profile) = (&charging.stripe, &account.profile);
+) -> Result<()> {
+    let (stripe, profile) = (&cx.stripe, &account.profile);
     let Some(subscription) = &profile.billing.subscription else {
         return Ok(());
     };

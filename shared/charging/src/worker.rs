@@ -3,11 +3,11 @@
 use std::ops::AddAssign;
 
 use account::{Account, Profile};
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use payments::PaymentError;
 
-use crate::context::Charging;
-use crate::error::ChargingError;
+use crate::context::Context;
+use crate::error::{ChargingError, Result};
 
 /// The delay before a request that failed is sent again.
 pub(crate) const RETRY_DELAY: SignedDuration = SignedDuration::from_mins(5);
@@ -31,27 +31,13 @@ impl AddAssign for ChargeReport {
 }
 
 pub(crate) struct Worker<'a> {
-    pub(crate) charging: &'a Charging,
-    pub(crate) now: Timestamp,
+    pub(crate) cx: Context<'a>,
     pub(crate) report: ChargeReport,
 }
 
 impl Worker<'_> {
-    pub(crate) async fn change(
-        &self,
-        account: &Account,
-        change: impl FnMut(&mut Profile),
-    ) -> Result<(), ChargingError> {
-        let changed = self.charging.change(&account.id, self.now, change);
-        changed.await.map(drop)
-    }
-
-    /// Retries the current task later if Stripe did not carry it out.
-    pub(crate) async fn put_off(
-        &self,
-        account: &Account,
-        error: ChargingError,
-    ) -> Result<(), ChargingError> {
+    /// Has the current task retried later if Stripe did not carry it out.
+    pub(crate) async fn put_off(&self, account: &Account, error: ChargingError) -> Result<()> {
         let ChargingError::Stripe(cause) = &error else {
             return Err(error);
         };
@@ -65,13 +51,9 @@ impl Worker<'_> {
         self.postpone(account, wait.unwrap_or(RETRY_DELAY)).await
     }
 
-    pub(crate) async fn postpone(
-        &self,
-        account: &Account,
-        delay: SignedDuration,
-    ) -> Result<(), ChargingError> {
-        let later = self.now.saturating_add(delay).unwrap_or(self.now);
+    pub(crate) async fn postpone(&self, account: &Account, delay: SignedDuration) -> Result<()> {
+        let later = self.cx.later(delay);
         let postpone = |profile: &mut Profile| billing::postpone(profile, later);
-        self.change(account, postpone).await
+        self.cx.change(&account.id, postpone).await.map(drop)
     }
 }
