@@ -352,6 +352,12 @@ def concurrency(template):
         needs = name in {"ai-proxy", "subscription-webhook", "monthly-charge", "account-events", "reconciler"}
         if needs and (reserved[0] != "Reserves" or not reserved[1]):
             yield f"{name} has no room of its own"
+    by_id = {id: (name, function) for name, id, function in template.functions()}
+    for it in template.of("AWS::Lambda::EventSourceMapping").values():
+        name, function = by_id[target(it["FunctionName"])]
+        limit = it.get("ScalingConfig", {}).get("MaximumConcurrency")
+        if limit is None or limit != function["Environment"]["Variables"].get("CHARGE_CONCURRENCY"):
+            yield f"the workers of {name} do not know how many share Stripe's rate limit"
 
 
 @check

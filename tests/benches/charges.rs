@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use account::{AccountId, AddOnStatus, CallId};
+use account::{AccountId, AddOnStatus};
 use aws_sdk_dynamodb::types::AttributeValue::{self, S};
 use aws_sdk_dynamodb::types::{PutRequest, WriteRequest};
 use aws_smithy_runtime_api::client::http::{
@@ -31,9 +31,9 @@ use futures_util::{StreamExt as _, stream};
 use http::Request;
 use http_body_util::BodyExt as _;
 use jiff::SignedDuration;
-use local::dev::{AccountChange, change_account};
-use local::provider::Delivery;
+use local::accounts::{AccountChange, change_account};
 use local::queue::Drained;
+use local::stripe::Delivery;
 use local::system::{Options, System};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
@@ -53,7 +53,7 @@ async fn main() {
     let accounts: u32 = numbers.next().unwrap_or(100_000);
     let pace: u32 = numbers.next().unwrap_or(10_000);
     let system = System::start(Options::default()).await.unwrap();
-    let provider = system.payment_provider.as_ref().unwrap();
+    let provider = system.stripe.as_ref().unwrap();
     // Webhooks come when all is charged.
     provider.set_delivery(Delivery::Hold);
     let due = make_accounts(&system, accounts).await;
@@ -73,7 +73,10 @@ async fn main() {
     print_speed("queueing", accounts, began.elapsed());
     let queueing = meter.take();
     let began = Instant::now();
-    let Drained { report, given_up } = system.queue.consumer.drain(&deps).await;
+    let Drained {
+        report,
+        dead_letters,
+    } = system.queue.consumer.drain(&deps).await;
     print_speed("charging", accounts, began.elapsed());
     let (mut charged, mut later) = (report.charged, time);
     // Where the provider did not answer in time, it is asked again, as on any machine that is too busy.
@@ -85,7 +88,7 @@ async fn main() {
         monthly_charge::tick(&deps, later, |_| false).await;
         charged += system.queue.consumer.drain(&deps).await.report.charged;
     }
-    assert_eq!((charged, given_up), (accounts, 0));
+    assert_eq!((charged, dead_letters), (accounts, 0));
     let charging = meter.take();
     let events = provider.take_held();
     let told = u32::try_from(events.len()).unwrap();
@@ -160,12 +163,12 @@ fn print_costs(step: &str, accounts: u32, costs: &BTreeMap<String, Cost>) {
 /// Copies one account that is due within a month; when that is.
 async fn make_accounts(system: &System, accounts: u32) -> jiff::Timestamp {
     let (id, now) = (AccountId::new("template").unwrap(), system.clock.now());
-    let payers = system.payment_provider.as_ref().unwrap().payers();
+    let stripe = system.stripe.as_deref();
     let change = AccountChange {
         add_on: Some(AddOnStatus::Active),
         ..AccountChange::default()
     };
-    let made = change_account(&system.store, Some(&payers), &id, change, now).await;
+    let made = change_account(&system.store, stripe, &id, change, now).await;
     let due = billing::due_at(&made.unwrap().profile).unwrap();
     let (client, table) = (system.engines.dynamodb(), &system.tables.accounts);
     let key = [("account_id", "template"), ("item", "account")];
@@ -197,7 +200,7 @@ type Item = HashMap<String, AttributeValue>;
 /// An account, and the way from its number to it.
 fn copies(template: &Item, at: u32) -> [Item; 2] {
     let (id, number) = (format!("account-{at}"), format!("number-{at}"));
-    let shard = store::shard_of(&CallId::new(id.clone()).unwrap());
+    let shard = store::shard_of(&id);
     let changed = |item: &Item, changes: &[(&str, &str)]| {
         let mut item = item.clone();
         for (name, value) in changes {
@@ -272,7 +275,7 @@ struct Cost {
 impl Default for Meter {
     fn default() -> Self {
         Self {
-            connector: edge::aws_connector().unwrap(),
+            connector: local::engines::connector(),
             costs: Arc::default(),
         }
     }
@@ -286,7 +289,6 @@ impl HttpConnector for Meter {
             let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
             let is_of_tables = target.starts_with("DynamoDB");
             let body = request.body().bytes().unwrap_or_default();
-            let is_pace = String::from_utf8_lossy(body).contains("rate#");
             if is_of_tables {
                 let mut body: Value = serde_json::from_slice(body).unwrap();
                 body["ReturnConsumedCapacity"] = json!("TOTAL");
@@ -297,7 +299,7 @@ impl HttpConnector for Meter {
             let body = answer.take_body().collect().await;
             let body = body.map_err(ConnectorError::io)?.to_bytes();
             let is_refused = answer.status().as_u16() == 400;
-            meter.count(&operation, is_pace, is_refused, &body);
+            meter.count(&operation, is_refused, &body);
             *answer.body_mut() = SdkBody::from(body);
             Ok(answer)
         })
@@ -314,12 +316,11 @@ impl Meter {
         std::mem::take(&mut self.costs.lock().unwrap())
     }
 
-    fn count(&self, operation: &str, is_pace: bool, is_refused: bool, answer: &[u8]) {
-        let name = match (is_pace, is_refused) {
-            (true, true) => format!("{operation} (pace, condition failed)"),
-            (true, false) => format!("{operation} (pace)"),
-            (false, true) => format!("{operation} (refused)"),
-            (false, false) => operation.to_owned(),
+    fn count(&self, operation: &str, is_refused: bool, answer: &[u8]) {
+        let name = if is_refused {
+            format!("{operation} (refused)")
+        } else {
+            operation.to_owned()
         };
         let answer: Value = serde_json::from_slice(answer).unwrap();
         let mut costs = self.costs.lock().unwrap();

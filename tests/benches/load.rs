@@ -20,7 +20,7 @@ use account::{
 use futures_util::future::join_all;
 use local::system::{Options, System};
 use store::{
-    EntryKind, HistoryEntry, HoldRefused, NewHold, Posting, Resolution, Store, StoreError,
+    EntryKind, HistoryEntry, HoldOutcome, NewHold, Posting, Resolution, Store, StoreError,
 };
 
 const CLIENTS: usize = 64;
@@ -118,9 +118,9 @@ async fn calls(
         }
         let call = CallId::new(format!("call-{client}-{number}")).unwrap();
         let began = Instant::now();
-        let hold = match store.hold(&account, &new_hold(&call, &clock)).await {
-            Ok(Ok(hold)) => hold,
-            Ok(Err(HoldRefused::TooMany | HoldRefused::Insufficient(_)))
+        let hold = match store.holds.take(&account, &new_hold(&call, &clock)).await {
+            Ok(HoldOutcome::Taken(hold)) => hold,
+            Ok(HoldOutcome::TooMany | HoldOutcome::Insufficient(_))
             | Err(StoreError::Contended { .. }) => {
                 seen.refused += 1;
                 continue;
@@ -129,21 +129,29 @@ async fn calls(
         };
         let now = clock.now();
         if number % 10 == 9 {
-            let released = store.release(&hold, now, "load", None).await.unwrap();
+            let released = store.holds.release(&hold, now, "load", None).await.unwrap();
             assert_eq!(released, Resolution::Done(HoldState::Released));
             continue;
         }
         let cost = Credits::from_micros(COST);
         let settled = Resolution::Done(HoldState::Settled(cost));
         assert_eq!(
-            store.settle(&hold, cost, now, "load", None).await.unwrap(),
+            store
+                .holds
+                .settle(&hold, cost, now, "load", None)
+                .await
+                .unwrap(),
             settled
         );
         seen.latencies.push(began.elapsed());
         seen.charged += COST;
         if number % 100 == 50 {
             assert_eq!(
-                store.settle(&hold, cost, now, "load", None).await.unwrap(),
+                store
+                    .holds
+                    .settle(&hold, cost, now, "load", None)
+                    .await
+                    .unwrap(),
                 settled
             );
         }
@@ -182,7 +190,7 @@ async fn account(store: &Store, number: usize, system: &System) -> Account {
     };
     let profile = Profile::new(Plan::Standard, 1, at);
     let account_number = AccountNumber::new(format!("number-{number}")).unwrap();
-    let created = store.create_account(&id, &account_number, &profile, &why);
+    let created = store.accounts.create(&id, &account_number, &profile, &why);
     created.await.unwrap();
     let posting = Posting {
         id: &EntryId::new("grant").unwrap(),
@@ -192,14 +200,17 @@ async fn account(store: &Store, number: usize, system: &System) -> Account {
         note: "to be spent",
         actor: "load",
     };
-    store.post(&id, &posting).await.unwrap().unwrap();
-    store.account(&id).await.unwrap().unwrap()
+    store.ledger.post(&id, &posting).await.unwrap();
+    store.accounts.get(&id).await.unwrap().unwrap()
 }
 
 /// How much of an account's books is wrong after all calls have ended.
 async fn violations_of(system: &System, account: &Account, charged: i64) -> usize {
     let now = system.clock.now();
-    let books = system.store.reconcile(&account.id, &account.number, now);
+    let books = system
+        .store
+        .books
+        .reconcile(&account.id, &account.number, now);
     let mut problems = books.await.unwrap().problems;
     let balance = system.account(account.id.as_str()).await.balance;
     if balance.balance().micros() != START - charged {

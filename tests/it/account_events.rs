@@ -1,4 +1,4 @@
-//! Accounts as Greta's core system tells of them: at least once, late, and in any order.
+//! Account events of Greta's core system: at least once, late, and in any order.
 
 mod schema;
 
@@ -13,10 +13,10 @@ use local::engines::SecretsFault;
 use serde_json::{Value, json};
 use store::{EntryKind, Hold, PostRefused, Posting, Presence, Resolution};
 
-use crate::support::{KEY, World, new_hold};
+use crate::support::{KEY, World, new_hold, refused};
 use crate::wire::Fault;
 
-/// When the event of this version was sent.
+/// The time at which the event of this version was sent.
 fn time_of(version: u64) -> Timestamp {
     let start: Timestamp = "2026-11-23T10:00:00Z".parse().unwrap();
     start + SignedDuration::from_hours(i64::try_from(version).unwrap())
@@ -51,8 +51,8 @@ fn id(name: &str) -> AccountId {
 }
 
 impl World {
-    /// What the event led to, or why the bus keeps it.
-    async fn hear(&self, event: &Value) -> Result<String, String> {
+    /// The outcome of the event, or the error for which the bus keeps it.
+    async fn apply(&self, event: &Value) -> Result<String, String> {
         let answer = self.system.account_event(event).await;
         let answer = answer.map_err(|error| error.to_string())?;
         assert_eq!(answer["account_id"], event["detail"]["account_id"]);
@@ -60,17 +60,22 @@ impl World {
     }
 
     async fn presence(&self, name: &str) -> Presence {
-        self.system.store.presence(&id(name)).await.unwrap()
+        self.system
+            .store
+            .accounts
+            .presence(&id(name))
+            .await
+            .unwrap()
     }
 
-    /// Plan, version and add-on of an account that is there.
+    /// Plan, version and add-on of an existing account.
     async fn plan_of(&self, name: &str) -> (Plan, u64, AddOnStatus) {
         let profile = self.system.account(name).await.profile;
         let add_on = profile.add_on.status();
         (profile.plan(), profile.plans.version(), add_on)
     }
 
-    /// The names of all attributes of all items that the accounts' table has of `name`, by item.
+    /// The attribute names of each of the account's items in the accounts table.
     async fn stored(&self, name: &str) -> Vec<(String, Vec<String>)> {
         let found = self
             .engines()
@@ -90,7 +95,7 @@ impl World {
         items.collect()
     }
 
-    /// The range keys of all that the ledger has of the account of this number.
+    /// The range keys of the account's rows in the ledger.
     async fn ledger_rows(&self, number: &str) -> Vec<String> {
         let found = self
             .engines()
@@ -116,12 +121,12 @@ impl World {
         let account = self.system.account(name).await;
         let call = CallId::new(call).unwrap();
         let new = new_hold(&call, Credits::from_micros(1_000), self.system.clock.now());
-        let held = self.system.store.hold(&account, &new).await;
-        held.unwrap().unwrap()
+        let held = self.system.store.holds.take(&account, &new).await;
+        held.unwrap().taken().unwrap()
     }
 }
 
-/// What is left of an account in the end.
+/// The only item that is left of a deleted account.
 fn tombstone() -> Vec<(String, Vec<String>)> {
     let names = ["account_id", "deleted_at", "deleted_version", "item"];
     vec![("account".to_owned(), names.map(str::to_owned).to_vec())]
@@ -132,7 +137,7 @@ fn hours(hours: i64) -> SignedDuration {
 }
 
 #[tokio::test]
-async fn an_account_is_made_and_changes_its_plan() {
+async fn an_account_is_created_and_changes_its_plan() {
     use AddOnStatus::None;
     let world = World::start().await;
     let table = [
@@ -175,7 +180,7 @@ async fn an_account_is_made_and_changes_its_plan() {
         (upserted("acme", "standard", 4), "late", (Plan::Standard, 7)),
     ];
     for (event, done, (plan, version)) in table {
-        assert_eq!(world.hear(&event).await.as_deref(), Ok(done), "{event}");
+        assert_eq!(world.apply(&event).await.as_deref(), Ok(done), "{event}");
         assert_eq!(
             world.plan_of("acme").await,
             (plan, version, None),
@@ -184,7 +189,7 @@ async fn an_account_is_made_and_changes_its_plan() {
     }
     let account = world.system.account("acme").await;
     assert_eq!(account.created_at, time_of(3), "the event's time");
-    // The history tells of what changed, once.
+    // The history has each change once.
     let rows = world.ledger_rows(account.number.as_str()).await;
     let history = [3, 6, 7].map(|version| format!("h#{:.6}#upserted-{version}", time_of(version)));
     assert_eq!(rows, history);
@@ -197,11 +202,11 @@ async fn an_account_is_made_and_changes_its_plan() {
 }
 
 #[tokio::test]
-async fn what_does_not_fit_stays_with_the_bus() {
+async fn malformed_events_stay_on_the_bus() {
     let world = World::start().await;
     let mut event = upserted("acme", "standard", 1);
     event["detail"]["plan"] = json!("free");
-    let refused = world.hear(&event).await.unwrap_err();
+    let refused = world.apply(&event).await.unwrap_err();
     assert_eq!(
         refused,
         "the event's `detail.plan` must be `standard` or `enterprise`"
@@ -209,7 +214,7 @@ async fn what_does_not_fit_stays_with_the_bus() {
     assert_eq!(world.presence("acme").await, Presence::Never);
 }
 
-/// A pure function's answer to all orders of `0..n`.
+/// All orders of `0..n`.
 fn permutations(n: usize) -> Vec<Vec<usize>> {
     let Some(last) = n.checked_sub(1) else {
         return vec![Vec::new()];
@@ -226,7 +231,7 @@ fn permutations(n: usize) -> Vec<Vec<usize>> {
     all.collect()
 }
 
-/// All orders in which `n` events can come: once, each twice at once, and all over again.
+/// All orders of `n` events: each once, each twice in a row, and the whole sequence twice.
 fn deliveries(n: usize) -> Vec<Vec<usize>> {
     let all = permutations(n).into_iter().flat_map(|once| {
         let stuttered = once.iter().flat_map(|event| [*event; 2]).collect();
@@ -238,7 +243,7 @@ fn deliveries(n: usize) -> Vec<Vec<usize>> {
 }
 
 #[tokio::test]
-async fn a_deleted_account_stays_deleted_in_whatever_order_it_is_told() {
+async fn a_deleted_account_stays_deleted_in_any_order_of_events() {
     let world = World::start().await;
     for (number, delivery) in deliveries(4).into_iter().enumerate() {
         let name = format!("acme-{number}");
@@ -249,7 +254,7 @@ async fn a_deleted_account_stays_deleted_in_whatever_order_it_is_told() {
             deleted(&name, 4),
         ];
         for event in &delivery {
-            world.hear(&history[*event]).await.unwrap();
+            world.apply(&history[*event]).await.unwrap();
         }
         let end = Presence::Deleted {
             version: 4,
@@ -262,10 +267,10 @@ async fn a_deleted_account_stays_deleted_in_whatever_order_it_is_told() {
 }
 
 #[tokio::test]
-async fn the_plan_and_the_add_on_end_the_same_in_whatever_order_they_are_told() {
+async fn the_plan_and_the_add_on_do_not_depend_on_the_order_of_events() {
     let world = World::start().await;
     let bought = time_of(1) + SignedDuration::from_mins(30);
-    // Bought as standard, ended by the upgrade; by the last change it is only to run out.
+    // Bought as standard and ended by the upgrade; after the last change it only runs out.
     let end = (Plan::Standard, 5, AddOnStatus::Cancelling);
     let mut number = 0;
     for delivery in deliveries(3) {
@@ -281,7 +286,7 @@ async fn the_plan_and_the_add_on_end_the_same_in_whatever_order_they_are_told() 
                 if heard == buys_after {
                     buy(&world, &name, bought).await;
                 }
-                world.hear(&history[*event]).await.unwrap();
+                world.apply(&history[*event]).await.unwrap();
             }
             if buys_after == delivery.len() {
                 buy(&world, &name, bought).await;
@@ -291,17 +296,21 @@ async fn the_plan_and_the_add_on_end_the_same_in_whatever_order_they_are_told() 
     }
 }
 
-/// The account's add-on is activated by a payment of that time.
+/// Activates the account's add-on by a payment at that time.
 async fn buy(world: &World, name: &str, at: Timestamp) {
     let account = id(name);
-    let bought = world.system.store.update(&account, None, at, |profile| {
-        profile.add_on.apply(Fact::Activated {
-            generation: GenerationId::new("cs_1"),
-            at,
-            collection: Collection::Card,
+    let bought = world
+        .system
+        .store
+        .accounts
+        .update(&account, None, at, |profile| {
+            profile.add_on.apply(Fact::Activated {
+                generation: GenerationId::new("cs_1"),
+                at,
+                collection: Collection::Card,
+            });
+            Ok::<_, Infallible>(Vec::new())
         });
-        Ok::<_, Infallible>(Vec::new())
-    });
     bought.await.unwrap();
 }
 
@@ -319,7 +328,7 @@ async fn an_upgrade_ends_the_add_on_and_keeps_the_key() {
     assert_eq!(owner.card().await["status"], "connected");
     let mut upgrade = upserted("acme", "enterprise", 2);
     upgrade["time"] = json!(world.system.clock.now());
-    assert_eq!(world.hear(&upgrade).await.as_deref(), Ok("changed"));
+    assert_eq!(world.apply(&upgrade).await.as_deref(), Ok("changed"));
     let after = world.plan_of("acme").await;
     assert_eq!(after, (Plan::Enterprise, 2, AddOnStatus::Ended));
     assert_eq!(owner.card().await["status"], "connected");
@@ -327,7 +336,7 @@ async fn an_upgrade_ends_the_add_on_and_keeps_the_key() {
 }
 
 #[tokio::test]
-async fn deleting_takes_the_key_and_leaves_the_books() {
+async fn deletion_removes_the_key_and_keeps_the_books() {
     let world = World::start().await;
     let owner = world.enterprise_with_key("acme", "7").await;
     let account = world.system.account("acme").await;
@@ -335,7 +344,7 @@ async fn deleting_takes_the_key_and_leaves_the_books() {
     let held = world.hold("acme", "call_1").await;
 
     assert_eq!(
-        world.hear(&deleted("acme", 9)).await.as_deref(),
+        world.apply(&deleted("acme", 9)).await.as_deref(),
         Ok("deleted")
     );
     assert_eq!(world.secrets_of("acme").await, Vec::<String>::new());
@@ -361,16 +370,11 @@ async fn deleting_takes_the_key_and_leaves_the_books() {
         note: "a late webhook",
         actor: "test",
     };
-    let posted = world
-        .system
-        .store
-        .post(&account.id, &posting)
-        .await
-        .unwrap();
-    assert_eq!(posted, Err(PostRefused::NoAccount));
+    let posted = world.system.store.ledger.post(&account.id, &posting).await;
+    assert_eq!(refused(posted), Err(PostRefused::NoAccount));
 
-    // What is open keeps the account's number, until it has ended.
-    let told = world.hear(&upserted("acme", "standard", 10)).await;
+    // An open hold keeps the account's number until it ends.
+    let told = world.apply(&upserted("acme", "standard", 10)).await;
     assert!(told.unwrap_err().contains("try again"));
     assert_eq!(
         world.tick_in(SignedDuration::from_secs(1)).await["errors"],
@@ -382,6 +386,7 @@ async fn deleting_takes_the_key_and_leaves_the_books() {
     let settled = world
         .system
         .store
+        .holds
         .settle(&held, cost, now, "test", None)
         .await;
     let charged = HoldState::Settled(cost);
@@ -394,12 +399,12 @@ async fn deleting_takes_the_key_and_leaves_the_books() {
         assert_eq!(of_kind.count(), count, "{rows:?}");
     }
     assert_eq!(
-        world.hear(&deleted("acme", 9)).await.as_deref(),
+        world.apply(&deleted("acme", 9)).await.as_deref(),
         Ok("deleted")
     );
     assert_eq!(
         world
-            .hear(&upserted("acme", "standard", 8))
+            .apply(&upserted("acme", "standard", 8))
             .await
             .as_deref(),
         Ok("late")
@@ -408,19 +413,19 @@ async fn deleting_takes_the_key_and_leaves_the_books() {
 }
 
 #[tokio::test]
-async fn an_account_that_comes_back_is_a_new_one() {
+async fn an_account_created_again_is_a_new_one() {
     let world = World::start().await;
     world.enterprise_with_key("acme", "7").await;
     let before = world.system.account("acme").await;
     let held = world.hold("acme", "call_1").await;
-    world.hear(&deleted("acme", 9)).await.unwrap();
+    world.apply(&deleted("acme", 9)).await.unwrap();
     let back = upserted("acme", "standard", 10);
-    assert!(world.hear(&back).await.is_err(), "a call is open");
+    assert!(world.apply(&back).await.is_err(), "a call is open");
     let now = world.system.clock.now();
-    let released = world.system.store.release(&held, now, "test", None);
+    let released = world.system.store.holds.release(&held, now, "test", None);
     released.await.unwrap();
-    // Nothing is open any more: the retry need not wait for a tick.
-    assert_eq!(world.hear(&back).await.as_deref(), Ok("created"));
+    // No hold is open now, so the retry need not wait for a tick.
+    assert_eq!(world.apply(&back).await.as_deref(), Ok("created"));
     let account = world.system.account("acme").await;
     assert_ne!(account.number, before.number);
     assert_eq!(account.balance.balance(), Credits::ZERO);
@@ -430,22 +435,25 @@ async fn an_account_that_comes_back_is_a_new_one() {
     );
     assert_eq!(world.settled_balance("acme").await, "0");
     assert_eq!(world.owner("acme").ledger().await, Vec::<Value>::new());
-    // Of the old one nothing more is heard.
-    assert_eq!(world.hear(&deleted("acme", 9)).await.as_deref(), Ok("late"));
+    // Events of the old account no longer have an effect.
+    assert_eq!(
+        world.apply(&deleted("acme", 9)).await.as_deref(),
+        Ok("late")
+    );
     assert_eq!(world.tick_in(hours(2)).await["errors"], 0);
     assert_eq!(world.system.account("acme").await, account);
-    // Its end comes like the first one's.
+    // It can be deleted like the first one.
     assert_eq!(
-        world.hear(&deleted("acme", 11)).await.as_deref(),
+        world.apply(&deleted("acme", 11)).await.as_deref(),
         Ok("deleted")
     );
     assert_eq!(world.tick_in(hours(2)).await["errors"], 0);
     assert_eq!(world.stored("acme").await, tombstone());
 }
 
-/// A save that was under way when its account was deleted leaves a secret that nobody names.
+/// A save that was in progress when its account was deleted leaves an orphaned secret.
 #[tokio::test]
-async fn secrets_of_half_done_saves_go_with_the_tick() {
+async fn the_tick_deletes_secrets_of_unfinished_saves() {
     let world = World::start().await;
     world.enterprise_with_key("acme", "7").await;
     let now = world.system.clock.now();
@@ -454,7 +462,8 @@ async fn secrets_of_half_done_saves_go_with_the_tick() {
     world
         .system
         .store
-        .intend_secret(&id("acme"), &key, due)
+        .secrets
+        .add(&id("acme"), &key, due)
         .await
         .unwrap();
     let create = world.engines().secrets().create_secret();
@@ -463,7 +472,7 @@ async fn secrets_of_half_done_saves_go_with_the_tick() {
         .secret_string(KEY);
     create.send().await.unwrap();
 
-    world.hear(&deleted("acme", 9)).await.unwrap();
+    world.apply(&deleted("acme", 9)).await.unwrap();
     assert_eq!(
         world.secrets_of("acme").await,
         ["greta/openrouter/acme/key_half"]
@@ -473,22 +482,22 @@ async fn secrets_of_half_done_saves_go_with_the_tick() {
     assert_eq!(world.stored("acme").await, tombstone());
 }
 
-/// Secrets Manager is down: the account is deleted all the same, and its secret by the tick.
+/// If Secrets Manager is down, the account is deleted anyway, and the tick deletes its secret.
 #[tokio::test]
 async fn a_secret_that_cannot_be_deleted_is_left_to_the_tick() {
     let faults = [
         SecretsFault::Internal,
         SecretsFault::AccessDenied,
-        SecretsFault::AnswerLost,
+        SecretsFault::ResponseLost,
     ];
     for fault in faults {
         let world = World::start().await;
         world.enterprise_with_key("acme", "7").await;
         world.engines().fail_secrets(Some("DeleteSecret"), fault);
-        // By the sender's clock it is tomorrow; what is left is due by ours.
+        // The sender's clock is a day ahead; the secret is due by ours.
         let mut end = deleted("acme", 9);
         end["time"] = json!(world.system.clock.now() + hours(24));
-        assert_eq!(world.hear(&end).await.as_deref(), Ok("deleted"));
+        assert_eq!(world.apply(&end).await.as_deref(), Ok("deleted"));
         assert_eq!(
             world.tick_in(SignedDuration::ZERO).await["errors"],
             1,
@@ -501,10 +510,10 @@ async fn a_secret_that_cannot_be_deleted_is_left_to_the_tick() {
     }
 }
 
-/// An answer that got lost, a request that never arrived, a write that met another one: it is done, or
-/// it is an error and the next delivery does it.
+/// After a lost response, a lost request or a write conflict, the event is either applied or an
+/// error, and the next delivery applies it.
 #[tokio::test]
-async fn what_goes_wrong_on_the_way_is_done_or_can_be_done_again() {
+async fn after_any_fault_the_event_is_applied_or_delivered_again() {
     use Fault::{AnswerLost, Conflict, NeverArrives, Repeated, Throttled};
     let everywhere = [AnswerLost, NeverArrives, Repeated];
     let of_writes = [AnswerLost, NeverArrives, Repeated, Throttled, Conflict];
@@ -536,10 +545,10 @@ struct Disturbed {
 impl Disturbed {
     async fn a_life(&self) {
         let (world, what) = (&self.world, format!("{} {:?}", self.operation, self.fault));
-        self.hear(&upserted("acme", "standard", 1)).await;
+        self.apply(&upserted("acme", "standard", 1)).await;
         let number = world.system.account("acme").await.number;
-        self.hear(&upserted("acme", "standard", 3)).await;
-        self.hear(&upserted("acme", "enterprise", 4)).await;
+        self.apply(&upserted("acme", "standard", 3)).await;
+        self.apply(&upserted("acme", "enterprise", 4)).await;
         let plan = world.plan_of("acme").await;
         assert_eq!(plan, (Plan::Enterprise, 4, AddOnStatus::None), "{what}");
         assert_eq!(world.system.account("acme").await.number, number, "{what}");
@@ -547,7 +556,7 @@ impl Disturbed {
         assert_eq!(rows.len(), 2, "{what}: {rows:?}");
 
         assert_eq!(world.owner("acme").save_key(KEY).await.status, 200);
-        self.hear(&deleted("acme", 5)).await;
+        self.apply(&deleted("acme", 5)).await;
         assert_eq!(world.tick_in(hours(2)).await["errors"], 0, "{what}");
         assert_eq!(
             world.secrets_of("acme").await,
@@ -559,7 +568,7 @@ impl Disturbed {
         assert_eq!(rows.len(), 3, "{what}: {rows:?}");
     }
 
-    async fn hear(&self, event: &Value) {
+    async fn apply(&self, event: &Value) {
         let wire = &self.world.wire;
         wire.disturb(self.operation, self.fault, 1);
         until_done(&self.world, event).await;
@@ -567,32 +576,32 @@ impl Disturbed {
     }
 }
 
-/// Delivers the event as the bus does, until it is carried out.
+/// Delivers the event as the bus does, until it is applied.
 async fn until_done(world: &World, event: &Value) {
     for _ in 0..3 {
-        if world.hear(event).await.is_ok() {
+        if world.apply(event).await.is_ok() {
             return;
         }
     }
-    panic!("{event} was never carried out");
+    panic!("{event} was never applied");
 }
 
 /// The function dies at each of its requests in turn.
 #[tokio::test]
-async fn a_deletion_that_broke_off_anywhere_is_finished() {
+async fn a_deletion_interrupted_anywhere_is_finished() {
     let mut deaths = 0;
     for requests in 0.. {
         let world = World::start().await;
         world.enterprise_with_key("acme", "7").await;
         world.wire.die_after(requests);
-        let told = world.hear(&deleted("acme", 9)).await;
+        let told = world.apply(&deleted("acme", 9)).await;
         if !world.wire.revive() {
             break;
         }
         deaths += 1;
         if told.is_err() {
             assert_eq!(
-                world.hear(&deleted("acme", 9)).await.as_deref(),
+                world.apply(&deleted("acme", 9)).await.as_deref(),
                 Ok("deleted")
             );
         }
@@ -611,7 +620,7 @@ async fn a_deletion_that_broke_off_anywhere_is_finished() {
 }
 
 #[tokio::test]
-async fn events_of_one_account_at_the_same_time_do_not_lose_each_other() {
+async fn concurrent_events_of_an_account_are_all_applied() {
     let world = World::start().await;
     let events: Vec<_> = (1..=12)
         .map(|version| {
@@ -623,7 +632,7 @@ async fn events_of_one_account_at_the_same_time_do_not_lose_each_other() {
             upserted("acme", plan, version)
         })
         .collect();
-    let told = events.iter().map(|event| world.hear(event));
+    let told = events.iter().map(|event| world.apply(event));
     let told = futures_util::future::join_all(told).await;
     for (event, told) in events.iter().zip(told) {
         if told.is_err() {
@@ -634,13 +643,13 @@ async fn events_of_one_account_at_the_same_time_do_not_lose_each_other() {
     assert_eq!(plan, (Plan::Enterprise, 12, AddOnStatus::None));
 }
 
-/// Whichever of the two comes to the account first: it is there in the end, as the newer one says.
+/// Whichever event comes first, the account exists in the end, as the newer one says.
 #[tokio::test]
-async fn a_deletion_does_not_swallow_what_is_newer() {
+async fn a_deletion_does_not_swallow_a_newer_event() {
     let world = World::start().await;
     for number in 0..12 {
         let name = format!("acme-{number}");
-        world.hear(&upserted(&name, "standard", 1)).await.unwrap();
+        world.apply(&upserted(&name, "standard", 1)).await.unwrap();
         let (newer, end) = (upserted(&name, "enterprise", 3), deleted(&name, 2));
         if number % 2 == 0 {
             tokio::join!(until_done(&world, &newer), until_done(&world, &end));

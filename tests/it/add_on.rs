@@ -5,7 +5,7 @@ mod unknown;
 
 use http::Method;
 use jiff::{SignedDuration, Timestamp};
-use local::provider::{Card, Delivery, PaymentProvider, SeenRequest};
+use local::stripe::{ApiRequest, Card, Delivery, StripeSimulator};
 use serde_json::{Value, json};
 use store::EventState;
 
@@ -19,8 +19,8 @@ pub(crate) const LEASE: SignedDuration = SignedDuration::from_mins(3);
 pub(crate) const DAY: SignedDuration = SignedDuration::from_hours(24);
 
 impl World {
-    pub(crate) fn provider(&self) -> &PaymentProvider {
-        self.system.payment_provider.as_ref().unwrap()
+    pub(crate) fn provider(&self) -> &StripeSimulator {
+        self.system.stripe.as_ref().unwrap()
     }
 
     /// Has time pass, and the billing tick come.
@@ -127,7 +127,7 @@ pub(crate) fn session_of(reply: &Reply) -> String {
 /// Delivers all that happened, in the order that `order` makes of it.
 pub(crate) async fn deliver_again(
     world: &World,
-    order: impl FnOnce(&mut Vec<local::provider::Event>),
+    order: impl FnOnce(&mut Vec<local::stripe::Event>),
 ) {
     let provider = world.provider();
     let mut events = provider.events();

@@ -1,4 +1,4 @@
-//! "Always use this key" is a promise: whatever fails, no credit moves and nobody else is asked.
+//! "Always use this key" is a promise: whatever fails, no credits move and no other AI is called.
 
 use std::sync::Arc;
 
@@ -37,11 +37,7 @@ const FAILURES: [(&str, u16, &str); 16] = [
 async fn nothing_moved(world: &World, owner: &Caller<'_>, id: &str) {
     assert_eq!(world.settled_balance(id).await, "7");
     let kinds: Vec<_> = owner.ledger().await;
-    assert_eq!(
-        kinds.len(),
-        1,
-        "only the adjustment of the beginning: {kinds:?}"
-    );
+    assert_eq!(kinds.len(), 1, "only the initial adjustment: {kinds:?}");
     assert_eq!(world.default_ai().calls().len(), 0);
     let operations = world.wire.take();
     let moved = |operation: &&String| operation.starts_with("TransactWrite");
@@ -49,7 +45,7 @@ async fn nothing_moved(world: &World, owner: &Caller<'_>, id: &str) {
 }
 
 #[tokio::test]
-async fn no_failure_moves_a_credit() {
+async fn no_failure_moves_credits() {
     let world = World::with_settings(&[("UPSTREAM_HEAD_PLAIN_MS", "300")]).await;
     let owner = world.enterprise_with_key("acme", "7").await;
     let switched = owner.switch(json!({"always_use_key": true})).await;
@@ -117,9 +113,9 @@ async fn a_missing_secret_fails_closed() {
     nothing_moved(&world, &owner, "acme").await;
 }
 
-/// A call that was routed before the switch may not take credits after it.
+/// A call that was routed before the switch may not hold credits after it.
 #[tokio::test]
-async fn a_call_under_way_keeps_the_promise_too() {
+async fn a_call_in_progress_keeps_the_promise_too() {
     let (asked, mut is_asked) = tokio::sync::mpsc::channel(1);
     let fail = Arc::new(Notify::new());
     let failing = Arc::clone(&fail);

@@ -7,7 +7,7 @@ use account::{Account, CallId, Credits, KeyId, KeyLimits, KeyState, SavedKey};
 use http::Method;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
-use store::{Effect, Hold, HoldRefused, NewHold, Resolution, UpdateError};
+use store::{Effect, HoldOutcome, NewHold, Resolution, UpdateError};
 
 use crate::support::{World, hello, new_hold};
 
@@ -17,12 +17,12 @@ async fn hold(
     call: &CallId,
     idempotency: Option<&str>,
     at: Timestamp,
-) -> Result<Hold, HoldRefused> {
+) -> HoldOutcome {
     let new = NewHold {
         idempotency,
         ..new_hold(call, Credits::from_micros(1_000), at)
     };
-    world.system.store.hold(account, &new).await.unwrap()
+    world.system.store.holds.take(account, &new).await.unwrap()
 }
 
 fn call(name: &str) -> CallId {
@@ -39,11 +39,14 @@ async fn a_hold_ends_once_whoever_ends_it() {
     let cost = Credits::from_micros(400);
     let held = hold(&world, &account, &call("call_1"), None, now)
         .await
+        .taken()
         .unwrap();
     let (a, b, c) = tokio::join!(
-        store.settle(&held, cost, now, "test", None),
-        store.release(&held, now, "test", None),
-        store.settle(&held, Credits::from_micros(7), now, "test", None),
+        store.holds.settle(&held, cost, now, "test", None),
+        store.holds.release(&held, now, "test", None),
+        store
+            .holds
+            .settle(&held, Credits::from_micros(7), now, "test", None),
     );
     let ends = [a.unwrap(), b.unwrap(), c.unwrap()];
     let done = ends.iter().filter(|end| matches!(end, Resolution::Done(_)));
@@ -53,15 +56,20 @@ async fn a_hold_ends_once_whoever_ends_it() {
     // The same end again finds itself done; another one finds it taken.
     let held = hold(&world, &account, &call("call_2"), None, now)
         .await
+        .taken()
         .unwrap();
     for _ in 0..2 {
         assert_eq!(
-            store.settle(&held, cost, now, "test", None).await.unwrap(),
+            store
+                .holds
+                .settle(&held, cost, now, "test", None)
+                .await
+                .unwrap(),
             Resolution::Done(HoldState::Settled(cost))
         );
     }
     assert_eq!(
-        store.release(&held, now, "test", None).await.unwrap(),
+        store.holds.release(&held, now, "test", None).await.unwrap(),
         Resolution::Already(Some(HoldState::Settled(cost)))
     );
     world.settled_balance("acme").await;
@@ -69,11 +77,16 @@ async fn a_hold_ends_once_whoever_ends_it() {
     // Never more than was held.
     let held = hold(&world, &account, &call("call_3"), None, now)
         .await
+        .taken()
         .unwrap();
     let more = Credits::from_micros(5_000);
     let most = Resolution::Done(HoldState::Settled(Credits::from_micros(1_000)));
     assert_eq!(
-        store.settle(&held, more, now, "test", None).await.unwrap(),
+        store
+            .holds
+            .settle(&held, more, now, "test", None)
+            .await
+            .unwrap(),
         most
     );
     world.settled_balance("acme").await;
@@ -96,7 +109,7 @@ async fn a_hold_that_got_lost_is_fenced() {
     let account = world.system.account("acme").await;
     let late = call(refused.header("x-greta-call-id"));
     let new = new_hold(&late, Credits::MICRO, world.system.clock.now());
-    assert!(world.system.store.hold(&account, &new).await.is_err());
+    assert!(world.system.store.holds.take(&account, &new).await.is_err());
     assert_eq!(world.settled_balance("acme").await, "7");
     assert_eq!(send().await.status, 200, "the idempotency key is free");
 }
@@ -129,22 +142,32 @@ async fn a_hold_of_an_earlier_plan_is_held_whole() {
     let now = world.system.clock.now();
     let first = hold(&world, &account, &call("call_1"), None, now)
         .await
+        .taken()
         .unwrap();
     let smaller = new_hold(&first.call, Credits::from_micros(400), now);
     let found = world
         .system
         .store
-        .hold(&account, &smaller)
+        .holds
+        .take(&account, &smaller)
         .await
         .unwrap()
+        .taken()
         .unwrap();
     assert_eq!(found.amount, first.amount);
     // Found behind its own fence, too.
     let store = world.store_over_the_wire();
     world.wire.swallow_next("TransactWriteItems");
-    let found = store.hold(&account, &smaller).await.unwrap().unwrap();
+    let found = store
+        .holds
+        .take(&account, &smaller)
+        .await
+        .unwrap()
+        .taken()
+        .unwrap();
     assert_eq!(found.amount, first.amount);
     store
+        .holds
         .settle(&found, Credits::MICRO, now, "test", None)
         .await
         .unwrap();
@@ -203,27 +226,31 @@ async fn releasing_leaves_a_later_calls_idempotency_key_alone() {
     let later = now + SignedDuration::from_hours(24);
     let first = hold(&world, &account, &call("call_1"), Some("k"), now)
         .await
+        .taken()
         .unwrap();
     let second = hold(&world, &account, &call("call_2"), Some("k"), later)
         .await
+        .taken()
         .unwrap();
     let released = world
         .system
         .store
+        .holds
         .release(&first, later, "test", None)
         .await
         .unwrap();
     assert_eq!(released, Resolution::Done(HoldState::Released));
     let third = hold(&world, &account, &call("call_3"), Some("k"), later).await;
-    assert_eq!(third.err(), Some(HoldRefused::Duplicate));
+    assert_eq!(third, HoldOutcome::Duplicate);
     world
         .system
         .store
+        .holds
         .release(&second, later, "test", None)
         .await
         .unwrap();
     let fourth = hold(&world, &account, &call("call_4"), Some("k"), later).await;
-    assert!(fourth.is_ok(), "a released call's key is free");
+    assert!(fourth.taken().is_some(), "a released call's key is free");
 }
 
 /// The first call holds nearly everything: its repetition is told that it is one.
@@ -236,7 +263,7 @@ async fn a_repetition_is_told_so_even_without_credits() {
     body["model"] = json!("sim-priced/slow-head-200");
     let first = world.send(owner.chat_request(&body).header("idempotency-key", "k"));
     let again = async {
-        let sent = |calls: &[local::simulator::RecordedCall]| calls.len() == 1;
+        let sent = |calls: &[local::openrouter::RecordedCall]| calls.len() == 1;
         world.default_ai().until(sent).await;
         world
             .send(owner.chat_request(&body).header("idempotency-key", "k"))
@@ -271,12 +298,13 @@ async fn clean_up_and_save_cannot_both_win() {
     let now = world.system.clock.now();
     let due = now + SignedDuration::from_hours(1);
     let key = KeyId::new("key_1").unwrap();
-    store.intend_secret(&account.id, &key, due).await.unwrap();
+    store.secrets.add(&account.id, &key, due).await.unwrap();
     let request = world
         .request(Method::POST, "/_dev/tick")
         .body(json!({"time": due}).to_string());
     assert_eq!(world.send(request).await.json()["errors"], 0);
     let switched = store
+        .accounts
         .update(&account.id, None, now, |profile| {
             profile.connect(saved(&key, now));
             let key = key.clone();

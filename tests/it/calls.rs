@@ -1,4 +1,4 @@
-//! Requests as they come in, headers as they travel, and the model list.
+//! The request body, the headers in both directions, and the model list.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::support::{KEY, World, hello};
 
 #[tokio::test]
-async fn malformed_bodies_reach_nobody() {
+async fn malformed_bodies_go_nowhere() {
     let world = World::start().await;
     world.set("poor", json!({"credits": "7"})).await;
     let byok = world.enterprise_with_key("acme", "7").await;
@@ -43,9 +43,9 @@ async fn malformed_bodies_reach_nobody() {
     );
 }
 
-/// An answer that needs no body still leaves the connection as it should.
+/// A response sent before the body is read keeps the connection usable.
 #[tokio::test]
-async fn early_answers_do_not_break_connections() {
+async fn early_responses_do_not_break_connections() {
     let world = World::start().await;
     let long = "x".repeat(20_000);
     for _ in 0..100 {
@@ -77,7 +77,7 @@ async fn bodies_have_a_limit() {
     let path = "/v1/integrations/openrouter";
     let reply = owner.call(Method::PATCH, path, &of_size(1_001)).await;
     assert_eq!(reply.error(), (413, "body_too_large".to_owned()));
-    // Without a declared length.
+    // Without a Content-Length.
     let pieces =
         futures_util::stream::iter((0..3).map(|_| Ok::<_, std::io::Error>("x".repeat(500))));
     let request = owner
@@ -88,7 +88,7 @@ async fn bodies_have_a_limit() {
 }
 
 #[tokio::test]
-async fn only_an_allow_list_of_headers_travels() {
+async fn only_listed_headers_are_passed_on() {
     let world = World::start().await;
     let owner = world.enterprise_with_key("acme", "7").await;
     let send = || {
@@ -134,9 +134,9 @@ async fn only_an_allow_list_of_headers_travels() {
     }
 }
 
-/// Nothing of OpenRouter's error text is passed on: it may echo input, or tell of the account.
+/// OpenRouter's error text is not passed on: it may echo the input or describe the account.
 #[tokio::test]
-async fn upstream_errors_are_ours() {
+async fn upstream_errors_are_replaced_by_our_own() {
     let world = World::start().await;
     let owner = world.enterprise_with_key("acme", "0").await;
     for model in [
@@ -168,7 +168,7 @@ async fn upstream_errors_are_ours() {
 }
 
 #[tokio::test]
-async fn a_plain_answer_is_passed_on_as_it_is() {
+async fn a_plain_response_is_passed_on_unchanged() {
     let world = World::start().await;
     let owner = world.enterprise_with_key("acme", "0").await;
     for model in ["sim/ok", "sim/big", "sim/choice-error"] {
@@ -183,7 +183,7 @@ async fn a_plain_answer_is_passed_on_as_it_is() {
 }
 
 #[tokio::test]
-async fn the_model_list_is_the_next_payers() {
+async fn the_model_list_comes_from_the_next_payer() {
     let world = World::start().await;
     world
         .set("acme", json!({"plan": "enterprise", "credits": "0"}))

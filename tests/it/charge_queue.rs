@@ -6,7 +6,7 @@ use aws_sdk_dynamodb::types::AttributeValue::S;
 use futures_util::future::join_all;
 use futures_util::{StreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
-use local::queue::{self, Drained, Taken};
+use local::queue::{self, Drained, ReceivedMessage};
 use serde_json::{Value, json};
 
 use crate::support::World;
@@ -43,8 +43,8 @@ impl World {
         (count("queued"), count("errors"))
     }
 
-    async fn take(&self) -> Vec<Taken> {
-        self.system.queue.consumer.take().await
+    async fn take(&self) -> Vec<ReceivedMessage> {
+        self.system.queue.consumer.receive().await
     }
 
     /// The messages that the worker leaves in the queue.
@@ -70,7 +70,7 @@ impl World {
 
     /// A row of the index in the partition of `acme`, due for long.
     async fn put_due_row(&self, id: &str, item: &str, profile: bool) {
-        let shard = store::shard_of(&account::CallId::new("acme").unwrap());
+        let shard = store::shard_of("acme");
         let row = [
             ("account_id", id),
             ("item", item),
@@ -87,7 +87,7 @@ impl World {
 }
 
 /// The accounts that a message names.
-fn named(message: &Taken) -> Vec<String> {
+fn named(message: &ReceivedMessage) -> Vec<String> {
     let body: Value = serde_json::from_str(message.record["body"].as_str().unwrap()).unwrap();
     serde_json::from_value(body["account_ids"].clone()).unwrap()
 }
@@ -107,7 +107,7 @@ async fn ticks_at_the_same_instant_charge_each_of_1000_accounts_once() {
     assert_eq!(sum(|it| it.0.0), everyone, "queued once: {reports:?}");
     assert_eq!(sum(|it| it.0.1), 0, "{reports:?}");
     assert_eq!(sum(|it| it.1.report.charged.into()), everyone);
-    assert_eq!(sum(|it| it.1.given_up.into()), 0, "{reports:?}");
+    assert_eq!(sum(|it| it.1.dead_letters.into()), 0, "{reports:?}");
     world.assert_charged_once(ACCOUNTS).await;
 }
 
@@ -223,7 +223,7 @@ async fn a_message_is_not_tried_for_ever() {
     assert_eq!(world.plan_at(time).await, (1, 0));
     world.wire.refuse_about(Some("acme-3-"));
     let drained = world.system.drain_queue().await;
-    assert_eq!((drained.report.charged, drained.given_up), (0, 1));
+    assert_eq!((drained.report.charged, drained.dead_letters), (0, 1));
     world.wire.refuse_about(None);
     assert_eq!(world.plan_at(time + LATER).await, (1, 0));
     assert_eq!(world.system.drain_queue().await.report.charged, 1);
@@ -234,7 +234,7 @@ async fn a_message_is_not_tried_for_ever() {
 async fn what_the_queue_does_not_accept_comes_back() {
     let world = World::with_due(60).await;
     let time = world.due_in(SignedDuration::ZERO);
-    world.system.queue.refuse(2);
+    world.system.queue.reject(2);
     assert_eq!(world.plan_at(time).await, (10, 2), "two messages");
     assert_eq!(world.system.drain_queue().await.report.charged, 10);
     world
@@ -261,7 +261,7 @@ async fn rows_and_accounts_that_cannot_be_read_block_nobody() {
     let time = world.due_in(SignedDuration::ZERO);
     assert_eq!(world.plan_at(time).await, (31, 2));
     let drained = world.system.drain_queue().await;
-    assert_eq!((drained.report.charged, drained.given_up), (30, 1));
+    assert_eq!((drained.report.charged, drained.dead_letters), (30, 1));
 }
 
 #[tokio::test]

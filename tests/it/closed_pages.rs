@@ -2,7 +2,7 @@
 
 use http::Method;
 use jiff::SignedDuration;
-use local::provider::{Card, Delivery};
+use local::stripe::{Card, Delivery};
 use serde_json::{Value, json};
 
 use crate::add_on::{CARD_ROUTE, bought, customer, session_of, status};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::SignedDuration;
-use local::provider::Delivery;
+use local::stripe::Delivery;
 use serde_json::json;
 
 use crate::add_on::bought;

@@ -9,7 +9,7 @@ use account::{AccountId, Credits, CreditsPerUsd, Usd};
 use axum::body::Body;
 use axum::http::Request;
 use jiff::SignedDuration;
-use local::simulator::{CallOutcome, RecordedCall};
+use local::openrouter::{CallOutcome, RecordedCall};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 

@@ -1,4 +1,4 @@
-//! Calls paid in credits: what they cost, what they hold, what they are refused for.
+//! Calls paid for in credits: costs, holds and refusals.
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -92,7 +92,7 @@ async fn only_bounded_members_reach_the_default_ai() {
 }
 
 #[tokio::test]
-async fn little_credit_gives_a_shorter_answer() {
+async fn low_credits_shorten_the_response() {
     let world = World::start().await;
     let owner = world.owner("acme");
     world.set("acme", json!({"credits": "0.001"})).await;
@@ -103,7 +103,7 @@ async fn little_credit_gives_a_shorter_answer() {
     let limit = sent["max_tokens"].as_u64().unwrap();
     assert!((16..170).contains(&limit), "{limit}");
 
-    // Enough for the prompt and 10 tokens: less than 16, but as many as this caller wants.
+    // Enough for the prompt and 10 tokens: below the minimum of 16, but all that the caller wants.
     world.set("acme", json!({"credits": "0.0001"})).await;
     let refused = owner.say_hello().await;
     assert_eq!(refused.error(), (402, "insufficient_credits".to_owned()));
@@ -112,7 +112,7 @@ async fn little_credit_gives_a_shorter_answer() {
     assert_eq!(owner.chat(&body).await.status, 200);
 }
 
-/// 300 at once on an account that can pay for about 50.
+/// 300 parallel calls of an account that can pay for about 50.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn parallel_calls_never_overspend() {
     const START: i64 = 4_200;
@@ -149,14 +149,14 @@ async fn parallel_calls_never_overspend() {
     assert!(paid > 5, "{paid}");
     let calls = world.default_ai().calls();
     assert_eq!(calls.len(), paid, "no call without a hold");
-    let left = |calls: &[local::simulator::RecordedCall]| {
+    let left = |calls: &[local::openrouter::RecordedCall]| {
         let charged: i64 = calls.iter().map(|call| credits_of(&call.cost)).sum();
         account::Credits::from_micros(START - charged).to_string()
     };
     assert_eq!(world.settled_balance("acme").await, left(&calls));
     assert_ne!(left(&calls), "0");
 
-    // The rest can be spent down to less than the cheapest call costs.
+    // The rest can be spent until it no longer covers the cheapest call.
     let mut smallest = hello();
     smallest["messages"][0]["content"] = json!("");
     smallest["max_tokens"] = json!(1);
@@ -167,7 +167,7 @@ async fn parallel_calls_never_overspend() {
         let reply = owner.chat(&smallest).await;
         let covered = credits_of_balance(&world).await + spent_on(&reply) >= cheapest;
         assert_eq!(reply.status == 200, covered, "{}", reply.text());
-        assert_eq!(next == "greta_credits", covered, "the card says what is so");
+        assert_eq!(next == "greta_credits", covered, "the card predicts it");
         if !covered {
             assert_eq!(reply.error(), (402, "insufficient_credits".to_owned()));
             break;
@@ -180,7 +180,7 @@ async fn parallel_calls_never_overspend() {
     assert!(credits_of_balance(&world).await < cheapest);
 }
 
-/// What the provider's dollars are in micro-credits.
+/// Upstream's dollars in micro-credits.
 fn credits_of(usd: &str) -> i64 {
     let usd: account::Usd = usd.parse().unwrap();
     let rate = account::CreditsPerUsd::new(10).unwrap();
@@ -205,7 +205,7 @@ fn spent_on(reply: &crate::support::Reply) -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn so_many_calls_at_once_and_no_more() {
+async fn concurrent_calls_are_limited() {
     let world = World::with_settings(&[("MAX_CONCURRENT_HOLDS", "3")]).await;
     world.set("acme", json!({"credits": "7"})).await;
     let owner = world.owner("acme");
@@ -225,7 +225,7 @@ async fn so_many_calls_at_once_and_no_more() {
 }
 
 #[tokio::test]
-async fn an_idempotency_key_is_paid_once() {
+async fn an_idempotency_key_is_paid_for_once() {
     let world = World::start().await;
     world.set("acme", json!({"credits": "7"})).await;
     world.set("other", json!({"credits": "7"})).await;
@@ -278,7 +278,7 @@ async fn an_idempotency_key_is_paid_once() {
     let owner = world.owner("acme");
     assert_eq!(with_key(&owner, model, "k1").await.status, 200);
 
-    // Calls that OpenRouter paid are not recorded.
+    // Calls that OpenRouter billed are not recorded.
     world.set("acme", json!({"plan": "enterprise"})).await;
     owner.save_key(crate::support::KEY).await;
     for _ in 0..2 {
@@ -323,7 +323,7 @@ async fn the_ledger_is_read_in_pages_newest_first() {
     loop {
         let page = owner.get(&path).await.json();
         paged.extend(page["entries"].as_array().unwrap().clone());
-        // New entries do not disturb the pages behind them.
+        // New entries do not shift older pages.
         assert_eq!(owner.say_hello().await.status, 200);
         let Some(cursor) = page["next_cursor"].as_str() else {
             break;
@@ -401,9 +401,9 @@ async fn credits_and_days_are_shown() {
     }
 }
 
-/// What each path asks of DynamoDB, counted on the wire (contract, section 4).
+/// The requests to DynamoDB of each path, counted on the wire (contract, section 4).
 #[tokio::test]
-async fn each_path_costs_what_the_stores_docs_say() {
+async fn each_path_makes_the_documented_requests() {
     let world = World::start().await;
     world
         .set("acme", json!({"plan": "enterprise", "credits": "7"}))
@@ -438,29 +438,29 @@ async fn each_path_costs_what_the_stores_docs_say() {
             assert_eq!(dynamodb(world.wire.take()), ["GetItem"]);
         }
     }
-    // Both secrets are in the cache by now.
+    // Both secrets are cached by now.
     world.wire.take();
     owner.say_hello().await;
     assert_eq!(world.wire.take(), ["GetItem"]);
 }
 
-/// An answer lost after its commit is a success, and is not repeated.
+/// A write whose response is lost has succeeded, and is not repeated.
 #[tokio::test]
-async fn a_lost_answer_moves_nothing_twice() {
+async fn a_lost_response_moves_nothing_twice() {
     let world = World::start().await;
     world.set("acme", json!({"credits": "7"})).await;
     let owner = world.owner("acme");
-    // The hold's answer is lost.
+    // The response to the hold is lost.
     world.wire.lose_next_answer_of("TransactWriteItems");
     assert_eq!(owner.say_hello().await.status, 200);
     world.settled_balance("acme").await;
     assert_eq!(owner.ledger().await.len(), 2);
-    // The settlement's answer is lost.
+    // The response to the settlement is lost.
     let mut body = hello();
     body["model"] = json!("sim-priced/slow-head-50");
     let call = owner.chat(&body);
     let lose = async {
-        let sent = |calls: &[local::simulator::RecordedCall]| calls.len() == 2;
+        let sent = |calls: &[local::openrouter::RecordedCall]| calls.len() == 2;
         world.default_ai().until(sent).await;
         world.wire.lose_next_answer_of("TransactWriteItems");
     };
@@ -471,9 +471,9 @@ async fn a_lost_answer_moves_nothing_twice() {
     assert_eq!(owner.ledger().await.len(), 3);
 }
 
-/// Calls and settings of one account meet on one item; AWS then refuses one of them for a moment.
+/// Calls and settings of one account write the same item, so DynamoDB may refuse one for a moment.
 #[tokio::test]
-async fn meeting_another_transaction_is_waited_out() {
+async fn transaction_conflicts_are_retried() {
     let world = World::start().await;
     let owner = world.enterprise_with_key("acme", "7").await;
     world.wire.conflict_with_next("UpdateItem", 3);

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use aws_sdk_dynamodb::types::AttributeValue::{self, S};
 use http::Method;
 use jiff::{SignedDuration, Timestamp};
-use local::provider::{Card, PaymentProvider};
-use local::simulator::KeyBehaviour;
+use local::openrouter::KeyBehaviour;
+use local::stripe::{Card, StripeSimulator};
 use serde_json::{Value, json};
 
 use crate::support::{KEY, World};
@@ -25,8 +25,8 @@ fn minutes(minutes: i64) -> SignedDuration {
 }
 
 impl World {
-    fn stripe(&self) -> &PaymentProvider {
-        self.system.payment_provider.as_ref().unwrap()
+    fn stripe(&self) -> &StripeSimulator {
+        self.system.stripe.as_ref().unwrap()
     }
 
     /// Has time pass, and the billing tick come.
@@ -261,7 +261,7 @@ async fn a_write_that_goes_wrong_makes_no_second_event() {
 #[tokio::test]
 async fn what_is_not_accepted_is_sent_again_later_and_later() {
     let world = World::start().await;
-    world.system.bus.refuse(Some("add_on.activated"));
+    world.system.bus.throttle(Some("add_on.activated"));
     for account in ["acme", "other"] {
         world.set(account, json!({"add_on": "active"})).await;
     }
@@ -295,7 +295,7 @@ async fn what_is_not_accepted_is_sent_again_later_and_later() {
 #[tokio::test]
 async fn the_order_of_an_account_is_kept() {
     let world = World::start().await;
-    world.system.bus.refuse(Some("add_on.activated"));
+    world.system.bus.throttle(Some("add_on.activated"));
     world.set("acme", json!({"add_on": "active"})).await;
     assert_eq!(world.tick_in(NOW).await["errors"], 1);
     world.set("acme", json!({"add_on": "past_due"})).await;
@@ -378,8 +378,7 @@ async fn an_unreadable_row_blocks_nobody() {
     let world = World::start().await;
     world.set("acme", json!({"add_on": "active"})).await;
     // The whole front of the account's shard, by the same name; and one in the account's own outbox.
-    let name = account::CallId::new("acme").unwrap();
-    let shard = format!("event#{}", store::shard_of(&name));
+    let shard = format!("event#{}", store::shard_of("acme"));
     for number in 0..260 {
         let id = format!("not an account {number}");
         let row = [
@@ -423,9 +422,9 @@ async fn an_event_is_taken_on_by_one() {
     world.set("acme", json!({"add_on": "active"})).await;
     let (store, now) = (&world.system.store, world.system.clock.now());
     let acme = account::AccountId::new("acme").unwrap();
-    let (events, _) = store.events_of(&acme, now, now).await.unwrap();
+    let (events, _) = store.outbox.events_of(&acme, now, now).await.unwrap();
     let until = now + minutes(5);
-    let claims = [(); 2].map(|()| store.claim_event(&events[0], until));
+    let claims = [(); 2].map(|()| store.outbox.claim(&events[0], until));
     let claimed = futures_util::future::join_all(claims).await;
     let claimed = claimed.into_iter().filter_map(Result::unwrap);
     assert_eq!(claimed.count(), 1);
@@ -435,7 +434,7 @@ async fn an_event_is_taken_on_by_one() {
 #[tokio::test]
 async fn a_deleted_account_leaves_no_event() {
     let world = World::start().await;
-    world.system.bus.refuse(None);
+    world.system.bus.throttle(None);
     world.set("acme", json!({"add_on": "active"})).await;
     world.set("other", json!({"add_on": "active"})).await;
     assert_eq!(world.tick_in(NOW).await["errors"], 2);

@@ -1,4 +1,4 @@
-//! Row 5's fallback: for its causes, before the first byte, once, paid in credits.
+//! The fallback of row 5: for certain causes, before the first byte, once, paid for in credits.
 
 use http::StatusCode;
 use serde_json::json;
@@ -74,7 +74,7 @@ const CAUSES: [(&str, &str, u16, &str); 14] = [
     ),
     ("sim/redirect", "unavailable", 502, "openrouter_unavailable"),
     ("sim/reset", "unavailable", 502, "openrouter_unavailable"),
-    // Nothing listens there: never connected.
+    // Nothing listens there, so there is never a connection.
     (
         "(no connection)",
         "unavailable",
@@ -142,7 +142,7 @@ async fn a_lost_connection_falls_back_on_streams_too() {
 }
 
 #[tokio::test]
-async fn the_callers_own_errors_and_time_outs_never_do() {
+async fn the_callers_own_errors_and_timeouts_never_fall_back() {
     let world = World::with_settings(&[("UPSTREAM_HEAD_PLAIN_MS", "300")]).await;
     let owner = world.enterprise_with_key("acme", "7").await;
     for (model, status, code) in NEVER {
@@ -173,7 +173,7 @@ async fn without_credits_openrouters_own_error_stands() {
 }
 
 #[tokio::test]
-async fn what_credits_may_not_pay_for_does_not_fall_back() {
+async fn calls_that_credits_may_not_pay_for_do_not_fall_back() {
     let world = World::start().await;
     let owner = world.enterprise_with_key("acme", "7").await;
     let mut body = hello();
@@ -200,7 +200,7 @@ async fn a_deployment_can_narrow_the_causes() {
 }
 
 #[tokio::test]
-async fn a_deployment_can_allow_none() {
+async fn a_deployment_can_turn_fallback_off() {
     let world = World::with_settings(&[("FALLBACK_CAUSES", "")]).await;
     let owner = world.enterprise_with_key("acme", "7").await;
     for (model, _, status, code) in CAUSES {
@@ -214,11 +214,11 @@ async fn a_deployment_can_allow_none() {
 }
 
 #[tokio::test]
-async fn a_secret_that_cannot_be_read_is_a_cause_of_its_own() {
+async fn an_unreadable_secret_is_a_cause_of_its_own() {
     use local::engines::SecretsFault;
     let world = World::start().await;
     let owner = world.enterprise_with_key("acme", "7").await;
-    // The default AI's own key is in the cache from here on.
+    // This caches the default AI's key.
     assert_eq!(owner.say_hello_to("sim/status-500").await.status, 200);
     let name = world.engines().secret_names().await;
     let name = name
@@ -233,7 +233,7 @@ async fn a_secret_that_cannot_be_read_is_a_cause_of_its_own() {
         .send()
         .await
         .unwrap();
-    // Saved anew, so that the key's secret is not in the cache.
+    // Saved again, so that the user's key is not in the cache.
     owner.save_key(crate::support::OTHER_KEY).await;
     world
         .engines()
@@ -247,7 +247,7 @@ async fn a_secret_that_cannot_be_read_is_a_cause_of_its_own() {
     assert_eq!(reply.receipt(), receipt);
 }
 
-/// The default AI's own failures are its own, and cost nothing.
+/// A failure of the default AI has its own error code and costs nothing.
 #[tokio::test]
 async fn the_default_ais_failures_release_the_hold() {
     let world = World::start().await;

@@ -103,7 +103,7 @@ async fn number(world: &World, id: &str) -> AccountNumber {
 
 /// Who did what to the account, newest first.
 async fn history(world: &World, number: &AccountNumber) -> Vec<(String, String)> {
-    let history = world.system.store.history(number, 20).await.unwrap();
+    let history = world.system.store.ledger.history(number, 20).await.unwrap();
     let entries = history.into_iter();
     entries.map(|entry| (entry.actor, entry.what)).collect()
 }
@@ -117,8 +117,8 @@ async fn hold(world: &World, id: &str, call: &str, age: SignedDuration) {
         Credits::from_micros(1_000),
         world.system.clock.now() - age,
     );
-    let held = world.system.store.hold(&account, &new).await.unwrap();
-    held.unwrap();
+    let held = world.system.store.holds.take(&account, &new).await.unwrap();
+    held.taken().unwrap();
 }
 
 const HOUR: SignedDuration = SignedDuration::from_hours(1);

@@ -3,7 +3,7 @@
 
 use http::Method;
 use jiff::SignedDuration;
-use local::provider::{Card, Delivery};
+use local::stripe::{Card, Delivery};
 use serde_json::{Value, json};
 
 use crate::add_on::{
@@ -127,7 +127,7 @@ impl Moment {
             provider.pause_at(path_end);
             let tick = world.tick_in(SignedDuration::ZERO);
             let meanwhile = async {
-                provider.until_held_back().await;
+                provider.until_paused().await;
                 act(&world).await;
                 provider.resume();
             };
@@ -187,7 +187,7 @@ impl Moment {
                 provider.deliver(&event).await.unwrap();
             }
             if delivery == Delivery::Hold {
-                provider.set_delivery(Delivery::AtOnce);
+                provider.set_delivery(Delivery::Immediate);
             }
             for step in [LEASE * 2, DAY / 8, DAY * 2, DAY * 7] {
                 let report = world.tick_after(step).await;
@@ -320,7 +320,7 @@ async fn a_page_that_is_made_meanwhile_is_closed() {
         let provider = world.provider();
         provider.pause_at("/checkout/sessions");
         let meanwhile = async {
-            provider.until_held_back().await;
+            provider.until_paused().await;
             match act {
                 "upgrade" => world.upgrade().await,
                 _ => deleted(&world).await,

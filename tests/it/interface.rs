@@ -1,4 +1,4 @@
-//! The interface around the calls: errors, CORS, strict settings requests, the `_dev` helpers.
+//! Errors, CORS, strict settings requests and the `_dev` helpers.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -48,7 +48,7 @@ async fn settings_requests_are_read_strictly() {
 }
 
 #[tokio::test]
-async fn errors_have_one_shape_each() {
+async fn each_route_has_one_error_shape() {
     let world = World::start().await;
     let problem = world.send(world.request(Method::GET, "/v1/credits")).await;
     assert_eq!(problem.header("content-type"), "application/problem+json");
@@ -131,7 +131,7 @@ async fn cors_is_for_listed_origins_only() {
 }
 
 #[tokio::test]
-async fn the_helpers_answer_on_loopback_only() {
+async fn the_helpers_work_on_loopback_only() {
     let world = World::start().await;
     for (method, path) in [
         (Method::POST, "/_dev/token"),
@@ -207,7 +207,7 @@ async fn the_helpers_reach_every_status_and_balance() {
 }
 
 #[tokio::test]
-async fn a_bad_setting_stops_the_start_and_all_are_named() {
+async fn all_bad_settings_are_named_at_startup() {
     let settings = [
         ("UPSTREAM_IDLE_MS", "soon"),
         ("MIN_CREDIT_BALANCE", "x"),

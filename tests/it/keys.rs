@@ -3,7 +3,7 @@
 use http::Method;
 use jiff::SignedDuration;
 use local::engines::SecretsFault;
-use local::simulator::{KeyBehaviour, key_sha256};
+use local::openrouter::{KeyBehaviour, key_sha256};
 use serde_json::{Value, json};
 
 use crate::support::{Caller, KEY, OTHER_KEY, World};
@@ -17,7 +17,7 @@ async fn user_secrets(world: &World) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_key_is_saved_with_the_products_own_words() {
+async fn a_saved_key_is_confirmed_in_the_products_wording() {
     let world = World::start().await;
     world.set("acme", json!({"plan": "enterprise"})).await;
     let owner = world.owner("acme");
@@ -50,9 +50,9 @@ async fn a_key_is_saved_with_the_products_own_words() {
     );
 }
 
-/// The engine knows no keys of KMS: that one is named is seen from its request not getting through.
+/// The engine has no KMS keys, so naming one makes the request fail.
 #[tokio::test]
-async fn a_secret_is_encrypted_with_the_deployments_key() {
+async fn a_secret_is_encrypted_with_the_configured_kms_key() {
     let kms_key = "arn:aws:kms:us-east-1:1:key/k";
     let world = World::with_settings(&[("SECRETS_KMS_KEY", kms_key)]).await;
     world.set("acme", json!({"plan": "enterprise"})).await;
@@ -172,7 +172,7 @@ async fn failed_saves_count_as_checks_only() {
 }
 
 #[tokio::test]
-async fn a_swap_and_a_disconnect_act_on_the_next_call() {
+async fn a_swap_and_a_disconnect_affect_the_next_call() {
     let world = World::start().await;
     let owner = world.enterprise_with_key("acme", "7").await;
     owner.switch(json!({"always_use_key": true})).await;
@@ -224,7 +224,7 @@ async fn a_swap_and_a_disconnect_act_on_the_next_call() {
     );
 }
 
-/// Many calls at once read the secret once, and later ones not at all.
+/// Parallel calls read the secret once, and later ones not at all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_is_read_once() {
     let world = World::start().await;
@@ -270,7 +270,7 @@ async fn without_a_key_there_is_nothing_to_test_or_switch() {
 }
 
 #[tokio::test]
-async fn a_test_tells_the_keys_state() {
+async fn a_test_returns_the_keys_state() {
     let world = World::start().await;
     let owner = world.enterprise_with_key("acme", "0").await;
     let state = |reply: crate::support::Reply| reply.json()["integration"]["key"]["state"].clone();
@@ -348,8 +348,8 @@ async fn a_member_reads_and_calls_and_changes_nothing() {
     assert_eq!(member.say_hello().await.status, 200);
 }
 
-/// The process dies after every number of requests to AWS, in turn; a later tick cleans up. The
-/// steps are found by counting: the loop ends with the first run that nothing was refused in.
+/// The process dies after the first request to AWS, then after the second, and so on; a later tick
+/// cleans up. The loop ends with the first run in which no request was refused.
 async fn crash_everywhere(start: impl AsyncFn(&Caller<'_>), act: impl AsyncFn(&Caller<'_>)) {
     for survived in 0.. {
         let world = World::start().await;
@@ -362,7 +362,7 @@ async fn crash_everywhere(start: impl AsyncFn(&Caller<'_>), act: impl AsyncFn(&C
         act(&owner).await;
         let died = world.wire.revive();
 
-        // What the account says is what holds: its key works, or it has none.
+        // The account either has a key that works, or none.
         let connected = !owner.card().await["key"].is_null();
         let payer = if connected {
             "openrouter"
@@ -376,7 +376,7 @@ async fn crash_everywhere(start: impl AsyncFn(&Caller<'_>), act: impl AsyncFn(&C
             "after {survived} requests"
         );
 
-        // Everything that no account names is deleted in time, and nothing else.
+        // In the end, exactly the secrets that no account names are deleted.
         tick(&world, SignedDuration::from_mins(61)).await;
         let secrets = user_secrets(&world).await;
         assert_eq!(
@@ -437,7 +437,7 @@ async fn a_crash_anywhere_in_disconnecting_is_harmless() {
 }
 
 #[tokio::test]
-async fn a_lost_answer_of_the_switch_is_a_success() {
+async fn a_lost_response_to_the_switch_is_a_success() {
     let world = World::start().await;
     let owner = world.enterprise_with_key("acme", "7").await;
     world.wire.lose_next_answer_of("TransactWriteItems");

@@ -13,8 +13,8 @@ use jiff::{SignedDuration, Timestamp};
 use proptest::test_runner::{Config, FileFailurePersistence, RngSeed};
 use proptest_state_machine::{StateMachineTest, prop_state_machine};
 use store::{
-    Created, EntryKind, HistoryEntry, Hold, HoldRefused, NewHold, PostRefused, Posted, Posting,
-    Resolution, Store, StoreError,
+    Created, EntryKind, HistoryEntry, Hold, HoldOutcome, NewHold, PostError, PostRefused, Posted,
+    Posting, Resolution, Store, StoreError,
 };
 use tokio::runtime::Runtime;
 
@@ -111,14 +111,14 @@ impl Sut {
             note: "why",
             actor: "machine",
         };
-        match ground().store.post(&self.account.id, &posting).await {
-            Ok(Ok(Posted::Now { balance, owed })) => Answer::Posted {
+        match ground().store.ledger.post(&self.account.id, &posting).await {
+            Ok(Posted::Now { balance, owed }) => Answer::Posted {
                 balance: balance.micros(),
                 owed: owed.micros(),
             },
-            Ok(Ok(Posted::Before)) => Answer::PostedBefore,
-            Ok(Err(PostRefused::Insufficient(_))) => Answer::Insufficient,
-            Err(StoreError::Unavailable { .. }) => Answer::Unknown,
+            Ok(Posted::Before) => Answer::PostedBefore,
+            Err(PostError::Refused(PostRefused::Insufficient(_))) => Answer::Insufficient,
+            Err(PostError::Store(StoreError::Unavailable { .. })) => Answer::Unknown,
             other => panic!("{other:?}"),
         }
     }
@@ -131,12 +131,12 @@ impl Sut {
             max_holds: MAX_HOLDS,
             ..new_hold(&call, Credits::from_micros(amount), self.at(model))
         };
-        let taken = ground().store.hold(&self.account, &new).await;
+        let taken = ground().store.holds.take(&self.account, &new).await;
         let (hold, answer) = match taken {
-            Ok(Ok(hold)) => (Some(hold), Answer::Held),
-            Ok(Err(HoldRefused::Insufficient(_))) => (None, Answer::Insufficient),
-            Ok(Err(HoldRefused::TooMany)) => (None, Answer::TooMany),
-            Ok(Err(HoldRefused::Duplicate)) => (None, Answer::Duplicate),
+            Ok(HoldOutcome::Taken(hold)) => (Some(hold), Answer::Held),
+            Ok(HoldOutcome::Insufficient(_)) => (None, Answer::Insufficient),
+            Ok(HoldOutcome::TooMany) => (None, Answer::TooMany),
+            Ok(HoldOutcome::Duplicate) => (None, Answer::Duplicate),
             Err(StoreError::Unavailable { .. }) => (None, Answer::Unknown),
             other => panic!("{other:?}"),
         };
@@ -150,9 +150,19 @@ impl Sut {
         let resolved = match end {
             End::Settle(cost) => {
                 let cost = Credits::from_micros(cost);
-                ground().store.settle(hold, cost, at, "machine", None).await
+                ground()
+                    .store
+                    .holds
+                    .settle(hold, cost, at, "machine", None)
+                    .await
             }
-            End::Release => ground().store.release(hold, at, "machine", None).await,
+            End::Release => {
+                ground()
+                    .store
+                    .holds
+                    .release(hold, at, "machine", None)
+                    .await
+            }
         };
         match resolved {
             Ok(Resolution::Done(state)) => Answer::Ended(state),
@@ -170,13 +180,18 @@ impl Sut {
         if id_stored {
             let hold = self.holds[call].as_ref().unwrap();
             let id = self.generation(call);
-            ground().store.record_generation(hold, &id).await.unwrap();
+            ground()
+                .store
+                .holds
+                .record_generation(hold, &id)
+                .await
+                .unwrap();
         }
     }
 
     async fn sweep(&self, model: &Model) -> Answer {
         let mut shards: Vec<u8> = (0..self.holds.len())
-            .map(|call| store::shard_of(&self.call_id(call)))
+            .map(|call| store::shard_of(self.call_id(call).as_str()))
             .collect();
         shards.sort_unstable();
         shards.dedup();
@@ -236,10 +251,13 @@ impl StateMachineTest for Credit {
         };
         let created = ground()
             .store
-            .create_account(&account, &number, &profile, &why);
+            .accounts
+            .create(&account, &number, &profile, &why);
         let created = ground().runtime.block_on(created).unwrap();
         assert_eq!(created, Created::Now);
-        let account = ground().runtime.block_on(ground().store.account(&account));
+        let account = ground()
+            .runtime
+            .block_on(ground().store.accounts.get(&account));
         ground().world.default_ai().forget();
         Sut {
             account: account.unwrap().unwrap(),
@@ -267,7 +285,7 @@ impl StateMachineTest for Credit {
         if model.expected == Answer::Nothing {
             return;
         }
-        let account = ground().store.account(&sut.account.id);
+        let account = ground().store.accounts.get(&sut.account.id);
         let balance = ground().runtime.block_on(account).unwrap().unwrap().balance;
         let micros = Credits::from_micros;
         let stored = (balance.balance(), balance.held(), balance.owed());
@@ -293,7 +311,7 @@ impl StateMachineTest for Credit {
         assert_eq!(model.held(), 0);
         let Account { id, number, .. } = &sut.account;
         let now = ground().world.system.clock.now();
-        let books = ground().store.reconcile(id, number, now);
+        let books = ground().store.books.reconcile(id, number, now);
         let books = ground().runtime.block_on(books).unwrap();
         assert_eq!(books.problems, Vec::<String>::new());
     }

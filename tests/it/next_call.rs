@@ -1,18 +1,18 @@
-//! Every row of the routing table, seen through the public interface: what the card announces is
-//! what the next call does.
+//! Every row of the routing table, through the public interface: the next call does what the card
+//! announces.
 
 use serde_json::{Value, json};
 
 use crate::support::{Caller, KEY, World, hello};
 
-/// How an account gets into a row, and what the row says.
+/// The steps that bring an account into a row of the table, and the row's outcome.
 struct Row {
     number: u8,
     account: Value,
     switches: Option<Value>,
-    /// What happens after the key is connected and switched.
+    /// Steps after the key is connected and switched.
     then: Option<Value>,
-    /// The key is rejected by OpenRouter, and a call has found that out.
+    /// OpenRouter rejects the key, and a call has found that out.
     rejected: bool,
     status: u16,
     payer: &'static str,
@@ -197,7 +197,7 @@ async fn bring_into(world: &World, id: &str, row: &Row) {
     if row.rejected {
         world
             .openrouter()
-            .set_key(&key, local::simulator::KeyBehaviour::Rejected);
+            .set_key(&key, local::openrouter::KeyBehaviour::Rejected);
         let tested = owner.test_key().await.json();
         assert_eq!(tested["integration"]["key"]["state"], "rejected");
     }
@@ -267,7 +267,7 @@ async fn a_working_enterprise_key_needs_no_credits() {
 
 /// The cheapest call is an empty prompt and one output token.
 #[tokio::test]
-async fn the_card_says_nobody_exactly_below_the_cheapest_call() {
+async fn the_card_announces_no_payer_exactly_below_the_cheapest_call() {
     let world = World::start().await;
     let owner = world.owner("edge");
     // gpt-4o-mini: 0.0000006 USD a token, 10 credits a dollar.

@@ -3,7 +3,7 @@
 use account::add_on::GenerationId;
 use account::{AccountNumber, Period, Profile};
 use aws_sdk_dynamodb::types::AttributeValue::S;
-use local::provider::Delivery;
+use local::stripe::Delivery;
 use store::{Outcome, PaymentOrder, Purchase};
 
 use crate::add_on::{DAY, bought, kept, status};
@@ -51,7 +51,7 @@ async fn after_an_outage_of_three_months_the_period_of_now_is_charged_and_the_ot
     assert_eq!(world.charges(&account.number, generation).await, records);
     let store = world.store_over_the_wire();
     let told = || async {
-        let history = store.history(&account.number, 10).await.unwrap();
+        let history = store.ledger.history(&account.number, 10).await.unwrap();
         let told = history.into_iter().map(|entry| (entry.actor, entry.what));
         let waived = told.filter(|(_, what)| what.contains("waived"));
         waived.collect::<Vec<_>>()
@@ -86,19 +86,19 @@ async fn a_payment_of_a_waived_period_is_still_a_payment() {
             period,
         };
         let order = PaymentOrder {
-            object: object.to_owned(),
+            stripe_id: object.to_owned(),
             account_number: account.number.clone(),
-            buys,
+            purchase: buys,
             amount_cents: 500,
             created_at: account.created_at,
         };
-        store.ask_for(&order).await.unwrap();
+        store.payments.create_order(&order).await.unwrap();
         let judge = |_: &PaymentOrder, profile: &mut Profile| {
             let owed = billing::period_paid(profile, generation, period, object);
             (owed, Vec::new())
         };
         let now = world.system.clock.now();
-        let heard = store.apply_payment(object, now, judge).await.unwrap();
+        let heard = store.payments.apply(object, now, judge).await.unwrap();
         heard.unwrap().outcome
     };
     assert_eq!(pay("pi_of_3", p(3)).await, Outcome::Counted);

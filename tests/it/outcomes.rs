@@ -4,7 +4,7 @@ use account::Period;
 use account::add_on::GenerationId;
 use jiff::Timestamp;
 use serde_json::json;
-use store::{DuePayment, Outcome, PaymentOrder, Purchase, Store, StoreError};
+use store::{DueTask, Outcome, PaymentOrder, Purchase, Store, StoreError};
 
 use crate::support::World;
 
@@ -22,16 +22,22 @@ async fn asked() -> Asked {
     world.set("acme", json!({"add_on": "active"})).await;
     let account = world.system.account("acme").await;
     let order = PaymentOrder {
-        object: "pi_1".to_owned(),
+        stripe_id: "pi_1".to_owned(),
         account_number: account.number.clone(),
-        buys: Purchase::Period {
+        purchase: Purchase::Period {
             generation: GenerationId::new("cs_1"),
             period: Period::FIRST,
         },
         amount_cents: 500,
         created_at: world.system.clock.now(),
     };
-    world.system.store.ask_for(&order).await.unwrap();
+    world
+        .system
+        .store
+        .payments
+        .create_order(&order)
+        .await
+        .unwrap();
     Asked {
         disturbed: world.store_over_the_wire(),
         now: world.system.clock.now(),
@@ -47,7 +53,7 @@ async fn hear(
     at: Timestamp,
     owed: bool,
 ) -> Result<Outcome, StoreError> {
-    let heard = store.apply_payment(object, at, |_, _| (owed, Vec::new()));
+    let heard = store.payments.apply(object, at, |_, _| (owed, Vec::new()));
     Ok(heard.await?.unwrap().outcome)
 }
 
@@ -56,14 +62,29 @@ impl Asked {
     async fn refunds(&self) -> Vec<String> {
         let mut refunds = Vec::new();
         for shard in store::shards() {
-            let due = self.disturbed.due_refunds(shard, Timestamp::MAX, 9).await;
-            refunds.extend(due.unwrap().into_iter().map(|due| due.unwrap().object));
+            let due = self
+                .disturbed
+                .due
+                .find(store::DueKind::Refund, shard, Timestamp::MAX, 9)
+                .await;
+            for due in due.unwrap() {
+                if let DueTask::Refund { stripe_id } = due.unwrap().task {
+                    refunds.push(stripe_id);
+                }
+            }
         }
         refunds
     }
 
     async fn outcome(&self) -> Option<Outcome> {
-        let stored = self.world.system.store.order("pi_1").await.unwrap();
+        let stored = self
+            .world
+            .system
+            .store
+            .payments
+            .order("pi_1")
+            .await
+            .unwrap();
         stored.unwrap().1
     }
 }
@@ -89,19 +110,16 @@ async fn who_hears_of_a_payment_second_keeps_to_the_first_ones_word() {
 #[tokio::test]
 async fn a_page_that_is_done_with_leaves_what_is_to_be_given_back() {
     let asked = asked().await;
-    let page = DuePayment {
-        object: "cs_page".to_owned(),
-        due: asked.now,
-    };
     let order = PaymentOrder {
-        object: page.object.clone(),
+        stripe_id: "cs_page".to_owned(),
         ..asked.order.clone()
     };
     let store = &asked.disturbed;
-    store.ask_for_on_page(&order, page.due).await.unwrap();
-    let ended = store.end_payment(&order, Outcome::RefundDue, page.due);
+    let (now, payments) = (asked.now, &store.payments);
+    payments.create_session_order(&order, now).await.unwrap();
+    let ended = payments.set_outcome(&order, Outcome::RefundDue, now);
     assert!(ended.await.unwrap());
-    store.put_off_page(&page, None).await.unwrap();
+    payments.close_session("cs_page").await.unwrap();
     assert_eq!(asked.refunds().await, ["cs_page"]);
 }
 
@@ -109,19 +127,28 @@ async fn a_page_that_is_done_with_leaves_what_is_to_be_given_back() {
 async fn an_outcome_is_written_once_also_where_no_profile_changes() {
     let asked = asked().await;
     let (store, now, order) = (&asked.disturbed, asked.now, &asked.order);
-    let ended = async |outcome| store.end_payment(order, outcome, now).await.unwrap();
+    let ended = async |outcome| {
+        store
+            .payments
+            .set_outcome(order, outcome, now)
+            .await
+            .unwrap()
+    };
     assert!(ended(Outcome::Counted).await);
     assert!(ended(Outcome::Counted).await, "it is so by now");
     assert!(!ended(Outcome::RefundDue).await);
     assert_eq!(asked.outcome().await, Some(Outcome::Counted));
     // Of what nobody asked for there is none.
     let unknown = PaymentOrder {
-        object: "pi_unknown".to_owned(),
+        stripe_id: "pi_unknown".to_owned(),
         ..order.clone()
     };
-    let ended = store.end_payment(&unknown, Outcome::Counted, now).await;
+    let ended = store
+        .payments
+        .set_outcome(&unknown, Outcome::Counted, now)
+        .await;
     assert!(!ended.unwrap());
-    assert_eq!(store.order("pi_unknown").await.unwrap(), None);
+    assert_eq!(store.payments.order("pi_unknown").await.unwrap(), None);
 }
 
 /// Two give it back at once; the bank sends the money back before the second one writes that it went.
@@ -131,7 +158,7 @@ async fn what_could_not_be_given_back_stays_so() {
     let store = &asked.disturbed;
     hear(store, "pi_1", asked.now, false).await.unwrap();
     for outcome in [Outcome::Refunded, Outcome::RefundFailed, Outcome::Refunded] {
-        store.end_refund("pi_1", outcome).await.unwrap();
+        store.payments.end_refund("pi_1", outcome).await.unwrap();
     }
     assert_eq!(asked.outcome().await, Some(Outcome::RefundFailed));
     assert_eq!(asked.refunds().await, Vec::<String>::new());
@@ -147,8 +174,8 @@ async fn what_is_asked_for_again_keeps_its_outcome() {
         amount_cents: 1,
         ..asked.order.clone()
     };
-    asked.disturbed.ask_for(&other).await.unwrap();
-    let stored = asked.disturbed.order("pi_1").await.unwrap();
+    asked.disturbed.payments.create_order(&other).await.unwrap();
+    let stored = asked.disturbed.payments.order("pi_1").await.unwrap();
     assert_eq!(stored, Some((asked.order, Some(Outcome::Counted))));
 }
 
@@ -157,16 +184,16 @@ async fn what_is_asked_for_again_keeps_its_outcome() {
 async fn a_period_is_paid_by_one_payment() {
     let asked = asked().await;
     let other = PaymentOrder {
-        object: "pi_2".to_owned(),
+        stripe_id: "pi_2".to_owned(),
         ..asked.order.clone()
     };
-    asked.disturbed.ask_for(&other).await.unwrap();
+    asked.disturbed.payments.create_order(&other).await.unwrap();
     hear(&asked.disturbed, "pi_1", asked.now, true)
         .await
         .unwrap();
     hear(&asked.disturbed, "pi_2", asked.now, true)
         .await
         .unwrap();
-    let stored = asked.disturbed.order("pi_2").await.unwrap();
+    let stored = asked.disturbed.payments.order("pi_2").await.unwrap();
     assert_eq!(stored, Some((other, Some(Outcome::RefundDue))));
 }

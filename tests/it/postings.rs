@@ -4,7 +4,7 @@ use account::{AccountId, Credits, EntryId};
 use serde_json::json;
 use store::{EntryKind, PostRefused, Posted, Posting};
 
-use crate::support::World;
+use crate::support::{World, refused};
 
 fn id(name: &str) -> EntryId {
     EntryId::new(name).unwrap()
@@ -25,7 +25,7 @@ async fn post(
         note: "why",
         actor: "test",
     };
-    world.system.store.post(&account, &posting).await.unwrap()
+    refused(world.system.store.ledger.post(&account, &posting).await)
 }
 
 fn moved(balance: i64, owed: i64) -> Posted {
@@ -79,10 +79,10 @@ async fn a_lost_answer_is_not_posted_again() {
         actor: "test",
     };
     world.wire.lose_next_answer_of("TransactWriteItems");
-    let posted = over_the_wire.post(&account, &posting).await.unwrap();
+    let posted = refused(over_the_wire.ledger.post(&account, &posting).await);
     assert_eq!(posted, Ok(moved(CREDIT, 0)), "it was this very posting");
     world.wire.repeat_next("TransactWriteItems");
-    let posted = over_the_wire.post(&account, &posting).await.unwrap();
+    let posted = refused(over_the_wire.ledger.post(&account, &posting).await);
     assert_eq!(posted, Ok(Posted::Before));
     // One that never arrived is told as what it is, and can be tried again.
     let second = Posting {
@@ -90,10 +90,10 @@ async fn a_lost_answer_is_not_posted_again() {
         ..posting
     };
     world.wire.swallow_next("TransactWriteItems");
-    assert!(over_the_wire.post(&account, &second).await.is_err());
+    assert!(over_the_wire.ledger.post(&account, &second).await.is_err());
     assert_eq!(world.settled_balance("acme").await, "8");
     world.wire.conflict_with_next("TransactWriteItems", 3);
-    let posted = over_the_wire.post(&account, &second).await.unwrap();
+    let posted = refused(over_the_wire.ledger.post(&account, &second).await);
     assert_eq!(posted, Ok(moved(CREDIT, 0)));
     assert_eq!(world.settled_balance("acme").await, "9");
 }
@@ -180,7 +180,7 @@ async fn each_kind_moves_credits_in_its_own_direction() {
         note: "why",
         actor: "test",
     };
-    let posted = world.system.store.post(&nobody, &posting).await.unwrap();
+    let posted = refused(world.system.store.ledger.post(&nobody, &posting).await);
     assert_eq!(posted, Err(PostRefused::NoAccount));
     assert_eq!(world.settled_balance("acme").await, "7");
 }

@@ -8,7 +8,7 @@ use charging::Charging;
 use edge::Env;
 use http::Method;
 use jiff::SignedDuration;
-use local::provider::{Card, Delivery};
+use local::stripe::{Card, Delivery};
 use serde_json::{Value, json};
 
 use crate::add_on::{
@@ -90,13 +90,14 @@ pub(crate) fn worker(world: &World, collection: &str) -> Charging {
 async fn work(world: &World, worker: &Charging) {
     let acme = AccountId::new("acme").unwrap();
     // What broke off comes up again.
-    let _ = worker.work(&acme, world.system.clock.now()).await;
+    let cx = worker.at(world.system.clock.now());
+    let _ = charging::run_due(cx, &acme).await;
 }
 
 async fn pending_events(world: &World) -> usize {
     let mut pending = 0;
     for shard in store::shards() {
-        let events = world.system.store.pending_events(shard).await;
+        let events = world.system.store.inbox.pending(shard).await;
         pending += events.unwrap().len();
     }
     pending
@@ -359,7 +360,7 @@ async fn what_others_take_back_ends_it_at_the_provider_too() {
         if disputed {
             provider.dispute(&intent).unwrap();
         } else {
-            provider.refund_from_outside(&intent, 500).unwrap();
+            provider.refund_in_dashboard(&intent, 500).unwrap();
         }
         provider.until_delivered().await;
         let expected = if disputed { "suspended" } else { "ended" };
@@ -446,12 +447,12 @@ async fn a_subscription_that_cannot_be_told_is_not_forgotten() {
     let world = bought().await;
     let subscription = running(&world).await;
     let provider = world.provider();
-    provider.act(|state, _| state.schedule(id(&subscription), true));
+    provider.schedule(id(&subscription), true);
     cancel(&world).await;
     world.tick_after(HOUR).await;
     assert_eq!(status(&world).await, "cancelling");
     assert_eq!(running(&world).await["status"], "active", "it is known");
-    provider.act(|state, _| state.schedule(id(&subscription), false));
+    provider.schedule(id(&subscription), false);
     world.tick_after(HOUR).await;
     assert_eq!(shown(&world, &subscription)["cancel_at_period_end"], true);
 }
@@ -465,7 +466,7 @@ async fn a_subscription_that_could_not_be_told_is_followed() {
         let subscription = running(&world).await;
         let provider = world.provider();
         let is_scheduled = |scheduled| {
-            provider.act(|state, _| state.schedule(id(&subscription), scheduled));
+            provider.schedule(id(&subscription), scheduled);
         };
         is_scheduled(true);
         cancel(&world).await;
@@ -498,7 +499,7 @@ async fn a_subscription_that_is_over_is_not_told_for_ever() {
     world.tick_after(HOUR).await;
     let subscription = running(&world).await;
     let provider = world.provider();
-    provider.act(|state, _| state.schedule(id(&subscription), true));
+    provider.schedule(id(&subscription), true);
     cancel(&world).await;
     provider.set_delivery(Delivery::Drop);
     let path = format!("subscriptions/{}", id(&subscription));
@@ -528,7 +529,7 @@ async fn what_is_over_at_the_provider_is_not_said_to_go_on() {
     assert!(world.owner("acme").card().await["add_on"]["paid_through"].is_string());
     world.tick_when_due().await;
     assert_eq!(status(&world).await, "ended");
-    world.provider().set_delivery(Delivery::AtOnce);
+    world.provider().set_delivery(Delivery::Immediate);
     pay(&world, Card::Succeeds).await;
     assert_eq!(status(&world).await, "active");
 }
@@ -624,9 +625,7 @@ async fn a_draft_is_called_off_with_its_subscription() {
     let subscription = running(&world).await;
     world.wait_until_due().await;
     let provider = world.provider();
-    provider
-        .act(|state, now| state.draft_renewal(id(&subscription), now))
-        .unwrap();
+    provider.draft_renewal(id(&subscription)).unwrap();
     world.set("acme", json!({"plan": "enterprise"})).await;
     work(&world, &worker(&world, "provider")).await;
     assert_eq!(shown(&world, &subscription)["status"], "canceled");
@@ -650,7 +649,11 @@ async fn the_order_of_events_does_not_matter() {
             provider.renew_due();
         }
         let events = provider.events();
-        provider.deliver_all_shuffled(seed).await.unwrap();
+        let mut held = provider.take_held();
+        fastrand::Rng::with_seed(seed).shuffle(&mut held);
+        for event in &held {
+            provider.deliver(event).await.unwrap();
+        }
         for event in events.iter().rev() {
             assert_eq!(provider.deliver(event).await.unwrap(), 204);
         }

@@ -12,11 +12,11 @@ use aws_sdk_dynamodb::types::AttributeValue::{N, S};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use store::{
-    Created, CreditPayment, Deletion, DueHold, EntryKind, HistoryEntry, Hold, PaymentOrder,
-    PostRefused, Posted, Posting, Presence, Purchase, Resolution, Store, UpdateError,
+    AttemptLimit, Created, CreditPayment, Deletion, DueHold, EntryKind, HistoryEntry, Hold,
+    PaymentOrder, PostRefused, Posted, Posting, Presence, Purchase, Resolution, Store, UpdateError,
 };
 
-use crate::support::{World, new_hold};
+use crate::support::{World, new_hold, refused};
 
 const TRANSACTION: &str = "TransactWriteItems";
 
@@ -49,7 +49,13 @@ async fn world() -> (World, Store, Account) {
 async fn hold(store: &Store, account: &Account, call: &str, at: Timestamp) -> Hold {
     let call = CallId::new(call).unwrap();
     let new = new_hold(&call, credits(1_000), at);
-    store.hold(account, &new).await.unwrap().unwrap()
+    store
+        .holds
+        .take(account, &new)
+        .await
+        .unwrap()
+        .taken()
+        .unwrap()
 }
 
 async fn post(
@@ -67,7 +73,7 @@ async fn post(
         note: "why",
         actor: "test",
     };
-    store.post(&acme(), &posting).await.unwrap()
+    refused(store.ledger.post(&acme(), &posting).await)
 }
 
 /// Credits that are spent between the look at them and the posting are not taken twice.
@@ -132,7 +138,7 @@ async fn a_posting_does_not_revive_an_account() {
     let (world, disturbed, _) = world().await;
     let (store, now) = (world.system.store.clone(), world.system.clock.now());
     world.wire.meanwhile(TRANSACTION, async move {
-        store.delete_account(&acme(), 9, &why(now)).await.unwrap();
+        store.accounts.delete(&acme(), 9, &why(now)).await.unwrap();
     });
     let posted = post(&disturbed, "grant_1", EntryKind::Grant, 1, now).await;
     assert_eq!(posted, Err(PostRefused::NoAccount));
@@ -156,6 +162,7 @@ async fn the_ledger_is_only_appended_to() {
         .await
         .unwrap();
     let settled = store
+        .holds
         .settle(&held, credits(400), now, "test", None)
         .await
         .unwrap();
@@ -171,12 +178,13 @@ async fn a_due_hold_is_taken_on_once() {
     let now = world.system.clock.now();
     let held = hold(&disturbed, &account, "call_1", now).await;
     let later = now + SignedDuration::from_mins(30);
-    let shard = store::shard_of(&held.call);
+    let shard = store::shard_of(held.call.as_str());
     let due = || async {
         let mut due = world
             .system
             .store
-            .due_holds(shard, later, 10)
+            .holds
+            .due(shard, later, 10)
             .await
             .unwrap();
         due.remove(0).unwrap()
@@ -184,30 +192,36 @@ async fn a_due_hold_is_taken_on_once() {
     let found: DueHold = due().await;
     let (store, same) = (world.system.store.clone(), found.clone());
     world.wire.meanwhile("UpdateItem", async move {
-        assert!(store.claim_hold(&same, later).await.unwrap().is_some());
+        assert!(store.holds.claim(&same, later).await.unwrap().is_some());
     });
-    assert_eq!(disturbed.claim_hold(&found, later).await.unwrap(), None);
+    assert_eq!(disturbed.holds.claim(&found, later).await.unwrap(), None);
     // It is due again later, and ends just when it is taken on.
     let later = later + SignedDuration::from_hours(2);
     let found = {
         let mut due = world
             .system
             .store
-            .due_holds(shard, later, 10)
+            .holds
+            .due(shard, later, 10)
             .await
             .unwrap();
         due.remove(0).unwrap()
     };
     let (store, ending) = (world.system.store.clone(), held.clone());
     world.wire.meanwhile("UpdateItem", async move {
-        store.release(&ending, later, "test", None).await.unwrap();
+        store
+            .holds
+            .release(&ending, later, "test", None)
+            .await
+            .unwrap();
     });
-    assert_eq!(disturbed.claim_hold(&found, later).await.unwrap(), None);
-    assert_eq!(disturbed.claim_hold(&found, later).await.unwrap(), None);
+    assert_eq!(disturbed.holds.claim(&found, later).await.unwrap(), None);
+    assert_eq!(disturbed.holds.claim(&found, later).await.unwrap(), None);
     let left = world
         .system
         .store
-        .due_holds(shard, later, 10)
+        .holds
+        .due(shard, later, 10)
         .await
         .unwrap();
     assert!(left.is_empty(), "{left:?}");
@@ -232,12 +246,17 @@ async fn an_ended_hold_stays_as_it_is() {
         read.send().await.unwrap().item
     };
     store
+        .holds
         .settle(&held, credits(7), now, "test", None)
         .await
         .unwrap();
     let ended = item().await.unwrap();
-    store.record_generation(&held, "gen-late").await.unwrap();
-    store.check_hold_at(&held, now).await.unwrap();
+    store
+        .holds
+        .record_generation(&held, "gen-late")
+        .await
+        .unwrap();
+    store.holds.check_at(&held, now).await.unwrap();
     assert_eq!(item().await.unwrap(), ended);
     let expired = world
         .engines()
@@ -250,9 +269,14 @@ async fn an_ended_hold_stays_as_it_is() {
         .send()
         .await
         .unwrap();
-    store.record_generation(&held, "gen-late").await.unwrap();
+    store
+        .holds
+        .record_generation(&held, "gen-late")
+        .await
+        .unwrap();
     assert_eq!(item().await, None);
     let late = store
+        .holds
         .settle(&held, credits(7), now, "test", None)
         .await
         .unwrap();
@@ -273,15 +297,21 @@ async fn changes_of_an_account_do_not_undo_each_other() {
                 profile.hear_plan(Plan::Enterprise, version, now);
                 Ok::<_, Infallible>(Vec::new())
             };
-            store.update(&acme(), None, now, hear).await.unwrap();
+            store
+                .accounts
+                .update(&acme(), None, now, hear)
+                .await
+                .unwrap();
         });
-        let changed = disturbed.update(&account.id, None, now, |profile| {
-            profile.hear_plan(Plan::Standard, version + 1, now);
-            Ok::<_, Infallible>(match operation {
-                TRANSACTION => vec![store::Effect::History(why(now))],
-                _ => Vec::new(),
-            })
-        });
+        let changed = disturbed
+            .accounts
+            .update(&account.id, None, now, |profile| {
+                profile.hear_plan(Plan::Standard, version + 1, now);
+                Ok::<_, Infallible>(match operation {
+                    TRANSACTION => vec![store::Effect::History(why(now))],
+                    _ => Vec::new(),
+                })
+            });
         changed.await.unwrap();
         let plans = world.system.account("acme").await.profile.plans;
         assert_eq!(
@@ -303,12 +333,14 @@ async fn a_change_does_not_revive_an_account() {
     let (world, disturbed, account) = world().await;
     let (store, now) = (world.system.store.clone(), world.system.clock.now());
     world.wire.meanwhile("UpdateItem", async move {
-        store.delete_account(&acme(), 9, &why(now)).await.unwrap();
+        store.accounts.delete(&acme(), 9, &why(now)).await.unwrap();
     });
-    let changed = disturbed.update(&account.id, None, now, |profile| {
-        profile.hear_plan(Plan::Enterprise, 2, now);
-        Ok::<_, Infallible>(Vec::new())
-    });
+    let changed = disturbed
+        .accounts
+        .update(&account.id, None, now, |profile| {
+            profile.hear_plan(Plan::Enterprise, 2, now);
+            Ok::<_, Infallible>(Vec::new())
+        });
     let changed = changed.await;
     assert!(matches!(changed, Err(UpdateError::NotFound)), "{changed:?}");
 }
@@ -325,12 +357,14 @@ async fn a_deletion_meets_other_events() {
     world.wire.meanwhile(TRANSACTION, async move {
         let profile = account::Profile::new(Plan::Standard, 9, now);
         let made = store
-            .create_account(&id, &number, &profile, &why(now))
+            .accounts
+            .create(&id, &number, &profile, &why(now))
             .await;
         assert_eq!(made.unwrap(), Created::Now);
     });
     let deleted = disturbed
-        .delete_account(&other, 5, &why(now))
+        .accounts
+        .delete(&other, 5, &why(now))
         .await
         .unwrap();
     assert_eq!(deleted, Deletion::Late);
@@ -341,28 +375,41 @@ async fn a_deletion_meets_other_events() {
             profile.hear_plan(Plan::Enterprise, 12, now);
             Ok::<_, Infallible>(Vec::new())
         };
-        store.update(&acme(), None, now, hear).await.unwrap();
+        store
+            .accounts
+            .update(&acme(), None, now, hear)
+            .await
+            .unwrap();
     });
     let deleted = disturbed
-        .delete_account(&account.id, 11, &why(now))
+        .accounts
+        .delete(&account.id, 11, &why(now))
         .await
         .unwrap();
     assert_eq!(deleted, Deletion::Late);
     // It is deleted by two events at once: the higher version stays.
     disturbed
-        .delete_account(&account.id, 20, &why(now))
+        .accounts
+        .delete(&account.id, 20, &why(now))
         .await
         .unwrap();
     let store = world.system.store.clone();
     world.wire.meanwhile(TRANSACTION, async move {
-        store.delete_account(&acme(), 30, &why(now)).await.unwrap();
+        store.accounts.delete(&acme(), 30, &why(now)).await.unwrap();
     });
     let deleted = disturbed
-        .delete_account(&account.id, 25, &why(now))
+        .accounts
+        .delete(&account.id, 25, &why(now))
         .await
         .unwrap();
     assert_eq!(deleted, Deletion::Done(None));
-    let presence = world.system.store.presence(&account.id).await.unwrap();
+    let presence = world
+        .system
+        .store
+        .accounts
+        .presence(&account.id)
+        .await
+        .unwrap();
     assert_eq!(
         presence,
         Presence::Deleted {
@@ -371,18 +418,28 @@ async fn a_deletion_meets_other_events() {
         }
     );
     // It is made anew while a late deletion is on its way.
-    assert!(world.system.store.scrub(&account.id).await.unwrap());
+    assert!(
+        world
+            .system
+            .store
+            .accounts
+            .scrub(&account.id)
+            .await
+            .unwrap()
+    );
     let store = world.system.store.clone();
     world.wire.meanwhile(TRANSACTION, async move {
         let profile = account::Profile::new(Plan::Standard, 50, now);
         let number = account::AccountNumber::new("n-2").unwrap();
         let made = store
-            .create_account(&acme(), &number, &profile, &why(now))
+            .accounts
+            .create(&acme(), &number, &profile, &why(now))
             .await;
         assert_eq!(made.unwrap(), Created::Now);
     });
     let deleted = disturbed
-        .delete_account(&account.id, 40, &why(now))
+        .accounts
+        .delete(&account.id, 40, &why(now))
         .await
         .unwrap();
     assert_eq!(deleted, Deletion::Late);
@@ -391,12 +448,13 @@ async fn a_deletion_meets_other_events() {
 
 /// The account is deleted, and made anew under its old id.
 async fn reborn(store: Store, now: Timestamp) {
-    store.delete_account(&acme(), 9, &why(now)).await.unwrap();
-    assert!(store.scrub(&acme()).await.unwrap());
+    store.accounts.delete(&acme(), 9, &why(now)).await.unwrap();
+    assert!(store.accounts.scrub(&acme()).await.unwrap());
     let number = account::AccountNumber::new("n-2").unwrap();
     let profile = account::Profile::new(Plan::Enterprise, 50, now);
     let made = store
-        .create_account(&acme(), &number, &profile, &why(now))
+        .accounts
+        .create(&acme(), &number, &profile, &why(now))
         .await;
     assert_eq!(made.unwrap(), Created::Now);
     post(&store, "grant_2", EntryKind::Grant, 5_000_000, now)
@@ -412,13 +470,15 @@ async fn a_new_account_under_an_old_id_is_another_one() {
     reborn(store.clone(), now).await;
     let call = CallId::new("call_1").unwrap();
     let new = new_hold(&call, Credits::ZERO, now);
-    let held = store.hold(&old, &new).await.unwrap();
-    assert_eq!(held.err(), Some(store::HoldRefused::NoAccount));
+    let held = store.holds.take(&old, &new).await.unwrap();
+    assert_eq!(held, store::HoldOutcome::NoAccount);
     assert_eq!(world.settled_balance("acme").await, "5");
-    let changed = disturbed.update(&old.id, Some(old.clone()), now, |profile| {
-        profile.hear_plan(Plan::Standard, 51, now);
-        Ok::<_, Infallible>(Vec::new())
-    });
+    let changed = disturbed
+        .accounts
+        .update(&old.id, Some(old.clone()), now, |profile| {
+            profile.hear_plan(Plan::Standard, 51, now);
+            Ok::<_, Infallible>(Vec::new())
+        });
     changed.await.unwrap();
     let plans = world.system.account("acme").await.profile.plans;
     assert_eq!(
@@ -437,7 +497,8 @@ async fn an_old_deletion_does_not_end_a_new_account() {
         .wire
         .meanwhile(TRANSACTION, reborn(store.clone(), now));
     let deleted = disturbed
-        .delete_account(&old.id, 11, &why(now))
+        .accounts
+        .delete(&old.id, 11, &why(now))
         .await
         .unwrap();
     assert_eq!(deleted, Deletion::Late);
@@ -464,21 +525,23 @@ async fn an_old_deletion_does_not_end_a_new_account() {
 async fn what_lives_is_not_scrubbed() {
     let (world, store, account) = world().await;
     let now = world.system.clock.now();
-    assert!(!store.scrub(&account.id).await.unwrap());
+    assert!(!store.accounts.scrub(&account.id).await.unwrap());
     assert_eq!(world.settled_balance("acme").await, "7");
     let held = hold(&store, &account, "call_1", now).await;
     store
-        .delete_account(&account.id, 9, &why(now))
+        .accounts
+        .delete(&account.id, 9, &why(now))
         .await
         .unwrap();
-    assert!(!store.scrub(&account.id).await.unwrap());
+    assert!(!store.accounts.scrub(&account.id).await.unwrap());
     let settled = store
+        .holds
         .settle(&held, credits(7), now, "test", None)
         .await
         .unwrap();
     assert_eq!(settled, Resolution::Done(HoldState::Settled(credits(7))));
     for _ in 0..2 {
-        assert!(store.scrub(&account.id).await.unwrap());
+        assert!(store.accounts.scrub(&account.id).await.unwrap());
     }
 }
 
@@ -489,18 +552,27 @@ async fn a_secret_due_again_is_not_forgotten() {
     let now = world.system.clock.now();
     let key = KeyId::new("key_1").unwrap();
     let later = now + SignedDuration::from_hours(1);
-    store.intend_secret(&account.id, &key, now).await.unwrap();
-    store.intend_secret(&account.id, &key, later).await.unwrap();
-    store.secret_gone(&account.id, &key, now).await.unwrap();
+    store.secrets.add(&account.id, &key, now).await.unwrap();
+    store.secrets.add(&account.id, &key, later).await.unwrap();
+    store.secrets.remove(&account.id, &key, now).await.unwrap();
     let all = || async {
         let mut found = 0;
         for shard in store::shards() {
-            found += store.due_secrets(shard, later, 10).await.unwrap().len();
+            found += store
+                .due
+                .find(store::DueKind::Secret, shard, later, 10)
+                .await
+                .unwrap()
+                .len();
         }
         found
     };
     assert_eq!(all().await, 1);
-    store.secret_gone(&account.id, &key, later).await.unwrap();
+    store
+        .secrets
+        .remove(&account.id, &key, later)
+        .await
+        .unwrap();
     assert_eq!(all().await, 0);
 }
 
@@ -511,32 +583,42 @@ async fn due_work_is_taken_on_once() {
     let now = world.system.clock.now();
     let later = now + SignedDuration::from_hours(1);
     let key = KeyId::new("key_1").unwrap();
+    disturbed.secrets.add(&account.id, &key, now).await.unwrap();
     disturbed
-        .intend_secret(&account.id, &key, now)
-        .await
-        .unwrap();
-    disturbed
-        .delete_account(&account.id, 9, &why(now))
+        .accounts
+        .delete(&account.id, 9, &why(now))
         .await
         .unwrap();
     let store = world.system.store.clone();
     let (mut secrets, mut deletions) = (Vec::new(), Vec::new());
     for shard in store::shards() {
-        secrets.extend(store.due_secrets(shard, now, 10).await.unwrap());
-        deletions.extend(store.due_deletions(shard, now, 10).await.unwrap());
+        secrets.extend(
+            store
+                .due
+                .find(store::DueKind::Secret, shard, now, 10)
+                .await
+                .unwrap(),
+        );
+        deletions.extend(
+            store
+                .due
+                .find(store::DueKind::Deletion, shard, now, 10)
+                .await
+                .unwrap(),
+        );
     }
     let secret = secrets.remove(0).unwrap();
     let deletion = deletions.remove(0).unwrap();
     let (other, same) = (store.clone(), secret.clone());
     world.wire.meanwhile("UpdateItem", async move {
-        assert!(other.claim_secret(&same, later).await.unwrap().is_some());
+        assert!(other.due.postpone(&same, later).await.unwrap());
     });
-    assert_eq!(disturbed.claim_secret(&secret, later).await.unwrap(), None);
+    assert!(!disturbed.due.postpone(&secret, later).await.unwrap());
     let (other, same) = (store.clone(), deletion.clone());
     world.wire.meanwhile("UpdateItem", async move {
-        assert!(other.claim_deletion(&same, later).await.unwrap());
+        assert!(other.due.postpone(&same, later).await.unwrap());
     });
-    assert!(!disturbed.claim_deletion(&deletion, later).await.unwrap());
+    assert!(!disturbed.due.postpone(&deletion, later).await.unwrap());
 }
 
 /// Two checks of a key at once are two.
@@ -547,20 +629,22 @@ async fn checks_at_once_are_all_counted() {
     let second = move |n| now + SignedDuration::from_secs(n);
     for n in 0..9 {
         let counted = disturbed
-            .count_attempt(&account.id, Purpose::Test, second(n))
+            .attempts
+            .count(&account.id, Purpose::Test, second(n))
             .await;
-        assert_eq!(counted.unwrap(), Ok(()));
+        assert_eq!(counted.unwrap(), AttemptLimit::Allowed);
     }
     let store = world.system.store.clone();
     let id = account.id.clone();
     world.wire.meanwhile("PutItem", async move {
-        let counted = store.count_attempt(&id, Purpose::Test, second(9)).await;
-        assert_eq!(counted.unwrap(), Ok(()));
+        let counted = store.attempts.count(&id, Purpose::Test, second(9)).await;
+        assert_eq!(counted.unwrap(), AttemptLimit::Allowed);
     });
     let eleventh = disturbed
-        .count_attempt(&account.id, Purpose::Test, second(10))
+        .attempts
+        .count(&account.id, Purpose::Test, second(10))
         .await;
-    assert!(eleventh.unwrap().is_err());
+    assert!(matches!(eleventh.unwrap(), AttemptLimit::WaitFor(_)));
 }
 
 /// Pays for the add-on with 5 credits, if nothing comes in between that says otherwise.
@@ -576,9 +660,9 @@ async fn pay_add_on(store: &Store, account: &Account, at: Timestamp) -> CreditPa
         actor: "test",
     };
     let order = PaymentOrder {
-        object: id.to_string(),
+        stripe_id: id.to_string(),
         account_number: account.number.clone(),
-        buys: Purchase::Period {
+        purchase: Purchase::Period {
             generation: generation.clone(),
             period: Period::FIRST,
         },
@@ -588,7 +672,9 @@ async fn pay_add_on(store: &Store, account: &Account, at: Timestamp) -> CreditPa
     let judge = |profile: &mut Profile| {
         billing::activate(profile, generation.clone(), at, Collection::Credits)
     };
-    let paid = store.pay_add_on(&account.id, &posting, &order, judge);
+    let paid = store
+        .ledger
+        .pay_add_on(&account.id, &posting, &order, judge);
     paid.await.unwrap()
 }
 
@@ -615,7 +701,11 @@ async fn the_add_on_is_paid_only_as_it_was_judged() {
             profile.hear_plan(Plan::Enterprise, 9, now);
             Ok::<_, Infallible>(Vec::new())
         };
-        store.update(&acme(), None, now, upgrade).await.unwrap();
+        store
+            .accounts
+            .update(&acme(), None, now, upgrade)
+            .await
+            .unwrap();
     });
     let paid = pay_add_on(&disturbed, &account, now).await;
     assert_eq!(paid, CreditPayment::NotOwed);
@@ -628,12 +718,12 @@ async fn the_add_on_is_paid_by_whom_it_was_asked_of() {
     let (world, disturbed, account) = world().await;
     let (store, now) = (world.system.store.clone(), world.system.clock.now());
     world.wire.meanwhile(TRANSACTION, async move {
-        store.delete_account(&acme(), 9, &why(now)).await.unwrap();
-        assert!(store.scrub(&acme()).await.unwrap());
+        store.accounts.delete(&acme(), 9, &why(now)).await.unwrap();
+        assert!(store.accounts.scrub(&acme()).await.unwrap());
         let number = AccountNumber::new("acct_another").unwrap();
         let profile = Profile::new(Plan::Standard, 10, now);
         let (id, why) = (acme(), why(now));
-        let created = store.create_account(&id, &number, &profile, &why).await;
+        let created = store.accounts.create(&id, &number, &profile, &why).await;
         assert_eq!(created.unwrap(), Created::Now);
         post(&store, "grant_1", EntryKind::Grant, 10_000_000, now)
             .await

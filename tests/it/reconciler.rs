@@ -1,4 +1,4 @@
-//! The reconciler: finds what does not add up, tells nothing else, and changes nothing.
+//! The reconciler: finds every mismatch, reports nothing else, and changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,12 +24,12 @@ impl World {
         self.system.reconcile(event, None).await.unwrap()
     }
 
-    /// The event of a run for which all that was done so far is old.
+    /// The event of a run that finds all earlier entries old.
     fn in_an_hour(&self) -> Value {
         json!({"time": self.system.clock.now() + SignedDuration::from_hours(1)})
     }
 
-    /// Accounts that paid for a call each, by name: their numbers.
+    /// Creates accounts that each paid for a call. Returns their numbers by name.
     async fn accounts_with_books(&self, names: &[&str]) -> BTreeMap<String, String> {
         let mut numbers = BTreeMap::new();
         for name in names {
@@ -42,7 +42,7 @@ impl World {
         numbers
     }
 
-    /// The one row of the account in `table` whose range key begins so.
+    /// The account's only row in `table` whose range key has this prefix.
     async fn row(&self, table: &str, number: &str, begins: &str) -> Item {
         let found = self
             .engines()
@@ -102,14 +102,20 @@ impl World {
 async fn take_hold(store: &Store, account: &Account, call: &str, at: Timestamp) -> Hold {
     let call = CallId::new(call).unwrap();
     let new = new_hold(&call, Credits::from_micros(1_000), at);
-    store.hold(account, &new).await.unwrap().unwrap()
+    store
+        .holds
+        .take(account, &new)
+        .await
+        .unwrap()
+        .taken()
+        .unwrap()
 }
 
 fn number(number: i64) -> AttributeValue {
     N(number.to_string())
 }
 
-/// What was found, by account number.
+/// The reported problems by account number.
 fn mismatches(answer: &Value) -> BTreeMap<String, Vec<String>> {
     let found = answer["mismatches"].as_array().unwrap().iter();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
@@ -119,7 +125,7 @@ fn mismatches(answer: &Value) -> BTreeMap<String, Vec<String>> {
 }
 
 #[tokio::test]
-async fn clean_books_are_told_so_by_reading_alone() {
+async fn clean_books_are_reported_without_a_write() {
     let world = World::start().await;
     let clean =
         |accounts| json!({"accounts": accounts, "mismatches": [], "unread": 0, "complete": true});
@@ -131,7 +137,7 @@ async fn clean_books_are_told_so_by_reading_alone() {
     let asked: BTreeSet<_> = world.wire.take().into_iter().collect();
     let reads = ["GetItem", "Query", "Scan"].map(str::to_owned);
     assert_eq!(asked, BTreeSet::from(reads));
-    // What EventBridge's own schedule sends.
+    // The event of an EventBridge schedule.
     let envelope = json!({
         "version": "0",
         "detail-type": "Scheduled Event",
@@ -145,7 +151,7 @@ async fn clean_books_are_told_so_by_reading_alone() {
 }
 
 #[tokio::test]
-async fn each_kind_of_tampering_is_found_and_left_as_it_is() {
+async fn each_kind_of_tampering_is_found_and_not_repaired() {
     let names = [
         "clean",
         "sum",
@@ -224,7 +230,7 @@ async fn each_kind_of_tampering_is_found_and_left_as_it_is() {
         ("days", &["spent by days", "calls by days"]),
         ("lost-hold", &["sum of open holds", "open holds"]),
     ];
-    // Nothing is repaired: later runs find what the first one found, and in what has become old, too.
+    // Nothing is repaired: later runs find the same problems, even once the entries are old.
     for event in [json!({}), json!({}), world.in_an_hour()] {
         let answer = world.reconcile(&event).await;
         assert_eq!(answer["accounts"], names.len());
@@ -244,9 +250,9 @@ async fn each_kind_of_tampering_is_found_and_left_as_it_is() {
     }
 }
 
-/// Books that cannot be read are counted, and hide no others.
+/// Unreadable books are counted, and do not hide other mismatches.
 #[tokio::test]
-async fn what_cannot_be_read_is_counted() {
+async fn unreadable_books_are_counted() {
     let world = World::start().await;
     world.accounts_with_books(&["a", "b", "c"]).await;
     world
@@ -259,7 +265,7 @@ async fn what_cannot_be_read_is_counted() {
         (&answer["accounts"], &answer["unread"], &answer["complete"]),
         (&json!(2), &json!(1), &json!(true))
     );
-    // What passes is tried again, and is no loss.
+    // A passing error is retried, so the account is not lost.
     let world = World::start().await;
     world.accounts_with_books(&["a", "b", "c"]).await;
     world.wire.disturb("Query", Fault::NeverArrives, 2);
@@ -271,7 +277,7 @@ async fn what_cannot_be_read_is_counted() {
 }
 
 #[tokio::test]
-async fn a_run_that_does_not_come_to_all_says_so() {
+async fn a_run_that_does_not_reach_every_account_says_so() {
     let world = World::start().await;
     world.accounts_with_books(&["a"]).await;
     let too_late = Some(Deadline(Instant::now()));
@@ -298,7 +304,7 @@ async fn a_run_that_does_not_come_to_all_says_so() {
     );
 }
 
-/// More than one page, in one segment or in several: every account once.
+/// With several pages, in one segment or in several, every account is checked once.
 #[tokio::test]
 async fn all_pages_and_segments_together_cover_every_account_once() {
     let world = World::start().await;
@@ -307,7 +313,7 @@ async fn all_pages_and_segments_together_cover_every_account_once() {
     for name in &names {
         world.set(name, json!({"credits": "7"})).await;
         all.push(world.system.account(name).await.number.as_str().to_owned());
-        // Each is found by its mismatch. A page ends after 1 MB.
+        // Each account has a mismatch to be found by. A page ends after 1 MB.
         world.tamper(name, "SET owed = :value", number(-1)).await;
         let padding = S("x".repeat(300_000));
         world.tamper(name, "SET padding = :value", padding).await;
@@ -331,9 +337,9 @@ async fn all_pages_and_segments_together_cover_every_account_once() {
     }
 }
 
-/// Credits move while the books are read: nothing is reported that is not so.
+/// Credits that move while the books are read cause no false reports.
 #[tokio::test]
-async fn calls_under_way_are_no_mismatch() {
+async fn calls_in_progress_are_no_mismatch() {
     const ACCOUNTS: usize = 16;
     let world = World::start().await;
     let names: Vec<_> = (0..ACCOUNTS).map(|name| format!("acme-{name}")).collect();
@@ -346,7 +352,7 @@ async fn calls_under_way_are_no_mismatch() {
         let reply = world.owner(name).say_hello_to(model).await;
         assert_eq!(reply.status, 200, "{}", reply.text());
     };
-    // One account moves all the time; in the others, books are read while a hold is open.
+    // One account moves all the time; the others have an open hold while their books are read.
     let quick = stream::iter(0..100).for_each_concurrent(3, async |_| {
         call(0, "openai/gpt-4o-mini").await;
     });
@@ -374,16 +380,15 @@ async fn calls_under_way_are_no_mismatch() {
     assert_eq!(answer, clean);
 }
 
-/// What has ended does not change any more: however much of it there is, it does not make the moment
-/// longer in which nothing may move.
+/// Ended holds no longer change, so they are read outside the short time in which nothing may move.
 #[tokio::test]
 async fn ended_holds_are_read_before_the_quiet_moment() {
     let world = World::start().await;
     let numbers = world.accounts_with_books(&["acme"]).await;
     let holds = &world.system.tables.holds;
     let hold = world.row(holds, &numbers["acme"], "call_").await;
-    // A page ends after 1 MB. The holds are of nothing, as fences are; and idempotency keys are no
-    // holds.
+    // A page ends after 1 MB. The holds are for zero credits, like fences, and idempotency keys are
+    // not holds.
     for number in 0..8 {
         let mut ended = hold.clone();
         ended.insert("hold".to_owned(), S(edge::new_id("call")));
@@ -410,10 +415,11 @@ async fn ended_holds_are_read_before_the_quiet_moment() {
         "{quiet}"
     );
 
-    // One that ends meanwhile is seen as it ended, at the first look.
+    // A hold that ends in the meantime was already read as ended.
     let later = now + SignedDuration::from_hours(1);
     world.wire.meanwhile("GetItem", async move {
         let charged = store
+            .holds
             .settle(&open, Credits::MICRO, later, "test", None)
             .await;
         assert!(matches!(charged, Ok(Resolution::Done(_))));
@@ -423,9 +429,9 @@ async fn ended_holds_are_read_before_the_quiet_moment() {
     assert_eq!(looks.matches("GetItem").count(), 3, "{looks}");
 }
 
-/// Whatever the first look passed over is no mismatch.
+/// A hold whose id has no time is still found.
 #[tokio::test]
-async fn a_hold_whose_id_tells_no_time_is_found() {
+async fn a_hold_whose_id_has_no_time_is_found() {
     let world = World::start().await;
     world.set("acme", json!({"credits": "7"})).await;
     for id in ["a-call", "z-call"] {
@@ -443,7 +449,7 @@ async fn a_hold_whose_id_tells_no_time_is_found() {
     }
 }
 
-/// Accounts that go, and come back, while the books are read.
+/// Accounts are deleted and created again while the books are read.
 #[tokio::test]
 async fn deleted_accounts_are_no_mismatch() {
     let world = World::start().await;

@@ -2,9 +2,9 @@
 
 use http::Method;
 use jiff::SignedDuration;
-use local::provider::{Card, Delivery};
+use local::stripe::{Card, Delivery};
 use serde_json::json;
-use store::{EventState, Outcome, Store};
+use store::{EventState, Outcome, ReversalStep, Store};
 
 use crate::add_on::{DAY, bought, deleted, deliver_again, session, session_of, status, subscribe};
 use crate::provider_run::worker;
@@ -59,7 +59,7 @@ async fn a_refund_that_cannot_be_made_is_left_to_people() {
             provider.fail_refunds(1);
         }
         let outcome = async || {
-            let stored = world.system.store.order(&page).await.unwrap();
+            let stored = world.system.store.payments.order(&page).await.unwrap();
             stored.unwrap().1
         };
         let at = format!("disputed: {is_disputed}");
@@ -87,7 +87,7 @@ async fn a_refund_that_could_not_be_asked_for_comes_up_again_later() {
     provider.set_delivery(Delivery::Hold);
     provider.pay(&page, Card::Succeeds).unwrap();
     let (store, now) = (&world.system.store, world.system.clock.now());
-    let heard = store.apply_payment(&page, now, |_, _| (false, Vec::new()));
+    let heard = store.payments.apply(&page, now, |_, _| (false, Vec::new()));
     assert_eq!(heard.await.unwrap().unwrap().outcome, Outcome::RefundDue);
     let asked = || provider.seen().len();
     let before = asked();
@@ -107,8 +107,12 @@ async fn only_what_is_to_be_given_back_is_given_back() {
     let world = World::start().await;
     let store = &world.system.store;
     let refunded = Outcome::Refunded;
-    store.end_refund("pi_unknown", refunded).await.unwrap();
-    assert_eq!(store.order("pi_unknown").await.unwrap(), None);
+    store
+        .payments
+        .end_refund("pi_unknown", refunded)
+        .await
+        .unwrap();
+    assert_eq!(store.payments.order("pi_unknown").await.unwrap(), None);
 }
 
 /// Two refunds are heard of at once: each step of the way is made once.
@@ -118,13 +122,17 @@ async fn a_part_that_somebody_else_took_back_is_not_taken_again() {
     let (store, of) = (world.system.store.clone(), session.clone());
     world.wire.meanwhile(TRANSACTION, async move {
         assert_eq!(
-            store.begin_reversal(&of, 100).await.unwrap(),
-            Some((0, 100))
+            store.payments.begin_reversal(&of, 100).await.unwrap(),
+            Some(ReversalStep { from: 0, to: 100 })
         );
-        store.end_reversal(&of, 100).await.unwrap();
+        store.payments.end_reversal(&of, 100).await.unwrap();
     });
-    let step = disturbed.begin_reversal(&session, 300).await.unwrap();
-    assert_eq!(step, Some((100, 300)));
+    let step = disturbed
+        .payments
+        .begin_reversal(&session, 300)
+        .await
+        .unwrap();
+    assert_eq!(step, Some(ReversalStep { from: 100, to: 300 }));
 }
 
 #[tokio::test]
@@ -133,24 +141,31 @@ async fn a_step_that_somebody_else_began_is_finished_first() {
     let (store, of) = (world.system.store.clone(), session.clone());
     world.wire.meanwhile(TRANSACTION, async move {
         assert_eq!(
-            store.begin_reversal(&of, 100).await.unwrap(),
-            Some((0, 100))
+            store.payments.begin_reversal(&of, 100).await.unwrap(),
+            Some(ReversalStep { from: 0, to: 100 })
         );
     });
-    let step = disturbed.begin_reversal(&session, 300).await.unwrap();
-    assert_eq!(step, Some((0, 100)));
+    let step = disturbed
+        .payments
+        .begin_reversal(&session, 300)
+        .await
+        .unwrap();
+    assert_eq!(step, Some(ReversalStep { from: 0, to: 100 }));
 }
 
 #[tokio::test]
 async fn who_finishes_a_step_late_does_not_undo_the_next_one() {
     let (_world, store, session) = World::purchase().await;
     for to in [100, 300] {
-        let step = store.begin_reversal(&session, to).await.unwrap();
-        assert_eq!(step.map(|(_, to)| to), Some(to));
-        store.end_reversal(&session, to).await.unwrap();
+        let step = store.payments.begin_reversal(&session, to).await.unwrap();
+        assert_eq!(step.map(|step| step.to), Some(to));
+        store.payments.end_reversal(&session, to).await.unwrap();
     }
-    store.end_reversal(&session, 100).await.unwrap();
-    assert_eq!(store.begin_reversal(&session, 300).await.unwrap(), None);
+    store.payments.end_reversal(&session, 100).await.unwrap();
+    assert_eq!(
+        store.payments.begin_reversal(&session, 300).await.unwrap(),
+        None
+    );
 }
 
 async fn hear_of_refunds(world: &World) {
@@ -168,7 +183,7 @@ async fn credits_are_taken_back_once_wherever_it_breaks_off() {
         world.provider().set_delivery(Delivery::Hold);
         for cents in [333, 100] {
             let provider = world.provider();
-            provider.refund_from_outside(intent, cents).unwrap();
+            provider.refund_in_dashboard(intent, cents).unwrap();
         }
     };
     refund(&world, &intent);
@@ -224,14 +239,14 @@ async fn a_payment_that_is_not_owed_is_given_back_once() {
 async fn what_others_give_back_ends_the_add_on() {
     let world = bought().await;
     let intent = world.provider().payments()[0].intent.clone();
-    world.provider().refund_from_outside(&intent, 100).unwrap();
+    world.provider().refund_in_dashboard(&intent, 100).unwrap();
     world.provider().until_delivered().await;
     assert_eq!(
         status(&world).await,
         "active",
         "a part of it is history only"
     );
-    world.provider().refund_from_outside(&intent, 400).unwrap();
+    world.provider().refund_in_dashboard(&intent, 400).unwrap();
     world.provider().until_delivered().await;
     assert_eq!(status(&world).await, "ended");
     assert_eq!(world.tick_after(DAY * 40).await["charged"], 0);
@@ -265,7 +280,7 @@ async fn credits_that_were_given_back_are_taken_back_for_their_share() {
     provider.pay(&session_of(&reply), Card::Succeeds).unwrap();
     let intent = provider.payments()[0].intent.clone();
     for cents in [333, 100] {
-        provider.refund_from_outside(&intent, cents).unwrap();
+        provider.refund_in_dashboard(&intent, cents).unwrap();
     }
     provider.until_delivered().await;
     // Backwards, and often.
@@ -348,7 +363,7 @@ async fn what_the_bank_does_not_take_is_left_to_people() {
         for event in provider.take_held() {
             provider.deliver(&event).await.unwrap();
         }
-        let stored = world.system.store.order(&page).await.unwrap();
+        let stored = world.system.store.payments.order(&page).await.unwrap();
         assert_eq!(stored.unwrap().1, Some(Outcome::RefundFailed), "{at}");
         assert_eq!(alarms(&log), 1, "{at}");
         // It is not tried again: the same bank would say the same.
@@ -372,12 +387,13 @@ async fn money_that_came_back_is_told_of_also_where_that_breaks_off() {
     let event = payments::Event::parse(failed.body.as_bytes()).unwrap();
     let (worker, now) = (worker(&world, "card"), world.system.clock.now());
     world.wire.swallow_next("UpdateItem");
-    let heard = worker.receive(&event, now).await.unwrap();
-    assert_eq!((heard, alarms(&log)), (EventState::Pending, 1));
+    let state = charging::receive(worker.at(now), &event).await.unwrap();
+    assert_eq!((state, alarms(&log)), (EventState::Pending, 1));
     for told in [2, 2] {
-        let heard = worker.replay(event.id.as_str(), now).await.unwrap();
-        assert_eq!((heard, alarms(&log)), (Some(EventState::Applied), told));
-        let stored = world.system.store.order(&page).await.unwrap();
+        let state = charging::replay(worker.at(now), event.id.as_str()).await;
+        let state = (state.unwrap(), alarms(&log));
+        assert_eq!(state, (Some(EventState::Applied), told));
+        let stored = world.system.store.payments.order(&page).await.unwrap();
         assert_eq!(stored.unwrap().1, Some(Outcome::RefundFailed));
     }
 }

@@ -1,7 +1,7 @@
-//! A key that OpenRouter stops accepting, and that it accepts again.
+//! A key that OpenRouter stops accepting, and later accepts again.
 
 use jiff::SignedDuration;
-use local::simulator::KeyBehaviour;
+use local::openrouter::KeyBehaviour;
 use serde_json::json;
 
 use crate::support::{KEY, OTHER_KEY, World};
@@ -37,7 +37,7 @@ async fn a_401_is_confirmed_before_the_key_is_marked() {
     let world = World::start().await;
     let owner = world.enterprise_with_key("acme", "7").await;
     let state = async || owner.card().await["key"]["state"].clone();
-    // The chat says 401, the key check says that it is fine.
+    // The call gets a 401, but the key check succeeds.
     let reply = owner.say_hello_to("sim/status-401").await;
     assert_eq!(reply.receipt().1, "fallback_key_rejected");
     assert_eq!(state().await, "usable");
@@ -54,7 +54,7 @@ async fn a_401_is_confirmed_before_the_key_is_marked() {
     );
     assert_eq!(events(&world, "acme").await, ["key.rejected"]);
 
-    // Under "always" every call asks OpenRouter again, and the change is still one change.
+    // Under "always" every call goes to OpenRouter, and the event is emitted only once.
     owner.switch(json!({"always_use_key": true})).await;
     for _ in 0..2 {
         let reply = owner.say_hello().await;
@@ -64,7 +64,7 @@ async fn a_401_is_confirmed_before_the_key_is_marked() {
 }
 
 #[tokio::test]
-async fn a_rejected_key_is_asked_about_again_every_five_minutes() {
+async fn a_rejected_key_is_re_checked_every_five_minutes() {
     let world = World::start().await;
     let owner = world.enterprise_with_key("acme", "7").await;
     world.openrouter().set_key(KEY, KeyBehaviour::Rejected);
@@ -107,7 +107,7 @@ async fn a_rejected_key_is_asked_about_again_every_five_minutes() {
     assert_eq!(world.openrouter().key_checks(), checks + 2);
 }
 
-/// A slow check does not hold the call up for more than two seconds.
+/// A call waits at most two seconds for the check.
 #[tokio::test]
 async fn a_slow_re_check_leaves_the_stored_state() {
     let world = World::start().await;
@@ -123,14 +123,14 @@ async fn a_slow_re_check_leaves_the_stored_state() {
     );
 }
 
-/// A 401 that arrives after the key was replaced is not the new key's.
+/// A 401 that arrives after the key was replaced is not about the new key.
 #[tokio::test]
 async fn a_late_401_of_an_old_key_marks_nothing() {
     let world = World::start().await;
     let owner = world.enterprise_with_key("acme", "7").await;
     let slow = owner.say_hello_to("sim/slow-head-200");
     let replace = async {
-        let sent = |calls: &[local::simulator::RecordedCall]| !calls.is_empty();
+        let sent = |calls: &[local::openrouter::RecordedCall]| !calls.is_empty();
         world.openrouter().until(sent).await;
         assert_eq!(owner.save_key(OTHER_KEY).await.status, 200);
         world.openrouter().set_key(KEY, KeyBehaviour::Rejected);

@@ -1,4 +1,4 @@
-//! OpenAI's client types read our answers and errors.
+//! OpenAI's client types can parse our responses and errors.
 
 use async_openai::error::WrappedError;
 use async_openai::types::chat::{CreateChatCompletionResponse, CreateChatCompletionStreamResponse};
@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::support::{World, hello};
 
 #[tokio::test]
-async fn answers_and_errors_are_openais() {
+async fn responses_and_errors_have_openais_shape() {
     let world = World::start().await;
     let byok = world.enterprise_with_key("acme", "0").await;
     world.set("poor", json!({"credits": "7"})).await;

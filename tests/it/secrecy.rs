@@ -1,4 +1,4 @@
-//! The key's text is nowhere but in Secrets Manager and on the wire to OpenRouter.
+//! The key's text is only in Secrets Manager and on the wire to OpenRouter.
 
 use std::fmt::Write as _;
 use std::io::Write;
@@ -14,7 +14,7 @@ use crate::support::{World, hello};
 
 const CANARY: &str = "sk-or-v1-canary-7f3a9c51e2d84b60";
 
-/// Everything that is logged in this process, at the finest level.
+/// Everything that this process logs, at the finest level.
 #[derive(Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -41,7 +41,7 @@ impl<'a> MakeWriter<'a> for Log {
     }
 }
 
-/// Our own crates at `trace`; the libraries as `edge` lets them speak at most.
+/// Our own crates log at `trace`; libraries at the most verbose level that `edge` allows.
 pub(crate) fn log() -> &'static Log {
     static LOG: OnceLock<Log> = OnceLock::new();
     LOG.get_or_init(|| {
@@ -51,9 +51,9 @@ pub(crate) fn log() -> &'static Log {
     })
 }
 
-/// What is logged in this thread alone, while the guard lives.
+/// The log of this thread only, while the guard lives.
 pub(crate) fn log_of_this_thread() -> (Log, impl Drop) {
-    // With one subscriber only, a line is asked of it once and for all.
+    // With a single subscriber, tracing would cache which lines it wants.
     log();
     let log = Log::default();
     let guard = subscriber(log.clone()).set_default();
@@ -91,7 +91,7 @@ async fn all_items(world: &World) -> String {
 }
 
 #[tokio::test]
-async fn the_canary_is_seen_nowhere() {
+async fn the_canary_key_appears_nowhere() {
     let log = log();
     let world = World::start().await;
     world
@@ -151,12 +151,12 @@ async fn the_canary_is_seen_nowhere() {
     let stored_after = all_items(&world).await;
     let seen = [seen.into_inner(), shown, stored, stored_after].concat();
 
-    // Ten characters of its middle would be enough to find.
+    // Ten characters from the middle of the key would be found.
     let part = "7f3a9c51e2d8";
     assert!(!seen.contains(part), "in an answer or a table");
     let logged = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
     assert!(logged.contains("key saved"), "the log is being looked at");
-    // Also what is logged while a body is read names its call.
+    // Lines logged while a body is read name the call too.
     let ended = logged.lines().filter(|line| line.contains("stream ended"));
     let of_a_call = |line: &str| line.contains("call_id=");
     assert!(ended.clone().count() > 0 && ended.clone().all(of_a_call));

@@ -1,4 +1,4 @@
-//! Streams on both paths: whole, broken, and left by their reader.
+//! Streams on both paths: complete, cut off, and abandoned by the client.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -8,8 +8,8 @@ use axum::body::Body;
 use axum::routing::{get, post};
 use bytes::Bytes;
 use futures_util::StreamExt;
+use local::openrouter::CallOutcome;
 use local::serve::Server;
-use local::simulator::CallOutcome;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -22,7 +22,7 @@ fn streamed(model: &str) -> Value {
     body
 }
 
-/// What the simulator itself answers, less what differs from call to call.
+/// A stream without the parts that differ from call to call.
 fn without_ids(text: &str) -> String {
     let mut words = Vec::new();
     for word in text.split('"') {
@@ -35,7 +35,7 @@ fn without_ids(text: &str) -> String {
     words.join("\"")
 }
 
-/// An upstream whose stream is written by the test, piece by piece.
+/// An upstream whose stream the test writes chunk by chunk.
 struct Scripted {
     server: Server,
     pieces: mpsc::Sender<Result<Bytes, std::io::Error>>,
@@ -85,7 +85,7 @@ async fn openrouters_bytes_arrive_unchanged_and_at_once() {
     let response = owner.chat_request(&streamed("any")).send().await.unwrap();
     assert_eq!(response.headers()["x-greta-payer"], "openrouter");
     let mut body = response.bytes_stream();
-    // Odd cuts: in a character, between CR and LF, in a field's name.
+    // Cut inside a character, between CR and LF, and inside a field name.
     let pieces: [&[u8]; 5] = [
         b": hi\r",
         b"\n\r\ndata: {\"caf\xc3",
@@ -95,7 +95,7 @@ async fn openrouters_bytes_arrive_unchanged_and_at_once() {
     ];
     for piece in pieces {
         upstream.send(piece).await;
-        // Each arrives before the next is sent.
+        // Each chunk arrives before the next is sent.
         assert_eq!(
             body.next().await.unwrap().unwrap(),
             Bytes::from_static(piece)
@@ -163,7 +163,7 @@ async fn a_cut_openrouter_stream_never_looks_complete() {
 }
 
 #[tokio::test]
-async fn a_stream_that_falls_silent_is_ended() {
+async fn a_silent_stream_is_ended() {
     let world = World::with_settings(&[("UPSTREAM_IDLE_MS", "200")]).await;
     let owner = world.enterprise_with_key("acme", "7").await;
     let reply = owner.chat(&streamed("sim/stall")).await;
@@ -194,7 +194,7 @@ async fn credits_are_settled_before_the_last_bytes() {
         let piece = body.next().await.unwrap().unwrap();
         text.push_str(std::str::from_utf8(&piece).unwrap());
     }
-    // The stream is still open, and the books are closed already.
+    // The call is settled while the stream is still open.
     let balance = world.settled_balance("acme").await;
     let usage = text
         .lines()
@@ -221,7 +221,7 @@ async fn credits_are_settled_before_the_last_bytes() {
 }
 
 #[tokio::test]
-async fn odd_streams_are_settled_all_the_same() {
+async fn unusual_streams_are_settled_too() {
     let world = World::start().await;
     let owner = world.owner("acme");
     for model in [
@@ -242,7 +242,7 @@ async fn odd_streams_are_settled_all_the_same() {
 }
 
 #[tokio::test]
-async fn a_broken_credits_stream_is_left_to_the_sweeper() {
+async fn a_credits_stream_that_is_cut_off_is_left_to_the_sweeper() {
     let world = World::start().await;
     let models = [
         "sim-priced/cut",
@@ -283,9 +283,9 @@ async fn a_broken_credits_stream_is_left_to_the_sweeper() {
     }
 }
 
-/// The default AI's account is Greta's own: nothing of its error texts reaches a caller.
+/// The default AI's account is Greta's, so its error texts never reach a caller.
 #[tokio::test]
-async fn the_default_ais_errors_in_mid_answer_are_in_our_words() {
+async fn the_default_ais_errors_in_mid_stream_are_replaced_by_our_own() {
     let world = World::start().await;
     world.set("acme", json!({"credits": "7"})).await;
     let owner = world.owner("acme");
@@ -314,9 +314,9 @@ async fn the_default_ais_errors_in_mid_answer_are_in_our_words() {
     assert_eq!(world.shown("acme").await["reconciliation"]["ok"], true);
 }
 
-/// The usage arrived before the stream broke: that is no guess.
+/// The usage arrived before the stream was cut off, so the cost is known.
 #[tokio::test]
-async fn a_stream_without_its_end_is_settled_by_its_usage() {
+async fn a_stream_cut_off_after_its_usage_is_settled() {
     let world = World::start().await;
     world.set("acme", json!({"credits": "7"})).await;
     let reply = world
@@ -332,7 +332,7 @@ async fn a_stream_without_its_end_is_settled_by_its_usage() {
 }
 
 #[tokio::test]
-async fn a_reader_that_leaves_pays_what_the_call_cost() {
+async fn a_client_that_disconnects_pays_for_the_call() {
     let world = World::start().await;
     for (index, model) in ["sim-priced/slow-chunks-50", "openai/gpt-4o-mini"]
         .into_iter()
@@ -345,7 +345,7 @@ async fn a_reader_that_leaves_pays_what_the_call_cost() {
         let mut body = response.bytes_stream();
         body.next().await.unwrap().unwrap();
         drop(body);
-        let ended = |calls: &[local::simulator::RecordedCall]| {
+        let ended = |calls: &[local::openrouter::RecordedCall]| {
             calls.len() == index + 1 && calls[index].outcome == CallOutcome::Completed
         };
         world.default_ai().until(ended).await;
@@ -363,9 +363,9 @@ async fn a_reader_that_leaves_pays_what_the_call_cost() {
     }
 }
 
-/// A plain call too: the caller hangs up before the answer.
+/// The same for a plain call: the client disconnects before the response.
 #[tokio::test]
-async fn a_caller_that_hangs_up_leaves_no_open_hold() {
+async fn a_client_that_disconnects_leaves_no_open_hold() {
     let world = World::start().await;
     world.set("acme", json!({"credits": "7"})).await;
     let owner = world.owner("acme");
@@ -373,19 +373,19 @@ async fn a_caller_that_hangs_up_leaves_no_open_hold() {
     body["model"] = json!("sim-priced/slow-head-200");
     let call = owner.chat_request(&body).timeout(Duration::from_millis(50));
     assert!(call.send().await.unwrap_err().is_timeout());
-    let ended = |calls: &[local::simulator::RecordedCall]| {
+    let ended = |calls: &[local::openrouter::RecordedCall]| {
         calls
             .first()
-            .is_some_and(local::simulator::RecordedCall::has_ended)
+            .is_some_and(local::openrouter::RecordedCall::has_ended)
     };
     world.default_ai().until(ended).await;
     wait_until_settled(&world, "acme").await;
     assert_eq!(owner.ledger().await.len(), 2);
 }
 
-/// When a reader leaves an OpenRouter stream, so do we: it stops costing the user money.
+/// When the client disconnects, so do we, and the stream stops costing the user money.
 #[tokio::test]
-async fn a_left_openrouter_stream_is_dropped() {
+async fn an_abandoned_openrouter_stream_is_dropped() {
     let world = World::start().await;
     let owner = world.enterprise_with_key("acme", "0").await;
     let response = owner
@@ -397,11 +397,11 @@ async fn a_left_openrouter_stream_is_dropped() {
     body.next().await.unwrap().unwrap();
     drop(body);
     let left =
-        |calls: &[local::simulator::RecordedCall]| calls[0].outcome == CallOutcome::ReaderLeft;
+        |calls: &[local::openrouter::RecordedCall]| calls[0].outcome == CallOutcome::ReaderLeft;
     world.openrouter().until(left).await;
 }
 
-/// The hold is resolved by a task that nobody waits for: asks until it is done.
+/// Polls until the hold is resolved by its detached task.
 async fn wait_until_settled(world: &World, id: &str) {
     for _ in 0..1_000 {
         let shown = world.shown(id).await;

@@ -1,4 +1,4 @@
-//! The system under test, and a plain client of it.
+//! The system under test, and a client for it.
 
 use std::time::Duration;
 
@@ -8,19 +8,19 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use jiff::{SignedDuration, Timestamp};
-use local::simulator::Simulator;
+use local::openrouter::OpenRouterSimulator;
 use local::system::{Options, System};
 use serde_json::{Value, json};
-use store::NewHold;
+use store::{NewHold, PostError, PostRefused, Posted};
 
 use crate::wire::Wire;
 
 /// A key that the simulator accepts.
 pub(crate) const KEY: &str = "sk-or-v1-usable-0123456789abcdef";
-/// Another one.
+/// Another accepted key.
 pub(crate) const OTHER_KEY: &str = "sk-or-v1-another-0123456789abcdef";
 
-/// A hold for a call whose model costs nothing.
+/// A hold for a call of a model that costs nothing.
 pub(crate) fn new_hold(call: &CallId, amount: Credits, at: Timestamp) -> NewHold<'_> {
     NewHold {
         call,
@@ -39,14 +39,14 @@ pub(crate) fn new_hold(call: &CallId, amount: Credits, at: Timestamp) -> NewHold
     }
 }
 
-/// A running system of a test's own, and the wire between its functions and AWS.
+/// A system for one test, and the wire between its functions and AWS.
 pub(crate) struct World {
     pub(crate) system: System,
     pub(crate) wire: Wire,
     http: reqwest::Client,
 }
 
-/// What came back.
+/// A response with its body.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) status: StatusCode,
@@ -64,14 +64,14 @@ impl Reply {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// A header's text; empty where it is absent.
+    /// The header's text; empty if it is absent.
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers
             .get(name)
             .map_or("", |value| value.to_str().unwrap())
     }
 
-    /// The error's code, in whichever shape.
+    /// The error's code, in either error shape.
     pub(crate) fn code(&self) -> String {
         let body = self.json();
         let code = body.pointer("/error/code").or(body.get("code"));
@@ -99,7 +99,7 @@ impl World {
 
     pub(crate) async fn with_settings(settings: &[(&str, &str)]) -> Self {
         let wire = Wire::default();
-        // Nobody waits for the provider's sake.
+        // Tests do not wait for the rate limit.
         let settings = [("STRIPE_REQUESTS_PER_SECOND", "10000")]
             .iter()
             .chain(settings)
@@ -123,11 +123,11 @@ impl World {
         }
     }
 
-    pub(crate) fn openrouter(&self) -> &Simulator {
+    pub(crate) fn openrouter(&self) -> &OpenRouterSimulator {
         self.system.openrouter.as_ref().unwrap()
     }
 
-    pub(crate) fn default_ai(&self) -> &Simulator {
+    pub(crate) fn default_ai(&self) -> &OpenRouterSimulator {
         self.system.default_ai.as_ref().unwrap()
     }
 
@@ -148,19 +148,19 @@ impl World {
         )
     }
 
-    /// A client of the event bus that nothing disturbs.
+    /// A client of the event bus without faults.
     pub(crate) fn event_bus(&self) -> aws_sdk_eventbridge::Client {
         let config = self.engines().sdk_config();
         self.system.bus.client_over(&config, None)
     }
 
-    /// A client of the queue that nothing disturbs.
+    /// A client of the queue without faults.
     pub(crate) fn queue(&self) -> aws_sdk_sqs::Client {
         let config = self.engines().sdk_config();
         self.system.queue.client_over(&config, None)
     }
 
-    /// A store whose requests go over the wire of the functions, and meet its faults.
+    /// A store whose requests go over the functions' wire, with its faults.
     pub(crate) fn store_over_the_wire(&self) -> store::Store {
         let (dynamodb, _) = self.clients_over(self.wire.clone());
         store::Store::new(dynamodb, self.system.tables.clone())
@@ -184,7 +184,7 @@ impl World {
         }
     }
 
-    /// Makes or changes an account through the `_dev` helper.
+    /// Creates or changes an account through the `_dev` helper.
     pub(crate) async fn set(&self, id: &str, change: Value) {
         let request = self
             .request(Method::PUT, &format!("/_dev/accounts/{id}"))
@@ -193,13 +193,13 @@ impl World {
         assert_eq!(reply.status, StatusCode::OK, "{}", reply.text());
     }
 
-    /// What the `_dev` helper shows of an account.
+    /// The account as the `_dev` helper shows it.
     pub(crate) async fn shown(&self, id: &str) -> Value {
         let request = self.request(Method::GET, &format!("/_dev/accounts/{id}"));
         self.send(request).await.json()
     }
 
-    /// The account's books add up and no hold is open; gives the balance.
+    /// Asserts that the books add up and no hold is open; returns the balance.
     pub(crate) async fn settled_balance(&self, id: &str) -> String {
         let shown = self.shown(id).await;
         assert_eq!(shown["reconciliation"], json!({"ok": true, "problems": []}));
@@ -211,7 +211,7 @@ impl World {
             .to_owned()
     }
 
-    /// Runs a tick whose time is so far from now.
+    /// Runs a tick at this time from now.
     pub(crate) async fn tick_in(&self, time: SignedDuration) -> Value {
         let time = self.system.clock.now() + time;
         let request = self.request(Method::POST, "/_dev/tick");
@@ -242,7 +242,7 @@ impl World {
     }
 }
 
-/// Somebody with a token.
+/// A caller with a token.
 pub(crate) struct Caller<'a> {
     world: &'a World,
     pub(crate) token: String,
@@ -312,6 +312,14 @@ impl Caller<'_> {
         let ledger = self.get("/v1/credits/ledger").await.json();
         ledger["entries"].as_array().unwrap().clone()
     }
+}
+
+/// The outcome of a posting that the store did not fail at.
+pub(crate) fn refused(posted: Result<Posted, PostError>) -> Result<Posted, PostRefused> {
+    posted.map_err(|error| match error {
+        PostError::Refused(refused) => refused,
+        PostError::Store(error) => panic!("{error}"),
+    })
 }
 
 pub(crate) fn hello() -> Value {

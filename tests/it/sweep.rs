@@ -4,7 +4,7 @@ use account::{CallId, Credits, CreditsPerUsd, Usd};
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::future::join_all;
 use jiff::SignedDuration;
-use local::simulator::{CallOutcome, KeyBehaviour, RecordedCall};
+use local::openrouter::{CallOutcome, KeyBehaviour, RecordedCall};
 use serde_json::{Value, json};
 
 use crate::support::{Caller, Reply, World, hello};
@@ -265,7 +265,8 @@ async fn a_late_settlement_finds_the_hold_settled() {
     let open = world
         .system
         .store
-        .open_holds(&number)
+        .holds
+        .open(&number)
         .await
         .unwrap()
         .remove(0);
@@ -276,6 +277,7 @@ async fn a_late_settlement_finds_the_hold_settled() {
     let late = world
         .system
         .store
+        .holds
         .settle(&open.hold, late, now, "late", None)
         .await;
     let settled = account::hold::HoldState::Settled(spent_by_sweeper);
@@ -326,7 +328,7 @@ async fn unreadable_rows_hide_no_hold() {
     world.set("acme", json!({"credits": "7"})).await;
     let reply = left_open(&world.owner("acme"), "sim-priced/no-usage").await;
     let call = CallId::new(reply.header("x-greta-call-id")).unwrap();
-    let shard = store::shard_of(&call);
+    let shard = store::shard_of(call.as_str());
     for number in 0..3 {
         let row = [
             ("account_number", "nobody".to_owned()),
@@ -340,7 +342,7 @@ async fn unreadable_rows_hide_no_hold() {
         put.set_item(Some(row.into())).send().await.unwrap();
     }
     let later = world.system.clock.now() + minutes(1);
-    let due = world.system.store.due_holds(shard, later, 1).await.unwrap();
+    let due = world.system.store.holds.due(shard, later, 1).await.unwrap();
     let readable: Vec<_> = due.iter().filter_map(|row| row.as_ref().ok()).collect();
     assert_eq!((due.len(), readable.len()), (4, 1));
     assert_eq!(readable[0].call, call);

@@ -100,13 +100,13 @@ fn each_function_is_given_what_it_asks_for() {
         assert_eq!(given.remove(WITHOUT_STAGE).is_some(), is_http, "{name}");
 
         let env = Env::from_pairs(given.clone());
-        let asked = env.asked();
+        let names = env.names();
         let settings = settings_of(name, env);
         assert!(settings.is_ok(), "{name}: {settings:?}");
-        let asked = asked.lock().unwrap();
-        let asked: BTreeSet<&str> = asked.iter().copied().collect();
+        let names = names.lock().unwrap();
+        let read: BTreeSet<&str> = names.iter().copied().collect();
         let given: BTreeSet<&str> = given.keys().map(String::as_str).collect();
-        assert_eq!(given, asked, "{name}");
+        assert_eq!(given, read, "{name}");
     }
 }
 

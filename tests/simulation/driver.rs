@@ -9,12 +9,13 @@ use account::{AccountId, Credits, add_on};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use fastrand::Rng;
 use jiff::{SignedDuration, Timestamp};
-use local::provider::{Card, Delivery, Event, PaymentProvider};
+use local::stripe::{Card, Delivery, Event, StripeSimulator};
 use local::system::{Options, System};
 use serde_json::Value;
 use store::Store;
 use tokio::task::JoinHandle;
 
+use super::direct::Direct;
 use super::gate::{Confirmed, Weather, Wire};
 use super::process::{Answer, Job, Process};
 use super::record::{Life, Stall};
@@ -115,8 +116,8 @@ impl Simulation {
             .advance(start.duration_since(system.clock.now()));
         let confirmed = Confirmed::default();
         let wire = Wire {
-            connector: edge::aws_connector().unwrap(),
-            dynamodb: system.engines.direct(),
+            connector: local::engines::connector(),
+            dynamodb: Direct::to(&system.engines),
             gate: None,
         };
         let client = system
@@ -162,8 +163,8 @@ impl Simulation {
         simulation
     }
 
-    fn provider(&self) -> &PaymentProvider {
-        self.system.payment_provider.as_ref().unwrap()
+    fn provider(&self) -> &StripeSimulator {
+        self.system.stripe.as_ref().unwrap()
     }
 
     fn now(&self) -> Timestamp {
@@ -443,7 +444,7 @@ impl Simulation {
     async fn calm_cards(&mut self) {
         for subject in 0..self.subjects.len() {
             let id = self.subjects[subject].id.clone();
-            let Some(account) = self.store.account(&id).await.unwrap() else {
+            let Some(account) = self.store.accounts.get(&id).await.unwrap() else {
                 continue;
             };
             if let Some(customer) = &account.profile.billing.customer {

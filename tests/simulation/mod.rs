@@ -6,6 +6,7 @@
 //! At the end [`judge`] says what does not hold, by the provider's own record and the driver's log.
 //! All chances come from one seed.
 
+mod direct;
 mod driver;
 mod gate;
 mod judge;

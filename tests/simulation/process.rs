@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use tower::ServiceExt as _;
 
 use super::Collection;
+use super::direct::Direct;
 use super::gate::{Confirmed, Gate, Weather, Wire, way_to};
 
 pub(crate) struct Process {
@@ -69,7 +70,7 @@ impl Process {
     /// If the system's settings do not do.
     pub(crate) async fn start(system: &System, seed: u64, confirmed: Confirmed) -> Self {
         let gate = Gate::new(seed);
-        let provider = system.payment_provider.as_ref();
+        let provider = system.stripe.as_ref();
         let provider = provider.expect("the provider is a simulated one");
         let way = way_to(provider, gate.clone(), confirmed).await;
         let way = way.expect("a free port");
@@ -80,8 +81,8 @@ impl Process {
         settings.insert(pace, "10000".to_owned());
         let env = |settings: &BTreeMap<String, String>| Env::from_pairs(settings.clone());
         let wire = Wire {
-            connector: edge::aws_connector().unwrap(),
-            dynamodb: system.engines.direct(),
+            connector: local::engines::connector(),
+            dynamodb: Direct::to(&system.engines),
             gate: Some(gate.clone()),
         };
         let clock = || system.clock.clone();

@@ -19,14 +19,15 @@ pub(crate) async fn apply(deps: &Deps, event: &AccountEvent) -> Result<Outcome, 
     let why = event.history_entry(now, "deleted".to_owned());
     let deletion = deps
         .store
-        .delete_account(&event.account, event.version, &why);
+        .accounts
+        .delete(&event.account, event.version, &why);
     let Deletion::Done(profile) = deletion.await? else {
         return Ok(Outcome::Late);
     };
     if let Some(key) = profile.and_then(|profile| profile.key) {
         delete_secret(deps, event, &key.id, now).await;
     }
-    match deps.store.scrub(&event.account).await {
+    match deps.store.accounts.scrub(&event.account).await {
         Ok(true) => {}
         Ok(false) => tracing::info!("calls are in progress; scrubbing left to the billing tick"),
         Err(error) => edge::log_error(&error, "scrubbing left to the billing tick"),
@@ -40,7 +41,7 @@ async fn delete_secret(deps: &Deps, event: &AccountEvent, key: &KeyId, due: Time
         edge::log_error(&error, "secret left to the billing tick");
         return;
     }
-    if let Err(error) = deps.store.secret_gone(&event.account, key, due).await {
+    if let Err(error) = deps.store.secrets.remove(&event.account, key, due).await {
         edge::log_error(&error, "a deleted secret is still listed as due");
     }
 }

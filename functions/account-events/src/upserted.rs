@@ -18,12 +18,12 @@ pub(crate) async fn apply(
     plan: Plan,
 ) -> Result<Outcome, EventError> {
     for _ in 0..ATTEMPTS {
-        let outcome = match deps.store.presence(&event.account).await? {
+        let outcome = match deps.store.accounts.presence(&event.account).await? {
             Presence::Live(account) => change(deps, event, plan, *account).await?,
             Presence::Deleted { version, .. } if version >= event.version => Some(Outcome::Late),
             Presence::Deleted { scrubbed, .. } if !scrubbed => {
                 // The old account must be gone before a new one takes its place.
-                if !deps.store.scrub(&event.account).await? {
+                if !deps.store.accounts.scrub(&event.account).await? {
                     return Err(EventError::CallsInProgress);
                 }
                 None
@@ -48,7 +48,8 @@ async fn create(
     let why = event.history_entry(event.at, format!("created: plan {}", name(plan)));
     let created = deps
         .store
-        .create_account(&event.account, &number, &profile, &why);
+        .accounts
+        .create(&event.account, &number, &profile, &why);
     Ok((created.await? == Created::Now).then_some(Outcome::Created))
 }
 
@@ -62,6 +63,7 @@ async fn change(
     let mut outcome = Outcome::Unchanged;
     let changed = deps
         .store
+        .accounts
         .update(&event.account, Some(account), deps.clock.now(), |profile| {
             let before = profile.plan();
             let is_late = event.version < profile.plans.version();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use account::Account;
 use axum::body::Body;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use edge::{ApiError, Code};
 use futures_util::stream;
@@ -162,14 +162,11 @@ async fn relay(answer: Answer, call: &Call) -> Result<Response, CallFailed> {
             })
         })?)
     };
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    *response.headers_mut() = headers;
-    Ok(response)
+    Ok((status, headers, body).into_response())
 }
 
 /// The stream's bytes as they come, read only as fast as the caller reads. When the caller
-/// disconnects, the connection to OpenRouter is dropped with the body, and OpenRouter stops billing.
+/// disconnects, the connection to OpenRouter is dropped too, and OpenRouter stops billing.
 fn stream_body(answer: Answer, call: &Call) -> Body {
     let relay = Relay {
         chunks: BodyChunks::new(answer, call.deadline),

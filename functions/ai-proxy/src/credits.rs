@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use account::Account;
 use axum::body::Body;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use edge::ApiError;
 use secrecy::SecretString;
@@ -83,7 +83,7 @@ async fn hold_and_call(
     receipt: &mut Receipt,
 ) -> Result<Response, CreditsError> {
     let prepared = prepare(deps, account, &call, route).await;
-    let Prepared { held, key, body } = prepared
+    let (held, key, body) = prepared
         .inspect_err(|error| receipt.refused(error.code().as_str()))
         .map_err(CreditsError::Refused)?;
     receipt.model = Some(held.hold.model.clone());
@@ -102,31 +102,21 @@ async fn hold_and_call(
     response.map_err(CreditsError::DefaultAi)
 }
 
-/// Everything that a call on credits needs before it is made.
-struct Prepared {
-    held: HeldCall,
-    key: Arc<SecretString>,
-    body: Bytes,
-}
-
-/// Applies every rule of the credits path; takes the hold last.
+/// Applies every rule of the credits path, and takes the hold last. Returns the call with its hold,
+/// and the key and the body to make it with.
 async fn prepare(
     deps: &Deps,
     account: Account,
     call: &Call,
     route: Route,
-) -> Result<Prepared, ApiError> {
+) -> Result<(HeldCall, Arc<SecretString>, Bytes), ApiError> {
     let request = CreditsRequest::new(&call.request)?;
     let model = default_ai::model_for(deps, call, route).await?;
     let size = request.size(&model)?;
     let key = platform_key(deps).await?;
     let (held, output_limit) = hold::take(deps, &account, call, &model, size).await?;
-    let kind = deps.settings.default_ai_kind;
-    Ok(Prepared {
-        body: request.body(&model.id, output_limit, kind),
-        key,
-        held,
-    })
+    let body = request.body(&model.id, output_limit, deps.settings.default_ai_kind);
+    Ok((held, key, body))
 }
 
 async fn relay_plain(
@@ -164,8 +154,5 @@ async fn relay_plain(
         // The error's own text is for us, not for the caller.
         return Err(default_ai::unavailable());
     }
-    let mut response = Response::new(Body::from(body));
-    *response.status_mut() = status;
-    *response.headers_mut() = headers;
-    Ok(response)
+    Ok((status, headers, Body::from(body)).into_response())
 }

@@ -34,6 +34,7 @@ async fn recheck(deps: &Deps, account: Account, saved: &SavedKey, now: Timestamp
     // Claims the check, so that parallel calls do not make it as well.
     let claimed = deps
         .store
+        .accounts
         .update(&account.id, Some(account.clone()), now, |profile| {
             let key = current(profile, &saved.id)?;
             // `now`: our own claim, made by a request whose response was lost.
@@ -57,6 +58,7 @@ async fn recheck(deps: &Deps, account: Account, saved: &SavedKey, now: Timestamp
     };
     let accepted = deps
         .store
+        .accounts
         .update(&account.id, Some(account.clone()), now, |profile| {
             current(profile, &saved.id)?.accept(&facts.limits, now);
             Ok(Vec::new())
@@ -80,6 +82,7 @@ pub(crate) async fn confirm_rejection(deps: &Deps, account: &Account, key: &Secr
     let mut newly_rejected = false;
     let marked = deps
         .store
+        .accounts
         .update(&account.id, Some(account.clone()), now, |profile| {
             let key = current(profile, used)?;
             if key.state == KeyState::Rejected {

@@ -74,7 +74,7 @@ fn openrouter_error(error: &ModelsError) -> ApiError {
     edge::log_error(error, "could not list OpenRouter's models");
     let failure = match error {
         ModelsError::Refused { failure, .. } => *failure,
-        ModelsError::Unreachable(_) | ModelsError::TimedOut => Failure::Unavailable,
+        ModelsError::Unreachable(_) => Failure::Unavailable,
     };
     byok::error_for(failure, None)
 }

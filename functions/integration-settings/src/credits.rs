@@ -73,7 +73,7 @@ pub(crate) async fn ledger(
             })?),
         };
     let limit = u8::try_from(limit).unwrap_or(u8::MAX);
-    let page = deps.store.ledger_page(&account, cursor.as_ref(), limit);
+    let page = deps.store.ledger.page(&account, cursor.as_ref(), limit);
     let page = page.await.map_err(|error| ApiError::storage(&error))?;
     let entries = page
         .entries
@@ -116,7 +116,7 @@ pub(crate) async fn daily(
     let account = deps.account(&caller.account).await?;
     let last = deps.clock.now().to_zoned(TimeZone::UTC).date();
     let first = last.saturating_sub((days - 1).days());
-    let stored = deps.store.days(&account.number, first..=last).await;
+    let stored = deps.store.ledger.days(&account.number, first..=last).await;
     let stored = stored.map_err(|error| ApiError::storage(&error))?;
     let stored: HashMap<Date, store::Day> = stored.into_iter().map(|day| (day.date, day)).collect();
     let dates = first.series(1.day()).take_while(|date| *date <= last);

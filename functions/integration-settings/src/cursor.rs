@@ -11,9 +11,7 @@ const CHECKSUM_LENGTH: usize = 8;
 
 pub(crate) fn encode(account: &AccountNumber, cursor: &Cursor) -> String {
     let text = format!("{}|{}", cursor.balance.micros(), cursor.entry);
-    let mut bytes = checksum(account, &text).to_vec();
-    bytes.extend_from_slice(text.as_bytes());
-    URL_SAFE_NO_PAD.encode(bytes)
+    URL_SAFE_NO_PAD.encode([checksum(account, &text), text.into_bytes()].concat())
 }
 
 /// `None` if the text is not a cursor of this account.
@@ -32,16 +30,14 @@ pub(crate) fn decode(account: &AccountNumber, text: &str) -> Option<Cursor> {
 }
 
 /// Nobody else can compute this, because the account's number is random and never shown.
-fn checksum(account: &AccountNumber, text: &str) -> [u8; CHECKSUM_LENGTH] {
-    let mut context = digest::Context::new(&digest::SHA256);
-    context.update(account.as_str().as_bytes());
-    context.update(b"|");
-    context.update(text.as_bytes());
-    let mut checksum = [0; CHECKSUM_LENGTH];
-    for (to, from) in checksum.iter_mut().zip(context.finish().as_ref()) {
-        *to = *from;
-    }
-    checksum
+fn checksum(account: &AccountNumber, text: &str) -> Vec<u8> {
+    let text = format!("{account}|{text}");
+    let hash = digest::digest(&digest::SHA256, text.as_bytes());
+    hash.as_ref()
+        .iter()
+        .copied()
+        .take(CHECKSUM_LENGTH)
+        .collect()
 }
 
 #[cfg(test)]

@@ -33,6 +33,7 @@ pub(crate) async fn switch(
     let always_use_key = fields.optional_bool("always_use_key")?;
     let switched = deps
         .store
+        .accounts
         .update(&caller.account, None, deps.clock.now(), |profile| {
             profile.switch(enabled, always_use_key)?;
             Ok::<_, SwitchError>(Vec::new())

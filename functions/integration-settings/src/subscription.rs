@@ -11,7 +11,7 @@ use card::Card;
 use charging::{Bought, ChargingError, NotBought};
 use edge::{ApiError, Caller, Code, Fields};
 use serde::Serialize;
-use store::UpdateError;
+use store::{AttemptLimit, UpdateError};
 
 use crate::deps::Deps;
 
@@ -38,7 +38,7 @@ pub(crate) async fn subscribe(
     caller.require_owner()?;
     let account = deps.account(&caller.account).await?;
     count_payment_page(&deps, &account).await?;
-    let bought = Box::pin(deps.charging.buy(account, deps.clock.now())).await;
+    let bought = charging::buy_add_on(deps.charging.at(deps.clock.now()), account).await;
     let (checkout_url, what) = match bought.map_err(not_bought)? {
         Bought::Checkout(url) => (Some(url.into()), "Checkout Session opened"),
         Bought::Paid => (None, "add-on paid for in credits"),
@@ -61,6 +61,7 @@ pub(crate) async fn cancel(
     let mut cancelled = false;
     let updated = deps
         .store
+        .accounts
         .update(&caller.account, None, deps.clock.now(), |profile| {
             match billing::cancel(profile) {
                 Ok(()) => cancelled = true,
@@ -81,7 +82,8 @@ pub(crate) async fn cancel(
     })?;
     tracing::info!(by = caller.subject, "add-on cancelled");
     // Cancels open payments at once; if that fails, the billing tick does it.
-    if let Err(error) = deps.charging.work(&account.id, deps.clock.now()).await {
+    let cx = deps.charging.at(deps.clock.now());
+    if let Err(error) = charging::run_due(cx, &account.id).await {
         edge::log_error(&error, "open payment left to the billing tick");
     }
     let account = deps.account(&caller.account).await?;
@@ -95,15 +97,17 @@ pub(crate) async fn cancel(
 async fn count_payment_page(deps: &Deps, account: &Account) -> Result<(), ApiError> {
     let counted = deps
         .store
-        .count_attempt(&account.id, Purpose::Page, deps.clock.now());
+        .attempts
+        .count(&account.id, Purpose::Page, deps.clock.now());
     let counted = counted.await.map_err(|error| ApiError::storage(&error))?;
-    counted.map_err(|wait| {
-        let error = ApiError::new(
-            Code::TooManyAttempts,
-            "an account may open 60 payment pages in an hour; try again later",
-        );
-        error.with_retry_after(wait.unsigned_abs())
-    })
+    let AttemptLimit::WaitFor(wait) = counted else {
+        return Ok(());
+    };
+    let error = ApiError::new(
+        Code::TooManyAttempts,
+        "an account may open 60 payment pages in an hour; try again later",
+    );
+    Err(error.with_retry_after(wait.unsigned_abs()))
 }
 
 fn not_bought(error: NotBought) -> ApiError {
@@ -112,18 +116,18 @@ fn not_bought(error: NotBought) -> ApiError {
             Code::AddOnNotNeeded,
             "the enterprise plan includes OpenRouter; connect your key",
         ),
-        NotBought::Already => ApiError::new(
+        NotBought::AlreadyActive => ApiError::new(
             Code::AlreadySubscribed,
-            "the add-on is active; connect your key. If it was cancelled and cannot be resumed, buy \
-             it again when it has ended",
+            "the add-on is active; connect your key. If it was cancelled and cannot be resumed, \
+             buy it again when it has ended",
         ),
-        NotBought::Insufficient(price) => ApiError::new(
+        NotBought::InsufficientCredits(price) => ApiError::new(
             Code::InsufficientCredits,
             format!(
                 "the add-on costs {price} credits a month, and fewer are available; buy credits"
             ),
         ),
-        NotBought::Nothing => ApiError::new(
+        NotBought::NoCardCharged => ApiError::new(
             Code::NotSubscribed,
             "there is no card to replace; subscribe first and enter the card on the payment page",
         ),
@@ -155,7 +159,7 @@ pub(crate) async fn replace_card(
     caller.require_owner()?;
     let account = deps.account(&caller.account).await?;
     count_payment_page(&deps, &account).await?;
-    let url = deps.charging.replace_card(&account, deps.clock.now()).await;
+    let url = charging::replace_card(deps.charging.at(deps.clock.now()), &account).await;
     let checkout_url = url.map_err(not_bought)?.into();
     tracing::info!(
         by = caller.subject,
@@ -180,13 +184,14 @@ pub(crate) async fn buy_credits(
     let Some((cents, credits)) = cents.zip(credits) else {
         return Err(ApiError::new(
             Code::InvalidRequest,
-            "`usd` must be dollars and cents from 5 to 1000 as a decimal string, for example \"25\"",
+            "`usd` must be dollars and cents from 5 to 1000 as a decimal string, for example \
+             \"25\"",
         ));
     };
     let account = deps.account(&caller.account).await?;
     count_payment_page(&deps, &account).await?;
     let now = deps.clock.now();
-    let url = deps.charging.buy_credits(&account, cents, credits, now);
+    let url = charging::buy_credits(deps.charging.at(now), &account, cents, credits);
     let url = url.await.map_err(|error| not_bought(error.into()))?;
     tracing::info!(
         by = caller.subject,

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use account::{AccountId, Purpose};
 use edge::{ApiError, Code};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use secrecy::SecretString;
+use store::{AttemptLimit, StoreError};
 use upstream::{KeyCheckError, KeyFacts};
 
 use crate::deps::Deps;
@@ -20,18 +21,19 @@ pub(crate) async fn count(
     purpose: Purpose,
     now: Timestamp,
 ) -> Result<(), ApiError> {
-    let counted = deps.store.count_attempt(account, purpose, now).await;
-    counted
-        .map_err(|error| ApiError::storage(&error))?
-        .map_err(too_many_attempts)
+    within_limit(deps.store.attempts.count(account, purpose, now).await)
 }
 
-pub(crate) fn too_many_attempts(wait: SignedDuration) -> ApiError {
+pub(crate) fn within_limit(limit: Result<AttemptLimit, StoreError>) -> Result<(), ApiError> {
+    let wait = match limit.map_err(|error| ApiError::storage(&error))? {
+        AttemptLimit::Allowed => return Ok(()),
+        AttemptLimit::WaitFor(wait) => wait,
+    };
     let error = ApiError::new(
         Code::TooManyAttempts,
         "an account may have a key checked 10 times and saved 5 times in an hour; try again later",
     );
-    error.with_retry_after(wait.unsigned_abs())
+    Err(error.with_retry_after(wait.unsigned_abs()))
 }
 
 /// OpenRouter's facts about the key, or `None` if it rejects the key.

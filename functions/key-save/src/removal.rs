@@ -28,6 +28,7 @@ pub async fn disconnect_key<E>(
     let due = now + ORPHAN_AGE;
     let mut removed = None;
     let account = store
+        .accounts
         .update(account, None, now, |profile| {
             let Some(key) = profile.key.as_ref().map(|key| key.id.clone()) else {
                 return Ok(Vec::new());
@@ -60,7 +61,7 @@ pub async fn delete_secret(
         .delete(account, key)
         .await
         .inspect_err(|error| edge::log_error(error, "secret left to the billing tick"))?;
-    if let Err(error) = store.secret_gone(account, key, due).await {
+    if let Err(error) = store.secrets.remove(account, key, due).await {
         edge::log_error(&error, "a deleted secret is still listed as due");
     }
     Ok(())

@@ -14,7 +14,7 @@ use serde::Serialize;
 use store::Effect;
 use upstream::KeyFacts;
 
-use crate::check::{self, too_many_attempts};
+use crate::check::{self, within_limit};
 use crate::deps::Deps;
 use crate::removal::{ORPHAN_AGE, delete_secret};
 use crate::response::update_error;
@@ -43,17 +43,14 @@ pub(crate) async fn save(
             "connecting a key needs the OpenRouter add-on; subscribe under Plans & Pricing",
         ));
     }
-    let allowed = deps.store.attempt_allowed(&account.id, Purpose::Save, now);
-    allowed
-        .await
-        .map_err(|error| ApiError::storage(&error))?
-        .map_err(too_many_attempts)?;
+    let allowed = deps.store.attempts.check(&account.id, Purpose::Save, now);
+    within_limit(allowed.await)?;
     let key = parse_key(body, &deps).await?;
     check::count(&deps, &account.id, Purpose::Save, now).await?;
     let stored = check_and_store(&deps, &account, &caller, &key, now).await;
     if stored.is_err() {
         // Only successful saves count against the limit of saves.
-        let uncounted = deps.store.give_back_save(&account.id, now).await;
+        let uncounted = deps.store.attempts.return_save(&account.id, now).await;
         if let Err(error) = uncounted {
             edge::log_error(&error, "a failed save still counts against the limit");
         }
@@ -81,7 +78,7 @@ async fn check_and_store(
     let facts = check_new(deps, key).await?;
     let id = KeyId::new(edge::new_id("key")).map_err(|error| ApiError::internal(&error))?;
     let due = now + ORPHAN_AGE;
-    let intended = deps.store.intend_secret(&account.id, &id, due).await;
+    let intended = deps.store.secrets.add(&account.id, &id, due).await;
     intended.map_err(|error| ApiError::storage(&error))?;
     let created = deps.vault.create(&account.id, &id, key).await;
     created.map_err(|error| ApiError::storage(&error))?;
@@ -123,6 +120,7 @@ async fn switch_to(
     let mut replaced = None;
     let switched = deps
         .store
+        .accounts
         .update(account, None, deps.clock.now(), |profile| {
             let before = profile.key.as_ref().map(|key| key.id.clone());
             if before.as_ref() == Some(&saved.id) {

@@ -31,6 +31,7 @@ pub(crate) async fn test_key(
     let facts = check::check(&deps, &key).await?;
     let updated = deps
         .store
+        .accounts
         .update(&account.id, Some(account.clone()), now, |profile| {
             let key = profile.key.as_mut().filter(|key| key.id == tested.id);
             let key = key.ok_or(Replaced)?;

@@ -4,16 +4,17 @@
 //! those that came to be before it were accepted. What the bus does not accept stays due, later and
 //! later.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::error::Error;
 
+use account::AccountId;
 use aws_sdk_eventbridge::Client;
 use aws_sdk_eventbridge::primitives::DateTime;
 use aws_sdk_eventbridge::types::PutEventsRequestEntry;
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
-use store::{StoreError, StoredEvent};
+use store::{Due, DueKind, DueTask, StoreError, StoredEvent};
 
 use crate::Deps;
 
@@ -66,11 +67,14 @@ impl Delivery<'_> {
     async fn queues(&mut self) -> VecDeque<Queue> {
         let (store, mut queues) = (&self.deps.store, VecDeque::new());
         for shard in store::shards() {
-            let due = store.accounts_with_due_events(shard, self.now, ROWS_A_SHARD);
-            for account in self.readable(due.await) {
+            let due = store
+                .due
+                .find(DueKind::Event, shard, self.now, ROWS_A_SHARD);
+            for account in self.accounts(due.await) {
                 let later = later(self.now, LONGEST_WAIT);
-                let events = store.events_of(&account, self.now, later).await;
-                let events = self.readable(events);
+                let events = store.outbox.events_of(&account, self.now, later).await;
+                let (events, unreadable) = events.unwrap_or_else(|error| (Vec::new(), vec![error]));
+                unreadable.iter().for_each(|error| self.failed(error));
                 let queue = self.queue(events).await;
                 queues.extend(Some(queue).filter(|queue| !queue.is_empty()));
             }
@@ -78,13 +82,23 @@ impl Delivery<'_> {
         queues
     }
 
-    /// What could be read of something; the rest is counted.
-    fn readable<T: Default>(&mut self, read: Result<(T, Vec<StoreError>), StoreError>) -> T {
-        let (read, unreadable) = read.unwrap_or_else(|error| (T::default(), vec![error]));
-        for error in &unreadable {
-            self.failed(error);
+    /// The accounts that have due events; errors are counted.
+    fn accounts(
+        &mut self,
+        due: Result<Vec<Result<Due, StoreError>>, StoreError>,
+    ) -> BTreeSet<AccountId> {
+        let mut accounts = BTreeSet::new();
+        for due in due.unwrap_or_else(|error| vec![Err(error)]) {
+            match due {
+                Ok(Due {
+                    task: DueTask::Event { account, .. },
+                    ..
+                }) => drop(accounts.insert(account)),
+                Ok(_) => {}
+                Err(error) => self.failed(&error),
+            }
         }
-        read
+        accounts
     }
 
     /// Those that can be sent now. Behind one that has to wait, all wait.
@@ -107,7 +121,7 @@ impl Delivery<'_> {
         let store = &self.deps.store;
         let claims = batch.into_iter().map(async |mut queue| {
             let first = queue.pop_front()?;
-            let claimed = store.claim_event(&first, until).await.transpose()?;
+            let claimed = store.outbox.claim(&first, until).await.transpose()?;
             Some((claimed, queue))
         });
         let mut claimed = Vec::new();
@@ -146,7 +160,7 @@ impl Delivery<'_> {
                 continue;
             }
             self.accepted += 1;
-            if let Err(error) = store.event_delivered(&event).await {
+            if let Err(error) = store.outbox.remove(&event).await {
                 edge::log_error(&error, "a delivered event will be sent again");
                 self.errors += 1;
             }
@@ -165,7 +179,7 @@ impl Delivery<'_> {
     }
 
     async fn put_off(&mut self, event: &StoredEvent, until: Timestamp) {
-        if let Err(error) = self.deps.store.put_off_event(event, until).await {
+        if let Err(error) = self.deps.store.outbox.put_off(event, until).await {
             self.failed(&error);
         }
     }

@@ -9,7 +9,7 @@ use account::AccountId;
 use aws_sdk_sqs::types::{QueueAttributeName, SendMessageBatchRequestEntry};
 use futures_util::{StreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
-use store::{DueAccount, StoreError};
+use store::{Due, DueKind, DueTask, StoreError};
 
 use crate::Deps;
 use crate::worker::Message;
@@ -94,7 +94,12 @@ async fn take_on(
     now: Timestamp,
     planned: &mut Planned,
 ) -> Vec<AccountId> {
-    let due = match deps.store.due_accounts(shard, now, limit).await {
+    let due = match deps
+        .store
+        .due
+        .find(DueKind::Billing, shard, now, limit)
+        .await
+    {
         Ok(due) => due,
         Err(error) => {
             edge::log_error(&error, "due accounts could not be found");
@@ -122,13 +127,16 @@ async fn take_on(
 
 async fn claim(
     deps: &Deps,
-    due: Result<DueAccount, StoreError>,
+    due: Result<Due, StoreError>,
     now: Timestamp,
 ) -> Result<Option<AccountId>, StoreError> {
     let due = due?;
     let until = now.saturating_add(AGAIN).unwrap_or(now);
-    let claimed = deps.store.claim_account(&due, until).await?;
-    Ok(claimed.then_some(due.account))
+    let claimed = deps.store.due.postpone(&due, until).await?;
+    match due.task {
+        DueTask::Billing { account } if claimed => Ok(Some(account)),
+        _ => Ok(None),
+    }
 }
 
 /// Sends one batch of messages.

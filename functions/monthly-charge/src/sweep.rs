@@ -59,7 +59,7 @@ pub async fn sweep(
         unanswered: AtomicU32::new(0),
     };
     for shard in shards {
-        let due = match deps.store.due_holds(shard, now, HOLDS_A_SHARD).await {
+        let due = match deps.store.holds.due(shard, now, HOLDS_A_SHARD).await {
             Ok(due) => due,
             Err(error) => {
                 edge::log_error(&error, "due holds could not be found");
@@ -97,12 +97,9 @@ struct Sweeper<'a> {
 
 impl Sweeper<'_> {
     /// True if the hold ended by this.
-    async fn look_at(
-        &self,
-        due: Result<DueHold, StoreError>,
-    ) -> Result<bool, lambda_runtime::Error> {
+    async fn look_at(&self, due: Result<DueHold, StoreError>) -> Result<bool, edge::Error> {
         let store = &self.deps.store;
-        let Some(open) = store.claim_hold(&due?, self.now).await? else {
+        let Some(open) = store.holds.claim(&due?, self.now).await? else {
             return Ok(false);
         };
         let cost = self.cost_of(&open).await;
@@ -113,8 +110,8 @@ impl Sweeper<'_> {
         let at = self.now.max(self.deps.clock.now());
         let hold = &open.hold;
         let resolution = match end {
-            End::Settle(cost) => store.settle(hold, cost, at, ACTOR, None).await?,
-            End::Release => store.release(hold, at, ACTOR, None).await?,
+            End::Settle(cost) => store.holds.settle(hold, cost, at, ACTOR, None).await?,
+            End::Release => store.holds.release(hold, at, ACTOR, None).await?,
         };
         let call = hold.call.as_str();
         match resolution {

@@ -1,65 +1,46 @@
-//! The tick: what has come due by its `time`.
+//! The tick: everything that is due at its `time`.
 
-use account::CallId;
+use account::{AccountId, CallId, KeyId};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
-use store::{DueCleanup, DueDeletion, DueEvent, DuePayment, DueSecret, StoreError};
+use store::{Due, DueKind, DueTask};
 
 use crate::Deps;
 use crate::outbox;
 use crate::plan::plan;
 use crate::sweep::sweep;
 
-/// Orphaned secrets and deletions looked at by one tick, a shard; more wait for the next tick.
-const A_SHARD: i32 = 25;
-/// When a page that could not be looked at, or a payment that could not be given back, is tried again.
-const AGAIN: SignedDuration = SignedDuration::from_mins(5);
-/// When a piece of work that was taken on and failed is tried again.
-const PUT_OFF: SignedDuration = SignedDuration::from_hours(1);
+/// Maximum number of tasks of a kind and shard in one tick; more wait for the next tick.
+const TASKS_PER_SHARD: i32 = 25;
+/// The delay before a payment task that failed is tried again.
+const PAYMENT_RETRY_DELAY: SignedDuration = SignedDuration::from_mins(5);
+/// The delay before a Checkout Session that should have closed is looked up again.
+const OPEN_SESSION_DELAY: SignedDuration = SignedDuration::from_mins(10);
+/// The time for which a claimed secret or deletion is left alone.
+const CLAIM: SignedDuration = SignedDuration::from_hours(1);
 
-/// What a tick did.
+/// The results of a tick.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct TickReport {
     /// Accounts put into the queue.
     pub queued: u32,
     /// Holds ended by the sweeper.
     pub swept: u32,
-    /// Pieces of work that failed, and stay due.
+    /// Tasks that failed, and stay due.
     pub errors: u32,
 }
 
-/// Does what is due at `now`. Safe to run late, twice, or twice at once. Holds of calls that are
-/// under way are left alone.
+/// Does everything that is due at `now`. Safe to run late, twice, or twice at once. Holds of calls
+/// that are under way are left alone.
 pub async fn tick(
     deps: &Deps,
     now: Timestamp,
     is_under_way: impl Fn(&CallId) -> bool,
 ) -> TickReport {
-    let mut report = TickReport::default();
-    for shard in store::shards() {
-        match deps.store.due_secrets(shard, now, A_SHARD).await {
-            Ok(due) => {
-                for secret in due {
-                    report.count(
-                        clean_up(deps, secret, now).await,
-                        "a secret's clean-up failed",
-                    );
-                }
-            }
-            Err(error) => report.count(Err(error.into()), "due secrets could not be found"),
-        }
-        match deps.store.due_deletions(shard, now, A_SHARD).await {
-            Ok(due) => {
-                for deletion in due {
-                    report.count(
-                        scrub(deps, deletion, now).await,
-                        "a deletion was not finished",
-                    );
-                }
-            }
-            Err(error) => report.count(Err(error.into()), "due deletions could not be found"),
-        }
-    }
+    let mut report = TickReport {
+        errors: run_due(deps, &[DueKind::Secret, DueKind::Deletion], now).await,
+        ..TickReport::default()
+    };
     let planned = plan(deps, now).await;
     report.queued = planned.queued;
     report.errors += planned.errors;
@@ -67,8 +48,14 @@ pub async fn tick(
     let swept = sweep(deps, store::shards(), now, is_under_way).await;
     report.swept = swept.ended;
     report.errors += swept.errors;
-    // Last: each request to the payment provider may have to wait.
-    Box::pin(settle(deps, now, &mut report)).await;
+    // Last, because each request to Stripe may have to wait.
+    let payment_tasks = [
+        DueKind::StripeEvent,
+        DueKind::CheckoutSession,
+        DueKind::Cleanup,
+        DueKind::Refund,
+    ];
+    report.errors += Box::pin(run_due(deps, &payment_tasks, now)).await;
     let TickReport {
         queued,
         swept,
@@ -78,136 +65,82 @@ pub async fn tick(
     report
 }
 
-/// Pending payment updates, payments that are to be called off or given back.
-async fn settle(deps: &Deps, now: Timestamp, report: &mut TickReport) {
-    for shard in store::shards() {
-        match deps.store.due_events(shard, now, A_SHARD).await {
-            Ok(due) => {
-                for event in due {
-                    report.count(replay(deps, event, now).await, "an event was not applied");
-                }
-            }
-            Err(error) => report.count(Err(error.into()), "due events could not be found"),
-        }
-        match deps.store.due_pages(shard, now, A_SHARD).await {
-            Ok(due) => {
-                for page in due {
-                    report.count(
-                        look_at(deps, page, now).await,
-                        "a page that has closed was not looked at",
-                    );
-                }
-            }
-            Err(error) => report.count(Err(error.into()), "due pages could not be found"),
-        }
-        match deps.store.due_cleanups(shard, now, A_SHARD).await {
-            Ok(due) => {
-                for left in due {
-                    report.count(
-                        cleanup(deps, left, now).await,
-                        "a deleted account's payments were not called off",
-                    );
-                }
-            }
-            Err(error) => report.count(Err(error.into()), "due wind-ups could not be found"),
-        }
-        match deps.store.due_refunds(shard, now, A_SHARD).await {
-            Ok(due) => {
-                for refund in due {
-                    report.count(
-                        give_back(deps, refund, now).await,
-                        "a payment was not given back",
-                    );
-                }
-            }
-            Err(error) => report.count(Err(error.into()), "due refunds could not be found"),
-        }
-    }
-}
-
-/// Applies an event that could not be applied when it came.
-async fn replay(
-    deps: &Deps,
-    due: Result<DueEvent, StoreError>,
-    now: Timestamp,
-) -> Result<(), lambda_runtime::Error> {
-    deps.charging.replay(&due?.id, now).await?;
-    Ok(())
-}
-
-async fn cleanup(
-    deps: &Deps,
-    due: Result<DueCleanup, StoreError>,
-    now: Timestamp,
-) -> Result<(), lambda_runtime::Error> {
-    Ok(deps.charging.cleanup_payments(&due?, now).await?)
-}
-
-async fn look_at(
-    deps: &Deps,
-    due: Result<DuePayment, StoreError>,
-    now: Timestamp,
-) -> Result<(), lambda_runtime::Error> {
-    let due = due?;
-    if let Err(error) = deps.charging.look_at_page(&due, now).await {
-        deps.store.put_off_page(&due, Some(now + AGAIN)).await?;
-        return Err(error.into());
-    }
-    Ok(())
-}
-
-async fn give_back(
-    deps: &Deps,
-    due: Result<DuePayment, StoreError>,
-    now: Timestamp,
-) -> Result<(), lambda_runtime::Error> {
-    let due = due?;
-    if let Err(error) = deps.charging.refund_unowed(&due).await {
-        deps.store.put_off_refund(&due, now + AGAIN).await?;
-        return Err(error.into());
-    }
-    Ok(())
-}
-
-impl TickReport {
-    /// Logs and counts a piece of work that failed.
-    fn count(&mut self, done: Result<(), lambda_runtime::Error>, failed: &'static str) {
-        if let Err(error) = done {
-            edge::log_error(&*error, failed);
-            self.errors += 1;
-        }
-    }
-}
-
-/// Finishes the deletion of an account; while calls are open on it, it stays due.
-async fn scrub(
-    deps: &Deps,
-    due: Result<DueDeletion, StoreError>,
-    now: Timestamp,
-) -> Result<(), lambda_runtime::Error> {
-    let due = due?;
-    if deps.store.claim_deletion(&due, now + PUT_OFF).await? {
-        deps.store.scrub(&due.account).await?;
-    }
-    Ok(())
-}
-
-/// Deletes a secret that is not its account's key. What fails stays due, an hour later.
-async fn clean_up(
-    deps: &Deps,
-    due: Result<DueSecret, StoreError>,
-    now: Timestamp,
-) -> Result<(), lambda_runtime::Error> {
-    let Some(claimed) = deps.store.claim_secret(&due?, now + PUT_OFF).await? else {
-        return Ok(());
+/// Runs the due tasks of these kinds; returns the number of those that failed.
+async fn run_due(deps: &Deps, kinds: &[DueKind], now: Timestamp) -> u32 {
+    let mut errors = 0;
+    let mut failed = |error: &edge::Error, kind: DueKind| {
+        edge::log_error(&**error, &format!("a due task failed: {kind:?}"));
+        errors += 1;
     };
-    let (account, key) = (&claimed.account, &claimed.key);
-    let stored = deps.store.account(account).await?;
+    for shard in store::shards() {
+        for kind in kinds {
+            let due = deps.store.due.find(*kind, shard, now, TASKS_PER_SHARD);
+            let due = due.await.unwrap_or_else(|error| vec![Err(error)]);
+            for due in due {
+                let done = match due {
+                    Ok(due) => run(deps, &due, now).await,
+                    Err(error) => Err(error.into()),
+                };
+                if let Err(error) = done {
+                    failed(&error, *kind);
+                }
+            }
+        }
+    }
+    errors
+}
+
+async fn run(deps: &Deps, due: &Due, now: Timestamp) -> Result<(), edge::Error> {
+    let (store, cx) = (&deps.store, deps.charging.at(now));
+    match &due.task {
+        DueTask::Secret { account, key } => {
+            if store.due.postpone(due, now + CLAIM).await? {
+                delete_orphan(deps, account, key, now + CLAIM).await?;
+            }
+        }
+        DueTask::Deletion { account } => {
+            // Stays due while calls are open on the account.
+            if store.due.postpone(due, now + CLAIM).await? {
+                store.accounts.scrub(account).await?;
+            }
+        }
+        DueTask::StripeEvent { id } => drop(charging::replay(cx, id).await?),
+        DueTask::Cleanup { account } => charging::cleanup_payments(cx, account).await?,
+        DueTask::CheckoutSession { stripe_id } => {
+            match charging::check_session(cx, stripe_id).await {
+                Ok(true) => {}
+                Ok(false) => drop(store.due.postpone(due, now + OPEN_SESSION_DELAY).await?),
+                Err(error) => {
+                    store.due.postpone(due, now + PAYMENT_RETRY_DELAY).await?;
+                    return Err(error.into());
+                }
+            }
+        }
+        DueTask::Refund { stripe_id } => {
+            if let Err(error) = charging::refund_unowed(cx, stripe_id).await {
+                store.due.postpone(due, now + PAYMENT_RETRY_DELAY).await?;
+                return Err(error.into());
+            }
+        }
+        DueTask::Billing { .. } | DueTask::Event { .. } => {
+            return Err("planned or delivered elsewhere".into());
+        }
+    }
+    Ok(())
+}
+
+/// Deletes a secret unless it is the account's key, and forgets its name, which is due at `due`.
+async fn delete_orphan(
+    deps: &Deps,
+    account: &AccountId,
+    key: &KeyId,
+    due: Timestamp,
+) -> Result<(), edge::Error> {
+    let stored = deps.store.accounts.get(account).await?;
     let in_force = stored.and_then(|stored| stored.profile.key);
     if in_force.is_none_or(|in_force| in_force.id != *key) {
         deps.vault.delete(account, key).await?;
-        tracing::warn!("an orphaned secret was deleted");
+        tracing::warn!("deleted an orphaned secret");
     }
-    deps.store.secret_gone(account, key, claimed.due).await?;
-    Ok(())
+    Ok(deps.store.secrets.remove(account, key, due).await?)
 }

@@ -82,7 +82,7 @@ impl Run<'_> {
     async fn check_segment(&mut self, segment: Segment) -> Result<(), StoreError> {
         let mut after = None;
         loop {
-            let page = self.store.accounts_page(segment, after).await?;
+            let page = self.store.accounts.page(segment, after).await?;
             let mut accounts = Vec::new();
             for row in page.accounts {
                 match row {
@@ -166,15 +166,15 @@ async fn problems(
     number: &AccountNumber,
     now: Timestamp,
 ) -> Result<Option<Vec<String>>, StoreError> {
-    let reconciled = store.reconcile(id, number, now).await;
+    let reconciled = store.books.reconcile(id, number, now).await;
     if let Ok(found) = &reconciled
         && found.problems.is_empty()
     {
         return Ok(Some(Vec::new()));
     }
-    // Since it was listed, the account may have been deleted, or even created again. Failing to read
-    // its number does not prove that.
-    let stored = store.account_number(id).await;
+    // Since it was listed, the account may have been deleted, or even created again. A failure to
+    // read its number does not prove that.
+    let stored = store.accounts.number(id).await;
     let is_gone = stored.is_ok_and(|stored| stored.as_ref() != Some(number));
     if is_gone {
         return Ok(None);

@@ -10,7 +10,7 @@ export class ApiError extends Error {
   constructor(status, problem, retryAfter) {
     super(problem.detail || problem.title || `status ${status}`);
     this.status = status;
-    this.code = problem.code || "unreadable_answer";
+    this.code = problem.code || "unreadable_response";
     // Whole seconds, or null.
     this.retryAfter = retryAfter;
   }

@@ -65,9 +65,8 @@ pub(crate) static VERSION: LazyLock<String> = LazyLock::new(|| {
     version
 });
 
-/// Serves a file of the current version, and redirects other versions to it. The imports of a
-/// redirected module follow, so a page that was loaded during a deployment still gets files that fit
-/// together.
+/// Serves a file of the current version, and redirects other versions to it. A redirected module's
+/// imports follow it, so a page that was loaded during a deployment gets files that fit together.
 pub(crate) async fn serve(Path((version, name)): Path<(String, String)>) -> Response {
     let Some(asset) = ASSETS.iter().find(|asset| asset.name == name) else {
         return ApiError::new(Code::NotFound, "there is no such file").into_response();

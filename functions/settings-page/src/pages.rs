@@ -26,7 +26,8 @@ struct Page {
 const INTEGRATIONS: Page = Page {
     title: "Integrations",
     root: "../",
-    content: "<openrouter-integration></openrouter-integration>\n<greta-credits id=\"credits\"></greta-credits>",
+    content: "<openrouter-integration></openrouter-integration>\n\
+              <greta-credits id=\"credits\"></greta-credits>",
     is_extended: true,
 };
 

@@ -36,7 +36,7 @@ impl Deps {
         clock: Clock,
         dynamodb: aws_sdk_dynamodb::Client,
         secrets: aws_sdk_secretsmanager::Client,
-    ) -> Result<Self, lambda_http::Error> {
+    ) -> Result<Self, edge::Error> {
         let store = Store::new(dynamodb, settings.tables.clone());
         let http = edge::http_client(settings.charging.connect)?;
         Ok(Self {
@@ -82,7 +82,7 @@ async fn receive(
     })?;
     let event = Event::parse(&body)
         .map_err(|error| ApiError::new(Code::InvalidRequest, error.to_string()))?;
-    let received = deps.charging.receive(&event, now).await;
+    let received = charging::receive(deps.charging.at(now), &event).await;
     received.map(|_| StatusCode::NO_CONTENT).map_err(|error| {
         edge::log_error(&error, "could not record an event");
         try_later()

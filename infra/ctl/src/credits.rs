@@ -1,25 +1,21 @@
 //! `gretactl credits`.
 
-use std::fmt::{self, Display};
+use account::{Account, AccountId, AccountNumber, Credits, EntryId};
+use serde_json::{Value, json};
+use store::{EntryKind, PostError, PostRefused, Posted, Posting, Segment, StoreError};
 
-use account::{Account, AccountId, AccountNumber, CallId, Credits, EntryId};
-use jiff::Timestamp;
-use serde::Serialize;
-use store::{EntryKind, LedgerEntry, PostRefused, Posted, Posting, Segment, StoreError};
-
-use crate::Exit;
 use crate::cli::{Cause, CreditsCommand, Giving};
 use crate::error::Error;
-use crate::output::{Answer, CreditFacts, Fields, Table, name_of, time};
+use crate::output::{Fields, Report, Table, credits_json, credits_text, name_of, time};
 use crate::session::Session;
 
-/// Entries that are read at once.
-const PAGE: u8 = 100;
+/// How many ledger entries are read at once.
+const PAGE_SIZE: u8 = 100;
 
 pub(crate) async fn carry_out(
     session: &mut Session<'_, '_>,
     command: CreditsCommand,
-) -> Result<Answer, Error> {
+) -> Result<Report, Error> {
     match command {
         CreditsCommand::Grant(giving) => give(session, EntryKind::Grant, giving).await,
         CreditsCommand::Refund(giving) => give(session, EntryKind::Refund, giving).await,
@@ -29,8 +25,8 @@ pub(crate) async fn carry_out(
             cause,
         } => {
             let account = session.account(&account.account).await?;
-            let wish = Wish::new(EntryKind::Adjustment, amount, cause)?;
-            post(session, account, wish).await
+            let order = Order::new(EntryKind::Adjustment, amount, cause)?;
+            post(session, account, order).await
         }
         CreditsCommand::Reverse {
             account,
@@ -57,15 +53,15 @@ pub(crate) async fn carry_out(
     }
 }
 
-/// A posting that is to be made.
-struct Wish {
+/// A posting to make.
+struct Order {
     id: EntryId,
     kind: EntryKind,
     amount: Credits,
     reason: String,
 }
 
-impl Wish {
+impl Order {
     fn new(kind: EntryKind, amount: Credits, cause: Cause) -> Result<Self, Error> {
         let new = || EntryId::new(edge::new_id(kind.as_str()));
         let id = cause.entry.map_or_else(new, Ok);
@@ -82,10 +78,10 @@ async fn give(
     session: &mut Session<'_, '_>,
     kind: EntryKind,
     giving: Giving,
-) -> Result<Answer, Error> {
+) -> Result<Report, Error> {
     let account = session.account(&giving.account.account).await?;
-    let wish = Wish::new(kind, giving.amount, giving.cause)?;
-    post(session, account, wish).await
+    let order = Order::new(kind, giving.amount, giving.cause)?;
+    post(session, account, order).await
 }
 
 async fn reverse(
@@ -93,17 +89,19 @@ async fn reverse(
     id: AccountId,
     entry: &EntryId,
     reason: String,
-) -> Result<Answer, Error> {
+) -> Result<Report, Error> {
     let account = session.account(&id).await?;
-    let known = session.store.posting(&account.number, entry).await?;
+    let known = session.store.ledger.posting(&account.number, entry).await?;
     let known = known.ok_or_else(|| {
         Error::refused(format!(
-            "account {id} has no grant or purchase of the id {entry}; `gretactl credits history {id}` has the ids"
+            "account {id} has no grant or purchase with the id {entry}; `gretactl credits history \
+             {id}` shows the ids"
         ))
     })?;
     if !matches!(known.kind, EntryKind::Grant | EntryKind::Purchase) {
         return Err(Error::refused(format!(
-            "{entry} is a {}; only a grant or a purchase is reversed; `credits adjust` corrects anything else",
+            "{entry} is a {}; only a grant or a purchase can be reversed; use `credits adjust` to \
+             correct anything else",
             known.kind.as_str()
         )));
     }
@@ -111,123 +109,101 @@ async fn reverse(
     let amount = known.amount.checked_neg();
     let (Ok(own), Some(amount)) = (own, amount) else {
         return Err(Error::refused(format!(
-            "{entry} has no room for a reversal's id; take the credits with `credits adjust`"
+            "the id {entry} leaves no room for its reversal's id; take the credits with `credits \
+             adjust`"
         )));
     };
-    let wish = Wish {
+    let order = Order {
         id: own,
         kind: EntryKind::Reversal,
         amount,
         reason,
     };
-    post(session, account, wish).await
-}
-
-/// What was posted.
-#[derive(Serialize)]
-struct PostingReport {
-    account_id: AccountId,
-    entry_id: EntryId,
-    kind: EntryKind,
-    /// What was asked for.
-    amount: Credits,
-    /// False: the same was posted before, and nothing moved.
-    posted: bool,
-    /// What the balance changed by.
-    moved: Credits,
-    /// What is owed more than before, or less.
-    owed_change: Credits,
-    reason: String,
-    actor: String,
-    /// As they are now, if that could be read.
-    credits: Option<CreditFacts>,
-}
-
-impl Display for PostingReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let done = if self.posted {
-            "posted"
-        } else {
-            "this id was posted before; nothing moved"
-        };
-        let mut fields = Fields::new("account", &self.account_id)
-            .and("entry", &self.entry_id)
-            .and("kind", self.kind.as_str())
-            .and("amount", self.amount)
-            .and("moved", self.moved);
-        if self.owed_change.is_negative() {
-            fields = fields.and("of it, owed", owed(self.owed_change));
-        } else if self.owed_change != Credits::ZERO {
-            fields = fields.and("not taken", owed(self.owed_change));
-        }
-        fields = fields.and("reason", &self.reason).and("by", &self.actor);
-        if let Some(credits) = self.credits {
-            fields = fields.and("now", credits);
-        }
-        write!(f, "{done}\n\n{fields}")
-    }
-}
-
-fn owed(change: Credits) -> String {
-    match change.checked_neg().filter(|_| change.is_negative()) {
-        Some(paid) => format!("{paid} paid what was owed"),
-        None => format!("{change}, which is owed from now on"),
-    }
+    post(session, account, order).await
 }
 
 async fn post(
     session: &mut Session<'_, '_>,
     account: Account,
-    wish: Wish,
-) -> Result<Answer, Error> {
+    order: Order,
+) -> Result<Report, Error> {
     let actor = session.actor()?;
-    let known = session.store.posting(&account.number, &wish.id).await?;
+    let known = session
+        .store
+        .ledger
+        .posting(&account.number, &order.id)
+        .await?;
     let posted = match known {
-        Some(known) if (known.kind, known.amount) == (wish.kind, wish.amount) => Posted::Before,
-        Some(_) => return Err(id_taken(&wish.id)),
+        Some(known) if (known.kind, known.amount) == (order.kind, order.amount) => Posted::Before,
+        Some(_) => return Err(id_taken(&order.id)),
         None => {
-            confirm(session, &account, &wish)?;
+            confirm(session, &account, &order)?;
             // The time after the confirmation: the ledger is read in the order of time.
             let posting = Posting {
-                id: &wish.id,
-                kind: wish.kind,
-                amount: wish.amount,
+                id: &order.id,
+                kind: order.kind,
+                amount: order.amount,
                 at: session.clock.now(),
-                note: &wish.reason,
+                note: &order.reason,
                 actor: &actor,
             };
-            let posted = session.store.post(&account.id, &posting).await;
-            posted
-                .map_err(|source| Error::Unknown {
-                    advice: repeat(&wish),
-                    source,
-                })?
-                .map_err(|refused| not_posted(&account.id, &wish, &refused))?
+            let posted = session.store.ledger.post(&account.id, &posting).await;
+            posted.map_err(|error| match error {
+                PostError::Refused(refused) => not_posted(&account.id, &order, &refused),
+                PostError::Store(error) => Error::unknown(repeat(&order))(error),
+            })?
         }
     };
-    let (posted, moved, owed_change) = match posted {
+    let (is_new, moved, owed_change) = match posted {
         Posted::Now { balance, owed } => (true, balance, owed),
         Posted::Before => (false, Credits::ZERO, Credits::ZERO),
     };
-    let after = session.store.account(&account.id).await.ok().flatten();
-    Answer::of(&PostingReport {
-        account_id: account.id,
-        entry_id: wish.id,
-        kind: wish.kind,
-        amount: wish.amount,
-        posted,
-        moved,
-        owed_change,
-        reason: wish.reason,
-        actor,
-        credits: after.map(|after| after.balance.into()),
-    })
+    // The posting is made, whether or not the balance can be read.
+    let after = session.store.accounts.get(&account.id).await.ok().flatten();
+    let done = if is_new {
+        "posted"
+    } else {
+        "this id was posted before; nothing moved"
+    };
+    let mut fields = Fields::new("account", &account.id)
+        .and("entry", &order.id)
+        .and("kind", order.kind.as_str())
+        .and("amount", order.amount)
+        .and("moved", moved);
+    if let Some(paid) = owed_change
+        .checked_neg()
+        .filter(|_| owed_change.is_negative())
+    {
+        fields = fields.and("of it, owed", format!("{paid} paid what was owed"));
+    } else if owed_change != Credits::ZERO {
+        fields = fields.and(
+            "not taken",
+            format!("{owed_change}, which is owed from now on"),
+        );
+    }
+    fields = fields.and("reason", &order.reason).and("by", &actor);
+    if let Some(after) = &after {
+        fields = fields.and("now", credits_text(&after.balance));
+    }
+    let json = json!({
+        "account_id": account.id,
+        "entry_id": order.id,
+        "kind": order.kind,
+        "amount": order.amount,
+        "posted": is_new,
+        "moved": moved,
+        "owed_change": owed_change,
+        "reason": order.reason,
+        "actor": actor,
+        "credits": after.map(|after| credits_json(&after.balance)),
+    });
+    Ok(Report::new(json, format!("{done}\n\n{fields}")))
 }
 
-fn confirm(session: &mut Session<'_, '_>, account: &Account, wish: &Wish) -> Result<(), Error> {
-    let amount = wish.amount;
+fn confirm(session: &mut Session<'_, '_>, account: &Account, order: &Order) -> Result<(), Error> {
+    let amount = order.amount;
     let taken = amount.checked_neg().unwrap_or(amount);
-    let what = match wish.kind {
+    let question = match order.kind {
         EntryKind::Reversal => {
             let now = taken.min(account.balance.available());
             let later = taken.checked_sub(now).unwrap_or_default();
@@ -236,33 +212,33 @@ fn confirm(session: &mut Session<'_, '_>, account: &Account, wish: &Wish) -> Res
         _ if amount.is_negative() => format!("{taken} credits are taken."),
         _ => format!("{amount} credits are given."),
     };
-    let facts = Fields::new("account", &account.id)
+    let fields = Fields::new("account", &account.id)
         .and("plan", name_of(&account.profile.plan()))
-        .and("entry", &wish.id)
-        .and("kind", wish.kind.as_str())
+        .and("entry", &order.id)
+        .and("kind", order.kind.as_str())
         .and("amount", amount)
-        .and("reason", &wish.reason)
-        .and("before", CreditFacts::from(account.balance));
-    session.confirm(what, facts)
+        .and("reason", &order.reason)
+        .and("before", credits_text(&account.balance));
+    session.confirm(question, fields)
 }
 
-fn repeat(wish: &Wish) -> String {
-    match wish.kind {
+fn repeat(order: &Order) -> String {
+    match order.kind {
         EntryKind::Reversal => "repeat it: an entry is reversed once".to_owned(),
-        _ => format!("repeat it with --id {}: it is posted once", wish.id),
+        _ => format!("repeat it with --id {}: it is posted once", order.id),
     }
 }
 
-fn not_posted(account: &AccountId, wish: &Wish, refused: &PostRefused) -> Error {
+fn not_posted(account: &AccountId, order: &Order, refused: &PostRefused) -> Error {
     match refused {
         PostRefused::Insufficient(balance) => Error::refused(format!(
-            "{} credits are more than there are: {}; nothing was posted",
-            wish.amount,
-            CreditFacts::from(*balance)
+            "the account has less than {} credits: {}; nothing was posted",
+            order.amount,
+            credits_text(balance)
         )),
         PostRefused::NoAccount => Error::gone(account),
-        PostRefused::IdTaken => id_taken(&wish.id),
-        PostRefused::Amount(_) => Error::refused("so many credits cannot be counted"),
+        PostRefused::IdTaken => id_taken(&order.id),
+        PostRefused::Amount(_) => Error::refused("the amount is too large: it cannot be counted"),
     }
 }
 
@@ -272,204 +248,150 @@ fn id_taken(id: &EntryId) -> Error {
     ))
 }
 
-#[derive(Serialize)]
-struct History {
-    account_id: AccountId,
-    /// Newest first.
-    entries: Vec<EntryFacts>,
-    /// There are older ones.
-    more: bool,
-}
-
-#[derive(Serialize)]
-struct EntryFacts {
-    id: EntryId,
-    at: Timestamp,
-    kind: EntryKind,
-    amount: Credits,
-    balance_after: Credits,
-    call_id: Option<CallId>,
-    note: String,
-    actor: String,
-}
-
-impl From<(LedgerEntry, Credits)> for EntryFacts {
-    fn from((entry, balance_after): (LedgerEntry, Credits)) -> Self {
-        Self {
-            id: entry.id,
-            at: entry.at,
-            kind: entry.kind,
-            amount: entry.amount,
-            balance_after,
-            call_id: entry.call_id,
-            note: entry.note,
-            actor: entry.actor,
-        }
-    }
-}
-
-impl Display for History {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut table = Table::new(["at", "kind", "amount", "balance", "id", "by", "note"]);
-        for entry in &self.entries {
-            table.push([
-                time(entry.at),
-                entry.kind.as_str().to_owned(),
-                entry.amount.to_string(),
-                entry.balance_after.to_string(),
-                entry.id.to_string(),
-                entry.actor.clone(),
-                entry.note.clone(),
-            ]);
-        }
-        write!(f, "{table}")?;
-        match (self.entries.is_empty(), self.more) {
-            (true, _) => writeln!(f, "no entries"),
-            (false, true) => writeln!(f, "... there are older ones: --limit N or --all"),
-            (false, false) => Ok(()),
-        }
-    }
-}
-
-async fn history(session: &Session<'_, '_>, id: AccountId, limit: usize) -> Result<Answer, Error> {
+async fn history(session: &Session<'_, '_>, id: AccountId, limit: usize) -> Result<Report, Error> {
     let account = session.account(&id).await?;
     let mut entries = Vec::new();
     let mut cursor = None;
     loop {
         let missing = limit.saturating_sub(entries.len());
-        let size = u8::try_from(missing).map_or(PAGE, |missing| missing.min(PAGE));
-        let page = session.store.ledger_page(&account, cursor.as_ref(), size);
+        let size = u8::try_from(missing).map_or(PAGE_SIZE, |missing| missing.min(PAGE_SIZE));
+        let page = session.store.ledger.page(&account, cursor.as_ref(), size);
         let page = page.await?;
-        entries.extend(page.entries.into_iter().map(EntryFacts::from));
+        entries.extend(page.entries);
         cursor = page.next;
         if cursor.is_none() || entries.len() >= limit {
             break;
         }
     }
-    Answer::of(&History {
-        account_id: id,
-        entries,
-        more: cursor.is_some(),
-    })
+    let mut table = Table::new(["at", "kind", "amount", "balance", "id", "by", "note"]);
+    let mut list = Vec::new();
+    for (entry, balance_after) in &entries {
+        table.push([
+            time(entry.at),
+            entry.kind.as_str().to_owned(),
+            entry.amount.to_string(),
+            balance_after.to_string(),
+            entry.id.to_string(),
+            entry.actor.clone(),
+            entry.note.clone(),
+        ]);
+        list.push(json!({
+            "id": entry.id,
+            "at": entry.at,
+            "kind": entry.kind,
+            "amount": entry.amount,
+            "balance_after": balance_after,
+            "call_id": entry.call_id,
+            "note": entry.note,
+            "actor": entry.actor,
+        }));
+    }
+    let more = cursor.is_some();
+    let end = match (entries.is_empty(), more) {
+        (true, _) => "no entries",
+        (false, true) => "... there are older ones: --limit N or --all",
+        (false, false) => "",
+    };
+    let json = json!({"account_id": id, "entries": list, "more": more});
+    Ok(Report::new(json, format!("{table}{end}")))
 }
 
-/// What a look through the books found.
-#[derive(Default, Serialize)]
+/// The findings of a reconciliation.
+#[derive(Default)]
 struct Reconciled {
-    /// True if all that was looked at adds up.
-    ok: bool,
-    /// Accounts that were looked at.
     accounts: u64,
     open_holds: usize,
     /// Accounts whose books do not add up.
-    wrong: Vec<Wrong>,
+    wrong: Vec<Value>,
     /// Accounts whose books could not be read.
-    unread: Vec<Unread>,
-}
-
-#[derive(Serialize)]
-struct Wrong {
-    account_id: AccountId,
-    problems: Vec<String>,
-}
-
-#[derive(Serialize)]
-struct Unread {
-    /// `null` where not even that could be read.
-    account_id: Option<AccountId>,
-    error: String,
-}
-
-impl Display for Reconciled {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for wrong in &self.wrong {
-            for problem in &wrong.problems {
-                writeln!(f, "{}: {problem}", wrong.account_id)?;
-            }
-        }
-        for unread in &self.unread {
-            let id = unread
-                .account_id
-                .as_ref()
-                .map_or("an account", AccountId::as_str);
-            writeln!(f, "{id}: not read: {}", unread.error)?;
-        }
-        writeln!(
-            f,
-            "{} accounts looked at, {} open holds; {} do not add up, {} could not be read",
-            self.accounts,
-            self.open_holds,
-            self.wrong.len(),
-            self.unread.len()
-        )
-    }
+    unread: Vec<Value>,
+    /// A line for each finding.
+    text: String,
 }
 
 impl Reconciled {
-    async fn look_at(&mut self, session: &Session<'_, '_>, id: AccountId, number: &AccountNumber) {
+    async fn check(&mut self, session: &Session<'_, '_>, id: AccountId, number: &AccountNumber) {
         let now = session.clock.now();
-        let looked = session.store.reconcile(&id, number, now).await;
-        let is_good = looked.as_ref().is_ok_and(|found| found.problems.is_empty());
+        let found = session.store.books.reconcile(&id, number, now).await;
+        let is_good = found.as_ref().is_ok_and(|found| found.problems.is_empty());
         if !is_good && is_gone(session, &id, number).await {
             return;
         }
         self.accounts += 1;
-        match looked {
+        match found {
             Ok(found) => {
                 self.open_holds += found.open_holds.len();
                 if !found.problems.is_empty() {
-                    self.wrong.push(Wrong {
-                        account_id: id,
-                        problems: found.problems,
-                    });
+                    for problem in &found.problems {
+                        self.text.push_str(&format!("{id}: {problem}\n"));
+                    }
+                    let problems = found.problems;
+                    self.wrong
+                        .push(json!({"account_id": id, "problems": problems}));
                 }
             }
-            Err(error) => self.not_read(Some(id), &error),
+            Err(error) => self.unread(Some(id), &error),
         }
     }
 
-    fn not_read(&mut self, account_id: Option<AccountId>, error: &StoreError) {
-        self.unread.push(Unread {
-            account_id,
-            error: error.to_string(),
-        });
+    fn unread(&mut self, id: Option<AccountId>, error: &StoreError) {
+        let name = id.as_ref().map_or("an account", AccountId::as_str);
+        self.text
+            .push_str(&format!("{name}: could not be read: {error}\n"));
+        self.unread
+            .push(json!({"account_id": id, "error": error.to_string()}));
     }
 
-    fn answer(mut self) -> Result<Answer, Error> {
-        self.ok = self.wrong.is_empty() && self.unread.is_empty();
-        let exit = if self.ok { Exit::Done } else { Exit::Failed };
-        Answer::with_exit(&self, exit)
+    fn report(self) -> Report {
+        let (wrong, unread) = (self.wrong.len(), self.unread.len());
+        let ok = wrong == 0 && unread == 0;
+        let json = json!({
+            "ok": ok,
+            "accounts": self.accounts,
+            "open_holds": self.open_holds,
+            "wrong": self.wrong,
+            "unread": self.unread,
+        });
+        let text = format!(
+            "{}{} accounts checked, {} open holds; {wrong} do not add up, {unread} could not be read",
+            self.text, self.accounts, self.open_holds,
+        );
+        if ok {
+            Report::new(json, text)
+        } else {
+            Report::failed(json, text)
+        }
     }
 }
 
-/// Was the account's deletion finished, or was it even made anew, after it was listed? That this cannot
-/// be read either is no proof of it.
+/// Whether the account was deleted, or even created again, after it was listed. If this cannot be
+/// read either, that proves nothing.
 async fn is_gone(session: &Session<'_, '_>, id: &AccountId, number: &AccountNumber) -> bool {
-    let stored = session.store.account_number(id).await;
+    let stored = session.store.accounts.number(id).await;
     stored.is_ok_and(|stored| stored.as_ref() != Some(number))
 }
 
-async fn reconcile_one(session: &Session<'_, '_>, id: AccountId) -> Result<Answer, Error> {
+async fn reconcile_one(session: &Session<'_, '_>, id: AccountId) -> Result<Report, Error> {
     let mut reconciled = Reconciled::default();
     let number = session.number(&id).await?;
-    reconciled.look_at(session, id, &number).await;
-    reconciled.answer()
+    reconciled.check(session, id, &number).await;
+    Ok(reconciled.report())
 }
 
-async fn reconcile_all(session: &Session<'_, '_>, segment: Segment) -> Result<Answer, Error> {
+async fn reconcile_all(session: &Session<'_, '_>, segment: Segment) -> Result<Report, Error> {
     let mut reconciled = Reconciled::default();
     let mut next = None;
     loop {
-        let page = session.store.accounts_page(segment, next).await?;
+        let page = session.store.accounts.page(segment, next).await?;
         for row in page.accounts {
             match row {
-                Ok((id, number)) => reconciled.look_at(session, id, &number).await,
-                Err(error) => reconciled.not_read(None, &error),
+                Ok((id, number)) => reconciled.check(session, id, &number).await,
+                Err(error) => reconciled.unread(None, &error),
             }
         }
         next = page.next;
         if next.is_none() {
-            return reconciled.answer();
+            return Ok(reconciled.report());
         }
     }
 }

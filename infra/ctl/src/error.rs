@@ -1,4 +1,4 @@
-//! Why a command came to nothing.
+//! Why a command failed.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,11 +7,11 @@ use account::AccountId;
 use edge::SettingsError;
 use store::StoreError;
 
-use crate::Exit;
+use crate::console::Exit;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("{0} (each comes from the environment or from --env-file)")]
+    #[error("{0} (set them in the environment or in --env-file)")]
     Settings(SettingsError),
     #[error("{} cannot be read", path.display())]
     EnvFile {
@@ -21,14 +21,13 @@ pub(crate) enum Error {
     },
     #[error("line {line} of {} is not NAME=VALUE", path.display())]
     EnvLine { path: PathBuf, line: usize },
-    #[error("nothing can be sent to AWS")]
-    Client(#[from] http_client::TlsError),
-    #[error("who is doing this? Give your name with --operator or in GRETA_OPERATOR")]
+    #[error("no operator: give your name with --operator or in GRETA_OPERATOR")]
     NoOperator,
     #[error("not confirmed; nothing was done")]
     NotConfirmed,
     #[error(
-        "this has to be confirmed, and standard input is not a terminal; nothing was done; repeat it with --yes"
+        "this needs confirmation, and standard input is not a terminal; nothing was done; repeat \
+         it with --yes"
     )]
     CannotAsk,
     #[error("there is no account {0}, and there never was")]
@@ -39,20 +38,28 @@ pub(crate) enum Error {
     Refused(String),
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Something was to be written, and may have been.
+    /// A write that may or may not have happened.
     #[error("it is not known whether this took place; {advice}")]
     Unknown {
         advice: String,
         #[source]
         source: StoreError,
     },
-    #[error("the answer cannot be written as JSON")]
-    Json(#[from] serde_json::Error),
 }
 
 impl Error {
     pub(crate) fn refused(why: impl Into<String>) -> Self {
         Self::Refused(why.into())
+    }
+
+    pub(crate) fn unknown(advice: impl Into<String>) -> impl FnOnce(StoreError) -> Self {
+        let advice = advice.into();
+        |source| Self::Unknown { advice, source }
+    }
+
+    /// The account existed a moment ago.
+    pub(crate) fn gone(id: &AccountId) -> Self {
+        Self::refused(format!("account {id} was deleted just now"))
     }
 
     pub(crate) fn exit(&self) -> Exit {
@@ -63,18 +70,7 @@ impl Error {
             | Self::NoOperator
             | Self::NotConfirmed
             | Self::CannotAsk => Exit::Usage,
-            Self::NoAccount(_)
-            | Self::Deleted(..)
-            | Self::Refused(_)
-            | Self::Client(_)
-            | Self::Store(_)
-            | Self::Unknown { .. }
-            | Self::Json(_) => Exit::Failed,
+            _ => Exit::Failed,
         }
-    }
-
-    /// The account was there a moment ago.
-    pub(crate) fn gone(id: &AccountId) -> Self {
-        Self::refused(format!("account {id} was deleted at this moment"))
     }
 }

@@ -1,22 +1,19 @@
 //! `gretactl holds`.
 
-use std::fmt::{self, Display};
-
 use account::hold::{FIRST_CHECK, HoldState};
 use account::{AccountId, CallId, Credits};
-use jiff::Timestamp;
-use serde::Serialize;
+use serde_json::json;
 use store::{OpenHold, Resolution, StoredHold};
 
 use crate::cli::HoldsCommand;
 use crate::error::Error;
-use crate::output::{Answer, Fields, Table, or_dash, time};
+use crate::output::{Fields, Report, Table, or_dash, time};
 use crate::session::Session;
 
 pub(crate) async fn carry_out(
     session: &mut Session<'_, '_>,
     command: HoldsCommand,
-) -> Result<Answer, Error> {
+) -> Result<Report, Error> {
     match command {
         HoldsCommand::List { account } => list(session, account.account).await,
         HoldsCommand::Resolve {
@@ -29,116 +26,60 @@ pub(crate) async fn carry_out(
     }
 }
 
-#[derive(Serialize)]
-struct Listed {
-    account_id: AccountId,
-    holds: Vec<HoldFacts>,
-}
-
-#[derive(Serialize)]
-struct HoldFacts {
-    call_id: CallId,
-    amount: Credits,
-    model: String,
-    created_at: Timestamp,
-    next_check_at: Timestamp,
-    expires_at: Timestamp,
-    /// The provider's id of the call.
-    generation_id: Option<String>,
-}
-
-impl From<OpenHold> for HoldFacts {
-    fn from(open: OpenHold) -> Self {
-        Self {
-            call_id: open.hold.call,
-            amount: open.hold.amount,
-            model: open.hold.model,
-            created_at: open.created_at,
-            next_check_at: open.next_check_at,
-            expires_at: open.expires_at,
-            generation_id: open.generation_id,
-        }
-    }
-}
-
-impl Display for Listed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.holds.is_empty() {
-            return writeln!(f, "account {} has no open holds", self.account_id);
-        }
-        let heads = [
-            "call",
-            "amount",
-            "model",
-            "taken",
-            "next check",
-            "expires",
-            "provider's id",
-        ];
-        let mut table = Table::new(heads);
-        for hold in &self.holds {
-            table.push([
-                hold.call_id.to_string(),
-                hold.amount.to_string(),
-                hold.model.clone(),
-                time(hold.created_at),
-                time(hold.next_check_at),
-                time(hold.expires_at),
-                or_dash(hold.generation_id.clone(), |id| id),
-            ]);
-        }
-        write!(f, "{table}")
-    }
-}
-
-async fn list(session: &Session<'_, '_>, id: AccountId) -> Result<Answer, Error> {
+async fn list(session: &Session<'_, '_>, id: AccountId) -> Result<Report, Error> {
     let number = session.number(&id).await?;
-    let mut holds = session.store.open_holds(&number).await?;
+    let mut holds = session.store.holds.open(&number).await?;
     holds.sort_by_key(|open| open.created_at);
-    Answer::of(&Listed {
-        account_id: id,
-        holds: holds.into_iter().map(HoldFacts::from).collect(),
-    })
-}
-
-#[derive(Serialize)]
-struct Resolved {
-    account_id: AccountId,
-    call_id: CallId,
-    held: Credits,
-    charged: Credits,
-    reason: String,
-    actor: String,
-}
-
-impl Display for Resolved {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let done = if self.charged == Credits::ZERO {
-            "released"
-        } else {
-            "charged"
-        };
-        let fields = Fields::new("account", &self.account_id)
-            .and("call", &self.call_id)
-            .and("held", self.held)
-            .and("charged", self.charged)
-            .and("reason", &self.reason)
-            .and("by", &self.actor);
-        write!(f, "{done}\n\n{fields}")
+    let headings = [
+        "call",
+        "amount",
+        "model",
+        "taken",
+        "next check",
+        "expires",
+        "generation",
+    ];
+    let mut table = Table::new(headings);
+    let mut list = Vec::new();
+    for open in &holds {
+        table.push([
+            open.hold.call.to_string(),
+            open.hold.amount.to_string(),
+            open.hold.model.clone(),
+            time(open.created_at),
+            time(open.next_check_at),
+            time(open.expires_at),
+            or_dash(open.generation_id.as_ref()),
+        ]);
+        list.push(json!({
+            "call_id": open.hold.call,
+            "amount": open.hold.amount,
+            "model": open.hold.model,
+            "created_at": open.created_at,
+            "next_check_at": open.next_check_at,
+            "expires_at": open.expires_at,
+            "generation_id": open.generation_id,
+        }));
     }
+    let text = if holds.is_empty() {
+        format!("account {id} has no open holds")
+    } else {
+        table.to_string()
+    };
+    Ok(Report::new(json!({"account_id": id, "holds": list}), text))
 }
 
-/// `charge`: what is taken; `None` releases the hold.
+/// Charges the hold, or releases it without a `charge`.
 async fn resolve(
     session: &mut Session<'_, '_>,
     id: AccountId,
     call: &CallId,
     charge: Option<Credits>,
     reason: &str,
-) -> Result<Answer, Error> {
+) -> Result<Report, Error> {
     let actor = session.actor()?;
     let number = session.number(&id).await?;
-    let open = match session.store.find_hold(&number, call).await? {
+    let open = match session.store.holds.find(&number, call).await? {
         Some(StoredHold::Open(open)) => open,
         Some(StoredHold::Ended { state, at, by }) => {
             let when = format!(" on {} by {by}", time(at));
@@ -146,53 +87,74 @@ async fn resolve(
         }
         None => {
             return Err(Error::refused(format!(
-                "account {id} has no hold of call {call}; `gretactl holds list {id}` lists those there are"
+                "account {id} has no hold of call {call}; `gretactl holds list {id}` shows its \
+                 holds"
             )));
         }
     };
     let held = open.hold.amount;
     if let Some(charge) = charge.filter(|charge| *charge > held) {
         return Err(Error::refused(format!(
-            "{charge} credits are more than the {held} that are held, and never more is taken; nothing was done"
+            "{charge} credits are more than the {held} that are held, which is the most that can \
+             be charged; nothing was done"
         )));
     }
-    let what = match charge {
-        Some(charge) => format!("{charge} of {held} credits that are held are taken."),
-        None => format!("The hold of {held} credits is released; nothing is taken."),
+    let (question, what) = match charge {
+        Some(charge) => (
+            format!("{charge} of {held} held credits are charged."),
+            format!("hold of call {call} charged with {charge}: {reason}"),
+        ),
+        None => (
+            format!("The hold of {held} credits is released; nothing is charged."),
+            format!("hold of call {call} released: {reason}"),
+        ),
     };
-    session.confirm(what, facts(session, &open))?;
-    let what = match charge {
-        Some(charge) => format!("hold of call {call} charged with {charge}: {reason}"),
-        None => format!("hold of call {call} released: {reason}"),
-    };
-    let why = session.history(what)?;
+    session.confirm(question, facts(session, &open))?;
+    let entry = session.history(what)?;
     let store = &session.store;
     let resolution = match charge {
         Some(charge) => {
-            let settled = store.settle(&open.hold, charge, why.at, &actor, Some(&why));
+            let settled = store
+                .holds
+                .settle(&open.hold, charge, entry.at, &actor, Some(&entry));
             settled.await
         }
-        None => store.release(&open.hold, why.at, &actor, Some(&why)).await,
+        None => {
+            store
+                .holds
+                .release(&open.hold, entry.at, &actor, Some(&entry))
+                .await
+        }
     };
-    let resolution = resolution.map_err(|source| Error::Unknown {
-        advice: "repeat it: a hold ends once".to_owned(),
-        source,
-    })?;
-    match resolution {
-        Resolution::Done(state) => Answer::of(&Resolved {
-            account_id: id,
-            call_id: call.clone(),
-            held,
-            charged: state.charged(),
-            reason: reason.to_owned(),
-            actor,
-        }),
-        Resolution::Already(Some(state)) => Err(ended(call, state, " at this moment")),
-        Resolution::Already(None) => Err(Error::refused("the hold is gone")),
-    }
+    let resolution = resolution.map_err(Error::unknown("repeat it: a hold ends once"))?;
+    let charged = match resolution {
+        Resolution::Done(state) => state.charged(),
+        Resolution::Already(Some(state)) => return Err(ended(call, state, " just now")),
+        Resolution::Already(None) => return Err(Error::refused("the hold is gone")),
+    };
+    let done = if charged == Credits::ZERO {
+        "released"
+    } else {
+        "charged"
+    };
+    let fields = Fields::new("account", &id)
+        .and("call", call)
+        .and("held", held)
+        .and("charged", charged)
+        .and("reason", reason)
+        .and("by", &actor);
+    let json = json!({
+        "account_id": id,
+        "call_id": call,
+        "held": held,
+        "charged": charged,
+        "reason": reason,
+        "actor": actor,
+    });
+    Ok(Report::new(json, format!("{done}\n\n{fields}")))
 }
 
-/// What whoever confirms should know.
+/// What one should know before confirming.
 fn facts(session: &Session<'_, '_>, open: &OpenHold) -> Fields {
     let now = session.clock.now();
     let fields = Fields::new("account", &open.hold.account)
@@ -200,11 +162,8 @@ fn facts(session: &Session<'_, '_>, open: &OpenHold) -> Fields {
         .and("model", &open.hold.model)
         .and("taken", time(open.created_at))
         .and("next check", time(open.next_check_at))
-        .and(
-            "provider's id",
-            or_dash(open.generation_id.clone(), |id| id),
-        );
-    // A call that knows that it cannot end its hold has it checked at once.
+        .and("generation", or_dash(open.generation_id.as_ref()));
+    // A call that fails to end its hold has it checked at once.
     let may_run = now < open.next_check_at && now.duration_since(open.created_at) < FIRST_CHECK;
     if may_run {
         fields.and("attention", "the call may still be running")

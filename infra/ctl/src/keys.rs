@@ -1,22 +1,20 @@
-//! `gretactl key`. A key's text is never read: what is shown is what the account's members see.
-
-use std::fmt::{self, Display};
+//! `gretactl key`. A key's text is never read: shown is what the account's members see.
 
 use account::{AccountId, KeyId};
 use card::KeyFacts;
 use key_save::disconnect_key;
-use serde::Serialize;
+use serde_json::json;
 use store::UpdateError;
 
 use crate::cli::KeyCommand;
 use crate::error::Error;
-use crate::output::{Answer, Fields, name_of, on_off, or_dash, time};
+use crate::output::{Fields, Report, name_of, on_off, or_dash, time};
 use crate::session::Session;
 
 pub(crate) async fn carry_out(
     session: &mut Session<'_, '_>,
     command: KeyCommand,
-) -> Result<Answer, Error> {
+) -> Result<Report, Error> {
     match command {
         KeyCommand::Status { account } => status(session, account.account).await,
         KeyCommand::Forget { account, reason } => forget(session, account.account, &reason).await,
@@ -28,7 +26,7 @@ pub(crate) fn fields(fields: Fields, key: Option<&KeyFacts>) -> Fields {
     let Some(key) = key else {
         return fields.and("key", "none is connected");
     };
-    let dollars = |amount: &String| format!("{amount} USD");
+    let usd = |amount: &Option<String>| or_dash(amount.as_ref().map(|usd| format!("{usd} USD")));
     fields
         .and("key", &key.label)
         .and("last four", &key.last4)
@@ -39,69 +37,24 @@ pub(crate) fn fields(fields: Fields, key: Option<&KeyFacts>) -> Fields {
             "saved",
             format!("{} by {}", time(key.saved_at), key.saved_by),
         )
-        .and("limit", or_dash(key.limit_usd.as_ref(), dollars))
-        .and(
-            "remaining",
-            or_dash(key.limit_remaining_usd.as_ref(), dollars),
-        )
-        .and("expires", or_dash(key.expires_at.as_ref(), String::clone))
+        .and("limit", usd(&key.limit_usd))
+        .and("remaining", usd(&key.limit_remaining_usd))
+        .and("expires", or_dash(key.expires_at.as_ref()))
 }
 
-#[derive(Serialize)]
-struct Status {
-    account_id: AccountId,
-    key: Option<KeyFacts>,
-    enabled: bool,
-    always_use_key: bool,
-}
-
-impl Display for Status {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let fields = fields(Fields::new("account", &self.account_id), self.key.as_ref());
-        let fields = fields
-            .and("enabled", on_off(self.enabled))
-            .and("always use", on_off(self.always_use_key));
-        write!(f, "{fields}")
-    }
-}
-
-async fn status(session: &Session<'_, '_>, id: AccountId) -> Result<Answer, Error> {
+async fn status(session: &Session<'_, '_>, id: AccountId) -> Result<Report, Error> {
     let profile = session.account(&id).await?.profile;
-    Answer::of(&Status {
-        account_id: id,
-        key: profile.key.map(KeyFacts::from),
-        enabled: profile.enabled,
-        always_use_key: profile.always_use_key,
-    })
-}
-
-#[derive(Serialize)]
-struct Forgotten {
-    account_id: AccountId,
-    /// False: no key was connected.
-    disconnected: bool,
-    /// False: the secret could not be deleted now; the billing tick does it.
-    secret_deleted: bool,
-    reason: String,
-    actor: String,
-}
-
-impl Display for Forgotten {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (done, secret) = match (self.disconnected, self.secret_deleted) {
-            (false, _) => ("no key was connected; nothing was done", "there is none"),
-            (true, true) => ("disconnected", "deleted"),
-            (true, false) => (
-                "disconnected",
-                "Secrets Manager did not delete it; the billing tick does, in an hour",
-            ),
-        };
-        let fields = Fields::new("account", &self.account_id)
-            .and("key's secret", secret)
-            .and("reason", &self.reason)
-            .and("by", &self.actor);
-        write!(f, "{done}\n\n{fields}")
-    }
+    let key = profile.key.map(KeyFacts::from);
+    let fields = fields(Fields::new("account", &id), key.as_ref())
+        .and("enabled", on_off(profile.enabled))
+        .and("always use", on_off(profile.always_use_key));
+    let json = json!({
+        "account_id": id,
+        "key": key,
+        "enabled": profile.enabled,
+        "always_use_key": profile.always_use_key,
+    });
+    Ok(Report::new(json, fields))
 }
 
 /// The account's key is not the one that was shown.
@@ -111,42 +64,58 @@ async fn forget(
     session: &mut Session<'_, '_>,
     id: AccountId,
     reason: &str,
-) -> Result<Answer, Error> {
+) -> Result<Report, Error> {
     let actor = session.actor()?;
-    let profile = session.account(&id).await?.profile;
-    let mut forgotten = Forgotten {
-        account_id: id,
-        disconnected: false,
-        secret_deleted: false,
-        reason: reason.to_owned(),
-        actor,
+    let report = |id: &AccountId, disconnected: bool, secret_deleted: bool| {
+        let (done, secret) = match (disconnected, secret_deleted) {
+            (false, _) => ("no key was connected; nothing was done", "no secret"),
+            (true, true) => ("disconnected", "deleted"),
+            (true, false) => (
+                "disconnected",
+                "Secrets Manager did not delete it; the billing tick does, in an hour",
+            ),
+        };
+        let fields = Fields::new("account", id)
+            .and("key's secret", secret)
+            .and("reason", reason)
+            .and("by", &actor);
+        let json = json!({
+            "account_id": id,
+            "disconnected": disconnected,
+            "secret_deleted": secret_deleted,
+            "reason": reason,
+            "actor": actor,
+        });
+        Report::new(json, format!("{done}\n\n{fields}"))
     };
+    let profile = session.account(&id).await?.profile;
     let Some(key) = profile.key else {
-        return Answer::of(&forgotten);
+        return Ok(report(&id, false, false));
     };
     let (shown, key) = (key.id.clone(), KeyFacts::from(key));
-    let facts = fields(Fields::new("account", &forgotten.account_id), Some(&key))
+    let facts = fields(Fields::new("account", &id), Some(&key))
         .and("always use", on_off(profile.always_use_key));
     session.confirm(
         "The key is disconnected and its secret deleted; calls are then paid in credits.",
         facts,
     )?;
-    let why = session.history(format!("key {} disconnected: {reason}", key.label))?;
-    let (store, vault, id) = (&session.store, &session.vault, &forgotten.account_id);
+    let entry = session.history(format!("key {} disconnected: {reason}", key.label))?;
+    let (store, vault) = (&session.store, &session.vault);
     let is_shown = |key: &KeyId| if *key == shown { Ok(()) } else { Err(OtherKey) };
-    let disconnected = disconnect_key(store, vault, id, is_shown, why.at, Some(&why));
+    let disconnected = disconnect_key(store, vault, &id, is_shown, entry.at, Some(&entry));
     let disconnected = disconnected.await.map_err(|error| match error {
-        UpdateError::NotFound => Error::gone(id),
+        UpdateError::NotFound => Error::gone(&id),
         UpdateError::Refused(OtherKey) => Error::refused(format!(
-            "the account's key is another one by now; nothing was changed; look again at `gretactl key status {id}`"
+            "the account now has another key; nothing was changed; see `gretactl key status {id}`"
         )),
-        UpdateError::Store(source) => Error::Unknown {
-            advice: format!("look at `gretactl key status {id}`"),
-            source,
-        },
+        UpdateError::Store(source) => {
+            Error::unknown(format!("see `gretactl key status {id}`"))(source)
+        }
     })?;
     let secret = disconnected.secret;
-    forgotten.disconnected = secret.is_some();
-    forgotten.secret_deleted = matches!(secret, Some(Ok(())));
-    Answer::of(&forgotten)
+    Ok(report(
+        &id,
+        secret.is_some(),
+        matches!(secret, Some(Ok(()))),
+    ))
 }

@@ -1,15 +1,15 @@
 //! `gretactl`, the operator's command-line tool, against AWS and against `cargo dev` alike.
 //!
-//! Every command is one function that gives one report; the report is both the text and the JSON.
-//! What a command changes, it changes through the same doors as the functions: credits through
-//! [`store::Store::post`], holds through their one end, keys through `key-save`'s removal. Nothing is
-//! repaired behind their backs.
+//! Every command is one function that returns one report, as text and as JSON. Commands make changes
+//! through the same code as the functions: credits through [`store::Store::post`], holds through
+//! their single end, keys through `key-save`'s removal. Nothing is repaired past it.
 //!
-//! Invariants: a key's text is never read; what moves money asks first; every change names the
-//! operator, in the ledger or in the account's history.
+//! Invariants: a key's text is never read; commands that move money ask first; every change names
+//! the operator, in the ledger or in the account's history.
 
 mod accounts;
 mod cli;
+mod console;
 mod credits;
 mod error;
 mod holds;
@@ -20,47 +20,17 @@ mod settings;
 mod webhooks;
 
 use std::ffi::OsString;
-use std::io::{BufRead, Write};
-use std::process::ExitCode;
 
 use clap::Parser as _;
 use edge::Env;
 
+pub use console::{Console, Exit};
+
 use crate::cli::{Cli, Command};
 use crate::error::Error;
-use crate::output::Answer;
+use crate::output::Report;
 use crate::session::Session;
 use crate::settings::Settings;
-
-/// Where the tool talks.
-pub struct Console<'a> {
-    /// Answers, and nothing else.
-    pub out: &'a mut dyn Write,
-    /// Questions and errors.
-    pub err: &'a mut dyn Write,
-    /// Where a confirmation is read from; `None` if nobody is there to give one.
-    pub input: Option<&'a mut dyn BufRead>,
-}
-
-/// How a command ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exit {
-    Done,
-    /// It failed, nothing was found, or something does not add up.
-    Failed,
-    /// It was called wrongly, or not confirmed.
-    Usage,
-}
-
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        Self::from(match exit {
-            Exit::Done => 0,
-            Exit::Failed => 1,
-            Exit::Usage => 2,
-        })
-    }
-}
 
 /// Runs the tool with these arguments, the program's name first.
 pub async fn run(
@@ -75,12 +45,12 @@ pub async fn run(
     };
     let json = cli.global.json;
     match carry_out(cli, env, &mut console).await {
-        Ok(answer) => answer.print(json, &mut console),
+        Ok(report) => report.print(json, &mut console),
         Err(error) => output::failed(&error, json, &mut console),
     }
 }
 
-async fn carry_out(cli: Cli, env: Env, console: &mut Console<'_>) -> Result<Answer, Error> {
+async fn carry_out(cli: Cli, env: Env, console: &mut Console<'_>) -> Result<Report, Error> {
     let settings = Settings::read(env, &cli.global)?;
     let mut session = Session::open(settings, &cli.global, console).await?;
     match cli.command {

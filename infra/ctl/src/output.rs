@@ -1,53 +1,57 @@
-//! What is printed: one report as text or as JSON, and errors.
+//! The output: reports as text or as JSON, and errors.
 
 use std::error::Error as _;
 use std::ffi::OsString;
 use std::fmt::{self, Display, Write as _};
 
-use account::{Balance, Credits};
+use account::Balance;
 use clap::error::ErrorKind;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::console::{Console, Exit};
 use crate::error::Error;
-use crate::{Console, Exit};
 
-/// A command's report, in both its forms.
-pub(crate) struct Answer {
+/// A command's report, as text and as JSON.
+pub(crate) struct Report {
     text: String,
-    json: String,
+    json: Value,
     exit: Exit,
 }
 
-impl Answer {
-    pub(crate) fn of<R: Serialize + Display>(report: &R) -> Result<Self, Error> {
-        Self::with_exit(report, Exit::Done)
+impl Report {
+    pub(crate) fn new(json: Value, text: impl Display) -> Self {
+        Self {
+            text: text.to_string(),
+            json,
+            exit: Exit::Done,
+        }
     }
 
-    pub(crate) fn with_exit<R: Serialize + Display>(report: &R, exit: Exit) -> Result<Self, Error> {
-        Ok(Self {
-            text: report.to_string(),
-            json: serde_json::to_string_pretty(report)?,
-            exit,
-        })
+    /// A report of something that is missing or wrong.
+    pub(crate) fn failed(json: Value, text: impl Display) -> Self {
+        Self {
+            exit: Exit::Failed,
+            ..Self::new(json, text)
+        }
     }
 
     pub(crate) fn print(&self, json: bool, console: &mut Console<'_>) -> Exit {
         let written = if json {
-            writeln!(console.out, "{}", self.json)
+            writeln!(console.out, "{:#}", self.json)
         } else {
             writeln!(console.out, "{}", self.text.trim_end())
         };
         match written.and_then(|()| console.out.flush()) {
             Ok(()) => self.exit,
-            // Whoever reads has gone.
+            // The reader has gone.
             Err(_) => Exit::Failed,
         }
     }
 }
 
-/// Tells why a command came to nothing: as text on standard error, as JSON on standard output.
+/// Prints why a command failed: as text on standard error, as JSON on standard output.
 pub(crate) fn failed(error: &Error, json: bool, console: &mut Console<'_>) -> Exit {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -55,44 +59,39 @@ pub(crate) fn failed(error: &Error, json: bool, console: &mut Console<'_>) -> Ex
         let _ = write!(text, ": {error}");
         cause = error.source();
     }
-    tell(&text, json, console);
+    print_error(&text, json, console);
     error.exit()
 }
 
-/// Tells of arguments that cannot be understood, or gives the help that was asked for.
+/// Prints why the arguments are wrong, or the help that was asked for.
 pub(crate) fn not_parsed(
     error: &clap::Error,
     arguments: &[OsString],
     console: &mut Console<'_>,
 ) -> Exit {
     let text = error.to_string();
-    if matches!(
-        error.kind(),
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
-    ) {
-        return match write!(console.out, "{text}") {
-            Ok(()) => Exit::Done,
-            Err(_) => Exit::Failed,
-        };
-    }
-    let json = arguments.iter().any(|word| word == "--json");
+    let json = arguments.iter().any(|argument| argument == "--json");
     match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            let written = write!(console.out, "{text}");
+            return written.map_or(Exit::Failed, |()| Exit::Done);
+        }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand if json => {
-            tell("a command is missing; see --help", json, console);
+            print_error("a command is missing; see --help", json, console);
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             let _ = write!(console.err, "{text}");
         }
         _ => {
             let text = text.strip_prefix("error: ").unwrap_or(&text);
-            tell(text.trim_end(), json, console);
+            print_error(text.trim_end(), json, console);
         }
     }
     Exit::Usage
 }
 
-/// An error that cannot be written has its exit code still.
-fn tell(text: &str, json: bool, console: &mut Console<'_>) {
+/// If an error cannot be printed, its exit code still tells of it.
+fn print_error(text: &str, json: bool, console: &mut Console<'_>) {
     let _ = if json {
         writeln!(console.out, "{:#}", json!({ "error": text }))
     } else {
@@ -100,7 +99,7 @@ fn tell(text: &str, json: bool, console: &mut Console<'_>) {
     };
 }
 
-/// Facts with their names, one a line.
+/// Named values, one a line.
 #[derive(Default)]
 pub(crate) struct Fields(Vec<(&'static str, String)>);
 
@@ -126,49 +125,41 @@ impl Display for Fields {
     }
 }
 
-/// Rows under their heads.
-pub(crate) struct Table<const N: usize> {
-    rows: Vec<[String; N]>,
-}
+/// Rows under their headings.
+pub(crate) struct Table<const N: usize>(Vec<[String; N]>);
 
 impl<const N: usize> Table<N> {
-    pub(crate) fn new(heads: [&str; N]) -> Self {
-        Self {
-            rows: vec![heads.map(str::to_owned)],
-        }
+    pub(crate) fn new(headings: [&str; N]) -> Self {
+        Self(vec![headings.map(str::to_owned)])
     }
 
     pub(crate) fn push(&mut self, row: [String; N]) {
-        self.rows.push(row.map(|cell| plain(&cell)));
+        self.0.push(row.map(|cell| plain(&cell)));
     }
 }
 
 impl<const N: usize> Display for Table<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut widths = [0; N];
-        for row in &self.rows {
-            for (width, cell) in widths.iter_mut().zip(row) {
-                *width = cell.chars().count().max(*width);
-            }
-        }
-        for row in &self.rows {
-            let mut line = String::new();
-            for (width, cell) in widths.iter().zip(row) {
-                write!(line, "{cell:width$}  ")?;
-            }
+        let width = |column: usize| self.0.iter().map(|row| row[column].chars().count()).max();
+        let widths: [usize; N] = std::array::from_fn(|column| width(column).unwrap_or_default());
+        for row in &self.0 {
+            let cells = row.iter().zip(widths);
+            let line: String = cells
+                .map(|(cell, width)| format!("{cell:width$}  "))
+                .collect();
             writeln!(f, "{}", line.trim_end())?;
         }
         Ok(())
     }
 }
 
-/// The text without what would steer a terminal: some of it is other people's.
+/// The text without control characters, which could steer the terminal: some of it is other
+/// people's.
 fn plain(text: &str) -> String {
-    let shown = |c: char| if c.is_control() { '\u{fffd}' } else { c };
-    text.chars().map(shown).collect()
+    text.replace(char::is_control, "\u{fffd}")
 }
 
-/// The name of a value, as it is on the wire.
+/// The value's name in JSON.
 pub(crate) fn name_of(value: &impl Serialize) -> String {
     match serde_json::to_value(value) {
         Ok(Value::String(name)) => name,
@@ -176,54 +167,36 @@ pub(crate) fn name_of(value: &impl Serialize) -> String {
     }
 }
 
-/// To the second, for people.
+/// To the second.
 pub(crate) fn time(at: Timestamp) -> String {
     format!("{at:.0}")
 }
 
-/// A value that may be absent.
-pub(crate) fn or_dash<T>(value: Option<T>, show: impl Fn(T) -> String) -> String {
-    value.map_or_else(|| "-".to_owned(), show)
+pub(crate) fn or_dash(value: Option<impl Display>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
 pub(crate) fn on_off(on: bool) -> &'static str {
     if on { "on" } else { "off" }
 }
 
-/// An account's credits.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub(crate) struct CreditFacts {
-    pub(crate) balance: Credits,
-    pub(crate) held: Credits,
-    pub(crate) available: Credits,
-    pub(crate) owed: Credits,
-    pub(crate) open_holds: u32,
+pub(crate) fn credits_json(balance: &Balance) -> Value {
+    json!({
+        "balance": balance.balance(),
+        "held": balance.held(),
+        "available": balance.available(),
+        "owed": balance.owed(),
+        "open_holds": balance.open_holds(),
+    })
 }
 
-impl From<Balance> for CreditFacts {
-    fn from(balance: Balance) -> Self {
-        Self {
-            balance: balance.balance(),
-            held: balance.held(),
-            available: balance.available(),
-            owed: balance.owed(),
-            open_holds: balance.open_holds(),
-        }
-    }
-}
-
-impl Display for CreditFacts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            balance,
-            held,
-            available,
-            owed,
-            open_holds,
-        } = self;
-        write!(
-            f,
-            "balance {balance}, held {held} by {open_holds} open holds, available {available}, owed {owed}"
-        )
-    }
+pub(crate) fn credits_text(balance: &Balance) -> String {
+    format!(
+        "balance {}, held {} by {} open holds, available {}, owed {}",
+        balance.balance(),
+        balance.held(),
+        balance.open_holds(),
+        balance.available(),
+        balance.owed(),
+    )
 }

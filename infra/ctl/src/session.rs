@@ -1,4 +1,4 @@
-//! What all commands work with.
+//! The clients and the operator that all commands work with.
 
 use std::fmt::Display;
 
@@ -7,8 +7,8 @@ use edge::Clock;
 use keyvault::Vault;
 use store::{HistoryEntry, Presence, Store};
 
-use crate::Console;
 use crate::cli::Global;
+use crate::console::Console;
 use crate::error::Error;
 use crate::output::Fields;
 use crate::settings::Settings;
@@ -17,7 +17,7 @@ pub(crate) struct Session<'a, 'b> {
     pub(crate) store: Store,
     pub(crate) vault: Vault,
     pub(crate) clock: Clock,
-    /// Which deployment this is, for whoever confirms.
+    /// The deployment, shown when a confirmation is asked for.
     place: String,
     operator: Option<String>,
     yes: bool,
@@ -30,7 +30,7 @@ impl<'a, 'b> Session<'a, 'b> {
         global: &Global,
         console: &'a mut Console<'b>,
     ) -> Result<Self, Error> {
-        let aws = settings.aws.connect().await?;
+        let aws = settings.aws.connect().await;
         Ok(Self {
             place: format!("{} {}", settings.tables.accounts, aws.place),
             store: Store::new(aws.dynamodb, settings.tables),
@@ -42,13 +42,13 @@ impl<'a, 'b> Session<'a, 'b> {
         })
     }
 
-    /// Who does this, as ledger and history name it.
+    /// The operator, as ledger and history name them.
     pub(crate) fn actor(&self) -> Result<String, Error> {
         let name = self.operator.as_ref().ok_or(Error::NoOperator)?;
         Ok(format!("operator:{name}"))
     }
 
-    /// An entry of the account's history: `what`, done now.
+    /// An entry for the account's history: `what`, done now.
     pub(crate) fn history(&self, what: String) -> Result<HistoryEntry, Error> {
         Ok(HistoryEntry {
             id: edge::random_id("ctl"),
@@ -58,26 +58,26 @@ impl<'a, 'b> Session<'a, 'b> {
         })
     }
 
-    /// The account, which must be there.
+    /// The account, which must exist.
     pub(crate) async fn account(&self, id: &AccountId) -> Result<Account, Error> {
-        match self.store.presence(id).await? {
+        match self.store.accounts.presence(id).await? {
             Presence::Live(account) => Ok(*account),
             Presence::Never => Err(Error::NoAccount(id.clone())),
             Presence::Deleted { version, .. } => Err(Error::Deleted(id.clone(), version)),
         }
     }
 
-    /// The account's number; of a deleted one, too, while calls are open on it.
+    /// The account's number, also of a deleted account while it has open holds.
     pub(crate) async fn number(&self, id: &AccountId) -> Result<AccountNumber, Error> {
-        match self.store.account_number(id).await? {
+        match self.store.accounts.number(id).await? {
             Some(number) => Ok(number),
-            // Tells why there is none.
+            // Its error says why there is none.
             None => self.account(id).await.map(|account| account.number),
         }
     }
 
-    /// Shows what is about to be done, and asks whether it is to be.
-    pub(crate) fn confirm(&mut self, what: impl Display, facts: Fields) -> Result<(), Error> {
+    /// Shows what is about to be done, and asks for confirmation.
+    pub(crate) fn confirm(&mut self, question: impl Display, facts: Fields) -> Result<(), Error> {
         if self.yes {
             return Ok(());
         }
@@ -85,8 +85,8 @@ impl<'a, 'b> Session<'a, 'b> {
             return Err(Error::CannotAsk);
         };
         let facts = facts.and("in", &self.place);
-        // A question that cannot be shown is not answered.
-        write!(self.console.err, "{what}\n\n{facts}\nDo it? (yes/no) ")
+        // A question that cannot be shown cannot be confirmed.
+        write!(self.console.err, "{question}\n\n{facts}\nDo it? (yes/no) ")
             .and_then(|()| self.console.err.flush())
             .map_err(|_| Error::NotConfirmed)?;
         let mut answer = String::new();

@@ -1,4 +1,4 @@
-//! The tool's settings: the environment, and over it a file as `cargo dev` writes it.
+//! The tool's settings: the environment, overridden by a file like the one `cargo dev` writes.
 
 use std::path::Path;
 
@@ -15,11 +15,11 @@ pub(crate) struct Settings {
     pub(crate) tables: Tables,
     pub(crate) secrets_prefix: String,
     pub(crate) aws: Aws,
-    /// Who uses the tool, if that is known.
+    /// The operator's name, if known.
     pub(crate) operator: Option<String>,
 }
 
-/// How to reach AWS, as far as it is given: the rest is the SDK's to find.
+/// How to reach AWS. The SDK finds what is not given.
 #[derive(Debug)]
 pub(crate) struct Aws {
     region: Option<String>,
@@ -31,7 +31,7 @@ pub(crate) struct Aws {
 pub(crate) struct Clients {
     pub(crate) dynamodb: aws_sdk_dynamodb::Client,
     pub(crate) secrets: aws_sdk_secretsmanager::Client,
-    /// Where that is.
+    /// The endpoint or region, to be shown.
     pub(crate) place: String,
 }
 
@@ -43,7 +43,7 @@ impl Settings {
         };
         let settings = Self {
             tables: Tables::from_settings(|name| env.text(name)),
-            // No default: under another name a secret is not found, which looks like deleted.
+            // No default: with a wrong prefix secrets are not found, which looks as if deleted.
             secrets_prefix: env.text("SECRETS_PREFIX"),
             aws: Aws::read(&mut env),
             operator: operator_of(&mut env, global),
@@ -66,8 +66,7 @@ fn operator_of(env: &mut Env, global: &Global) -> Option<String> {
     None
 }
 
-/// `NAME=VALUE` lines; empty ones and those that begin with `#` are passed over. Values are taken as
-/// they stand.
+/// `NAME=VALUE` lines, except empty ones and those that begin with `#`. Values are taken literally.
 fn read_file(path: &Path) -> Result<Vec<(String, String)>, Error> {
     let text = std::fs::read_to_string(path).map_err(|source| Error::EnvFile {
         path: path.to_owned(),
@@ -84,7 +83,7 @@ fn read_file(path: &Path) -> Result<Vec<(String, String)>, Error> {
             line: at + 1,
         })?;
         if name == "AWS_ACCESS_KEY_ID" {
-            // A session token of the environment belongs to another key.
+            // A session token in the environment belongs to another key.
             pairs.insert(0, ("AWS_SESSION_TOKEN".to_owned(), String::new()));
         }
         pairs.push((name.to_owned(), value.to_owned()));
@@ -111,8 +110,8 @@ impl Aws {
         }
     }
 
-    pub(crate) async fn connect(self) -> Result<Clients, http_client::TlsError> {
-        let mut loader = edge::aws_config_loader()?;
+    pub(crate) async fn connect(self) -> Clients {
+        let mut loader = edge::aws_config();
         if let Some(region) = self.region {
             loader = loader.region(Region::new(region));
         }
@@ -129,11 +128,11 @@ impl Aws {
         if let Some(url) = self.secrets_url {
             secrets = secrets.endpoint_url(url);
         }
-        Ok(Clients {
+        Clients {
             dynamodb: aws_sdk_dynamodb::Client::from_conf(dynamodb.build()),
             secrets: aws_sdk_secretsmanager::Client::from_conf(secrets.build()),
             place,
-        })
+        }
     }
 }
 

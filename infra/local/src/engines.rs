@@ -1,7 +1,7 @@
-//! DynamoDB and Secrets Manager inside this process, speaking AWS's own wire protocol on loopback,
+//! DynamoDB and Secrets Manager inside this process. They speak AWS's own wire protocol on loopback,
 //! so that the product talks to them through the real SDK.
 //!
-//! Invariant: nothing here stands in for the product's own code. Faults are made at the wire.
+//! Invariant: nothing here takes the place of the product's own code. Faults are injected on the wire.
 
 use std::collections::HashMap;
 use std::io;
@@ -9,16 +9,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
-use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use aws_smithy_http_client::{Builder, Connector};
+use aws_smithy_runtime_api::client::http::{SharedHttpClient, SharedHttpConnector};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
+use axum::response::Response;
 use axum::routing::post;
 use bytes::Bytes;
-use dynoxide::actions::transact_write_items::TransactWriteItemsRequest;
-use http::{HeaderMap, Response, StatusCode};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -28,80 +27,110 @@ use winterbaume_core::{
 use winterbaume_secretsmanager::SecretsManagerService;
 
 use crate::serve::{self, Server};
-
-/// The region that everything here is in.
 pub const REGION: &str = "us-east-1";
-
-/// Why the engines did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum EnginesError {
-    #[error("no port could be opened on 127.0.0.1")]
+    #[error("could not open a port on 127.0.0.1")]
     Listen(#[from] io::Error),
     #[error("the DynamoDB engine did not start")]
     Database(#[source] dynoxide::DynoxideError),
-    #[error("no requests can be sent")]
-    Client(#[from] http_client::TlsError),
 }
 
-/// The engines, until stopped or dropped. Their data goes with them.
-#[derive(Debug)]
+/// The configuration of a client of the service at `endpoint`, whose requests `http` carries, if given.
+pub(crate) fn config_at(
+    config: &SdkConfig,
+    endpoint: &str,
+    http: Option<SharedHttpClient>,
+) -> SdkConfig {
+    let http = http.or_else(|| config.http_client());
+    let mut config = config.clone().into_builder().endpoint_url(endpoint);
+    config.set_http_client(http);
+    config.build()
+}
+
+/// Has an emulated AWS service handle a request.
+pub(crate) async fn handle(
+    service: &impl MockService,
+    headers: HeaderMap,
+    body: Bytes,
+) -> MockResponse {
+    let request = MockRequest {
+        method: "POST".to_owned(),
+        uri: format!("https://{}.{REGION}.amazonaws.com/", service.service_name()),
+        headers,
+        body,
+    };
+    service.handle(request).await
+}
+
+pub(crate) fn into_response(emulated: MockResponse) -> Response {
+    let mut response = Response::new(Body::from(emulated.body));
+    *response.status_mut() = StatusCode::from_u16(emulated.status).expect("a valid status");
+    *response.headers_mut() = emulated.headers;
+    response
+}
+
+/// The running engines, until stopped or dropped. Their data goes with them.
 pub struct Engines {
-    /// Where DynamoDB is: `http://127.0.0.1:PORT`.
+    /// DynamoDB's endpoint: `http://127.0.0.1:PORT`.
     pub dynamodb_url: String,
-    /// Where Secrets Manager is: `http://127.0.0.1:PORT`.
+    /// Secrets Manager's endpoint: `http://127.0.0.1:PORT`.
     pub secrets_url: String,
-    direct: Direct,
+    database: dynoxide::Database,
     secrets: Arc<Secrets>,
     secrets_server: Server,
-    /// What carries the requests of their clients.
+    /// Carries the requests of their clients.
     http: SharedHttpClient,
     dynamodb_stop: oneshot::Sender<()>,
     dynamodb_task: JoinHandle<()>,
 }
 
+/// A connector to the engines, which speak plain HTTP, for tests that look at requests or disturb
+/// them.
+pub fn connector() -> SharedHttpConnector {
+    SharedHttpConnector::new(Connector::builder().build_http())
+}
+
 impl Engines {
-    /// Starts both, empty: no table, no secret.
-    ///
-    /// # Errors
-    /// [`EnginesError`] where ports or memory cannot be had.
+    /// Starts both, without any table or secret.
     pub async fn start() -> Result<Self, EnginesError> {
         let database = dynoxide::Database::memory().map_err(EnginesError::Database)?;
-        let direct = Direct(database.clone());
         let listener = serve::listener().await?;
         let dynamodb_url = format!("http://{}", listener.local_addr()?);
         let (dynamodb_stop, stopped) = oneshot::channel::<()>();
+        let served = database.clone();
         let dynamodb_task = serve::spawn(async move {
             // The sender is only ever dropped, which ends the wait as well.
             let stopped = async move { drop(stopped.await) };
-            let served = dynoxide::server::serve_with_shutdown(listener, database, stopped).await;
-            if let Err(problem) = served {
+            let ended = dynoxide::server::serve_with_shutdown(listener, served, stopped).await;
+            if let Err(problem) = ended {
                 tracing::error!(problem, "the DynamoDB engine ended");
             }
         });
 
         let secrets = Arc::new(Secrets::default());
         let router = Router::new()
-            .route("/", post(answer_secrets))
+            .route("/", post(respond))
             .with_state(Arc::clone(&secrets));
         let secrets_server = Server::start(router).await?;
         Ok(Self {
             dynamodb_url,
             secrets_url: secrets_server.url(),
-            direct,
+            database,
             secrets,
             secrets_server,
-            http: edge::aws_http()?,
+            http: Builder::new().build_http(),
             dynamodb_stop,
             dynamodb_task,
         })
     }
 
-    /// The way to the DynamoDB here that needs no connection.
-    pub fn direct(&self) -> Direct {
-        self.direct.clone()
+    /// The DynamoDB engine itself, without a connection.
+    pub fn database(&self) -> &dynoxide::Database {
+        &self.database
     }
 
-    /// What any SDK client works with, but for an endpoint.
+    /// The configuration of any SDK client, without an endpoint.
     pub fn sdk_config(&self) -> SdkConfig {
         let credentials = Credentials::new("local", "local", None, None, "local");
         SdkConfig::builder()
@@ -111,38 +140,24 @@ impl Engines {
             .credentials_provider(SharedCredentialsProvider::new(credentials))
             .build()
     }
-
-    /// A client of the DynamoDB here.
     pub fn dynamodb(&self) -> aws_sdk_dynamodb::Client {
         self.dynamodb_over(None)
     }
 
-    /// A client of the DynamoDB here whose requests `http` carries.
+    /// A client of this DynamoDB whose requests `http` carries.
     pub fn dynamodb_over(&self, http: Option<SharedHttpClient>) -> aws_sdk_dynamodb::Client {
-        let mut config = aws_sdk_dynamodb::config::Builder::from(&self.sdk_config())
-            .endpoint_url(&self.dynamodb_url);
-        if let Some(http) = http {
-            config = config.http_client(http);
-        }
-        aws_sdk_dynamodb::Client::from_conf(config.build())
+        let config = config_at(&self.sdk_config(), &self.dynamodb_url, http);
+        aws_sdk_dynamodb::Client::new(&config)
     }
-
-    /// A client of the Secrets Manager here.
     pub fn secrets(&self) -> aws_sdk_secretsmanager::Client {
         self.secrets_over(None)
     }
 
-    /// A client of the Secrets Manager here whose requests `http` carries.
+    /// A client of this Secrets Manager whose requests `http` carries.
     pub fn secrets_over(&self, http: Option<SharedHttpClient>) -> aws_sdk_secretsmanager::Client {
-        let mut config = aws_sdk_secretsmanager::config::Builder::from(&self.sdk_config())
-            .endpoint_url(&self.secrets_url);
-        if let Some(http) = http {
-            config = config.http_client(http);
-        }
-        aws_sdk_secretsmanager::Client::from_conf(config.build())
+        let config = config_at(&self.sdk_config(), &self.secrets_url, http);
+        aws_sdk_secretsmanager::Client::new(&config)
     }
-
-    /// The names of all secrets there are, in order.
     pub async fn secret_names(&self) -> Vec<String> {
         let view = self.secrets.engine.snapshot(default_account_id(), REGION);
         let mut names: Vec<_> = view.await.secrets.into_keys().collect();
@@ -150,26 +165,24 @@ impl Engines {
         names
     }
 
-    /// Every operation that Secrets Manager was asked for, in order, for example `GetSecretValue`.
-    /// What the SDK repeats is there again.
+    /// The operations of all requests to Secrets Manager, retries included, in order, for example
+    /// `GetSecretValue`.
     pub fn secret_operations(&self) -> Vec<String> {
         self.secrets.wire().operations.clone()
     }
 
-    /// From now on Secrets Manager answers `operation` (for example `CreateSecret`; `None`: every
-    /// operation) with `fault`. A later fault for the same operation takes the place of this one.
+    /// From now on, `operation` (for example `CreateSecret`; `None`: every operation) of Secrets
+    /// Manager meets `fault`. A later fault for the same operation replaces this one.
     pub fn fail_secrets(&self, operation: Option<&str>, fault: SecretsFault) {
         let operation = operation.map(str::to_owned);
         self.secrets.wire().faults.insert(operation, fault);
     }
-
-    /// Ends all faults.
     pub fn heal_secrets(&self) {
         self.secrets.wire().faults.clear();
     }
 
-    /// Stops both, and returns once their ports are closed. Requests to DynamoDB that are under way
-    /// are answered.
+    /// Stops both, and returns once their ports are closed. Requests to DynamoDB in progress are
+    /// completed.
     pub async fn stop(self) {
         drop(self.dynamodb_stop);
         // A task that panicked has stopped as well.
@@ -178,54 +191,7 @@ impl Engines {
     }
 }
 
-/// The DynamoDB here without a connection, for runs that make very many requests and repeat none. Cheap to
-/// clone.
-#[derive(Clone)]
-pub struct Direct(dynoxide::Database);
-
-impl std::fmt::Debug for Direct {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Direct").finish_non_exhaustive()
-    }
-}
-
-impl Direct {
-    /// Status and body of the answer to `operation`, for example `GetItem`. `None` if it is none of those
-    /// that the product uses all the time: the others go over the wire.
-    pub fn answer(&self, operation: &str, body: &[u8]) -> Option<(u16, String)> {
-        let database = &self.0;
-        let answer = match operation {
-            "GetItem" => run(body, |request| database.get_item(request)),
-            "PutItem" => run(body, |request| database.put_item(request)),
-            "UpdateItem" => run(body, |request| database.update_item(request)),
-            "DeleteItem" => run(body, |request| database.delete_item(request)),
-            "Query" => run(body, |request| database.query(request)),
-            "TransactWriteItems" => run(body, |mut request: TransactWriteItemsRequest| {
-                // It would be compared with those of all others, and nobody sends one twice.
-                request.client_request_token = None;
-                database.transact_write_items(request)
-            }),
-            _ => return None,
-        };
-        Some(match answer {
-            Ok(body) => (200, body),
-            Err(error) => (error.status_code(), error.to_json()),
-        })
-    }
-}
-
-fn run<Q: DeserializeOwned, A: Serialize>(
-    body: &[u8],
-    answer: impl FnOnce(Q) -> dynoxide::Result<A>,
-) -> dynoxide::Result<String> {
-    let unreadable = |error: serde_json::Error| {
-        dynoxide::DynoxideError::SerializationException(error.to_string())
-    };
-    let answer = answer(serde_json::from_slice(body).map_err(unreadable)?)?;
-    serde_json::to_string(&answer).map_err(unreadable)
-}
-
-/// What Secrets Manager can be made to answer.
+/// A fault that requests to Secrets Manager meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SecretsFault {
     /// 500 `InternalServiceError`; nothing is done.
@@ -234,8 +200,8 @@ pub enum SecretsFault {
     Throttled,
     /// 400 `AccessDeniedException`; nothing is done.
     AccessDenied,
-    /// It is done, and then answered with 500 `InternalServiceError`.
-    AnswerLost,
+    /// It is done, but the response is 500 `InternalServiceError`.
+    ResponseLost,
 }
 
 #[derive(Default)]
@@ -244,19 +210,13 @@ struct Secrets {
     wire: Mutex<Wire>,
 }
 
-impl std::fmt::Debug for Secrets {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Secrets").finish_non_exhaustive()
-    }
-}
-
-/// What is known of the requests apart from their effects.
+/// The requests, and the faults that they meet.
 #[derive(Default)]
 struct Wire {
     operations: Vec<String>,
     faults: HashMap<Option<String>, SecretsFault>,
-    /// Answers of `CreateSecret` by the request's body, which holds the client's token: AWS repeats
-    /// the answer to a repeated request, the engine refuses it.
+    /// Responses to `CreateSecret` by the request's body, which contains the client's token: AWS
+    /// repeats its response to a repeated request, the engine refuses it.
     created: HashMap<Bytes, Bytes>,
 }
 
@@ -273,79 +233,49 @@ impl Secrets {
     }
 
     async fn run(&self, operation: &str, headers: HeaderMap, body: Bytes) -> MockResponse {
-        let request = MockRequest {
-            method: "POST".to_owned(),
-            uri: format!("https://secretsmanager.{REGION}.amazonaws.com/"),
-            headers,
-            body: body.clone(),
-        };
-        let mut answer = self.engine.handle(request).await;
-        if operation == "CreateSecret" {
-            let mut wire = self.wire();
-            if answer.status == 200 {
-                wire.created.insert(body, answer.body.clone());
-            } else if is(&answer, "ResourceExistsException")
-                && let Some(first) = wire.created.get(&body)
-            {
-                answer = MockResponse::json(200, first.clone());
-            }
+        let response = handle(&self.engine, headers, body.clone()).await;
+        if operation != "CreateSecret" {
+            return response;
         }
-        answer
+        let mut wire = self.wire();
+        if response.status == 200 {
+            wire.created.insert(body, response.body.clone());
+        } else if is_error(&response, "ResourceExistsException")
+            && let Some(first) = wire.created.get(&body)
+        {
+            return MockResponse::json(200, first.clone());
+        }
+        response
     }
 }
 
-fn is(answer: &MockResponse, code: &str) -> bool {
-    let body = serde_json::from_slice::<Value>(&answer.body);
+fn is_error(response: &MockResponse, code: &str) -> bool {
+    let body = serde_json::from_slice::<Value>(&response.body);
     body.is_ok_and(|body| body["__type"] == code)
 }
 
-async fn answer_secrets(
-    State(secrets): State<Arc<Secrets>>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response<Body> {
-    let target = headers
-        .get("x-amz-target")
-        .and_then(|target| target.to_str().ok());
-    let operation = target
-        .unwrap_or_default()
-        .rsplit('.')
-        .next()
-        .unwrap_or_default();
-    let operation = operation.to_owned();
+async fn respond(State(secrets): State<Arc<Secrets>>, headers: HeaderMap, body: Bytes) -> Response {
+    let target = headers.get("x-amz-target");
+    let target = target.and_then(|target| target.to_str().ok());
+    let operation = target.and_then(|target| target.rsplit('.').next());
+    let operation = operation.unwrap_or_default().to_owned();
     let fault = {
         let mut wire = secrets.wire();
         wire.operations.push(operation.clone());
         wire.fault(&operation)
     };
-    match fault {
-        Some(SecretsFault::Internal) => {
-            refuse(StatusCode::INTERNAL_SERVER_ERROR, "InternalServiceError")
-        }
-        Some(SecretsFault::Throttled) => refuse(StatusCode::BAD_REQUEST, "ThrottlingException"),
-        Some(SecretsFault::AccessDenied) => {
-            refuse(StatusCode::BAD_REQUEST, "AccessDeniedException")
-        }
-        Some(SecretsFault::AnswerLost) => {
+    let (status, code) = match fault {
+        None => return into_response(secrets.run(&operation, headers, body).await),
+        Some(SecretsFault::Internal) => (500, "InternalServiceError"),
+        Some(SecretsFault::Throttled) => (400, "ThrottlingException"),
+        Some(SecretsFault::AccessDenied) => (400, "AccessDeniedException"),
+        Some(SecretsFault::ResponseLost) => {
             secrets.run(&operation, headers, body).await;
-            refuse(StatusCode::INTERNAL_SERVER_ERROR, "InternalServiceError")
+            (500, "InternalServiceError")
         }
-        None => {
-            let answer = secrets.run(&operation, headers, body).await;
-            let mut response = Response::new(Body::from(answer.body));
-            *response.status_mut() =
-                StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            *response.headers_mut() = answer.headers;
-            response
-        }
-    }
-}
-
-fn refuse(status: StatusCode, code: &str) -> Response<Body> {
-    serve::json(
-        status,
-        &json!({"__type": code, "message": "asked for by a test"}),
-    )
+    };
+    let body = json!({"__type": code, "message": "injected fault"});
+    into_response(MockResponse::json(status, body.to_string()))
 }
 
 #[cfg(test)]

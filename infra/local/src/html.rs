@@ -1,4 +1,6 @@
-//! The plain pages that this program shows itself.
+//! The frame of the plain pages that this program shows itself.
+
+use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 const STYLE: &str = "
 :root { color-scheme: light dark; }
@@ -15,27 +17,18 @@ button.pay { color: #fff; background: #0b5fff; border-color: #0b5fff; font-weigh
 a { color: light-dark(#0b4fd0, #a5b0ff); }
 ";
 
-/// A page with this body. Both are HTML already.
-pub(crate) fn page(title: &str, body: &str) -> String {
-    format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>{title}</title>\n<link rel=\"icon\" href=\"data:,\">\n<style>{STYLE}</style>\n</head>\n\
-         <body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
-    )
-}
-
-/// Text as HTML.
-pub(crate) fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            other => escaped.push(other),
+pub(crate) fn page(title: &str, body: &Markup) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                title { (title) }
+                link rel="icon" href="data:,";
+                style { (PreEscaped(STYLE)) }
+            }
+            body { main { (body) } }
         }
     }
-    escaped
 }

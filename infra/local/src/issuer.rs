@@ -1,21 +1,14 @@
-//! The issuer of identity tokens: a key made at start, its public half as a JWKS, and tokens.
+//! The issuer of identity tokens: a key generated at start, its JWKS, and tokens.
 
 use std::time::Duration;
 
-use aws_lc_rs::digest::{SHA256, digest};
-use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
-use axum::Router;
+use aws_lc_rs::signature::Ed25519KeyPair;
 use axum::routing::get;
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::StatusCode;
+use axum::{Json, Router};
 use jiff::Timestamp;
+use jsonwebtoken::jwk::{Jwk, JwkSet, PublicKeyUse, ThumbprintHash};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
-
-use crate::serve;
-
-/// Where the public keys are served.
 pub const JWKS_PATH: &str = "/.well-known/jwks.json";
 
 /// Signs identity tokens with `EdDSA`.
@@ -23,61 +16,46 @@ pub const JWKS_PATH: &str = "/.well-known/jwks.json";
 pub struct Issuer {
     name: String,
     audience: String,
-    kid: String,
-    public_key: String,
+    public_key: Jwk,
     private_key: EncodingKey,
 }
 
 impl Issuer {
     /// An issuer with a new key; `issuer` and `audience` are the tokens' `iss` and `aud`.
-    ///
-    /// # Panics
-    /// If the machine gives no random numbers.
     pub fn new(issuer: impl Into<String>, audience: impl Into<String>) -> Self {
-        let pair = Ed25519KeyPair::generate().expect("random numbers can be had");
-        let private = pair.to_pkcs8().expect("a new key can be written down");
-        let public = pair.public_key().as_ref();
+        let pair = Ed25519KeyPair::generate().expect("the machine has random numbers");
+        let pair = pair.to_pkcs8v1().expect("a new key can be encoded");
+        let private_key = EncodingKey::from_ed_der(pair.as_ref());
+        let public_key = Jwk::from_encoding_key(&private_key, Algorithm::EdDSA);
+        let mut public_key = public_key.expect("a new key has a public half");
+        public_key.common.public_key_use = Some(PublicKeyUse::Signature);
+        public_key.common.key_id = public_key.thumbprint(ThumbprintHash::SHA256).ok();
         Self {
             name: issuer.into(),
             audience: audience.into(),
-            kid: URL_SAFE_NO_PAD.encode(&digest(&SHA256, public).as_ref()[..12]),
-            public_key: URL_SAFE_NO_PAD.encode(public),
-            private_key: EncodingKey::from_ed_der(private.as_ref()),
+            public_key,
+            private_key,
         }
     }
-
-    /// The tokens' `iss`.
     pub fn issuer(&self) -> &str {
         &self.name
     }
-
-    /// The tokens' `aud`.
     pub fn audience(&self) -> &str {
         &self.audience
     }
 
     /// The public keys, as [`JWKS_PATH`] serves them.
-    pub fn jwks(&self) -> Value {
-        json!({"keys": [{
-            "kty": "OKP",
-            "crv": "Ed25519",
-            "use": "sig",
-            "alg": "EdDSA",
-            "kid": self.kid,
-            "x": self.public_key,
-        }]})
+    pub fn jwks(&self) -> JwkSet {
+        JwkSet {
+            keys: vec![self.public_key.clone()],
+        }
     }
-
-    /// Serves [`Issuer::jwks`] at [`JWKS_PATH`].
     pub fn router(&self) -> Router {
         let jwks = self.jwks();
-        Router::new().route(
-            JWKS_PATH,
-            get(async move || serve::json(StatusCode::OK, &jwks)),
-        )
+        Router::new().route(JWKS_PATH, get(async move || Json(jwks)))
     }
 
-    /// A token of a user of `account_id` with `role` (`owner` or `member`), good from `now` on for
+    /// A token for a user of `account_id` with `role` (`owner` or `member`), valid from `now` on for
     /// `lifetime`.
     pub fn token(
         &self,
@@ -99,14 +77,9 @@ impl Issuer {
             "exp": issued.saturating_add(lifetime),
         }))
     }
-
-    /// A token with exactly these claims.
-    ///
-    /// # Panics
-    /// Never: any JSON can be signed.
     pub fn sign(&self, claims: Value) -> String {
         let header = Header {
-            kid: Some(self.kid.clone()),
+            kid: self.public_key.common.key_id.clone(),
             ..Header::new(Algorithm::EdDSA)
         };
         jsonwebtoken::encode(&header, &claims, &self.private_key).expect("JSON can be signed")
@@ -115,7 +88,7 @@ impl Issuer {
 
 #[cfg(test)]
 mod tests {
-    use jsonwebtoken::{DecodingKey, Validation, jwk::JwkSet};
+    use jsonwebtoken::{DecodingKey, Validation};
 
     use super::*;
 
@@ -125,7 +98,8 @@ mod tests {
         let now: Timestamp = "2126-01-01T00:00:00Z".parse().unwrap();
         let token = issuer.token("acme", "owner", now, Duration::from_mins(1));
 
-        let keys: JwkSet = serde_json::from_value(issuer.jwks()).unwrap();
+        let published = serde_json::to_string(&issuer.jwks()).unwrap();
+        let keys: JwkSet = serde_json::from_str(&published).unwrap();
         let kid = jsonwebtoken::decode_header(&token).unwrap().kid.unwrap();
         let key = DecodingKey::from_jwk(keys.find(&kid).unwrap()).unwrap();
         let mut checks = Validation::new(Algorithm::EdDSA);
@@ -147,8 +121,7 @@ mod tests {
                 "exp": 4_922_899_260_i64,
             })
         );
-        let other = Issuer::new("https://id.example", "greta");
-        let other: JwkSet = serde_json::from_value(other.jwks()).unwrap();
+        let other = Issuer::new("https://id.example", "greta").jwks();
         assert!(other.find(&kid).is_none());
     }
 }

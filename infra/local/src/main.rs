@@ -12,70 +12,36 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::Parser;
+use edge::Env;
 use edge::telemetry::LevelFilter;
-use local::demo;
-use local::system::{Options, System, settings_from_environment};
+use local::accounts;
+use local::functions::passed_through;
+use local::system::{Options, System};
 use tokio::signal::unix::{SignalKind, signal};
 
-const HELP: &str = "\
-The whole system on this machine, all data in memory.
-
-Usage: cargo dev [OPTIONS]
-
-Options:
-  --port PORT       the gateway's port (9000)
-  --backends-only   start only what the functions need, for `cargo lambda watch --env-file FILE`
-  --env-file FILE   where to write the functions' settings, for this and for
-                    `cargo gretactl --env-file FILE` (target/dev.env)
-  --help            this text
-
-Settings of the environment pass through; OPENROUTER_BASE_URL, DEFAULT_AI_BASE_URL (with
-DEFAULT_AI_API_KEY) and STRIPE_API_BASE_URL put a real one in a simulator's place. LOG_LEVEL=info
-shows the logs.
-";
-
+/// The whole system on this machine, with all data in memory.
+///
+/// Settings in the environment pass through. OPENROUTER_BASE_URL, DEFAULT_AI_BASE_URL (with
+/// DEFAULT_AI_API_KEY) and STRIPE_API_BASE_URL (with STRIPE_API_KEY) replace a simulator by the real
+/// service. LOG_LEVEL=info shows the logs.
+#[derive(Parser)]
+#[command(name = "cargo dev", verbatim_doc_comment)]
 struct Arguments {
+    /// The gateway's port
+    #[arg(long, default_value_t = 9000)]
     port: u16,
+    /// Start only what the functions need, for `cargo lambda watch --env-file FILE`
+    #[arg(long)]
     backends_only: bool,
+    /// Where to write the functions' settings, also for `cargo gretactl --env-file FILE`
+    #[arg(long, value_name = "FILE", default_value = "target/dev.env")]
     env_file: PathBuf,
-}
-
-fn arguments() -> Result<Option<Arguments>, String> {
-    let mut parsed = Arguments {
-        port: 9000,
-        backends_only: false,
-        env_file: PathBuf::from("target/dev.env"),
-    };
-    let mut words = std::env::args().skip(1);
-    while let Some(word) = words.next() {
-        let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
-        match word.as_str() {
-            "--port" => {
-                let port = value()?.parse();
-                parsed.port = port.map_err(|_| "--port takes a number up to 65535".to_owned())?;
-            }
-            "--backends-only" => parsed.backends_only = true,
-            "--env-file" => parsed.env_file = PathBuf::from(value()?),
-            "--help" | "-h" => return Ok(None),
-            other => return Err(format!("{other} is not an option; see cargo dev --help")),
-        }
-    }
-    Ok(Some(parsed))
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let arguments = match arguments() {
-        Ok(Some(arguments)) => arguments,
-        Ok(None) => {
-            print!("{HELP}");
-            return ExitCode::SUCCESS;
-        }
-        Err(problem) => {
-            eprintln!("{problem}");
-            return ExitCode::from(2);
-        }
-    };
+    let arguments = Arguments::parse();
     edge::telemetry::init_with_default(LevelFilter::ERROR);
     match run(arguments).await {
         Ok(()) => ExitCode::SUCCESS,
@@ -93,25 +59,21 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
-    // Before the first line is printed: whoever reads it may already send a signal.
+    // Before the first line is printed: its reader may already send a signal.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let system = System::start(Options {
         port: arguments.port,
-        settings: settings_from_environment(),
+        settings: passed_through(Env::process()),
         backends_only: arguments.backends_only,
         aws_http: None,
     })
     .await?;
-    demo::make_accounts(&system).await?;
-    write_settings(&system, &arguments.env_file).map_err(|error| {
-        format!(
-            "{} cannot be written: {error}",
-            arguments.env_file.display()
-        )
-    })?;
+    system.add_demo_accounts().await?;
     let path = arguments.env_file.display();
-    println!("settings for the functions and for the operator's tool: {path}");
+    write_settings(&system, &arguments.env_file)
+        .map_err(|error| format!("could not write {path}: {error}"))?;
+    println!("settings for the functions and for gretactl: {path}");
     if arguments.backends_only {
         println!("    cargo lambda watch --env-file {path}");
     }
@@ -136,33 +98,30 @@ fn write_settings(system: &System, file: &Path) -> io::Result<()> {
 }
 
 fn welcome(system: &System, backends_only: bool) -> String {
-    let mut text = String::from("demo accounts, with the token of an owner:\n");
-    for (id, what, _) in demo::ACCOUNTS {
+    let mut text = String::from("demo accounts, each with the token of an owner:\n");
+    for (id, description, _) in accounts::DEMO {
         let token = system.token(id, "owner");
-        let _ = write!(text, "\n  {id} ({what})\n  {token}\n");
+        let _ = write!(text, "\n  {id} ({description})\n  {token}\n");
     }
-    // `cargo lambda watch` has its own port.
-    let url = if backends_only {
-        "http://127.0.0.1:9001".to_owned()
-    } else {
-        system.url()
-    };
+    let mut url = system.url();
     if backends_only {
+        // `cargo lambda watch` has its own port.
+        "http://127.0.0.1:9001".clone_into(&mut url);
         text.push_str("\nstart the functions with `--invoke-port 9001`, then\n");
     }
     let token = system.token("demo-standard", "owner");
     let _ = write!(
         text,
         r#"
-who pays for the next call of demo-standard:
+show who pays for the next call of demo-standard:
 
 curl -s {url}/v1/integrations/openrouter -H 'authorization: Bearer {token}'
 
-a call, paid with credits:
+make a call, paid in credits:
 
 curl -sN {url}/v1/chat/completions -H 'authorization: Bearer {token}' -H 'content-type: application/json' -d '{{"stream":true,"messages":[{{"role":"user","content":"Hello"}}]}}'
 
-connect a key (any of this form is good here); the same call is then paid by OpenRouter:
+connect a key (any of this form works here), and OpenRouter is paid for the same call:
 
 curl -s -X PUT {url}/v1/integrations/openrouter/key -H 'authorization: Bearer {token}' -H 'content-type: application/json' -d '{{"key":"sk-or-v1-demo-0123456789abcdef"}}'
 "#

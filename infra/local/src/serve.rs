@@ -1,13 +1,14 @@
-//! HTTP listeners on loopback, for what this program plays itself.
+//! HTTP servers on loopback.
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use axum::Router;
 use axum::body::Body;
-use http::header::{CONNECTION, CONTENT_TYPE};
-use http::{HeaderValue, Request, Response, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json, Router};
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use hyper_util::rt::TokioIo;
@@ -17,10 +18,10 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tower::ServiceExt;
 
-/// Bodies of up to so many bytes are read before they are answered.
+/// The largest request body that is read before the request is handled, in bytes.
 const READ_AHEAD: u64 = 8 * 1024 * 1024;
 
-/// As a response's extension: the connection is closed instead, before any byte of a head.
+/// A response extension: the connection is closed instead, before any byte of a head.
 #[derive(Debug, Clone, Copy)]
 pub struct CloseWithoutHead;
 
@@ -28,10 +29,10 @@ pub struct CloseWithoutHead;
 #[error("the handler asked for the connection to be closed")]
 struct ClosedWithoutHead;
 
-/// Routes served on a listener of their own, until stopped or dropped.
+/// A server of routes on a listener of its own, until stopped or dropped.
 ///
-/// Stopping drops the connections that are open: an answer that stalls on purpose would hold up a
-/// graceful end for ever.
+/// Stopping drops the open connections: a response that stalls on purpose would hold up a graceful
+/// end forever.
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
@@ -40,18 +41,9 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves on a free port.
-    ///
-    /// # Errors
-    /// If no port can be opened.
     pub async fn start(router: Router) -> io::Result<Self> {
         Self::on(listener().await?, router)
     }
-
-    /// Serves on `listener`.
-    ///
-    /// # Errors
-    /// If the listener has no address.
     pub fn on(listener: TcpListener, router: Router) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let (stop, stopped) = watch::channel(());
@@ -67,8 +59,6 @@ impl Server {
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
-
-    /// Stops, and returns once the port is closed.
     pub async fn stop(self) {
         drop(self.stop);
         // A task that panicked has stopped as well.
@@ -77,18 +67,12 @@ impl Server {
 }
 
 /// A listener on a free port of 127.0.0.1. The connections it accepts have Nagle's algorithm off:
-/// they inherit that from the listener, so that it also holds where a library accepts them.
-///
-/// # Errors
-/// If no port can be opened.
+/// they inherit that from the listener, even where a library accepts them.
 pub async fn listener() -> io::Result<TcpListener> {
     listener_on(0).await
 }
 
 /// Such a listener on `port`.
-///
-/// # Errors
-/// If the port cannot be opened.
 #[expect(
     clippy::unused_async,
     reason = "a listener needs a runtime around it, which an async function proves"
@@ -96,26 +80,33 @@ pub async fn listener() -> io::Result<TcpListener> {
 pub async fn listener_on(port: u16) -> io::Result<TcpListener> {
     let socket = TcpSocket::new_v4()?;
     socket.set_nodelay(true)?;
-    // A system that was just stopped does not keep its port from the next one.
+    // So that a system can start right after another one stopped on the same port.
     socket.set_reuseaddr(true)?;
     socket.bind((Ipv4Addr::LOCALHOST, port).into())?;
     socket.listen(1024)
 }
 
-/// An answer with a JSON body.
-pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Response<Body> {
-    let body = serde_json::to_vec(body).expect("answers can be written as JSON");
-    let mut response = Response::new(Body::from(body));
-    *response.status_mut() = status;
-    let json = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(CONTENT_TYPE, json);
-    response
+pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Response {
+    (status, Json(body)).into_response()
 }
 
-/// Runs `task` until it ends.
+/// A response that closes the connection before any byte of a head.
+pub(crate) fn close_without_head() -> Response {
+    Extension(CloseWithoutHead).into_response()
+}
+
+/// Whether the value of a `Host` header, or a URL's host, names this machine.
+pub(crate) fn is_loopback(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(bracketed) => bracketed.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    let address = name.parse::<IpAddr>();
+    name.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
+}
 #[expect(
     clippy::disallowed_methods,
-    reason = "these tasks serve every call and belong to the span of none"
+    reason = "these tasks serve every request and belong to no request's span"
 )]
 pub(crate) fn spawn<F>(task: F) -> JoinHandle<()>
 where
@@ -130,7 +121,7 @@ async fn accept(listener: TcpListener, router: Router, mut stopped: watch::Recei
         tokio::select! {
             // Nothing is ever sent: the other end is dropped.
             _ = stopped.changed() => break,
-            // An error here is about one connection that went away again.
+            // An error here concerns one connection, which is gone.
             accepted = listener.accept() => if let Ok((stream, _)) = accepted {
                 connections.spawn(serve(stream, router.clone()));
             },
@@ -141,26 +132,17 @@ async fn accept(listener: TcpListener, router: Router, mut stopped: watch::Recei
 
 async fn serve(stream: TcpStream, router: Router) {
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-        answer(router.clone(), request.map(Body::new))
+        respond(router.clone(), request.map(Body::new))
     });
-    // How a connection ended is told by who asked, not here.
+    // The client reports how a connection ended.
     let _ = hyper::server::conn::http1::Builder::new()
         .serve_connection(TokioIo::new(stream), service)
         .await;
 }
 
-async fn answer(
-    router: Router,
-    request: Request<Body>,
-) -> Result<Response<Body>, ClosedWithoutHead> {
+async fn respond(router: Router, request: Request<Body>) -> Result<Response, ClosedWithoutHead> {
     let (request, whole) = with_whole_body(request).await?;
-    let mut response = match router.oneshot(request).await {
-        Ok(response) => response,
-        Err(never) => {
-            let never: Infallible = never;
-            match never {}
-        }
-    };
+    let Ok::<Response, Infallible>(mut response) = router.oneshot(request).await;
     if !whole {
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(CONNECTION, close);
@@ -171,9 +153,9 @@ async fn answer(
     }
 }
 
-/// Reads a body of moderate size before anybody answers, as API Gateway does. An answer that came
-/// before its request was read would have the connection closed without a word; where the body is
-/// larger (false), the answer says so.
+/// Reads a body of moderate size before the request is handled, as API Gateway does. A response
+/// before its request was read would close the connection without notice; for a larger body (false),
+/// the response announces that.
 async fn with_whole_body(
     request: Request<Body>,
 ) -> Result<(Request<Body>, bool), ClosedWithoutHead> {
@@ -206,5 +188,28 @@ mod tests {
         TcpStream::connect(address).await.unwrap();
         server.stop().await;
         assert!(TcpStream::connect(address).await.is_err());
+    }
+
+    #[test]
+    fn only_loopback_hosts_pass() {
+        for host in [
+            "127.0.0.1:9000",
+            "localhost",
+            "LOCALHOST:1",
+            "[::1]:9000",
+            "127.9.9.9",
+        ] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in [
+            "",
+            "example.com",
+            "localhost.example.com:80",
+            "10.0.0.1",
+            "[::2]",
+            "0.0.0.0",
+        ] {
+            assert!(!is_loopback(host), "{host}");
+        }
     }
 }

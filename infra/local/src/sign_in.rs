@@ -1,67 +1,62 @@
-//! Who signs users in here: a small `OpenID` Connect provider, whose login page is the list of demo accounts.
+//! A small `OpenID` Connect provider, whose login page lists the demo accounts.
 //!
-//! Authorization code with PKCE only, for any client on this machine. Sessions and codes are in memory.
+//! Authorization code with PKCE only, for pages on this machine. Sessions and codes are in memory.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use account::AccountId;
 use aws_lc_rs::digest::{SHA256, digest};
-use axum::Router;
-use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Form, Query, RawQuery, State};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
+use axum::{Json, Router};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use edge::{ApiError, Clock, Code};
-use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, COOKIE, HeaderValue, SET_COOKIE};
-use http::{HeaderMap, StatusCode, Uri};
-use serde_json::json;
+use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, COOKIE, SET_COOKIE};
+use http::{HeaderMap, StatusCode};
+use maud::{Markup, html};
+use serde::Deserialize;
+use serde_json::{Value, json};
 use url::Url;
-use url::form_urlencoded;
 
-use crate::demo;
-use crate::html::{escaped, page};
+use crate::accounts;
+use crate::html::page;
 use crate::issuer::{Issuer, JWKS_PATH};
-use crate::serve;
-
-/// As whom the pages ask.
+use crate::serve::is_loopback;
 pub(crate) const CLIENT_ID: &str = "greta-pages";
-const DISCOVERY_PATH: &str = "/.well-known/openid-configuration";
 const AUTHORIZE_PATH: &str = "/_dev/oidc/authorize";
 const TOKEN_PATH: &str = "/_dev/oidc/token";
 const END_SESSION_PATH: &str = "/_dev/oidc/end-session";
 const COOKIE_NAME: &str = "greta_dev_session";
 const TOKEN_SECONDS: u64 = 3600;
-const MAX_BODY: usize = 16 * 1024;
 
 #[derive(Clone)]
 pub(crate) struct SignIn {
     issuer: Issuer,
     clock: Clock,
     jwks_url: String,
-    state: Arc<Mutex<Known>>,
+    sessions: Arc<Mutex<Sessions>>,
 }
 
-/// Who is signed in, and with whom a code has to do.
 #[derive(Default)]
-struct Known {
-    /// By the cookie's value.
-    sessions: HashMap<String, User>,
+struct Sessions {
+    users: HashMap<String, User>,
     codes: HashMap<String, Grant>,
 }
 
 #[derive(Clone)]
 struct User {
-    account: String,
+    account: AccountId,
     role: String,
     token_seconds: u64,
 }
 
 struct Grant {
     user: User,
-    redirect_uri: String,
+    redirect_uri: Url,
     challenge: String,
     nonce: Option<String>,
 }
@@ -72,170 +67,159 @@ impl SignIn {
             issuer,
             clock,
             jwks_url: format!("{jwks}{JWKS_PATH}"),
-            state: Arc::default(),
+            sessions: Arc::default(),
         }
     }
 
     pub(crate) fn router(self) -> Router {
         Router::new()
-            .route(DISCOVERY_PATH, get(discovery))
+            .route("/.well-known/openid-configuration", get(discovery))
             .route(AUTHORIZE_PATH, get(authorize).post(choose))
             .route(TOKEN_PATH, post(token))
             .route(END_SESSION_PATH, get(end_session))
             .with_state(self)
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn sessions(&self) -> MutexGuard<'_, Sessions> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The way back, with a code for `user`.
-    fn grant(&self, request: &Request, user: User) -> Url {
+    /// Returns to the client with a code for `user`.
+    fn grant(&self, request: AuthorizationRequest, user: User) -> Redirect {
         let code = edge::random_id("code");
+        let redirect = request.redirect("code", &code);
         let grant = Grant {
             user,
-            redirect_uri: request.redirect_uri.to_string(),
-            challenge: request.challenge.clone(),
-            nonce: request.nonce.clone(),
+            redirect_uri: request.redirect_uri,
+            challenge: request.code_challenge,
+            nonce: request.nonce,
         };
-        self.known().codes.insert(code.clone(), grant);
-        request.back(&[("code", &code)])
+        self.sessions().codes.insert(code, grant);
+        redirect
     }
 }
 
 async fn discovery(State(sign_in): State<SignIn>) -> Response {
     let issuer = sign_in.issuer.issuer();
     let at = |path: &str| format!("{issuer}{path}");
-    readable_by_all(serve::json(
-        StatusCode::OK,
-        &json!({
-            "issuer": issuer,
-            "authorization_endpoint": at(AUTHORIZE_PATH),
-            "token_endpoint": at(TOKEN_PATH),
-            "end_session_endpoint": at(END_SESSION_PATH),
-            "jwks_uri": sign_in.jwks_url,
-            "response_types_supported": ["code"],
-            "subject_types_supported": ["public"],
-            "id_token_signing_alg_values_supported": ["EdDSA"],
-            "code_challenge_methods_supported": ["S256"],
-            "token_endpoint_auth_methods_supported": ["none"],
-        }),
-    ))
+    cors(json!({
+        "issuer": issuer,
+        "authorization_endpoint": at(AUTHORIZE_PATH),
+        "token_endpoint": at(TOKEN_PATH),
+        "end_session_endpoint": at(END_SESSION_PATH),
+        "jwks_uri": sign_in.jwks_url,
+        "response_types_supported": ["code"],
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": ["EdDSA"],
+        "code_challenge_methods_supported": ["S256"],
+        "token_endpoint_auth_methods_supported": ["none"],
+    }))
 }
 
-/// What a client asks for.
-struct Request {
-    parameters: HashMap<String, String>,
+#[derive(Deserialize)]
+struct AuthorizationRequest {
+    client_id: String,
+    response_type: String,
     redirect_uri: Url,
-    challenge: String,
+    code_challenge: String,
+    code_challenge_method: String,
     nonce: Option<String>,
     state: Option<String>,
+    prompt: Option<String>,
 }
 
-impl Request {
-    fn read(text: &str) -> Result<Self, ApiError> {
-        let parameters = parameters(text);
-        let get = |name: &str| parameters.get(name).cloned();
-        let redirect_uri = get("redirect_uri").and_then(|uri| Url::parse(&uri).ok());
-        let redirect_uri = redirect_uri
-            .filter(|uri| crate::dev::is_loopback(uri.host_str().unwrap_or_default()))
-            .ok_or_else(|| refused("`redirect_uri` must be a page on this machine"))?;
-        if get("client_id").as_deref() != Some(CLIENT_ID) {
-            return Err(refused("`client_id` is not known here"));
-        }
-        if get("response_type").as_deref() != Some("code") {
-            return Err(refused("`response_type` must be `code`"));
-        }
-        if get("code_challenge_method").as_deref() != Some("S256") {
-            return Err(refused("`code_challenge_method` must be `S256`"));
-        }
-        let challenge = get("code_challenge");
-        Ok(Self {
-            challenge: challenge.ok_or_else(|| refused("`code_challenge` is missing"))?,
-            nonce: get("nonce"),
-            state: get("state"),
-            redirect_uri,
-            parameters,
-        })
+impl AuthorizationRequest {
+    fn check(&self) -> Result<(), ApiError> {
+        let problem = if !is_local(&self.redirect_uri) {
+            "`redirect_uri` must be a page on this machine"
+        } else if self.client_id != CLIENT_ID {
+            "unknown `client_id`"
+        } else if self.response_type != "code" {
+            "`response_type` must be `code`"
+        } else if self.code_challenge_method != "S256" {
+            "`code_challenge_method` must be `S256`"
+        } else {
+            return Ok(());
+        };
+        Err(ApiError::new(Code::InvalidRequest, problem))
     }
 
-    fn is_silent(&self) -> bool {
-        let prompt = self.parameters.get("prompt");
-        prompt.is_some_and(|prompt| prompt == "none")
-    }
-
-    fn back(&self, answer: &[(&str, &str)]) -> Url {
+    /// Returns to the client with this parameter.
+    fn redirect(&self, name: &str, value: &str) -> Redirect {
         let mut url = self.redirect_uri.clone();
-        url.query_pairs_mut()
-            .extend_pairs(answer)
-            .extend_pairs(self.state.as_ref().map(|state| ("state", state)));
-        url
+        let state = self.state.as_ref().map(|state| ("state", state.as_str()));
+        let parameters = [(name, value)].into_iter().chain(state);
+        url.query_pairs_mut().extend_pairs(parameters);
+        Redirect::to(url.as_str())
     }
 }
 
-/// Back at once where somebody is signed in or nobody may be asked; else the login page.
+/// Returns at once if a user is signed in or nobody may be asked; else shows the login page.
 async fn authorize(
     State(sign_in): State<SignIn>,
+    Query(request): Query<AuthorizationRequest>,
+    RawQuery(query): RawQuery,
     headers: HeaderMap,
-    uri: Uri,
 ) -> Result<Response, ApiError> {
-    let request = Request::read(uri.query().unwrap_or_default())?;
-    let user = session(&headers).and_then(|id| sign_in.known().sessions.get(&id).cloned());
+    request.check()?;
+    let user = session(&headers).and_then(|id| sign_in.sessions().users.get(id).cloned());
     Ok(match user {
-        Some(user) => see_other(&sign_in.grant(&request, user)),
-        None if request.is_silent() => see_other(&request.back(&[("error", "login_required")])),
-        None => Html(login_page(&request)).into_response(),
+        Some(user) => sign_in.grant(request, user).into_response(),
+        None if request.prompt.as_deref() == Some("none") => {
+            request.redirect("error", "login_required").into_response()
+        }
+        None => Html(login_page(&query.unwrap_or_default()).into_string()).into_response(),
     })
 }
 
-/// Somebody was chosen on the login page.
-async fn choose(State(sign_in): State<SignIn>, body: Body) -> Result<Response, ApiError> {
-    let body = edge::read_body(body, MAX_BODY).await?;
-    let text = String::from_utf8_lossy(&body);
-    let request = Request::read(&text)?;
-    let get = |name: &str| request.parameters.get(name).map(String::as_str);
-    let (account, role) = match (get("as"), get("account_id")) {
-        (Some(choice), _) => choice.split_once(' ').unwrap_or((choice, "owner")),
-        (None, Some(account)) => (account, get("role").unwrap_or("owner")),
-        (None, None) => return Err(refused("no account was chosen")),
-    };
-    let account =
-        account::AccountId::new(account.trim()).map_err(|error| refused(error.to_string()))?;
-    let seconds = get("token_seconds").and_then(|text| text.parse().ok());
-    let user = User {
-        account: account.to_string(),
-        role: role.to_owned(),
-        token_seconds: seconds.unwrap_or(TOKEN_SECONDS),
-    };
-    let id = edge::random_id("session");
-    sign_in.known().sessions.insert(id.clone(), user.clone());
-    let mut response = see_other(&sign_in.grant(&request, user));
-    set_session(&mut response, &id, "");
-    Ok(response)
+/// An account and its role, from a button or from the fields of the login page.
+#[derive(Deserialize)]
+struct Choice {
+    account_id: AccountId,
+    role: String,
+    token_seconds: Option<u64>,
 }
 
-async fn token(State(sign_in): State<SignIn>, body: Body) -> Result<Response, ApiError> {
-    let body = edge::read_body(body, MAX_BODY).await?;
-    let asked = parameters(&String::from_utf8_lossy(&body));
-    let get = |name: &str| asked.get(name).map(String::as_str).unwrap_or_default();
-    let grant = sign_in.known().codes.remove(get("code"));
-    let verifier = digest(&SHA256, get("code_verifier").as_bytes());
-    let proof = URL_SAFE_NO_PAD.encode(verifier.as_ref());
+/// Signs in the account that was chosen on the login page.
+async fn choose(
+    State(sign_in): State<SignIn>,
+    Query(request): Query<AuthorizationRequest>,
+    Form(choice): Form<Choice>,
+) -> Result<Response, ApiError> {
+    request.check()?;
+    let user = User {
+        account: choice.account_id,
+        role: choice.role,
+        token_seconds: choice.token_seconds.unwrap_or(TOKEN_SECONDS),
+    };
+    let id = edge::random_id("session");
+    sign_in.sessions().users.insert(id.clone(), user.clone());
+    Ok((set_session(&id, ""), sign_in.grant(request, user)).into_response())
+}
+
+#[derive(Deserialize)]
+struct TokenRequest {
+    grant_type: String,
+    code: String,
+    code_verifier: String,
+    redirect_uri: Url,
+}
+
+async fn token(State(sign_in): State<SignIn>, Form(request): Form<TokenRequest>) -> Response {
+    let grant = sign_in.sessions().codes.remove(&request.code);
+    let proof = digest(&SHA256, request.code_verifier.as_bytes());
     let grant = grant.filter(|grant| {
-        get("grant_type") == "authorization_code"
-            && grant.challenge == proof
-            && grant.redirect_uri == get("redirect_uri")
+        request.grant_type == "authorization_code"
+            && grant.challenge == URL_SAFE_NO_PAD.encode(proof.as_ref())
+            && grant.redirect_uri == request.redirect_uri
     });
     let Some(Grant { user, nonce, .. }) = grant else {
-        let refusal = json!({"error": "invalid_grant"});
-        return Ok(readable_by_all(serve::json(
-            StatusCode::BAD_REQUEST,
-            &refusal,
-        )));
+        let error = cors(json!({"error": "invalid_grant"}));
+        return (StatusCode::BAD_REQUEST, error).into_response();
     };
     let now = sign_in.clock.now();
     let lifetime = Duration::from_secs(user.token_seconds);
-    let (account, role) = (&user.account, &user.role);
+    let (account, role) = (user.account.as_str(), &user.role);
     let issued = now.as_second();
     let id_token = sign_in.issuer.sign(json!({
         "iss": sign_in.issuer.issuer(),
@@ -247,108 +231,86 @@ async fn token(State(sign_in): State<SignIn>, body: Body) -> Result<Response, Ap
         "iat": issued,
         "exp": issued.saturating_add_unsigned(TOKEN_SECONDS),
     }));
-    Ok(readable_by_all(serve::json(
-        StatusCode::OK,
-        &json!({
-            "access_token": sign_in.issuer.token(account, role, now, lifetime),
-            "id_token": id_token,
-            "token_type": "Bearer",
-            "expires_in": user.token_seconds,
-            "scope": "openid",
-        }),
-    )))
+    cors(json!({
+        "access_token": sign_in.issuer.token(account, role, now, lifetime),
+        "id_token": id_token,
+        "token_type": "Bearer",
+        "expires_in": user.token_seconds,
+        "scope": "openid",
+    }))
+}
+
+#[derive(Deserialize)]
+struct EndSession {
+    post_logout_redirect_uri: Option<Url>,
 }
 
 async fn end_session(
     State(sign_in): State<SignIn>,
+    Query(request): Query<EndSession>,
     headers: HeaderMap,
-    uri: Uri,
-) -> Result<Response, ApiError> {
+) -> Response {
     if let Some(id) = session(&headers) {
-        sign_in.known().sessions.remove(&id);
+        sign_in.sessions().users.remove(id);
     }
-    let asked = parameters(uri.query().unwrap_or_default());
-    let back = asked.get("post_logout_redirect_uri");
-    let back = back.and_then(|uri| Url::parse(uri).ok());
-    let back = back.filter(|uri| crate::dev::is_loopback(uri.host_str().unwrap_or_default()));
-    let mut response = match back {
-        Some(back) => see_other(&back),
-        None => Html("<!doctype html><title>Signed out</title><p>Signed out.</p>").into_response(),
+    let signed_out = set_session("", "; Max-Age=0");
+    match request.post_logout_redirect_uri.filter(is_local) {
+        Some(url) => (signed_out, Redirect::to(url.as_str())).into_response(),
+        None => (
+            signed_out,
+            Html("<!doctype html><title>Signed out</title><p>Signed out.</p>"),
+        )
+            .into_response(),
+    }
+}
+
+/// A choice of accounts, for the request with this query.
+fn login_page(query: &str) -> Markup {
+    let action = format!("{AUTHORIZE_PATH}?{query}");
+    let body = html! {
+        h1 { "Sign in as" }
+        @for (id, description, _) in &accounts::DEMO {
+            @for role in ["owner", "member"] {
+                form method="post" action=(action) {
+                    input type="hidden" name="account_id" value=(id);
+                    button name="role" value=(role) {
+                        (id) ", " (role) br; span.note { (description) }
+                    }
+                }
+            }
+        }
+        form method="post" action=(action) {
+            h1 { "or as somebody else" }
+            label for="account" { "Account" }
+            input #account name="account_id";
+            label for="role" { "Role" }
+            select #role name="role" { option { "owner" } option { "member" } }
+            label for="seconds" { "Token lifetime in seconds" }
+            input #seconds name="token_seconds" value=(TOKEN_SECONDS);
+            button.pay { "Sign in" }
+        }
+        p.note { "A simulated sign-in, on this machine only." }
     };
-    set_session(&mut response, "", "; Max-Age=0");
-    Ok(response)
+    page("Sign in (simulated)", &body)
 }
 
-/// Everybody there is to be, and the request again, so that it goes on with the choice.
-fn login_page(request: &Request) -> String {
-    let hidden = request.parameters.iter().map(|(name, value)| {
-        let (name, value) = (escaped(name), escaped(value));
-        format!("<input type=\"hidden\" name=\"{name}\" value=\"{value}\">")
-    });
-    let hidden: String = hidden.collect();
-    let choices = demo::ACCOUNTS.iter().flat_map(|(id, what, _)| {
-        ["owner", "member"].map(|role| {
-            let (id, what) = (escaped(id), escaped(what));
-            format!(
-                "<button name=\"as\" value=\"{id} {role}\">{id}, {role}<br>\
-                 <span class=\"note\">{what}</span></button>"
-            )
-        })
-    });
-    let choices: String = choices.collect();
-    page(
-        "Sign in (simulated)",
-        &format!(
-            "<h1>Sign in as</h1>\n\
-             <form method=\"post\" action=\"{AUTHORIZE_PATH}\">{hidden}{choices}</form>\n\
-             <form method=\"post\" action=\"{AUTHORIZE_PATH}\">{hidden}\n\
-             <h1>or as somebody else</h1>\n\
-             <label for=\"account\">Account</label><input id=\"account\" name=\"account_id\">\n\
-             <label for=\"role\">Role</label>\
-             <select id=\"role\" name=\"role\"><option>owner</option><option>member</option></select>\n\
-             <label for=\"seconds\">The token lasts, in seconds</label>\
-             <input id=\"seconds\" name=\"token_seconds\" value=\"{TOKEN_SECONDS}\">\n\
-             <button class=\"pay\">Sign in</button></form>\n\
-             <p class=\"note\">A simulated sign-in, on this machine only.</p>"
-        ),
-    )
+fn is_local(url: &Url) -> bool {
+    is_loopback(url.host_str().unwrap_or_default())
 }
 
-fn parameters(text: &str) -> HashMap<String, String> {
-    form_urlencoded::parse(text.as_bytes())
-        .into_owned()
-        .collect()
-}
-
-fn session(headers: &HeaderMap) -> Option<String> {
-    let cookies = headers.get(COOKIE)?.to_str().ok()?;
-    let mut cookies = cookies
-        .split(';')
-        .filter_map(|cookie| cookie.trim().split_once('='));
+fn session(headers: &HeaderMap) -> Option<&str> {
+    let cookies = headers.get(COOKIE)?.to_str().ok()?.split(';');
+    let mut cookies = cookies.filter_map(|cookie| cookie.trim().split_once('='));
     let (_, id) = cookies.find(|(name, _)| *name == COOKIE_NAME)?;
-    Some(id.to_owned())
+    Some(id)
 }
 
-fn set_session(response: &mut Response, id: &str, end: &str) {
+fn set_session(id: &str, end: &str) -> impl axum::response::IntoResponseParts {
     let cookie = format!("{COOKIE_NAME}={id}; Path=/_dev/oidc; HttpOnly; SameSite=Lax{end}");
-    if let Ok(cookie) = HeaderValue::try_from(cookie) {
-        response.headers_mut().insert(SET_COOKIE, cookie);
-    }
+    axum::response::AppendHeaders([(SET_COOKIE, cookie)])
 }
 
-fn see_other(url: &Url) -> Response {
-    Redirect::to(url.as_str()).into_response()
-}
-
-/// Pages of other origins on this machine sign in here, too; no cookie counts for these answers.
-fn readable_by_all(mut response: Response) -> Response {
-    let all = HeaderValue::from_static("*");
-    response
-        .headers_mut()
-        .insert(ACCESS_CONTROL_ALLOW_ORIGIN, all);
-    response
-}
-
-fn refused(detail: impl Into<std::borrow::Cow<'static, str>>) -> ApiError {
-    ApiError::new(Code::InvalidRequest, detail)
+/// A response that pages of any origin may read: it depends on no cookie.
+fn cors(body: Value) -> Response {
+    ([(ACCESS_CONTROL_ALLOW_ORIGIN, "*")], Json(body)).into_response()
 }

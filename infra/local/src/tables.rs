@@ -1,24 +1,21 @@
-//! The deployment's tables, made in an engine: read from infra/template.yaml, so that there is one
-//! definition of keys and indexes.
+//! The deployment's tables, created in the engine as infra/template.yaml defines them, so that keys
+//! and indexes are defined once.
 
 use std::collections::BTreeMap;
 
-use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::types::{
-    AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection,
-    ProjectionType, ScalarAttributeType, TimeToLiveSpecification,
-};
+use dynoxide::{Database, DynoxideError};
 use serde::Deserialize;
+use serde_json::json;
+use serde_yaml_ng::Value;
 
 const TEMPLATE: &str = include_str!("../../template.yaml");
 
-/// A table of the template.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Table {
-    /// Its logical id, for example `AccountsTable`.
-    pub logical_id: String,
-    properties: Properties,
-}
+/// The properties that an engine needs. `CreateTable` has them by the same names.
+const PROPERTIES: [&str; 3] = [
+    "AttributeDefinitions",
+    "KeySchema",
+    "GlobalSecondaryIndexes",
+];
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -30,179 +27,50 @@ struct Template {
 #[serde(rename_all = "PascalCase")]
 struct Resource {
     r#type: String,
-    // Read only for tables: the others hold intrinsic functions at any place.
     #[serde(default)]
-    properties: serde_yaml_ng::Value,
+    properties: Value,
 }
 
-/// What a local engine needs to know; names, encryption and backups are the deployment's own.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Properties {
-    attribute_definitions: Vec<Attribute>,
-    key_schema: Vec<Key>,
-    #[serde(default)]
-    global_secondary_indexes: Vec<Index>,
-    time_to_live_specification: Option<TimeToLive>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Attribute {
-    #[serde(rename = "AttributeName")]
-    name: String,
-    #[serde(rename = "AttributeType")]
-    kind: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Key {
-    attribute_name: String,
-    key_type: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Index {
-    #[serde(rename = "IndexName")]
-    name: String,
-    key_schema: Vec<Key>,
-    projection: IndexProjection,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct IndexProjection {
-    projection_type: String,
-    non_key_attributes: Option<Vec<String>>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct TimeToLive {
-    attribute_name: String,
-    enabled: bool,
-}
-
-/// The tables of infra/template.yaml, by logical id.
-///
-/// # Panics
-/// If the template is no template, or a table in it lacks its keys.
-pub fn all() -> Vec<Table> {
-    parse(TEMPLATE).expect("infra/template.yaml defines its tables")
-}
-
-fn parse(template: &str) -> Result<Vec<Table>, serde_yaml_ng::Error> {
-    let template: Template = serde_yaml_ng::from_str(template)?;
-    template
-        .resources
-        .into_iter()
+/// The properties of the template's tables, by logical id.
+fn tables(template: &str) -> BTreeMap<String, Value> {
+    let template: Template = serde_yaml_ng::from_str(template).expect("the template has resources");
+    let resources = template.resources.into_iter();
+    resources
         .filter(|(_, resource)| resource.r#type == "AWS::DynamoDB::Table")
-        .map(|(logical_id, resource)| {
-            Ok(Table {
-                logical_id,
-                properties: serde_yaml_ng::from_value(resource.properties)?,
-            })
-        })
+        .map(|(logical_id, resource)| (logical_id, resource.properties))
         .collect()
 }
 
-/// Creates every table of the template; `name_of` gives a table its name from its logical id.
-///
-/// # Errors
-/// The engine's, for example if a table exists.
-pub async fn create_all(
-    client: &Client,
-    name_of: impl Fn(&str) -> String,
-) -> Result<(), aws_sdk_dynamodb::Error> {
-    for table in all() {
-        let name = name_of(&table.logical_id);
-        create(client, &name, table.properties).await?;
+/// Creates every table of the template, named by its logical id.
+pub fn create_all(database: &Database) -> Result<(), DynoxideError> {
+    for (name, table) in tables(TEMPLATE) {
+        let mut request = json!({"TableName": name, "BillingMode": "PAY_PER_REQUEST"});
+        for property in PROPERTIES {
+            if let Some(value) = table.get(property) {
+                request[property] = json!(value);
+            }
+        }
+        let request = serde_json::from_value(request).expect("the template's tables have keys");
+        database.create_table(request)?;
+        if let Some(expiry) = table.get("TimeToLiveSpecification") {
+            let request = json!({"TableName": name, "TimeToLiveSpecification": expiry});
+            let request = serde_json::from_value(request).expect("expiry names an attribute");
+            database.update_time_to_live(request)?;
+        }
     }
     Ok(())
-}
-
-async fn create(
-    client: &Client,
-    name: &str,
-    table: Properties,
-) -> Result<(), aws_sdk_dynamodb::Error> {
-    let attributes = table.attribute_definitions.into_iter().map(attribute);
-    let indexes: Vec<_> = table
-        .global_secondary_indexes
-        .into_iter()
-        .map(index)
-        .collect();
-    client
-        .create_table()
-        .table_name(name)
-        .billing_mode(BillingMode::PayPerRequest)
-        .set_attribute_definitions(Some(attributes.collect()))
-        .set_key_schema(Some(keys(table.key_schema)))
-        .set_global_secondary_indexes((!indexes.is_empty()).then_some(indexes))
-        .send()
-        .await?;
-    if let Some(expiry) = table.time_to_live_specification {
-        let expiry = TimeToLiveSpecification::builder()
-            .attribute_name(expiry.attribute_name)
-            .enabled(expiry.enabled)
-            .build()
-            .expect("both members are set");
-        client
-            .update_time_to_live()
-            .table_name(name)
-            .time_to_live_specification(expiry)
-            .send()
-            .await?;
-    }
-    Ok(())
-}
-
-fn attribute(attribute: Attribute) -> AttributeDefinition {
-    AttributeDefinition::builder()
-        .attribute_name(attribute.name)
-        .attribute_type(ScalarAttributeType::from(attribute.kind.as_str()))
-        .build()
-        .expect("both members are set")
-}
-
-fn keys(keys: Vec<Key>) -> Vec<KeySchemaElement> {
-    keys.into_iter()
-        .map(|key| {
-            KeySchemaElement::builder()
-                .attribute_name(key.attribute_name)
-                .key_type(KeyType::from(key.key_type.as_str()))
-                .build()
-                .expect("both members are set")
-        })
-        .collect()
-}
-
-fn index(index: Index) -> GlobalSecondaryIndex {
-    let projection = Projection::builder()
-        .projection_type(ProjectionType::from(
-            index.projection.projection_type.as_str(),
-        ))
-        .set_non_key_attributes(index.projection.non_key_attributes)
-        .build();
-    GlobalSecondaryIndex::builder()
-        .index_name(index.name)
-        .set_key_schema(Some(keys(index.key_schema)))
-        .projection(projection)
-        .build()
-        .expect("name and keys are set")
 }
 
 #[cfg(test)]
 mod tests {
-    use aws_sdk_dynamodb::types::{TableDescription, TimeToLiveStatus};
+    use aws_sdk_dynamodb::Client;
+    use aws_sdk_dynamodb::types::{KeySchemaElement, TableDescription, TimeToLiveStatus};
 
     use super::*;
     use crate::engines::Engines;
 
     #[test]
-    fn intrinsic_functions_are_passed_over() {
+    fn intrinsic_functions_are_skipped() {
         let template = r#"
             Resources:
               Function:
@@ -218,15 +86,14 @@ mod tests {
               Queue:
                 Type: AWS::SQS::Queue
         "#;
-        let tables = parse(template).unwrap();
+        let tables = tables(template);
         assert_eq!(tables.len(), 1);
-        assert_eq!(tables[0].logical_id, "OneTable");
-        assert_eq!(tables[0].properties.key_schema[0].attribute_name, "id");
+        assert_eq!(tables["OneTable"]["KeySchema"][0]["AttributeName"], "id");
     }
 
     async fn described(client: &Client, name: &str) -> TableDescription {
-        let answer = client.describe_table().table_name(name).send().await;
-        answer.unwrap().table.unwrap()
+        let response = client.describe_table().table_name(name).send().await;
+        response.unwrap().table.unwrap()
     }
 
     /// `hash/range`, each with its type.
@@ -245,43 +112,41 @@ mod tests {
     async fn the_tables_are_as_the_product_needs_them() {
         let engines = Engines::start().await.unwrap();
         let client = engines.dynamodb();
-        create_all(&client, |id| format!("test-{id}"))
-            .await
-            .unwrap();
+        create_all(engines.database()).unwrap();
 
         let table = [
             (
-                "test-AccountsTable",
+                "AccountsTable",
                 "HASH:account_id:S RANGE:item:S",
                 Some("due KEYS_ONLY HASH:due_shard:S RANGE:due_at:S"),
                 None,
             ),
             (
-                "test-LedgerTable",
+                "LedgerTable",
                 "HASH:account_number:S RANGE:entry:S",
                 None,
                 None,
             ),
             (
-                "test-HoldsTable",
+                "HoldsTable",
                 "HASH:account_number:S RANGE:hold:S",
                 Some("next_check KEYS_ONLY HASH:check_shard:S RANGE:next_check_at:S"),
                 Some("expires_at_epoch"),
             ),
             (
-                "test-ChargesTable",
+                "ChargesTable",
                 "HASH:account_number:S RANGE:charge:S",
                 Some("due KEYS_ONLY HASH:due_shard:S RANGE:due_at:S"),
                 None,
             ),
             (
-                "test-WebhooksTable",
+                "WebhooksTable",
                 "HASH:event_id:S",
                 Some("due KEYS_ONLY HASH:due_shard:S RANGE:due_at:S"),
                 Some("expires_at_epoch"),
             ),
         ];
-        assert_eq!(all().len(), table.len());
+        assert_eq!(tables(TEMPLATE).len(), table.len());
         for (name, keys, index, expiry) in table {
             let found = described(&client, name).await;
             assert_eq!(key_text(&found, found.key_schema()), keys);

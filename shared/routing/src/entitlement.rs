@@ -38,3 +38,8 @@ pub fn entitled(plan: Plan, add_on: &AddOn, now: Timestamp, policy: &Policy) -> 
 pub fn may_save_key(profile: &Profile, now: Timestamp, policy: &Policy) -> bool {
     entitled(profile.plan(), &profile.add_on, now, policy)
 }
+
+/// Does the minimum balance apply to this plan? Only where BYOK is not included.
+pub fn minimum_balance_applies(plan: Plan) -> bool {
+    plan == Plan::Standard
+}

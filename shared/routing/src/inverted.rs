@@ -91,3 +91,8 @@ pub fn keeps_subscription(profile: &Profile, generation: &GenerationId) -> bool 
     let right = add_on::keeps_subscription(profile, generation);
     answer("keeps_subscription", right)
 }
+
+pub fn minimum_balance_applies(plan: Plan) -> bool {
+    let right = entitlement::minimum_balance_applies(plan);
+    answer("minimum_balance_applies", right)
+}

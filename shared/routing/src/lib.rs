@@ -35,7 +35,8 @@ pub use table::{
 #[cfg(feature = "inverted")]
 pub use inverted::{
     add_on_due_at, add_on_renews, decide, entitled, keeps_subscription, may_buy_add_on,
-    may_fall_back, may_save_key, needs_add_on, owes_add_on, owes_period, payment_counts,
+    may_fall_back, may_save_key, minimum_balance_applies, needs_add_on, owes_add_on, owes_period,
+    payment_counts,
 };
 #[cfg(not(feature = "inverted"))]
 pub use {
@@ -43,7 +44,7 @@ pub use {
         add_on_due_at, add_on_renews, keeps_subscription, may_buy_add_on, needs_add_on,
         owes_add_on, owes_period, payment_counts,
     },
-    entitlement::{entitled, may_save_key},
+    entitlement::{entitled, may_save_key, minimum_balance_applies},
     fallback::may_fall_back,
     table::decide,
 };

@@ -1,60 +1,50 @@
-//! The account's profile: read, create, change.
+//! Accounts: read, create, change.
 
 use std::error::Error;
 use std::fmt;
 
-use account::add_on::GenerationId;
-use account::{Account, AccountId, AccountNumber, Attempts, KeyId, Period, Profile, Purpose};
+use account::{Account, AccountId, AccountNumber, Profile};
 use aws_sdk_dynamodb::types::builders::UpdateBuilder;
-use aws_sdk_dynamodb::types::{Delete, Put, TransactWriteItem, Update};
-use jiff::{SignedDuration, Timestamp};
+use aws_sdk_dynamodb::types::{Put, TransactWriteItem, Update};
+use jiff::Timestamp;
 
-use crate::deletion::Presence;
-use crate::due_index::{DueKind, due_item, due_shard};
-use crate::error::{condition_failed, met_transaction};
-use crate::events::DomainEvent;
-use crate::item::{self, ACCOUNT, Item, key, number, text, time};
-use crate::transaction::{self, TRIES};
-use crate::{HistoryEntry, PaymentOrder, Store, StoreError};
+use crate::db::{Database, Db};
+use crate::due_index::DueTask;
+use crate::effects::Effect;
+use crate::error::{StoreError, Written};
+use crate::item::{self, ACCOUNT, Attributes, Item, account_key, key, number, text, time};
+use crate::ledger::{HistoryEntry, put_history};
+use crate::outbox::put_add_on_event;
+use crate::transaction::{self, Retry};
 
-/// What became of the wish to make an account.
+/// The outcome of creating an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Created {
     Now,
-    /// There is one of this id.
+    /// An account with this id exists.
     Before,
-    /// There was one, and this is older than its end, or not all of it is gone yet.
+    /// An account with this id was deleted, by a higher version or so recently that parts are left.
     Deleted,
 }
 
-/// What a change of the profile brings with it, in the same transaction.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effect {
-    /// The key's secret is not in force any more: delete it from `due` on, if it still exists.
-    SecretDue { key: KeyId, due: Timestamp },
-    /// The key's secret is in force: its intended name needs no clean-up. The change does not take
-    /// place unless that name is still due when it was said to be: a clean-up or another save may
-    /// have taken the secret away.
-    SecretInForce { key: KeyId, due: Timestamp },
-    /// Greta's other systems are to hear of it.
-    Event(DomainEvent),
-    /// The account's history tells of it.
-    History(HistoryEntry),
-    /// This can be paid from now on.
-    PaymentOrder(PaymentOrder),
-    /// The period was missed, and nobody is to pay it.
-    Waived {
-        generation: GenerationId,
-        period: Period,
-        at: Timestamp,
+/// What is known of an account id.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Presence {
+    Never,
+    Live(Box<Account>),
+    /// Deleted by the event of this version.
+    Deleted {
+        version: u64,
+        /// Nothing is left but the tombstone.
+        scrubbed: bool,
     },
 }
 
-/// Why a change of the profile did not take place.
+/// Why a profile was not changed.
 #[derive(Debug)]
 pub enum UpdateError<E> {
     NotFound,
-    /// The change itself said no.
+    /// The change itself refused.
     Refused(E),
     Store(StoreError),
 }
@@ -84,37 +74,85 @@ impl<E: fmt::Debug + fmt::Display> Error for UpdateError<E> {
     }
 }
 
-impl Store {
-    /// The account as it is now: one strongly consistent read. `None` also of a deleted one.
-    ///
-    /// # Errors
-    /// [`StoreError`] if DynamoDB does not answer or the item cannot be read.
-    pub async fn account(&self, id: &AccountId) -> Result<Option<Account>, StoreError> {
-        let item = self.account_item(id.as_str(), ACCOUNT).await?;
-        item.filter(|item| item.contains_key("profile"))
-            .map(|item| item::account_from_item(id, &item))
-            .transpose()
+/// A part of all accounts, so that several processes can list them at once: part `index` of `of`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    pub index: i32,
+    pub of: i32,
+}
+
+impl Segment {
+    pub const ALL: Self = Self { index: 0, of: 1 };
+}
+
+/// Some accounts, in no order.
+#[derive(Debug)]
+pub struct AccountsPage {
+    /// A row that cannot be read is an error of its own.
+    pub accounts: Vec<Result<(AccountId, AccountNumber), StoreError>>,
+    /// Where the next page begins; `None` at the end.
+    pub next: Option<AccountsCursor>,
+}
+
+/// A place among all accounts.
+#[derive(Debug, Clone)]
+pub struct AccountsCursor(Item);
+
+/// Reads, creates, changes and deletes accounts.
+#[derive(Debug, Clone)]
+pub struct Accounts {
+    pub(crate) db: Db,
+}
+
+impl Accounts {
+    /// The account as it is now: one strongly consistent read. `None` for a deleted one too.
+    pub async fn get(&self, id: &AccountId) -> Result<Option<Account>, StoreError> {
+        get_account(&self.db, id).await
     }
 
-    /// Makes an account without credits. A deleted one is made anew only by what is younger than its
-    /// end.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the outcome is not known.
-    pub async fn create_account(
+    /// The account with this number; `None` once it is deleted.
+    pub async fn by_number(&self, number: &AccountNumber) -> Result<Option<Account>, StoreError> {
+        account_by_number(&self.db, number).await
+    }
+
+    /// The account's number in ledger and holds. Kept for a deleted account while calls are open on
+    /// it.
+    pub async fn number(&self, id: &AccountId) -> Result<Option<AccountNumber>, StoreError> {
+        let item = account_item(&self.db, id).await?;
+        let number = item.map(|item| Attributes::of(ACCOUNT, &item).optional("account_number"));
+        number.transpose().map(Option::flatten)
+    }
+
+    pub async fn presence(&self, id: &AccountId) -> Result<Presence, StoreError> {
+        let Some(item) = account_item(&self.db, id).await? else {
+            return Ok(Presence::Never);
+        };
+        if item.contains_key("profile") {
+            return Ok(Presence::Live(Box::new(item::account(id, &item)?)));
+        }
+        Ok(Presence::Deleted {
+            version: Attributes::of("tombstone", &item).get("deleted_version")?,
+            scrubbed: !item.contains_key("account_number"),
+        })
+    }
+
+    /// Creates an account without credits. A deleted one is created again only by a higher version.
+    pub async fn create(
         &self,
         id: &AccountId,
         number: &AccountNumber,
         profile: &Profile,
         why: &HistoryEntry,
     ) -> Result<Created, StoreError> {
-        let mut item = account_key(id);
-        let attributes = [
-            ("account_number", text(number.as_str())),
-            ("profile", item::profile(profile)?),
-            ("always_use_key", item::switch(profile)),
-            ("created_at", time(why.at)),
-        ];
+        let item = item::with(
+            account_key(id),
+            [
+                ("account_number", text(number.as_str())),
+                ("profile", item::profile(profile)?),
+                ("always_use_key", item::switch(profile)),
+                ("created_at", time(why.at)),
+            ],
+        );
         let zeros = [
             "revision",
             "balance",
@@ -125,56 +163,54 @@ impl Store {
             "entries",
             "moves",
         ];
-        let zeros = zeros.map(|name| (name, item::number(0)));
-        for (name, value) in attributes.into_iter().chain(zeros) {
-            item.insert(name.to_owned(), value);
-        }
-        let put = Put::builder()
-            .table_name(&self.tables.accounts)
-            .set_item(Some(item))
+        let account = Put::builder()
+            .table_name(&self.db.tables.accounts)
+            .set_item(Some(item::with(
+                item,
+                zeros.map(|name| (name, item::number(0))),
+            )))
             .condition_expression(
                 "attribute_not_exists(account_number) \
                  AND (attribute_not_exists(deleted_version) OR deleted_version < :version)",
             )
             .expression_attribute_values(":version", item::number(profile.plans.version()));
+        let by_number = Put::builder()
+            .table_name(&self.db.tables.accounts)
+            .set_item(Some(number_key(number)))
+            .item("id", text(id.as_str()));
         let items = vec![
-            transaction::put(put)?,
-            self.new_number(number, id)?,
-            self.new_history(number, why)?,
+            transaction::put(account)?,
+            transaction::put(by_number)?,
+            put_history(&self.db, number, why)?,
         ];
-        if self.transact("create account", items).await?.is_ok() {
+        if self.db.transact("create account", items).await?.is_done() {
             return Ok(Created::Now);
         }
         Ok(match self.presence(id).await? {
-            // Our own first try may have been the one that made it.
+            // Our own first try may have created it.
             Presence::Live(stored) if stored.number == *number => Created::Now,
             Presence::Live(_) => Created::Before,
             Presence::Never | Presence::Deleted { .. } => Created::Deleted,
         })
     }
 
-    /// Changes the profile: `change` is given it as it stands. It is called again, on a newer one,
-    /// if somebody else was faster or if the answer to its own write was lost: in the latter case it
-    /// must find itself done and change nothing. A change that changes nothing writes nothing.
+    /// Changes the profile with `change`, which is called again on a newer profile if another writer
+    /// was faster, or if the response to the write was lost. In the latter case it must recognize its
+    /// own change and change nothing. Without a change, nothing is written.
     ///
-    /// `known` saves the first read. `at` is the time of the change: what it does to the add-on is told
-    /// to others with it, in the same transaction.
-    ///
-    /// # Errors
-    /// [`UpdateError::Refused`] with what `change` refused with.
+    /// `known` saves the first read. `at` is the time of the change and of its events.
     pub async fn update<E>(
         &self,
         id: &AccountId,
-        known: Option<Account>,
+        mut known: Option<Account>,
         at: Timestamp,
         mut change: impl FnMut(&mut Profile) -> Result<Vec<Effect>, E>,
     ) -> Result<Account, UpdateError<E>> {
-        let mut known = known;
-        let mut doubted = false;
-        for tried in 0..TRIES {
+        let mut retry = Retry::new("change account");
+        loop {
             let before = match known.take() {
                 Some(account) => account,
-                None => self.account(id).await?.ok_or(UpdateError::NotFound)?,
+                None => self.get(id).await?.ok_or(UpdateError::NotFound)?,
             };
             let mut after = before.clone();
             let effects = change(&mut after.profile).map_err(UpdateError::Refused)?;
@@ -182,228 +218,40 @@ impl Store {
                 return Ok(before);
             }
             after.revision += 1;
-            match self.write_profile(&before, &after, effects, at).await {
-                Ok(true) => return Ok(after),
-                Ok(false) => transaction::pause(tried).await,
-                // The outcome is unknown: what is stored tells.
-                Err(error @ StoreError::Unavailable { .. }) if !doubted => {
-                    tracing::warn!(%error, "a change of the account may have been stored; looking");
-                    doubted = true;
-                }
-                Err(error) => return Err(error.into()),
+            let written = self.write(&before, &after, &effects, at).await;
+            if retry.is_done(written).await? {
+                return Ok(after);
             }
         }
-        Err(StoreError::Contended {
-            operation: "change account",
-        }
-        .into())
     }
 
-    /// Remembers a secret's name before the secret exists, so that it is cleaned up if nothing comes
-    /// of it.
-    ///
-    /// # Errors
-    /// [`StoreError`] if DynamoDB does not answer.
-    pub async fn intend_secret(
-        &self,
-        id: &AccountId,
-        key: &KeyId,
-        due: Timestamp,
-    ) -> Result<(), StoreError> {
-        self.client
-            .put_item()
-            .table_name(&self.tables.accounts)
-            .set_item(Some(secret_due(id, key, due)))
-            .send()
-            .await
-            .map(drop)
-            .map_err(|error| StoreError::unavailable("remember secret", error))
-    }
-
-    /// Forgets a secret's name once the secret is gone, if it is still `due` at that time.
-    ///
-    /// # Errors
-    /// [`StoreError`] if DynamoDB does not answer.
-    pub async fn secret_gone(
-        &self,
-        id: &AccountId,
-        key: &KeyId,
-        due: Timestamp,
-    ) -> Result<(), StoreError> {
-        let deleted = self
-            .client
-            .delete_item()
-            .table_name(&self.tables.accounts)
-            .set_key(Some(secret_key(id, key)))
-            .condition_expression("due_at = :due")
-            .expression_attribute_values(":due", time(due))
-            .send()
-            .await;
-        match deleted {
-            Ok(_) => Ok(()),
-            // Gone already, or written anew for another reason.
-            Err(error) if condition_failed(&error) => Ok(()),
-            Err(error) => Err(StoreError::unavailable("forget secret", error)),
-        }
-    }
-
-    /// Is another attempt allowed? Reads only.
-    ///
-    /// # Errors
-    /// [`StoreError`] if DynamoDB does not answer.
-    pub async fn attempt_allowed(
-        &self,
-        id: &AccountId,
-        purpose: Purpose,
-        now: Timestamp,
-    ) -> Result<Result<(), SignedDuration>, StoreError> {
-        let (attempts, _) = self.attempts(id).await?;
-        Ok(attempts.allowed(purpose, now))
-    }
-
-    /// Counts an attempt that is about to be made, if it is still allowed; else the time to wait.
-    ///
-    /// # Errors
-    /// [`StoreError`] if DynamoDB does not answer.
-    pub async fn count_attempt(
-        &self,
-        id: &AccountId,
-        purpose: Purpose,
-        now: Timestamp,
-    ) -> Result<Result<(), SignedDuration>, StoreError> {
-        self.change_attempts(id, |attempts| {
-            if attempts.is_counted(purpose, now) {
-                return Ok(());
-            }
-            attempts.allowed(purpose, now)?;
-            attempts.count(purpose, now);
-            Ok(())
-        })
-        .await
-    }
-
-    /// Gives back the save that was counted at `counted_at`.
-    ///
-    /// # Errors
-    /// [`StoreError`] if DynamoDB does not answer.
-    pub async fn give_back_save(
-        &self,
-        id: &AccountId,
-        counted_at: Timestamp,
-    ) -> Result<(), StoreError> {
-        self.change_attempts(id, |attempts| {
-            attempts.give_back_save(counted_at);
-            Ok::<_, std::convert::Infallible>(())
-        })
-        .await
-        .map(|Ok(())| ())
-    }
-
-    async fn change_attempts<E>(
-        &self,
-        id: &AccountId,
-        change: impl Fn(&mut Attempts) -> Result<(), E>,
-    ) -> Result<Result<(), E>, StoreError> {
-        for tried in 0..TRIES {
-            let (mut attempts, version) = self.attempts(id).await?;
-            let before = attempts.clone();
-            if let Err(refused) = change(&mut attempts) {
-                return Ok(Err(refused));
-            }
-            if attempts == before {
-                return Ok(Ok(()));
-            }
-            let put = self
-                .client
-                .put_item()
-                .table_name(&self.tables.accounts)
-                .item("account_id", text(id.as_str()))
-                .item("item", text("attempts"))
-                .item("attempts", item::to_attribute("attempts", &attempts)?)
-                .item("version", number(version + 1))
-                .condition_expression("attribute_not_exists(version) OR version = :version")
-                .expression_attribute_values(":version", number(version))
-                .send()
-                .await;
-            match put {
-                Ok(_) => return Ok(Ok(())),
-                // Somebody else's change, or our own whose answer was lost.
-                Err(error) if condition_failed(&error) => transaction::pause(tried).await,
-                Err(error) => return Err(StoreError::unavailable("count attempt", error)),
-            }
-        }
-        Err(StoreError::Contended {
-            operation: "count attempt",
-        })
-    }
-
-    async fn attempts(&self, id: &AccountId) -> Result<(Attempts, u64), StoreError> {
-        const WHAT: &str = "attempts";
-        let Some(mut item) = self.account_item(id.as_str(), "attempts").await? else {
-            return Ok((Attempts::default(), 0));
-        };
-        let version = item::get_number(&item, "version", WHAT)?;
-        let attempts = item
-            .remove("attempts")
-            .ok_or_else(|| StoreError::corrupt(WHAT))?;
-        Ok((item::from_attribute(WHAT, attempts)?, version))
-    }
-
-    pub(crate) async fn account_item(
-        &self,
-        id: &str,
-        item: &str,
-    ) -> Result<Option<Item>, StoreError> {
-        let key = key([("account_id", id), ("item", item)]);
-        self.read("read account", &self.tables.accounts, key).await
-    }
-
-    /// Writes `after` where `before` still stands; `Ok(false)` if it does not.
-    async fn write_profile(
+    /// Replaces `before` with `after`; `Ok(false)` if `before` is outdated.
+    async fn write(
         &self,
         before: &Account,
         after: &Account,
-        mut effects: Vec<Effect>,
+        effects: &[Effect],
         at: Timestamp,
     ) -> Result<bool, StoreError> {
-        let update = self.profile_update_builder(before, after)?;
-        effects.extend(DomainEvent::add_on(before, after, at).map(Effect::Event));
-        if effects.is_empty() {
-            return self.write_profile_alone(update).await;
+        let event = put_add_on_event(&self.db, before, after, at)?;
+        if effects.is_empty() && event.is_none() {
+            return self.write_alone(before, after).await;
         }
-        let mut items = vec![transaction::update(update)?];
+        let mut items = vec![set_profile(&self.db, before, after)?];
         for effect in effects {
-            items.push(self.effect(before, effect)?);
+            items.push(effect.write(&self.db, before)?);
         }
-        self.transact("change account", items)
-            .await
-            .map(|outcome| outcome.is_ok())
+        items.extend(event);
+        let transacted = self.db.transact("change account", items).await?;
+        Ok(transacted.is_done())
     }
 
-    fn profile_update_builder(
-        &self,
-        before: &Account,
-        after: &Account,
-    ) -> Result<UpdateBuilder, StoreError> {
-        let update = Update::builder()
-            .table_name(&self.tables.accounts)
-            .set_key(Some(account_key(&before.id)))
-            .condition_expression("account_number = :number AND revision = :before")
-            .expression_attribute_values(":number", text(before.number.as_str()));
-        set_profile(update, "", before, after)
-    }
-
-    pub(crate) fn profile_update(
-        &self,
-        before: &Account,
-        after: &Account,
-    ) -> Result<TransactWriteItem, StoreError> {
-        transaction::update(self.profile_update_builder(before, after)?)
-    }
-
-    async fn write_profile_alone(&self, update: UpdateBuilder) -> Result<bool, StoreError> {
+    /// A profile without effects is one plain update, which costs half of a transaction.
+    async fn write_alone(&self, before: &Account, after: &Account) -> Result<bool, StoreError> {
+        let update = profile_update(&self.db, before, after)?;
         let update = update.build().map_err(StoreError::invalid)?;
         let sent = self
+            .db
             .client
             .update_item()
             .table_name(update.table_name)
@@ -411,52 +259,100 @@ impl Store {
             .update_expression(update.update_expression)
             .set_condition_expression(update.condition_expression)
             .set_expression_attribute_values(update.expression_attribute_values)
-            .send()
-            .await;
-        match sent {
-            Ok(_) => Ok(true),
-            // Perhaps our own write, whose answer was lost: the caller reads again, and its change
-            // then finds itself done.
-            Err(error) if condition_failed(&error) => Ok(false),
-            // A call is moving credits of the same item at this moment.
-            Err(error) if met_transaction(&error) => Ok(false),
-            Err(error) => Err(StoreError::unavailable("change account", error)),
-        }
+            .send();
+        // A conflict means that a call is moving credits of the same item.
+        Ok(Written::of("change account", Box::pin(sent).await)? == Written::Done)
     }
 
-    pub(crate) fn effect(
+    /// All accounts of `segment`, page by page; deleted ones too, as long as calls are open on them.
+    pub async fn page(
         &self,
-        account: &Account,
-        effect: Effect,
-    ) -> Result<TransactWriteItem, StoreError> {
-        let (table, id) = (&self.tables.accounts, &account.id);
-        let put =
-            |item: Item| transaction::put(Put::builder().table_name(table).set_item(Some(item)));
-        match effect {
-            Effect::SecretDue { key, due } => put(secret_due(id, &key, due)),
-            Effect::SecretInForce { key, due } => {
-                let delete = Delete::builder()
-                    .table_name(table)
-                    .set_key(Some(secret_key(id, &key)))
-                    .condition_expression("due_at = :due")
-                    .expression_attribute_values(":due", time(due));
-                transaction::delete(delete)
-            }
-            Effect::Event(event) => self.new_event(id, &event, account.revision + 1),
-            Effect::History(entry) => self.new_history(&account.number, &entry),
-            Effect::PaymentOrder(order) => self.new_payable(&order),
-            Effect::Waived {
-                generation,
-                period,
-                at,
-            } => self.waived(&account.number, &generation, period, at),
-        }
+        segment: Segment,
+        after: Option<AccountsCursor>,
+    ) -> Result<AccountsPage, StoreError> {
+        let sent = self
+            .db
+            .client
+            .scan()
+            .table_name(&self.db.tables.accounts)
+            .segment(segment.index)
+            .total_segments(segment.of)
+            .filter_expression("#item = :account AND attribute_exists(account_number)")
+            .projection_expression("account_id, account_number")
+            .expression_attribute_names("#item", "item")
+            .expression_attribute_values(":account", text(ACCOUNT))
+            .set_exclusive_start_key(after.map(|after| after.0))
+            .send();
+        let page = Box::pin(sent).await;
+        let page = page.map_err(|error| StoreError::unavailable("list accounts", error))?;
+        let accounts = page.items.unwrap_or_default();
+        let accounts = accounts.iter().map(|item| {
+            let item = Attributes::of(ACCOUNT, item);
+            Ok((item.get("account_id")?, item.get("account_number")?))
+        });
+        Ok(AccountsPage {
+            accounts: accounts.collect(),
+            next: page.last_evaluated_key.map(AccountsCursor),
+        })
     }
 }
 
-/// Has `update` set the profile, with its place in the index of what is due, after `also`, and names
-/// the revision before it `:before`.
+pub(crate) async fn account_item(
+    db: &Database,
+    id: &AccountId,
+) -> Result<Option<Item>, StoreError> {
+    let table = &db.tables.accounts;
+    db.get("read account", table, account_key(id)).await
+}
+
+pub(crate) async fn get_account(
+    db: &Database,
+    id: &AccountId,
+) -> Result<Option<Account>, StoreError> {
+    let item = account_item(db, id).await?;
+    let item = item.filter(|item| item.contains_key("profile"));
+    item.map(|item| item::account(id, &item)).transpose()
+}
+
+pub(crate) async fn account_by_number(
+    db: &Database,
+    number: &AccountNumber,
+) -> Result<Option<Account>, StoreError> {
+    let table = &db.tables.accounts;
+    let item = db.get("read account number", table, number_key(number));
+    let Some(item) = item.await? else {
+        return Ok(None);
+    };
+    let id = Attributes::of("account number", &item).get("id")?;
+    let account = get_account(db, &id).await?;
+    Ok(account.filter(|account| account.number == *number))
+}
+
+/// Replaces the profile of `before` with that of `after`, on the condition that `before` is current.
 pub(crate) fn set_profile(
+    db: &Database,
+    before: &Account,
+    after: &Account,
+) -> Result<TransactWriteItem, StoreError> {
+    transaction::update(profile_update(db, before, after)?)
+}
+
+fn profile_update(
+    db: &Database,
+    before: &Account,
+    after: &Account,
+) -> Result<UpdateBuilder, StoreError> {
+    let update = Update::builder()
+        .table_name(&db.tables.accounts)
+        .set_key(Some(account_key(&before.id)))
+        .condition_expression("account_number = :number AND revision = :before")
+        .expression_attribute_values(":number", text(before.number.as_str()));
+    with_profile(update, "", before, after)
+}
+
+/// Makes `update` set the profile and its place in the index of due tasks, after `also`, and names the
+/// revision before it `:before`.
+pub(crate) fn with_profile(
     update: UpdateBuilder,
     also: &str,
     before: &Account,
@@ -468,27 +364,17 @@ pub(crate) fn set_profile(
         .expression_attribute_values(":before", number(before.revision))
         .expression_attribute_values(":after", number(after.revision));
     let set = format!("SET {also}profile = :profile, always_use_key = :switch, revision = :after");
-    Ok(match billing::due_at(&after.profile) {
-        Some(due) => update
-            .update_expression(format!("{set}, due_shard = :shard, due_at = :due"))
-            .expression_attribute_values(
-                ":shard",
-                text(due_shard(DueKind::Billing, before.id.as_str())),
-            )
-            .expression_attribute_values(":due", time(due.max(Timestamp::UNIX_EPOCH))),
-        None => update.update_expression(format!("{set} REMOVE due_shard, due_at")),
-    })
+    let Some(due) = billing::due_at(&after.profile) else {
+        return Ok(update.update_expression(format!("{set} REMOVE due_shard, due_at")));
+    };
+    let account = before.id.clone();
+    Ok(update
+        .update_expression(format!("{set}, due_shard = :shard, due_at = :due"))
+        .expression_attribute_values(":shard", text(DueTask::Billing { account }.partition()))
+        .expression_attribute_values(":due", time(due.max(Timestamp::UNIX_EPOCH))))
 }
 
-pub(crate) fn account_key(id: &AccountId) -> Item {
-    key([("account_id", id.as_str()), ("item", ACCOUNT)])
-}
-
-pub(crate) fn secret_key(id: &AccountId, key_id: &KeyId) -> Item {
-    let item = format!("secret#{key_id}");
-    key([("account_id", id.as_str()), ("item", &item)])
-}
-
-fn secret_due(id: &AccountId, key: &KeyId, due: Timestamp) -> Item {
-    due_item(secret_key(id, key), DueKind::Secret, id, due)
+/// The key of the item that leads from an account's number to the account.
+pub(crate) fn number_key(account: &AccountNumber) -> Item {
+    key([("account_id", account.as_str()), ("item", "number")])
 }

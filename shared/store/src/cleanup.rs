@@ -1,128 +1,80 @@
-//! What a deleted account leaves at the payment provider, until it can no longer be paid.
+//! Payments of a deleted account that are still open at Stripe.
 
 use account::{Account, AccountNumber};
 use aws_sdk_dynamodb::types::{Put, TransactWriteItem};
 use jiff::Timestamp;
 
-use crate::due_index::{DueKind, due_shard};
-use crate::item::{self, Item, get_text, key, text, time};
+use crate::db::{Database, Db};
+use crate::due_index::DueTask;
+use crate::error::StoreError;
+use crate::item::{self, Attributes, Item};
 use crate::transaction;
-use crate::{Store, StoreError};
 
-/// What a deleted account left at the provider.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DueCleanup {
-    pub account_number: AccountNumber,
-    /// What could still be paid, by the provider's ids.
-    pub objects: Vec<String>,
+const CLEANUP: &str = "cleanup";
+
+/// Remembers the open payments of deleted accounts until they are cancelled.
+#[derive(Debug, Clone)]
+pub struct Cleanups {
+    pub(crate) db: Db,
 }
 
-impl Store {
-    /// What deleted accounts of one shard left at the provider.
-    ///
-    /// # Errors
-    /// [`StoreError`] if DynamoDB does not answer.
-    pub async fn due_cleanups(
-        &self,
-        shard: u8,
-        now: Timestamp,
-        limit: i32,
-    ) -> Result<Vec<Result<DueCleanup, StoreError>>, StoreError> {
-        let table = &self.tables.charges;
-        let rows = self.due_in(table, DueKind::Cleanup, shard, now, limit, due_cleanup);
-        let mut due = Vec::new();
-        for account in rows.await? {
-            due.push(match account {
-                Ok(account) => self.cleanup(account).await,
-                Err(error) => Err(error),
-            });
-        }
-        Ok(due)
+impl Cleanups {
+    /// The Stripe ids of the account's payments that are still open.
+    pub async fn stripe_ids(&self, account: &AccountNumber) -> Result<Vec<String>, StoreError> {
+        let item = self.db.charge("read cleanup", task(account).key()).await?;
+        let Some(item) = item else {
+            return Ok(Vec::new());
+        };
+        let ids = Attributes::of(CLEANUP, &item).optional("objects")?;
+        Ok(ids.unwrap_or_default())
     }
 
-    async fn cleanup(&self, account: AccountNumber) -> Result<DueCleanup, StoreError> {
-        let read = self
-            .charges_item(cleanup_key(&account), "read wind-up")
-            .await?;
-        let objects = read.and_then(|item| item.get("objects").cloned());
-        Ok(DueCleanup {
-            account_number: account,
-            objects: match objects {
-                Some(objects) => item::from_attribute("wind-up", objects)?,
-                None => Vec::new(),
-            },
-        })
-    }
-
-    /// What a deleted account left at the provider is done with, but for `left`, which is tried again
-    /// at `again`.
-    ///
-    /// # Errors
-    /// [`StoreError`] if DynamoDB does not answer; it then comes up again.
-    pub async fn cleanup_done(
+    /// Keeps only the payments in `left`, which are tried again at `retry_at`.
+    pub async fn keep(
         &self,
         account: &AccountNumber,
         left: &[String],
-        again: Timestamp,
+        retry_at: Timestamp,
     ) -> Result<(), StoreError> {
+        let table = &self.db.tables.charges;
         if left.is_empty() {
-            let deleted = self
-                .client
-                .delete_item()
-                .table_name(&self.tables.charges)
-                .set_key(Some(cleanup_key(account)))
-                .send()
-                .await;
-            return deleted
-                .map(drop)
-                .map_err(|error| StoreError::unavailable("wind up", error));
+            let key = task(account).key();
+            return self.db.delete("end cleanup", table, key).await;
         }
-        let item = cleanup_item(account, left, again)?;
-        let put = self.client.put_item().table_name(&self.tables.charges);
-        put.set_item(Some(item))
-            .send()
-            .await
-            .map(drop)
-            .map_err(|error| StoreError::unavailable("wind up", error))
-    }
-
-    /// What the account leaves at the provider; `None` if there is nothing.
-    pub(crate) fn new_cleanup(
-        &self,
-        account: &Account,
-        due: Timestamp,
-    ) -> Result<Option<TransactWriteItem>, StoreError> {
-        let objects = account.profile.billing.open_payments();
-        if objects.is_empty() {
-            return Ok(None);
-        }
-        let put = Put::builder()
-            .table_name(&self.tables.charges)
-            .set_item(Some(cleanup_item(&account.number, &objects, due)?));
-        transaction::put(put).map(Some)
+        let put = self.db.client.put_item().table_name(table);
+        let put = put.set_item(Some(cleanup_item(account, left, retry_at)?));
+        let put = Box::pin(put.send()).await.map(drop);
+        put.map_err(|error| StoreError::unavailable("postpone cleanup", error))
     }
 }
 
-fn cleanup_key(account: &AccountNumber) -> Item {
-    key([("account_number", account.as_str()), ("charge", "cleanup")])
+/// Makes the account's open payments due for cancellation; `None` if there are none.
+pub(crate) fn put_cleanup(
+    db: &Database,
+    account: &Account,
+    due: Timestamp,
+) -> Result<Option<TransactWriteItem>, StoreError> {
+    let ids = account.profile.billing.open_payments();
+    if ids.is_empty() {
+        return Ok(None);
+    }
+    let put = Put::builder()
+        .table_name(&db.tables.charges)
+        .set_item(Some(cleanup_item(&account.number, &ids, due)?));
+    transaction::put(put).map(Some)
 }
 
 fn cleanup_item(
     account: &AccountNumber,
-    objects: &[String],
+    stripe_ids: &[String],
     due: Timestamp,
 ) -> Result<Item, StoreError> {
-    let mut item = cleanup_key(account);
-    let shard = due_shard(DueKind::Cleanup, account.as_str());
-    let objects = item::to_attribute("wind-up", &objects)?;
-    item.insert("objects".to_owned(), objects);
-    item.insert("due_shard".to_owned(), text(shard));
-    item.insert("due_at".to_owned(), time(due));
-    Ok(item)
+    let ids = item::to_attribute(CLEANUP, &stripe_ids)?;
+    Ok(item::with(task(account).item(due), [("objects", ids)]))
 }
 
-fn due_cleanup(item: &Item) -> Result<AccountNumber, StoreError> {
-    const WHAT: &str = "due wind-up";
-    let account = AccountNumber::new(get_text(item, "account_number", WHAT)?);
-    account.map_err(|_| StoreError::corrupt(WHAT))
+fn task(account: &AccountNumber) -> DueTask {
+    DueTask::Cleanup {
+        account: account.clone(),
+    }
 }

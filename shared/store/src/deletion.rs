@@ -1,136 +1,81 @@
 //! The end of an account.
 //!
-//! Deleting marks the account's item as a tombstone, which keeps late events from reviving it. Calls
-//! under way still end on it, so its balance and its number stay until no hold is open; then they go,
-//! and with the number the only link from ledger and holds to a person.
+//! A deleted account's item becomes a tombstone, so that late events do not revive the account. Calls
+//! that are still open end on it, so it keeps its balance and number until no hold is open. Then they
+//! are removed, and with the number the only link from ledger and holds to a person.
 
-use account::{Account, AccountId, AccountNumber, Profile};
+use account::{Account, AccountId, Profile};
 use aws_sdk_dynamodb::types::{Delete, Put, TransactWriteItem, Update};
-use jiff::Timestamp;
 
-use crate::accounts::{Effect, account_key};
-use crate::due_index::{DueKind, due_item};
-use crate::error::{condition_failed, met_transaction};
-use crate::events::row_key;
-use crate::item::{self, ACCOUNT, Item, get_text, key, number, text, time};
-use crate::payments::number_key;
-use crate::transaction::{self, TRIES};
-use crate::{HistoryEntry, Store, StoreError};
+use crate::accounts::{Accounts, Presence, number_key};
+use crate::attempts::attempts_key;
+use crate::cleanup::put_cleanup;
+use crate::due_index::DueTask;
+use crate::error::{StoreError, Written};
+use crate::item::{self, Attributes, account_key, number, text, time};
+use crate::ledger::{HistoryEntry, put_history};
+use crate::outbox::event_rows;
+use crate::secrets::put_secret;
+use crate::transaction::{self, Retry};
 
-/// What is known of an account id.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Presence {
-    Never,
-    Live(Box<Account>),
-    /// Deleted by the event of this version.
-    Deleted {
-        version: u64,
-        /// Nothing is left but the tombstone.
-        scrubbed: bool,
-    },
-}
-
-/// What became of the wish to delete an account.
+/// The outcome of deleting an account.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Deletion {
-    /// It is deleted now; its profile as it was, unless it was gone before.
+    /// It is deleted. With its last profile, unless it was deleted before or never existed.
     Done(Option<Box<Profile>>),
-    /// Something of a higher version was heard of the account: it lives.
+    /// A higher version created or changed the account: it lives.
     Late,
 }
 
-impl Store {
-    /// What is known of `id`: one consistent read.
-    ///
-    /// # Errors
-    /// [`StoreError`] if DynamoDB does not answer or the item cannot be read.
-    pub async fn presence(&self, id: &AccountId) -> Result<Presence, StoreError> {
-        let Some(item) = self.account_item(id.as_str(), ACCOUNT).await? else {
-            return Ok(Presence::Never);
-        };
-        if item.contains_key("profile") {
-            let account = item::account_from_item(id, &item)?;
-            return Ok(Presence::Live(Box::new(account)));
-        }
-        Ok(Presence::Deleted {
-            version: item::get_number(&item, "deleted_version", "tombstone")?,
-            scrubbed: !item.contains_key("account_number"),
-        })
-    }
-
-    /// The number of the account in ledger and holds, also of a deleted one while calls are open on
-    /// it: one consistent read.
-    ///
-    /// # Errors
-    /// [`StoreError`] if DynamoDB does not answer or the item cannot be read.
-    pub async fn account_number(
-        &self,
-        id: &AccountId,
-    ) -> Result<Option<AccountNumber>, StoreError> {
-        let item = self.account_item(id.as_str(), ACCOUNT).await?;
-        let Some(item) = item.filter(|item| item.contains_key("account_number")) else {
-            return Ok(None);
-        };
-        let number = AccountNumber::new(get_text(&item, "account_number", "account")?);
-        number.map(Some).map_err(|_| StoreError::corrupt("account"))
-    }
-
-    /// Deletes the account, on the word of an event of `version`, or leaves a tombstone where there
-    /// is none yet. The secret of its key becomes due, and so does [`Store::scrub`].
-    ///
-    /// # Errors
-    /// [`StoreError`] if the outcome is not known; deleting again is safe.
-    pub async fn delete_account(
+impl Accounts {
+    /// Deletes the account because of an event of `version`, or leaves a tombstone where there was no
+    /// account. The secret of its key becomes due, and so does [`Accounts::scrub`]. Deleting again is
+    /// safe.
+    pub async fn delete(
         &self,
         id: &AccountId,
         version: u64,
         why: &HistoryEntry,
     ) -> Result<Deletion, StoreError> {
-        for tried in 0..TRIES {
-            let written = match self.presence(id).await? {
+        let mut retry = Retry::new("delete account");
+        loop {
+            let (items, profile) = match self.presence(id).await? {
                 Presence::Never => {
                     let put = Put::builder()
-                        .table_name(&self.tables.accounts)
-                        .set_item(Some(tombstone(id, version, why.at)))
+                        .table_name(&self.db.tables.accounts)
+                        .set_item(Some(account_key(id)))
+                        .item("deleted_version", number(version))
+                        .item("deleted_at", time(why.at))
                         .condition_expression("attribute_not_exists(account_id)");
-                    self.transact("delete account", vec![transaction::put(put)?])
-                        .await?
-                        .map(|()| None)
+                    (vec![transaction::put(put)?], None)
                 }
                 Presence::Deleted { version: known, .. } if known >= version => {
                     return Ok(Deletion::Done(None));
                 }
                 Presence::Deleted { .. } => {
                     let update = Update::builder()
-                        .table_name(&self.tables.accounts)
+                        .table_name(&self.db.tables.accounts)
                         .set_key(Some(account_key(id)))
                         .update_expression("SET deleted_version = :version")
-                        // An account that lives again has none.
+                        // An account that was created again has no such attribute.
                         .condition_expression("deleted_version < :version")
                         .expression_attribute_values(":version", number(version));
-                    self.transact("delete account", vec![transaction::update(update)?])
-                        .await?
-                        .map(|()| None)
+                    (vec![transaction::update(update)?], None)
                 }
                 Presence::Live(account) if account.profile.plans.version() > version => {
                     return Ok(Deletion::Late);
                 }
                 Presence::Live(account) => {
                     let items = self.deletion(&account, version, why)?;
-                    self.transact("delete account", items)
-                        .await?
-                        .map(|()| Some(Box::new(account.profile)))
+                    (items, Some(Box::new(account.profile)))
                 }
             };
-            match written {
-                Ok(profile) => return Ok(Deletion::Done(profile)),
-                // Somebody changed it meanwhile, or our own first try got through.
-                Err(_) => transaction::pause(tried).await,
+            // Refused after another change, or after our own first try.
+            if self.db.transact("delete account", items).await?.is_done() {
+                return Ok(Deletion::Done(profile));
             }
+            retry.pause().await?;
         }
-        Err(StoreError::Contended {
-            operation: "delete account",
-        })
     }
 
     fn deletion(
@@ -139,8 +84,9 @@ impl Store {
         version: u64,
         why: &HistoryEntry,
     ) -> Result<Vec<TransactWriteItem>, StoreError> {
-        let marks = Update::builder()
-            .table_name(&self.tables.accounts)
+        let table = &self.db.tables.accounts;
+        let bury = Update::builder()
+            .table_name(table)
             .set_key(Some(account_key(&account.id)))
             .update_expression(
                 "SET deleted_version = :version, deleted_at = :at, revision = :after \
@@ -152,47 +98,37 @@ impl Store {
             .expression_attribute_values(":at", time(why.at))
             .expression_attribute_values(":before", number(account.revision))
             .expression_attribute_values(":after", number(account.revision + 1));
-        let due = due_item(
-            deletion_key(&account.id),
-            DueKind::Deletion,
-            &account.id,
-            why.at,
-        );
-        let due = Put::builder()
-            .table_name(&self.tables.accounts)
-            .set_item(Some(due));
-        let way = Delete::builder()
-            .table_name(&self.tables.accounts)
+        let by_number = Delete::builder()
+            .table_name(table)
             .set_key(Some(number_key(&account.number)));
+        let due = Put::builder()
+            .table_name(table)
+            .set_item(Some(task(&account.id).item(why.at)));
         let mut items = vec![
-            transaction::update(marks)?,
-            transaction::delete(way)?,
+            transaction::update(bury)?,
+            transaction::delete(by_number)?,
             transaction::put(due)?,
-            self.new_history(&account.number, why)?,
+            put_history(&self.db, &account.number, why)?,
         ];
-        items.extend(self.new_cleanup(account, why.at)?);
+        items.extend(put_cleanup(&self.db, account, why.at)?);
         if let Some(key) = &account.profile.key {
-            let secret = Effect::SecretDue {
-                key: key.id.clone(),
-                due: why.at,
-            };
-            items.push(self.effect(account, secret)?);
+            items.push(put_secret(&self.db, &account.id, &key.id, why.at)?);
         }
         Ok(items)
     }
 
-    /// Removes all that is left of a deleted account but its tombstone, events that nobody heard yet
-    /// included, unless a hold is still open: then it stays due. `Ok(true)` if nothing is left.
-    ///
-    /// # Errors
-    /// [`StoreError`] if DynamoDB does not answer; scrubbing again is safe.
+    /// Removes everything of a deleted account but its tombstone, undelivered events included. True if
+    /// nothing is left; false while a hold is open, and the deletion stays due. Scrubbing again is
+    /// safe.
     pub async fn scrub(&self, id: &AccountId) -> Result<bool, StoreError> {
-        // Looked up while nobody can make the account anew: what is found is the old one's.
-        let events = self.event_rows(id).await?;
-        let scrubbed = self
+        let table = &self.db.tables.accounts;
+        // Read before the account can be created again: these are events of the old one.
+        let events = event_rows(&self.db, id).await?;
+        let sent = self
+            .db
             .client
             .update_item()
-            .table_name(&self.tables.accounts)
+            .table_name(table)
             .set_key(Some(account_key(id)))
             .update_expression(
                 "REMOVE account_number, revision, created_at, balance, held, available, owed, \
@@ -203,39 +139,24 @@ impl Store {
                  AND (attribute_not_exists(account_number) OR open_holds = :none)",
             )
             .expression_attribute_values(":none", number(0))
-            .send()
-            .await;
-        match scrubbed {
-            Ok(_) => {}
-            Err(error) if condition_failed(&error) || met_transaction(&error) => return Ok(false),
-            Err(error) => return Err(StoreError::unavailable("scrub account", error)),
+            .send();
+        if Written::of("scrub account", Box::pin(sent).await)? != Written::Done {
+            return Ok(false);
         }
         for event in &events {
-            self.remove_row(row_key(event)).await?;
+            let name = Attributes::of("event", event).text("item")?;
+            let key = item::key([("account_id", id.as_str()), ("item", name)]);
+            self.db.delete("scrub account", table, key).await?;
         }
-        for item in ["attempts", DELETION] {
-            self.client
-                .delete_item()
-                .table_name(&self.tables.accounts)
-                .set_key(Some(key([("account_id", id.as_str()), ("item", item)])))
-                .send()
-                .await
-                .map_err(|error| StoreError::unavailable("scrub account", error))?;
+        for key in [attempts_key(id), task(id).key()] {
+            self.db.delete("scrub account", table, key).await?;
         }
         Ok(true)
     }
 }
 
-/// The range key of the work that a deletion leaves.
-pub(crate) const DELETION: &str = "deletion";
-
-pub(crate) fn deletion_key(id: &AccountId) -> Item {
-    key([("account_id", id.as_str()), ("item", DELETION)])
-}
-
-fn tombstone(id: &AccountId, version: u64, at: Timestamp) -> Item {
-    let mut item = account_key(id);
-    item.insert("deleted_version".to_owned(), number(version));
-    item.insert("deleted_at".to_owned(), text(item::time_text(at)));
-    item
+fn task(account: &AccountId) -> DueTask {
+    DueTask::Deletion {
+        account: account.clone(),
+    }
 }

@@ -1,401 +1,286 @@
-//! The sparse index of work: what the billing tick finds due.
+//! The sparse index of due tasks, which the billing tick works through.
 
-use account::hold::next_check;
-use account::{AccountId, AccountNumber, CallId, KeyId};
+use std::ops::Range;
+
+use account::{AccountId, AccountNumber, KeyId};
+use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use jiff::Timestamp;
 
-use crate::accounts::{account_key, secret_key};
-use crate::deletion::deletion_key;
-use crate::error::{condition_failed, met_transaction};
-use crate::holds::{hold_key, open_hold, state_of};
-use crate::item::{self, ACCOUNT, Item, SHARDS, get_text, get_time, text, time};
-use crate::{OpenHold, Store, StoreError};
+use crate::db::{Database, Db, Tables};
+use crate::error::{StoreError, Written};
+use crate::item::{self, ACCOUNT, Attributes, Item, account_key, key, text, time};
 
-/// The kinds of work, each in index partitions of its own, so that none waits behind another.
+/// Number of partitions that the tasks of a kind are spread over.
+const SHARDS: u8 = 16;
+
+/// All partitions of the index.
+pub fn shards() -> Range<u8> {
+    0..SHARDS
+}
+
+/// The partition in which the tasks of `id` are.
+pub fn shard_of(id: &str) -> u8 {
+    let sum = id
+        .bytes()
+        .fold(0_u8, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte));
+    sum % SHARDS
+}
+
+/// A kind of task. Each has partitions of its own, so that none waits behind another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum DueKind {
-    /// A secret that must not outlive its key.
+pub enum DueKind {
     Secret,
-    /// A domain event in the outbox.
     Event,
-    /// A deleted account of which something is left.
     Deletion,
-    /// An account for whose add-on there is something to do.
     Billing,
-    /// A page of the provider's that has closed.
-    Page,
-    /// A payment that is to be given back.
+    CheckoutSession,
     Refund,
-    /// An event of the payment provider that is to be applied again.
-    Webhook,
-    /// Payments of a deleted account that are to be called off.
+    StripeEvent,
     Cleanup,
 }
 
 impl DueKind {
-    pub(crate) const fn name(self) -> &'static str {
+    const fn name(self) -> &'static str {
         match self {
             Self::Secret => "secret",
             Self::Event => "event",
             Self::Deletion => "deletion",
             Self::Billing => "billing",
-            Self::Page => "page",
+            Self::CheckoutSession => "page",
             Self::Refund => "refund",
-            Self::Webhook => "webhook",
+            Self::StripeEvent => "webhook",
             Self::Cleanup => "cleanup",
         }
     }
 
-    fn shard(self, shard: u8) -> String {
-        format!("{}#{shard}", self.name())
+    fn table(self, tables: &Tables) -> &str {
+        match self {
+            Self::Secret | Self::Event | Self::Deletion | Self::Billing => &tables.accounts,
+            Self::CheckoutSession | Self::Refund | Self::Cleanup => &tables.charges,
+            Self::StripeEvent => &tables.webhooks,
+        }
     }
 }
 
-/// Puts an item of `account` into the index: due at `due`.
-pub(crate) fn due_item(mut item: Item, kind: DueKind, account: &AccountId, due: Timestamp) -> Item {
-    item.insert(
-        "due_shard".to_owned(),
-        text(due_shard(kind, account.as_str())),
-    );
-    item.insert("due_at".to_owned(), time(due));
-    item
-}
-
-/// The partition of the index in which work on `id` is.
-pub(crate) fn due_shard(kind: DueKind, id: &str) -> String {
-    kind.shard(item::shard_of(id))
-}
-
-/// A secret whose deletion is due unless it is the account's key.
+/// Something to do once it is due.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DueSecret {
-    pub account: AccountId,
-    pub key: KeyId,
-    pub due: Timestamp,
+pub enum DueTask {
+    /// A secret to delete unless it is the account's key.
+    Secret { account: AccountId, key: KeyId },
+    /// A domain event to deliver.
+    Event { account: AccountId, id: String },
+    /// A deleted account to scrub.
+    Deletion { account: AccountId },
+    /// An account whose add-on needs a payment, a look-up or an end.
+    Billing { account: AccountId },
+    /// A Checkout Session that has closed, and whose outcome is to be looked up.
+    CheckoutSession { stripe_id: String },
+    /// A payment to refund.
+    Refund { stripe_id: String },
+    /// An event of Stripe's to apply again.
+    StripeEvent { id: String },
+    /// A deleted account's open payments to cancel.
+    Cleanup { account: AccountNumber },
 }
 
-/// A deleted account of which something is left.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DueDeletion {
-    pub account: AccountId,
-    pub due: Timestamp,
-}
-
-/// An account for whose add-on there is something to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DueAccount {
-    pub account: AccountId,
-    pub due: Timestamp,
-}
-
-/// An open hold whose next check has come.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DueHold {
-    pub account_number: AccountNumber,
-    pub call: CallId,
-    pub due: Timestamp,
-}
-
-/// One partition of an index of what is due.
-struct Due {
-    index: &'static str,
-    condition: &'static str,
-    shard: String,
-}
-
-/// All partitions of the index, for those who look through it.
-pub fn shards() -> std::ops::Range<u8> {
-    0..SHARDS
-}
-
-/// The partition in which the open hold of `call` is.
-pub fn shard_of(call: &CallId) -> u8 {
-    item::shard_of(call.as_str())
-}
-
-impl Store {
-    /// The secrets of one shard that are due at `now`, at most `limit`, oldest first. A row that
-    /// cannot be read is an error of its own.
-    ///
-    /// # Errors
-    /// [`StoreError`] if DynamoDB does not answer.
-    pub async fn due_secrets(
-        &self,
-        shard: u8,
-        now: Timestamp,
-        limit: i32,
-    ) -> Result<Vec<Result<DueSecret, StoreError>>, StoreError> {
-        let table = &self.tables.accounts;
-        self.due_in(table, DueKind::Secret, shard, now, limit, due_secret)
-            .await
+impl DueTask {
+    pub fn kind(&self) -> DueKind {
+        match self {
+            Self::Secret { .. } => DueKind::Secret,
+            Self::Event { .. } => DueKind::Event,
+            Self::Deletion { .. } => DueKind::Deletion,
+            Self::Billing { .. } => DueKind::Billing,
+            Self::CheckoutSession { .. } => DueKind::CheckoutSession,
+            Self::Refund { .. } => DueKind::Refund,
+            Self::StripeEvent { .. } => DueKind::StripeEvent,
+            Self::Cleanup { .. } => DueKind::Cleanup,
+        }
     }
 
-    /// The deleted accounts of one shard of which something is left at `now`.
-    ///
-    /// # Errors
-    /// [`StoreError`] if DynamoDB does not answer.
-    pub async fn due_deletions(
-        &self,
-        shard: u8,
-        now: Timestamp,
-        limit: i32,
-    ) -> Result<Vec<Result<DueDeletion, StoreError>>, StoreError> {
-        let table = &self.tables.accounts;
-        self.due_in(table, DueKind::Deletion, shard, now, limit, due_deletion)
-            .await
-    }
-
-    /// The accounts of one shard for whose add-on there is something to do at `now`.
-    ///
-    /// # Errors
-    /// [`StoreError`] if DynamoDB does not answer.
-    pub async fn due_accounts(
-        &self,
-        shard: u8,
-        now: Timestamp,
-        limit: i32,
-    ) -> Result<Vec<Result<DueAccount, StoreError>>, StoreError> {
-        let table = &self.tables.accounts;
-        self.due_in(table, DueKind::Billing, shard, now, limit, due_account)
-            .await
-    }
-
-    /// The rows of one shard that are due at `now`, oldest first, until `limit` of them could be read.
-    /// Those that cannot be read are errors, and stand in nobody's way.
-    pub(crate) async fn due_in<T>(
-        &self,
-        table: &str,
-        kind: DueKind,
-        shard: u8,
-        now: Timestamp,
-        limit: i32,
-        read: impl Fn(&Item) -> Result<T, StoreError>,
-    ) -> Result<Vec<Result<T, StoreError>>, StoreError> {
-        let due = Due {
-            index: "due",
-            condition: "due_shard = :shard AND due_at <= :now",
-            shard: kind.shard(shard),
+    /// The key of the task's item.
+    pub(crate) fn key(&self) -> Item {
+        let of_account = |account: &AccountId, item: &str| {
+            key([("account_id", account.as_str()), ("item", item)])
         };
-        self.due_rows(table, due, now, limit, read).await
-    }
-
-    /// The open holds of one shard whose check is due at `now`, oldest first, until `limit` of them could
-    /// be read. A row that cannot be read is an error of its own.
-    ///
-    /// # Errors
-    /// [`StoreError`] if DynamoDB does not answer.
-    pub async fn due_holds(
-        &self,
-        shard: u8,
-        now: Timestamp,
-        limit: i32,
-    ) -> Result<Vec<Result<DueHold, StoreError>>, StoreError> {
-        let due = Due {
-            index: "next_check",
-            condition: "check_shard = :shard AND next_check_at <= :now",
-            shard: shard.to_string(),
-        };
-        let table = &self.tables.holds;
-        self.due_rows(table, due, now, limit, due_hold).await
-    }
-
-    async fn due_rows<T>(
-        &self,
-        table: &str,
-        due: Due,
-        now: Timestamp,
-        limit: i32,
-        read: impl Fn(&Item) -> Result<T, StoreError>,
-    ) -> Result<Vec<Result<T, StoreError>>, StoreError> {
-        let (mut rows, mut from) = (Vec::new(), None);
-        let mut readable = 0;
-        loop {
-            let page = self
-                .client
-                .query()
-                .table_name(table)
-                .index_name(due.index)
-                .key_condition_expression(due.condition)
-                .expression_attribute_values(":shard", text(&due.shard))
-                .expression_attribute_values(":now", time(now))
-                .limit(limit)
-                .set_exclusive_start_key(from)
-                .send()
-                .await
-                .map_err(|error| StoreError::unavailable("find due kind", error))?;
-            let found: Vec<_> = page.items.unwrap_or_default().iter().map(&read).collect();
-            readable += found.iter().filter(|row| row.is_ok()).count();
-            rows.extend(found);
-            from = page.last_evaluated_key;
-            if from.is_none() || i32::try_from(readable).is_ok_and(|readable| readable >= limit) {
-                return Ok(rows);
+        match self {
+            Self::Secret { account, key } => of_account(account, &format!("secret#{key}")),
+            Self::Event { account, id } => of_account(account, &format!("{EVENT_PREFIX}{id}")),
+            Self::Deletion { account } => of_account(account, "deletion"),
+            Self::Billing { account } => account_key(account),
+            Self::CheckoutSession { stripe_id } | Self::Refund { stripe_id } => {
+                order_key(stripe_id)
+            }
+            Self::StripeEvent { id } => key([("event_id", id)]),
+            Self::Cleanup { account } => {
+                key([("account_number", account.as_str()), ("charge", "cleanup")])
             }
         }
     }
 
-    /// Takes a due hold on, by putting its next check off: nobody else looks at it before then.
-    /// `Ok(None)` if it ended meanwhile, or somebody else was faster.
-    ///
-    /// # Errors
-    /// [`StoreError`] if DynamoDB does not answer or the hold cannot be read.
-    pub async fn claim_hold(
-        &self,
-        due: &DueHold,
-        now: Timestamp,
-    ) -> Result<Option<OpenHold>, StoreError> {
-        let stored = self.stored_hold(&due.account_number, &due.call).await?;
-        let Some(item) = stored else {
-            return Ok(None);
+    /// The task's partition of the index.
+    pub(crate) fn partition(&self) -> String {
+        let id = match self {
+            Self::Secret { account, .. }
+            | Self::Event { account, .. }
+            | Self::Deletion { account }
+            | Self::Billing { account } => account.as_str(),
+            Self::CheckoutSession { stripe_id } | Self::Refund { stripe_id } => stripe_id,
+            Self::StripeEvent { id } => id,
+            Self::Cleanup { account } => account.as_str(),
         };
-        if state_of(&item)? != account::hold::HoldState::Open {
-            return Ok(None);
+        partition(self.kind(), shard_of(id))
+    }
+
+    /// A new item of this key, due at `at`.
+    pub(crate) fn item(&self, at: Timestamp) -> Item {
+        let due = [("due_shard", text(self.partition())), ("due_at", time(at))];
+        item::with(self.key(), due)
+    }
+
+    fn read(kind: DueKind, row: &Item) -> Result<Self, StoreError> {
+        let row = Attributes::of("due task", row);
+        let name_after = |name: &str, prefix: &str| {
+            let text = row.text(name)?.strip_prefix(prefix);
+            text.map(str::to_owned).ok_or_else(|| row.corrupt())
+        };
+        Ok(match kind {
+            DueKind::Secret => Self::Secret {
+                account: row.get("account_id")?,
+                key: KeyId::new(name_after("item", "secret#")?).map_err(|_| row.corrupt())?,
+            },
+            DueKind::Event => Self::Event {
+                account: row.get("account_id")?,
+                id: name_after("item", EVENT_PREFIX)?,
+            },
+            DueKind::Deletion => Self::Deletion {
+                account: row.get("account_id")?,
+            },
+            DueKind::Billing if row.text("item")? == ACCOUNT => Self::Billing {
+                account: row.get("account_id")?,
+            },
+            DueKind::Billing => return Err(row.corrupt()),
+            DueKind::CheckoutSession => Self::CheckoutSession {
+                stripe_id: name_after("account_number", ORDER_PREFIX)?,
+            },
+            DueKind::Refund => Self::Refund {
+                stripe_id: name_after("account_number", ORDER_PREFIX)?,
+            },
+            DueKind::StripeEvent => Self::StripeEvent {
+                id: row.get("event_id")?,
+            },
+            DueKind::Cleanup => Self::Cleanup {
+                account: row.get("account_number")?,
+            },
+        })
+    }
+}
+
+/// A task with the time at which it is due.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Due {
+    pub task: DueTask,
+    pub at: Timestamp,
+}
+
+/// Finds tasks that are due, and postpones them.
+#[derive(Debug, Clone)]
+pub struct DueIndex {
+    pub(crate) db: Db,
+}
+
+impl DueIndex {
+    /// The tasks of one shard that are due at `now`, oldest first, until `limit` of them could be
+    /// read. A row that cannot be read is an error of its own, and blocks no other.
+    pub async fn find(
+        &self,
+        kind: DueKind,
+        shard: u8,
+        now: Timestamp,
+        limit: i32,
+    ) -> Result<Vec<Result<Due, StoreError>>, StoreError> {
+        find(&self.db, kind, shard, now, limit).await
+    }
+
+    /// Moves a task to `until`, which also claims it: no other tick finds it before then.
+    /// `Ok(false)` if it is no longer due as it was, or a transaction is changing its item.
+    pub async fn postpone(&self, due: &Due, until: Timestamp) -> Result<bool, StoreError> {
+        postpone(&self.db, due, until).await
+    }
+}
+
+pub(crate) async fn find(
+    db: &Database,
+    kind: DueKind,
+    shard: u8,
+    now: Timestamp,
+    limit: i32,
+) -> Result<Vec<Result<Due, StoreError>>, StoreError> {
+    let query = db
+        .client
+        .query()
+        .table_name(kind.table(&db.tables))
+        .index_name("due")
+        .key_condition_expression("due_shard = :shard AND due_at <= :now")
+        .expression_attribute_values(":shard", text(partition(kind, shard)))
+        .expression_attribute_values(":now", time(now));
+    let read = |row: &Item| {
+        Ok(Due {
+            task: DueTask::read(kind, row)?,
+            at: Attributes::of("due task", row).get("due_at")?,
+        })
+    };
+    readable_rows(query, limit, read).await
+}
+
+/// The rows that `query` finds, in order, until `limit` of them could be read.
+pub(crate) async fn readable_rows<T>(
+    query: QueryFluentBuilder,
+    limit: i32,
+    read: impl Fn(&Item) -> Result<T, StoreError>,
+) -> Result<Vec<Result<T, StoreError>>, StoreError> {
+    let (mut rows, mut from) = (Vec::new(), None);
+    let mut readable = 0;
+    loop {
+        let page = query.clone().limit(limit).set_exclusive_start_key(from);
+        let page = Box::pin(page.send()).await;
+        let page = page.map_err(|error| StoreError::unavailable("find due tasks", error))?;
+        let found: Vec<_> = page.items.unwrap_or_default().iter().map(&read).collect();
+        readable += found.iter().filter(|row| row.is_ok()).count();
+        rows.extend(found);
+        from = page.last_evaluated_key;
+        if from.is_none() || i32::try_from(readable).is_ok_and(|readable| readable >= limit) {
+            return Ok(rows);
         }
-        let mut open = open_hold(&item)?;
-        open.next_check_at = next_check(open.created_at, open.expires_at, now);
-        let claimed = self
-            .client
-            .update_item()
-            .table_name(&self.tables.holds)
-            .set_key(Some(hold_key(&due.account_number, &due.call)))
-            .update_expression("SET next_check_at = :next")
-            // An end removes it.
-            .condition_expression("next_check_at = :due")
-            .expression_attribute_values(":next", time(open.next_check_at))
-            .expression_attribute_values(":due", time(due.due))
-            .send()
-            .await;
-        match claimed {
-            Ok(_) => Ok(Some(open)),
-            // A transaction on it is an end of it.
-            Err(error) if condition_failed(&error) || met_transaction(&error) => Ok(None),
-            Err(error) => Err(StoreError::unavailable("claim due hold", error)),
-        }
-    }
-
-    /// Takes a due account on, by putting its row off to `until`: no tick finds it before then, unless
-    /// something is written down for the account, which puts the row where it belongs. The account
-    /// itself is not changed. `Ok(false)` if somebody else was faster, or is moving its credits.
-    ///
-    /// # Errors
-    /// [`StoreError`] if DynamoDB does not answer.
-    pub async fn claim_account(
-        &self,
-        due: &DueAccount,
-        until: Timestamp,
-    ) -> Result<bool, StoreError> {
-        self.claim(account_key(&due.account), due.due, until).await
-    }
-
-    /// Puts a due deletion off to `until`. `Ok(false)` if somebody else was faster.
-    ///
-    /// # Errors
-    /// [`StoreError`] if DynamoDB does not answer.
-    pub async fn claim_deletion(
-        &self,
-        due: &DueDeletion,
-        until: Timestamp,
-    ) -> Result<bool, StoreError> {
-        self.claim(deletion_key(&due.account), due.due, until).await
-    }
-
-    /// Takes a due secret on, by putting its time off to `until`: nobody else does, a save that
-    /// intended the secret can no longer put it in force, and if the work fails it comes back.
-    /// `Ok(None)` if it is not due any more as it was.
-    ///
-    /// # Errors
-    /// [`StoreError`] if DynamoDB does not answer.
-    pub async fn claim_secret(
-        &self,
-        due: &DueSecret,
-        until: Timestamp,
-    ) -> Result<Option<DueSecret>, StoreError> {
-        let key = secret_key(&due.account, &due.key);
-        let claimed = self.claim(key, due.due, until).await?;
-        Ok(claimed.then(|| DueSecret {
-            due: until,
-            ..due.clone()
-        }))
-    }
-
-    pub(crate) async fn claim(
-        &self,
-        key: Item,
-        due: Timestamp,
-        until: Timestamp,
-    ) -> Result<bool, StoreError> {
-        self.claim_in(&self.tables.accounts, key, due, until).await
-    }
-
-    pub(crate) async fn claim_in(
-        &self,
-        table: &str,
-        key: Item,
-        due: Timestamp,
-        until: Timestamp,
-    ) -> Result<bool, StoreError> {
-        let claimed = self
-            .client
-            .update_item()
-            .table_name(table)
-            .set_key(Some(key))
-            .update_expression("SET due_at = :until")
-            .condition_expression("due_at = :due")
-            .expression_attribute_values(":until", time(until))
-            .expression_attribute_values(":due", time(due))
-            .send()
-            .await;
-        match claimed {
-            Ok(_) => Ok(true),
-            // Met by a transaction, it stays due.
-            Err(error) if condition_failed(&error) || met_transaction(&error) => Ok(false),
-            Err(error) => Err(StoreError::unavailable("claim due kind", error)),
-        }
     }
 }
 
-fn due_deletion(item: &Item) -> Result<DueDeletion, StoreError> {
-    const WHAT: &str = "due deletion";
-    let account = AccountId::new(get_text(item, "account_id", WHAT)?);
-    Ok(DueDeletion {
-        account: account.map_err(|_| StoreError::corrupt(WHAT))?,
-        due: get_time(item, "due_at", WHAT)?,
-    })
+pub(crate) async fn postpone(
+    db: &Database,
+    due: &Due,
+    until: Timestamp,
+) -> Result<bool, StoreError> {
+    let sent = db
+        .client
+        .update_item()
+        .table_name(due.task.kind().table(&db.tables))
+        .set_key(Some(due.task.key()))
+        .update_expression("SET due_at = :until")
+        .condition_expression("due_at = :due")
+        .expression_attribute_values(":until", time(until))
+        .expression_attribute_values(":due", time(due.at))
+        .send();
+    Ok(Written::of("postpone due task", Box::pin(sent).await)? == Written::Done)
 }
 
-fn due_account(item: &Item) -> Result<DueAccount, StoreError> {
-    const WHAT: &str = "due account";
-    if get_text(item, "item", WHAT)? != ACCOUNT {
-        return Err(StoreError::corrupt(WHAT));
-    }
-    let account = AccountId::new(get_text(item, "account_id", WHAT)?);
-    Ok(DueAccount {
-        account: account.map_err(|_| StoreError::corrupt(WHAT))?,
-        due: get_time(item, "due_at", WHAT)?,
-    })
+fn partition(kind: DueKind, shard: u8) -> String {
+    format!("{}#{shard}", kind.name())
 }
 
-fn due_hold(item: &Item) -> Result<DueHold, StoreError> {
-    const WHAT: &str = "due hold";
-    let number = AccountNumber::new(get_text(item, "account_number", WHAT)?);
-    let call = CallId::new(get_text(item, "hold", WHAT)?);
-    match (number, call) {
-        (Ok(account_number), Ok(call)) => Ok(DueHold {
-            account_number,
-            call,
-            due: get_time(item, "next_check_at", WHAT)?,
-        }),
-        _ => Err(StoreError::corrupt(WHAT)),
-    }
-}
+pub(crate) const EVENT_PREFIX: &str = "event#";
+const ORDER_PREFIX: &str = "object#";
 
-fn due_secret(item: &Item) -> Result<DueSecret, StoreError> {
-    const WHAT: &str = "due secret";
-    let account = get_text(item, "account_id", WHAT)?;
-    let due = get_time(item, "due_at", WHAT)?;
-    let name = get_text(item, "item", WHAT)?;
-    let key = name.split_once('#').map(|(_, key)| key.to_owned());
-    match (AccountId::new(account), key.map(KeyId::new)) {
-        (Ok(account), Some(Ok(key))) => Ok(DueSecret { account, key, due }),
-        _ => Err(StoreError::corrupt(WHAT)),
-    }
+/// The key of the order with this Stripe id.
+pub(crate) fn order_key(stripe_id: &str) -> Item {
+    let name = format!("{ORDER_PREFIX}{stripe_id}");
+    key([("account_number", name.as_str()), ("charge", "object")])
 }

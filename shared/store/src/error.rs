@@ -1,24 +1,25 @@
 //! What can go wrong between us and DynamoDB.
 
 use std::error::Error;
+use std::fmt::Debug;
 
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 
-/// A request to the store that came to nothing, or whose outcome is not known.
+/// A request to the store that failed, or whose outcome is unknown.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// DynamoDB did not answer, or refused for a reason of its own (throttling, access).
+    /// DynamoDB did not respond, or refused for a reason of its own (throttling, access).
     #[error("DynamoDB did not carry out {operation}")]
     Unavailable {
         operation: &'static str,
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
-    /// Others changed the same items again and again.
+    /// Concurrent writers changed the same items again and again.
     #[error("{operation} lost against concurrent changes, retries included")]
     Contended { operation: &'static str },
     /// A request of ours that cannot be sent: a bug.
-    #[error("a request to DynamoDB was put together wrongly")]
+    #[error("a request to DynamoDB is invalid")]
     Invalid {
         #[source]
         source: Box<dyn Error + Send + Sync>,
@@ -36,7 +37,7 @@ impl StoreError {
     pub(crate) fn unavailable<E, R>(operation: &'static str, source: SdkError<E, R>) -> Self
     where
         E: Error + Send + Sync + 'static,
-        R: std::fmt::Debug + Send + Sync + 'static,
+        R: Debug + Send + Sync + 'static,
     {
         Self::Unavailable {
             operation,
@@ -65,12 +66,41 @@ impl StoreError {
     }
 }
 
-/// Did a single write fail only because a transaction is changing the same item?
-pub(crate) fn met_transaction<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> bool {
-    error.code() == Some("TransactionConflictException")
+/// The outcome of a write of one item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Written {
+    Done,
+    /// Its condition did not hold.
+    Refused,
+    /// A transaction is changing the same item.
+    Conflict,
 }
 
-/// Did the request fail because its condition did not hold?
-pub(crate) fn condition_failed<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> bool {
-    error.code() == Some("ConditionalCheckFailedException")
+impl Written {
+    pub(crate) fn of<T, E, R>(
+        operation: &'static str,
+        sent: Result<T, SdkError<E, R>>,
+    ) -> Result<Self, StoreError>
+    where
+        E: Error + ProvideErrorMetadata + Send + Sync + 'static,
+        R: Debug + Send + Sync + 'static,
+    {
+        let Err(error) = sent else {
+            return Ok(Self::Done);
+        };
+        match error.code() {
+            Some("ConditionalCheckFailedException") => Ok(Self::Refused),
+            Some("TransactionConflictException") => Ok(Self::Conflict),
+            _ => Err(StoreError::unavailable(operation, error)),
+        }
+    }
+
+    /// Did the write take place? A conflict is an error.
+    pub(crate) fn or_conflict(self, operation: &'static str) -> Result<bool, StoreError> {
+        match self {
+            Self::Done => Ok(true),
+            Self::Refused => Ok(false),
+            Self::Conflict => Err(StoreError::Contended { operation }),
+        }
+    }
 }

@@ -5,19 +5,16 @@ use std::collections::HashMap;
 use account::{Account, AccountId, AccountNumber, Balance, Credits, Profile};
 use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::Timestamp;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::StoreError;
+use crate::error::StoreError;
 
 pub(crate) type Item = HashMap<String, AttributeValue>;
 
 /// The range key of the item that holds the profile and the balance.
 pub(crate) const ACCOUNT: &str = "account";
-
-/// How many partitions the sparse indexes are spread over.
-pub(crate) const SHARDS: u8 = 16;
 
 pub(crate) fn text(text: impl Into<String>) -> AttributeValue {
     AttributeValue::S(text.into())
@@ -41,18 +38,21 @@ pub(crate) fn time(at: Timestamp) -> AttributeValue {
 }
 
 pub(crate) fn key<const N: usize>(parts: [(&str, &str); N]) -> Item {
-    parts
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), text(value)))
-        .collect()
+    with(Item::new(), parts.map(|(name, value)| (name, text(value))))
 }
 
-/// Which of the [`SHARDS`] the items of `id` are in.
-pub(crate) fn shard_of(id: &str) -> u8 {
-    let sum = id
-        .bytes()
-        .fold(0_u8, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte));
-    sum % SHARDS
+pub(crate) fn account_key(id: &AccountId) -> Item {
+    key([("account_id", id.as_str()), ("item", ACCOUNT)])
+}
+
+/// The item with these attributes as well.
+pub(crate) fn with<'a>(
+    mut item: Item,
+    attributes: impl IntoIterator<Item = (&'a str, AttributeValue)>,
+) -> Item {
+    let attributes = attributes.into_iter();
+    item.extend(attributes.map(|(name, value)| (name.to_owned(), value)));
+    item
 }
 
 pub(crate) fn to_attribute<T: Serialize>(
@@ -62,74 +62,84 @@ pub(crate) fn to_attribute<T: Serialize>(
     serde_dynamo::to_attribute_value(value).map_err(|error| StoreError::unreadable(what, error))
 }
 
-pub(crate) fn from_attribute<T: DeserializeOwned>(
-    what: &'static str,
-    value: AttributeValue,
-) -> Result<T, StoreError> {
-    serde_dynamo::from_attribute_value(value).map_err(|error| StoreError::unreadable(what, error))
+/// Reads a whole item.
+pub(crate) fn read<T: DeserializeOwned>(what: &'static str, item: Item) -> Result<T, StoreError> {
+    serde_dynamo::from_item(item).map_err(|error| StoreError::unreadable(what, error))
 }
 
-pub(crate) fn get_text(item: &Item, name: &str, what: &'static str) -> Result<String, StoreError> {
-    let value = item.get(name).and_then(|value| value.as_s().ok());
-    value.cloned().ok_or_else(|| StoreError::corrupt(what))
+/// Reads credits that are stored as whole micro-credits.
+pub(crate) fn credits_of_micros<'de, D>(deserializer: D) -> Result<Credits, D::Error>
+where
+    D: serde::Deserializer<'de>,
+{
+    i64::deserialize(deserializer).map(Credits::from_micros)
 }
 
-pub(crate) fn get_time(
-    item: &Item,
-    name: &str,
+/// Reads an item attribute by attribute.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Attributes<'a> {
+    item: &'a Item,
+    /// The item's name in errors.
     what: &'static str,
-) -> Result<Timestamp, StoreError> {
-    let text = get_text(item, name, what)?;
-    text.parse().map_err(|_| StoreError::corrupt(what))
 }
 
-pub(crate) fn get_number<T: std::str::FromStr>(
-    item: &Item,
-    name: &str,
-    what: &'static str,
-) -> Result<T, StoreError> {
-    let value = item.get(name).and_then(|value| value.as_n().ok());
-    value
-        .and_then(|number| number.parse().ok())
-        .ok_or_else(|| StoreError::corrupt(what))
-}
+impl<'a> Attributes<'a> {
+    pub(crate) fn of(what: &'static str, item: &'a Item) -> Self {
+        Self { item, what }
+    }
 
-pub(crate) fn get_credits(
-    item: &Item,
-    name: &str,
-    what: &'static str,
-) -> Result<Credits, StoreError> {
-    get_number(item, name, what).map(Credits::from_micros)
+    pub(crate) fn corrupt(self) -> StoreError {
+        StoreError::corrupt(self.what)
+    }
+
+    pub(crate) fn get<T: DeserializeOwned>(self, name: &str) -> Result<T, StoreError> {
+        self.optional(name)?.ok_or_else(|| self.corrupt())
+    }
+
+    pub(crate) fn optional<T: DeserializeOwned>(self, name: &str) -> Result<Option<T>, StoreError> {
+        let value = self.item.get(name).cloned();
+        let value = value.map(serde_dynamo::from_attribute_value).transpose();
+        value.map_err(|error| StoreError::unreadable(self.what, error))
+    }
+
+    pub(crate) fn credits(self, name: &str) -> Result<Credits, StoreError> {
+        self.get(name).map(Credits::from_micros)
+    }
+
+    pub(crate) fn text(self, name: &str) -> Result<&'a str, StoreError> {
+        let value = self.item.get(name).and_then(|value| value.as_s().ok());
+        value.map(String::as_str).ok_or_else(|| self.corrupt())
+    }
 }
 
 /// The balance attributes of an account item.
-pub(crate) fn get_balance(item: &Item) -> Result<Balance, StoreError> {
-    const WHAT: &str = "balance";
+pub(crate) fn balance(item: &Item) -> Result<Balance, StoreError> {
+    let item = Attributes::of("balance", item);
     let balance = Balance::new(
-        get_credits(item, "balance", WHAT)?,
-        get_credits(item, "held", WHAT)?,
-        get_credits(item, "owed", WHAT)?,
-        get_number(item, "open_holds", WHAT)?,
+        item.credits("balance")?,
+        item.credits("held")?,
+        item.credits("owed")?,
+        item.get("open_holds")?,
     );
-    balance.ok_or_else(|| StoreError::corrupt(WHAT))
+    balance.ok_or_else(|| item.corrupt())
 }
 
-/// The profile as an attribute: one text of JSON, because every call reads it, and a map of maps takes the SDK
-/// ten times as long. It is written as a whole, under the condition of its revision.
+/// The profile as an attribute: one JSON text, because every call reads it, and the SDK takes ten
+/// times as long for a map of maps. It is written as a whole, on the condition of its revision.
 pub(crate) fn profile(profile: &Profile) -> Result<AttributeValue, StoreError> {
     let mut json =
-        serde_json::to_value(profile).map_err(|error| StoreError::unreadable("account", error))?;
+        serde_json::to_value(profile).map_err(|error| StoreError::unreadable(ACCOUNT, error))?;
     drop_nulls(&mut json);
     let json = json.to_string();
     debug_assert_eq!(
         serde_json::from_str::<Profile>(&json).ok().as_ref(),
         Some(profile),
-        "what is written is read"
+        "the profile is read as it was written"
     );
     Ok(text(json))
 }
 
-/// To whoever reads a profile, a member that is `null` is one that is not there; DynamoDB bills each kilobyte.
+/// A member that is `null` reads as one that is missing, and DynamoDB bills each kilobyte.
 fn drop_nulls(json: &mut Value) {
     match json {
         Value::Object(members) => {
@@ -141,29 +151,25 @@ fn drop_nulls(json: &mut Value) {
     }
 }
 
-/// The profile's switch, which conditions name, as an attribute beside it.
+/// The profile's switch as an attribute beside it, so that conditions can name it.
 pub(crate) fn switch(profile: &Profile) -> AttributeValue {
     AttributeValue::Bool(profile.always_use_key)
 }
 
 pub(crate) fn always_use_key(item: &Item) -> bool {
-    let switch = item.get("always_use_key");
-    switch.and_then(|value| value.as_bool().ok()) == Some(&true)
+    item.get("always_use_key") == Some(&AttributeValue::Bool(true))
 }
 
-pub(crate) fn account_from_item(id: &AccountId, item: &Item) -> Result<Account, StoreError> {
-    const WHAT: &str = "account";
-    let profile = item.get("profile").and_then(|value| value.as_s().ok());
-    let profile = profile.ok_or_else(|| StoreError::corrupt(WHAT))?;
-    let number = AccountNumber::new(get_text(item, "account_number", WHAT)?);
+pub(crate) fn account(id: &AccountId, item: &Item) -> Result<Account, StoreError> {
+    let attributes = Attributes::of(ACCOUNT, item);
     Ok(Account {
         id: id.clone(),
-        number: number.map_err(|_| StoreError::corrupt(WHAT))?,
-        profile: serde_json::from_str(profile)
-            .map_err(|error| StoreError::unreadable(WHAT, error))?,
-        revision: get_number(item, "revision", WHAT)?,
-        balance: get_balance(item)?,
-        created_at: get_time(item, "created_at", WHAT)?,
+        number: attributes.get::<AccountNumber>("account_number")?,
+        profile: serde_json::from_str(attributes.text("profile")?)
+            .map_err(|error| StoreError::unreadable(ACCOUNT, error))?,
+        revision: attributes.get("revision")?,
+        balance: balance(item)?,
+        created_at: attributes.get("created_at")?,
     })
 }
 

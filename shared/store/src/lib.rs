@@ -1,133 +1,149 @@
 //! Accounts, credits with holds, and the ledger, in DynamoDB.
 //!
-//! # What one AI call costs here
+//! # Requests of an AI call
 //!
 //! | path | requests |
 //! |---|---|
 //! | OpenRouter pays | one strongly consistent `GetItem` |
 //! | credits pay | one `GetItem`, one `TransactWriteItems` (balance and hold), one `UpdateItem` (generation id), one `TransactWriteItems` (balance, hold, ledger entry, day) |
 //!
-//! The call that takes the balance below the minimum, and only that one, has its last transaction
-//! refused, looks at its hold, and sends it again with the event that tells of it.
+//! The last transaction is refused only for the call that takes the balance below the minimum. It then
+//! reads the hold, and sends the transaction again with the event `credits.low`.
 //!
-//! The account's profile and its balance are one item, so that one read answers "who pays" and "is
-//! it covered". They are written apart: a change of the profile is conditional on `revision`, a
-//! change of the balance on the amounts themselves, and neither disturbs the other.
+//! The account's profile and its balance are one item, so that one read says who pays and whether the
+//! balance covers it. They are written separately: a change of the profile is conditional on
+//! `revision`, a change of the balance on the amounts themselves, and neither disturbs the other.
 //!
 //! # Items
 //!
 //! | table | key | item |
 //! |---|---|---|
 //! | accounts | `account_id`, `account` | profile (JSON text; `always_use_key` beside it) and balance |
-//! | accounts | `account_id`, `attempts` | key checks, and payment pages opened, of the last hour |
+//! | accounts | `account_id`, `attempts` | key checks and payment pages of the last hour |
 //! | accounts | `account_id`, `secret#<key id>` | a secret to delete unless it is the account's key by `due_at` |
 //! | accounts | `account_id`, `event#<event id>` | a domain event to deliver (outbox) |
-//! | accounts | `<account number>`, `number` | the way from an account's number to the account |
+//! | accounts | `account_id`, `deletion` | a deleted account to scrub |
+//! | accounts | `<account number>`, `number` | the account's id |
 //! | ledger | `account_number`, `e#<time>#<id>` | a ledger entry, never changed |
 //! | ledger | `account_number`, `id#<id>` | a posting's id, so that it is posted once |
-//! | ledger | `account_number`, `h#<time>#<id>` | something done to the account: its history |
+//! | ledger | `account_number`, `h#<time>#<id>` | a change of the account: its history |
 //! | ledger | `account_number`, `d#<date>` | credits spent and calls made on a day |
 //! | holds | `account_number`, `<call id>` | a hold |
 //! | holds | `account_number`, `idem#<hash>` | an idempotency key in use |
-//! | charges | `object#<provider's id>`, `object` | what we asked for under this id, and what became of it |
-//! | charges | `account_number`, `<generation>#<period>` | a period of the add-on, and what paid for it |
-//! | charges | `account_number`, `cleanup` | what a deleted account left at the provider |
-//! | charges | `rate#<kind>`, `pace` | when the provider may be asked next, for what is of a kind |
-//! | webhooks | `<event id>` | an event of the payment provider, and what became of it |
+//! | charges | `object#<Stripe id>`, `object` | a payment order and its outcome |
+//! | charges | `account_number`, `<generation>#<period>` | a period of the add-on, and its payment |
+//! | charges | `account_number`, `cleanup` | a deleted account's open payments at Stripe |
+//! | webhooks | `<event id>` | an event of Stripe's, and its state |
 //!
 //! Architecture invariant: every movement of credits is one transaction of balance, ledger entry and
-//! what caused it; the balance's attributes are changed nowhere else than in `balance.rs`.
+//! cause; only `balance.rs` names the balance's attributes in an update.
 
 mod accounts;
+mod attempts;
 mod balance;
-mod checkout_sessions;
+mod books;
 mod cleanup;
+mod db;
 mod deletion;
+mod domain_events;
 mod due_index;
+mod effects;
 mod error;
-mod events;
 mod holds;
+mod inbox;
 mod item;
-mod json;
 mod ledger;
-mod pace;
+mod open_holds;
+mod orders;
+mod outbox;
 mod payments;
 mod postings;
-mod read;
-mod reconcile;
 mod refunds;
-mod signature;
+mod secrets;
 mod transaction;
-mod webhooks;
 
-pub use account::hold::Resolution;
-pub use accounts::{Created, Effect, UpdateError};
-pub use cleanup::DueCleanup;
-pub use deletion::{Deletion, Presence};
-pub use due_index::{DueAccount, DueDeletion, DueHold, DueSecret, shard_of, shards};
-pub use error::StoreError;
-pub use events::{DomainEvent, Facts, StoredEvent};
-pub use holds::{Hold, HoldRefused, NewHold, OpenHold};
-pub use ledger::{Cursor, Day, EntryKind, HistoryEntry, LedgerEntry, LedgerPage};
-pub use pace::Pace;
-pub use payments::{Applied, DuePayment, Outcome, PaymentOrder, Purchase};
-pub use postings::{CreditPayment, PostRefused, Posted, Posting, StoredPosting};
-pub use reconcile::{AccountsCursor, AccountsPage, Reconciliation, Segment, StoredHold};
-pub use webhooks::{DueEvent, EventState, Recorded};
+use std::sync::Arc;
 
 use account::Credits;
 use aws_sdk_dynamodb::Client;
 
-use crate::read::Reads;
+pub use account::hold::Resolution;
+pub use accounts::{
+    Accounts, AccountsCursor, AccountsPage, Created, Presence, Segment, UpdateError,
+};
+pub use attempts::{AttemptLimit, AttemptLimits};
+pub use books::{Books, Reconciliation};
+pub use cleanup::Cleanups;
+pub use db::Tables;
+pub use deletion::Deletion;
+pub use domain_events::{DomainEvent, Facts};
+pub use due_index::{Due, DueIndex, DueKind, DueTask, shard_of, shards};
+pub use effects::Effect;
+pub use error::StoreError;
+pub use holds::{HoldOutcome, NewHold};
+pub use inbox::{EventState, Inbox, Recorded};
+pub use ledger::{Cursor, Day, EntryKind, HistoryEntry, Ledger, LedgerEntry, LedgerPage};
+pub use open_holds::{DueHold, Hold, Holds, OpenHold, StoredHold};
+pub use orders::{Outcome, PaymentOrder, Purchase};
+pub use outbox::{Outbox, StoredEvent};
+pub use payments::{Applied, Payments};
+pub use postings::{CreditPayment, PostError, PostRefused, Posted, Posting, StoredPosting};
+pub use refunds::ReversalStep;
+pub use secrets::SecretIntents;
 
-/// The tables' names.
-#[derive(Debug, Clone)]
-pub struct Tables {
-    pub accounts: String,
-    pub ledger: String,
-    pub holds: String,
-    pub charges: String,
-    pub webhooks: String,
-}
+use db::{Database, Db};
 
-impl Tables {
-    /// `value_of` gives each setting's value.
-    pub fn from_settings(mut value_of: impl FnMut(&'static str) -> String) -> Self {
-        Self {
-            accounts: value_of("ACCOUNTS_TABLE"),
-            ledger: value_of("LEDGER_TABLE"),
-            holds: value_of("HOLDS_TABLE"),
-            charges: value_of("CHARGES_TABLE"),
-            webhooks: value_of("WEBHOOKS_TABLE"),
-        }
-    }
-}
-
-/// All access to DynamoDB. Cheap to clone.
+/// All access to DynamoDB, by subject. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
-    client: Client,
-    reads: Reads,
-    tables: Tables,
-    low_below: Option<Credits>,
+    pub accounts: Accounts,
+    pub attempts: AttemptLimits,
+    pub secrets: SecretIntents,
+    pub holds: Holds,
+    pub ledger: Ledger,
+    pub books: Books,
+    pub payments: Payments,
+    pub cleanups: Cleanups,
+    pub inbox: Inbox,
+    pub outbox: Outbox,
+    pub due: DueIndex,
+    db: Db,
 }
 
 impl Store {
     pub fn new(client: Client, tables: Tables) -> Self {
-        Self {
+        Self::of(Database {
             client,
-            reads: Reads::default(),
             tables,
             low_below: None,
-        }
+        })
     }
 
-    /// A store that tells others when a standard account's balance goes below `minimum`
-    /// (`MIN_CREDIT_BALANCE`): by a posting of its own, or by a call whose hold it takes, whoever
-    /// settles that.
+    /// Publishes `credits.low` when a posting of this store, or a call whose hold it takes, brings a
+    /// standard account's balance below `minimum` (`MIN_CREDIT_BALANCE`).
     #[must_use]
-    pub fn telling_of_credits_below(mut self, minimum: Credits) -> Self {
-        self.low_below = Some(minimum);
-        self
+    pub fn with_low_credits_events(self, minimum: Credits) -> Self {
+        Self::of(Database {
+            low_below: Some(minimum),
+            ..(*self.db).clone()
+        })
+    }
+
+    fn of(database: Database) -> Self {
+        let db = Arc::new(database);
+        Self {
+            accounts: Accounts { db: db.clone() },
+            attempts: AttemptLimits { db: db.clone() },
+            secrets: SecretIntents { db: db.clone() },
+            holds: Holds { db: db.clone() },
+            ledger: Ledger { db: db.clone() },
+            books: Books { db: db.clone() },
+            payments: Payments { db: db.clone() },
+            cleanups: Cleanups { db: db.clone() },
+            inbox: Inbox { db: db.clone() },
+            outbox: Outbox { db: db.clone() },
+            due: DueIndex { db: db.clone() },
+            db,
+        }
     }
 }

@@ -1,20 +1,23 @@
-//! Credits that move without a call: granted, bought, given back, undone, adjusted.
+//! Credits that move without a call: granted, bought, refunded, reversed, adjusted.
 
 use account::{
     Account, AccountId, AccountNumber, Balance, BalanceError, Credits, EntryId, IdError, Movement,
-    Plan, Profile,
+    Profile,
 };
 use aws_sdk_dynamodb::types::builders::UpdateBuilder;
 use aws_sdk_dynamodb::types::{Put, TransactWriteItem};
 use jiff::Timestamp;
+use serde::Deserialize;
 
-use crate::accounts::{Effect, set_profile};
-use crate::balance::MOVES;
-use crate::events::{Crossing, DomainEvent};
-use crate::item::{self, Item, get_credits, key, micros, text, time};
-use crate::ledger::{EntryKind, LedgerEntry};
-use crate::transaction::{self, TRIES};
-use crate::{PaymentOrder, Store, StoreError};
+use crate::accounts::{get_account, with_profile};
+use crate::balance::{MOVE, move_credits};
+use crate::domain_events::Crossing;
+use crate::error::StoreError;
+use crate::item::{self, Item, credits_of_micros, key, micros, text, time};
+use crate::ledger::{EntryKind, Ledger, LedgerEntry, put_entry};
+use crate::orders::{PaymentOrder, set_paid};
+use crate::outbox::{put_add_on_event, put_event};
+use crate::transaction::{self, Retry, Transacted, failed_condition};
 
 /// Credits that move without a call.
 #[derive(Debug, Clone)]
@@ -23,26 +26,35 @@ pub struct Posting<'a> {
     pub id: &'a EntryId,
     /// Not [`EntryKind::Call`], which only a hold's settlement posts.
     pub kind: EntryKind,
-    /// Negative takes credits, and never more than are available: what a reversal cannot take is
-    /// owed, anything else is then refused.
+    /// A negative amount takes credits, and never more than are available: what a reversal cannot
+    /// take is owed, and any other kind is refused.
     pub amount: Credits,
     pub at: Timestamp,
     /// The reason, in words.
     pub note: &'a str,
-    /// Who caused it: a person's or a system's name.
+    /// The name of the person or system that caused it.
     pub actor: &'a str,
 }
 
-/// What a posting moved.
+/// The outcome of a posting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Posted {
-    /// `balance` is what the ledger entries sum up to, `owed` what is owed more, or less, than before.
+    /// `balance` is the sum of the new ledger entries, `owed` the change of what is owed.
     Now { balance: Credits, owed: Credits },
-    /// It was posted before, by this same id.
+    /// It was posted before, under the same id.
     Before,
 }
 
 /// Why nothing was posted.
+#[derive(Debug, thiserror::Error)]
+pub enum PostError {
+    #[error(transparent)]
+    Refused(#[from] PostRefused),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why a posting was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PostRefused {
     #[error("fewer credits are available than it takes")]
@@ -55,61 +67,81 @@ pub enum PostRefused {
     Amount(EntryKind),
 }
 
-/// What became of the wish to pay for the add-on with credits.
+/// The outcome of paying for the add-on with credits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CreditPayment {
     /// Now or before.
     Paid,
-    /// Nothing was taken: it is not owed.
+    /// Nothing was taken: the add-on is not owed.
     NotOwed,
-    /// Nothing was taken: fewer credits are available.
+    /// Nothing was taken: too few credits are available.
     Insufficient,
 }
 
 /// A posting that was made.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct StoredPosting {
     pub kind: EntryKind,
-    /// What was asked for; a reversal may have taken less.
+    /// The requested amount; a reversal may have taken less.
+    #[serde(deserialize_with = "credits_of_micros")]
     pub amount: Credits,
     pub at: Timestamp,
 }
 
+/// A posting as it is carried out on a known balance.
+struct Plan {
+    movement: Movement,
+    entries: Vec<LedgerEntry>,
+}
+
+impl Plan {
+    /// The available credits that the balance needs.
+    fn needed(&self) -> Credits {
+        Credits::from_micros(self.movement.balance.micros().min(0).saturating_neg())
+    }
+}
+
+enum PlanError {
+    Refused(PostRefused),
+    Id(IdError),
+}
+
+impl From<IdError> for PlanError {
+    fn from(error: IdError) -> Self {
+        Self::Id(error)
+    }
+}
+
 impl Posting<'_> {
-    /// The ledger entries and what they move together.
-    fn plan(&self, before: Balance) -> Result<(Movement, Vec<LedgerEntry>), PlanError> {
+    fn plan(&self, before: Balance) -> Result<Plan, PlanError> {
         let refused = |error| match error {
             BalanceError::Insufficient => PlanError::Refused(PostRefused::Insufficient(before)),
             _ => PlanError::Refused(PostRefused::Amount(self.kind)),
         };
-        let negated = self.amount.checked_neg().ok_or(BalanceError::OutOfRange);
+        let out_of_range = || refused(BalanceError::OutOfRange);
         let (movement, own) = match self.kind {
             EntryKind::Grant | EntryKind::Purchase => {
                 (before.credit(self.amount).map_err(refused)?, self.amount)
             }
             EntryKind::Reversal => {
-                let amount = negated.map_err(refused)?;
+                let amount = self.amount.checked_neg().ok_or_else(out_of_range)?;
                 let movement = before.reverse(amount).map_err(refused)?;
                 (movement, movement.balance)
             }
-            EntryKind::Refund if self.amount.is_negative() => {
-                return Err(refused(BalanceError::OutOfRange));
-            }
-            EntryKind::AddOn if !self.amount.is_negative() => {
-                return Err(refused(BalanceError::OutOfRange));
-            }
+            EntryKind::Refund if self.amount.is_negative() => return Err(out_of_range()),
+            EntryKind::AddOn if !self.amount.is_negative() => return Err(out_of_range()),
             EntryKind::Refund | EntryKind::AddOn | EntryKind::Adjustment => {
                 (before.adjust(self.amount).map_err(refused)?, self.amount)
             }
-            EntryKind::Call => return Err(refused(BalanceError::OutOfRange)),
+            EntryKind::Call => return Err(out_of_range()),
         };
         let mut entries = vec![self.entry(self.id.clone(), self.kind, own, self.note)];
         if movement.balance != own {
-            let id = EntryId::new(format!("{}-owed", self.id)).map_err(PlanError::Id)?;
+            let id = EntryId::new(format!("{}-owed", self.id))?;
             let taken = movement.owed;
             entries.push(self.entry(id, EntryKind::Reversal, taken, "owed since a reversal"));
         }
-        Ok((movement, entries))
+        Ok(Plan { movement, entries })
     }
 
     fn entry(&self, id: EntryId, kind: EntryKind, amount: Credits, note: &str) -> LedgerEntry {
@@ -123,214 +155,10 @@ impl Posting<'_> {
             actor: self.actor.to_owned(),
         }
     }
-}
 
-enum PlanError {
-    Refused(PostRefused),
-    Id(IdError),
-}
-
-impl Store {
-    /// Moves credits without a call: balance, ledger entries and the posting's id in one
-    /// transaction. An id that was posted before is not posted again.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the outcome is not known; posting again with the same id is safe.
-    pub async fn post(
-        &self,
-        account: &AccountId,
-        posting: &Posting<'_>,
-    ) -> Result<Result<Posted, PostRefused>, StoreError> {
-        const GUARD_ITEM: usize = 0;
-        for tried in 0..TRIES {
-            let Some(before) = self.account(account).await? else {
-                return Ok(Err(PostRefused::NoAccount));
-            };
-            let (movement, entries) = match posting.plan(before.balance) {
-                Ok(planned) => planned,
-                Err(PlanError::Id(error)) => return Err(StoreError::invalid(error)),
-                Err(PlanError::Refused(refused)) => {
-                    // Perhaps for want of the credits that it took the first time.
-                    let known = self.posting(&before.number, posting.id).await?;
-                    return Ok(known.map_or(Err(refused), |known| posting.again(&known)));
-                }
-            };
-            let least = Credits::from_micros(movement.balance.micros().min(0).saturating_neg());
-            let moves = self
-                .moves(account, movement, entries.len())?
-                .condition_expression(
-                    "account_number = :number AND attribute_exists(profile) \
-                     AND available >= :least AND owed = :owed_before",
-                )
-                .expression_attribute_values(":number", text(before.number.as_str()))
-                .expression_attribute_values(":least", micros(least))
-                .expression_attribute_values(":owed_before", micros(before.balance.owed()));
-            let items = self.posted(&before, posting, &movement, &entries, moves)?;
-            let mut was_unanswered = false;
-            let unknown = match self.transact("post credits", items).await {
-                Ok(Ok(())) => {
-                    return Ok(Ok(Posted::Now {
-                        balance: movement.balance,
-                        owed: movement.owed,
-                    }));
-                }
-                Ok(Err(cancelled)) if cancelled.condition_failed(GUARD_ITEM).is_none() => {
-                    // The balance is another one by now.
-                    transaction::pause(tried).await;
-                    continue;
-                }
-                Ok(Err(_)) => StoreError::corrupt("posting"),
-                Err(error @ StoreError::Unavailable { .. }) => {
-                    was_unanswered = true;
-                    error
-                }
-                Err(error) => return Err(error),
-            };
-            // Posted before, or now with the answer lost: what is stored tells.
-            let known = self.posting(&before.number, posting.id).await?;
-            return match known {
-                None => Err(unknown),
-                Some(known) => Ok(posting.again(&known).map(|again| {
-                    if was_unanswered && known.at == posting.at {
-                        Posted::Now {
-                            balance: movement.balance,
-                            owed: movement.owed,
-                        }
-                    } else {
-                        again
-                    }
-                })),
-            };
-        }
-        Err(StoreError::Contended {
-            operation: "post credits",
-        })
-    }
-
-    /// A posting's transaction: its id first, then the balance, by `moves`, and the ledger.
-    fn posted(
-        &self,
-        before: &Account,
-        posting: &Posting<'_>,
-        movement: &Movement,
-        entries: &[LedgerEntry],
-        moves: UpdateBuilder,
-    ) -> Result<Vec<TransactWriteItem>, StoreError> {
-        let guard = Put::builder()
-            .table_name(&self.tables.ledger)
-            .set_item(Some(guard_item(&before.number, posting)))
-            .condition_expression("attribute_not_exists(entry)");
-        let mut items = vec![transaction::put(guard)?];
-        let taken = movement.balance.checked_neg().unwrap_or(Credits::ZERO);
-        let minimum = self
-            .low_below
-            .filter(|_| before.profile.plan() == Plan::Standard);
-        match Crossing::by(taken, minimum) {
-            Some(crossing) => {
-                let crosses = crossing.begins_at(before.balance.balance());
-                items.push(transaction::update(crossing.condition(moves, crosses))?);
-                if crosses {
-                    let cause = format!("{}-{}", before.id, posting.id);
-                    let event = crossing.event(&cause, posting.at);
-                    items.push(self.new_event(&before.id, &event, 0)?);
-                }
-            }
-            None => items.push(transaction::update(moves)?),
-        }
-        for entry in entries {
-            items.push(self.new_entry(&before.number, entry)?);
-        }
-        Ok(items)
-    }
-
-    /// Pays for the add-on with credits: the posting and what it pays for in one transaction. `judge`
-    /// changes the profile if the payment is owed; it is called again if the profile changed meanwhile.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the outcome is not known; paying again under the same id is safe.
-    pub async fn pay_add_on(
-        &self,
-        account: &AccountId,
-        posting: &Posting<'_>,
-        order: &PaymentOrder,
-        mut judge: impl FnMut(&mut Profile) -> bool,
-    ) -> Result<CreditPayment, StoreError> {
-        let mut doubted = false;
-        for tried in 0..TRIES {
-            let Some(before) = self.account(account).await? else {
-                return Ok(CreditPayment::NotOwed);
-            };
-            let mut after = before.clone();
-            after.revision += 1;
-            if before.number != order.account_number || !judge(&mut after.profile) {
-                // Perhaps by our own first try.
-                let known = self.posting(&order.account_number, posting.id).await?;
-                return Ok(known.map_or(CreditPayment::NotOwed, |_| CreditPayment::Paid));
-            }
-            let (movement, entries) = match posting.plan(before.balance) {
-                Ok(planned) => planned,
-                Err(PlanError::Id(error)) => return Err(StoreError::invalid(error)),
-                Err(PlanError::Refused(PostRefused::Insufficient(_))) => {
-                    return Ok(CreditPayment::Insufficient);
-                }
-                Err(PlanError::Refused(refused)) => return Err(StoreError::invalid(refused)),
-            };
-            let least = Credits::from_micros(movement.balance.micros().min(0).saturating_neg());
-            let moves = self
-                .moves(account, movement, entries.len())?
-                .condition_expression(
-                    "account_number = :number AND revision = :before AND available >= :least",
-                )
-                .expression_attribute_values(":number", text(before.number.as_str()))
-                .expression_attribute_values(":least", micros(least));
-            let moves = set_profile(moves, &format!("{MOVES}, "), &before, &after)?;
-            let mut items = self.posted(&before, posting, &movement, &entries, moves)?;
-            items.extend(self.paid_by(order, posting.at)?);
-            if let Some(event) = DomainEvent::add_on(&before, &after, posting.at) {
-                items.push(self.effect(&before, Effect::Event(event))?);
-            }
-            match self.transact("pay add-on", items).await {
-                Ok(Ok(())) => return Ok(CreditPayment::Paid),
-                Ok(Err(_)) => transaction::pause(tried).await,
-                // What is stored tells whether it took place.
-                Err(StoreError::Unavailable { .. }) if !doubted => doubted = true,
-                Err(error) => return Err(error),
-            }
-        }
-        Err(StoreError::Contended {
-            operation: "pay add-on",
-        })
-    }
-
-    /// The posting of this id, if there was one.
-    ///
-    /// # Errors
-    /// [`StoreError`] if DynamoDB does not answer.
-    pub async fn posting(
-        &self,
-        account: &AccountNumber,
-        id: &EntryId,
-    ) -> Result<Option<StoredPosting>, StoreError> {
-        const WHAT: &str = "posting";
-        let key = guard_key(account, id);
-        let item = self.read("read posting", &self.tables.ledger, key);
-        let Some(item) = item.await? else {
-            return Ok(None);
-        };
-        let kind = item.get("kind").cloned();
-        let kind = kind.ok_or_else(|| StoreError::corrupt(WHAT))?;
-        Ok(Some(StoredPosting {
-            kind: item::from_attribute(WHAT, kind)?,
-            amount: get_credits(&item, "amount", WHAT)?,
-            at: item::get_time(&item, "at", WHAT)?,
-        }))
-    }
-}
-
-impl Posting<'_> {
-    /// The id was posted before: by this very posting, or by another one?
-    fn again(&self, known: &StoredPosting) -> Result<Posted, PostRefused> {
-        if known.kind == self.kind && known.amount == self.amount {
+    /// The outcome where a posting of the same id is stored: this very one, or another?
+    fn again(&self, stored: &StoredPosting) -> Result<Posted, PostRefused> {
+        if stored.kind == self.kind && stored.amount == self.amount {
             Ok(Posted::Before)
         } else {
             Err(PostRefused::IdTaken)
@@ -338,16 +166,175 @@ impl Posting<'_> {
     }
 }
 
-fn guard_key(account: &AccountNumber, id: &EntryId) -> Item {
+impl Ledger {
+    /// Moves credits without a call: balance, ledger entries and the posting's id in one transaction.
+    /// Posting again under the same id is safe.
+    pub async fn post(
+        &self,
+        account: &AccountId,
+        posting: &Posting<'_>,
+    ) -> Result<Posted, PostError> {
+        const ID_ITEM: usize = 0;
+        let operation = "post credits";
+        let mut retry = Retry::new(operation);
+        loop {
+            let Some(before) = get_account(&self.db, account).await? else {
+                return Err(PostRefused::NoAccount.into());
+            };
+            let plan = match posting.plan(before.balance) {
+                Ok(plan) => plan,
+                Err(PlanError::Id(error)) => return Err(StoreError::invalid(error).into()),
+                Err(PlanError::Refused(refused)) => {
+                    // Perhaps because an earlier try has taken these credits.
+                    let stored = self.posting(&before.number, posting.id).await?;
+                    let stored = stored.ok_or(refused)?;
+                    return Ok(posting.again(&stored)?);
+                }
+            };
+            let moves = move_credits(&self.db, account, plan.movement, plan.entries.len())?
+                .condition_expression(
+                    "account_number = :number AND attribute_exists(profile) \
+                     AND available >= :needed AND owed = :owed_before",
+                )
+                .expression_attribute_values(":number", text(before.number.as_str()))
+                .expression_attribute_values(":needed", micros(plan.needed()))
+                .expression_attribute_values(":owed_before", micros(before.balance.owed()));
+            let now = Posted::Now {
+                balance: plan.movement.balance,
+                owed: plan.movement.owed,
+            };
+            let items = self.posting_items(&before, posting, &plan, moves)?;
+            let (was_unknown, error) = match self.db.transact(operation, items).await {
+                Ok(Transacted::Done) => return Ok(now),
+                Ok(Transacted::Cancelled(reasons))
+                    if failed_condition(&reasons, ID_ITEM).is_none() =>
+                {
+                    // The balance has changed meanwhile.
+                    retry.pause().await?;
+                    continue;
+                }
+                Ok(Transacted::Cancelled(_)) => (false, StoreError::corrupt("posting")),
+                Err(error @ StoreError::Unavailable { .. }) => (true, error),
+                Err(error) => return Err(error.into()),
+            };
+            // Posted before, or just now with a lost response: read what is stored.
+            let stored = self.posting(&before.number, posting.id).await?;
+            let stored = stored.ok_or(error)?;
+            let again = posting.again(&stored)?;
+            return Ok(if was_unknown && stored.at == posting.at {
+                now
+            } else {
+                again
+            });
+        }
+    }
+
+    /// A posting's transaction: its id first, then the balance, which `moves` changes, and the ledger.
+    fn posting_items(
+        &self,
+        before: &Account,
+        posting: &Posting<'_>,
+        plan: &Plan,
+        moves: UpdateBuilder,
+    ) -> Result<Vec<TransactWriteItem>, StoreError> {
+        let id = Put::builder()
+            .table_name(&self.db.tables.ledger)
+            .set_item(Some(posting_item(&before.number, posting)))
+            .condition_expression("attribute_not_exists(entry)");
+        let mut items = vec![transaction::put(id)?];
+        let taken = plan.movement.balance.checked_neg().unwrap_or(Credits::ZERO);
+        match Crossing::by(taken, self.db.low_below(before.profile.plan())) {
+            Some(crossing) => {
+                let crosses = crossing.begins_at(before.balance.balance());
+                items.push(transaction::update(crossing.condition(moves, crosses))?);
+                if crosses {
+                    let cause = format!("{}-{}", before.id, posting.id);
+                    let event = crossing.event(&cause, posting.at);
+                    items.push(put_event(&self.db, &before.id, &event, 0)?);
+                }
+            }
+            None => items.push(transaction::update(moves)?),
+        }
+        for entry in &plan.entries {
+            items.push(put_entry(&self.db, &before.number, entry)?);
+        }
+        Ok(items)
+    }
+
+    /// Pays for the add-on with credits: the posting and the period that it pays for in one
+    /// transaction. `judge` changes the profile if the payment is owed; it is called again if the
+    /// profile has changed meanwhile. Paying again under the same id is safe.
+    pub async fn pay_add_on(
+        &self,
+        account: &AccountId,
+        posting: &Posting<'_>,
+        order: &PaymentOrder,
+        mut judge: impl FnMut(&mut Profile) -> bool,
+    ) -> Result<CreditPayment, StoreError> {
+        let operation = "pay add-on";
+        let mut retry = Retry::new(operation);
+        loop {
+            let Some(before) = get_account(&self.db, account).await? else {
+                return Ok(CreditPayment::NotOwed);
+            };
+            let mut after = before.clone();
+            after.revision += 1;
+            if before.number != order.account_number || !judge(&mut after.profile) {
+                // Perhaps because our own first try has paid it.
+                let stored = self.posting(&order.account_number, posting.id).await?;
+                return Ok(stored.map_or(CreditPayment::NotOwed, |_| CreditPayment::Paid));
+            }
+            let plan = match posting.plan(before.balance) {
+                Ok(plan) => plan,
+                Err(PlanError::Id(error)) => return Err(StoreError::invalid(error)),
+                Err(PlanError::Refused(PostRefused::Insufficient(_))) => {
+                    return Ok(CreditPayment::Insufficient);
+                }
+                Err(PlanError::Refused(refused)) => return Err(StoreError::invalid(refused)),
+            };
+            let moves = move_credits(&self.db, account, plan.movement, plan.entries.len())?
+                .condition_expression(
+                    "account_number = :number AND revision = :before AND available >= :needed",
+                )
+                .expression_attribute_values(":number", text(before.number.as_str()))
+                .expression_attribute_values(":needed", micros(plan.needed()));
+            let moves = with_profile(moves, &format!("{MOVE}, "), &before, &after)?;
+            let mut items = self.posting_items(&before, posting, &plan, moves)?;
+            items.extend(set_paid(&self.db, order, posting.at)?);
+            items.extend(put_add_on_event(&self.db, &before, &after, posting.at)?);
+            let written = self.db.transact(operation, items).await;
+            if retry.is_done(written.map(Transacted::is_done)).await? {
+                return Ok(CreditPayment::Paid);
+            }
+        }
+    }
+
+    /// The posting with this id, if it was made.
+    pub async fn posting(
+        &self,
+        account: &AccountNumber,
+        id: &EntryId,
+    ) -> Result<Option<StoredPosting>, StoreError> {
+        let table = &self.db.tables.ledger;
+        let item = self.db.get("read posting", table, posting_key(account, id));
+        let item = item.await?;
+        item.map(|item| item::read("posting", item)).transpose()
+    }
+}
+
+fn posting_key(account: &AccountNumber, id: &EntryId) -> Item {
     let name = format!("id#{id}");
     key([("account_number", account.as_str()), ("entry", &name)])
 }
 
-fn guard_item(account: &AccountNumber, posting: &Posting<'_>) -> Item {
-    let mut item = guard_key(account, posting.id);
-    item.insert("kind".to_owned(), text(posting.kind.as_str()));
-    item.insert("amount".to_owned(), micros(posting.amount));
-    item.insert("at".to_owned(), time(posting.at));
-    item.insert("actor".to_owned(), text(posting.actor));
-    item
+fn posting_item(account: &AccountNumber, posting: &Posting<'_>) -> Item {
+    item::with(
+        posting_key(account, posting.id),
+        [
+            ("kind", text(posting.kind.as_str())),
+            ("amount", micros(posting.amount)),
+            ("at", time(posting.at)),
+            ("actor", text(posting.actor)),
+        ],
+    )
 }

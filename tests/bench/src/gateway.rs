@@ -165,7 +165,7 @@ pub(crate) async fn read_account(
     let began = Instant::now();
     for _ in 0..calls {
         let started = Instant::now();
-        world.store.account(&id).await?;
+        world.store.accounts.get(&id).await?;
         measured.end.push(nanos_since(started));
     }
     measured.elapsed += nanos_since(began);
@@ -181,7 +181,7 @@ async fn hold_and_settle(
     calls: usize,
     measured: &mut Measured,
 ) -> Result<(), Error> {
-    let account = world.store.account(&AccountId::new(CREDITS)?).await?;
+    let account = world.store.accounts.get(&AccountId::new(CREDITS)?).await?;
     let account = account.ok_or("there is no account for calls on credits")?;
     let before = cpu(std::process::id())?;
     let began = Instant::now();

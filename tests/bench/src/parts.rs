@@ -83,7 +83,7 @@ impl Parts {
         let id = AccountId::new(BYOK)?;
         Ok(Self {
             headers: HeaderMap::from_iter([(AUTHORIZATION, token.parse()?)]),
-            account: deps.store.account(&id).await?.ok_or("no account")?,
+            account: deps.store.accounts.get(&id).await?.ok_or("no account")?,
             id,
             deps,
             settings,
@@ -115,7 +115,7 @@ impl Parts {
                 Part::SmallChunks => scan(&self.small),
                 Part::LargeChunks => scan(&self.large),
                 Part::AccountRead => {
-                    black_box(deps.store.account(&self.id).await?);
+                    black_box(deps.store.accounts.get(&self.id).await?);
                 }
             }
         }

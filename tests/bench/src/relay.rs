@@ -31,8 +31,9 @@ pub(crate) enum First {
 }
 
 impl First {
-    pub(crate) fn read() -> Result<Self, Error> {
-        Ok(Self::Read(proxy::deps()?.store, AccountId::new(BYOK)?))
+    pub(crate) async fn read() -> Result<Self, Error> {
+        let deps = proxy::deps().await?;
+        Ok(Self::Read(deps.store, AccountId::new(BYOK)?))
     }
 
     pub(crate) fn ask() -> Result<Self, Error> {
@@ -51,7 +52,7 @@ impl First {
         match self {
             Self::Nothing => {}
             Self::Read(store, account) => {
-                store.account(&account).await?.ok_or("no account")?;
+                store.accounts.get(&account).await?.ok_or("no account")?;
             }
             Self::Ask(client, uri, body) => {
                 let request = Request::post(uri)

@@ -38,10 +38,13 @@ pub(crate) async fn of_a_call(store: &Store, account: &Account) -> Result<(), Er
         idempotency: None,
         max_holds: 64,
     };
-    let hold = store.hold(account, &hold).await?;
-    let hold = hold.map_err(|refused| format!("no hold: {refused:?}"))?;
-    store.record_generation(&hold, "gen-bench").await?;
-    store.settle(&hold, amount, now, "bench", None).await?;
+    let hold = store.holds.take(account, &hold).await?;
+    let hold = hold.taken().ok_or("no hold")?;
+    store.holds.record_generation(&hold, "gen-bench").await?;
+    store
+        .holds
+        .settle(&hold, amount, now, "bench", None)
+        .await?;
     Ok(())
 }
 
@@ -52,7 +55,7 @@ pub(crate) async fn measure(world: &World, options: &Options) -> Result<Section,
     for number in 0..ACCOUNTS {
         let id = format!("bench-writes-{number}");
         world.system.account_with_credits(&id).await?;
-        let account = world.store.account(&AccountId::new(id)?).await?;
+        let account = world.store.accounts.get(&AccountId::new(id)?).await?;
         accounts.push(account.ok_or("an account was not made")?);
     }
     let engine = world.system.process.id();

@@ -197,7 +197,7 @@ async fn always_on_and_lapsed() {
     world.call("acme", "PATCH", path, always).await;
     world.account("acme", json!({"add_on": "ended"})).await;
     let openrouter = world.system.openrouter.as_ref().unwrap();
-    openrouter.set_key(KEY, local::simulator::KeyBehaviour::Rejected);
+    openrouter.set_key(KEY, local::openrouter::KeyBehaviour::Rejected);
     world.sign_in("acme", "owner").await;
     world.paid_by("none", "add_on_inactive").await;
     world.browser.find("[data-cause=\"lapsed\"]").await;
@@ -283,7 +283,7 @@ async fn rejected_spent_member_offline() {
     }
     world.save_key("acme", KEY).await;
     let openrouter = world.system.openrouter.as_ref().unwrap();
-    openrouter.set_key(KEY, local::simulator::KeyBehaviour::Rejected);
+    openrouter.set_key(KEY, local::openrouter::KeyBehaviour::Rejected);
     world.sign_in("acme", "owner").await;
     browser.act("test").await;
     browser.find("[data-cause=\"rejected\"]").await;

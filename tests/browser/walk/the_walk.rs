@@ -56,7 +56,7 @@ async fn a_standard_account_buys_connects_switches_and_disconnects() {
     browser.says("dialog[open]", "your credits").await;
     let link = browser.find("dialog[open] a").await;
     let link = link.attribute("href").await.unwrap();
-    let sha256 = local::simulator::key_sha256(KEY);
+    let sha256 = local::openrouter::key_sha256(KEY);
     assert_eq!(link, format!("https://openrouter.ai/keys/{sha256}"));
     browser.act("confirm-disconnect").await;
     world.status("available").await;

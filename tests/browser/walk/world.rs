@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use local::provider::{Delivery, PaymentProvider};
+use local::stripe::{Delivery, StripeSimulator};
 use local::system::{Options, System};
 use serde_json::{Value, json};
 
@@ -82,8 +82,8 @@ impl World {
         world
     }
 
-    pub(crate) fn provider(&self) -> &PaymentProvider {
-        let provider = self.system.payment_provider.as_ref();
+    pub(crate) fn provider(&self) -> &StripeSimulator {
+        let provider = self.system.stripe.as_ref();
         provider.expect("the simulated one is in place")
     }
 

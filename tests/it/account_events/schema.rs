@@ -1,4 +1,4 @@
-//! `docs/events/account-events.schema.json` and the function judge the same.
+//! `docs/events/account-events.schema.json` and the function accept the same events.
 
 use account_events::AccountEvent;
 use boon::{Compiler, SchemaIndex, Schemas};
@@ -28,7 +28,7 @@ impl Judges {
         }
     }
 
-    /// Is it an event? Both judge the same.
+    /// Whether both accept the event; they must agree.
     fn accept(&self, event: &Value) -> bool {
         let by_schema = self.schemas.validate(event, self.events).is_ok();
         let by_function = AccountEvent::parse(event).is_ok();
@@ -37,7 +37,7 @@ impl Judges {
     }
 }
 
-/// The event with another value in one place.
+/// The event with one value replaced.
 fn with(event: &Value, at: &str, value: &Value) -> Value {
     let mut event = event.clone();
     let (place, name) = at.rsplit_once('/').unwrap();
@@ -66,7 +66,7 @@ fn the_examples_are_events() {
 }
 
 #[test]
-fn what_fits_is_taken() {
+fn well_formed_events_are_accepted() {
     let judges = Judges::new();
     let table = [
         ("/detail/account_id", json!("A-z_09")),
@@ -89,7 +89,7 @@ fn what_fits_is_taken() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused() {
+fn malformed_events_are_refused() {
     let judges = Judges::new();
     let table = [
         ("/detail-type", json!("account.merged")),
@@ -148,7 +148,7 @@ fn what_does_not_fit_is_refused() {
 }
 
 #[test]
-fn what_is_needed_must_be_there() {
+fn required_fields_must_be_present() {
     let judges = Judges::new();
     let [upserted, deleted] = both();
     let table = [

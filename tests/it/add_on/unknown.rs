@@ -32,7 +32,7 @@ async fn an_unknown_outcome_is_looked_up() {
 /// not a search for work; later ticks go on, and the period is paid once all the same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_charge_that_broke_off_anywhere_is_made_once() {
-    for delivery in [Delivery::Drop, Delivery::AtOnce] {
+    for delivery in [Delivery::Drop, Delivery::Immediate] {
         let due = async || {
             let world = bought().await;
             world.provider().set_delivery(delivery);
@@ -52,7 +52,10 @@ async fn a_charge_that_broke_off_anywhere_is_made_once() {
             world.tick_in(SignedDuration::ZERO).await;
             let at = format!("{delivery:?}, after {place} requests");
             // How many requests the webhook makes depends on who is faster.
-            assert!(world.wire.revive() || delivery == Delivery::AtOnce, "{at}");
+            assert!(
+                world.wire.revive() || delivery == Delivery::Immediate,
+                "{at}"
+            );
             for _ in 0..4 {
                 world.tick_after(LEASE * 2).await;
             }
@@ -93,7 +96,7 @@ async fn a_charge_whose_writes_are_not_answered_is_made_once() {
 async fn a_rolled_key_is_read_at_the_next_call() {
     let world = bought().await;
     assert_eq!(world.tick_when_due().await["charged"], 1);
-    world.provider().roll_api_key("sk_test_rolled");
+    world.provider().set_api_key("sk_test_rolled");
     let secrets = world.engines().secrets();
     let put = secrets.put_secret_value().secret_id("greta/stripe-api");
     put.secret_string("sk_test_rolled").send().await.unwrap();
@@ -125,7 +128,7 @@ async fn a_later_attempt_of_unknown_outcome_is_the_same_attempt() {
             (&json!(charged), &json!(declined)),
             "{card:?}: {report}"
         );
-        let confirmed = |requests: Vec<SeenRequest>| {
+        let confirmed = |requests: Vec<ApiRequest>| {
             let confirms = requests
                 .into_iter()
                 .filter(|it| it.path.ends_with("/confirm"));

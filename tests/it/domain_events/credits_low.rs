@@ -17,12 +17,14 @@ async fn take(world: &World, store: &Store, call: &str, amount: &str) -> Hold {
     let call = CallId::new(call).unwrap();
     let new = new_hold(&call, credits(amount), world.system.clock.now());
     let account = world.system.account("acme").await;
-    store.hold(&account, &new).await.unwrap().unwrap()
+    let taken = store.holds.take(&account, &new).await;
+    taken.unwrap().taken().unwrap()
 }
 
 async fn settle(world: &World, store: &Store, hold: &Hold, cost: &str) {
     let now = world.system.clock.now();
     let settled = store
+        .holds
         .settle(hold, credits(cost), now, "test", None)
         .await
         .unwrap();
@@ -105,8 +107,8 @@ async fn above_below_and_at_the_minimum() {
             let id = EntryId::new(format!("adj_{number}")).unwrap();
             let posting = posting(&id, &format!("-{taken}"), world.system.clock.now());
             let acme = AccountId::new("acme").unwrap();
-            store.post(&acme, &posting).await.unwrap().unwrap();
-            store.post(&acme, &posting).await.unwrap().unwrap();
+            store.ledger.post(&acme, &posting).await.unwrap();
+            store.ledger.post(&acme, &posting).await.unwrap();
         }
         let now = told(&world).await.len();
         assert_eq!(now - expected, usize::from(crosses), "{before} − {taken}");
@@ -148,13 +150,13 @@ async fn a_settlement_that_goes_wrong_tells_once() {
             let world = World::start().await;
             world.set("acme", json!({"credits": "2"})).await;
             let store = world.store_over_the_wire();
-            let store = store.telling_of_credits_below(credits("1"));
+            let store = store.with_low_credits_events(credits("1"));
             let hold = take(&world, &store, "call_1", "2").await;
             world.wire.disturb(TRANSACTION, fault, times);
             let now = world.system.clock.now();
             let mut settled = None;
             while settled.is_none() {
-                let tried = store.settle(&hold, credits("1.5"), now, "test", None);
+                let tried = store.holds.settle(&hold, credits("1.5"), now, "test", None);
                 settled = tried.await.ok();
             }
             world.wire.disturb(TRANSACTION, fault, 0);
@@ -170,14 +172,17 @@ async fn of_two_calls_that_end_at_once_one_crosses() {
     let world = World::start().await;
     world.set("acme", json!({"credits": "2"})).await;
     let store = world.store_over_the_wire();
-    let store = store.telling_of_credits_below(credits("1"));
+    let store = store.with_low_credits_events(credits("1"));
     let mine = take(&world, &store, "call_1", "1").await;
     let others = take(&world, &store, "call_2", "1").await;
     // Mine does not cross by itself; it does after the other one, which comes first and does not.
     let (undisturbed, now) = (world.system.store.clone(), world.system.clock.now());
     world.wire.meanwhile(TRANSACTION, async move {
         let cost = "0.6".parse().unwrap();
-        let settled = undisturbed.settle(&others, cost, now, "test", None).await;
+        let settled = undisturbed
+            .holds
+            .settle(&others, cost, now, "test", None)
+            .await;
         settled.unwrap();
     });
     settle(&world, &store, &mine, "0.6").await;
@@ -191,7 +196,9 @@ async fn of_two_calls_that_end_at_once_one_crosses() {
     let store_of_others = world.system.store.clone();
     let cross = async move {
         let cost = credits("1");
-        let settled = store_of_others.settle(&others, cost, now, "test", None);
+        let settled = store_of_others
+            .holds
+            .settle(&others, cost, now, "test", None);
         settled.await.unwrap();
     };
     world.wire.meanwhile(TRANSACTION, cross);
@@ -216,7 +223,7 @@ fn posting<'a>(id: &'a EntryId, amount: &str, at: Timestamp) -> Posting<'a> {
 async fn what_changes_between_the_tries_counts() {
     let world = World::start().await;
     let store = world.store_over_the_wire();
-    let store = store.telling_of_credits_below(credits("1"));
+    let store = store.with_low_credits_events(credits("1"));
     let acme = AccountId::new("acme").unwrap();
     // The balance, what the call costs, what the other one moves, the balance in the end, and how often
     // it went below the minimum.
@@ -237,7 +244,7 @@ async fn what_changes_between_the_tries_counts() {
         world.wire.meanwhile(TRANSACTION, async {});
         world.wire.meanwhile(TRANSACTION, async move {
             let posting = posting(&id, amount, now);
-            others.post(&account, &posting).await.unwrap().unwrap();
+            others.ledger.post(&account, &posting).await.unwrap();
         });
         settle(&world, &store, &hold, cost).await;
         assert_eq!(world.settled_balance("acme").await, balance);
@@ -250,7 +257,7 @@ async fn what_changes_between_the_tries_counts() {
 async fn postings_at_once_tell_of_one_crossing() {
     let world = World::start().await;
     let store = world.store_over_the_wire();
-    let store = store.telling_of_credits_below(credits("1"));
+    let store = store.with_low_credits_events(credits("1"));
     let acme = AccountId::new("acme").unwrap();
     // What is taken by mine, and by another one just before it: mine crosses only after it, or would
     // have crossed without it.
@@ -270,10 +277,10 @@ async fn postings_at_once_tell_of_one_crossing() {
         let now = world.system.clock.now();
         world.wire.meanwhile(TRANSACTION, async move {
             let posting = posting(&other, others, now);
-            of_others.post(&account, &posting).await.unwrap().unwrap();
+            of_others.ledger.post(&account, &posting).await.unwrap();
         });
         let posting = posting(&one, mine, now);
-        store.post(&acme, &posting).await.unwrap().unwrap();
+        store.ledger.post(&acme, &posting).await.unwrap();
         world.settled_balance("acme").await;
         assert_eq!(
             told(&world).await.len() - before,

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use boon::{Compiler, SchemaIndex, Schemas};
 use http::Method;
-use local::provider::Card;
-use local::simulator::KeyBehaviour;
+use local::openrouter::KeyBehaviour;
+use local::stripe::Card;
 use serde_json::{Value, json};
 
 use super::{NOW, bought};

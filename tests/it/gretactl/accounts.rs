@@ -187,6 +187,7 @@ async fn a_deletion_waits_for_the_last_hold() {
         world
             .system
             .store
+            .accounts
             .presence(&account_id("acme"))
             .await
             .unwrap()

@@ -19,8 +19,8 @@ async fn post(world: &World, id: &str, kind: EntryKind, note: &str) {
         actor: "test",
     };
     let acme = account_id("acme");
-    let posted = world.system.store.post(&acme, &posting).await;
-    posted.unwrap().unwrap();
+    let posted = world.system.store.ledger.post(&acme, &posting).await;
+    posted.unwrap();
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! `gretactl webhooks`.
 
-use local::provider::Card;
+use local::stripe::Card;
 use serde_json::json;
 
 use super::{done, failed, run, text};
@@ -16,9 +16,9 @@ async fn events_that_are_not_applied_are_listed_and_replayed() {
         none.contains("all events that were received are applied"),
         "{none}"
     );
-    let provider = world.system.payment_provider.as_ref().unwrap();
+    let provider = world.system.stripe.as_ref().unwrap();
     let session = add_on::session(&world).await;
-    provider.set_delivery(local::provider::Delivery::Hold);
+    provider.set_delivery(local::stripe::Delivery::Hold);
     provider.pay(&session, Card::Succeeds).unwrap();
     provider.limit_rate(1, None);
     for event in provider.take_held() {

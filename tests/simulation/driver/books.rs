@@ -70,12 +70,12 @@ impl Simulation {
                 amount: amount.parse().unwrap(),
             });
         }
-        let account = self.store.account(&id).await.unwrap();
+        let account = self.store.accounts.get(&id).await.unwrap();
         let Some(account) = account.filter(|account| account.number.as_str() == life.number) else {
             return;
         };
         life.balance = account.balance.balance().micros();
-        let books = self.store.reconcile(&id, &account.number, now);
+        let books = self.store.books.reconcile(&id, &account.number, now);
         life.problems.extend(books.await.unwrap().problems);
         if let Some(due) = billing::due_at(&account.profile)
             && due < now - HOUR
@@ -136,13 +136,29 @@ impl Simulation {
         let (store, before) = (&self.system.store, now - HOUR);
         let mut left = Vec::new();
         for shard in store::shards() {
-            let accounts = store.due_accounts(shard, before, 100).await.unwrap();
+            let accounts = store
+                .due
+                .find(store::DueKind::Billing, shard, before, 100)
+                .await
+                .unwrap();
             left.extend(accounts.iter().map(|it| format!("{it:?}")));
-            let refunds = store.due_refunds(shard, before, 100).await.unwrap();
+            let refunds = store
+                .due
+                .find(store::DueKind::Refund, shard, before, 100)
+                .await
+                .unwrap();
             left.extend(refunds.iter().map(|it| format!("{it:?}")));
-            let wind_ups = store.due_cleanups(shard, before, 100).await.unwrap();
+            let wind_ups = store
+                .due
+                .find(store::DueKind::Cleanup, shard, before, 100)
+                .await
+                .unwrap();
             left.extend(wind_ups.iter().map(|it| format!("{it:?}")));
-            let events = store.due_events(shard, before, 100).await.unwrap();
+            let events = store
+                .due
+                .find(store::DueKind::StripeEvent, shard, before, 100)
+                .await
+                .unwrap();
             left.extend(events.iter().map(|it| format!("{it:?}")));
         }
         left

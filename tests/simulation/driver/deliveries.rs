@@ -166,7 +166,7 @@ impl Simulation {
     async fn take_messages(&mut self) {
         let consumer = self.system.queue.consumer.clone();
         loop {
-            let taken = consumer.take().await;
+            let taken = consumer.receive().await;
             if taken.is_empty() {
                 return;
             }
@@ -253,7 +253,7 @@ impl Simulation {
             self.tell(what).await;
         }
         let id = &self.subjects[subject].id;
-        if let Some(account) = self.store.account(id).await.unwrap() {
+        if let Some(account) = self.store.accounts.get(id).await.unwrap() {
             self.lives[life].number = account.number.to_string();
         }
     }

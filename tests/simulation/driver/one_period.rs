@@ -3,7 +3,7 @@
 
 use http::Method;
 use jiff::SignedDuration;
-use local::provider::Card;
+use local::stripe::Card;
 use serde_json::json;
 
 use super::users::{SUBSCRIPTION, page};
@@ -301,7 +301,7 @@ impl Simulation {
 
     async fn set_card(&mut self, subject: usize, card: Card) {
         let id = self.subjects[subject].id.clone();
-        let account = self.store.account(&id).await.unwrap().unwrap();
+        let account = self.store.accounts.get(&id).await.unwrap().unwrap();
         if let Some(customer) = &account.profile.billing.customer {
             self.provider().set_card(customer, card);
         }

@@ -3,7 +3,7 @@
 use account::{AddOnStatus, Credits, EntryId};
 use http::Method;
 use jiff::SignedDuration;
-use local::provider::Card;
+use local::stripe::Card;
 use routing::{Policy, entitled};
 use serde_json::{Value, json};
 use store::{EntryKind, Posting};
@@ -27,7 +27,7 @@ impl Simulation {
         };
         self.use_page(subject);
         let id = self.subjects[subject].id.clone();
-        let Some(account) = self.store.account(&id).await.unwrap() else {
+        let Some(account) = self.store.accounts.get(&id).await.unwrap() else {
             return;
         };
         let status = account.profile.add_on.status();
@@ -236,7 +236,7 @@ impl Simulation {
             actor: "simulation",
         };
         let id = &self.subjects[subject].id;
-        if self.store.post(id, &posting).await.unwrap().is_ok() {
+        if self.store.ledger.post(id, &posting).await.is_ok() {
             self.lives[life].granted += amount;
         }
     }
@@ -320,7 +320,7 @@ impl Simulation {
             return;
         };
         let at = self.now();
-        let account = self.store.account(id).await.unwrap();
+        let account = self.store.accounts.get(id).await.unwrap();
         let policy = Policy {
             minimum_balance: Credits::ZERO,
             grace: SignedDuration::from_hours(8 * 24),

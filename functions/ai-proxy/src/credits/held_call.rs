@@ -34,7 +34,10 @@ impl HeldCall {
         }
         let now = self.deps.clock.now();
         let store = &self.deps.store;
-        let settled = store.settle(&self.hold, cost, now, RESOLVED_BY, None).await;
+        let settled = store
+            .holds
+            .settle(&self.hold, cost, now, RESOLVED_BY, None)
+            .await;
         match settled.map(Resolution::state) {
             Ok(Some(HoldState::Settled(charged))) => {
                 tracing::info!(%charged, model = self.hold.model, "call settled");
@@ -58,6 +61,7 @@ impl HeldCall {
         match self
             .deps
             .store
+            .holds
             .release(&self.hold, now, RESOLVED_BY, None)
             .await
         {
@@ -73,7 +77,7 @@ impl HeldCall {
     pub(super) async fn leave_to_sweeper(&self, why: &'static str) {
         tracing::warn!(why, "hold left to the sweeper");
         let now = self.deps.clock.now();
-        if let Err(error) = self.deps.store.check_hold_at(&self.hold, now).await {
+        if let Err(error) = self.deps.store.holds.check_at(&self.hold, now).await {
             edge::log_error(&error, "the hold waits for its first scheduled check");
         }
     }
@@ -83,7 +87,7 @@ impl HeldCall {
         let (store, hold) = (self.deps.store.clone(), self.hold.clone());
         // Boxed, so that its memory is freed when it ends, and not with the `JoinHandle`.
         edge::spawn(Box::pin(async move {
-            if let Err(error) = store.record_generation(&hold, &id).await {
+            if let Err(error) = store.holds.record_generation(&hold, &id).await {
                 edge::log_error(&error, "could not store the generation id");
             }
         }))

@@ -6,7 +6,7 @@ use account::Account;
 use account::price::{CallSize, PricedModel, Tariff, ceiling};
 use edge::{ApiError, Code};
 use http::{HeaderName, HeaderValue};
-use store::{HoldRefused, NewHold, StoreError};
+use store::{HoldOutcome, NewHold, StoreError};
 
 use super::held_call::HeldCall;
 use crate::call::Call;
@@ -46,9 +46,9 @@ pub(super) async fn take(
             idempotency: call.idempotency.as_deref(),
             max_holds: settings.max_concurrent_holds,
         };
-        let taken = deps.store.hold(account, &new).await;
+        let taken = deps.store.holds.take(account, &new).await;
         match taken.map_err(store_error)? {
-            Ok(hold) => {
+            HoldOutcome::Taken(hold) => {
                 let call = HeldCall {
                     deps: deps.clone(),
                     hold,
@@ -57,9 +57,9 @@ pub(super) async fn take(
                 };
                 return Ok((call, ceiling.output_limit));
             }
-            Err(HoldRefused::Insufficient(balance)) => available = balance.available(),
-            Err(HoldRefused::TooMany) => return Err(too_many()),
-            Err(HoldRefused::AlwaysUseKey) => {
+            HoldOutcome::Insufficient(balance) => available = balance.available(),
+            HoldOutcome::TooMany => return Err(too_many()),
+            HoldOutcome::AlwaysUseKey => {
                 let error = ApiError::new(
                     Code::StorageUnavailable,
                     "\"Always use this key\" was switched on while the call was being routed; send \
@@ -67,8 +67,8 @@ pub(super) async fn take(
                 );
                 return Err(error.with_retry_after(Duration::from_secs(1)));
             }
-            Err(HoldRefused::Duplicate) => return Err(duplicate()),
-            Err(HoldRefused::NoAccount) => return Err(ApiError::account_not_found()),
+            HoldOutcome::Duplicate => return Err(duplicate()),
+            HoldOutcome::NoAccount => return Err(ApiError::account_not_found()),
         }
     }
     Err(too_many())
@@ -79,7 +79,12 @@ pub(super) async fn take(
 async fn uncovered(deps: &Deps, account: &Account, call: &Call) -> ApiError {
     if let Some(hash) = &call.idempotency {
         let now = deps.clock.now();
-        match deps.store.idempotency_key_in_use(account, hash, now).await {
+        match deps
+            .store
+            .holds
+            .idempotency_key_in_use(account, hash, now)
+            .await
+        {
             Ok(true) => return duplicate(),
             Ok(false) => {}
             Err(error) => return ApiError::storage(&error),

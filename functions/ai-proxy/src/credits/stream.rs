@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use account::price::Usage;
 use axum::body::Body;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use edge::Deadline;
 use futures_util::{Stream, stream};
@@ -52,10 +52,8 @@ pub(super) fn relay(held: HeldCall, answer: Answer, deadline: Option<Deadline>) 
         is_done: false,
     };
     edge::spawn(relay.run(chunks));
-    let mut response = Response::new(Body::from_stream(client_stream(receiver, truncated)));
-    *response.status_mut() = status;
-    *response.headers_mut() = headers;
-    response
+    let body = Body::from_stream(client_stream(receiver, truncated));
+    (status, headers, body).into_response()
 }
 
 /// The chunks as the client reads them, and an error at their end if some of them were dropped.

@@ -20,8 +20,7 @@ fn n(number: i64) -> AttributeValue {
 async fn started() -> (Engines, aws_sdk_dynamodb::Client) {
     let engines = Engines::start().await.unwrap();
     let client = engines.dynamodb();
-    let named = |id: &str| id.to_owned();
-    tables::create_all(&client, named).await.unwrap();
+    tables::create_all(engines.database()).unwrap();
     (engines, client)
 }
 
@@ -311,7 +310,7 @@ async fn secrets_manager_fails_on_demand() {
         assert_eq!(error.code(), Some(code));
     }
     assert!(engines.secret_names().await.is_empty());
-    engines.fail_secrets(Some("CreateSecret"), SecretsFault::AnswerLost);
+    engines.fail_secrets(Some("CreateSecret"), SecretsFault::ResponseLost);
     create().await.unwrap_err();
     assert_eq!(engines.secret_names().await, ["one"]);
     get().await.unwrap();

@@ -1,4 +1,4 @@
-//! Real tokenisers against the prompt's bound.
+//! Real tokenisers never exceed the prompt's bound.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
@@ -25,7 +25,7 @@ static VOCABULARIES: LazyLock<Vec<&CoreBpe>> = LazyLock::new(|| {
     all
 });
 
-/// Those with tokens for runs of spaces: all since GPT-3's.
+/// The vocabularies with tokens for runs of spaces: all since GPT-3's.
 static WITH_INDENTATION: LazyLock<Vec<&CoreBpe>> = LazyLock::new(|| {
     vocabularies(&[
         "p50k_base",
@@ -38,7 +38,7 @@ static WITH_INDENTATION: LazyLock<Vec<&CoreBpe>> = LazyLock::new(|| {
     ])
 });
 
-/// The most tokens that any of the vocabularies makes of `text`.
+/// The highest token count of `text` in any vocabulary.
 fn tokens(text: &str) -> usize {
     most_tokens(&VOCABULARIES, text)
 }
@@ -48,7 +48,7 @@ fn most_tokens(vocabularies: &[&CoreBpe], text: &str) -> usize {
     counts.max().unwrap()
 }
 
-/// How OpenAI counts a chat: three tokens and the role around each message, three for the answer.
+/// OpenAI's token count of a chat: three tokens and the role for each message, three for the answer.
 fn chat_tokens(messages: &[(&str, &str)]) -> usize {
     let messages = messages.iter();
     let each = messages.map(|(role, content)| 3 + tokens(role) + tokens(content));
@@ -62,7 +62,7 @@ fn bound(body: &str) -> usize {
     usize::try_from(prompt.text + prompt.around).unwrap()
 }
 
-/// JSON as clients write it that know nothing but ASCII.
+/// JSON as written by clients that escape everything but ASCII.
 fn in_ascii(json: &str) -> String {
     let units = json.encode_utf16().map(|unit| match u8::try_from(unit) {
         Ok(byte) if byte.is_ascii() => char::from(byte).to_string(),
@@ -71,7 +71,7 @@ fn in_ascii(json: &str) -> String {
     units.collect()
 }
 
-/// A text of each kind, long and short.
+/// Texts of every kind, short and long.
 fn texts() -> Vec<(&'static str, String)> {
     let base64 = "QWxhZGRpbjpvcGVuIHNlc2FtZQ/+xZ9kLmP1vT0s7Yb3aHc8eR2";
     let mut hex = String::new();
@@ -167,8 +167,8 @@ fn no_tokeniser_exceeds_the_bound_for_a_text() {
     }
 }
 
-/// The forms that providers are known to write JSON in: compact, with spaces (Python), in ASCII,
-/// indented by two or by four, and made safe for HTML (Go, Jinja).
+/// The forms in which providers are known to write JSON: compact, with spaces (Python), in ASCII,
+/// indented by two or by four, and escaped for HTML (Go, Jinja).
 fn forms(json: &Value) -> Vec<String> {
     let compact = json.to_string();
     let html = ['<', '>', '&', '\'']
@@ -195,7 +195,7 @@ fn formatted(json: &Value, formatter: impl Formatter) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-/// The most tokens that any vocabulary makes of any form of `json`.
+/// The highest token count of any form of `json` in any vocabulary.
 fn rewritten(json: &Value) -> usize {
     let counts = forms(json)
         .into_iter()
@@ -203,7 +203,7 @@ fn rewritten(json: &Value) -> usize {
     counts.max().unwrap()
 }
 
-/// JSON of each kind: of all texts, of nothing but structure, and of numbers.
+/// JSON of every kind: with all texts, with nothing but structure, and with numbers.
 fn schemas() -> Vec<(String, Value)> {
     let texts = texts().into_iter();
     let mut schemas: Vec<(String, Value)> = texts
@@ -215,7 +215,7 @@ fn schemas() -> Vec<(String, Value)> {
         let numbers = json!(vec![7; 500]);
         (0..levels).fold(numbers, |inner, _| json!({ "a": inner }))
     };
-    // What JavaScript and Python make of exponents.
+    // JavaScript and Python write exponents out.
     let exponents = vec![10_000_000_000_000_000_000_u64; 500];
     schemas.extend([
         ("digits".to_owned(), json!({ "enum": digits })),
@@ -242,7 +242,7 @@ fn schemas() -> Vec<(String, Value)> {
     schemas
 }
 
-/// Tools, formats, calls and results are JSON that the provider writes into the prompt in its own way.
+/// Tools, formats, calls and results are JSON that a provider may rewrite for the prompt.
 #[test]
 fn no_tokeniser_exceeds_the_bound_for_rewritten_json() {
     for (kind, schema) in schemas() {
@@ -253,7 +253,7 @@ fn no_tokeniser_exceeds_the_bound_for_rewritten_json() {
         let format = json!({"type": "json_schema", "json_schema": {"name": "x", "schema": schema}});
         let call = json!({"id": "c", "type": "function",
             "function": {"name": "look_up", "arguments": schema.to_string()}});
-        // As a template writes it that reads the arguments first.
+        // As written by a template that parses the arguments first.
         let call_read = json!({"id": "c", "type": "function",
             "function": {"name": "look_up", "arguments": schema}});
         let result = json!(schema.to_string());
@@ -271,7 +271,7 @@ fn no_tokeniser_exceeds_the_bound_for_rewritten_json() {
             + rewritten(&details)
             + rewritten(&result).max(rewritten(&schema))
             + chat_tokens(&[("user", "hi"), ("assistant", ""), ("tool", "")]);
-        // JavaScript's short form of what is written out above.
+        // JavaScript's short form of the numbers written out above.
         let body = body.to_string().replace(&"0".repeat(19), "e19");
         for body in [&body, &in_ascii(&body)] {
             assert!(bound(body) >= needed, "{kind}: {} < {needed}", bound(body));
@@ -283,7 +283,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn no_tokeniser_exceeds_the_bound_for_any_text(text in any::<String>(), ascii in any::<bool>()) {
+    fn no_tokeniser_exceeds_any_bound(text in any::<String>(), ascii in any::<bool>()) {
         let messages = json!([{"role": "user", "content": text}]);
         let body = json!({"messages": messages}).to_string();
         let body = if ascii { in_ascii(&body) } else { body };

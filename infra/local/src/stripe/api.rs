@@ -1,0 +1,111 @@
+//! The API: its endpoints, and the expansion of their responses.
+
+use serde_json::Value;
+
+use super::admission::{ApiRequest, ApiResponse};
+use super::error::ApiError;
+use super::resources::list;
+use super::state::StripeState;
+
+/// The fields that can be expanded to the resource they name.
+const EXPANDABLE: [&str; 10] = [
+    "customer",
+    "default_payment_method",
+    "invoice",
+    "latest_charge",
+    "latest_invoice",
+    "payment_intent",
+    "payment_method",
+    "payments",
+    "setup_intent",
+    "subscription",
+];
+
+impl StripeState {
+    /// The steps before the execution. Without a response the request is in progress, and
+    /// [`execute`](Self::execute) must follow.
+    pub fn begin(&mut self, request: &ApiRequest) -> Option<ApiResponse> {
+        self.admission.admit(request, self.now)
+    }
+
+    /// Carries out a request that has begun.
+    pub fn execute(&mut self, request: &ApiRequest) -> ApiResponse {
+        self.expire_sessions();
+        self.current_key = request.key().cloned();
+        let result = self.dispatch(request);
+        self.current_key = None;
+        let (mut response, is_result): (ApiResponse, bool) = match result {
+            Ok(value) => (ApiResponse::new(200, value.to_string()), true),
+            Err(error) => {
+                let is_result = error.is_result;
+                (error.into(), is_result)
+            }
+        };
+        response.lost |= std::mem::take(&mut self.response_lost);
+        self.admission
+            .finish(request, &response, is_result, self.now);
+        response
+    }
+
+    fn dispatch(&mut self, request: &ApiRequest) -> Result<Value, ApiError> {
+        let params = &request.params;
+        // Before anything is done.
+        let names = params.list("expand");
+        let mut names = names.iter().flat_map(|path| path.split('.'));
+        if let Some(name) = names.find(|name| !EXPANDABLE.contains(name)) {
+            let message = format!("This property cannot be expanded ({name}).");
+            return Err(ApiError::invalid("expand", &message));
+        }
+        let path = request.path.strip_prefix("/v1/").unwrap_or_default();
+        let parts: Vec<&str> = path.split('/').collect();
+        let id = match (request.method.as_str(), parts.as_slice()) {
+            ("GET", ["customers", id]) => self.known("customer", id)?,
+            ("GET", ["checkout", "sessions", id]) => self.known("checkout.session", id)?,
+            ("GET", ["payment_intents", id]) => self.known("payment_intent", id)?,
+            ("GET", ["setup_intents", id]) => self.known("setup_intent", id)?,
+            ("GET", ["subscriptions", id]) => self.known("subscription", id)?,
+            ("GET", ["invoices", id]) => self.known("invoice", id)?,
+            ("POST", ["customers"]) => self.create_customer(params)?,
+            ("POST", ["checkout", "sessions"]) => self.create_session(params)?,
+            ("POST", ["checkout", "sessions", id, "expire"]) => self.expire_session(id)?,
+            ("POST", ["payment_intents"]) => self.create_intent(params)?,
+            ("POST", ["payment_intents", id, "confirm"]) => self.confirm_intent(id, params)?,
+            ("POST", ["payment_intents", id, "cancel"]) => self.cancel_intent(id)?,
+            ("POST", ["invoices", id]) => self.update_invoice(id, params)?,
+            ("POST", ["invoices", id, "pay"]) => self.pay_invoice(id)?,
+            ("POST", ["invoices", id, "void"]) => self.void_invoice(id)?,
+            ("POST", ["refunds"]) => return self.create_refund(params),
+            ("POST", ["subscriptions", id]) => self.update_subscription(id, params)?,
+            ("DELETE", ["subscriptions", id]) => self.cancel_subscription(id)?,
+            (method, _) => {
+                let message = format!("Unrecognized request URL ({method}: {}).", request.path);
+                return Err(ApiError::request(404, None, &message));
+            }
+        };
+        let mut shown = self.shown(&id);
+        for path in params.list("expand") {
+            self.expand(&mut shown, path);
+        }
+        Ok(shown)
+    }
+
+    /// Replaces the id at `path` by the resource that it names.
+    fn expand(&self, shown: &mut Value, path: &str) {
+        let (name, rest) = path.split_once('.').unwrap_or((path, ""));
+        // A list that is left out unless it is asked for.
+        let invoice = shown["id"].as_str().and_then(|id| self.invoices.get(id));
+        if let ("payments", Some(invoice)) = (name, invoice) {
+            shown[name] = list(vec![self.invoice_payment(invoice)]);
+            return;
+        }
+        let Some(field) = shown.get_mut(name) else {
+            return;
+        };
+        if let Some(resource) = field.as_str().and_then(|id| self.object(id)) {
+            *field = resource;
+        }
+        if !rest.is_empty() {
+            self.expand(field, rest);
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! A Stripe simulator: the part of Stripe's API that the product uses, the checkout page, and
+//! webhooks, on a listener of its own.
+//!
+//! [`StripeState`] is all of it without I/O and without a clock, and can be driven alone;
+//! [`StripeHandle`] adds a clock and delivers the events, and [`StripeSimulator`] serves it over
+//! HTTP. How a charge ends is the payer's choice on the page ([`Card`]), or a test's, through
+//! [`StripeState::set_card`] and [`StripeState::script`].
+
+mod admission;
+mod api;
+mod card;
+mod checkout;
+mod error;
+mod handle;
+mod page;
+mod params;
+mod payment_intents;
+mod refunds;
+mod resources;
+mod routes;
+mod state;
+mod subscriptions;
+mod webhooks;
+
+use std::io;
+use std::ops::Deref;
+
+use axum::Router;
+use edge::Clock;
+
+pub use admission::{ApiRequest, ApiResponse};
+pub use card::Card;
+pub use checkout::PayError;
+pub use handle::StripeHandle;
+pub use params::Params;
+pub use resources::API_VERSION;
+pub use state::{Event, NotPossible, Payment, StripeState};
+pub use webhooks::Delivery;
+
+use crate::serve::{self, Server};
+
+/// A running simulator, until stopped or dropped.
+#[derive(Debug)]
+pub struct StripeSimulator {
+    handle: StripeHandle,
+    pub(crate) server: Server,
+}
+
+impl StripeSimulator {
+    /// Starts one on a free port, without any resources.
+    pub async fn start(clock: Clock, livemode: bool) -> io::Result<Self> {
+        let listener = serve::listener().await?;
+        let base_url = format!("http://{}", listener.local_addr()?);
+        let handle = StripeHandle::new(StripeState::new(&base_url, livemode), clock)?;
+        let server = Server::on(listener, routes::router(handle.clone()))?;
+        Ok(Self { handle, server })
+    }
+
+    /// `http://127.0.0.1:PORT`; the API is below `/v1`.
+    pub fn base_url(&self) -> String {
+        self.server.url()
+    }
+
+    /// The same routes without a listener.
+    pub fn router(&self) -> Router {
+        routes::router(self.handle.clone())
+    }
+}
+
+impl Deref for StripeSimulator {
+    type Target = StripeHandle;
+
+    fn deref(&self) -> &StripeHandle {
+        &self.handle
+    }
+}
+
+#[cfg(test)]
+mod tests;

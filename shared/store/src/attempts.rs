@@ -1,0 +1,126 @@
+//! Rate limits of an account: its attempts of the last hour.
+
+use account::{AccountId, Attempts, Purpose};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::db::Db;
+use crate::error::{StoreError, Written};
+use crate::item::{self, Attributes, Item, key, number};
+use crate::transaction::Retry;
+
+const ATTEMPTS: &str = "attempts";
+
+/// Is another attempt allowed?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttemptLimit {
+    Allowed,
+    /// Not before this time has passed.
+    WaitFor(SignedDuration),
+}
+
+/// Counts each account's key checks and payment pages.
+#[derive(Debug, Clone)]
+pub struct AttemptLimits {
+    pub(crate) db: Db,
+}
+
+impl AttemptLimits {
+    /// Is another attempt allowed? Reads only.
+    pub async fn check(
+        &self,
+        id: &AccountId,
+        purpose: Purpose,
+        now: Timestamp,
+    ) -> Result<AttemptLimit, StoreError> {
+        let (attempts, _) = self.read(id).await?;
+        Ok(limit(&attempts, purpose, now))
+    }
+
+    /// Counts an attempt that is about to be made, if it is allowed.
+    pub async fn count(
+        &self,
+        id: &AccountId,
+        purpose: Purpose,
+        now: Timestamp,
+    ) -> Result<AttemptLimit, StoreError> {
+        self.change(id, |attempts| {
+            if attempts.is_counted(purpose, now) {
+                return AttemptLimit::Allowed;
+            }
+            let limit = limit(attempts, purpose, now);
+            if limit == AttemptLimit::Allowed {
+                attempts.count(purpose, now);
+            }
+            limit
+        })
+        .await
+    }
+
+    /// Returns the save that was counted at `counted_at`.
+    pub async fn return_save(
+        &self,
+        id: &AccountId,
+        counted_at: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.change(id, |attempts| attempts.give_back_save(counted_at))
+            .await
+    }
+
+    async fn change<T>(
+        &self,
+        id: &AccountId,
+        change: impl Fn(&mut Attempts) -> T,
+    ) -> Result<T, StoreError> {
+        let operation = "count attempt";
+        let mut retry = Retry::new(operation);
+        loop {
+            let (before, version) = self.read(id).await?;
+            let mut after = before.clone();
+            let result = change(&mut after);
+            if after == before {
+                return Ok(result);
+            }
+            let sent = self
+                .db
+                .client
+                .put_item()
+                .table_name(&self.db.tables.accounts)
+                .set_item(Some(attempts_key(id)))
+                .item("attempts", item::to_attribute(ATTEMPTS, &after)?)
+                .item("version", number(version + 1))
+                .condition_expression("attribute_not_exists(version) OR version = :version")
+                .expression_attribute_values(":version", number(version))
+                .send();
+            // Refused after a change by another request, or after our own if its response was lost.
+            let written = Written::of(operation, Box::pin(sent).await)?;
+            if written.or_conflict(operation)? {
+                return Ok(result);
+            }
+            retry.pause().await?;
+        }
+    }
+
+    async fn read(&self, id: &AccountId) -> Result<(Attempts, u64), StoreError> {
+        let table = &self.db.tables.accounts;
+        let item = self
+            .db
+            .get("read attempts", table, attempts_key(id))
+            .await?;
+        let Some(item) = item else {
+            return Ok((Attempts::default(), 0));
+        };
+        let item = Attributes::of(ATTEMPTS, &item);
+        Ok((item.get("attempts")?, item.get("version")?))
+    }
+}
+
+fn limit(attempts: &Attempts, purpose: Purpose, now: Timestamp) -> AttemptLimit {
+    match attempts.allowed(purpose, now) {
+        Ok(()) => AttemptLimit::Allowed,
+        Err(wait) => AttemptLimit::WaitFor(wait),
+    }
+}
+
+pub(crate) fn attempts_key(id: &AccountId) -> Item {
+    key([("account_id", id.as_str()), ("item", ATTEMPTS)])
+}

@@ -1,0 +1,346 @@
+//! Proof that an account's books are right: sum(ledger) = balance, sum(open holds) = held, and every
+//! hold has at most one end.
+//!
+//! Architecture invariant: nothing is ever repaired here.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::time::Duration;
+
+use account::hold::HoldState;
+use account::{AccountId, AccountNumber, CallId, Credits};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::db::Db;
+use crate::error::StoreError;
+use crate::holds::RESOLVED_KEPT;
+use crate::item::{Attributes, Item, time_text};
+use crate::ledger::{
+    EntryKind, StoredBalance, entries_between, read_day, read_entry, stored_balance,
+};
+use crate::open_holds::{
+    FIRST_HOLD, LAST_HOLD, OpenHold, holds_between, open_hold, state_of, stored_hold,
+};
+use crate::transaction::Retry;
+
+/// How often the books of a busy account are read until nothing moves meanwhile.
+const TRIES: u32 = 30;
+/// Older entries do not change any more, nor do ended holds of older calls: they are read once.
+const STILL_MOVING: SignedDuration = SignedDuration::from_mins(10);
+/// The pause before books that do not add up are read again.
+const SECOND_LOOK: Duration = Duration::from_secs(2);
+/// DynamoDB removes expired items late, and clocks differ.
+const MARGIN: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// Behind the ids that calls are given.
+const LAST_CALL: &str = "call_~";
+
+/// The result of a reconciliation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reconciliation {
+    pub open_holds: Vec<OpenHold>,
+    /// One sentence for each mismatch; empty is good.
+    pub problems: Vec<String>,
+}
+
+/// Reconciles an account's balance with its ledger and holds.
+#[derive(Debug, Clone)]
+pub struct Books {
+    pub(crate) db: Db,
+}
+
+impl Books {
+    /// Adds the account's books up, without movements meanwhile. Books that do not add up are read a
+    /// second time from the beginning, and only the second result counts.
+    ///
+    /// # Errors
+    /// [`StoreError::Contended`] if credits move faster than the books can be read.
+    pub async fn reconcile(
+        &self,
+        id: &AccountId,
+        number: &AccountNumber,
+        now: Timestamp,
+    ) -> Result<Reconciliation, StoreError> {
+        let settled_until = now.checked_sub(STILL_MOVING).unwrap_or(now);
+        let found = self.look(id, number, now, Some(settled_until)).await?;
+        if found.problems.is_empty() {
+            return Ok(found);
+        }
+        // The first look may have seen half of a transaction, which is complete by then.
+        tokio::time::sleep(SECOND_LOOK).await;
+        self.look(id, number, now, None).await
+    }
+
+    /// Items older than `settled_until` are read before the moment in which nothing may move.
+    async fn look(
+        &self,
+        id: &AccountId,
+        number: &AccountNumber,
+        now: Timestamp,
+        settled_until: Option<Timestamp>,
+    ) -> Result<Reconciliation, StoreError> {
+        let db = &self.db;
+        let keep_calls_since = now.checked_sub(RESOLVED_KEPT + MARGIN).unwrap_or(now);
+        let mut old = Entries::new(keep_calls_since);
+        let (mut ended, mut open) = (Vec::new(), Vec::new());
+        let mut new_entries = "e#".to_owned();
+        let mut new_holds = (FIRST_HOLD.to_owned(), LAST_HOLD);
+        if let Some(at) = settled_until {
+            new_entries = format!("e#{}", time_text(at));
+            self.read_entries(number, "e#", &new_entries, &mut old)
+                .await?;
+            new_holds = (first_call_of(at), LAST_CALL);
+            for hold in holds_between(db, number, FIRST_HOLD, &new_holds.0).await? {
+                match state_of(&hold)? {
+                    HoldState::Open => open.push(call_of(&hold)?),
+                    HoldState::Settled(_) | HoldState::Released => ended.push(hold),
+                }
+            }
+        }
+        let mut retry = Retry::at_most(TRIES, "reconcile account");
+        loop {
+            let before = stored_balance(db, id).await?;
+            let mut new = Entries::new(keep_calls_since);
+            self.read_entries(number, &new_entries, "e#~", &mut new)
+                .await?;
+            let mut holds = holds_between(db, number, &new_holds.0, new_holds.1).await?;
+            for call in &open {
+                holds.extend(stored_hold(db, number, call).await?);
+            }
+            let days = self.days(number).await?;
+            let stored = stored_balance(db, id).await?;
+            if before.moves == stored.moves {
+                holds.extend(ended);
+                let records = Records {
+                    stored,
+                    entries: old.and(new),
+                    holds,
+                    days,
+                };
+                return records.add_up(now);
+            }
+            retry.pause().await?;
+        }
+    }
+
+    async fn read_entries(
+        &self,
+        account: &AccountNumber,
+        from: &str,
+        to: &str,
+        entries: &mut Entries,
+    ) -> Result<(), StoreError> {
+        // Added up page by page: there may be too many to keep.
+        let query = entries_between(&self.db, account, from, to);
+        let mut items = query.into_paginator().items().send();
+        while let Some(item) = items.next().await {
+            let item = item.map_err(|error| StoreError::unavailable("sum ledger", error))?;
+            entries.add(item)?;
+        }
+        Ok(())
+    }
+
+    /// Credits spent and calls made on all days.
+    async fn days(&self, account: &AccountNumber) -> Result<(Credits, u64), StoreError> {
+        let query = entries_between(&self.db, account, "d#", "d#~");
+        let (mut spent, mut calls) = (Credits::ZERO, 0);
+        for item in self.db.query("read days", query).await? {
+            let day = read_day(&item)?;
+            spent = plus(spent, day.spent)?;
+            calls += day.calls;
+        }
+        Ok((spent, calls))
+    }
+}
+
+/// A text that sorts before the ids of all calls that begin at `at` or later, since these begin with
+/// their time. The first look may miss a hold under another id, the second one does not.
+fn first_call_of(at: Timestamp) -> String {
+    format!("call_{:012x}", at.as_millisecond().max(0))
+}
+
+fn call_of(hold: &Item) -> Result<CallId, StoreError> {
+    Attributes::of("hold", hold).get("hold")
+}
+
+fn plus(a: Credits, b: Credits) -> Result<Credits, StoreError> {
+    a.checked_add(b)
+        .ok_or_else(|| StoreError::corrupt("ledger"))
+}
+
+/// Ledger entries, added up.
+struct Entries {
+    sum: Credits,
+    count: u64,
+    call_sum: Credits,
+    call_count: u64,
+    /// The calls whose hold may still be stored: the amount taken, and when.
+    calls: HashMap<CallId, (Credits, Timestamp)>,
+    keep_calls_since: Timestamp,
+    problems: Vec<String>,
+}
+
+impl Entries {
+    fn new(keep_calls_since: Timestamp) -> Self {
+        Self {
+            sum: Credits::ZERO,
+            count: 0,
+            call_sum: Credits::ZERO,
+            call_count: 0,
+            calls: HashMap::new(),
+            keep_calls_since,
+            problems: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, item: Item) -> Result<(), StoreError> {
+        let entry = read_entry(item)?;
+        self.sum = plus(self.sum, entry.amount)?;
+        self.count += 1;
+        if entry.kind != EntryKind::Call {
+            return Ok(());
+        }
+        self.call_sum = plus(self.call_sum, entry.amount)?;
+        self.call_count += 1;
+        let call = entry
+            .call_id
+            .ok_or_else(|| StoreError::corrupt("ledger entry"))?;
+        if entry.at >= self.keep_calls_since {
+            self.add_call(call, (entry.amount, entry.at));
+        }
+        Ok(())
+    }
+
+    fn add_call(&mut self, call: CallId, taken: (Credits, Timestamp)) {
+        match self.calls.entry(call) {
+            Entry::Vacant(place) => {
+                place.insert(taken);
+            }
+            Entry::Occupied(known) => {
+                let call = known.key();
+                self.problems
+                    .push(format!("call {call} has two ledger entries"));
+            }
+        }
+    }
+
+    fn and(mut self, later: Self) -> Self {
+        self.sum = self.sum.checked_add(later.sum).unwrap_or_default();
+        self.count += later.count;
+        self.call_sum = self
+            .call_sum
+            .checked_add(later.call_sum)
+            .unwrap_or_default();
+        self.call_count += later.call_count;
+        self.problems.extend(later.problems);
+        for (call, taken) in later.calls {
+            self.add_call(call, taken);
+        }
+        self
+    }
+}
+
+/// Everything that is stored of an account's credits at one moment.
+struct Records {
+    stored: StoredBalance,
+    entries: Entries,
+    holds: Vec<Item>,
+    days: (Credits, u64),
+}
+
+impl Records {
+    fn add_up(self, now: Timestamp) -> Result<Reconciliation, StoreError> {
+        let Self {
+            stored,
+            entries,
+            holds,
+            days,
+        } = self;
+        let mut problems = entries.problems;
+        let mut calls = entries.calls;
+        let mut open_holds = Vec::new();
+        for item in holds {
+            let call = call_of(&item)?;
+            let taken = calls.remove(&call).map(|(amount, _)| amount);
+            let state = state_of(&item)?;
+            // Removed late: its entry is too old to be kept in `calls`.
+            if state != HoldState::Open {
+                let resolved_at: Timestamp = Attributes::of("hold", &item).get("resolved_at")?;
+                if resolved_at < entries.keep_calls_since {
+                    continue;
+                }
+            }
+            match (state, taken) {
+                (HoldState::Open, None) => open_holds.push(open_hold(&item)?),
+                (HoldState::Released, None) => {}
+                (HoldState::Settled(charged), Some(taken))
+                    if taken.checked_neg() == Some(charged) => {}
+                (state, taken) => problems.push(format!(
+                    "the hold of call {call} is {state:?}, but the ledger took {taken:?} for it"
+                )),
+            }
+        }
+        let must_have_a_hold = now.checked_sub(RESOLVED_KEPT - MARGIN).unwrap_or(now);
+        for (call, (_, at)) in calls {
+            if at >= must_have_a_hold {
+                problems.push(format!(
+                    "the ledger took credits for call {call}, which has no hold"
+                ));
+            }
+        }
+        let micros = |credits: Credits| i128::from(credits.micros());
+        let amounts = open_holds.iter().map(|open| open.hold.amount);
+        let held = amounts.map(micros).sum();
+        let mut equal = |what: &str, found: i128, stored: i128| {
+            if found != stored {
+                problems.push(format!("{what}: {found}, but stored is {stored}"));
+            }
+        };
+        let StoredBalance {
+            balance,
+            held: stored_held,
+            available,
+            owed,
+            open_holds: stored_open,
+            entries: stored_entries,
+            moves: _,
+        } = stored;
+        equal("sum of the ledger", micros(entries.sum), micros(balance));
+        equal(
+            "ledger entries",
+            entries.count.into(),
+            stored_entries.into(),
+        );
+        equal("sum of open holds", held, micros(stored_held));
+        let open = u64::try_from(open_holds.len()).unwrap_or(u64::MAX);
+        equal("open holds", open.into(), stored_open.into());
+        let rest = micros(balance) - micros(stored_held);
+        equal("balance less held", rest, micros(available));
+        equal("spent by days", micros(days.0), -micros(entries.call_sum));
+        equal("calls by days", days.1.into(), entries.call_count.into());
+        for (what, credits) in [("available", available), ("owed", owed)] {
+            if credits.is_negative() {
+                problems.push(format!("{what} is negative: {credits}"));
+            }
+        }
+        Ok(Reconciliation {
+            open_holds,
+            problems,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The example of RFC 9562 for ids that tell their time.
+    #[test]
+    fn the_first_call_of_a_time_is_before_all_that_were_made_then() {
+        let id = "call_017f22e279b07cc398c4dc0c0c07398f";
+        let at: Timestamp = "2022-02-22T19:22:22Z".parse().unwrap();
+        let next = at + SignedDuration::from_millis(1);
+        assert!(*first_call_of(at) < *id && *id < *first_call_of(next));
+        assert!(*FIRST_HOLD < *id && *id < *LAST_CALL && *LAST_CALL < *LAST_HOLD);
+        assert!(*LAST_CALL < *"idem#");
+    }
+}

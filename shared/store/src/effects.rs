@@ -1,0 +1,61 @@
+//! Effects: what a change of the profile writes besides the profile, in the same transaction.
+
+use account::add_on::GenerationId;
+use account::{Account, KeyId, Period};
+use aws_sdk_dynamodb::types::TransactWriteItem;
+use jiff::Timestamp;
+
+use crate::db::Database;
+use crate::domain_events::DomainEvent;
+use crate::error::StoreError;
+use crate::ledger::{HistoryEntry, put_history};
+use crate::orders::{PaymentOrder, order_item, put_order, set_waived};
+use crate::outbox::put_event;
+use crate::secrets::{delete_secret, put_secret};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// The key's secret is no longer used: delete it from `due` on.
+    SecretDue {
+        key: KeyId,
+        due: Timestamp,
+    },
+    /// The key's secret comes into use, and its name is forgotten. The change is refused unless that
+    /// name is still due at `due`: a clean-up or another save may have deleted the secret.
+    SecretInForce {
+        key: KeyId,
+        due: Timestamp,
+    },
+    Event(DomainEvent),
+    History(HistoryEntry),
+    PaymentOrder(PaymentOrder),
+    /// The period was missed, and is not charged.
+    Waived {
+        generation: GenerationId,
+        period: Period,
+        at: Timestamp,
+    },
+}
+
+impl Effect {
+    /// The effect as a write. `before` is the account without the change.
+    pub(crate) fn write(
+        &self,
+        db: &Database,
+        before: &Account,
+    ) -> Result<TransactWriteItem, StoreError> {
+        let id = &before.id;
+        match self {
+            Self::SecretDue { key, due } => put_secret(db, id, key, *due),
+            Self::SecretInForce { key, due } => delete_secret(db, id, key, *due),
+            Self::Event(event) => put_event(db, id, event, before.revision + 1),
+            Self::History(entry) => put_history(db, &before.number, entry),
+            Self::PaymentOrder(order) => put_order(db, order_item(order)?),
+            Self::Waived {
+                generation,
+                period,
+                at,
+            } => set_waived(db, &before.number, generation, *period, *at),
+        }
+    }
+}

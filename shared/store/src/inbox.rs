@@ -1,0 +1,199 @@
+//! The inbox of Stripe's events: each is recorded once, by its id.
+//!
+//! An event that cannot be applied stays with its reason and becomes due again. Only the parts that we
+//! use are kept: no name and no address is among them.
+
+use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
+use aws_sdk_dynamodb::types::{AttributeValue, Put};
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::db::Db;
+use crate::due_index::{DueKind, DueTask, find};
+use crate::error::{StoreError, Written};
+use crate::item::{self, number, text, time};
+use crate::transaction;
+
+const EVENT: &str = "Stripe event";
+/// How long an event is kept after it was applied or ignored.
+const KEPT: SignedDuration = SignedDuration::from_hours(90 * 24);
+/// Pending events that are listed at most, for each shard.
+const MAX_PENDING: i32 = 250;
+
+/// An event as it is recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Recorded {
+    /// Stripe's id of the event.
+    #[serde(rename = "event_id")]
+    pub id: String,
+    /// Stripe's type of the event.
+    pub kind: String,
+    #[serde(rename = "event_state")]
+    pub state: EventState,
+    /// The reason for this state, where one was given.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// The parts of the event that are used, as JSON.
+    pub content: String,
+    pub received_at: Timestamp,
+    /// How often applying it was tried.
+    pub tries: u32,
+}
+
+/// The state of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventState {
+    Pending,
+    Applied,
+    /// It concerns another product or mode.
+    Ignored,
+}
+
+/// Records Stripe's events and their states.
+#[derive(Debug, Clone)]
+pub struct Inbox {
+    pub(crate) db: Db,
+}
+
+impl Inbox {
+    /// Records a new event as pending, and due at `retry_at` in case its receiver fails to apply it. An
+    /// event that is known is returned as it is. Recording again is safe.
+    pub async fn record(
+        &self,
+        id: &str,
+        kind: &str,
+        content: &str,
+        now: Timestamp,
+        retry_at: Timestamp,
+    ) -> Result<Recorded, StoreError> {
+        let event = Recorded {
+            id: id.to_owned(),
+            kind: kind.to_owned(),
+            state: EventState::Pending,
+            reason: None,
+            content: content.to_owned(),
+            received_at: now,
+            tries: 0,
+        };
+        let item = item::with(
+            task(id).item(retry_at),
+            [
+                ("kind", text(kind)),
+                ("event_state", item::to_attribute(EVENT, &event.state)?),
+                ("content", text(content)),
+                ("received_at", time(now)),
+                ("tries", number(0)),
+            ],
+        );
+        let put = Put::builder()
+            .table_name(&self.db.tables.webhooks)
+            .set_item(Some(item))
+            .condition_expression("attribute_not_exists(event_id)");
+        let items = vec![transaction::put(put)?];
+        if self.db.transact("record event", items).await?.is_done() {
+            return Ok(event);
+        }
+        let known = self.get(id).await?;
+        known.ok_or_else(|| StoreError::corrupt(EVENT))
+    }
+
+    pub async fn get(&self, id: &str) -> Result<Option<Recorded>, StoreError> {
+        let table = &self.db.tables.webhooks;
+        let item = self.db.get("read event", table, task(id).key()).await?;
+        item.map(|item| item::read(EVENT, item)).transpose()
+    }
+
+    /// Writes that an event was applied or ignored. Fails if it was never recorded.
+    pub async fn end(
+        &self,
+        id: &str,
+        state: EventState,
+        reason: Option<&str>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let gone_at = now.saturating_add(KEPT).unwrap_or(now);
+        let reason = reason.map_or(AttributeValue::Null(true), text);
+        let sent = self
+            .update(id)
+            // `tries` is missing, and the update fails, where the event was never recorded.
+            .update_expression(
+                "SET event_state = :state, reason = :reason, tries = tries + :one, \
+                 expires_at_epoch = :gone_at REMOVE due_shard, due_at",
+            )
+            .expression_attribute_values(":state", item::to_attribute(EVENT, &state)?)
+            .expression_attribute_values(":reason", reason)
+            .expression_attribute_values(":one", number(1))
+            .expression_attribute_values(":gone_at", number(gone_at.as_second()))
+            .send();
+        let ended = Box::pin(sent).await.map(drop);
+        ended.map_err(|error| StoreError::unavailable("end event", error))
+    }
+
+    /// Keeps an event that could not be applied for another try at `retry_at`, unless it was ended
+    /// meanwhile.
+    pub async fn keep(
+        &self,
+        id: &str,
+        reason: &str,
+        retry_at: Timestamp,
+    ) -> Result<(), StoreError> {
+        let pending = item::to_attribute(EVENT, &EventState::Pending)?;
+        let sent = self
+            .update(id)
+            .update_expression(
+                "SET reason = :reason, tries = tries + :one, due_shard = :shard, due_at = :again",
+            )
+            .condition_expression("event_state = :pending")
+            .expression_attribute_values(":reason", text(reason))
+            .expression_attribute_values(":one", number(1))
+            .expression_attribute_values(":shard", text(task(id).partition()))
+            .expression_attribute_values(":again", time(retry_at))
+            .expression_attribute_values(":pending", pending)
+            .send();
+        let written = Written::of("keep event", Box::pin(sent).await)?;
+        written.or_conflict("keep event").map(drop)
+    }
+
+    /// Makes an event pending and due at `now`, whatever its state is. Fails if it was never recorded.
+    pub async fn replay(&self, id: &str, actor: &str, now: Timestamp) -> Result<(), StoreError> {
+        let pending = item::to_attribute(EVENT, &EventState::Pending)?;
+        let sent = self
+            .update(id)
+            .update_expression(
+                "SET event_state = :pending, reason = :reason, due_shard = :shard, due_at = :now \
+                 REMOVE expires_at_epoch",
+            )
+            .condition_expression("attribute_exists(event_id)")
+            .expression_attribute_values(":reason", text(format!("replayed by {actor}")))
+            .expression_attribute_values(":pending", pending)
+            .expression_attribute_values(":shard", text(task(id).partition()))
+            .expression_attribute_values(":now", time(now))
+            .send();
+        let replayed = Box::pin(sent).await.map(drop);
+        replayed.map_err(|error| StoreError::unavailable("replay event", error))
+    }
+
+    /// The pending events of one shard, those that are due first at the front; at most 250.
+    pub async fn pending(&self, shard: u8) -> Result<Vec<Recorded>, StoreError> {
+        let kind = DueKind::StripeEvent;
+        let due = find(&self.db, kind, shard, Timestamp::MAX, MAX_PENDING).await?;
+        let mut events = Vec::new();
+        for due in due {
+            if let DueTask::StripeEvent { id } = due?.task {
+                events.extend(self.get(&id).await?);
+            }
+        }
+        Ok(events)
+    }
+
+    fn update(&self, id: &str) -> UpdateItemFluentBuilder {
+        let update = self.db.client.update_item();
+        let update = update.table_name(&self.db.tables.webhooks);
+        update.set_key(Some(task(id).key()))
+    }
+}
+
+fn task(id: &str) -> DueTask {
+    DueTask::StripeEvent { id: id.to_owned() }
+}

@@ -1,0 +1,168 @@
+//! Payment orders: what we asked Stripe for, and each period's charge record.
+//!
+//! The purpose of a payment is stored before anybody can pay; a payment for anything else counts for
+//! nothing.
+
+use account::add_on::{Collection, GenerationId};
+use account::{AccountNumber, Credits, EntryId, Period};
+use aws_sdk_dynamodb::types::{Put, TransactWriteItem, Update};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::db::Database;
+use crate::due_index::{DueTask, order_key};
+use crate::error::StoreError;
+use crate::item::{self, Attributes, Item, key, number, text, time};
+use crate::transaction;
+
+pub(crate) const ORDER: &str = "payment order";
+
+/// Something that can be paid at Stripe, as we asked for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PaymentOrder {
+    /// Stripe's id of the Checkout Session, PaymentIntent, invoice or subscription.
+    pub stripe_id: String,
+    pub account_number: AccountNumber,
+    pub purchase: Purchase,
+    pub amount_cents: u64,
+    pub created_at: Timestamp,
+}
+
+/// The purpose of a payment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purchase {
+    /// The first period of a generation, which is named by the order.
+    Generation { collection: Collection },
+    Period {
+        generation: GenerationId,
+        period: Period,
+    },
+    /// `entry` is the purchase's ledger entry.
+    Credits { entry: EntryId, credits: Credits },
+    /// A card is saved, and nothing is paid.
+    Card,
+    /// Whatever this Checkout Session is for.
+    Via { session: String },
+}
+
+/// The outcome of a payment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It paid for its order.
+    Counted,
+    /// It was not owed, and is to be refunded.
+    RefundDue,
+    /// It was not owed, and is refunded.
+    Refunded,
+    /// It was not owed, and its refund failed: an operator has to look.
+    RefundFailed,
+}
+
+/// The order as a new item, without a task.
+pub(crate) fn order_item(order: &PaymentOrder) -> Result<Item, StoreError> {
+    Ok(item::with(
+        order_key(&order.stripe_id),
+        [
+            ("payer", text(order.account_number.as_str())),
+            ("buys", item::to_attribute(ORDER, &order.purchase)?),
+            ("amount_cents", number(order.amount_cents)),
+            ("created_at", time(order.created_at)),
+            ("reversed_cents", number(0)),
+        ],
+    ))
+}
+
+pub(crate) fn read_order(
+    stripe_id: &str,
+    item: &Item,
+) -> Result<(PaymentOrder, Option<Outcome>), StoreError> {
+    let item = Attributes::of(ORDER, item);
+    let order = PaymentOrder {
+        stripe_id: stripe_id.to_owned(),
+        account_number: item.get("payer")?,
+        purchase: item.get("buys")?,
+        amount_cents: item.get("amount_cents")?,
+        created_at: item.get("created_at")?,
+    };
+    Ok((order, item.optional("outcome")?))
+}
+
+/// Stores the item of an order, unless it is there already.
+pub(crate) fn put_order(db: &Database, item: Item) -> Result<TransactWriteItem, StoreError> {
+    let put = Put::builder()
+        .table_name(&db.tables.charges)
+        .set_item(Some(item))
+        .condition_expression("attribute_not_exists(payer)");
+    transaction::put(put)
+}
+
+/// Sets an order's one outcome, and makes its refund due where it needs one.
+pub(crate) fn set_outcome(
+    db: &Database,
+    order: &PaymentOrder,
+    outcome: Outcome,
+    at: Timestamp,
+) -> Result<TransactWriteItem, StoreError> {
+    let update = Update::builder()
+        .table_name(&db.tables.charges)
+        .set_key(Some(order_key(&order.stripe_id)))
+        .condition_expression("attribute_exists(payer) AND attribute_not_exists(outcome)")
+        .expression_attribute_values(":outcome", item::to_attribute(ORDER, &outcome)?)
+        .expression_attribute_values(":at", time(at));
+    let set = "SET outcome = :outcome, heard_at = :at";
+    transaction::update(if outcome == Outcome::RefundDue {
+        let stripe_id = order.stripe_id.clone();
+        update
+            .update_expression(format!("{set}, due_shard = :shard, due_at = :at"))
+            .expression_attribute_values(":shard", text(DueTask::Refund { stripe_id }.partition()))
+    } else {
+        update.update_expression(format!("{set} REMOVE due_shard, due_at"))
+    })
+}
+
+/// Marks a period as paid by `order`: one record for each generation and period, one payment for each
+/// record. `None` if the order pays for no period.
+pub(crate) fn set_paid(
+    db: &Database,
+    order: &PaymentOrder,
+    at: Timestamp,
+) -> Result<Option<TransactWriteItem>, StoreError> {
+    let (generation, period) = match &order.purchase {
+        Purchase::Generation { .. } => (order.stripe_id.as_str(), Period::FIRST),
+        Purchase::Period { generation, period } => (generation.as_str(), *period),
+        Purchase::Credits { .. } | Purchase::Card | Purchase::Via { .. } => return Ok(None),
+    };
+    let update = Update::builder()
+        .table_name(&db.tables.charges)
+        .set_key(Some(charge_key(&order.account_number, generation, period)))
+        .update_expression("SET paid_by = :order, paid_at = :at, amount_cents = :amount")
+        .condition_expression("attribute_not_exists(paid_by)")
+        .expression_attribute_values(":order", text(&order.stripe_id))
+        .expression_attribute_values(":at", time(at))
+        .expression_attribute_values(":amount", number(order.amount_cents));
+    transaction::update(update).map(Some)
+}
+
+/// Marks a period as waived. A payment of it that arrives nevertheless is recorded beside that.
+pub(crate) fn set_waived(
+    db: &Database,
+    account: &AccountNumber,
+    generation: &GenerationId,
+    period: Period,
+    at: Timestamp,
+) -> Result<TransactWriteItem, StoreError> {
+    let update = Update::builder()
+        .table_name(&db.tables.charges)
+        .set_key(Some(charge_key(account, generation.as_str(), period)))
+        // Needs no condition: it overwrites nothing, and the profile's own condition guards it.
+        .update_expression("SET waived_at = if_not_exists(waived_at, :at)")
+        .expression_attribute_values(":at", time(at));
+    transaction::update(update)
+}
+
+pub(crate) fn charge_key(account: &AccountNumber, generation: &str, period: Period) -> Item {
+    let charge = format!("{generation}#{:04}", period.number());
+    key([("account_number", account.as_str()), ("charge", &charge)])
+}

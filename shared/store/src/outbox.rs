@@ -1,0 +1,216 @@
+//! The outbox: domain events that wait for delivery.
+//!
+//! An event stays until its delivery is confirmed, so it is delivered at least once, with the same id
+//! and content each time. It is no part of the books, and is removed with the account.
+
+use account::{Account, AccountId};
+use aws_sdk_dynamodb::types::{Put, TransactWriteItem};
+use jiff::Timestamp;
+
+use crate::db::{Database, Db};
+use crate::domain_events::{DomainEvent, Facts};
+use crate::due_index::{Due, DueTask, EVENT_PREFIX, postpone};
+use crate::error::{StoreError, Written};
+use crate::item::{self, Attributes, Item, number, text, time};
+use crate::transaction;
+
+const EVENT: &str = "event";
+
+/// An event that waits in the outbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredEvent {
+    pub account: AccountId,
+    pub id: String,
+    pub kind: String,
+    pub at: Timestamp,
+    pub facts: Facts,
+    /// Number of times it was claimed.
+    pub tries: u32,
+    /// Nobody claims it earlier.
+    pub due: Timestamp,
+    /// The account's revision, which orders events of the same time.
+    revision: u64,
+}
+
+impl StoredEvent {
+    fn task(&self) -> DueTask {
+        task(&self.account, &self.id)
+    }
+}
+
+/// Reads, claims and removes domain events that wait for delivery.
+#[derive(Debug, Clone)]
+pub struct Outbox {
+    pub(crate) db: Db,
+}
+
+impl Outbox {
+    /// The account's events in the order in which they were written, and an error for each due event
+    /// that cannot be read; such an event is put off until `later`.
+    pub async fn events_of(
+        &self,
+        account: &AccountId,
+        now: Timestamp,
+        later: Timestamp,
+    ) -> Result<(Vec<StoredEvent>, Vec<StoreError>), StoreError> {
+        let (mut events, mut errors) = (Vec::new(), Vec::new());
+        for row in event_rows(&self.db, account).await? {
+            match stored_event(account, &row) {
+                Ok(event) => events.push(event),
+                Err(error) => {
+                    let row = Attributes::of(EVENT, &row);
+                    if row
+                        .text("due_at")
+                        .is_ok_and(|due| due <= &*item::time_text(now))
+                    {
+                        self.put_off_row(account, row.text("item")?, later).await?;
+                        errors.push(error);
+                    }
+                }
+            }
+        }
+        events.sort_by(|one, other| {
+            (one.at, one.revision, &one.id).cmp(&(other.at, other.revision, &other.id))
+        });
+        Ok((events, errors))
+    }
+
+    /// Claims an event for delivery until `until`. `None` if another tick was faster.
+    pub async fn claim(
+        &self,
+        event: &StoredEvent,
+        until: Timestamp,
+    ) -> Result<Option<StoredEvent>, StoreError> {
+        let sent = self
+            .db
+            .client
+            .update_item()
+            .table_name(&self.db.tables.accounts)
+            .set_key(Some(event.task().key()))
+            .update_expression("SET due_at = :until ADD tries :one")
+            .condition_expression("due_at = :due")
+            .expression_attribute_values(":until", time(until))
+            .expression_attribute_values(":due", time(event.due))
+            .expression_attribute_values(":one", number(1))
+            .send();
+        let claimed = Written::of("claim event", Box::pin(sent).await)?;
+        Ok((claimed.or_conflict("claim event")?).then(|| StoredEvent {
+            due: until,
+            tries: event.tries + 1,
+            ..event.clone()
+        }))
+    }
+
+    /// Puts an event off until `until`, unless another tick has claimed it since it was read.
+    pub async fn put_off(&self, event: &StoredEvent, until: Timestamp) -> Result<(), StoreError> {
+        let due = Due {
+            task: event.task(),
+            at: event.due,
+        };
+        postpone(&self.db, &due, until).await.map(drop)
+    }
+
+    /// Puts a row that cannot be read off.
+    async fn put_off_row(
+        &self,
+        account: &AccountId,
+        item: &str,
+        until: Timestamp,
+    ) -> Result<(), StoreError> {
+        let key = item::key([("account_id", account.as_str()), ("item", item)]);
+        let sent = self
+            .db
+            .client
+            .update_item()
+            .table_name(&self.db.tables.accounts)
+            .set_key(Some(key))
+            .update_expression("SET due_at = :until")
+            .condition_expression("attribute_exists(due_at)")
+            .expression_attribute_values(":until", time(until))
+            .send();
+        let written = Written::of("put event off", Box::pin(sent).await)?;
+        written.or_conflict("put event off").map(drop)
+    }
+
+    /// Removes a delivered event.
+    pub async fn remove(&self, event: &StoredEvent) -> Result<(), StoreError> {
+        let table = &self.db.tables.accounts;
+        self.db
+            .delete("remove event", table, event.task().key())
+            .await
+    }
+}
+
+/// Puts an event of the account into the outbox. `revision` is the one that the change makes; 0 where
+/// it changes no profile.
+pub(crate) fn put_event(
+    db: &Database,
+    account: &AccountId,
+    event: &DomainEvent,
+    revision: u64,
+) -> Result<TransactWriteItem, StoreError> {
+    let item = item::with(
+        task(account, &event.id).item(event.at),
+        [
+            ("kind", text(event.kind)),
+            ("at", time(event.at)),
+            ("revision", number(revision)),
+            ("facts", item::to_attribute(EVENT, &event.facts)?),
+        ],
+    );
+    let put = Put::builder()
+        .table_name(&db.tables.accounts)
+        .set_item(Some(item));
+    transaction::put(put)
+}
+
+/// Puts the event of a changed add-on into the outbox, if there is one.
+pub(crate) fn put_add_on_event(
+    db: &Database,
+    before: &Account,
+    after: &Account,
+    at: Timestamp,
+) -> Result<Option<TransactWriteItem>, StoreError> {
+    let event = DomainEvent::add_on(before, after, at);
+    let put = event.map(|event| put_event(db, &before.id, &event, after.revision));
+    put.transpose()
+}
+
+/// All rows of the account's outbox.
+pub(crate) async fn event_rows(
+    db: &Database,
+    account: &AccountId,
+) -> Result<Vec<Item>, StoreError> {
+    let query = db
+        .client
+        .query()
+        .table_name(&db.tables.accounts)
+        .key_condition_expression("account_id = :id AND begins_with(#item, :event)")
+        .expression_attribute_names("#item", "item")
+        .expression_attribute_values(":id", text(account.as_str()))
+        .expression_attribute_values(":event", text(EVENT_PREFIX))
+        .consistent_read(true);
+    db.query("read events", query).await
+}
+
+fn task(account: &AccountId, id: &str) -> DueTask {
+    DueTask::Event {
+        account: account.clone(),
+        id: id.to_owned(),
+    }
+}
+
+fn stored_event(account: &AccountId, row: &Item) -> Result<StoredEvent, StoreError> {
+    let row = Attributes::of(EVENT, row);
+    let id = row.text("item")?.strip_prefix(EVENT_PREFIX);
+    Ok(StoredEvent {
+        account: account.clone(),
+        id: id.ok_or_else(|| row.corrupt())?.to_owned(),
+        kind: row.get("kind")?,
+        at: row.get("at")?,
+        facts: row.get("facts")?,
+        tries: row.optional("tries")?.unwrap_or(0),
+        due: row.get("due_at")?,
+        revision: row.get("revision")?,
+    })
+}
