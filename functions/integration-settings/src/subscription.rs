@@ -38,7 +38,7 @@ pub(crate) async fn subscribe(
     caller.require_owner()?;
     let account = deps.account(&caller.account).await?;
     count_payment_page(&deps, &account).await?;
-    let bought = Box::pin(deps.charging.buy(account, deps.clock.now())).await;
+    let bought = charging::buy_add_on(deps.charging.at(deps.clock.now()), account).await;
     let (checkout_url, what) = match bought.map_err(not_bought)? {
         Bought::Checkout(url) => (Some(url.into()), "Checkout Session opened"),
         Bought::Paid => (None, "add-on paid for in credits"),
@@ -82,7 +82,8 @@ pub(crate) async fn cancel(
     })?;
     tracing::info!(by = caller.subject, "add-on cancelled");
     // Cancels open payments at once; if that fails, the billing tick does it.
-    if let Err(error) = deps.charging.work(&account.id, deps.clock.now()).await {
+    let cx = deps.charging.at(deps.clock.now());
+    if let Err(error) = charging::run_due(cx, &account.id).await {
         edge::log_error(&error, "open payment left to the billing tick");
     }
     let account = deps.account(&caller.account).await?;
@@ -115,18 +116,18 @@ fn not_bought(error: NotBought) -> ApiError {
             Code::AddOnNotNeeded,
             "the enterprise plan includes OpenRouter; connect your key",
         ),
-        NotBought::Already => ApiError::new(
+        NotBought::AlreadyActive => ApiError::new(
             Code::AlreadySubscribed,
             "the add-on is active; connect your key. If it was cancelled and cannot be resumed, \
              buy it again when it has ended",
         ),
-        NotBought::Insufficient(price) => ApiError::new(
+        NotBought::InsufficientCredits(price) => ApiError::new(
             Code::InsufficientCredits,
             format!(
                 "the add-on costs {price} credits a month, and fewer are available; buy credits"
             ),
         ),
-        NotBought::Nothing => ApiError::new(
+        NotBought::NoCardCharged => ApiError::new(
             Code::NotSubscribed,
             "there is no card to replace; subscribe first and enter the card on the payment page",
         ),
@@ -158,7 +159,7 @@ pub(crate) async fn replace_card(
     caller.require_owner()?;
     let account = deps.account(&caller.account).await?;
     count_payment_page(&deps, &account).await?;
-    let url = deps.charging.replace_card(&account, deps.clock.now()).await;
+    let url = charging::replace_card(deps.charging.at(deps.clock.now()), &account).await;
     let checkout_url = url.map_err(not_bought)?.into();
     tracing::info!(
         by = caller.subject,
@@ -190,7 +191,7 @@ pub(crate) async fn buy_credits(
     let account = deps.account(&caller.account).await?;
     count_payment_page(&deps, &account).await?;
     let now = deps.clock.now();
-    let url = deps.charging.buy_credits(&account, cents, credits, now);
+    let url = charging::buy_credits(deps.charging.at(now), &account, cents, credits);
     let url = url.await.map_err(|error| not_bought(error.into()))?;
     tracing::info!(
         by = caller.subject,

@@ -82,7 +82,7 @@ async fn receive(
     })?;
     let event = Event::parse(&body)
         .map_err(|error| ApiError::new(Code::InvalidRequest, error.to_string()))?;
-    let received = deps.charging.receive(&event, now).await;
+    let received = charging::receive(deps.charging.at(now), &event).await;
     received.map(|_| StatusCode::NO_CONTENT).map_err(|error| {
         edge::log_error(&error, "could not record an event");
         try_later()
