@@ -21,6 +21,7 @@ use crate::transaction::{self, Retry};
 const PAGE_TRIES: u32 = 8;
 
 /// Why credits moved.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EntryKind {
