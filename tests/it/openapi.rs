@@ -1,5 +1,7 @@
 //! The committed OpenAPI document is the one that the handlers describe, and it is served.
 
+use http::Method;
+
 use crate::support::World;
 
 const COMMITTED: &str = include_str!("../../docs/openapi.json");
@@ -17,10 +19,9 @@ fn the_committed_document_is_what_the_handlers_describe() {
 
 #[tokio::test]
 async fn the_document_is_served_without_a_token() {
-    let world = World::new().await;
-    let url = format!("{}/openapi.json", world.url());
-    let response = reqwest::get(url).await.unwrap();
-    assert_eq!(response.status(), 200);
-    assert_eq!(response.headers()["content-type"], "application/json");
-    assert_eq!(response.text().await.unwrap(), COMMITTED);
+    let world = World::start().await;
+    let reply = world.send(world.request(Method::GET, "/openapi.json")).await;
+    assert_eq!(reply.status, 200);
+    assert_eq!(reply.header("content-type"), "application/json");
+    assert_eq!(reply.body, COMMITTED);
 }
