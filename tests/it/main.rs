@@ -30,6 +30,7 @@ mod inverted;
 mod keys;
 mod machine;
 mod next_call;
+mod openapi;
 mod outage;
 mod outcomes;
 mod postings;

@@ -22,6 +22,7 @@ use crate::write::{Write, put};
 const PAGE_TRIES: u32 = 8;
 
 /// Why credits moved.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EntryKind {
