@@ -19,6 +19,7 @@ use ai_proxy::Deps;
 use allocation_counter::AllocationInfo;
 use aws_sdk_dynamodb::Client as DynamoDb;
 use aws_sdk_secretsmanager::Client as SecretsManager;
+use aws_smithy_runtime_api::client::http::http_client_fn;
 use axum::Router;
 use axum::body::Body;
 use axum::routing::post;
@@ -169,7 +170,8 @@ async fn set_up(system: &System, upstream: &str) -> Given {
     Given {
         deps: Box::new(move || {
             let settings = ai_proxy::Settings::from_env(Env::from_pairs(settings)).unwrap();
-            let http = edge::aws_http().unwrap();
+            let connector = local::engines::connector();
+            let http = http_client_fn(move |_, _| connector.clone());
             let of = |url| {
                 let config = config.to_builder().http_client(http.clone());
                 config.endpoint_url(url).build()

@@ -95,7 +95,7 @@ impl std::fmt::Debug for State {
 impl Default for Wire {
     fn default() -> Self {
         Self {
-            connector: edge::aws_connector().unwrap(),
+            connector: local::engines::connector(),
             state: Arc::default(),
             steps: None,
             function: None,

@@ -116,7 +116,7 @@ impl Simulation {
             .advance(start.duration_since(system.clock.now()));
         let confirmed = Confirmed::default();
         let wire = Wire {
-            connector: edge::aws_connector().unwrap(),
+            connector: local::engines::connector(),
             dynamodb: Direct::to(&system.engines),
             gate: None,
         };

@@ -81,7 +81,7 @@ impl Process {
         settings.insert(pace, "10000".to_owned());
         let env = |settings: &BTreeMap<String, String>| Env::from_pairs(settings.clone());
         let wire = Wire {
-            connector: edge::aws_connector().unwrap(),
+            connector: local::engines::connector(),
             dynamodb: Direct::to(&system.engines),
             gate: Some(gate.clone()),
         };

@@ -35,7 +35,7 @@ impl Deps {
         clock: Clock,
         dynamodb: aws_sdk_dynamodb::Client,
         secrets: aws_sdk_secretsmanager::Client,
-    ) -> Result<Self, lambda_http::Error> {
+    ) -> Result<Self, edge::Error> {
         let (time_outs, referer) = (settings.time_outs, &settings.product.referer);
         let http = edge::http_client(time_outs.connect)?;
         let upstream = |base: &Url| Upstream::new(http.clone(), base, time_outs, referer.clone());
@@ -56,10 +56,7 @@ impl Deps {
 
     /// The caller's account, in one consistent read.
     pub(crate) async fn account(&self, id: &AccountId) -> Result<Account, ApiError> {
-        let account = self.store.accounts.get(id).await;
-        account
-            .map_err(|error| ApiError::storage(&error))?
-            .ok_or_else(ApiError::account_not_found)
+        edge::found_account(self.store.accounts.get(id).await)
     }
 
     /// The account's own key. No other key ever stands in for it.

@@ -16,6 +16,14 @@ use crate::deps::Deps;
 use crate::receipt::Receipt;
 use crate::{byok, credits};
 
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/v1/models", tag = "ai",
+    responses(
+        (status = 200, description = "The payer's models, as OpenRouter lists them",
+         body = serde_json::Value),
+        edge::openapi::AiErrors,
+    ),
+))]
 pub(crate) async fn list(State(deps): State<Arc<Deps>>, headers: HeaderMap) -> Response {
     let mut receipt = match Receipt::for_new_call() {
         Ok(receipt) => receipt,
@@ -74,7 +82,7 @@ fn openrouter_error(error: &ModelsError) -> ApiError {
     edge::log_error(error, "could not list OpenRouter's models");
     let failure = match error {
         ModelsError::Refused { failure, .. } => *failure,
-        ModelsError::Unreachable(_) | ModelsError::TimedOut => Failure::Unavailable,
+        ModelsError::Unreachable(_) => Failure::Unavailable,
     };
     byok::error_for(failure, None)
 }

@@ -30,7 +30,7 @@ impl Deps {
         clock: Clock,
         dynamodb: aws_sdk_dynamodb::Client,
         secrets: aws_sdk_secretsmanager::Client,
-    ) -> Result<Self, lambda_http::Error> {
+    ) -> Result<Self, edge::Error> {
         let http = edge::http_client(settings.time_outs.connect)?;
         let default_ai = Upstream::new(
             http.clone(),
@@ -56,10 +56,7 @@ impl Deps {
     }
 
     pub(crate) async fn account(&self, id: &AccountId) -> Result<Account, ApiError> {
-        let account = self.store.accounts.get(id).await;
-        account
-            .map_err(|error| ApiError::storage(&error))?
-            .ok_or_else(ApiError::account_not_found)
+        edge::found_account(self.store.accounts.get(id).await)
     }
 
     pub(crate) async fn card(&self, account: &Account, caller: &Caller) -> Card {

@@ -1,18 +1,15 @@
 //! The Lambda function `key-save`.
 
-use edge::{Clock, Env};
+use edge::Clock;
 use key_save::{Deps, Settings};
 
-fn main() -> Result<(), lambda_http::Error> {
-    edge::block_on(function())
-}
-
-async fn function() -> Result<(), lambda_http::Error> {
-    edge::telemetry::init();
-    let settings = Settings::from_env(Env::process())?;
-    let aws = edge::aws_config()?;
-    let dynamodb = aws_sdk_dynamodb::Client::new(&aws);
-    let secrets = aws_sdk_secretsmanager::Client::new(&aws);
-    let deps = Deps::new(settings, Clock::system(), dynamodb, secrets)?;
-    edge::run(key_save::router(deps)).await
+fn main() -> Result<(), edge::Error> {
+    edge::serve(async |env| {
+        let settings = Settings::from_env(env)?;
+        let aws = edge::aws_config().load().await;
+        let dynamodb = aws_sdk_dynamodb::Client::new(&aws);
+        let secrets = aws_sdk_secretsmanager::Client::new(&aws);
+        let deps = Deps::new(settings, Clock::system(), dynamodb, secrets)?;
+        Ok(key_save::router(deps))
+    })
 }

@@ -97,10 +97,7 @@ struct Sweeper<'a> {
 
 impl Sweeper<'_> {
     /// True if the hold ended by this.
-    async fn look_at(
-        &self,
-        due: Result<DueHold, StoreError>,
-    ) -> Result<bool, lambda_runtime::Error> {
+    async fn look_at(&self, due: Result<DueHold, StoreError>) -> Result<bool, edge::Error> {
         let store = &self.deps.store;
         let Some(open) = store.holds.claim(&due?, self.now).await? else {
             return Ok(false);

@@ -68,7 +68,7 @@ pub async fn tick(
 /// Runs the due tasks of these kinds; returns the number of those that failed.
 async fn run_due(deps: &Deps, kinds: &[DueKind], now: Timestamp) -> u32 {
     let mut errors = 0;
-    let mut failed = |error: &lambda_runtime::Error, kind: DueKind| {
+    let mut failed = |error: &edge::Error, kind: DueKind| {
         edge::log_error(&**error, &format!("a due task failed: {kind:?}"));
         errors += 1;
     };
@@ -90,8 +90,8 @@ async fn run_due(deps: &Deps, kinds: &[DueKind], now: Timestamp) -> u32 {
     errors
 }
 
-async fn run(deps: &Deps, due: &Due, now: Timestamp) -> Result<(), lambda_runtime::Error> {
-    let (store, charging) = (&deps.store, &deps.charging);
+async fn run(deps: &Deps, due: &Due, now: Timestamp) -> Result<(), edge::Error> {
+    let (store, cx) = (&deps.store, deps.charging.at(now));
     match &due.task {
         DueTask::Secret { account, key } => {
             if store.due.postpone(due, now + CLAIM).await? {
@@ -104,10 +104,10 @@ async fn run(deps: &Deps, due: &Due, now: Timestamp) -> Result<(), lambda_runtim
                 store.accounts.scrub(account).await?;
             }
         }
-        DueTask::StripeEvent { id } => drop(charging.replay(id, now).await?),
-        DueTask::Cleanup { account } => charging.cleanup_payments(account, now).await?,
+        DueTask::StripeEvent { id } => drop(charging::replay(cx, id).await?),
+        DueTask::Cleanup { account } => charging::cleanup_payments(cx, account).await?,
         DueTask::CheckoutSession { stripe_id } => {
-            match charging.look_at_page(stripe_id, now).await {
+            match charging::check_session(cx, stripe_id).await {
                 Ok(true) => {}
                 Ok(false) => drop(store.due.postpone(due, now + OPEN_SESSION_DELAY).await?),
                 Err(error) => {
@@ -117,7 +117,7 @@ async fn run(deps: &Deps, due: &Due, now: Timestamp) -> Result<(), lambda_runtim
             }
         }
         DueTask::Refund { stripe_id } => {
-            if let Err(error) = charging.refund_unowed(stripe_id).await {
+            if let Err(error) = charging::refund_unowed(cx, stripe_id).await {
                 store.due.postpone(due, now + PAYMENT_RETRY_DELAY).await?;
                 return Err(error.into());
             }
@@ -135,7 +135,7 @@ async fn delete_orphan(
     account: &AccountId,
     key: &KeyId,
     due: Timestamp,
-) -> Result<(), lambda_runtime::Error> {
+) -> Result<(), edge::Error> {
     let stored = deps.store.accounts.get(account).await?;
     let in_force = stored.and_then(|stored| stored.profile.key);
     if in_force.is_none_or(|in_force| in_force.id != *key) {

@@ -21,8 +21,6 @@ pub(crate) enum Error {
     },
     #[error("line {line} of {} is not NAME=VALUE", path.display())]
     EnvLine { path: PathBuf, line: usize },
-    #[error("could not set up TLS for requests to AWS")]
-    Client(#[from] http_client::TlsError),
     #[error("no operator: give your name with --operator or in GRETA_OPERATOR")]
     NoOperator,
     #[error("not confirmed; nothing was done")]

@@ -30,7 +30,7 @@ impl<'a, 'b> Session<'a, 'b> {
         global: &Global,
         console: &'a mut Console<'b>,
     ) -> Result<Self, Error> {
-        let aws = settings.aws.connect().await?;
+        let aws = settings.aws.connect().await;
         Ok(Self {
             place: format!("{} {}", settings.tables.accounts, aws.place),
             store: Store::new(aws.dynamodb, settings.tables),

@@ -110,8 +110,8 @@ impl Aws {
         }
     }
 
-    pub(crate) async fn connect(self) -> Result<Clients, http_client::TlsError> {
-        let mut loader = edge::aws_config_loader()?;
+    pub(crate) async fn connect(self) -> Clients {
+        let mut loader = edge::aws_config();
         if let Some(region) = self.region {
             loader = loader.region(Region::new(region));
         }
@@ -128,11 +128,11 @@ impl Aws {
         if let Some(url) = self.secrets_url {
             secrets = secrets.endpoint_url(url);
         }
-        Ok(Clients {
+        Clients {
             dynamodb: aws_sdk_dynamodb::Client::from_conf(dynamodb.build()),
             secrets: aws_sdk_secretsmanager::Client::from_conf(secrets.build()),
             place,
-        })
+        }
     }
 }
 

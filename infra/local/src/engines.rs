@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
-use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use aws_smithy_http_client::{Builder, Connector};
+use aws_smithy_runtime_api::client::http::{SharedHttpClient, SharedHttpConnector};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
@@ -33,8 +34,6 @@ pub enum EnginesError {
     Listen(#[from] io::Error),
     #[error("the DynamoDB engine did not start")]
     Database(#[source] dynoxide::DynoxideError),
-    #[error("could not set up TLS")]
-    Client(#[from] http_client::TlsError),
 }
 
 /// The configuration of a client of the service at `endpoint`, whose requests `http` carries, if given.
@@ -86,6 +85,12 @@ pub struct Engines {
     dynamodb_task: JoinHandle<()>,
 }
 
+/// A connector to the engines, which speak plain HTTP, for tests that look at requests or disturb
+/// them.
+pub fn connector() -> SharedHttpConnector {
+    SharedHttpConnector::new(Connector::builder().build_http())
+}
+
 impl Engines {
     /// Starts both, without any table or secret.
     pub async fn start() -> Result<Self, EnginesError> {
@@ -114,7 +119,7 @@ impl Engines {
             database,
             secrets,
             secrets_server,
-            http: edge::aws_http()?,
+            http: Builder::new().build_http(),
             dynamodb_stop,
             dynamodb_task,
         })

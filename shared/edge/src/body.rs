@@ -1,4 +1,4 @@
-//! Request bodies: read up to a limit, and the strict reader of small settings requests.
+//! Request bodies: reading up to a limit, and strict parsing of small settings requests.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -33,20 +33,15 @@ pub async fn read_body(body: Body, max_bytes: usize) -> Result<Bytes, ApiError> 
     })
 }
 
-/// The members of a settings request: a JSON object that has at least one of the allowed fields,
-/// none twice, none `null`, and no others.
+/// The members of a settings request: a JSON object with at least one of the allowed fields, none
+/// of them twice or `null`, and no others.
 ///
-/// It may hold a secret, so it is never printed, and no error tells a value.
+/// It may hold a secret, so it has no `Debug` and no error repeats a value.
 pub struct Fields {
     members: Vec<(String, Value)>,
 }
 
 impl Fields {
-    /// Reads the object.
-    ///
-    /// # Errors
-    /// `invalid_json` if the body is not JSON; `unknown_field` for a field that is not `allowed`;
-    /// `invalid_request` for anything but an object, an empty one, a `null` or a repeated field.
     pub fn parse(body: &[u8], allowed: &[&'static str]) -> Result<Self, ApiError> {
         let members = match serde_json::from_slice::<Members>(body) {
             Ok(Members(members)) => members,
@@ -78,10 +73,6 @@ impl Fields {
         Ok(Self { members })
     }
 
-    /// A boolean, if it is there.
-    ///
-    /// # Errors
-    /// `invalid_request` if it is something else.
     pub fn optional_bool(&self, name: &'static str) -> Result<Option<bool>, ApiError> {
         self.get(name)
             .map(|value| {
@@ -91,10 +82,6 @@ impl Fields {
             .transpose()
     }
 
-    /// A string.
-    ///
-    /// # Errors
-    /// `invalid_request` if it is missing or something else.
     pub fn required_string(&self, name: &'static str) -> Result<&str, ApiError> {
         let Some(value) = self.get(name) else {
             return Err(invalid(format!("the field `{name}` is missing")));
@@ -113,7 +100,7 @@ fn invalid(detail: impl Into<Cow<'static, str>>) -> ApiError {
     ApiError::new(Code::InvalidRequest, detail)
 }
 
-/// Names the field only if it looks like a name: what was put in the wrong place may be a secret.
+/// Names the field only if it looks like a name, because a secret may have been put in its place.
 fn unknown_field(name: &str, allowed: &[&'static str]) -> ApiError {
     let letter = |b: u8| b.is_ascii_alphabetic() || b == b'_';
     let named = if (1..=40).contains(&name.len()) && name.bytes().all(letter) {
@@ -128,7 +115,7 @@ fn unknown_field(name: &str, allowed: &[&'static str]) -> ApiError {
     )
 }
 
-/// All members of an object in their order, repeated ones too.
+/// The members of an object in order, repeated ones included.
 struct Members(Vec<(String, Value)>);
 
 impl<'de> Deserialize<'de> for Members {

@@ -1,26 +1,25 @@
-//! The one clock. Everything that asks for the time asks a [`Clock`], so that tests and the local
-//! program can move it.
+//! The one clock. All code takes the time from a [`Clock`], so that tests and the local program can
+//! move it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use jiff::{SignedDuration, Timestamp};
 
-/// The system's time plus a shift that this clock and all its clones share.
+/// The system's time plus a shift that a clock shares with its clones.
 #[derive(Debug, Clone)]
 pub struct Clock {
     shift_millis: Arc<AtomicI64>,
 }
 
 impl Clock {
-    /// The system's time, unshifted.
     pub fn system() -> Self {
         Self {
             shift_millis: Arc::new(AtomicI64::new(0)),
         }
     }
 
-    /// Now, in whole microseconds: what the stores and the wire keep of it.
+    /// Now, in whole microseconds, the precision that the stores and the wire keep.
     #[expect(clippy::disallowed_methods, reason = "this is the one clock")]
     pub fn now(&self) -> Timestamp {
         let shift = SignedDuration::from_millis(self.shift_millis.load(Ordering::Relaxed));
@@ -33,7 +32,7 @@ impl Clock {
         })
     }
 
-    /// Shifts this clock and its clones, to the millisecond.
+    /// Shifts this clock and its clones, in whole milliseconds.
     pub fn advance(&self, by: SignedDuration) {
         let millis = i64::try_from(by.as_millis()).unwrap_or(if by.is_negative() {
             i64::MIN

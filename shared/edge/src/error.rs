@@ -1,8 +1,8 @@
-//! What a caller is told when something goes wrong.
+//! Errors as callers see them.
 //!
-//! Crates below the functions have their own errors, free of HTTP; a function maps each to an
-//! [`ApiError`] once. The body is written by the edge layer ([`crate::app`]), which knows the shape
-//! of the endpoint and the request's id.
+//! The crates below the functions have their own errors, which know nothing of HTTP; a function
+//! maps each to an [`ApiError`] once. The edge layer ([`crate::app`]) writes the body, because it
+//! knows the endpoint's format and the request's id.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -15,110 +15,121 @@ use http::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTI
 use serde_json::{Value, json};
 
 macro_rules! codes {
-    ($($variant:ident $name:literal $status:ident $openai_type:literal $title:literal)+) => {
+    ($([$status:ident] $($variant:ident $name:literal $title:literal)+)+) => {
         /// Every error code of the interface (contract, section 3).
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Code {
-            $($variant),+
+            $($($variant),+),+
         }
 
         impl Code {
-            /// All codes, in the table's order.
-            pub const ALL: &[Self] = &[$(Self::$variant),+];
+            #[cfg(test)]
+            const ALL: &[Self] = &[$($(Self::$variant),+),+];
 
-            /// The code's name in answers.
+            /// The code's name in responses.
             pub const fn as_str(self) -> &'static str {
                 match self {
-                    $(Self::$variant => $name),+
+                    $($(Self::$variant => $name),+),+
                 }
             }
 
-            /// The status that goes with the code. "Same status" codes have 400 here and get the
-            /// upstream's by [`ApiError::with_status`].
+            /// The status that goes with the code, unless [`ApiError::with_status`] gives it
+            /// another one.
             pub const fn status(self) -> StatusCode {
                 match self {
-                    $(Self::$variant => StatusCode::$status),+
+                    $($(Self::$variant)|+ => StatusCode::$status),+
                 }
             }
 
-            /// The `title` of a problem body: the same for each occurrence.
-            pub const fn title(self) -> &'static str {
+            /// The `title` of a problem document, the same for each occurrence.
+            const fn title(self) -> &'static str {
                 match self {
-                    $(Self::$variant => $title),+
-                }
-            }
-
-            /// The `type` of an error in OpenAI's shape.
-            pub const fn openai_type(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $openai_type),+
+                    $($(Self::$variant => $title),+),+
                 }
             }
         }
     };
 }
 
-#[rustfmt::skip]
 codes! {
-    // The caller, and the request as such.
-    InvalidToken              "invalid_token"               UNAUTHORIZED          "authentication_error"  "The access token is not accepted"
-    IdentityUnavailable       "identity_unavailable"        SERVICE_UNAVAILABLE   "server_error"          "Access tokens cannot be checked now"
-    NotOwner                  "not_owner"                   FORBIDDEN             "permission_error"      "Only an owner may do this"
-    AccountNotFound           "account_not_found"           NOT_FOUND             "invalid_request_error" "The account is unknown"
-    NotFound                  "not_found"                   NOT_FOUND             "invalid_request_error" "Not found"
-    MethodNotAllowed          "method_not_allowed"          METHOD_NOT_ALLOWED    "invalid_request_error" "Method not allowed"
-    InternalError             "internal_error"              INTERNAL_SERVER_ERROR "server_error"          "Internal error"
-    StorageUnavailable        "storage_unavailable"         SERVICE_UNAVAILABLE   "server_error"          "The storage does not answer"
-    BodyTooLarge              "body_too_large"              PAYLOAD_TOO_LARGE     "invalid_request_error" "The request body is too large"
-    InvalidJson               "invalid_json"                BAD_REQUEST           "invalid_request_error" "The request body is not JSON"
-    InvalidRequest            "invalid_request"             BAD_REQUEST           "invalid_request_error" "The request is not valid"
-    UnknownField              "unknown_field"               BAD_REQUEST           "invalid_request_error" "The request has an unknown field"
-    InvalidSignature          "invalid_signature"           BAD_REQUEST           "invalid_request_error" "The signature is not valid"
+    [BAD_REQUEST]
+    InvalidJson "invalid_json" "The request body is not JSON"
+    InvalidRequest "invalid_request" "The request is not valid"
+    UnknownField "unknown_field" "The request has an unknown field"
+    InvalidSignature "invalid_signature" "The signature is not valid"
+    ModelNotPriced "model_not_priced" "The model has no price in credits"
+    UnsupportedOnCredits "unsupported_on_credits" "Not available on credits"
+    OpenRouterRequestRejected "openrouter_request_rejected" "OpenRouter rejects the request"
+    DefaultAiRequestRejected "default_ai_request_rejected" "The default AI rejects the request"
+    [UNAUTHORIZED]
+    InvalidToken "invalid_token" "The access token is not accepted"
+    [PAYMENT_REQUIRED]
+    AddOnRequired "add_on_required" "The OpenRouter add-on is required"
+    AddOnInactive "add_on_inactive" "The OpenRouter add-on is not active"
+    MinimumBalance "minimum_balance" "The credit balance is below the minimum"
+    InsufficientCredits "insufficient_credits" "Not enough credits"
+    OpenRouterPaymentRequired "openrouter_payment_required" "OpenRouter asks for payment"
+    [FORBIDDEN]
+    NotOwner "not_owner" "Only an owner may do this"
+    OpenRouterKeyRejected "openrouter_key_rejected" "OpenRouter rejects the connected key"
+    OpenRouterRequestRefused "openrouter_request_refused" "OpenRouter refuses the content"
+    [NOT_FOUND]
+    AccountNotFound "account_not_found" "The account is unknown"
+    NotFound "not_found" "Not found"
+    [METHOD_NOT_ALLOWED]
+    MethodNotAllowed "method_not_allowed" "Method not allowed"
+    [CONFLICT]
+    NotConnected "not_connected" "No key is connected"
+    AlwaysUseKeyOn "always_use_key_on" "\"Always use this key\" is on"
+    AddOnNotNeeded "add_on_not_needed" "The plan includes OpenRouter"
+    AlreadySubscribed "already_subscribed" "The add-on is active already"
+    NotSubscribed "not_subscribed" "There is no add-on to cancel"
+    PaymentInProgress "payment_in_progress" "A payment is in progress"
+    DuplicateCall "duplicate_call" "The call was made already"
+    [PAYLOAD_TOO_LARGE]
+    BodyTooLarge "body_too_large" "The request body is too large"
+    [UNPROCESSABLE_ENTITY]
+    InvalidKeyFormat "invalid_key_format" "This is not an OpenRouter API key"
+    KeyRejected "key_rejected" "OpenRouter rejects the key"
+    ManagementKey "management_key" "This is a management key"
+    [TOO_MANY_REQUESTS]
+    TooManyAttempts "too_many_attempts" "Too many attempts"
+    TooManyCalls "too_many_calls" "Too many calls at once"
+    OpenRouterRateLimited "openrouter_rate_limited" "OpenRouter limits the rate"
+    DefaultAiRateLimited "default_ai_rate_limited" "The default AI limits the rate"
+    [INTERNAL_SERVER_ERROR]
+    InternalError "internal_error" "Internal error"
+    [BAD_GATEWAY]
+    PaymentProviderUnavailable "payment_provider_unavailable" "The payment provider does not answer"
+    OpenRouterUnavailable "openrouter_unavailable" "OpenRouter does not answer"
+    DefaultAiUnavailable "default_ai_unavailable" "The default AI does not answer"
+    UpstreamInterrupted "upstream_interrupted" "The answer was interrupted"
+    [SERVICE_UNAVAILABLE]
+    IdentityUnavailable "identity_unavailable" "Access tokens cannot be checked now"
+    StorageUnavailable "storage_unavailable" "The storage does not answer"
+    KeyUnavailable "key_unavailable" "The stored key cannot be read now"
+    [GATEWAY_TIMEOUT]
+    OpenRouterTimeout "openrouter_timeout" "OpenRouter did not answer in time"
+}
 
-    // The key and the switches.
-    InvalidKeyFormat          "invalid_key_format"          UNPROCESSABLE_ENTITY  "invalid_request_error" "This is not an OpenRouter API key"
-    KeyRejected               "key_rejected"                UNPROCESSABLE_ENTITY  "invalid_request_error" "OpenRouter rejects the key"
-    ManagementKey             "management_key"              UNPROCESSABLE_ENTITY  "invalid_request_error" "This is a management key"
-    TooManyAttempts           "too_many_attempts"           TOO_MANY_REQUESTS     "rate_limit_error"      "Too many attempts"
-    NotConnected              "not_connected"               CONFLICT              "invalid_request_error" "No key is connected"
-    AlwaysUseKeyOn            "always_use_key_on"           CONFLICT              "invalid_request_error" "\"Always use this key\" is on"
-
-    // The add-on.
-    AddOnRequired             "add_on_required"             PAYMENT_REQUIRED      "insufficient_quota"    "The OpenRouter add-on is required"
-    AddOnInactive             "add_on_inactive"             PAYMENT_REQUIRED      "insufficient_quota"    "The OpenRouter add-on is not active"
-    AddOnNotNeeded            "add_on_not_needed"           CONFLICT              "invalid_request_error" "The plan includes OpenRouter"
-    AlreadySubscribed         "already_subscribed"          CONFLICT              "invalid_request_error" "The add-on is active already"
-    NotSubscribed             "not_subscribed"              CONFLICT              "invalid_request_error" "There is no add-on to cancel"
-    PaymentInProgress         "payment_in_progress"         CONFLICT              "invalid_request_error" "A payment is in progress"
-    PaymentProviderUnavailable "payment_provider_unavailable" BAD_GATEWAY         "server_error"          "The payment provider does not answer"
-
-    // Credits and calls.
-    MinimumBalance            "minimum_balance"             PAYMENT_REQUIRED      "insufficient_quota"    "The credit balance is below the minimum"
-    InsufficientCredits       "insufficient_credits"        PAYMENT_REQUIRED      "insufficient_quota"    "Not enough credits"
-    ModelNotPriced            "model_not_priced"            BAD_REQUEST           "invalid_request_error" "The model has no price in credits"
-    UnsupportedOnCredits      "unsupported_on_credits"      BAD_REQUEST           "invalid_request_error" "Not available on credits"
-    DuplicateCall             "duplicate_call"              CONFLICT              "invalid_request_error" "The call was made already"
-    TooManyCalls              "too_many_calls"              TOO_MANY_REQUESTS     "rate_limit_error"      "Too many calls at once"
-    KeyUnavailable            "key_unavailable"             SERVICE_UNAVAILABLE   "server_error"          "The stored key cannot be read now"
-
-    // Upstream.
-    OpenRouterUnavailable     "openrouter_unavailable"      BAD_GATEWAY           "server_error"          "OpenRouter does not answer"
-    OpenRouterTimeout         "openrouter_timeout"          GATEWAY_TIMEOUT       "server_error"          "OpenRouter did not answer in time"
-    OpenRouterKeyRejected     "openrouter_key_rejected"     FORBIDDEN             "permission_error"      "OpenRouter rejects the connected key"
-    OpenRouterPaymentRequired "openrouter_payment_required" PAYMENT_REQUIRED      "insufficient_quota"    "OpenRouter asks for payment"
-    OpenRouterRequestRefused  "openrouter_request_refused"  FORBIDDEN             "permission_error"      "OpenRouter refuses the content"
-    OpenRouterRateLimited     "openrouter_rate_limited"     TOO_MANY_REQUESTS     "rate_limit_error"      "OpenRouter limits the rate"
-    OpenRouterRequestRejected "openrouter_request_rejected" BAD_REQUEST           "invalid_request_error" "OpenRouter rejects the request"
-    DefaultAiRateLimited      "default_ai_rate_limited"     TOO_MANY_REQUESTS     "rate_limit_error"      "The default AI limits the rate"
-    DefaultAiRequestRejected  "default_ai_request_rejected" BAD_REQUEST           "invalid_request_error" "The default AI rejects the request"
-    DefaultAiUnavailable      "default_ai_unavailable"      BAD_GATEWAY           "server_error"          "The default AI does not answer"
-    UpstreamInterrupted       "upstream_interrupted"        BAD_GATEWAY           "server_error"          "The answer was interrupted"
+impl Code {
+    /// The `type` of an error in OpenAI's format.
+    fn openai_type(self) -> &'static str {
+        match self.status() {
+            StatusCode::UNAUTHORIZED => "authentication_error",
+            StatusCode::PAYMENT_REQUIRED => "insufficient_quota",
+            StatusCode::FORBIDDEN => "permission_error",
+            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+            status if status.is_server_error() => "server_error",
+            _ => "invalid_request_error",
+        }
+    }
 }
 
 const INTERNAL_DETAIL: &str =
     "something went wrong on our side; try again, and name the request id if it stays";
 
-/// An error as the caller sees it: code, status, a detail that says what to do next, headers.
+/// An error as the caller sees it: code, status, headers, and a detail that says what to do next.
 #[derive(Debug, Clone)]
 pub struct ApiError(Box<Parts>);
 
@@ -144,14 +155,14 @@ impl ApiError {
         }))
     }
 
-    /// Answers `internal_error`, and logs the error with its causes: call it once, where the error
-    /// stops being handled.
+    /// Logs the error with its causes and hides it behind `internal_error`. Call it once, where
+    /// nothing else can handle the error.
     pub fn internal(error: &(dyn Error + 'static)) -> Self {
         log_error(error, "the request failed");
         Self::unexplained()
     }
 
-    /// `internal_error` for something that was logged already.
+    /// `internal_error` for a problem that is logged already.
     pub(crate) fn unexplained() -> Self {
         Self::new(Code::InternalError, INTERNAL_DETAIL)
     }
@@ -163,7 +174,7 @@ impl ApiError {
         self
     }
 
-    /// Adds `Retry-After`, in whole seconds, rounded up, at least 1.
+    /// Adds `Retry-After` in whole seconds, rounded up, at least 1.
     #[must_use]
     pub fn with_retry_after(self, after: Duration) -> Self {
         let part = u64::from(after.subsec_nanos() > 0);
@@ -171,7 +182,7 @@ impl ApiError {
         self.with_header(RETRY_AFTER, HeaderValue::from(seconds))
     }
 
-    /// Adds a header, or replaces one of the same name.
+    /// Sets a header.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.0.headers.insert(name, value);
@@ -190,7 +201,7 @@ impl ApiError {
         &self.0.detail
     }
 
-    /// The error in OpenAI's shape, as a body or as the data of an SSE event.
+    /// The error in OpenAI's format, as a body or as the data of an SSE event.
     pub fn openai_body(&self) -> Value {
         json!({
             "error": {
@@ -224,7 +235,7 @@ impl fmt::Display for ApiError {
 impl Error for ApiError {}
 
 impl IntoResponse for ApiError {
-    /// Status and headers; the body follows at the edge.
+    /// Status and headers; the edge layer adds the body.
     fn into_response(self) -> Response {
         let mut response = self.0.status.into_response();
         response.headers_mut().extend(self.0.headers.clone());
@@ -233,8 +244,8 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// Logs an error with its causes; `what` says what could not be done because of it. For errors that
-/// are handled, and so never become an answer; the others go to [`ApiError::internal`].
+/// Logs a handled error with its causes; `what` says what failed because of it. Unhandled errors go
+/// to [`ApiError::internal`].
 pub fn log_error(error: &(dyn Error + 'static), what: &str) {
     tracing::error!(error = %Chain(error), "{what}");
 }
@@ -316,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn an_internal_error_is_logged_with_its_causes_and_not_told() {
+    fn an_internal_error_is_logged_with_its_causes_and_hidden_from_the_caller() {
         #[derive(Debug, thiserror::Error)]
         #[error("the table is gone")]
         struct Outer(#[source] std::num::ParseIntError);

@@ -1,11 +1,10 @@
-//! What every HTTP function has around its routes: request id, span and log line, error bodies,
-//! CORS, and an answer in case of a panic.
+//! The layer around every HTTP function's routes: request id, span and log line, error bodies,
+//! CORS, and a response after a panic.
 //!
-//! No fallback of axum's is set, so that the apps of several functions merge: the router's own empty
-//! 404 and 405 get their code here.
+//! It gives the router's own empty 404 and 405 their error codes. It sets no axum fallback, because
+//! apps with fallbacks do not merge.
 
 use std::any::Any;
-use std::borrow::Cow;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -18,7 +17,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 use http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER, VARY,
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, ORIGIN, VARY,
     X_CONTENT_TYPE_OPTIONS,
 };
 use http::{Method, StatusCode};
@@ -33,7 +32,7 @@ use crate::settings::HttpSettings;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// How an endpoint writes its errors.
+/// The format of an endpoint's errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
     /// RFC 9457, `application/problem+json`.
@@ -42,9 +41,9 @@ pub enum Shape {
     OpenAi,
 }
 
-/// Puts the edge around a function's routes. Response bodies pass through as they are.
+/// Wraps a function's routes. Response bodies pass through unchanged.
 pub fn app(routes: Router, shape: Shape, settings: &HttpSettings) -> Router {
-    // One layer: each costs every request a clone of all below it.
+    // A single layer, because each one clones everything below it on every request.
     let edge = Edge {
         shape,
         cors: cors(settings),
@@ -52,9 +51,9 @@ pub fn app(routes: Router, shape: Shape, settings: &HttpSettings) -> Router {
     routes.layer(middleware::from_fn_with_state(Arc::new(edge), around))
 }
 
-/// The apps of several functions as one; an unknown path is answered in the problem shape.
+/// Merges the apps of several functions; an unknown path gets a problem document.
 pub fn gateway(apps: impl IntoIterator<Item = Router>, settings: &HttpSettings) -> Router {
-    // The last one merged answers what no route takes.
+    // The app merged last handles what no route matches.
     let rest = app(Router::new(), Shape::Problem, settings);
     apps.into_iter()
         .fold(Router::new(), Router::merge)
@@ -73,16 +72,16 @@ async fn around(State(edge): State<Arc<Edge>>, mut request: Request, next: Next)
         None => RequestId(new_id("req")),
     };
     request.extensions_mut().insert(id.clone());
-    // Of the highest level, so that a line of any level has it.
+    // At the highest level, so that lines of every level have it.
     let span = tracing::error_span!(
         "request",
         request_id = id.0,
         method = request.method().as_str(),
         path = request.uri().path(),
-        // Known once the token is checked, and where the request turns out to be an AI call.
+        // Known once the token is checked, and once the request is an AI call.
         account = tracing::field::Empty,
         call_id = tracing::field::Empty,
-        // Of an AI call, once it is routed.
+        // Known once an AI call is routed.
         payer = tracing::field::Empty,
         reason = tracing::field::Empty,
         generation_id = tracing::field::Empty,
@@ -103,11 +102,11 @@ async fn around(State(edge): State<Arc<Edge>>, mut request: Request, next: Next)
 }
 
 impl Edge {
-    /// The routes' answer, with what pages of other origins need to read it.
+    /// The routes' response, with the headers that pages from other origins need to read it.
     async fn answer(&self, request: Request, next: Next) -> Response {
-        let of_a_page =
+        let from_a_page =
             request.headers().contains_key(ORIGIN) || request.method() == Method::OPTIONS;
-        if of_a_page {
+        if from_a_page {
             let routes = service_fn(|request: Request| {
                 let next = next.clone();
                 async { Ok::<_, Infallible>(routes(request, next).await) }
@@ -116,7 +115,7 @@ impl Edge {
             return response;
         }
         let mut response = routes(request, next).await;
-        // A cache that has an answer without an origin must not give it to a page.
+        // A cache must not serve a response without CORS headers to a page.
         response
             .headers_mut()
             .append(VARY, HeaderValue::from_static("origin"));
@@ -124,7 +123,7 @@ impl Edge {
     }
 }
 
-/// The routes' own answer, also where they panic.
+/// The routes' response, even if they panic.
 async fn routes(request: Request, next: Next) -> Response {
     let answer = AssertUnwindSafe(next.run(request)).catch_unwind().await;
     answer.unwrap_or_else(after_panic)
@@ -158,7 +157,7 @@ fn finish(response: Response, shape: Shape, id: &RequestId) -> (Response, Option
     )
 }
 
-/// The router's own answers to an unknown path or method are bare statuses.
+/// Explains the router's bare 404 and 405.
 fn unrouted(status: StatusCode, headers: &http::HeaderMap, body: &Body) -> Option<ApiError> {
     let bare = body.size_hint().exact() == Some(0) && !headers.contains_key(CONTENT_TYPE);
     let (code, detail) = match status {
@@ -172,14 +171,11 @@ fn unrouted(status: StatusCode, headers: &http::HeaderMap, body: &Body) -> Optio
     bare.then(|| ApiError::new(code, detail))
 }
 
-/// Answers every `OPTIONS`, so that no preflight needs a token, and names the origin on other
-/// answers if it is one of ours.
+/// Answers every `OPTIONS`, so that no preflight needs a token, and allows our origins on all other
+/// responses.
 fn cors(settings: &HttpSettings) -> CorsLayer {
-    let origins = settings.allowed_origins.clone();
     CorsLayer::new()
-        .allow_origin(AllowOrigin::predicate(move |origin, _| {
-            origins.contains(origin)
-        }))
+        .allow_origin(AllowOrigin::list(settings.allowed_origins.clone()))
         .allow_methods([
             Method::GET,
             Method::POST,
@@ -192,25 +188,24 @@ fn cors(settings: &HttpSettings) -> CorsLayer {
             CONTENT_TYPE,
             HeaderName::from_static("idempotency-key"),
         ])
-        .expose_headers([
-            HeaderName::from_static("x-greta-payer"),
-            HeaderName::from_static("x-greta-route-reason"),
-            HeaderName::from_static("x-greta-call-id"),
-            HeaderName::from_static("x-greta-model"),
-            HeaderName::from_static("x-greta-credits-charged"),
-            RETRY_AFTER,
-        ])
+        .expose_headers(
+            [
+                "x-greta-payer",
+                "x-greta-route-reason",
+                "x-greta-call-id",
+                "x-greta-model",
+                "x-greta-credits-charged",
+                "retry-after",
+            ]
+            .map(HeaderName::from_static),
+        )
         .vary([ORIGIN])
 }
 
 fn after_panic(panic: Box<dyn Any + Send + 'static>) -> Response {
-    let message = match panic.downcast_ref::<&'static str>() {
-        Some(text) => Cow::Borrowed(*text),
-        None => panic
-            .downcast_ref::<String>()
-            .map_or(Cow::Borrowed("not a text"), |text| Cow::Borrowed(text)),
-    };
-    tracing::error!(panic = %message, "request panicked");
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    tracing::error!(panic = text.unwrap_or("not a text"), "request panicked");
     ApiError::unexplained().into_response()
 }
 

@@ -1,7 +1,8 @@
-//! Who is calling: `Authorization: Bearer <JWT>` and nothing else says so (contract, section 3).
+//! The caller's identity, from `Authorization: Bearer <JWT>` and nothing else (contract, section
+//! 3).
 //!
-//! A token's header is checked by itself before any key is looked at; the algorithm is the key's, not
-//! the token's; nothing of a token is ever repeated in an answer or a log line.
+//! A token's header is checked on its own before any key is looked up; the key determines the
+//! algorithm, not the token; no part of a token is ever repeated in a response or a log line.
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, Validation};
 use serde::Deserialize;
@@ -21,14 +22,15 @@ use tracing::Span;
 
 use crate::clock::Clock;
 use crate::error::{ApiError, Code};
-use crate::jwks::{Jwks, Loaded, RETRY_AFTER, TokenHash};
+use crate::jwks::{Jwks, RETRY_AFTER};
 use crate::settings::IdentitySettings;
 
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
 const MAX_SUBJECT_CHARS: usize = 255;
-const LEEWAY: SignedDuration = SignedDuration::from_secs(60);
+/// Accepted clock difference, in seconds.
+const LEEWAY: i64 = 60;
 
-/// Checks tokens against the issuer's keys; clones share the keys.
+/// Checks tokens against the issuer's keys. Clones share the keys.
 #[derive(Clone)]
 pub struct Identity(Arc<Inner>);
 
@@ -39,7 +41,7 @@ struct Inner {
     clock: Clock,
 }
 
-/// Who is calling.
+/// An authenticated caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     /// The user, as the issuer names them.
@@ -49,7 +51,7 @@ pub struct Caller {
     pub role: Role,
 }
 
-/// What the caller may do in the account.
+/// A caller's rights in the account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
@@ -60,7 +62,7 @@ pub enum Role {
 }
 
 impl Identity {
-    /// The issuer's keys are fetched at the first call.
+    /// Fetches the issuer's keys on the first call.
     pub fn new(settings: &IdentitySettings, clock: Clock, http: reqwest::Client) -> Self {
         Self(Arc::new(Inner {
             issuer: settings.issuer.clone(),
@@ -70,25 +72,10 @@ impl Identity {
         }))
     }
 
-    /// The caller that the request's token names.
-    ///
-    /// # Errors
-    /// `invalid_token`; `identity_unavailable` while the issuer's keys were never loaded.
+    /// The caller that the request's token names; `identity_unavailable` as long as the issuer's
+    /// keys have never been loaded.
     pub async fn caller(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
-        let verified = self.verified(bearer_token(headers)?).await?;
-        let caller = verified.caller(self.0.clock.now())?;
-        Span::current().record("account", caller.account.as_str());
-        Ok(caller)
-    }
-
-    /// What the token says, once it is verified; by the keys that verified it, only once.
-    async fn verified(&self, token: &str) -> Result<Arc<Verified>, ApiError> {
-        let hash = TokenHash::of(token);
-        if let (Some(hash), Some(keys)) = (hash, self.0.keys.current().await)
-            && let Some(verified) = keys.known(hash)
-        {
-            return Ok(verified);
-        }
+        let token = bearer_token(headers)?;
         let header = TokenHeader::read(token)?;
         let keys = self.0.keys.with(header.key_id.as_deref()).await;
         let keys = keys.ok_or_else(|| {
@@ -98,28 +85,17 @@ impl Identity {
             );
             error.with_retry_after(RETRY_AFTER)
         })?;
-        let verified = Arc::new(self.verify(token, &header, &keys)?);
-        if let Some(hash) = hash {
-            keys.remember(hash, Arc::clone(&verified));
-        }
-        Ok(verified)
-    }
-
-    fn verify(
-        &self,
-        token: &str,
-        header: &TokenHeader,
-        keys: &Loaded,
-    ) -> Result<Verified, ApiError> {
         let key = keys.find(header.key_id.as_deref(), header.algorithm);
         let key = key.ok_or_else(|| invalid("the token's key is not one of the issuer's"))?;
         let validation = self.validation(header.algorithm);
         let token = jsonwebtoken::decode::<Claims>(token, &key.decoding, &validation);
         let claims = token.map_err(|error| refusal(error.kind()))?.claims;
-        claims.verified()
+        let caller = claims.caller(self.0.clock.now())?;
+        Span::current().record("account", caller.account.as_str());
+        Ok(caller)
     }
 
-    /// Signature, `iss` and `aud`. The times are left to [`Verified::caller`], which has our clock.
+    /// Checks signature, `iss` and `aud`; [`Claims::caller`] checks the times, by our clock.
     fn validation(&self, algorithm: Algorithm) -> Validation {
         let mut validation = Validation::new(algorithm);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
@@ -131,10 +107,7 @@ impl Identity {
 }
 
 impl Caller {
-    /// Only an owner may change anything.
-    ///
-    /// # Errors
-    /// `not_owner` for a member.
+    /// Refuses members, because only an owner may change anything.
     pub fn require_owner(&self) -> Result<(), ApiError> {
         match self.role {
             Role::Owner => Ok(()),
@@ -183,14 +156,14 @@ fn bearer_token(headers: &HeaderMap) -> Result<&str, ApiError> {
     }
 }
 
-/// What a token says about itself before it is believed.
+/// A token's unverified header.
 struct TokenHeader {
     algorithm: Algorithm,
     key_id: Option<String>,
 }
 
 impl TokenHeader {
-    /// Refuses whatever would make the token choose its own key, and extensions nobody knows.
+    /// Refuses headers that let the token choose its own key, and unknown extensions.
     fn read(token: &str) -> Result<Self, ApiError> {
         let malformed = || invalid("the token is not a signed JWT");
         let (encoded, _) = token.split_once('.').ok_or_else(malformed)?;
@@ -222,10 +195,10 @@ impl TokenHeader {
     }
 }
 
-/// The claims that are read here; `aud` is checked by [`Identity::validation`].
+/// The claims that are read here. [`Identity::validation`] checks `aud`.
 #[derive(Deserialize)]
 struct Claims {
-    /// A string: an array that contains our issuer is not from our issuer.
+    /// Must be a string: an array that contains our issuer is not from our issuer.
     #[serde(rename = "iss")]
     _issuer: String,
     exp: Number,
@@ -236,53 +209,31 @@ struct Claims {
 }
 
 impl Claims {
-    fn verified(self) -> Result<Verified, ApiError> {
+    fn caller(self, now: Timestamp) -> Result<Caller, ApiError> {
         let unreadable = || invalid("the token's times are not numbers of seconds");
         let exp = seconds(&self.exp).ok_or_else(unreadable)?;
         let nbf = match self.nbf {
-            Some(nbf) => Some(seconds(&nbf).ok_or_else(unreadable)?),
-            None => None,
+            Some(nbf) => seconds(&nbf).ok_or_else(unreadable)?,
+            None => i64::MIN,
         };
         if self.sub.is_empty() || self.sub.chars().count() > MAX_SUBJECT_CHARS {
             return Err(invalid("the token's subject is empty or too long"));
         }
-        Ok(Verified {
-            caller: Caller {
-                subject: self.sub,
-                account: self.account_id,
-                role: self.role,
-            },
-            exp,
-            nbf,
+        if exp.saturating_add(LEEWAY) < now.as_second() {
+            return Err(invalid("the token has expired; get a new one"));
+        }
+        if nbf.saturating_sub(LEEWAY) > now.as_second() {
+            return Err(invalid("the token is not valid yet"));
+        }
+        Ok(Caller {
+            subject: self.sub,
+            account: self.account_id,
+            role: self.role,
         })
     }
 }
 
-/// What a token says whose signature, issuer and audience are right. Its time is not judged yet.
-pub(crate) struct Verified {
-    caller: Caller,
-    /// Seconds since 1970, as `nbf`.
-    exp: i64,
-    nbf: Option<i64>,
-}
-
-impl Verified {
-    fn caller(&self, now: Timestamp) -> Result<Caller, ApiError> {
-        if self.exp.saturating_add(LEEWAY.as_secs()) < now.as_second() {
-            return Err(invalid("the token has expired; get a new one"));
-        }
-        if self
-            .nbf
-            .is_some_and(|nbf| nbf.saturating_sub(LEEWAY.as_secs()) > now.as_second())
-        {
-            return Err(invalid("the token is not valid yet"));
-        }
-        Ok(self.caller.clone())
-    }
-}
-
-/// The whole seconds of a `NumericDate` (RFC 7519), which may have a fraction. One with an exponent is
-/// no time that anybody means.
+/// The whole seconds of a `NumericDate` (RFC 7519), which may have a fraction but no exponent.
 fn seconds(number: &Number) -> Option<i64> {
     let text = number.to_string();
     let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
@@ -290,14 +241,15 @@ fn seconds(number: &Number) -> Option<i64> {
     whole.parse().ok().filter(|_| is_fraction)
 }
 
-/// Says which check failed; the token itself stays out of it.
+/// Names the failed check without repeating any part of the token.
 fn refusal(kind: &ErrorKind) -> ApiError {
     invalid(match kind {
         ErrorKind::InvalidSignature => "the token's signature is not valid",
         ErrorKind::InvalidIssuer => "the token is of another issuer",
         ErrorKind::InvalidAudience => "the token is for another audience",
         ErrorKind::MissingRequiredClaim(_) | ErrorKind::Json(_) => {
-            "the token lacks a claim or has one of the wrong form; needed are iss, aud, exp, sub, account_id, role"
+            "the token lacks a claim or has one of the wrong form; needed are iss, aud, exp, sub, \
+             account_id, role"
         }
         _ => "the token is not valid",
     })

@@ -1,13 +1,13 @@
-//! New ids: a prefix that says what the id names, `_`, and 32 lower hex digits of a UUID.
+//! New ids: a prefix for the kind of thing, `_`, and a UUID as 32 lower-case hex digits.
 
 use uuid::Uuid;
 
-/// A new id that sorts by the time of its making (UUID v7): `new_id("call")` → `call_0197…`.
+/// An id that sorts by creation time (UUID v7): `new_id("call")` → `call_0197…`.
 pub fn new_id(prefix: &str) -> String {
     format!("{prefix}_{}", Uuid::now_v7().simple())
 }
 
-/// A new id that tells nothing, not even its time (UUID v4).
+/// An id that reveals nothing, not even when it was created (UUID v4).
 pub fn random_id(prefix: &str) -> String {
     format!("{prefix}_{}", Uuid::new_v4().simple())
 }

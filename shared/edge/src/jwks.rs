@@ -1,23 +1,22 @@
 //! The issuer's public keys (RFC 7517), cached.
 //!
-//! A key that is known and fresh is found without waiting for anybody. Everything else goes through
-//! one lock, so that at most one request fetches, and only when a fetch is due.
-//!
-//! A token whose signature a set of keys has verified is known to that set, and need not be verified by
-//! it again. The next set knows none.
+//! A known and fresh key is found without waiting. Everything else goes through one lock, so that
+//! at most one request fetches, and only when a fetch is due.
 
 use std::error::Error;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
 use http_body_util::{BodyExt as _, Limited};
 use jiff::{SignedDuration, Timestamp};
+use jsonwebtoken::jwk::{
+    AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse,
+    RSAKeyParameters,
+};
 use jsonwebtoken::{Algorithm, DecodingKey};
-use moka::sync::Cache;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::Mutex;
@@ -26,54 +25,39 @@ use url::Url;
 
 use crate::clock::Clock;
 use crate::error::log_error;
-use crate::identity::Verified;
 
 const FETCH_TIMEOUT: Duration = Duration::from_secs(3);
 const MAX_BYTES: usize = 256 * 1024;
-/// Older keys are refreshed.
+/// The age at which keys are refreshed.
 const FRESH: SignedDuration = SignedDuration::from_hours(1);
-/// Between two tries, while there are keys.
+/// Time between two fetches while there are keys.
 const BETWEEN_TRIES: SignedDuration = SignedDuration::from_mins(1);
-/// Between two tries, while there are none.
+/// Time between two fetches while there are none.
 const BETWEEN_FIRST_TRIES: SignedDuration = SignedDuration::from_secs(1);
-/// When a caller may try again while there are no keys.
+/// `Retry-After` while there are no keys.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// So many tokens are known at most; the least recently used goes first. About half a kilobyte each.
-const MAX_KNOWN_TOKENS: u64 = 1_000;
 
-/// A key, and the one algorithm that it may verify.
+/// A key, and the only algorithm that it may verify.
 pub(crate) struct Key {
     id: Option<String>,
     algorithm: Algorithm,
     pub(crate) decoding: DecodingKey,
 }
 
-/// The cache.
+/// The cached keys.
 pub(crate) struct Jwks {
     url: Url,
     http: reqwest::Client,
     clock: Clock,
     loaded: RwLock<Option<Arc<Loaded>>>,
-    /// When the last fetch began or ended; held while fetching.
+    /// Start or end of the last fetch; locked during a fetch.
     last_try: Mutex<Option<Timestamp>>,
 }
 
-/// The issuer's keys as they were at a time, and the tokens that they have verified.
+/// A set of the issuer's keys.
 pub(crate) struct Loaded {
     at: Timestamp,
     keys: Vec<Key>,
-    tokens: Cache<TokenHash, Arc<Verified>>,
-}
-
-/// What a token is known by: its SHA-256, so that no token is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct TokenHash([u8; 32]);
-
-impl TokenHash {
-    pub(crate) fn of(token: &str) -> Option<Self> {
-        let hash = digest(&SHA256, token.as_bytes());
-        hash.as_ref().try_into().ok().map(Self)
-    }
 }
 
 impl Jwks {
@@ -87,34 +71,24 @@ impl Jwks {
         }
     }
 
-    /// The keys that there are, fetched again if they are old.
-    pub(crate) async fn current(&self) -> Option<Arc<Loaded>> {
-        let loaded = self.loaded()?;
-        Some(self.refreshed(loaded).await)
-    }
-
-    /// The keys, fetched if they do not have this one. `None` if there never were any.
+    /// The keys, fetched again if they are old or this one is missing. `None` if none were ever
+    /// loaded.
     pub(crate) async fn with(&self, id: Option<&str>) -> Option<Arc<Loaded>> {
-        match self.current().await {
+        if let Some(loaded) = self.loaded()
+            && has_passed(FRESH, loaded.at, self.clock.now())
+            // Requests do not wait for a refresh that another one makes.
+            && let Ok(mut last_try) = self.last_try.try_lock()
+            && self.is_due(*last_try, BETWEEN_TRIES)
+        {
+            self.fetch(&mut last_try).await;
+        }
+        match self.loaded() {
             Some(loaded) if loaded.knows(id) => Some(loaded),
             _ => self.with_key(id).await,
         }
     }
 
-    /// The keys, fetched again if they are old. Who finds another one fetching goes on with the keys
-    /// that there are.
-    async fn refreshed(&self, loaded: Arc<Loaded>) -> Arc<Loaded> {
-        if has_passed(FRESH, loaded.at, self.clock.now())
-            && let Ok(mut last_try) = self.last_try.try_lock()
-            && self.is_due(*last_try, BETWEEN_TRIES)
-        {
-            self.fetch(&mut last_try).await;
-            return self.loaded().unwrap_or(loaded);
-        }
-        loaded
-    }
-
-    /// The keys, fetched if they do not have this one; waits for another one's fetch.
+    /// Waits for a fetch in progress, and fetches if this key is still missing.
     async fn with_key(&self, id: Option<&str>) -> Option<Arc<Loaded>> {
         let mut last_try = self.last_try.lock().await;
         let (missing, between) = match self.loaded() {
@@ -131,20 +105,16 @@ impl Jwks {
         last_try.is_none_or(|at| has_passed(between, at, self.clock.now()))
     }
 
-    /// Fetches the keys; a failure leaves those that there are.
+    /// Replaces the keys; a failure leaves them as they are.
     async fn fetch(&self, last_try: &mut Option<Timestamp>) {
-        // Written down first as well, because the request that fetches may be dropped meanwhile.
+        // Set before the fetch as well, because the request may be dropped during it.
         *last_try = Some(self.clock.now());
         let fetched = self.download().await;
         let now = self.clock.now();
         *last_try = Some(now);
         match fetched {
             Ok(keys) => {
-                let loaded = Arc::new(Loaded {
-                    at: now,
-                    keys,
-                    tokens: Cache::new(MAX_KNOWN_TOKENS),
-                });
+                let loaded = Arc::new(Loaded { at: now, keys });
                 *self.loaded.write().unwrap_or_else(PoisonError::into_inner) = Some(loaded);
             }
             Err(error) => log_error(&error, "the issuer's keys could not be fetched"),
@@ -173,12 +143,12 @@ impl Jwks {
 }
 
 impl Loaded {
-    /// Is it clear whether there is a key for a token with this `kid`? For one without, it is.
+    /// Whether the set has this key. A token without a `kid` never needs another set.
     fn knows(&self, id: Option<&str>) -> bool {
         id.is_none_or(|id| self.keys.iter().any(|key| key.id.as_deref() == Some(id)))
     }
 
-    /// The key of this id and algorithm; without an id, the issuer's only key.
+    /// The key with this id and algorithm; without an id, the issuer's only key.
     pub(crate) fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Option<&Key> {
         let key = match (id, self.keys.as_slice()) {
             (None, [only]) => Some(only),
@@ -189,110 +159,75 @@ impl Loaded {
         };
         key.filter(|key| key.algorithm == algorithm)
     }
-
-    /// What a token says that these keys have verified before.
-    pub(crate) fn known(&self, token: TokenHash) -> Option<Arc<Verified>> {
-        self.tokens.get(&token)
-    }
-
-    pub(crate) fn remember(&self, token: TokenHash, verified: Arc<Verified>) {
-        self.tokens.insert(token, verified);
-    }
-
-    #[cfg(test)]
-    pub(crate) fn number_of_known(&self) -> u64 {
-        self.tokens.run_pending_tasks();
-        self.tokens.entry_count()
-    }
 }
 
-/// Has the span passed since `from`? A clock that was set back does not stop time.
+/// Whether `span` has passed since `from`. A clock that was set back counts as passed.
 fn has_passed(span: SignedDuration, from: Timestamp, now: Timestamp) -> bool {
     !(SignedDuration::ZERO..span).contains(&now.duration_since(from))
 }
 
 #[derive(Debug, thiserror::Error)]
 enum FetchError {
-    #[error("the issuer does not answer")]
+    #[error("the issuer does not respond")]
     Http(#[source] reqwest::Error),
-    #[error("the issuer does not answer in time")]
+    #[error("the issuer does not respond in time")]
     TimedOut,
-    #[error("the issuer answered {0}, expected 200")]
+    #[error("the issuer responded with {0}, expected 200")]
     Status(StatusCode),
     #[error("the key set cannot be read")]
     Body(#[source] Box<dyn Error + Send + Sync>),
-    #[error("the answer is not a key set")]
+    #[error("the response is not a key set")]
     Malformed(#[from] serde_json::Error),
 }
 
-#[derive(Deserialize)]
-struct KeySet {
-    keys: Vec<Value>,
-}
-
-#[derive(Deserialize)]
-struct Jwk {
-    kty: String,
-    crv: Option<String>,
-    kid: Option<String>,
-    alg: Option<String>,
-    r#use: Option<String>,
-    key_ops: Option<Vec<String>>,
-    n: Option<String>,
-    e: Option<String>,
-    x: Option<String>,
-    y: Option<String>,
-}
-
-/// The keys of a set that can verify our tokens; all others, whatever they are, are passed over.
+/// The keys of a set that can verify our tokens; all others are skipped.
 fn usable_keys(document: &[u8]) -> Result<Vec<Key>, FetchError> {
+    #[derive(Deserialize)]
+    struct KeySet {
+        keys: Vec<Value>,
+    }
     let set: KeySet = serde_json::from_slice(document)?;
     let jwks = set.keys.into_iter().map(serde_json::from_value);
     Ok(jwks.flatten().filter_map(usable_key).collect())
 }
 
 fn usable_key(jwk: Jwk) -> Option<Key> {
-    let (algorithm, name, decoding) = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
-        ("RSA", _) => (Algorithm::RS256, "RS256", rsa_key(&jwk)?),
-        ("EC", Some("P-256")) => (Algorithm::ES256, "ES256", p256_key(&jwk)?),
-        ("OKP", Some("Ed25519")) => (Algorithm::EdDSA, "EdDSA", ed25519_key(&jwk)?),
+    let (algorithm, decoding) = match &jwk.algorithm {
+        AlgorithmParameters::RSA(key) => (Algorithm::RS256, rsa_key(key)?),
+        AlgorithmParameters::EllipticCurve(key)
+            if key.curve == EllipticCurve::P256 && has_32_bytes(&key.x) && has_32_bytes(&key.y) =>
+        {
+            (Algorithm::ES256, DecodingKey::from_jwk(&jwk).ok()?)
+        }
+        AlgorithmParameters::OctetKeyPair(key)
+            if key.curve == EllipticCurve::Ed25519 && has_32_bytes(&key.x) =>
+        {
+            (Algorithm::EdDSA, DecodingKey::from_jwk(&jwk).ok()?)
+        }
         _ => return None,
     };
-    let for_signatures = jwk.r#use.is_none_or(|to| to == "sig")
-        && jwk
-            .key_ops
-            .is_none_or(|ops| ops.iter().any(|op| op == "verify"))
-        && jwk.alg.is_none_or(|alg| alg == name);
-    for_signatures.then_some(Key {
-        id: jwk.kid,
+    let (common, named) = (jwk.common, KeyAlgorithm::from(algorithm));
+    let usage = common.public_key_use;
+    let operations = common.key_operations;
+    let verifies = usage.is_none_or(|usage| usage == PublicKeyUse::Signature)
+        && operations.is_none_or(|operations| operations.contains(&KeyOperations::Verify))
+        && common.key_algorithm.is_none_or(|other| other == named);
+    verifies.then_some(Key {
+        id: common.key_id,
         algorithm,
         decoding,
     })
 }
 
-fn rsa_key(jwk: &Jwk) -> Option<DecodingKey> {
-    let modulus = URL_SAFE_NO_PAD.decode(jwk.n.as_ref()?).ok()?;
-    let exponent = URL_SAFE_NO_PAD.decode(jwk.e.as_ref()?).ok()?;
+/// Accepts leading zeros, which the library does not, and refuses less than 2048 bits: the 256th
+/// byte from the end counts only with its highest bit set.
+fn rsa_key(key: &RSAKeyParameters) -> Option<DecodingKey> {
+    let modulus = URL_SAFE_NO_PAD.decode(&key.n).ok()?;
+    let exponent = URL_SAFE_NO_PAD.decode(&key.e).ok()?;
     let zeros = modulus.iter().take_while(|byte| **byte == 0).count();
     let modulus = modulus.get(zeros..)?;
-    // At least 2048 bits: the 256th byte from the end counts only with its highest bit set.
     let long_enough = modulus.len() > 256 || (modulus.len() == 256 && *modulus.first()? >= 0x80);
     long_enough.then(|| DecodingKey::from_rsa_raw_components(modulus, &exponent))
-}
-
-fn p256_key(jwk: &Jwk) -> Option<DecodingKey> {
-    let (x, y) = (jwk.x.as_ref()?, jwk.y.as_ref()?);
-    let whole = has_32_bytes(x) && has_32_bytes(y);
-    whole
-        .then(|| DecodingKey::from_ec_components(x, y).ok())
-        .flatten()
-}
-
-fn ed25519_key(jwk: &Jwk) -> Option<DecodingKey> {
-    let x = jwk.x.as_ref()?;
-    has_32_bytes(x)
-        .then(|| DecodingKey::from_ed_components(x).ok())
-        .flatten()
 }
 
 fn has_32_bytes(text: &str) -> bool {

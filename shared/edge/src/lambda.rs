@@ -1,19 +1,25 @@
-//! The Lambda side of an app: events of API Gateway's REST API (payload v1) and HTTP API or
-//! `cargo lambda watch` (v2) in, buffered or streamed answers out.
+//! Running an app on Lambda: events from API Gateway's REST API (payload v1), its HTTP API or
+//! `cargo lambda watch` (v2) come in, buffered or streamed responses go out.
 
 use std::convert::Infallible;
+use std::fmt::Display;
+use std::future::Future;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
-use lambda_http::{Context, RequestExt as _, service_fn};
+use lambda_http::{Context, LambdaEvent, RequestExt as _, lambda_runtime, service_fn};
+use serde_json::Value;
 use tokio::time::Instant;
 use tower::ServiceExt as _;
 
 use crate::clock::Clock;
+use crate::settings::Env;
+use crate::task::block_on;
+use crate::telemetry;
 
-/// The request's id, as a request extension: Lambda's own, else one that [`crate::app`] makes.
+/// The request's id, as a request extension: Lambda's own, or else one from [`crate::app`].
 #[derive(Debug, Clone)]
 pub struct RequestId(pub String);
 
@@ -22,8 +28,8 @@ pub struct RequestId(pub String);
 pub struct Deadline(pub Instant);
 
 impl Deadline {
-    /// `None` where the context tells none: a deadline that is past when the invocation begins is not
-    /// one (`cargo lambda watch` counts it from 1970).
+    /// `None` for a deadline that is past when the invocation begins: `cargo lambda watch` counts
+    /// it from 1970.
     pub fn of(context: &Context, clock: &Clock) -> Option<Self> {
         let now = u64::try_from(clock.now().as_millisecond()).unwrap_or_default();
         let left = context.deadline.checked_sub(now).filter(|left| *left > 0)?;
@@ -31,46 +37,72 @@ impl Deadline {
         Instant::now().checked_add(left).map(Self)
     }
 
-    /// When to end a stream, or other long work: 10 s before the deadline, so that the end can still
-    /// be said and a call be settled.
+    /// When to end a stream or other long work: 10 s before the deadline, which leaves time to send
+    /// the end of the stream and to settle the call.
     pub fn stop_at(self) -> Instant {
         let reserve = Duration::from_secs(10);
         self.0.checked_sub(reserve).unwrap_or(self.0)
     }
 }
 
-/// Serves the app on Lambda; answers are streamed as they come. A body must not fail: Lambda would
-/// write the error's text into the answer.
-///
-/// # Errors
-/// If the runtime stops.
-pub async fn run_streaming(app: Router) -> Result<(), lambda_http::Error> {
-    lambda_http::run_with_streaming_response_concurrent(service_fn(move |event| {
-        answer(app.clone(), event)
-    }))
-    .await
+/// Any error, as Lambda's runtime takes it.
+pub type Error = lambda_http::Error;
+
+/// The `main` of an HTTP function with buffered responses, whose app `build` makes from the
+/// environment.
+pub fn serve(build: impl AsyncFnOnce(Env) -> Result<Router, Error>) -> Result<(), Error> {
+    block_on(async {
+        telemetry::init();
+        let app = build(Env::process()).await?;
+        let handle = service_fn(move |event| {
+            let app = app.clone();
+            async move { whole(answer(app, event).await?).await }
+        });
+        lambda_http::run_concurrent(handle).await
+    })
 }
 
-/// Serves the app on Lambda; each answer is sent as a whole.
-///
-/// # Errors
-/// If the runtime stops.
-pub async fn run(app: Router) -> Result<(), lambda_http::Error> {
-    lambda_http::run_concurrent(service_fn(move |event| {
-        let app = app.clone();
-        async move { whole(answer(app, event).await?).await }
-    }))
-    .await
+/// Like [`serve`], with streamed responses. Bodies must not fail, because Lambda writes the error's
+/// text into the response.
+pub fn serve_streaming(build: impl AsyncFnOnce(Env) -> Result<Router, Error>) -> Result<(), Error> {
+    block_on(async {
+        telemetry::init();
+        let app = build(Env::process()).await?;
+        let handle = service_fn(move |event| answer(app.clone(), event));
+        lambda_http::run_with_streaming_response_concurrent(handle).await
+    })
+}
+
+/// The `main` of a function that handles other events than HTTP requests.
+pub fn serve_events<H, F, E>(build: impl AsyncFnOnce(Env) -> Result<H, Error>) -> Result<(), Error>
+where
+    H: Fn(Value, Option<Deadline>) -> F + Clone + Send + 'static,
+    F: Future<Output = Result<Value, E>> + Send + 'static,
+    E: Display,
+{
+    block_on(async {
+        telemetry::init();
+        let handle = build(Env::process()).await?;
+        let handle = service_fn(move |event: LambdaEvent<Value>| {
+            let deadline = Deadline::of(&event.context, &Clock::system());
+            let handled = handle(event.payload, deadline);
+            // The runtime logs an error's `Debug`, which may show a whole request to AWS.
+            async {
+                handled
+                    .await
+                    .map_err(|error| Error::from(error.to_string()))
+            }
+        });
+        lambda_runtime::run_concurrent(handle).await
+    })
 }
 
 async fn answer(app: Router, event: lambda_http::Request) -> Result<Response, Infallible> {
     app.oneshot(request(event, &Clock::system())).await
 }
 
-/// The answer with its body read: text where it is UTF-8, so that it need not be encoded.
-async fn whole(
-    response: Response,
-) -> Result<lambda_http::Response<lambda_http::Body>, lambda_http::Error> {
+/// Buffers a response, as text where it is UTF-8, so that it needs no base64.
+async fn whole(response: Response) -> Result<lambda_http::Response<lambda_http::Body>, Error> {
     let (parts, body) = response.into_parts();
     let body = axum::body::to_bytes(body, usize::MAX).await?;
     let body = match String::from_utf8(body.into()) {
@@ -80,7 +112,7 @@ async fn whole(
     Ok(lambda_http::Response::from_parts(parts, body))
 }
 
-/// The event as a request that an app takes, with [`RequestId`] and [`Deadline`].
+/// Turns an event into an app's request, with [`RequestId`] and [`Deadline`].
 fn request(event: lambda_http::Request, clock: &Clock) -> axum::extract::Request {
     let context = event.lambda_context_ref().cloned();
     let mut request = event.map(|body| match body {
@@ -104,7 +136,7 @@ mod tests {
     use http::Method;
     use http::header::{AUTHORIZATION, CONTENT_TYPE};
     use lambda_http::Body as EventBody;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
@@ -175,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_context_without_a_deadline_to_come_gives_none() {
+    fn a_past_deadline_is_none() {
         let mut context = Context::default();
         for past in [0, 600_000] {
             context.deadline = past;
@@ -184,7 +216,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_whole_answer_is_text_where_it_can_be() {
+    async fn a_buffered_response_is_text_if_possible() {
         for (body, expected) in [
             (Body::empty(), EventBody::Text(String::new())),
             (Body::from("grün"), EventBody::Text("grün".to_owned())),
@@ -201,7 +233,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_apps_answer_carries_lambdas_request_id() {
+    async fn a_response_carries_lambdas_request_id() {
         let app = crate::app(
             Router::new(),
             crate::Shape::Problem,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use reqwest::Client;
 use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, RootCertStore};
+use webpki_root_certs::TLS_SERVER_ROOT_CERTS;
 
 /// How long an idle connection stays silent before TCP probes it, and the time between probes.
 /// Without probes the kernel takes up to a quarter of an hour to notice that a connection is dead,
@@ -34,9 +35,8 @@ pub enum HttpClientError {
 /// proxies from the environment. It trusts Mozilla's certificate authorities as of the build,
 /// because reading the system's takes longer than the rest of a cold start.
 pub fn http_client(connect: Duration) -> Result<Client, HttpClientError> {
-    let roots = RootCertStore {
-        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
-    };
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(TLS_SERVER_ROOT_CERTS.iter().cloned());
     let tls = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
@@ -128,7 +128,7 @@ mod tests {
 
     #[tokio::test]
     async fn connecting_ends_at_its_time_out() {
-        // The backlog accepts connections, and nobody ever speaks TLS on them.
+        // The backlog accepts connections, and no server speaks TLS on them.
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let client = http_client(Duration::from_millis(50)).unwrap();
@@ -138,7 +138,7 @@ mod tests {
         assert!(error.is_connect(), "{error:?}");
     }
 
-    /// Runs another test of this program in an environment that names a proxy where nobody listens.
+    /// Runs another test of this program in an environment with proxies that do not exist.
     #[test]
     fn proxies_in_the_environment_are_ignored() {
         let output = Command::new(std::env::current_exe().unwrap())

@@ -1,38 +1,38 @@
-//! Settings and errors that several functions have in common.
+//! Settings and errors that several functions share.
 
 use std::error::Error;
 use std::time::Duration;
 
 use account::add_on::Collection;
 use account::billing::PRICE_CENTS;
-use account::{Credits, CreditsPerUsd, Usd};
+use account::{Account, Credits, CreditsPerUsd, Usd};
 use http::HeaderValue;
 use jiff::SignedDuration;
 use routing::Policy;
 use url::Url;
 
-use crate::{ApiError, Code, Env, HttpSettings, IdentitySettings, log_error};
+use crate::error::{ApiError, Code, log_error};
+use crate::settings::{Env, HttpSettings, IdentitySettings};
 
 const ONE_CREDIT: Credits = Credits::from_micros(1_000_000);
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 
-/// The settings that every function with a product route asks for.
+/// The settings of every function with a product route.
 #[derive(Debug, Clone)]
 pub struct ProductSettings {
     pub http: HttpSettings,
     pub identity: IdentitySettings,
-    /// What routing depends on: `MIN_CREDIT_BALANCE` (credits, 1) and `ADD_ON_GRACE_DAYS` (8).
+    /// `MIN_CREDIT_BALANCE` (credits, 1) and `ADD_ON_GRACE_DAYS` (8).
     pub policy: Policy,
     /// `CREDITS_PER_USD` (10).
     pub rate: CreditsPerUsd,
     pub default_ai_url: Url,
     pub default_ai_model: String,
-    /// How we name ourselves upstream: `PUBLIC_BASE_URL`.
+    /// `PUBLIC_BASE_URL`, our name upstream.
     pub referer: HeaderValue,
 }
 
 impl ProductSettings {
-    /// Reads them; problems are kept in `env`.
     pub fn from_env(env: &mut Env) -> Self {
         Self {
             http: HttpSettings::from_env(env),
@@ -65,7 +65,7 @@ fn routing_policy(env: &mut Env) -> Policy {
     }
 }
 
-/// `ADD_ON_COLLECTION` (`card`): who collects from those who buy from now on.
+/// `ADD_ON_COLLECTION` (`card`): who collects from accounts that buy from now on.
 pub fn collection(env: &mut Env) -> Collection {
     env.parse_or("ADD_ON_COLLECTION", Collection::Card, |text| match text {
         "card" => Ok(Collection::Card),
@@ -75,10 +75,10 @@ pub fn collection(env: &mut Env) -> Collection {
     })
 }
 
-/// What a period of the add-on costs in credits, by `CREDITS_PER_USD`.
+/// The add-on's price for one period in credits, by `CREDITS_PER_USD`.
 pub fn price_in_credits(env: &mut Env) -> Credits {
     let price = Usd::from_cents(PRICE_CENTS);
-    // Less than 2^63 micro-credits at any rate that is allowed.
+    // Below 2^63 micro-credits at every allowed rate.
     price.in_credits(credits_per_usd(env)).unwrap_or_default()
 }
 
@@ -88,15 +88,23 @@ fn credits_per_usd(env: &mut Env) -> CreditsPerUsd {
     credits.unwrap_or(CreditsPerUsd::ONE)
 }
 
-/// How we name ourselves upstream: `PUBLIC_BASE_URL`.
+/// `PUBLIC_BASE_URL`, our name upstream.
 pub fn referer(env: &mut Env) -> HeaderValue {
-    // A URL is ASCII, so it is a header value.
+    // A URL is ASCII, so it is a valid header value.
     HeaderValue::from_str(env.url("PUBLIC_BASE_URL").as_str())
         .unwrap_or(HeaderValue::from_static("https://greta.example/"))
 }
 
+/// The account that a read found; 404 without one, 503 if the read failed.
+pub fn found_account<E: Error + 'static>(
+    read: Result<Option<Account>, E>,
+) -> Result<Account, ApiError> {
+    read.map_err(|error| ApiError::storage(&error))?
+        .ok_or_else(ApiError::account_not_found)
+}
+
 impl ApiError {
-    /// A store that did not answer, or an unreadable item: 503, logged here with its causes.
+    /// 503 for a store that did not respond or an unreadable item, logged here with its causes.
     pub fn storage(error: &(dyn Error + 'static)) -> Self {
         log_error(error, "the storage failed");
         Self::new(
@@ -106,7 +114,7 @@ impl ApiError {
         .with_retry_after(Duration::from_secs(1))
     }
 
-    /// The token is good, but its account is not known here.
+    /// 404 for an account that is unknown here, although its token is valid.
     pub fn account_not_found() -> Self {
         Self::new(
             Code::AccountNotFound,

@@ -1,8 +1,8 @@
-//! Every setting is read here, from a snapshot of the environment, and nothing else reads it.
+//! The only reader of the environment.
 //!
-//! A reading method that finds a problem remembers it and returns a placeholder, so that a settings
-//! struct is built straight; [`Env::finish`] then refuses with all problems at once. Values are never
-//! shown: any of them may be a secret.
+//! A method that finds a problem with a setting records it and returns a placeholder, so that a
+//! settings struct is built in one expression; [`Env::finish`] then reports all problems at once.
+//! Values are never shown, because any of them may be a secret.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -14,12 +14,12 @@ use http::HeaderValue;
 use url::{Host, Url};
 
 /// The names of the settings that were read.
-pub type Asked = Arc<Mutex<BTreeSet<&'static str>>>;
+pub type SettingNames = Arc<Mutex<BTreeSet<&'static str>>>;
 
-/// A snapshot of the environment, the settings asked for so far, and the problems found.
+/// A snapshot of the environment, the names read so far, and the problems found.
 pub struct Env {
     variables: HashMap<String, String>,
-    asked: Asked,
+    names: SettingNames,
     problems: BTreeMap<&'static str, String>,
 }
 
@@ -39,19 +39,19 @@ impl Env {
         let owned = |(name, value): (K, V)| (name.into(), value.into());
         Self {
             variables: pairs.into_iter().map(owned).collect(),
-            asked: Asked::default(),
+            names: SettingNames::default(),
             problems: BTreeMap::new(),
         }
     }
 
-    /// Sets these variables, over what they are.
+    /// Adds these variables, replacing any of the same name.
     #[must_use]
     pub fn with(mut self, pairs: impl IntoIterator<Item = (String, String)>) -> Self {
         self.variables.extend(pairs);
         self
     }
 
-    /// A setting that must be there.
+    /// A required setting.
     pub fn text(&mut self, name: &'static str) -> String {
         self.optional(name).unwrap_or_else(|| {
             self.problem(name, "is not set");
@@ -63,31 +63,20 @@ impl Env {
         self.optional(name).unwrap_or_else(|| default.to_owned())
     }
 
-    /// A setting whose emptiness means something.
+    /// An optional setting that may deliberately be empty.
     pub fn present(&mut self, name: &'static str) -> Option<String> {
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        asked.insert(name);
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        names.insert(name);
         let value = self.variables.get(name)?;
         Some(value.trim().to_owned())
     }
 
-    /// A setting that may be absent; an empty one is.
+    /// An optional setting; an empty value counts as absent.
     pub fn optional(&mut self, name: &'static str) -> Option<String> {
         self.present(name).filter(|value| !value.is_empty())
     }
 
-    /// All settings whose names begin so; an empty one is absent.
-    pub fn beginning_with(&self, name: &str) -> BTreeMap<String, String> {
-        let named = self
-            .variables
-            .iter()
-            .filter(|(other, value)| other.starts_with(name) && !value.trim().is_empty());
-        named
-            .map(|(name, value)| (name.clone(), value.trim().to_owned()))
-            .collect()
-    }
-
-    /// A URL that must be there: https, or http on loopback.
+    /// A required URL: https, or http on loopback.
     pub fn url(&mut self, name: &'static str) -> Url {
         let text = self.text(name);
         self.parse_url(name, &text)
@@ -127,7 +116,7 @@ impl Env {
         Duration::from_millis(self.number_or(name, default, 1..=86_400_000))
     }
 
-    /// A comma-separated list, its entries trimmed and the empty ones dropped.
+    /// A comma-separated list, trimmed, without empty entries.
     pub fn list(&mut self, name: &'static str, default: &str) -> Vec<String> {
         let text = self.text_or(name, default);
         let entries = text.split(',').map(str::trim);
@@ -137,7 +126,8 @@ impl Env {
             .collect()
     }
 
-    /// A setting of the caller's own form. `parse` says what the value must be, without repeating it.
+    /// A setting in a format of the caller's. The error of `parse` says what the value must be, and
+    /// never repeats it.
     pub fn parse_or<T>(
         &mut self,
         name: &'static str,
@@ -153,20 +143,17 @@ impl Env {
         })
     }
 
-    /// Remembers a problem; of several with one setting, the first.
+    /// Records a problem, unless there is one with this setting already.
     pub fn problem(&mut self, name: &'static str, what: impl Into<String>) {
         self.problems.entry(name).or_insert_with(|| what.into());
     }
 
-    /// The names of all settings that are read, absent ones included, also of those that are read later.
-    pub fn asked(&self) -> Asked {
-        Arc::clone(&self.asked)
+    /// The names of all settings that are read, now or later, whether they are set or not.
+    pub fn names(&self) -> SettingNames {
+        Arc::clone(&self.names)
     }
 
-    /// The settings, unless there was a problem.
-    ///
-    /// # Errors
-    /// [`SettingsError`] that names every missing or malformed setting.
+    /// The settings, or an error that names every missing or malformed one.
     pub fn finish<T>(self, settings: T) -> Result<T, SettingsError> {
         if self.problems.is_empty() {
             Ok(settings)
@@ -176,7 +163,7 @@ impl Env {
     }
 }
 
-/// All settings that are missing or malformed, and what is wrong with each.
+/// The settings that are missing or malformed, and what is wrong with each.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SettingsError(BTreeMap<&'static str, String>);
 
@@ -191,7 +178,7 @@ impl fmt::Display for SettingsError {
     }
 }
 
-/// The message: this is how a `main` that returns the error shows it.
+/// The message, because a `main` that returns the error prints its `Debug`.
 impl fmt::Debug for SettingsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -220,12 +207,12 @@ fn placeholder_url() -> Url {
     Url::parse("http://127.0.0.1/").expect("a valid URL")
 }
 
-/// What the HTTP edge needs to know.
+/// The settings of the HTTP edge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpSettings {
     /// `ALLOWED_ORIGINS`: the origins whose pages may call us, exactly as a browser writes them.
     pub allowed_origins: Vec<HeaderValue>,
-    /// `MAX_BODY_BYTES`: the most that [`crate::read_body`] reads.
+    /// `MAX_BODY_BYTES`: the limit for [`crate::read_body`].
     pub max_body_bytes: usize,
 }
 
@@ -238,7 +225,8 @@ impl HttpSettings {
                 Some(origin) => allowed_origins.push(origin),
                 None => env.problem(
                     "ALLOWED_ORIGINS",
-                    "must be origins like https://app.example:8443, separated by commas (https, or http on loopback; lower case, no path, no default port)",
+                    "must be origins like https://app.example:8443, separated by commas (https, or \
+                     http on loopback; lower case, no path, no default port)",
                 ),
             }
         }
@@ -270,14 +258,14 @@ fn parse_origin(text: &str) -> Option<HeaderValue> {
         .flatten()
 }
 
-/// Whose tokens are believed.
+/// The token issuer to trust.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdentitySettings {
     /// `JWKS_URL`: where the issuer publishes its keys.
     pub jwks_url: Url,
     /// `JWT_ISSUER`: the `iss` of its tokens.
     pub issuer: String,
-    /// `JWT_AUDIENCE`: what their `aud` must be or contain.
+    /// `JWT_AUDIENCE`: the audience that `aud` must be or contain.
     pub audience: String,
 }
 

@@ -1,4 +1,4 @@
-//! The runtime that a function's tasks run on, and tasks that outlive the request which started them.
+//! The async runtime of a function, and tasks that outlive the request that started them.
 
 use std::future::Future;
 use std::io;
@@ -8,19 +8,16 @@ use tracing::Instrument;
 
 use crate::settings::Env;
 
-/// Runs a function's `main`: on one thread where Lambda hands out one event at a time, because another
-/// thread would only be woken and sent to sleep for it; on a thread for each core where one process has
-/// many events (Managed Instances).
-///
-/// # Errors
-/// If the operating system does not give what a runtime needs; and the function's own.
+/// Runs a function's `main`: on one thread where Lambda sends one event at a time, because waking a
+/// second thread costs more than it gains, and on a thread per core where one process handles many
+/// events at once (Managed Instances).
 pub fn block_on<F, E>(main: F) -> Result<(), E>
 where
     F: Future<Output = Result<(), E>>,
     E: From<io::Error>,
 {
-    let at_once = Env::process().number_or("AWS_LAMBDA_MAX_CONCURRENCY", 1, 1..=u64::MAX);
-    let mut runtime = if at_once > 1 {
+    let concurrency = Env::process().number_or("AWS_LAMBDA_MAX_CONCURRENCY", 1, 1..=u64::MAX);
+    let mut runtime = if concurrency > 1 {
         tokio::runtime::Builder::new_multi_thread()
     } else {
         tokio::runtime::Builder::new_current_thread()
@@ -28,7 +25,7 @@ where
     runtime.enable_all().build()?.block_on(main)
 }
 
-/// Starts a task that keeps the current span, so that its log lines name the same request and call.
+/// Spawns a task in the current span, so that its log lines name the same request and call.
 #[expect(
     clippy::disallowed_methods,
     reason = "this is the one place that adds the span"

@@ -1,96 +1,73 @@
-//! Logs: one JSON object per line on standard output, with the fields of all spans around it, so
-//! that every line names its request and, within a call, its call.
+//! Logs: one JSON object per line on standard output, with the fields of the spans around it, so
+//! that every line names its request and, within an AI call, its call.
 
 use std::fmt;
-use std::io::Write as _;
 use std::sync::Once;
 
 use jiff::Timestamp;
-use serde::Serialize;
 use serde_json::{Map, Value, json};
-use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::Layer;
 pub use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::layer::{Context, SubscriberExt as _};
-use tracing_subscriber::registry::{LookupSpan, Registry};
+use tracing_subscriber::fmt::format::{JsonFields, Writer};
+use tracing_subscriber::fmt::{
+    FmtContext, FormatEvent, FormatFields as _, FormattedFields, MakeWriter,
+};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::{LookupSpan, Registry, Scope};
 
 use crate::clock::Clock;
 use crate::settings::Env;
 
-/// What holds whatever the level. Libraries that show events, requests, answers or headers, and with
-/// them keys and tokens, in their finest logs are held at `warn`; metrics are always there.
-const ALWAYS: [(&str, Level); 9] = [
+/// Levels that `LOG_LEVEL` does not change. Libraries whose debug logs show events, requests,
+/// responses or headers, and with them keys and tokens, stay at `warn`; metrics are always logged.
+const ALWAYS: [(&str, Level); 11] = [
     (METRIC, Level::INFO),
     ("aws_config", Level::WARN),
     ("aws_runtime", Level::WARN),
     ("aws_sigv4", Level::WARN),
+    ("aws_smithy_http_client", Level::WARN),
     ("aws_smithy_runtime", Level::WARN),
     ("aws_smithy_runtime_api", Level::WARN),
     ("hyper_util", Level::WARN),
     ("lambda_http", Level::WARN),
     ("lambda_runtime", Level::WARN),
+    ("reqwest", Level::WARN),
 ];
 
-/// The target of the lines that count something.
+/// The target of metric lines.
 const METRIC: &str = "metric";
-/// Where the metrics are in `CloudWatch`. `infra/template.yaml` names it in its alarms.
+/// The metrics' namespace in `CloudWatch`, which the alarms in `infra/template.yaml` name.
 const NAMESPACE: &str = "GretaByok";
 
-/// Counts something that operators watch: one line with `metric` and `value`, whatever `LOG_LEVEL` says. It
-/// is in `CloudWatch`'s [embedded metric format], so that it is a metric of its function and nothing else:
-/// more dimensions would cost more and tell less than the line itself.
+/// Counts something that operators watch: one line with `metric` and `value` at any `LOG_LEVEL`, in
+/// `CloudWatch`'s [embedded metric format]. The function is its only dimension; more would cost
+/// more and say less than the line itself.
 ///
-/// [embedded metric format]: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
+/// [embedded metric format]: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format.html
 pub fn metric(name: &'static str, value: u64) {
     tracing::info!(target: METRIC, metric = name, value, "metric");
 }
 
-/// Makes a metric of a line that counts something.
-fn embedded(line: &[u8], at: Timestamp) -> serde_json::Result<Vec<u8>> {
-    let mut line: Map<String, Value> = serde_json::from_slice(line)?;
-    if let [Some(Value::String(name)), Some(value)] =
-        ["metric", "value"].map(|field| line.get(field).cloned())
-    {
-        let format = json!({
-            "Timestamp": at.as_millisecond(),
-            "CloudWatchMetrics": [{
-                "Namespace": NAMESPACE,
-                "Dimensions": [["function"]],
-                "Metrics": [{"Name": name, "Unit": "Count"}],
-            }],
-        });
-        line.insert("_aws".to_owned(), format);
-        line.insert(name, value);
-    }
-    let mut line = serde_json::to_vec(&line)?;
-    line.push(b'\n');
-    Ok(line)
-}
-
-/// Starts logging at the level `LOG_LEVEL` (`error`, `warn`, `info`, `debug` or `trace`; `info`). It
-/// is a level and no filter, so that it cannot name a library that must stay quiet. Further calls do
-/// nothing.
+/// Starts logging at the level `LOG_LEVEL` (`error`, `warn`, `info`, `debug` or `trace`; `info`),
+/// which is not a filter, so that it cannot unmute a library. Further calls do nothing.
 pub fn init() {
     init_with_default(LevelFilter::INFO);
 }
 
-/// Like [`init`], with another level where `LOG_LEVEL` is not set.
+/// Like [`init`], with another default level.
 pub fn init_with_default(level: LevelFilter) {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let mut env = Env::process();
-        let asked = env.optional("LOG_LEVEL");
-        let asked = asked.map(|asked| asked.parse::<LevelFilter>().ok());
+        let wanted = env.optional("LOG_LEVEL");
+        let wanted = wanted.map(|wanted| wanted.parse::<LevelFilter>().ok());
         let function = env.optional("AWS_LAMBDA_FUNCTION_NAME");
-        let filter = filter(asked.flatten().unwrap_or(level));
+        let filter = filter(wanted.flatten().unwrap_or(level));
         let subscriber = subscriber(filter, function, std::io::stdout);
-        // Somebody else's subscriber, as a test may have set one, stays.
+        // A subscriber that a test has set stays.
         let set = tracing::subscriber::set_global_default(subscriber).is_ok();
-        if set && asked == Some(None) {
+        if set && wanted == Some(None) {
             tracing::warn!(
                 %level,
                 "LOG_LEVEL is not a level; logging at the default one"
@@ -99,7 +76,7 @@ pub fn init_with_default(level: LevelFilter) {
     });
 }
 
-/// Everything of `level`, less what may show a key.
+/// Everything at `level`, except the muted libraries.
 pub fn filter(level: LevelFilter) -> Targets {
     let filter = Targets::new().with_default(level);
     filter.with_targets(ALWAYS)
@@ -113,151 +90,73 @@ fn subscriber<W>(
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    Registry::default()
-        .with(filter)
-        .with(Lines { function, writer })
+    let lines = tracing_subscriber::fmt::layer()
+        .fmt_fields(JsonFields::new())
+        .event_format(FlatJson { function })
+        .with_writer(writer);
+    Registry::default().with(filter).with(lines)
 }
 
-/// Writes each event as one flat JSON object. The event's own fields win over those of its spans, inner
-/// spans over outer ones.
-struct Lines<W> {
+/// Writes each event as one flat JSON object: the library's own JSON nests the fields of spans, but
+/// queries and metrics need them at the top. The event's fields win over those of its spans, and
+/// inner spans over outer ones.
+struct FlatJson {
     function: Option<String>,
-    writer: W,
 }
 
-impl<S, W> Layer<S> for Lines<W>
+impl<S> FormatEvent<S, JsonFields> for FlatJson
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
-    W: for<'a> MakeWriter<'a> + 'static,
 {
-    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
-        if let Some(span) = context.span(id) {
-            let mut fields = Fields::default();
-            attributes.record(&mut fields);
-            span.extensions_mut().insert(fields);
-        }
-    }
-
-    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
-        if let Some(span) = context.span(id)
-            && let Some(fields) = span.extensions_mut().get_mut::<Fields>()
-        {
-            values.record(fields);
-        }
-    }
-
-    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, JsonFields>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
         let metadata = event.metadata();
         let now = Clock::system().now();
-        let mut line = Fields::default();
-        line.put("timestamp", &now);
-        line.put("level", metadata.level().as_str());
-        line.put("target", metadata.target());
-        event.record(&mut line);
-        for span in context.event_scope(event).into_iter().flatten() {
-            if let Some(fields) = span.extensions().get::<Fields>() {
-                line.take_in(fields);
-            }
-        }
+        let mut line = Map::new();
         if let Some(function) = &self.function {
-            line.put_if_new("function", function);
+            line.insert("function".to_owned(), json!(function));
         }
-        let mut line = line.into_object();
-        if metadata.target() == METRIC {
-            line = embedded(&line, now).unwrap_or(line);
-        }
-        // In one write, so that lines of two threads do not mix. There is nowhere to tell of a failure.
-        let _ = self.writer.make_writer_for(metadata).write_all(&line);
-    }
-}
-
-/// Named values as JSON text: of a span, kept with it, or of a line.
-#[derive(Default)]
-struct Fields {
-    /// The values, one after the other.
-    json: Vec<u8>,
-    /// What each value is called, and where it ends.
-    ends: Vec<(&'static str, usize)>,
-}
-
-impl Fields {
-    fn put(&mut self, name: &'static str, value: &(impl Serialize + ?Sized)) {
-        if serde_json::to_writer(&mut self.json, value).is_ok() {
-            self.ends.push((name, self.json.len()));
-        } else {
-            // A part of it may have been written.
-            self.json.truncate(self.end());
-        }
-    }
-
-    fn put_if_new(&mut self, name: &'static str, value: &(impl Serialize + ?Sized)) {
-        if !self.has(name) {
-            self.put(name, value);
-        }
-    }
-
-    /// Adds those whose names are new; of two of a name, the later one.
-    fn take_in(&mut self, other: &Self) {
-        for (at, (name, end)) in other.ends.iter().enumerate().rev() {
-            if !self.has(name) {
-                self.json.extend_from_slice(other.value(at, *end));
-                self.ends.push((name, self.json.len()));
+        for span in context.event_scope().into_iter().flat_map(Scope::from_root) {
+            if let Some(fields) = span.extensions().get::<FormattedFields<JsonFields>>() {
+                line.extend(object(fields));
             }
         }
-    }
-
-    fn has(&self, name: &str) -> bool {
-        self.ends.iter().any(|(other, _)| *other == name)
-    }
-
-    fn end(&self) -> usize {
-        self.ends.last().map_or(0, |(_, end)| *end)
-    }
-
-    fn value(&self, at: usize, end: usize) -> &[u8] {
-        let before = at.checked_sub(1).and_then(|before| self.ends.get(before));
-        let start = before.map_or(0, |(_, end)| *end);
-        self.json.get(start..end).unwrap_or_default()
-    }
-
-    /// One object, and the end of its line. Names are identifiers, which JSON does not escape.
-    fn into_object(self) -> Vec<u8> {
-        let names = self.ends.iter().map(|(name, _)| name.len() + 4);
-        let mut line = Vec::with_capacity(self.json.len() + names.sum::<usize>() + 3);
-        for (at, (name, end)) in self.ends.iter().enumerate() {
-            line.extend_from_slice(if at == 0 { b"{\"" } else { b",\"" });
-            line.extend_from_slice(name.as_bytes());
-            line.extend_from_slice(b"\":");
-            line.extend_from_slice(self.value(at, *end));
+        line.insert("timestamp".to_owned(), json!(now));
+        line.insert("level".to_owned(), json!(metadata.level().as_str()));
+        line.insert("target".to_owned(), json!(metadata.target()));
+        let mut fields = String::new();
+        context.format_fields(Writer::new(&mut fields), event)?;
+        line.extend(object(&fields));
+        if metadata.target() == METRIC {
+            embed_metric(&mut line, now);
         }
-        line.extend_from_slice(b"}\n");
-        line
+        writeln!(writer, "{}", Value::Object(line))
     }
 }
 
-impl Visit for Fields {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.put(field.name(), &format!("{value:?}"));
-    }
+fn object(json: &str) -> Map<String, Value> {
+    serde_json::from_str(json).unwrap_or_default()
+}
 
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.put(field.name(), value);
-    }
-
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.put(field.name(), &value);
-    }
-
-    fn record_i64(&mut self, field: &Field, value: i64) {
-        self.put(field.name(), &value);
-    }
-
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.put(field.name(), &value);
-    }
-
-    fn record_f64(&mut self, field: &Field, value: f64) {
-        self.put(field.name(), &value);
+/// Adds the metric's metadata to its line.
+fn embed_metric(line: &mut Map<String, Value>, at: Timestamp) {
+    if let [Some(Value::String(name)), Some(value)] =
+        ["metric", "value"].map(|field| line.get(field).cloned())
+    {
+        let format = json!({
+            "Timestamp": at.as_millisecond(),
+            "CloudWatchMetrics": [{
+                "Namespace": NAMESPACE,
+                "Dimensions": [["function"]],
+                "Metrics": [{"Name": name, "Unit": "Count"}],
+            }],
+        });
+        line.insert("_aws".to_owned(), format);
+        line.insert(name, value);
     }
 }
 
@@ -278,8 +177,8 @@ pub(crate) mod tests {
 
     impl Log {
         pub(crate) fn capture() -> (Self, DefaultGuard) {
-            // With only one subscriber alive, tracing asks that of whatever thread comes first to a
-            // new log line, and so nobody's; with two, all.
+            // With a single subscriber alive, the first thread to reach a log line decides whether
+            // anyone wants it, and that thread may have no subscriber; with two, tracing asks both.
             static SECOND: LazyLock<Dispatch> = LazyLock::new(|| {
                 Dispatch::new(subscriber(filter(LevelFilter::OFF), None, io::sink))
             });
@@ -358,7 +257,7 @@ pub(crate) mod tests {
 
     /// As `CloudWatch`'s specification of the embedded metric format asks for it.
     #[test]
-    fn a_metric_is_one_of_cloudwatch() {
+    fn metrics_use_cloudwatchs_embedded_format() {
         let (log, _guard) = Log::capture();
         super::metric("holds_expired", 3);
         tracing::info!(metric = "no", value = 3, "only speaks of one");

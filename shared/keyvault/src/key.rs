@@ -1,14 +1,13 @@
 //! An OpenRouter key as the user typed it.
 
 use std::fmt;
-use std::fmt::Write as _;
 
 use aws_lc_rs::digest;
 use secrecy::{ExposeSecret, SecretString};
 
 const PREFIX: &str = "sk-or-v1-";
 
-/// The text is not an OpenRouter key. The text itself is not kept.
+/// The text is not an OpenRouter key. The error does not keep it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an OpenRouter key starts with sk-or-v1-, followed by 16 to 246 letters, digits, _ or -")]
 pub struct FormatError;
@@ -17,10 +16,7 @@ pub struct FormatError;
 pub struct UserKey(SecretString);
 
 impl UserKey {
-    /// Takes a key as typed, white space around it dropped.
-    ///
-    /// # Errors
-    /// [`FormatError`] unless it matches `^sk-or-v1-[A-Za-z0-9_-]{16,246}$`.
+    /// Parses a key as typed: trimmed, it must match `^sk-or-v1-[A-Za-z0-9_-]{16,246}$`.
     pub fn parse(typed: &str) -> Result<Self, FormatError> {
         let text = typed.trim();
         let body = text.strip_prefix(PREFIX).ok_or(FormatError)?;
@@ -44,17 +40,17 @@ impl UserKey {
             .to_owned()
     }
 
-    /// OpenRouter's masked label, or our own mask where that one gives the key away.
+    /// OpenRouter's masked label, or our own mask if the label reveals the key.
     pub fn mask(&self, label: String) -> String {
         let body = self
             .0
             .expose_secret()
             .get(PREFIX.len()..)
             .unwrap_or_default();
-        // Twelve characters in a row of a key that has 16 at least are too many to show.
+        // Twelve consecutive characters of a key that may have only 16 are too many to show.
         let shown = body.as_bytes().windows(12);
-        let gives_away = |part: &[u8]| memchr::memmem::find(label.as_bytes(), part).is_some();
-        if shown.into_iter().any(gives_away) {
+        let reveals = |part: &[u8]| memchr::memmem::find(label.as_bytes(), part).is_some();
+        if shown.into_iter().any(reveals) {
             format!("{PREFIX}...{}", self.last4())
         } else {
             label
@@ -63,12 +59,8 @@ impl UserKey {
 
     /// SHA-256 of the key in lower-case hex, by which OpenRouter names it in links.
     pub fn sha256(&self) -> String {
-        let hash = digest::digest(&digest::SHA256, self.0.expose_secret().as_bytes());
-        hash.as_ref().iter().fold(String::new(), |mut hex, byte| {
-            // Writing to a String cannot fail.
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        })
+        let key = self.0.expose_secret().as_bytes();
+        hex::encode(digest::digest(&digest::SHA256, key))
     }
 }
 
@@ -83,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_trimmed_and_held_to_their_form() {
+    fn keys_are_trimmed_and_their_format_is_checked() {
         let shortest = format!("{PREFIX}{}", "a".repeat(16));
         let longest = format!("{PREFIX}{}", "a".repeat(246));
         let spaced = format!(" \n{shortest}\t");
@@ -107,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_is_the_end_and_the_hash() {
+    fn only_the_end_and_the_hash_are_shown() {
         let key = UserKey::parse("sk-or-v1-0123456789abcdefwxyz").unwrap();
         assert_eq!(key.last4(), "wxyz");
         assert_eq!(key.sha256().len(), 64);

@@ -1,12 +1,13 @@
-//! OpenRouter keys in Secrets Manager: the only place, but for the wire to OpenRouter, where a
-//! key's text is.
+//! OpenRouter keys in Secrets Manager: a key's text is there, on the wire to OpenRouter, and
+//! nowhere else.
 //!
-//! One secret for each *saved* key, named prefix + account id + `/` + key id, so that replacing a
-//! key is a new secret and a switch of the account's key id, never an overwrite. The cache is keyed
-//! by that name too: a key that is not the account's current one is not asked for, so a swap or a
-//! disconnect acts on the next call of every instance.
+//! Each *saved* key is a secret of its own, named prefix + account id + `/` + key id: replacing a
+//! key creates a new secret and switches the account's key id, and never overwrites. The cache is
+//! keyed by that name too. Only an account's current key is ever looked up, so a swap or a
+//! disconnect takes effect on the next call of every instance.
 //!
-//! Architecture invariant: nothing here lists secrets, prints one, or falls back to another one.
+//! Architecture invariant: this crate never lists or prints secrets, and never falls back to
+//! another one.
 
 mod key;
 
@@ -22,12 +23,12 @@ use secrecy::{ExposeSecret, SecretString};
 
 pub use key::{FormatError, UserKey};
 
-/// A cached secret is used for at most this long.
+/// Maximum age of a cached secret.
 const MAX_AGE: Duration = Duration::from_mins(15);
-/// So many secrets are cached at most; the least recently used goes first.
+/// Maximum number of cached secrets.
 const MAX_CACHED: u64 = 10_000;
 
-/// Why there is no key.
+/// Why a secret could not be read or written.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum VaultError {
     #[error("the secret does not exist")]
@@ -40,8 +41,8 @@ pub enum VaultError {
     },
 }
 
-/// Secrets Manager with a cache: single flight, bounded in size and age, wiped when dropped. Cheap
-/// to clone.
+/// Secrets Manager with a cache that reads each secret only once at a time, is limited in size and
+/// age, and wipes what it drops. Cheap to clone.
 #[derive(Clone)]
 pub struct Vault {
     client: Client,
@@ -51,7 +52,7 @@ pub struct Vault {
 }
 
 impl Vault {
-    /// `prefix` is `SECRETS_PREFIX`, put before the names of users' secrets.
+    /// `prefix` (`SECRETS_PREFIX`) precedes the names of users' secrets.
     pub fn new(client: Client, prefix: impl Into<String>) -> Self {
         let cache = Cache::builder()
             .max_capacity(MAX_CACHED)
@@ -65,18 +66,14 @@ impl Vault {
         }
     }
 
-    /// Secrets that are created are encrypted with this key of KMS (`SECRETS_KMS_KEY`), and not with the one
-    /// that AWS manages for the account.
+    /// Encrypts new secrets with this KMS key (`SECRETS_KMS_KEY`) instead of the AWS-managed one.
     #[must_use]
     pub fn encrypting_with(mut self, kms_key: Option<String>) -> Self {
         self.kms_key = kms_key;
         self
     }
 
-    /// Creates the secret of a key that is about to be saved.
-    ///
-    /// # Errors
-    /// [`VaultError::Unavailable`] if the outcome is not known or Secrets Manager refuses.
+    /// Creates the secret of a key that is about to be saved. After an error it may exist.
     pub async fn create(
         &self,
         account: &AccountId,
@@ -94,11 +91,8 @@ impl Vault {
             .map_err(|error| unavailable("create secret", error))
     }
 
-    /// Deletes a key's secret at once, without a recovery window. A secret that is not there is
-    /// deleted already.
-    ///
-    /// # Errors
-    /// [`VaultError::Unavailable`] if the outcome is not known or Secrets Manager refuses.
+    /// Deletes a key's secret at once, without a recovery window. Deleting a missing secret
+    /// succeeds; after an error the secret may be gone.
     pub async fn delete(&self, account: &AccountId, id: &KeyId) -> Result<(), VaultError> {
         let name = self.name_of(account, id);
         self.cache.invalidate(&name).await;
@@ -116,10 +110,7 @@ impl Vault {
         }
     }
 
-    /// The account's key `id`, which must be its current one.
-    ///
-    /// # Errors
-    /// [`VaultError::Missing`] if there is no such secret; nothing stands in for it.
+    /// The account's key `id`, which must be its current one. Nothing stands in for a missing one.
     pub async fn user_key(
         &self,
         account: &AccountId,
@@ -129,15 +120,12 @@ impl Vault {
     }
 
     /// A secret of the platform, by its full name.
-    ///
-    /// # Errors
-    /// [`VaultError::Missing`] if there is no such secret.
     pub async fn platform_secret(&self, name: &str) -> Result<Arc<SecretString>, VaultError> {
         self.cached(name.to_owned()).await
     }
 
-    /// Reads a platform secret anew on its next use: the provider did not accept the cached one, so
-    /// it may have been rotated.
+    /// Drops a platform secret from the cache, because it was not accepted and may have been
+    /// rotated.
     pub async fn forget_platform_secret(&self, name: &str) {
         self.cache.invalidate(name).await;
     }
@@ -147,7 +135,7 @@ impl Vault {
             return Ok(secret);
         }
         let read = self.read(name.clone());
-        // Boxed, as it is large and rare.
+        // Boxed, because the future is large and rarely needed.
         Box::pin(self.cache.try_get_with(name, read))
             .await
             .map_err(|error: Arc<VaultError>| (*error).clone())
@@ -170,7 +158,7 @@ impl Vault {
     }
 }
 
-/// A secret that is marked for deletion counts as missing too.
+/// A secret that is marked for deletion counts as missing.
 fn is_missing<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> bool {
     let marked = || {
         let message = error.message().unwrap_or_default();
@@ -183,8 +171,8 @@ fn is_missing<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> bool {
     }
 }
 
-/// Keeps what Secrets Manager said, or why it was not reached, but never a request or an answer:
-/// those hold secrets, and a `Debug` of the error would show them.
+/// Keeps the service's error or the reason why it was not reached, but never the request or the
+/// response, because they hold secrets and the error's `Debug` would show them.
 fn unavailable<E, R>(operation: &'static str, error: SdkError<E, R>) -> VaultError
 where
     E: Error + Send + Sync + 'static,

@@ -1,4 +1,4 @@
-//! The chat call: its head, and its body piece by piece.
+//! The chat call: its response's head, and its body chunk by chunk.
 
 use std::time::Duration;
 
@@ -9,27 +9,27 @@ use reqwest::Response;
 use secrecy::SecretString;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::{BoxError, Upstream, read};
+use crate::client::{BoxError, Upstream, read};
 
 const X_GENERATION_ID: HeaderName = HeaderName::from_static("x-generation-id");
-/// An error's body is read up to here to see what it is about.
+/// How much of an error's body is read to classify it.
 const MAX_ERROR_BODY: usize = 64 * 1024;
-/// The longest answer that is not streamed; images travel in it as text.
+/// Size limit of a response that is not streamed; it may hold images as text.
 const MAX_PLAIN_BODY: usize = 64 * 1024 * 1024;
 const ERROR_BODY_TIME: Duration = Duration::from_secs(5);
 
-/// What kind of answer the caller asked for.
+/// The kind of response that the caller asked for.
 #[derive(Debug, Clone, Copy)]
 pub enum Kind {
     Streamed,
-    /// The whole answer is due within the plain time-out, counted from `since`: when the caller
-    /// began to wait, perhaps on another upstream.
+    /// The whole response is due within the plain time-out, counted from `since`, when the caller
+    /// began to wait, perhaps for another upstream.
     Plain {
         since: Instant,
     },
 }
 
-/// Why there is no head.
+/// Why no response head came.
 #[derive(Debug, thiserror::Error)]
 pub enum ChatError {
     /// There was no connection (DNS, refused, TLS, connect time-out): the call did not arrive.
@@ -55,7 +55,7 @@ impl From<reqwest::Error> for ChatError {
     }
 }
 
-/// Why a body ended before its end.
+/// Why a body is incomplete.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     /// The connection broke, or the body is longer than we read.
@@ -63,24 +63,21 @@ pub enum BodyError {
     Broken(#[source] BoxError),
     #[error("upstream fell silent")]
     Idle,
-    #[error("the answer did not end in time")]
+    #[error("the response did not end in time")]
     TimedOut,
 }
 
-/// An answer whose head has arrived.
+/// A response whose head has arrived.
 #[derive(Debug)]
 pub struct Answer {
     response: Response,
     idle: Duration,
-    /// For an answer that is not streamed.
+    /// For a response that is not streamed.
     must_end_by: Instant,
 }
 
 impl Upstream {
-    /// Sends a chat call whose `body` travels unchanged, and waits for the head.
-    ///
-    /// # Errors
-    /// [`ChatError`] if no head came.
+    /// Sends a chat call with an unchanged `body`, and waits for the response's head.
     pub async fn chat(
         &self,
         key: &SecretString,
@@ -124,13 +121,13 @@ impl Answer {
             .is_some_and(|value| value.trim_start().starts_with("text/event-stream"))
     }
 
-    /// Upstream's id of the call, by which its cost can be looked up.
+    /// Upstream's id of the call, for looking up its cost.
     pub fn generation_id(&self) -> Option<String> {
         let id = self.response.headers().get(X_GENERATION_ID)?;
         id.to_str().ok().map(str::to_owned)
     }
 
-    /// The headers that may travel to the caller.
+    /// The headers that are passed on to the caller.
     pub fn headers(&self) -> HeaderMap {
         let allowed = [CONTENT_TYPE, X_GENERATION_ID, RETRY_AFTER];
         let ours = self.response.headers();
@@ -140,13 +137,13 @@ impl Answer {
             .collect()
     }
 
-    /// How long upstream asks to wait; `None` if it says so in no whole number of seconds.
+    /// How long upstream asks to wait, if it states that in whole seconds.
     pub fn retry_after(&self) -> Option<Duration> {
         let seconds = self.response.headers().get(RETRY_AFTER)?.to_str().ok()?;
         seconds.trim().parse().ok().map(Duration::from_secs)
     }
 
-    /// The body piece by piece.
+    /// The body, chunk by chunk.
     pub fn into_stream(self) -> Stream {
         Stream {
             response: self.response,
@@ -154,10 +151,7 @@ impl Answer {
         }
     }
 
-    /// The whole body of an answer that is not streamed.
-    ///
-    /// # Errors
-    /// [`BodyError`] if it broke off, did not end in time or is too long.
+    /// The whole body of a response that is not streamed.
     pub async fn collect(self) -> Result<Bytes, BodyError> {
         let body = read(self.response, MAX_PLAIN_BODY);
         match timeout_at(self.must_end_by, body).await {
@@ -166,7 +160,7 @@ impl Answer {
         }
     }
 
-    /// The beginning of an error's body; whatever arrived, where it broke off.
+    /// The beginning of an error's body, as far as it arrives.
     pub async fn error_body(mut self) -> Bytes {
         let mut body = BytesMut::new();
         let deadline = Instant::now() + ERROR_BODY_TIME;
@@ -180,7 +174,7 @@ impl Answer {
     }
 }
 
-/// The body of an answer, piece by piece.
+/// A response's body, chunk by chunk.
 #[derive(Debug)]
 pub struct Stream {
     response: Response,
@@ -188,10 +182,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// The next piece of the body, as it came; `None` at its end.
-    ///
-    /// # Errors
-    /// [`BodyError`] if the body broke off.
+    /// The next chunk, unchanged; `None` at the end.
     pub async fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
         match timeout(self.idle, self.response.chunk()).await {
             Ok(piece) => {

@@ -1,26 +1,26 @@
-//! What an upstream answer that is not a success means.
+//! The meaning of upstream responses that are not a success.
 
 use http::StatusCode;
 use serde_json::Value;
 
-/// The contract's kinds of upstream failure, each with its own consequence.
+/// The contract's kinds of upstream failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
     /// 401, or a 403 that is about the key.
     KeyRejected,
     /// 402, or a 403 because the key's own limit is used up.
     PaymentRequired,
-    /// 403 about the request's content: moderation, guardrails.
+    /// 403 because of the request's content: moderation, guardrails.
     ContentRefused,
     RateLimited,
     /// The caller's own error.
     RequestRejected(StatusCode),
-    /// 3xx, 408, 5xx, or not reached.
+    /// 3xx, 408, 5xx, or no response.
     Unavailable,
 }
 
 impl Failure {
-    /// What an answer with this status and body is; `None` for a success.
+    /// Classifies a response; `None` for a success.
     pub fn of(status: StatusCode, body: &[u8]) -> Option<Self> {
         Some(match status.as_u16() {
             200..=299 => return None,
@@ -35,7 +35,7 @@ impl Failure {
     }
 }
 
-/// A 403 tells only in its body what it is about.
+/// Only the body of a 403 says what it is about.
 fn of_forbidden(body: &[u8]) -> Failure {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     let error = body.get("error").unwrap_or(&Value::Null);

@@ -1,25 +1,21 @@
-//! What a call did cost, asked for afterwards: `GET /generation`.
+//! Looking up a call's cost afterwards: `GET /generation`.
 
-use std::collections::HashMap;
 use std::str::FromStr;
 use std::time::Duration;
 
 use account::price::Usage;
-use http::{Method, StatusCode};
+use http::StatusCode;
 use secrecy::SecretString;
-use serde::Deserialize;
-use serde_json::value::RawValue;
-use tokio::time::timeout;
 use url::form_urlencoded::byte_serialize;
 
-use crate::{AskError, Upstream};
+use crate::client::{AskError, Upstream, data_of};
 
-/// What the default AI is, beyond its protocol.
+/// The kind of API that the default AI has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DefaultAiKind {
-    /// Reports `usage.cost`, and can be asked about a generation later.
+    /// Reports `usage.cost`, and can look up a generation later.
     OpenRouter,
-    /// Reports tokens, and only where asked to; it has no look-up.
+    /// Reports tokens, and only on request; it has no lookup.
     OpenAi,
 }
 
@@ -35,31 +31,20 @@ impl FromStr for DefaultAiKind {
     }
 }
 
-/// Why it is not known what a call did cost.
+/// Why a call's cost could not be looked up. It says nothing about the call.
 #[derive(Debug, thiserror::Error)]
 pub enum GenerationError {
-    #[error("upstream answered {0} when asked about a call")]
+    #[error("upstream responded with {0} when asked about a call")]
     Refused(StatusCode),
-    #[error("upstream's answer about a call cannot be read")]
+    #[error("upstream's response about a call cannot be read")]
     Unreadable(#[source] serde_json::Error),
-    #[error("upstream could not be reached to ask about a call")]
+    #[error("upstream could not be asked about a call")]
     Unreachable(#[source] AskError),
-    #[error("upstream did not say in time what a call did cost")]
-    TimedOut,
-}
-
-#[derive(Deserialize)]
-struct Envelope<'a> {
-    #[serde(borrow)]
-    data: HashMap<String, &'a RawValue>,
 }
 
 impl Upstream {
-    /// Asks what the call `id` did cost, for at most `time`. `Ok(None)`: upstream does not know it,
-    /// or does not know it yet (OpenRouter's records follow a call by some seconds).
-    ///
-    /// # Errors
-    /// [`GenerationError`] says nothing of the call.
+    /// Looks up the cost of the call `id` within `time`. `None` if upstream does not know the call,
+    /// or not yet: OpenRouter's records follow a call by some seconds.
     pub async fn generation(
         &self,
         key: &SecretString,
@@ -68,10 +53,7 @@ impl Upstream {
     ) -> Result<Option<Usage>, GenerationError> {
         let id: String = byte_serialize(id.as_bytes()).collect();
         let path = format!("/generation?id={id}");
-        let ask = self.ask(self.request(Method::GET, &path, Some(key)));
-        let answer = timeout(time, ask)
-            .await
-            .map_err(|_| GenerationError::TimedOut)?;
+        let answer = self.ask(&path, Some(key), time).await;
         let (status, body) = answer.map_err(GenerationError::Unreachable)?;
         match status {
             StatusCode::NOT_FOUND => Ok(None),
@@ -84,9 +66,9 @@ impl Upstream {
     }
 }
 
-/// Every field may be missing. Tokens are the provider's own count, by which it bills.
+/// Every field may be missing. The tokens are the provider's own count, by which it bills.
 fn usage_from_generation(body: &[u8]) -> Result<Usage, serde_json::Error> {
-    let data = serde_json::from_slice::<Envelope<'_>>(body)?.data;
+    let data = data_of(body)?;
     let raw = |name: &str| data.get(name).map(|raw| raw.get());
     let usd = |name: &str| raw(name)?.parse().ok();
     let count = |name: &str| raw(name)?.parse().ok();
@@ -103,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_generation_says_what_its_call_did_cost() {
+    fn a_generation_states_the_cost_of_its_call() {
         let whole = br#"{"data":{"id":"gen-1","total_cost":1.5e-3,"usage":0.9,
             "upstream_inference_cost":null,"native_tokens_prompt":10,
             "native_tokens_completion":25,"tokens_prompt":1}}"#;

@@ -1,76 +1,57 @@
-//! Asking OpenRouter about a key: `GET /key` (never `/models`, which answers without one).
+//! Checking a key with OpenRouter: `GET /key` (never `/models`, which needs no key).
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use account::{KeyLimits, Usd};
-use http::{Method, StatusCode};
+use http::StatusCode;
 use secrecy::SecretString;
-use serde::Deserialize;
-use serde_json::value::RawValue;
-use tokio::time::timeout;
 
-use crate::{AskError, Upstream};
+use crate::client::{AskError, Upstream, data_of};
 
-/// What OpenRouter says of a key that it accepts.
+/// The facts about an accepted key.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct KeyFacts {
     /// The masked label.
     pub label: String,
     pub limits: KeyLimits,
-    /// A key that manages keys and cannot make calls.
+    /// Management keys manage other keys and cannot make calls.
     pub is_management: bool,
 }
 
-/// Why there are no facts.
+/// Why there are no facts. Only [`Self::Rejected`] says anything about the key.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyCheckError {
-    /// OpenRouter answered 401.
+    /// OpenRouter responded with 401.
     #[error("OpenRouter does not accept the key")]
     Rejected,
-    #[error("OpenRouter answered {0} to a key check")]
+    #[error("OpenRouter responded with {0} to a key check")]
     Unexpected(StatusCode),
-    #[error("OpenRouter's answer to a key check cannot be read")]
+    #[error("OpenRouter's response to a key check cannot be read")]
     Unreadable(#[source] serde_json::Error),
-    #[error("OpenRouter could not be reached for a key check")]
+    #[error("OpenRouter could not be asked about a key")]
     Unreachable(#[source] AskError),
-    #[error("OpenRouter did not answer a key check in time")]
-    TimedOut,
-}
-
-#[derive(Deserialize)]
-struct Envelope<'a> {
-    #[serde(borrow)]
-    data: HashMap<String, &'a RawValue>,
 }
 
 impl Upstream {
-    /// Asks OpenRouter about `key`, for at most `time`.
-    ///
-    /// # Errors
-    /// [`KeyCheckError::Rejected`] is OpenRouter's word on the key; all others say nothing of it.
+    /// Asks OpenRouter about `key`, within `time`.
     pub async fn check_key(
         &self,
         key: &SecretString,
         time: Duration,
     ) -> Result<KeyFacts, KeyCheckError> {
-        let ask = self.ask(self.request(Method::GET, "/key", Some(key)));
-        let answer = timeout(time, ask)
-            .await
-            .map_err(|_| KeyCheckError::TimedOut)?;
+        let answer = self.ask("/key", Some(key), time).await;
         let (status, body) = answer.map_err(KeyCheckError::Unreachable)?;
         match status {
-            StatusCode::UNAUTHORIZED => return Err(KeyCheckError::Rejected),
-            status if !status.is_success() => return Err(KeyCheckError::Unexpected(status)),
-            _ => {}
+            StatusCode::UNAUTHORIZED => Err(KeyCheckError::Rejected),
+            status if !status.is_success() => Err(KeyCheckError::Unexpected(status)),
+            _ => facts_from_json(&body).map_err(KeyCheckError::Unreadable),
         }
-        facts_from_json(&body).map_err(KeyCheckError::Unreadable)
     }
 }
 
-/// Every field may be missing or of another type than today's.
+/// Every field may be missing, or have another type than today.
 fn facts_from_json(body: &[u8]) -> Result<KeyFacts, serde_json::Error> {
-    let data = serde_json::from_slice::<Envelope<'_>>(body)?.data;
+    let data = data_of(body)?;
     let raw = |name: &str| data.get(name).map(|raw| raw.get());
     let text = |name: &str| serde_json::from_str::<String>(raw(name)?).ok();
     let is_true = |name: &str| raw(name) == Some("true");
@@ -85,7 +66,7 @@ fn facts_from_json(body: &[u8]) -> Result<KeyFacts, serde_json::Error> {
     })
 }
 
-/// A JSON number as a plain decimal. What is below zero is spent.
+/// A JSON number as a plain decimal; below zero, the limit is used up.
 fn dollars(number: &str) -> Option<String> {
     match number.parse::<Usd>() {
         Ok(usd) => Some(usd.to_string()),

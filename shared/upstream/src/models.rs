@@ -7,48 +7,41 @@ use std::time::Duration;
 use account::price::{ListedPrices, ModelPrices, PricedModel};
 use account::{Credits, CreditsPerUsd, Usd};
 use bytes::Bytes;
-use http::{Method, StatusCode};
+use http::StatusCode;
 use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
-use crate::{AskError, Failure, Upstream};
+use crate::client::{AskError, Upstream};
+use crate::failure::Failure;
 
-/// A fetched price list is used for this long.
+/// How long a fetched price list is used.
 const MAX_AGE: Duration = Duration::from_mins(10);
-/// After a failed fetch the old list is used for this long before the next try.
+/// How long the old list is used after a failed fetch.
 const RETRY_PAUSE: Duration = Duration::from_secs(30);
 const FETCH_TIME: Duration = Duration::from_secs(5);
 
-/// Prices of common models, for when the list cannot be fetched.
+/// Prices of common models, used until the list can be fetched.
 const SHIPPED: &str = include_str!("shipped_prices.json");
 
 /// Why there is no list.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelsError {
-    #[error("upstream answered {status} to a request for its models")]
+    #[error("upstream responded with {status} to a request for its models")]
     Refused {
         status: StatusCode,
         failure: Failure,
     },
-    #[error("upstream could not be reached for its models")]
+    #[error("upstream could not be asked for its models")]
     Unreachable(#[source] AskError),
-    #[error("upstream did not list its models in time")]
-    TimedOut,
 }
 
 impl Upstream {
-    /// The model list as it came. OpenRouter's own needs no key.
-    ///
-    /// # Errors
-    /// [`ModelsError`] if there is none.
+    /// The model list, unchanged. OpenRouter's needs no key.
     pub async fn models(&self, key: Option<&SecretString>) -> Result<Bytes, ModelsError> {
-        let ask = self.ask(self.request(Method::GET, "/models", key));
-        let answer = timeout(FETCH_TIME, ask)
-            .await
-            .map_err(|_| ModelsError::TimedOut)?;
+        let answer = self.ask("/models", key, FETCH_TIME).await;
         let (status, body) = answer.map_err(ModelsError::Unreachable)?;
         match Failure::of(status, &body) {
             None => Ok(body),
@@ -60,13 +53,13 @@ impl Upstream {
 /// The models that credits can pay for, by id.
 type Prices = HashMap<String, PricedModel>;
 
-/// The default AI's prices: fetched, cached, kept while the default AI is down, and from a table
-/// shipped with the program before the first fetch succeeds. Cheap to clone.
+/// The default AI's prices: fetched, cached, and kept while the default AI is down. Until the first
+/// fetch succeeds, they come from a table built into the program. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct PriceBook {
     upstream: Upstream,
     cached: Arc<RwLock<Cached>>,
-    /// Held by the one who fetches.
+    /// Locked during a fetch.
     fetching: Arc<Mutex<()>>,
 }
 
@@ -96,17 +89,17 @@ impl PriceBook {
         }
     }
 
-    /// The model with its prices; `None` if the list has none that bound a call.
+    /// The model with its prices; `None` if the list has none that limit a call's cost.
     pub async fn model(&self, id: &str) -> Option<PricedModel> {
         self.prices().await.get(id).cloned()
     }
 
-    /// What the cheapest possible call of the model costs; `None` if the list does not tell.
+    /// The cost of the model's cheapest possible call; `None` if the list does not say.
     pub async fn cheapest_call(&self, model: &str, rate: CreditsPerUsd) -> Option<Credits> {
         self.model(model).await?.prices.cheapest_call(rate)
     }
 
-    /// One fetch at a time. Nobody else waits for it, but before the very first one.
+    /// One request at a time fetches. Only the very first fetch makes the others wait.
     async fn prices(&self) -> Arc<Prices> {
         let cached = self.cached();
         if cached.is_fresh() {
@@ -142,7 +135,7 @@ impl PriceBook {
                 tracing::warn!("the default AI's model list has no prices; keeping the old ones");
             }
             Err(error) => {
-                tracing::warn!(%error, "no model list from the default AI; keeping the old prices");
+                tracing::warn!(%error, "could not fetch the default AI's model list; keeping the old prices");
             }
         }
         Cached {
@@ -175,7 +168,7 @@ struct Listed {
     top_provider: Option<TopProvider>,
 }
 
-/// Prices by their names.
+/// Prices by name.
 type Named = HashMap<String, serde_json::Value>;
 
 #[derive(Deserialize)]
@@ -184,8 +177,8 @@ struct TopProvider {
     max_completion_tokens: Option<u64>,
 }
 
-/// Reads a model list. An entry that cannot be read, or whose price does not bound a call, is left
-/// out; `None` if no entry is left.
+/// Parses a model list, without the entries that cannot be read or whose prices do not limit a
+/// call's cost. `None` if no entry is left.
 fn prices_from_json(body: &[u8]) -> Option<Prices> {
     let list: List<'_> = serde_json::from_slice(body).ok()?;
     let prices: Prices = list
@@ -203,8 +196,8 @@ fn priced(listed: Listed) -> Option<PricedModel> {
         return None;
     }
     let base = &listed.pricing;
-    // Prices that stand in for others under a condition: a long prompt, an hour of the day. What one
-    // does not name stays as it is.
+    // Prices that replace others under a condition: a long prompt, an hour of the day. A price that
+    // an override does not name stays as it is.
     // <https://openrouter.ai/docs/client-sdks/python/components/pricingoverride>
     let overrides: Option<Vec<Named>> = match base.get("overrides") {
         Some(overrides) => Deserialize::deserialize(overrides).ok()?,
@@ -223,11 +216,11 @@ fn priced(listed: Listed) -> Option<PricedModel> {
     })
 }
 
-/// The prices that bound a call, each from the first that names it.
+/// The prices that limit a call's cost, each from the first list that names it.
 fn bounding(pricings: &[&Named]) -> Option<ModelPrices> {
     let price = |name: &str| match pricings.iter().find_map(|prices| prices.get(name)) {
         None | Some(serde_json::Value::Null) => None,
-        // Anything but a string is unreadable, and no price.
+        // Anything but a string is not a price.
         Some(value) => Some(value.as_str().unwrap_or("unreadable")),
     };
     ModelPrices::from_listed(&ListedPrices {
@@ -244,9 +237,9 @@ fn bounding(pricings: &[&Named]) -> Option<ModelPrices> {
     })
 }
 
-/// Does the model search the web whether or not it is asked to, at a price for each search? How often
-/// it does is bounded by nothing. Such models are made for searching: unlike others that can be told to
-/// search, they do not take tools.
+/// Whether the model searches the web without being asked to, at a price per search. Nothing limits
+/// how often it searches. Such models are made for searching: unlike models that search on request,
+/// they do not take tools.
 fn searches_by_itself(listed: &Listed) -> bool {
     let parameters = listed.supported_parameters.as_deref().unwrap_or_default();
     let takes = |name: &str| parameters.iter().any(|parameter| parameter == name);

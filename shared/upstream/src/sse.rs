@@ -1,7 +1,7 @@
-//! Server-sent events, by the line.
+//! Server-sent events, line by line.
 //!
-//! [`Lines`] cuts a byte stream at its line ends and loses nothing; [`Line::of`] says what a line
-//! means to us. Only lines that can matter are parsed as JSON.
+//! [`Lines`] splits a byte stream into lines without losing a byte; [`Line::of`] classifies a line.
+//! Only lines that can matter are parsed as JSON.
 
 use account::price::Usage;
 use bytes::{Bytes, BytesMut};
@@ -9,17 +9,17 @@ use memchr::memmem;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::usage_from_json;
+use crate::usage::usage_from_json;
 
-/// A line beyond this length is passed on in pieces, and not looked into.
+/// Lines beyond this length are passed on in pieces, unread.
 const MAX_LINE: usize = 4 * 1024 * 1024;
 
-/// Cuts a stream into lines, each with its line end, and says what each means.
+/// Splits a stream into classified lines, each with its line end.
 #[derive(Debug)]
 pub struct Lines {
     max_line: usize,
     partial: BytesMut,
-    /// The line's beginning was passed on.
+    /// The beginning of the current line was passed on.
     too_long: bool,
 }
 
@@ -30,7 +30,7 @@ impl Default for Lines {
 }
 
 impl Lines {
-    /// Lines of another length at most, without their end; for tests.
+    /// With another maximum length, line ends not counted; for tests.
     #[doc(hidden)]
     pub fn of_at_most(max_line: usize) -> Self {
         Self {
@@ -40,7 +40,7 @@ impl Lines {
         }
     }
 
-    /// Takes the next piece of the stream; gives every line that it completes.
+    /// Adds the next chunk of the stream, and returns the lines that it completes.
     pub fn push(&mut self, mut piece: Bytes) -> Vec<(Bytes, Line)> {
         let mut lines = Vec::new();
         while let Some(end) = memchr::memchr(b'\n', &piece) {
@@ -62,7 +62,7 @@ impl Lines {
         lines
     }
 
-    /// What came after the last line end.
+    /// The bytes after the last line end.
     pub fn rest(&mut self) -> (Bytes, Line) {
         let rest = self.partial.split().freeze();
         self.read(rest)
@@ -79,18 +79,18 @@ impl Lines {
     }
 }
 
-/// What a line means to a relay.
+/// A line's meaning to a relay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Line {
-    /// `data: [DONE]`: the answer is complete.
+    /// `data: [DONE]`: the response is complete.
     Done,
     /// A chunk with `usage`.
     Usage(Usage),
-    /// A chunk that reports a failure in mid-stream, perhaps with the usage up to it.
+    /// A chunk that reports a failure in mid-stream, perhaps with the usage so far.
     Error(Option<Usage>),
     /// Any other chunk.
     Data,
-    /// A line, or a piece of one, that nobody looks into.
+    /// A line, or a piece of one, that is too long to read.
     TooLong,
     /// A comment, another field, or the empty line between events.
     Other,
@@ -105,7 +105,7 @@ struct Chunk<'a> {
 }
 
 impl Line {
-    /// Reads a line, with or without its line end.
+    /// Classifies a line, with or without its line end.
     pub fn of(line: &[u8]) -> Self {
         let Some(payload) = data(line) else {
             return Self::Other;
@@ -128,7 +128,7 @@ impl Line {
     }
 }
 
-/// A chunk's own `id`, which is the generation's where no header named it.
+/// A chunk's `id`, which is the generation's id if no header named one.
 pub fn chunk_id(line: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Id {
@@ -139,8 +139,8 @@ pub fn chunk_id(line: &[u8]) -> Option<String> {
     Some(chunk.id)
 }
 
-/// The chunk in `line` with one more member at its end; all other bytes as they were. `None` if the
-/// line holds no JSON object.
+/// Adds a member at the end of the chunk in `line` and changes no other byte. `None` if the line
+/// holds no JSON object.
 pub fn with_member(line: &Bytes, name: &str, json: &str) -> Option<Bytes> {
     data(line).filter(|payload| is_object(payload))?;
     let end = line.iter().rposition(|byte| *byte == b'}')?;
@@ -159,12 +159,12 @@ fn data(line: &[u8]) -> Option<&[u8]> {
     line.strip_prefix(b"data:").map(<[u8]>::trim_ascii)
 }
 
-/// Of a JSON text. An array would do as well for whoever reads members by their place.
+/// serde would read an array as a struct too, member by member.
 fn is_object(payload: &[u8]) -> bool {
     payload.starts_with(b"{")
 }
 
-/// Follows a stream on the side of a relay that passes its bytes on unchanged.
+/// Watches a stream that a relay passes on unchanged.
 #[derive(Debug, Default)]
 pub struct Scanner {
     lines: Lines,
@@ -174,14 +174,14 @@ pub struct Scanner {
 }
 
 impl Scanner {
-    /// Takes the next piece of the stream.
+    /// Adds the next chunk of the stream.
     pub fn feed(&mut self, piece: Bytes) {
         for (_, line) in self.lines.push(piece) {
             self.take(line);
         }
     }
 
-    /// The stream is over; its last line may lack a line end.
+    /// Ends the stream, whose last line may lack a line end.
     pub fn end(&mut self) {
         let (_, rest) = self.lines.rest();
         self.take(rest);
@@ -210,7 +210,7 @@ mod tests {
         data: [DONE]\n\n";
 
     #[test]
-    fn however_the_stream_is_cut_it_reads_the_same() {
+    fn the_stream_reads_the_same_however_it_is_split() {
         let bytes = STREAM.as_bytes();
         let whole = Lines::default().push(Bytes::from_static(bytes));
         for size in 1..bytes.len() {
@@ -233,11 +233,11 @@ mod tests {
         lines.iter().flat_map(|(line, _)| line.to_vec()).collect()
     }
 
-    /// Nor where it goes on as if it were another line.
+    /// Not even if its rest looks like a line of its own.
     #[test]
-    fn a_line_that_is_too_long_is_not_looked_into_however_it_is_cut() {
+    fn a_line_that_is_too_long_is_never_parsed_however_it_is_split() {
         let done = "data: [DONE]\n";
-        // Cut after its twentieth byte, it goes on with what would be a line.
+        // Split after its twentieth byte, the rest looks like a line.
         let longer = format!("{}{done}", "x".repeat(20));
         let of = |line: &str, max_line, size| {
             let mut lines = Lines::of_at_most(max_line);

@@ -1,4 +1,4 @@
-//! What an answer says it cost. Numbers are read from their JSON text, never through a float.
+//! The usage that a response reports. Numbers are parsed from their JSON text, never as floats.
 
 use std::collections::HashMap;
 
@@ -7,18 +7,18 @@ use serde_json::value::RawValue;
 
 type Fields<'a> = HashMap<String, &'a RawValue>;
 
-/// The parts of a plain answer that we act on.
+/// The parts of a plain response that we act on.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PlainAnswer {
-    /// The generation's id, where no header named it.
+    /// The generation's id, if no header named one.
     pub id: Option<String>,
     pub usage: Option<Usage>,
-    /// The answer is an error with a 200 in front.
+    /// The response is an error in spite of its status 200.
     pub failed: bool,
 }
 
 impl PlainAnswer {
-    /// Reads an answer's body; what cannot be read is absent.
+    /// Parses a body; parts that cannot be read are absent.
     pub fn from_json(body: &[u8]) -> Self {
         let fields: Fields<'_> = serde_json::from_slice(body).unwrap_or_default();
         let raw = |name: &str| fields.get(name).map(|raw| raw.get());
@@ -34,14 +34,14 @@ fn is_error(member: Option<&str>) -> bool {
     member.is_some_and(|error| error != "null")
 }
 
-/// A provider's failure can stand in a choice.
+/// A failure can be reported within a choice.
 fn a_choice_failed(choices: &str) -> bool {
     let choices: Vec<Fields<'_>> = serde_json::from_str(choices).unwrap_or_default();
     let mut errors = choices.iter().map(|choice| choice.get("error"));
     errors.any(|error| is_error(error.map(|error| error.get())))
 }
 
-/// Reads a `usage` member; `None` unless it is an object. A field that is missing or of another
+/// Parses a `usage` member; `None` unless it is an object. A field that is missing or of another
 /// type is absent.
 pub fn usage_from_json(json: &str) -> Option<Usage> {
     let fields: Fields<'_> = serde_json::from_str(json).ok()?;

@@ -122,7 +122,7 @@ pub(crate) async fn do_part(
     let part = part.ok_or_else(|| format!("\"{name}\" is no part of a call"))?;
     let pairs = settings.iter().filter_map(|pair| pair.split_once('='));
     let pairs = pairs.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let parts = Parts::new(proxy::deps()?, token, pairs.collect()).await?;
+    let parts = Parts::new(proxy::deps().await?, token, pairs.collect()).await?;
     parts.run(part, times).await
 }
 

@@ -175,7 +175,7 @@ fn play(role: &str, port: u16, upstream: &str) -> Result<(), Error> {
         match role {
             "upstream" => upstream::run(port).await,
             "relay" => relay::run(port, upstream, First::Nothing).await,
-            "reading-relay" => relay::run(port, upstream, First::read()?).await,
+            "reading-relay" => relay::run(port, upstream, First::read().await?).await,
             "asking-relay" => relay::run(port, upstream, First::ask()?).await,
             _ => proxy::run(port).await,
         }

@@ -10,7 +10,7 @@ use crate::Error;
 /// Serves with the settings of the environment.
 pub(crate) async fn run(port: u16) -> Result<(), Error> {
     edge::telemetry::init();
-    let app = ai_proxy::router(deps()?);
+    let app = ai_proxy::router(deps().await?);
     crate::serve::serve(port, move |request| {
         app.clone().oneshot(request.map(Body::new))
     })
@@ -18,9 +18,9 @@ pub(crate) async fn run(port: u16) -> Result<(), Error> {
 }
 
 /// What the function works with, by the settings of the environment.
-pub(crate) fn deps() -> Result<Deps, Error> {
+pub(crate) async fn deps() -> Result<Deps, Error> {
     let settings = Settings::from_env(Env::process())?;
-    let aws = edge::aws_config()?;
+    let aws = edge::aws_config().load().await;
     let dynamodb = aws_sdk_dynamodb::Client::new(&aws);
     let secrets = aws_sdk_secretsmanager::Client::new(&aws);
     Deps::new(settings, Clock::system(), dynamodb, secrets)

@@ -31,8 +31,9 @@ pub(crate) enum First {
 }
 
 impl First {
-    pub(crate) fn read() -> Result<Self, Error> {
-        Ok(Self::Read(proxy::deps()?.store, AccountId::new(BYOK)?))
+    pub(crate) async fn read() -> Result<Self, Error> {
+        let deps = proxy::deps().await?;
+        Ok(Self::Read(deps.store, AccountId::new(BYOK)?))
     }
 
     pub(crate) fn ask() -> Result<Self, Error> {

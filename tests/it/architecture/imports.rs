@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 /// Packages whose files have no import cycles.
-const ACYCLIC: [&str; 7] = [
+const ACYCLIC: [&str; 13] = [
     "functions/account-events",
     "functions/ai-proxy",
     "functions/integration-settings",
@@ -13,6 +13,12 @@ const ACYCLIC: [&str; 7] = [
     "functions/reconciler",
     "functions/settings-page",
     "functions/subscription-webhook",
+    "shared/billing",
+    "shared/charging",
+    "shared/edge",
+    "shared/keyvault",
+    "shared/payments",
+    "shared/upstream",
 ];
 
 /// The files of ai-proxy from top to bottom: each imports only from files below it.

@@ -107,7 +107,7 @@ async fn errors_in_openais_shape() {
 }
 
 #[tokio::test]
-async fn every_answer_has_the_safe_headers() {
+async fn every_response_has_the_safe_headers() {
     let app = app(routes(), Shape::Problem, &settings());
     for (method, path) in [
         (Method::GET, "/ok"),

@@ -1,4 +1,4 @@
-//! Tokens: which are believed, and how they come in.
+//! Which tokens are accepted, and how they are sent.
 
 mod issuer;
 mod keys;
@@ -32,7 +32,7 @@ async fn good_tokens_of_each_algorithm() {
     }
     assert_eq!(world.issuer.requests(), 1);
 
-    // A key of the set signs with an algorithm of another one's, and under another one's name.
+    // A key of the set signs with another key's algorithm, and under another key's id.
     for (named, key) in [
         (&rsa, &p256),
         (&p256, &rsa),
@@ -62,7 +62,7 @@ async fn claims_are_checked() {
     let key = KeyPair::ed25519("k1");
     let world = World::new(&[&key]).await;
     let now = world.clock.now().as_second();
-    // Each row changes one claim of a good token (null removes it), and says if it stays good.
+    // Each row changes one claim of a valid token (null removes it), and says if it stays valid.
     let table = [
         ("exp", json!(now - 50), true),
         ("exp", json!(now - 70), false),
@@ -153,7 +153,7 @@ async fn a_token_expires_by_our_clock() {
 }
 
 #[tokio::test]
-async fn forged_tokens_are_refused_and_the_bad_headers_before_any_key_is_looked_at() {
+async fn forged_tokens_are_refused_and_bad_headers_before_any_key_lookup() {
     let key = KeyPair::new("k1", Algorithm::RS256);
     let world = World::new(&[&key]).await;
     let claims = world.claims();
@@ -181,7 +181,7 @@ async fn forged_tokens_are_refused_and_the_bad_headers_before_any_key_is_looked_
             world.refusal(&token).await;
         }
     }
-    // Signed well, with a header that would name its own key.
+    // A valid signature, and a header that names its own key.
     for change in [
         (|header: &mut Header| header.jku = Some("https://evil.example".to_owned())) as fn(&mut _),
         |header| header.x5u = Some("https://evil.example".to_owned()),
@@ -264,7 +264,7 @@ async fn the_token_comes_in_one_authorization_header() {
             "row {at}"
         );
     }
-    // No other header says who is calling.
+    // No other header identifies the caller.
     let mut headers = HeaderMap::new();
     for name in [
         "cookie",

@@ -29,9 +29,9 @@ fn one_message_names_every_problem_and_no_value() {
     env.problem("OTHER", "is odd");
     env.problem("OTHER", "is odd in another way");
 
-    let asked = env.asked();
-    let asked = asked.lock().unwrap();
-    assert_eq!(asked.len(), 10, "{asked:?}");
+    let names = env.names();
+    let names = names.lock().unwrap();
+    assert_eq!(names.len(), 10, "{names:?}");
     let message = env.finish(()).unwrap_err().to_string();
     assert_eq!(
         message,

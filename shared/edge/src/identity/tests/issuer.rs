@@ -10,6 +10,7 @@ use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair};
 use axum::Router;
 use http::{HeaderValue, StatusCode};
+use jiff::SignedDuration;
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::json;
@@ -21,7 +22,7 @@ use crate::settings::Env;
 pub(super) const ISSUER: &str = "https://issuer.example";
 pub(super) const AUDIENCE: &str = "greta";
 
-/// A key pair of the issuer's.
+/// One of the issuer's key pairs.
 pub(super) struct KeyPair {
     pub(super) id: &'static str,
     algorithm: Algorithm,
@@ -133,7 +134,7 @@ impl World {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let served = Arc::clone(&issuer);
-        // Wherever a redirect would lead, the request is counted.
+        // A redirect's target counts its requests too.
         let routes = Router::new().fallback(async move || served.serve().await);
         crate::spawn(axum::serve(listener, routes).into_future());
         let clock = Clock::system();
