@@ -1,22 +1,23 @@
 //! Every order in which the steps of one account's calls and sweepers can happen, searched through.
 //!
-//! Modelled: the account's item, the calls' holds and their ledger entries, written as the store writes
-//! them: each request is carried out whole or not at all, on its conditions ([`database`]). A call takes
-//! a hold, planned again smaller where the balance does not cover it, calls the provider, stores the
-//! provider's id of the call, and settles or releases; its process may stop for ever between any two
-//! steps. Sweepers look at holds whose check is due, several at once, each with its own idea of the
-//! time ([`processes`]). Any request of calls and sweepers may get lost, arrive at any later moment, or
-//! be sent again by the SDK while the first one is still on its way; who gets no answer does what the
-//! real code does. The provider takes nothing, some, or more than was held, and what it knows of the
-//! call can be read by the sweeper at once, late or never. Beside that, credits are granted and undone.
+//! Modelled: the account's item, the calls' holds and their ledger entries, written as the store
+//! writes them: each request is carried out whole or not at all, on its conditions ([`database`]).
+//! A call takes a hold, planned again smaller where the balance does not cover it, calls the
+//! provider, stores the provider's id of the call, and settles or releases; its process may stop
+//! for ever between any two steps. Sweepers look at holds whose check is due, several at once, each
+//! with its own idea of the time ([`processes`]). Any request of calls and sweepers may get lost,
+//! arrive at any later moment, or be sent again by the SDK while the first one is still on its way;
+//! who gets no answer does what the real code does. The provider takes nothing, some, or more than
+//! was held, and what it knows of the call can be read by the sweeper at once, late or never.
+//! Beside that, credits are granted and undone.
 //!
-//! What is decided is decided by this crate's own functions, the very ones that the store, the calls
-//! and the sweeper ask: what a step moves, how a hold ends, what a stored hold tells those who got no
-//! answer, what the sweeper does about a hold, and when it looks again.
+//! What is decided is decided by this crate's own functions, the very ones that the store, the
+//! calls and the sweeper ask: what a step moves, how a hold ends, what a stored hold tells those
+//! who got no answer, what the sweeper does about a hold, and when it looks again.
 //!
 //! Not modelled: idempotency keys, the switch "Always use this key", days and history, deleted
-//! accounts, lost answers of postings. DynamoDB's own recognition of a transaction that was sent twice
-//! is left out on purpose: the conditions must do without it.
+//! accounts, lost answers of postings. DynamoDB's own recognition of a transaction that was sent
+//! twice is left out on purpose: the conditions must do without it.
 //!
 //! The search is complete within the bounds of each [`Scope`]: so many calls, sweepers and faults.
 
@@ -241,8 +242,8 @@ impl Holds {
         self.broken == Some(rule)
     }
 
-    /// Time passes where somebody may wait for it, and in leaps: to the first check, to the end of a
-    /// hold's life, and then from check to check.
+    /// Time passes where somebody may wait for it, and in leaps: to the first check, to the end of
+    /// a hold's life, and then from check to check.
     fn next_moment(&self, state: &State) -> Option<Timestamp> {
         let calls = &state.calls;
         let somebody_waits = |call: &Call| call.open_hold().is_some() || !call.late.is_empty();

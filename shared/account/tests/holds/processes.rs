@@ -1,5 +1,5 @@
-//! Who works on holds: the call's own process and the sweepers. What they conclude from answers, and
-//! from none, is what `Store` and its callers do.
+//! Who works on holds: the call's own process and the sweepers. What they conclude from answers,
+//! and from none, is what `Store` and its callers do.
 
 use account::hold::{self, End, HoldState, LIFE, Resolution, next_check};
 use account::{BalanceError, Credits};

@@ -97,8 +97,8 @@ pub(crate) fn always() -> Vec<Property> {
                 _ => true,
             })
         }),
-        // Stateright's `eventually` sees neither cycles nor all ways into a state. Here, instead, time
-        // is seen to end in no state with an open hold, and not to go on for long with one.
+        // Stateright's `eventually` sees neither cycles nor all ways into a state. Here, instead,
+        // time is seen to end in no state with an open hold, and not to go on for long with one.
         Property::always(NOT_LOST, |model, state| {
             if state.calls.iter().all(|call| call.open_hold().is_none()) {
                 return true;
