@@ -93,30 +93,28 @@ async fn run_due(deps: &Deps, kinds: &[DueKind], now: Timestamp) -> u32 {
 async fn run(deps: &Deps, due: &Due, now: Timestamp) -> Result<(), edge::Error> {
     let (store, cx) = (&deps.store, deps.charging.at(now));
     match &due.task {
-        DueTask::Secret { account, key } => {
+        DueTask::Secret(account, key) => {
             if store.due.postpone(due, now + CLAIM).await? {
                 delete_orphan(deps, account, key, now + CLAIM).await?;
             }
         }
-        DueTask::Deletion { account } => {
+        DueTask::Deletion(account) => {
             // Stays due while calls are open on the account.
             if store.due.postpone(due, now + CLAIM).await? {
                 store.accounts.scrub(account).await?;
             }
         }
-        DueTask::StripeEvent { id } => drop(charging::replay(cx, id).await?),
-        DueTask::Cleanup { account } => charging::cleanup_payments(cx, account).await?,
-        DueTask::CheckoutSession { stripe_id } => {
-            match charging::check_session(cx, stripe_id).await {
-                Ok(true) => {}
-                Ok(false) => drop(store.due.postpone(due, now + OPEN_SESSION_DELAY).await?),
-                Err(error) => {
-                    store.due.postpone(due, now + PAYMENT_RETRY_DELAY).await?;
-                    return Err(error.into());
-                }
+        DueTask::StripeEvent(id) => drop(charging::replay(cx, id).await?),
+        DueTask::Cleanup(account) => charging::cleanup_payments(cx, account).await?,
+        DueTask::CheckoutSession(stripe_id) => match charging::check_session(cx, stripe_id).await {
+            Ok(true) => {}
+            Ok(false) => drop(store.due.postpone(due, now + OPEN_SESSION_DELAY).await?),
+            Err(error) => {
+                store.due.postpone(due, now + PAYMENT_RETRY_DELAY).await?;
+                return Err(error.into());
             }
-        }
-        DueTask::Refund { stripe_id } => {
+        },
+        DueTask::Refund(stripe_id) => {
             if let Err(error) = charging::refund_unowed(cx, stripe_id).await {
                 store.due.postpone(due, now + PAYMENT_RETRY_DELAY).await?;
                 return Err(error.into());
