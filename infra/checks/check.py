@@ -376,6 +376,12 @@ def concurrency(template):
         }
         if needs and (reserved[0] != "Reserves" or not reserved[1]):
             yield f"{name} has no reserved concurrency"
+    by_id = {id: (name, function) for name, id, function in template.functions()}
+    for it in template.of("AWS::Lambda::EventSourceMapping").values():
+        name, function = by_id[target(it["FunctionName"])]
+        limit = it.get("ScalingConfig", {}).get("MaximumConcurrency")
+        if limit is None or limit != function["Environment"]["Variables"].get("CHARGE_CONCURRENCY"):
+            yield f"the workers of {name} do not know how many share Stripe's rate limit"
 
 
 @check

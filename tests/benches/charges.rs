@@ -289,7 +289,6 @@ impl HttpConnector for Meter {
             let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
             let is_of_tables = target.starts_with("DynamoDB");
             let body = request.body().bytes().unwrap_or_default();
-            let is_pace = String::from_utf8_lossy(body).contains("rate#");
             if is_of_tables {
                 let mut body: Value = serde_json::from_slice(body).unwrap();
                 body["ReturnConsumedCapacity"] = json!("TOTAL");
@@ -300,7 +299,7 @@ impl HttpConnector for Meter {
             let body = answer.take_body().collect().await;
             let body = body.map_err(ConnectorError::io)?.to_bytes();
             let is_refused = answer.status().as_u16() == 400;
-            meter.count(&operation, is_pace, is_refused, &body);
+            meter.count(&operation, is_refused, &body);
             *answer.body_mut() = SdkBody::from(body);
             Ok(answer)
         })
@@ -317,12 +316,11 @@ impl Meter {
         std::mem::take(&mut self.costs.lock().unwrap())
     }
 
-    fn count(&self, operation: &str, is_pace: bool, is_refused: bool, answer: &[u8]) {
-        let name = match (is_pace, is_refused) {
-            (true, true) => format!("{operation} (pace, condition failed)"),
-            (true, false) => format!("{operation} (pace)"),
-            (false, true) => format!("{operation} (refused)"),
-            (false, false) => operation.to_owned(),
+    fn count(&self, operation: &str, is_refused: bool, answer: &[u8]) {
+        let name = if is_refused {
+            format!("{operation} (refused)")
+        } else {
+            operation.to_owned()
         };
         let answer: Value = serde_json::from_slice(answer).unwrap();
         let mut costs = self.costs.lock().unwrap();

@@ -90,7 +90,8 @@ pub(crate) fn worker(world: &World, collection: &str) -> Charging {
 async fn work(world: &World, worker: &Charging) {
     let acme = AccountId::new("acme").unwrap();
     // What broke off comes up again.
-    let _ = worker.work(&acme, world.system.clock.now()).await;
+    let cx = worker.at(world.system.clock.now());
+    let _ = charging::run_due(cx, &acme).await;
 }
 
 async fn pending_events(world: &World) -> usize {

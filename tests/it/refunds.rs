@@ -387,11 +387,12 @@ async fn money_that_came_back_is_told_of_also_where_that_breaks_off() {
     let event = payments::Event::parse(failed.body.as_bytes()).unwrap();
     let (worker, now) = (worker(&world, "card"), world.system.clock.now());
     world.wire.swallow_next("UpdateItem");
-    let heard = worker.receive(&event, now).await.unwrap();
-    assert_eq!((heard, alarms(&log)), (EventState::Pending, 1));
+    let state = charging::receive(worker.at(now), &event).await.unwrap();
+    assert_eq!((state, alarms(&log)), (EventState::Pending, 1));
     for told in [2, 2] {
-        let heard = worker.replay(event.id.as_str(), now).await.unwrap();
-        assert_eq!((heard, alarms(&log)), (Some(EventState::Applied), told));
+        let state = charging::replay(worker.at(now), event.id.as_str()).await;
+        let state = (state.unwrap(), alarms(&log));
+        assert_eq!(state, (Some(EventState::Applied), told));
         let stored = world.system.store.payments.order(&page).await.unwrap();
         assert_eq!(stored.unwrap().1, Some(Outcome::RefundFailed));
     }

@@ -161,8 +161,7 @@ impl Gate {
     }
 }
 
-/// Carries a process's requests to the store. Searches for work are no steps, nor is asking when the
-/// provider may be asked: nothing depends on them.
+/// Carries a process's requests to the store. Searches for work are no steps: nothing depends on them.
 #[derive(Debug, Clone)]
 pub(crate) struct Wire {
     pub(crate) connector: SharedHttpConnector,
@@ -201,9 +200,7 @@ impl HttpConnector for Wire {
         let wire = self.clone();
         HttpConnectorFuture::new(async move {
             let target = request.headers().get("x-amz-target").unwrap_or_default();
-            let body = request.body().bytes().unwrap_or_default();
-            let is_pace = body.windows(6).any(|text| text == b"\"rate#");
-            let is_step = !is_pace && !target.ends_with(".Query");
+            let is_step = !target.ends_with(".Query");
             let gate = wire.gate.as_ref().filter(|_| is_step);
             let Some(gate) = gate else {
                 return wire.send(request).await;

@@ -15,9 +15,20 @@ use store::{AttemptLimit, UpdateError};
 
 use crate::deps::Deps;
 
+#[cfg(feature = "openapi")]
+#[derive(utoipa::ToSchema)]
+#[schema(additional_properties = false)]
+#[expect(dead_code, reason = "the body's schema; edge::Fields reads it")]
+pub(crate) struct CreditsOrder {
+    /// Dollars and cents, from 5 to 1000.
+    #[schema(pattern = r"^\d+(\.\d{1,2})?$", example = "25")]
+    usd: String,
+}
+
 /// Price range of a purchase of credits, in US cents.
 const CREDITS_PRICE_CENTS: RangeInclusive<u64> = 500..=100_000;
 
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Serialize)]
 pub(crate) struct Subscribed {
     /// `None` if there is nothing to pay.
@@ -25,12 +36,17 @@ pub(crate) struct Subscribed {
     integration: Card,
 }
 
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Serialize)]
 pub(crate) struct Cancelled {
     integration: Card,
 }
 
 /// Buys, resumes or pays what is due, depending on the add-on's state.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    post, path = "/v1/integrations/openrouter/subscription", tag = "add-on",
+    responses((status = 200, body = Subscribed), edge::openapi::ChangeProblems),
+))]
 pub(crate) async fn subscribe(
     State(deps): State<Deps>,
     caller: Caller,
@@ -38,7 +54,7 @@ pub(crate) async fn subscribe(
     caller.require_owner()?;
     let account = deps.account(&caller.account).await?;
     count_payment_page(&deps, &account).await?;
-    let bought = Box::pin(deps.charging.buy(account, deps.clock.now())).await;
+    let bought = charging::buy_add_on(deps.charging.at(deps.clock.now()), account).await;
     let (checkout_url, what) = match bought.map_err(not_bought)? {
         Bought::Checkout(url) => (Some(url.into()), "Checkout Session opened"),
         Bought::Paid => (None, "add-on paid for in credits"),
@@ -53,6 +69,10 @@ pub(crate) async fn subscribe(
 }
 
 /// Access lasts until the end of the paid period.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    delete, path = "/v1/integrations/openrouter/subscription", tag = "add-on",
+    responses((status = 200, body = Cancelled), edge::openapi::ChangeProblems),
+))]
 pub(crate) async fn cancel(
     State(deps): State<Deps>,
     caller: Caller,
@@ -82,7 +102,8 @@ pub(crate) async fn cancel(
     })?;
     tracing::info!(by = caller.subject, "add-on cancelled");
     // Cancels open payments at once; if that fails, the billing tick does it.
-    if let Err(error) = deps.charging.work(&account.id, deps.clock.now()).await {
+    let cx = deps.charging.at(deps.clock.now());
+    if let Err(error) = charging::run_due(cx, &account.id).await {
         edge::log_error(&error, "open payment left to the billing tick");
     }
     let account = deps.account(&caller.account).await?;
@@ -115,18 +136,18 @@ fn not_bought(error: NotBought) -> ApiError {
             Code::AddOnNotNeeded,
             "the enterprise plan includes OpenRouter; connect your key",
         ),
-        NotBought::Already => ApiError::new(
+        NotBought::AlreadyActive => ApiError::new(
             Code::AlreadySubscribed,
             "the add-on is active; connect your key. If it was cancelled and cannot be resumed, \
              buy it again when it has ended",
         ),
-        NotBought::Insufficient(price) => ApiError::new(
+        NotBought::InsufficientCredits(price) => ApiError::new(
             Code::InsufficientCredits,
             format!(
                 "the add-on costs {price} credits a month, and fewer are available; buy credits"
             ),
         ),
-        NotBought::Nothing => ApiError::new(
+        NotBought::NoCardCharged => ApiError::new(
             Code::NotSubscribed,
             "there is no card to replace; subscribe first and enter the card on the payment page",
         ),
@@ -146,11 +167,16 @@ fn not_bought(error: NotBought) -> ApiError {
     }
 }
 
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Serialize)]
 pub(crate) struct PaymentPage {
     checkout_url: String,
 }
 
+#[cfg_attr(feature = "openapi", utoipa::path(
+    post, path = "/v1/integrations/openrouter/subscription/payment-method", tag = "add-on",
+    responses((status = 200, body = PaymentPage), edge::openapi::ChangeProblems),
+))]
 pub(crate) async fn replace_card(
     State(deps): State<Deps>,
     caller: Caller,
@@ -158,7 +184,7 @@ pub(crate) async fn replace_card(
     caller.require_owner()?;
     let account = deps.account(&caller.account).await?;
     count_payment_page(&deps, &account).await?;
-    let url = deps.charging.replace_card(&account, deps.clock.now()).await;
+    let url = charging::replace_card(deps.charging.at(deps.clock.now()), &account).await;
     let checkout_url = url.map_err(not_bought)?.into();
     tracing::info!(
         by = caller.subject,
@@ -167,6 +193,11 @@ pub(crate) async fn replace_card(
     Ok(Json(PaymentPage { checkout_url }))
 }
 
+#[cfg_attr(feature = "openapi", utoipa::path(
+    post, path = "/v1/credits/checkout", tag = "credits",
+    request_body = CreditsOrder,
+    responses((status = 200, body = PaymentPage), edge::openapi::ChangeProblems),
+))]
 pub(crate) async fn buy_credits(
     State(deps): State<Deps>,
     caller: Caller,
@@ -190,7 +221,7 @@ pub(crate) async fn buy_credits(
     let account = deps.account(&caller.account).await?;
     count_payment_page(&deps, &account).await?;
     let now = deps.clock.now();
-    let url = deps.charging.buy_credits(&account, cents, credits, now);
+    let url = charging::buy_credits(deps.charging.at(now), &account, cents, credits);
     let url = url.await.map_err(|error| not_bought(error.into()))?;
     tracing::info!(
         by = caller.subject,

@@ -62,6 +62,7 @@ impl Deps {
         event_bus: aws_sdk_eventbridge::Client,
         queue: aws_sdk_sqs::Client,
     ) -> Result<Self, edge::Error> {
+        let (interval, pace) = (settings.stripe_interval(), settings.charges_per_second());
         let time_outs = TimeOuts::for_questions(settings.connect);
         let http = edge::http_client(settings.connect)?;
         let store = Store::new(dynamodb, settings.tables);
@@ -73,7 +74,7 @@ impl Deps {
             http.clone(),
         );
         Ok(Self {
-            charging: charging.paced(settings.requests_per_second),
+            charging: charging.with_rate_limit(interval),
             clock,
             store,
             vault: Vault::new(secrets, settings.secrets_prefix),
@@ -84,7 +85,7 @@ impl Deps {
             event_bus_name: settings.event_bus,
             queue,
             queue_url: settings.queue_url,
-            pace: settings.requests_per_second,
+            pace,
         })
     }
 }

@@ -91,7 +91,7 @@ async fn run_due(deps: &Deps, kinds: &[DueKind], now: Timestamp) -> u32 {
 }
 
 async fn run(deps: &Deps, due: &Due, now: Timestamp) -> Result<(), edge::Error> {
-    let (store, charging) = (&deps.store, &deps.charging);
+    let (store, cx) = (&deps.store, deps.charging.at(now));
     match &due.task {
         DueTask::Secret { account, key } => {
             if store.due.postpone(due, now + CLAIM).await? {
@@ -104,10 +104,10 @@ async fn run(deps: &Deps, due: &Due, now: Timestamp) -> Result<(), edge::Error> 
                 store.accounts.scrub(account).await?;
             }
         }
-        DueTask::StripeEvent { id } => drop(charging.replay(id, now).await?),
-        DueTask::Cleanup { account } => charging.cleanup_payments(account, now).await?,
+        DueTask::StripeEvent { id } => drop(charging::replay(cx, id).await?),
+        DueTask::Cleanup { account } => charging::cleanup_payments(cx, account).await?,
         DueTask::CheckoutSession { stripe_id } => {
-            match charging.look_at_page(stripe_id, now).await {
+            match charging::check_session(cx, stripe_id).await {
                 Ok(true) => {}
                 Ok(false) => drop(store.due.postpone(due, now + OPEN_SESSION_DELAY).await?),
                 Err(error) => {
@@ -117,7 +117,7 @@ async fn run(deps: &Deps, due: &Due, now: Timestamp) -> Result<(), edge::Error> 
             }
         }
         DueTask::Refund { stripe_id } => {
-            if let Err(error) = charging.refund_unowed(stripe_id).await {
+            if let Err(error) = charging::refund_unowed(cx, stripe_id).await {
                 store.due.postpone(due, now + PAYMENT_RETRY_DELAY).await?;
                 return Err(error.into());
             }

@@ -95,7 +95,7 @@ pub async fn work(deps: &Deps, batch: Batch) -> (BatchAnswer, ChargeReport) {
         accounts.extend(named.into_iter().map(|account| (at, account, time)));
     }
     let works = accounts.into_iter().map(async |(at, account, time)| {
-        let report = deps.charging.work(&account, time).await;
+        let report = charging::run_due(deps.charging.at(time), &account).await;
         (at, report)
     });
     let mut works = stream::iter(works).buffer_unordered(AT_ONCE);

@@ -1,52 +1,53 @@
-//! An attempt to charge a card: the payment object of the period is made, confirmed, looked up and called
-//! off.
+//! An attempt to charge a card: the period's PaymentIntent is created, confirmed, looked up and
+//! cancelled.
 //!
-//! Invariant: an attempt is written down as under way before it is sent, and its number grows only by a
+//! Invariant: an attempt is stored as under way before it is sent, and its number grows only after a
 //! known decline.
 
 use std::fmt::Write as _;
 
+use account::add_on::GenerationId;
 use account::billing::{IntentState, PRICE_CENTS};
-use account::{Account, Period, add_on::GenerationId};
-use jiff::Timestamp;
+use account::{Account, Period, Profile};
 use payments::{
-    Cents, CustomerId, Intent, IntentId, IntentStatus, NewIntent, PaymentError, PaymentMethodId,
+    Cents, CustomerId, IntentId, IntentStatus, NewIntent, PaymentError, PaymentIntent,
+    PaymentMethodId,
 };
-use store::{Applied, Effect, Outcome, PaymentOrder, Purchase, UpdateError};
+use store::{Effect, Outcome, PaymentOrder, Purchase};
 
-use crate::rate_limit::RequestKind;
-use crate::run_due::{AGAIN, ChargeReport};
-use crate::{Charging, ChargingError, PaymentUpdate};
+use crate::apply::apply_intent;
+use crate::error::{ChargingError, Result};
+use crate::outcome::PaymentUpdate;
+use crate::worker::{RETRY_DELAY, Worker};
 
 /// Shown on the receipt.
 const DESCRIPTION: &str = "Power your AI with OpenRouter";
 
-/// What became of an attempt.
 enum Attempt {
-    Paid(Box<Intent>),
-    /// `no_more`: no further one can succeed.
+    Paid(Box<PaymentIntent>),
+    /// `is_final`: no further attempt can succeed.
     Declined {
-        no_more: bool,
+        is_final: bool,
     },
-    /// The provider never got it.
+    /// Stripe never received it.
     NeverArrived,
-    /// The object cannot be paid any more.
+    /// The PaymentIntent can no longer be paid.
     Gone,
     Unknown,
 }
 
-impl Attempt {
-    fn of(intent: Intent) -> Self {
+impl From<PaymentIntent> for Attempt {
+    fn from(intent: PaymentIntent) -> Self {
         match intent.status {
             IntentStatus::Succeeded => Self::Paid(Box::new(intent)),
             IntentStatus::RequiresPaymentMethod => {
                 let decline = intent.decline;
-                let no_more =
+                let is_final =
                     decline.is_some_and(|decline| decline.hard || decline.needs_authentication);
-                Self::Declined { no_more }
+                Self::Declined { is_final }
             }
-            // Nobody is there to act.
-            IntentStatus::RequiresAction => Self::Declined { no_more: true },
+            // The cardholder is not there to act.
+            IntentStatus::RequiresAction => Self::Declined { is_final: true },
             IntentStatus::RequiresConfirmation => Self::NeverArrived,
             IntentStatus::Canceled => Self::Gone,
             IntentStatus::Processing | IntentStatus::Other => Self::Unknown,
@@ -54,74 +55,87 @@ impl Attempt {
     }
 }
 
-impl Charging {
-    /// Makes the payment object of a period, the `object`-th, and confirms it.
+impl Attempt {
+    fn of(called: Result<PaymentIntent, PaymentError>) -> Result<Self> {
+        match called {
+            Ok(intent) => Ok(intent.into()),
+            // It was not sent.
+            Err(error @ (PaymentError::RateLimited { .. } | PaymentError::Key(_))) => {
+                Err(error.into())
+            }
+            Err(error) => {
+                edge::log_error(&error, "the outcome of a charge is not known");
+                Ok(Self::Unknown)
+            }
+        }
+    }
+}
+
+impl Worker<'_> {
+    /// Creates the period's PaymentIntent number `number`, and confirms it.
     pub(crate) async fn begin(
-        &self,
+        &mut self,
         account: &Account,
         (generation, period): (&GenerationId, Period),
-        object: u32,
+        number: u32,
         attempt: u32,
-        now: Timestamp,
-        report: &mut ChargeReport,
-    ) -> Result<(), ChargingError> {
-        let made = self.create(account, generation, period, object);
-        let intent = match made.await {
-            Ok(Some(intent)) => intent,
-            // Refused, or nothing to charge: it did not take place, and never will.
-            Ok(None) => {
-                report.declined += 1;
-                return self.declined(account, None, attempt, true, now).await;
-            }
-            Err(error) => return self.put_off(account, error, now).await,
+    ) -> Result<()> {
+        let created = self.create(account, generation, period, number);
+        let Some(intent) = created.await? else {
+            // No card, or Stripe refused: it did not take place, and never will.
+            self.report.declined += 1;
+            return self.declined(account, None, attempt, true).await;
         };
-        let id = intent.as_str().to_owned();
+        let id = intent.as_str();
         let order = PaymentOrder {
-            stripe_id: id.clone(),
+            stripe_id: id.to_owned(),
             account_number: account.number.clone(),
             purchase: Purchase::Period {
                 generation: generation.clone(),
                 period,
             },
             amount_cents: PRICE_CENTS,
-            created_at: now,
+            created_at: self.cx.now,
         };
-        let mut attempt = None;
-        let stored = self
-            .store
-            .accounts
-            .update(&account.id, None, now, |profile| {
-                let before = profile.clone();
-                attempt = billing::intent_created(profile, generation, period, &id, now);
-                let is_new = *profile != before;
-                let order = is_new.then(|| Effect::PaymentOrder(order.clone()));
-                Ok::<_, std::convert::Infallible>(order.into_iter().collect())
-            });
+        let (mut attempt, cx) = (None, self.cx);
+        let store_intent = |profile: &mut Profile| {
+            let before = profile.clone();
+            attempt = billing::intent_created(profile, generation, period, id, cx.now);
+            let is_new = *profile != before;
+            let order = is_new.then(|| Effect::PaymentOrder(order.clone()));
+            order.into_iter().collect()
+        };
+        let stored = cx.change_with_effects(&account.id, store_intent);
         let account = match stored.await {
             Ok(account) => account,
-            Err(UpdateError::NotFound) => {
-                self.call_off_unwritten(&id).await;
+            Err(ChargingError::Gone) => {
+                self.cancel_unstored(&intent).await;
                 return Err(ChargingError::Gone);
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         };
         if let Some(attempt) = attempt {
-            return self.confirm(&account, &id, attempt, now, report).await;
+            return self.confirm(&account, id, attempt).await;
         }
-        if !account.profile.billing.open_payments().contains(&id) {
-            self.call_off_unwritten(&id).await;
+        if !account
+            .profile
+            .billing
+            .open_payments()
+            .contains(&id.to_owned())
+        {
+            self.cancel_unstored(&intent).await;
         }
         Ok(())
     }
 
-    /// A payment object of the period, not confirmed. `None` if it can never be had.
+    /// Creates a PaymentIntent without confirming it. `None` if that can never succeed.
     async fn create(
         &self,
         account: &Account,
         generation: &GenerationId,
         period: Period,
-        object: u32,
-    ) -> Result<Option<IntentId>, ChargingError> {
+        number: u32,
+    ) -> Result<Option<IntentId>> {
         let billing = &account.profile.billing;
         let (Some(customer), Some(card)) = (&billing.customer, &billing.card) else {
             tracing::warn!("an account is due and has no card");
@@ -137,33 +151,27 @@ impl Charging {
             period,
         };
         let (generation, period) = (generation.as_str(), period.number());
-        let name = format!("{}-{generation}-{period}-create", account.number);
-        let key = if object > 1 {
-            format!("{name}-{object}")
-        } else {
-            name
-        };
-        let secret = self.key().await?;
-        let stripe = self.ask(RequestKind::Create).await?;
-        match stripe.create_intent(&secret, &new, &key).await {
+        let mut key = format!("{}-{generation}-{period}-create", account.number);
+        if number > 1 {
+            let _ = write!(key, "-{number}");
+        }
+        match self.cx.stripe.create_intent(&new, &key).await {
             Ok(intent) => Ok(Some(intent.id)),
             Err(error @ (PaymentError::Missing { .. } | PaymentError::Refused { .. })) => {
-                edge::log_error(&error, "the provider makes no payment object");
+                edge::log_error(&error, "Stripe refuses to create a PaymentIntent");
                 Ok(None)
             }
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Makes the attempt that is written down as under way.
+    /// Makes the attempt that is stored as under way.
     pub(crate) async fn confirm(
-        &self,
+        &mut self,
         account: &Account,
         id: &str,
         attempt: u32,
-        now: Timestamp,
-        report: &mut ChargeReport,
-    ) -> Result<(), ChargingError> {
+    ) -> Result<()> {
         let Some(charge) = account.profile.billing.charge.as_ref() else {
             return Ok(());
         };
@@ -171,153 +179,100 @@ impl Charging {
             card: Some(card), ..
         } = &charge.intent
         else {
-            return self.declined(account, Some(id), attempt, true, now).await;
+            return self.declined(account, Some(id), attempt, true).await;
         };
         let card = PaymentMethodId::new(card.as_str())?;
         let (generation, period) = (charge.generation.as_str(), charge.period.number());
-        let mut name = format!("{}-{generation}-{period}-{attempt}", account.number);
+        let mut key = format!("{}-{generation}-{period}-{attempt}", account.number);
         if charge.intents > 1 {
-            // The provider takes a key for one object only.
-            let _ = write!(name, "-object-{}", charge.intents);
+            // Stripe accepts a key for one PaymentIntent only.
+            let _ = write!(key, "-object-{}", charge.intents);
         }
-        let confirmed = self
-            .ask(RequestKind::Confirm)
-            .await?
-            .confirm_intent(&*self.key().await?, &IntentId::new(id)?, &card, &name)
-            .await;
-        let came = match confirmed {
-            Ok(intent) => Attempt::of(intent),
+        let (stripe, intent) = (&self.cx.stripe, IntentId::new(id)?);
+        let outcome = match stripe.confirm_intent(&intent, &card, &key).await {
             Err(error @ (PaymentError::Missing { .. } | PaymentError::Refused { .. })) => {
-                edge::log_error(&error, "the provider does not charge the card");
-                Attempt::Declined { no_more: true }
+                edge::log_error(&error, "Stripe refuses to charge the card");
+                Attempt::Declined { is_final: true }
             }
-            Err(error @ PaymentError::RateLimited { .. }) => return Err(error.into()),
-            Err(error) => {
-                edge::log_error(&error, "the outcome of a charge is not known");
-                Attempt::Unknown
-            }
+            confirmed => match Attempt::of(confirmed)? {
+                // It was sent just now: look it up before it is sent again.
+                Attempt::NeverArrived => Attempt::Unknown,
+                outcome => outcome,
+            },
         };
-        // What was sent just now is not sent again before it was looked up.
-        let came = match came {
-            Attempt::NeverArrived => Attempt::Unknown,
-            came => came,
-        };
-        self.take_in(account, id, attempt, came, now, report).await
+        self.apply(account, id, attempt, outcome).await
     }
 
-    pub(crate) async fn look_up(
-        &self,
-        account: &Account,
-        id: &str,
-        now: Timestamp,
-        report: &mut ChargeReport,
-    ) -> Result<(), ChargingError> {
-        let found = self
-            .ask(RequestKind::LookUp)
-            .await?
-            .intent(&*self.key().await?, &IntentId::new(id)?)
-            .await;
-        let came = match found {
-            Ok(intent) => Attempt::of(intent),
-            Err(error @ PaymentError::RateLimited { .. }) => return Err(error.into()),
-            Err(error) => {
-                edge::log_error(&error, "a payment could not be looked up");
-                Attempt::Unknown
-            }
-        };
+    pub(crate) async fn look_up(&mut self, account: &Account, id: &str) -> Result<()> {
+        let found = self.cx.stripe.intent(&IntentId::new(id)?).await;
         let charge = account.profile.billing.charge.as_ref();
         let attempt = charge.map_or(1, |charge| charge.declines.saturating_add(1));
-        let came = match came {
-            // It may be an earlier attempt that was declined, and this one never arrived: made again
-            // under its number, it tells.
+        let outcome = match Attempt::of(found)? {
+            // An earlier attempt may have been declined, and this one never have arrived. Repeated
+            // under its number, it shows.
             Attempt::Declined { .. } if attempt > 1 => Attempt::NeverArrived,
-            came => came,
+            outcome => outcome,
         };
-        if let Attempt::NeverArrived = came {
-            let mut attempt = None;
-            let account = self
-                .change(&account.id, now, |profile| {
-                    attempt = billing::never_confirmed(profile, id, now);
-                })
-                .await?;
-            return match attempt {
-                Some(attempt) => self.confirm(&account, id, attempt, now, report).await,
-                None => Ok(()),
-            };
+        if !matches!(outcome, Attempt::NeverArrived) {
+            return self.apply(account, id, attempt, outcome).await;
         }
-        self.take_in(account, id, attempt, came, now, report).await
+        let (mut attempt, cx) = (None, self.cx);
+        let never_arrived = |profile: &mut Profile| {
+            attempt = billing::never_confirmed(profile, id, cx.now);
+        };
+        let account = cx.change(&account.id, never_arrived).await?;
+        match attempt {
+            Some(attempt) => self.confirm(&account, id, attempt).await,
+            None => Ok(()),
+        }
     }
 
-    pub(crate) async fn cancel(
-        &self,
-        account: &Account,
-        id: &str,
-        now: Timestamp,
-        report: &mut ChargeReport,
-    ) -> Result<(), ChargingError> {
-        let cancelled = self
-            .ask(RequestKind::Other)
-            .await?
-            .cancel_intent(&*self.key().await?, &IntentId::new(id)?)
-            .await;
-        let came = match cancelled {
-            Ok(intent) => Attempt::of(intent),
+    pub(crate) async fn cancel(&mut self, account: &Account, id: &str) -> Result<()> {
+        let cancelled = self.cx.stripe.cancel_intent(&IntentId::new(id)?).await;
+        let outcome = match cancelled {
             Err(PaymentError::Missing { .. }) => Attempt::Gone,
-            Err(error) => return self.put_off(account, error.into(), now).await,
+            cancelled => Attempt::from(cancelled?),
         };
-        match came {
-            Attempt::Paid(_) | Attempt::Gone => {
-                self.take_in(account, id, 0, came, now, report).await
-            }
-            _ => {
-                report.unknown += 1;
-                let later = now.saturating_add(AGAIN).unwrap_or(now);
-                self.change(&account.id, now, |profile| {
-                    billing::postpone(profile, later)
-                })
-                .await
-                .map(drop)
-            }
+        if let Attempt::Paid(_) | Attempt::Gone = outcome {
+            return self.apply(account, id, 0, outcome).await;
         }
+        self.report.unknown += 1;
+        self.postpone(account, RETRY_DELAY).await
     }
 
-    /// Writes down what became of an attempt.
-    async fn take_in(
-        &self,
+    /// Stores the outcome of an attempt.
+    async fn apply(
+        &mut self,
         account: &Account,
         id: &str,
         attempt: u32,
-        came: Attempt,
-        now: Timestamp,
-        report: &mut ChargeReport,
-    ) -> Result<(), ChargingError> {
-        match came {
+        outcome: Attempt,
+    ) -> Result<()> {
+        match outcome {
             Attempt::Paid(intent) => {
-                // The webhook may have been faster.
-                let news = self.apply_intent(&intent, now).await?;
-                let counted = |applied: &Applied| applied.outcome == Outcome::Counted;
-                report.charged +=
-                    u32::from(matches!(&news, PaymentUpdate::Taken(applied) if counted(applied)));
+                let update = apply_intent(self.cx, &intent).await?;
+                // The webhook may have been faster: it is this attempt's payment all the same.
+                if let PaymentUpdate::Applied(applied) = update
+                    && applied.outcome == Outcome::Counted
+                {
+                    self.report.charged += 1;
+                }
                 Ok(())
             }
-            Attempt::Declined { no_more } => {
-                report.declined += 1;
-                self.declined(account, Some(id), attempt, no_more, now)
-                    .await
+            Attempt::Declined { is_final } => {
+                self.report.declined += 1;
+                self.declined(account, Some(id), attempt, is_final).await
             }
-            Attempt::Gone => self
-                .change(&account.id, now, |profile| {
-                    billing::intent_cancelled(profile, id)
-                })
-                .await
-                .map(drop),
+            Attempt::Gone => {
+                let gone = |profile: &mut Profile| billing::intent_cancelled(profile, id);
+                self.cx.change(&account.id, gone).await.map(drop)
+            }
             Attempt::NeverArrived | Attempt::Unknown => {
-                report.unknown += 1;
-                self.change(&account.id, now, |profile| {
-                    billing::still_unknown(profile, id, now)
-                })
-                .await
-                .map(drop)
+                self.report.unknown += 1;
+                let unknown = |profile: &mut Profile| {
+                    billing::still_unknown(profile, id, self.cx.now);
+                };
+                self.cx.change(&account.id, unknown).await.map(drop)
             }
         }
     }
@@ -327,26 +282,20 @@ impl Charging {
         account: &Account,
         id: Option<&str>,
         attempt: u32,
-        no_more: bool,
-        now: Timestamp,
-    ) -> Result<(), ChargingError> {
-        self.change(&account.id, now, |profile| {
-            billing::declined(profile, id, attempt, no_more, now, self.dunning());
-        })
-        .await
-        .map(drop)
+        is_final: bool,
+    ) -> Result<()> {
+        let dunning = &self.cx.settings.dunning;
+        let declined = |profile: &mut Profile| {
+            billing::declined(profile, id, attempt, is_final, self.cx.now, dunning);
+        };
+        self.cx.change(&account.id, declined).await.map(drop)
     }
 
-    /// Nobody wants the object that was just made, and nothing is written down of it. If it cannot be
-    /// cancelled it stays: nobody but us could confirm it.
-    async fn call_off_unwritten(&self, id: &str) {
-        let cancel = async {
-            let (key, id) = (self.key().await?, IntentId::new(id)?);
-            self.stripe.cancel_intent(&key, &id).await?;
-            Ok::<_, ChargingError>(())
-        };
-        if let Err(error) = cancel.await {
-            edge::log_error(&error, "a payment object that nobody wants is left");
+    /// Cancels a PaymentIntent that was just created and is not stored. If that fails it stays: only we
+    /// could confirm it.
+    async fn cancel_unstored(&self, id: &IntentId) {
+        if let Err(error) = self.cx.stripe.cancel_intent(id).await {
+            edge::log_error(&error, "orphaned PaymentIntent left at Stripe");
         }
     }
 }

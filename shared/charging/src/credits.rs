@@ -2,83 +2,74 @@
 
 use account::add_on::{Collection, GenerationId};
 use account::billing::PRICE_CENTS;
-use account::{Account, EntryId, Period};
+use account::{Account, EntryId, Period, Profile};
 use jiff::Timestamp;
 use store::{CreditPayment, EntryKind, PaymentOrder, Posting, Purchase};
 
-use crate::{Charging, ChargingError};
+use crate::context::{Context, MONTHLY_CHARGE};
+use crate::error::Result;
 
-/// Who takes the price, in the ledger, and gives it up, in the account's history.
-pub(crate) const ACTOR: &str = "monthly-charge";
+/// Begins a generation, named by its ledger entry, if the credits suffice.
+pub(crate) async fn activate(cx: Context<'_>, account: &Account) -> Result<CreditPayment> {
+    let entry = EntryId::new(edge::new_id("addon"))?;
+    let at = entry_time(cx);
+    let generation = GenerationId::new(entry.as_str());
+    let judge = |profile: &mut Profile| {
+        billing::activate(profile, generation.clone(), at, Collection::Credits)
+    };
+    let period = (&generation, Period::FIRST);
+    pay(cx, account, &entry, period, at, judge).await
+}
 
-impl Charging {
-    /// Begins a generation, named by its ledger entry, if credits suffice.
-    pub(crate) async fn activate(
-        &self,
-        account: &Account,
-        now: Timestamp,
-    ) -> Result<CreditPayment, ChargingError> {
-        let id = EntryId::new(edge::new_id("addon"))?;
-        let at = self.entered_at(now);
-        let generation = GenerationId::new(id.as_str());
-        let buys = (generation.clone(), Period::FIRST);
-        let judge = |profile: &mut account::Profile| {
-            billing::activate(profile, generation.clone(), at, Collection::Credits)
-        };
-        self.pay_with_credits(account, &id, buys, at, judge).await
-    }
+/// Pays a period of the generation, if the credits suffice. The ledger entry is named by the period,
+/// so that the period is paid once.
+pub(crate) async fn pay_period(
+    cx: Context<'_>,
+    account: &Account,
+    generation: &GenerationId,
+    period: Period,
+) -> Result<CreditPayment> {
+    let entry = EntryId::new(format!("{}-{}", generation.as_str(), period.number()))?;
+    let at = entry_time(cx);
+    let judge =
+        |profile: &mut Profile| billing::period_paid(profile, generation, period, entry.as_str());
+    pay(cx, account, &entry, (generation, period), at, judge).await
+}
 
-    /// Pays a period of the generation, if credits suffice. The ledger entry has one name for each
-    /// period, so that it is paid once.
-    pub(crate) async fn pay_period(
-        &self,
-        account: &Account,
-        generation: &GenerationId,
-        period: Period,
-        now: Timestamp,
-    ) -> Result<CreditPayment, ChargingError> {
-        let id = EntryId::new(format!("{}-{}", generation.as_str(), period.number()))?;
-        let at = self.entered_at(now);
-        let buys = (generation.clone(), period);
-        let judge = |profile: &mut account::Profile| {
-            billing::period_paid(profile, generation, period, id.as_str())
-        };
-        self.pay_with_credits(account, &id, buys, at, judge).await
-    }
+async fn pay(
+    cx: Context<'_>,
+    account: &Account,
+    entry: &EntryId,
+    (generation, period): (&GenerationId, Period),
+    at: Timestamp,
+    judge: impl FnMut(&mut Profile) -> bool,
+) -> Result<CreditPayment> {
+    let price = cx.settings.price;
+    let posting = Posting {
+        id: entry,
+        kind: EntryKind::AddOn,
+        amount: price.checked_neg().unwrap_or_default(),
+        at,
+        note: "OpenRouter add-on",
+        actor: MONTHLY_CHARGE,
+    };
+    let order = PaymentOrder {
+        stripe_id: entry.to_string(),
+        account_number: account.number.clone(),
+        purchase: Purchase::Period {
+            generation: generation.clone(),
+            period,
+        },
+        amount_cents: PRICE_CENTS,
+        created_at: at,
+    };
+    let ledger = &cx.store.ledger;
+    Ok(ledger
+        .pay_add_on(&account.id, &posting, &order, judge)
+        .await?)
+}
 
-    async fn pay_with_credits(
-        &self,
-        account: &Account,
-        id: &EntryId,
-        (generation, period): (GenerationId, Period),
-        at: Timestamp,
-        judge: impl FnMut(&mut account::Profile) -> bool,
-    ) -> Result<CreditPayment, ChargingError> {
-        let price = self.settings.price.checked_neg().unwrap_or_default();
-        let posting = Posting {
-            id,
-            kind: EntryKind::AddOn,
-            amount: price,
-            at,
-            note: "OpenRouter add-on",
-            actor: ACTOR,
-        };
-        let order = PaymentOrder {
-            stripe_id: id.to_string(),
-            account_number: account.number.clone(),
-            purchase: Purchase::Period { generation, period },
-            amount_cents: PRICE_CENTS,
-            created_at: at,
-        };
-        let paid = self
-            .store
-            .ledger
-            .pay_add_on(&account.id, &posting, &order, judge);
-        Ok(paid.await?)
-    }
-
-    /// The ledger is read in the order of time: nothing is entered before what is there.
-    fn entered_at(&self, now: Timestamp) -> Timestamp {
-        now.max(self.clock.now())
-    }
+/// The ledger is ordered by time: no entry is dated before the ones that exist.
+fn entry_time(cx: Context<'_>) -> Timestamp {
+    cx.now.max(cx.clock.now())
 }

@@ -1,148 +1,62 @@
-//! What is due for one account, carried out step by step.
+//! Runs what is due for one account, task by task.
 
-use std::ops::AddAssign;
-
-use account::billing::IntentState;
-use account::{Account, AccountId, AccountNumber, Profile};
+use account::{Account, AccountId, Profile};
 use billing::Task;
 use jiff::{SignedDuration, Timestamp};
-use payments::{CheckoutStatus, IntentId, IntentStatus, PaymentError, SessionId};
-use store::{CreditPayment, Effect, HistoryEntry};
+use payments::{PaymentError, SessionId, SessionStatus, SubscriptionId};
+use store::{CreditPayment, Effect, HistoryEntry, Outcome};
 
-use crate::credits::ACTOR;
-use crate::rate_limit::RequestKind;
-use crate::{Charging, ChargingError};
+use crate::apply::apply_session;
+use crate::context::{Context, MONTHLY_CHARGE};
+use crate::credits::pay_period;
+use crate::error::{ChargingError, Result};
+use crate::outcome::PaymentUpdate;
+use crate::stripe_subscription::{apply_subscription, cancel_subscription};
+use crate::worker::{ChargeReport, RETRY_DELAY, Worker};
 
-/// Steps of one account at one time: a bound against a mistake.
-const MOST_STEPS: usize = 12;
-/// When something that could not be asked is asked again.
-pub(crate) const AGAIN: SignedDuration = SignedDuration::from_mins(5);
-/// From when on an unknown outcome is one that people are to look at.
+/// Maximum number of tasks of one account at one time, against a mistake.
+const MAX_TASKS: usize = 12;
+/// An outcome that is unknown for longer raises an alarm.
 const TOO_LONG_UNKNOWN: SignedDuration = SignedDuration::from_hours(7 * 24);
 
-/// What was done for an account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ChargeReport {
-    /// Periods paid by it.
-    pub charged: u32,
-    pub declined: u32,
-    /// Outcomes that are not known yet.
-    pub unknown: u32,
+/// Runs what is due for the account at `now`. Safe to do late, twice, or twice at once; after an error,
+/// it stays due.
+pub async fn run_due(cx: Context<'_>, id: &AccountId) -> Result<ChargeReport> {
+    let mut worker = Worker {
+        cx,
+        report: ChargeReport::default(),
+    };
+    for _ in 0..MAX_TASKS {
+        match Box::pin(worker.run_next_task(id)).await {
+            Ok(true) => {}
+            // Of a deleted account, the clean-up cancels what is left at Stripe.
+            Ok(false) | Err(ChargingError::Gone) => return Ok(worker.report),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(ChargingError::Contended)
 }
 
-impl AddAssign for ChargeReport {
-    fn add_assign(&mut self, other: Self) {
-        self.charged += other.charged;
-        self.declined += other.declined;
-        self.unknown += other.unknown;
-    }
-}
-
-impl Charging {
-    /// Does what is due for the account at `now`. Safe to do late, twice, or twice at once.
-    ///
-    /// # Errors
-    /// [`ChargingError`]; what was begun stays due.
-    pub async fn work(
-        &self,
-        id: &AccountId,
-        now: Timestamp,
-    ) -> Result<ChargeReport, ChargingError> {
-        let mut report = ChargeReport::default();
-        for _ in 0..MOST_STEPS {
-            let mut task = None;
-            let account = self.store.accounts.update(id, None, now, |profile| {
-                let before = profile.clone();
-                task = billing::take_task(profile, now, self.dunning());
-                Ok::<_, std::convert::Infallible>(waived(&before, profile, now))
-            });
-            let account = match account.await.map_err(ChargingError::from) {
-                // The provider is told by what the deletion left.
-                Err(ChargingError::Gone) => return Ok(report),
-                account => account?,
-            };
-            let Some(task) = task else {
-                return Ok(report);
-            };
-            let done = Box::pin(self.carry_out(&account, task, now, &mut report)).await;
-            match done {
-                Err(ChargingError::Gone) => return Ok(report),
-                // Whatever was asked, it was not done.
-                Err(error @ ChargingError::Provider(PaymentError::RateLimited { .. })) => {
-                    self.put_off(&account, error, now).await?;
-                }
-                done => done?,
-            }
+impl Worker<'_> {
+    /// False if nothing is due.
+    async fn run_next_task(&mut self, id: &AccountId) -> Result<bool> {
+        let (mut task, cx) = (None, self.cx);
+        let take_task = |profile: &mut Profile| {
+            let before = profile.clone();
+            task = billing::take_task(profile, cx.now, &cx.settings.dunning);
+            waived(&before, profile, cx.now)
+        };
+        let account = cx.change_with_effects(id, take_task).await?;
+        let Some(task) = task else {
+            return Ok(false);
+        };
+        if let Err(error) = self.run(&account, task).await {
+            self.put_off(&account, error).await?;
         }
-        Err(ChargingError::Contended)
+        Ok(true)
     }
 
-    /// Calls off what a deleted account left at the provider; what turns out to be paid is given back.
-    ///
-    /// # Errors
-    /// [`ChargingError`]; it comes up again.
-    pub async fn cleanup_payments(
-        &self,
-        account: &AccountNumber,
-        now: Timestamp,
-    ) -> Result<(), ChargingError> {
-        let mut left = Vec::new();
-        for object in self.store.cleanups.stripe_ids(account).await? {
-            let called_off = Box::pin(self.call_off(&object, now)).await;
-            let is_done = called_off.unwrap_or_else(|error| {
-                edge::log_error(
-                    &error,
-                    "a deleted account's payment could not be called off",
-                );
-                false
-            });
-            if !is_done {
-                left.push(object);
-            }
-        }
-        let again = now.saturating_add(AGAIN).unwrap_or(now);
-        Ok(self.store.cleanups.keep(account, &left, again).await?)
-    }
-
-    /// True if the object cannot be paid any more.
-    async fn call_off(&self, object: &str, now: Timestamp) -> Result<bool, ChargingError> {
-        let key = self.key().await?;
-        if object.starts_with("sub_") {
-            self.stop(object, now).await?;
-            return Ok(true);
-        }
-        if object.starts_with("cs_") {
-            let found = self
-                .ask(RequestKind::Other)
-                .await?
-                .expire_checkout(&key, &SessionId::new(object)?)
-                .await?;
-            if found.paid {
-                self.apply_checkout(&found, now).await?;
-            }
-            return Ok(found.paid || found.status == CheckoutStatus::Expired);
-        }
-        let found = self
-            .ask(RequestKind::Other)
-            .await?
-            .cancel_intent(&key, &IntentId::new(object)?)
-            .await?;
-        if found.status == IntentStatus::Succeeded {
-            self.apply_intent(&found, now).await?;
-        }
-        Ok(matches!(
-            found.status,
-            IntentStatus::Succeeded | IntentStatus::Canceled
-        ))
-    }
-
-    async fn carry_out(
-        &self,
-        account: &Account,
-        task: Task,
-        now: Timestamp,
-        report: &mut ChargeReport,
-    ) -> Result<(), ChargingError> {
+    async fn run(&mut self, account: &Account, task: Task) -> Result<()> {
         match task {
             Task::Create {
                 generation,
@@ -151,43 +65,38 @@ impl Charging {
                 attempt,
             } => {
                 let of = (&generation, period);
-                self.begin(account, of, intent, attempt, now, report).await
+                self.begin(account, of, intent, attempt).await
             }
-            Task::Confirm { id, attempt, .. } => {
-                self.confirm(account, &id, attempt, now, report).await
-            }
+            Task::Confirm { id, attempt, .. } => self.confirm(account, &id, attempt).await,
             Task::LookUp { id, since } => {
-                if now.duration_since(since) > TOO_LONG_UNKNOWN {
-                    tracing::error!(object = id, %since, "the outcome of a payment is still not known");
+                if self.cx.now.duration_since(since) > TOO_LONG_UNKNOWN {
+                    tracing::error!(stripe_id = id, %since, "a payment's outcome is still unknown");
                     edge::metric("charges_unknown_for_long", 1);
                 }
-                self.look_up(account, &id, now, report).await
+                self.look_up(account, &id).await
             }
-            Task::Cancel { id } => self.cancel(account, &id, now, report).await,
-            Task::ExpireCheckout { session } => self.close(account, &session, now).await,
+            Task::Cancel { id } => self.cancel(account, &id).await,
+            Task::ExpireCheckout { session } => self.expire_session(account, &session).await,
             Task::CheckSubscription { subscription } => {
-                let followed = self.follow(&subscription, now, report).await;
-                self.or_put_off(account, followed, now).await
+                self.check_subscription(&subscription).await
             }
             Task::UpdateSubscription { subscription, ends } => {
-                let told = self.tell(account, &subscription, ends, now, report).await;
-                self.or_put_off(account, told, now).await
+                self.update_subscription(account, &subscription, ends).await
             }
             Task::CancelSubscription { subscription } => {
-                let stopped = self.stop(&subscription, now).await;
-                self.or_put_off(account, stopped, now).await
+                cancel_subscription(self.cx, &subscription).await
             }
             Task::TakeCredits {
                 generation,
                 period,
                 attempt,
             } => {
-                match self.pay_period(account, &generation, period, now).await? {
-                    CreditPayment::Paid => report.charged += 1,
+                match pay_period(self.cx, account, &generation, period).await? {
+                    CreditPayment::Paid => self.report.charged += 1,
                     CreditPayment::NotOwed => {}
                     CreditPayment::Insufficient => {
-                        report.declined += 1;
-                        self.declined(account, None, attempt, false, now).await?;
+                        self.report.declined += 1;
+                        self.declined(account, None, attempt, false).await?;
                     }
                 }
                 Ok(())
@@ -195,112 +104,79 @@ impl Charging {
         }
     }
 
-    /// Closes a checkout that nobody is to pay any more; a paid one is the payment.
-    async fn close(
-        &self,
-        account: &Account,
-        session: &str,
-        now: Timestamp,
-    ) -> Result<(), ChargingError> {
-        let key = self.key().await?;
-        let found = self
-            .ask(RequestKind::Other)
-            .await?
-            .expire_checkout(&key, &SessionId::new(session)?)
-            .await;
-        let found = match found {
-            Ok(found) => found,
-            Err(PaymentError::Missing { .. }) => return self.closed(account, session, now).await,
-            Err(error) => return self.put_off(account, error.into(), now).await,
-        };
-        if found.paid {
-            self.apply_checkout(&found, now).await?;
-            return Ok(());
-        }
-        match found.status {
-            CheckoutStatus::Expired => self.closed(account, session, now).await,
+    /// Closes a Checkout Session that must not be paid any more; one that is paid is the payment.
+    async fn expire_session(&self, account: &Account, session: &str) -> Result<()> {
+        let closed = |profile: &mut Profile| billing::checkout_closed(profile, session);
+        let id = SessionId::new(session)?;
+        match self.cx.stripe.expire_session(&id).await {
+            Ok(found) if found.paid => {
+                apply_session(self.cx, &found).await?;
+                Ok(())
+            }
+            Ok(found) if found.status == SessionStatus::Expired => {
+                self.cx.change(&account.id, closed).await.map(drop)
+            }
             // Its money is on its way.
-            _ => {
-                let later = now.saturating_add(AGAIN).unwrap_or(now);
-                self.change(&account.id, now, |profile| {
-                    billing::postpone(profile, later)
-                })
-                .await
-                .map(drop)
+            Ok(_) => self.postpone(account, RETRY_DELAY).await,
+            Err(PaymentError::Missing { .. }) => {
+                self.cx.change(&account.id, closed).await.map(drop)
             }
+            Err(error) => Err(error.into()),
         }
     }
 
-    pub(crate) async fn closed(
-        &self,
-        account: &Account,
-        session: &str,
-        now: Timestamp,
-    ) -> Result<(), ChargingError> {
-        self.change(&account.id, now, |profile| {
-            billing::checkout_closed(profile, session)
-        })
-        .await
-        .map(drop)
-    }
-
-    async fn or_put_off(
-        &self,
-        account: &Account,
-        done: Result<(), ChargingError>,
-        now: Timestamp,
-    ) -> Result<(), ChargingError> {
-        match done {
-            Ok(()) => Ok(()),
-            Err(error) => self.put_off(account, error, now).await,
+    async fn check_subscription(&mut self, subscription: &str) -> Result<()> {
+        let id = SubscriptionId::new(subscription)?;
+        let update = apply_subscription(self.cx, &id, None).await?;
+        if let PaymentUpdate::Applied(applied) = update
+            && applied.by_this_call
+            && applied.outcome == Outcome::Counted
+        {
+            self.report.charged += 1;
         }
+        Ok(())
     }
 
-    /// The provider could not be asked: later again.
-    pub(crate) async fn put_off(
-        &self,
+    /// Has a subscription end with its period, or renew.
+    async fn update_subscription(
+        &mut self,
         account: &Account,
-        error: ChargingError,
-        now: Timestamp,
-    ) -> Result<(), ChargingError> {
-        edge::log_error(&error, "the payment provider could not be asked");
-        let wait = match &error {
-            ChargingError::Provider(PaymentError::RateLimited { retry_after }) => {
-                retry_after.and_then(|wait| SignedDuration::try_from(wait).ok())
-            }
-            ChargingError::Provider(_) | ChargingError::Key(_) => None,
-            _ => return Err(error),
+        subscription: &str,
+        ends: bool,
+    ) -> Result<()> {
+        let (stripe, id) = (&self.cx.stripe, SubscriptionId::new(subscription)?);
+        let updated = stripe.end_subscription_with_its_period(&id, ends).await;
+        let Err(error) = updated else {
+            let updated = |profile: &mut Profile| {
+                billing::subscription_updated(profile, subscription, ends);
+            };
+            return self.cx.change(&account.id, updated).await.map(drop);
         };
-        let later = now.saturating_add(wait.unwrap_or(AGAIN)).unwrap_or(now);
-        self.change(&account.id, now, |profile| {
-            billing::postpone(profile, later)
-        })
-        .await
-        .map(drop)
-    }
-
-    pub(crate) async fn change(
-        &self,
-        id: &AccountId,
-        now: Timestamp,
-        mut change: impl FnMut(&mut Profile),
-    ) -> Result<Account, ChargingError> {
-        let changed = self.store.accounts.update(id, None, now, |profile| {
-            change(profile);
-            Ok::<_, std::convert::Infallible>(Vec::new())
-        });
-        Ok(changed.await?)
-    }
-
-    /// The object of the account's charge, as far as it is not done with.
-    pub(crate) fn open_object(profile: &Profile) -> Option<&IntentState> {
-        let charge = profile.billing.charge.as_ref()?;
-        Some(&charge.intent).filter(|object| **object != IntentState::None)
+        match &error {
+            // It may be over; or a plan at Stripe decides when it ends, and still collects.
+            PaymentError::Missing { .. } | PaymentError::Refused { .. } => {
+                self.check_subscription(subscription).await?;
+                let stored = self.cx.store.accounts.get(&account.id).await?;
+                let billing = stored.map(|stored| stored.profile.billing);
+                if !billing.is_some_and(|billing| billing.has_subscription(subscription)) {
+                    return Ok(());
+                }
+            }
+            // Another update may have taken effect meanwhile.
+            PaymentError::Unknown(_) => {
+                let uncertain = |profile: &mut Profile| {
+                    billing::subscription_uncertain(profile, subscription);
+                };
+                self.cx.change(&account.id, uncertain).await.map(drop)?;
+            }
+            _ => {}
+        }
+        Err(error.into())
     }
 }
 
-/// What the change from `before` to `after` gives up for ever: a record of each period, and a line in the
-/// account's history.
+/// The effects of the periods that the change from `before` to `after` waives: a record of each, and an
+/// entry in the account's history.
 fn waived(before: &Profile, after: &Profile, at: Timestamp) -> Vec<Effect> {
     let periods = billing::waived_since(after, before);
     let (Some(first), Some(last), Some(generation)) =
@@ -312,16 +188,14 @@ fn waived(before: &Profile, after: &Profile, at: Timestamp) -> Vec<Effect> {
     tracing::warn!(
         first,
         last,
-        "periods of the add-on were missed, and are waived"
+        "periods of the add-on were missed and are waived"
     );
-    edge::metric(
-        "periods_waived",
-        u64::from(last.saturating_sub(first)).saturating_add(1),
-    );
+    let count = u64::from(last.saturating_sub(first)).saturating_add(1);
+    edge::metric("periods_waived", count);
     let entry = HistoryEntry {
         id: format!("waived-{}-{last}", generation.as_str()),
         at,
-        actor: ACTOR.to_owned(),
+        actor: MONTHLY_CHARGE.to_owned(),
         what: format!("add-on: periods {first} to {last} were missed, and are waived"),
     };
     let waived = periods.iter().map(|period| Effect::Waived {

@@ -1,4 +1,4 @@
-//! The settings of whoever charges.
+//! The settings of functions that charge.
 
 use std::time::Duration;
 
@@ -15,20 +15,20 @@ const ATTEMPT_DAYS: &str = "ADD_ON_ATTEMPT_DAYS";
 pub struct Settings {
     /// `STRIPE_API_BASE_URL`, without a version.
     pub api_url: Url,
-    /// `STRIPE_API_SECRET`: the name of the secret with the provider's key.
+    /// `STRIPE_API_SECRET`: the name of the secret that holds Stripe's API key.
     pub api_secret: String,
-    /// `STRIPE_LIVEMODE`: payments of the other mode count for nothing.
+    /// `STRIPE_LIVEMODE`: payments of the other mode do not count.
     pub livemode: bool,
     pub connect: Duration,
     /// `ADD_ON_ATTEMPT_DAYS` and `ADD_ON_GRACE_DAYS`.
     pub dunning: Dunning,
-    /// `ADD_ON_COLLECTION`: who collects from those who buy from now on.
+    /// `ADD_ON_COLLECTION`: how the add-on is collected from accounts that buy it from now on.
     pub collection: Collection,
-    /// What a period costs in credits, by `CREDITS_PER_USD`.
+    /// The price of a period in credits, by `CREDITS_PER_USD`.
     pub price: Credits,
-    /// `MIN_CREDIT_BALANCE`: others are told when credits go below it.
+    /// `MIN_CREDIT_BALANCE`: a balance below it publishes `credits.low`.
     pub minimum_balance: Credits,
-    /// `PUBLIC_BASE_URL`: the only source of addresses to lead back to.
+    /// `PUBLIC_BASE_URL`: the only source of return URLs.
     pub public_url: Url,
 }
 
@@ -53,9 +53,8 @@ impl Settings {
 
 fn dunning(env: &mut Env) -> Dunning {
     let days = env.list(ATTEMPT_DAYS, "0,1,3,5,7");
-    let days = days.iter().map(|day| day.parse().ok()).collect();
+    let days: Option<Vec<u32>> = days.iter().map(|day| day.parse().ok()).collect();
     let grace = env.number_or("ADD_ON_GRACE_DAYS", 8, 0..=365);
-    let days: Option<Vec<u32>> = days;
     let dunning = days
         .zip(u32::try_from(grace).ok())
         .and_then(|(days, grace)| Dunning::new(days, grace).ok());

@@ -128,7 +128,7 @@ mod tests {
 
     #[tokio::test]
     async fn connecting_ends_at_its_time_out() {
-        // The backlog accepts connections, and nobody ever speaks TLS on them.
+        // The backlog accepts connections, and no server speaks TLS on them.
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let client = http_client(Duration::from_millis(50)).unwrap();
@@ -138,7 +138,7 @@ mod tests {
         assert!(error.is_connect(), "{error:?}");
     }
 
-    /// Runs another test of this program in an environment that names a proxy where nobody listens.
+    /// Runs another test of this program in an environment with proxies that do not exist.
     #[test]
     fn proxies_in_the_environment_are_ignored() {
         let output = Command::new(std::env::current_exe().unwrap())

@@ -1,47 +1,51 @@
-//! Checkout: Stripe's own page, on which a user pays or gives a card.
+//! Checkout Sessions: Stripe's own page, where a user pays or saves a card.
 
 use jiff::Timestamp;
-use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use url::Url;
 
+use crate::client::{CURRENCY, Decided, Form, Stripe, parse};
+use crate::error::PaymentError;
 use crate::ids::{
     Cents, CustomerId, IntentId, InvoiceId, SessionId, SetupIntentId, SubscriptionId,
 };
-use crate::{Answer, CURRENCY, Form, PaymentError, Stripe, read};
+use crate::read;
 
-/// What a session is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     Payment,
     Setup,
     Subscription,
-    /// One that we do not make.
+    /// One that we never create.
+    #[default]
+    #[serde(other)]
     Other,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum CheckoutStatus {
+pub enum SessionStatus {
     /// It can still be paid.
     Open,
     /// The user is done; the money may still be on its way.
     Complete,
     Expired,
+    #[default]
+    #[serde(other)]
     Other,
 }
 
-/// A session as it stands. What the wire left out is absent.
+/// A Checkout Session in its current state. Fields that the response leaves out are absent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Checkout {
+pub struct CheckoutSession {
     pub id: SessionId,
-    pub status: CheckoutStatus,
-    /// The money is there; of a setup session: the user is done, and nothing was to be paid.
+    pub status: SessionStatus,
+    /// The money has arrived; for a setup session: the user is done, and nothing was to be paid.
     pub paid: bool,
     pub mode: Mode,
-    /// Where the user pays; only while the session is open.
+    /// The page where the user pays; only while the session is open.
     pub url: Option<String>,
     pub expires_at: Option<Timestamp>,
     /// In the smallest unit of `currency`.
@@ -51,101 +55,76 @@ pub struct Checkout {
     pub customer: Option<CustomerId>,
     pub intent: Option<IntentId>,
     pub subscription: Option<SubscriptionId>,
-    /// The first one of the subscription.
+    /// The subscription's first one.
     pub invoice: Option<InvoiceId>,
     pub setup_intent: Option<SetupIntentId>,
     pub livemode: Option<bool>,
     pub client_reference_id: Option<String>,
 }
 
-/// What is sold, once or each month.
+/// A product and its price, once or each month.
 #[derive(Debug, Clone, Copy)]
 pub struct Price<'a> {
-    /// The product's name, as the page and the receipt show it.
+    /// The product's name, as the session and the receipt show it.
     pub product: &'a str,
     pub amount: Cents,
 }
 
 #[derive(Debug, Clone, Copy)]
 pub enum Purpose<'a> {
-    /// One payment. `keep_card`: the card is kept for charges in the user's absence, which needs a
-    /// customer to keep it with.
+    /// One payment. `keep_card`: the card is saved with the customer, for charges in the user's
+    /// absence.
     Payment { price: Price<'a>, keep_card: bool },
     /// A subscription that Stripe charges each month.
     Subscription { price: Price<'a> },
-    /// A card is given, and nothing paid.
+    /// A card is saved, and nothing is paid.
     Setup,
 }
 
-/// A session to be made. It takes cards only, because only cards are charged later.
+/// A session to create. It accepts cards only, because only cards can be charged later.
 #[derive(Debug, Clone, Copy)]
-pub struct NewCheckout<'a> {
+pub struct NewSession<'a> {
     pub purpose: Purpose<'a>,
     pub customer: Option<&'a CustomerId>,
     pub success_url: &'a Url,
     pub cancel_url: &'a Url,
-    /// Ours, at most 200 letters, digits, `_` and `-`. It is a help for people; nothing is decided
-    /// by it.
+    /// Ours, at most 200 letters, digits, `_` and `-`. It helps people; nothing is decided by it.
     pub client_reference_id: &'a str,
-    /// From 30 minutes to 24 hours after the session is made.
+    /// From 30 minutes to 24 hours after the session is created.
     pub expires_at: Timestamp,
 }
 
 impl Stripe {
-    /// Makes a session.
-    ///
-    /// # Errors
-    /// [`PaymentError`].
-    pub async fn create_checkout(
+    pub async fn create_session(
         &self,
-        key: &SecretString,
-        new: &NewCheckout<'_>,
+        new: &NewSession<'_>,
         idempotency: &str,
-    ) -> Result<Checkout, PaymentError> {
-        let made = self.post(key, "/v1/checkout/sessions", new.form(), Some(idempotency));
-        of(&made.await?.done()?)
+    ) -> Result<CheckoutSession, PaymentError> {
+        let created = self.post("/v1/checkout/sessions", new.form(), Some(idempotency));
+        created.await?.done(CheckoutSession::read)
     }
 
-    /// Looks a session up.
-    ///
-    /// # Errors
-    /// [`PaymentError`].
-    pub async fn checkout(
-        &self,
-        key: &SecretString,
-        id: &SessionId,
-    ) -> Result<Checkout, PaymentError> {
+    pub async fn session(&self, id: &SessionId) -> Result<CheckoutSession, PaymentError> {
         let path = format!("/v1/checkout/sessions/{id}");
-        of(&self.get(key, &path).await?.done()?)
+        self.get(&path, CheckoutSession::read).await
     }
 
-    /// Closes a session, so that it cannot be paid any more, and returns it as it then stands: it
-    /// may have been paid before. Stripe refuses to expire a session that is not open, with a
-    /// message and no code.
-    ///
-    /// # Errors
-    /// [`PaymentError`].
-    pub async fn expire_checkout(
-        &self,
-        key: &SecretString,
-        id: &SessionId,
-    ) -> Result<Checkout, PaymentError> {
+    /// Closes a session, so that it can no longer be paid, and returns it as it then is: it may have
+    /// been paid before. Stripe refuses to expire a session that is not open, with a message and no
+    /// code.
+    pub async fn expire_session(&self, id: &SessionId) -> Result<CheckoutSession, PaymentError> {
         let path = format!("/v1/checkout/sessions/{id}/expire");
-        match self.post(key, &path, Form::new(), None).await? {
-            Answer::Done(session) => of(&session),
-            Answer::Refused(_) => {
-                let found = self.checkout(key, id).await;
+        match self.post(&path, Form::new(), None).await? {
+            Decided::Done(session) => parse(&session, CheckoutSession::read),
+            Decided::Refused(_) => {
+                let found = self.session(id).await;
                 found.map_err(PaymentError::after_a_call)
             }
         }
     }
 }
 
-fn of(session: &Value) -> Result<Checkout, PaymentError> {
-    Checkout::read(session).ok_or_else(PaymentError::unreadable)
-}
-
-impl NewCheckout<'_> {
+impl NewSession<'_> {
     fn form(&self) -> Form {
         let mut form = vec![
             ("success_url", self.success_url.to_string()),
@@ -191,27 +170,15 @@ impl NewCheckout<'_> {
     }
 }
 
-impl Checkout {
+impl CheckoutSession {
     /// `None` without an id.
     pub(crate) fn read(session: &Value) -> Option<Self> {
-        let mode = match read::text(session, "mode") {
-            Some("payment") => Mode::Payment,
-            Some("setup") => Mode::Setup,
-            Some("subscription") => Mode::Subscription,
-            _ => Mode::Other,
-        };
-        let status = match read::text(session, "status") {
-            Some("open") => CheckoutStatus::Open,
-            Some("complete") => CheckoutStatus::Complete,
-            Some("expired") => CheckoutStatus::Expired,
-            _ => CheckoutStatus::Other,
-        };
+        let mode = read::name(session, "mode");
+        let status = read::name(session, "status");
         let paid = match read::text(session, "payment_status") {
             Some("paid") => true,
-            // An open setup session says so, too.
-            Some("no_payment_required") => {
-                mode == Mode::Setup && status == CheckoutStatus::Complete
-            }
+            // An open setup session has this status, too.
+            Some("no_payment_required") => mode == Mode::Setup && status == SessionStatus::Complete,
             _ => false,
         };
         Some(Self {

@@ -1,4 +1,4 @@
-//! Why a card was not charged, and whether to try it again.
+//! Why a card was declined, and whether to try it again.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -6,8 +6,8 @@ use serde_json::Value;
 use crate::read::{owned, text};
 
 /// Codes after which the same card is never tried again. The first nine are those that Stripe's own
-/// retries do not send to the network without a new card (`authentication_required` is apart here);
-/// the others say that the card, its data or its holder's consent is gone for good.
+/// retries do not send to the network without a new card (`authentication_required` is separate
+/// here); the others say that the card, its data or its holder's consent is gone for good.
 /// Sources: <https://docs.stripe.com/billing/revenue-recovery/smart-retries>,
 /// <https://docs.stripe.com/declines/codes>.
 const HARD: [&str; 22] = [
@@ -39,27 +39,26 @@ const HARD: [&str; 22] = [
 /// Source: <https://docs.stripe.com/declines/card#retrying-issuer-declines>.
 const HARD_ADVICE: [&str; 2] = ["do_not_try_again", "confirm_card_data"];
 
-/// The cardholder has to be present.
+/// Codes after which the cardholder has to be present.
 const AUTHENTICATION: [&str; 3] = [
     "authentication_required",
     "authentication_not_handled",
     "payment_intent_authentication_failure",
 ];
 
-/// A decline, as far as Stripe tells.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decline {
     pub code: Option<String>,
     /// The issuer's reason, where it gave one.
     pub decline_code: Option<String>,
-    /// This card is never to be tried again.
+    /// Never try this card again.
     pub hard: bool,
-    /// Only with the cardholder present can this card be charged.
+    /// This card can be charged only with the cardholder present.
     pub needs_authentication: bool,
 }
 
 impl Decline {
-    /// Reads `last_payment_error`, or the error of an answer, which have the same form.
+    /// Reads `last_payment_error`, or the error of a response, which has the same form.
     pub(crate) fn read(error: &Value) -> Option<Self> {
         let codes = [text(error, "code"), text(error, "decline_code")];
         let is_one_of = |list: &[&str]| codes.iter().flatten().any(|code| list.contains(code));

@@ -1,36 +1,38 @@
-//! What is known of a call that did not succeed.
+//! Errors of calls to Stripe.
 
 use std::error::Error;
 use std::time::Duration;
 
 use http::StatusCode;
+use keyvault::VaultError;
 
-/// Why a call has no result, told apart by whether it may have taken place at Stripe. On this rests
-/// that nobody is charged twice.
-///
-/// Of a call that only asks, every variant says no more than that there is no answer.
+/// Why a call has no result. The variants distinguish whether the call may have taken place at
+/// Stripe: that nobody is charged twice rests on this. For a look-up, each means only that there is
+/// no result.
 #[derive(Debug, thiserror::Error)]
 pub enum PaymentError {
+    #[error("Stripe's API key cannot be read; nothing was sent")]
+    Key(#[from] VaultError),
     /// No connection was made (DNS, refused, TLS, connect time-out): the call did not arrive, and
     /// may be made again.
     #[error("Stripe could not be reached; nothing was sent")]
     NotSent(#[source] reqwest::Error),
-    /// The call may have taken place. Look up its object, or make the same call with the same
-    /// idempotency key; never make it with another key.
+    /// The call may have taken place. Look up the object, or repeat the call with the same
+    /// idempotency key; never use another key.
     #[error("it is not known whether Stripe carried out the call")]
-    Unknown(#[source] UncertainOutcome),
-    /// 429: not carried out, because Stripe limits requests before it looks at them.
-    /// Source: <https://docs.stripe.com/error-low-level>.
-    #[error("Stripe limits our requests; make the call again later")]
+    Unknown(#[from] UncertainOutcome),
+    /// Not carried out: Stripe returned 429, which it does before it looks at a request
+    /// (<https://docs.stripe.com/error-low-level>), or the rate limit of this process was reached.
+    #[error("Stripe limits our requests; repeat the call later")]
     RateLimited { retry_after: Option<Duration> },
     /// 401 or 403: our key is wrong, or may not do this.
-    #[error("Stripe does not accept our key for this call")]
+    #[error("Stripe does not accept our API key for this call")]
     Unauthorized,
-    /// What the call is about, or what `param` names, does not exist for our key.
-    #[error("Stripe knows no such object (parameter: {param:?})")]
+    /// The object of the call, or the one that `param` names, does not exist for our key.
+    #[error("no such object exists at Stripe (parameter: {param:?})")]
     Missing { param: Option<String> },
-    /// Any other 4xx: not carried out. Made again with the same idempotency key it gets the same
-    /// answer for a day or longer.
+    /// Any other 4xx: not carried out. Repeated with the same idempotency key, the call gets the
+    /// same response for a day or longer.
     #[error("Stripe refused the call: {status}, code {code:?}, parameter {param:?}")]
     Refused {
         status: StatusCode,
@@ -43,22 +45,22 @@ pub enum PaymentError {
 #[derive(Debug, thiserror::Error)]
 pub enum UncertainOutcome {
     /// The connection broke after something may have been sent.
-    #[error("the call was sent, and no answer came")]
+    #[error("the call was sent, and no response came")]
     Lost(#[source] reqwest::Error),
-    #[error("the call was sent, and no whole answer came in time")]
+    #[error("the call was sent, and the response did not come in time")]
     TimedOut,
-    #[error("the call was sent, and no whole answer came")]
+    #[error("the call was sent, and the response broke off")]
     Broken(#[source] Box<dyn Error + Send + Sync>),
-    #[error("the answer cannot be read")]
+    #[error("the response cannot be read")]
     Unreadable(#[source] serde_json::Error),
     /// A 5xx; a conflict with another request (409, or 429 with `lock_timeout`); an idempotency key
-    /// that was used before for something else; or an answer that is not Stripe's.
-    #[error("Stripe answered {status}, code {code:?}")]
-    Answered {
+    /// that was used before for something else; or a response that is not Stripe's.
+    #[error("Stripe responded with {status}, code {code:?}")]
+    Responded {
         status: StatusCode,
         code: Option<String>,
     },
-    /// Stripe refused the call for the state that the object is in, and that state is not known.
+    /// Stripe refused the call because of the object's state, and that state is not known.
     #[error("the object could not be looked up afterwards")]
     NotLookedUp(#[source] Box<PaymentError>),
 }
@@ -75,21 +77,22 @@ impl From<reqwest::Error> for PaymentError {
 }
 
 impl PaymentError {
-    /// The same call, of the same idempotency key, is being carried out for somebody else. Made again, it gets that
-    /// one's answer once there is one.
-    pub fn is_under_way(&self) -> bool {
+    /// Is the same call, with the same idempotency key, in progress for somebody else? Repeated, it
+    /// gets the response of that one.
+    pub fn is_in_progress(&self) -> bool {
         matches!(
             self,
-            Self::Unknown(UncertainOutcome::Answered { code: Some(code), .. }) if code == "idempotency_key_in_use"
+            Self::Unknown(UncertainOutcome::Responded { code: Some(code), .. })
+                if code == "idempotency_key_in_use"
         )
     }
 
-    /// For a look-up that follows a call: whatever it says, it does not say it of the call.
+    /// For a look-up that follows a call: its error says nothing about the call.
     pub(crate) fn after_a_call(self) -> Self {
         Self::Unknown(UncertainOutcome::NotLookedUp(Box::new(self)))
     }
 
-    /// An answer of success that is not what was asked for.
+    /// For a successful response that does not contain the expected object.
     pub(crate) fn unreadable() -> Self {
         let error = <serde_json::Error as serde::de::Error>::missing_field("id");
         Self::Unknown(UncertainOutcome::Unreadable(error))

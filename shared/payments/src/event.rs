@@ -1,18 +1,18 @@
-//! What an event says. Its signature is to be verified first.
+//! The content of events. Verify the signature first.
 //!
-//! Invariant: an event of a type or a shape that we do not know is no error, because it would be
-//! delivered again and again. Only the needed fields are read, in the shape of any API version, and
-//! nothing is concluded from the order of events or from when they were made.
+//! Invariant: an event of an unknown type or shape is not an error, because Stripe would deliver it
+//! again and again. Only the needed fields are read, in the shape of any API version, and nothing is
+//! concluded from the order or the creation times of events.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::checkout::Checkout;
+use crate::checkout::CheckoutSession;
 use crate::ids::{Cents, DisputeId, EventId, IdError, IntentId, InvoiceId, SubscriptionId};
-use crate::intent::Intent;
+use crate::intent::PaymentIntent;
 use crate::read;
 
-/// Why a body is no event at all.
+/// Why a body is not an event.
 #[derive(Debug, thiserror::Error)]
 pub enum EventError {
     #[error("an event's body is not JSON")]
@@ -31,33 +31,32 @@ pub struct Event {
     pub notice: Notice,
 }
 
-/// What an event is about, as the object was when the event was made.
+/// The subject of an event, in its state at the time of the event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Notice {
     Checkout {
-        change: CheckoutChange,
-        session: Box<Checkout>,
+        session: Box<CheckoutSession>,
     },
-    Intent(Box<Intent>),
-    /// An invoice was paid, or could not be: look it up.
+    Intent(Box<PaymentIntent>),
+    /// An invoice was paid, or collecting it failed: look it up.
     Invoice {
         id: InvoiceId,
-        /// `None`: it is of something else.
+        /// `None`: it is not a subscription's.
         subscription: Option<SubscriptionId>,
     },
-    /// A subscription was made, changed or ended: look it up.
+    /// A subscription was created, changed or ended: look it up.
     Subscription {
         id: SubscriptionId,
     },
-    /// Card money went back, by us or by others.
+    /// A card payment was refunded, by us or by others.
     Refunded {
         intent: Option<IntentId>,
-        /// Of all refunds of this charge so far.
+        /// The sum of all refunds of this charge so far.
         amount_refunded: Option<Cents>,
         full: bool,
     },
-    /// Money that was given back came back: the bank did not take it.
+    /// A refund came back: the bank did not accept it.
     RefundFailed {
         intent: Option<IntentId>,
     },
@@ -67,43 +66,27 @@ pub enum Notice {
         amount: Option<Cents>,
         state: DisputeState,
     },
-    /// Nothing that we use.
+    /// Not used by us.
     Other,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CheckoutChange {
-    /// The user is done; the session says whether the money is there.
-    Completed,
-    /// The money came afterwards.
-    Succeeded,
-    /// The money did not come.
-    Failed,
-    Expired,
 }
 
 /// Source: <https://docs.stripe.com/api/disputes/object#dispute_object-status>.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DisputeState {
-    /// A question before a dispute; no money was moved. It can still become one.
+    /// A question before a dispute: no money has moved. It can still become a dispute.
     Inquiry,
-    /// The money was taken from us, until it is decided.
+    /// The money was taken from us until the dispute is decided.
     Open,
     /// The money is ours, or the inquiry is over.
     Won,
-    /// The money went back to the cardholder; also where that prevented a dispute.
+    /// The money went to the cardholder, also where that prevented a dispute.
     Lost,
-    /// A status that we do not know: nothing is to be concluded.
+    /// An unknown status: nothing is concluded.
     Other,
 }
 
 impl Event {
-    /// Reads an event.
-    ///
-    /// # Errors
-    /// [`EventError`] if there is no JSON object with an id.
     pub fn parse(body: &[u8]) -> Result<Self, EventError> {
         let event: Value = serde_json::from_slice(body).map_err(EventError::NotJson)?;
         let id = read::text(&event, "id").unwrap_or_default();
@@ -121,20 +104,20 @@ impl Event {
 
 impl Notice {
     fn read(kind: &str, object: &Value) -> Option<Self> {
-        let checkout = |change| {
-            let session = Box::new(Checkout::read(object)?);
-            Some(Self::Checkout { change, session })
-        };
         match kind {
-            "checkout.session.completed" => checkout(CheckoutChange::Completed),
-            "checkout.session.async_payment_succeeded" => checkout(CheckoutChange::Succeeded),
-            "checkout.session.async_payment_failed" => checkout(CheckoutChange::Failed),
-            "checkout.session.expired" => checkout(CheckoutChange::Expired),
+            "checkout.session.completed"
+            | "checkout.session.async_payment_succeeded"
+            | "checkout.session.async_payment_failed"
+            | "checkout.session.expired" => Some(Self::Checkout {
+                session: Box::new(CheckoutSession::read(object)?),
+            }),
             "payment_intent.succeeded"
             | "payment_intent.payment_failed"
             | "payment_intent.requires_action"
             | "payment_intent.canceled"
-            | "payment_intent.processing" => Some(Self::Intent(Box::new(Intent::read(object)?))),
+            | "payment_intent.processing" => {
+                Some(Self::Intent(Box::new(PaymentIntent::read(object)?)))
+            }
             "invoice.paid" | "invoice.payment_failed" => Some(Self::Invoice {
                 id: read::id(object, "id")?,
                 subscription: subscription_of(object),
@@ -152,8 +135,8 @@ impl Notice {
             "refund.failed" => object.is_object().then(|| Self::RefundFailed {
                 intent: read::id(object, "payment_intent"),
             }),
-            // An inquiry that becomes a dispute is not created again: it is updated, and the funds
-            // are withdrawn.
+            // An inquiry that becomes a dispute is not created again, but updated, and the funds are
+            // withdrawn.
             "charge.dispute.created"
             | "charge.dispute.updated"
             | "charge.dispute.funds_withdrawn"
@@ -169,7 +152,7 @@ impl Notice {
     }
 }
 
-/// In `parent` since API version 2025-03-31, and before on the invoice itself.
+/// It is in `parent` since API version 2025-03-31, and was on the invoice itself before.
 fn subscription_of(invoice: &Value) -> Option<SubscriptionId> {
     let details = invoice.pointer("/parent/subscription_details");
     let now = details.and_then(|details| read::id(details, "subscription"));

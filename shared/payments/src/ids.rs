@@ -1,13 +1,12 @@
-//! Stripe's names of things, and amounts. Each id is its own type, so that one cannot stand in for
-//! another, and none can change the path of a request.
+//! Stripe's ids, and amounts. Each kind of id is a type of its own, so that one cannot take the place
+//! of another, and none can change the path of a request.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Why a text is not an id of Stripe's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("an id of Stripe's has 1 to 255 letters, digits or `_`")]
+#[error("a Stripe id has 1 to 255 letters, digits or `_`")]
 pub struct IdError;
 
 macro_rules! id {
@@ -18,10 +17,7 @@ macro_rules! id {
         pub struct $name(String);
 
         impl $name {
-            /// Takes a text as an id. The prefix is not checked: Stripe may change it.
-            ///
-            /// # Errors
-            /// [`IdError`] unless it matches `^[A-Za-z0-9_]{1,255}$`.
+            /// Accepts `^[A-Za-z0-9_]{1,255}$`. The prefix is not checked: Stripe may change it.
             pub fn new(text: impl Into<String>) -> Result<Self, IdError> {
                 let text = text.into();
                 let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
@@ -59,39 +55,39 @@ macro_rules! id {
 }
 
 id! {
-    /// A payer (`cus_…`).
+    /// A customer (`cus_…`).
     CustomerId
 }
 id! {
-    /// A Checkout session (`cs_…`).
+    /// A Checkout Session (`cs_…`).
     SessionId
 }
 id! {
-    /// A payment object (`pi_…`).
+    /// A PaymentIntent (`pi_…`).
     IntentId
 }
 id! {
-    /// What keeps a card without charging it (`seti_…`).
+    /// A SetupIntent, which saves a card without charging it (`seti_…`).
     SetupIntentId
 }
 id! {
-    /// A kept card (`pm_…`).
+    /// A saved card (`pm_…`).
     PaymentMethodId
 }
 id! {
-    /// A subscription that Stripe runs (`sub_…`).
+    /// A subscription (`sub_…`).
     SubscriptionId
 }
 id! {
-    /// One bill of a subscription (`in_…`).
+    /// An invoice of a subscription (`in_…`).
     InvoiceId
 }
 id! {
-    /// A dispute of a charge (`dp_…`, once `du_…`).
+    /// A dispute (`dp_…`, formerly `du_…`).
     DisputeId
 }
 id! {
-    /// One event (`evt_…`); the same in each delivery of it.
+    /// An event (`evt_…`); the same in each of its deliveries.
     EventId
 }
 

@@ -1,28 +1,29 @@
-//! Payment objects: made, confirmed, cancelled, looked up, paid back.
+//! PaymentIntents: created, confirmed, cancelled, looked up, refunded.
 //!
-//! Invariant: a charge is an object that is made first and confirmed afterwards, so that after any
-//! lost answer there is an id to look up.
+//! Invariant: a charge is a PaymentIntent that is created first and confirmed afterwards, so that
+//! after any lost response there is an id to look up.
 
 use account::add_on::GenerationId;
 use account::{AccountNumber, Period};
 use jiff::Timestamp;
-use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::client::{CURRENCY, Decided, Stripe, parse};
+use crate::decline::Decline;
+use crate::error::PaymentError;
 use crate::ids::{Cents, CustomerId, IntentId, PaymentMethodId, SetupIntentId};
-use crate::{Answer, CURRENCY, Decline, PaymentError, Refusal, Stripe, read};
+use crate::read;
 
-/// Tells when it was paid, and why it was not.
+/// The charge, which says when a PaymentIntent was paid, or why it was not.
 const EXPAND: (&str, &str) = ("expand[]", "latest_charge");
 
 /// Source: <https://docs.stripe.com/payments/paymentintents/lifecycle>.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IntentStatus {
     /// It was declined, or never had a card.
     RequiresPaymentMethod,
-    /// Nobody has confirmed it yet.
     RequiresConfirmation,
     /// The cardholder has to act.
     RequiresAction,
@@ -30,12 +31,14 @@ pub enum IntentStatus {
     Processing,
     Succeeded,
     Canceled,
+    #[default]
+    #[serde(other)]
     Other,
 }
 
-/// A payment object as it stands. What the wire left out is absent.
+/// A PaymentIntent in its current state. Fields that the response leaves out are absent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Intent {
+pub struct PaymentIntent {
     pub id: IntentId,
     pub status: IntentStatus,
     pub amount: Option<Cents>,
@@ -43,16 +46,16 @@ pub struct Intent {
     /// In lower case, `usd`.
     pub currency: Option<String>,
     pub customer: Option<CustomerId>,
-    /// A decline takes the card off the object.
+    /// A decline removes it.
     pub payment_method: Option<PaymentMethodId>,
     pub livemode: Option<bool>,
-    /// When it was paid, by Stripe's clock. An event does not tell; a look-up does.
+    /// The time of the payment, by Stripe's clock; absent in events.
     pub paid_at: Option<Timestamp>,
     /// Why the latest attempt failed.
     pub decline: Option<Decline>,
 }
 
-/// A charge to be made, of a kept card.
+/// A PaymentIntent to create, for a card on file.
 #[derive(Debug, Clone, Copy)]
 pub struct NewIntent<'a> {
     pub amount: Cents,
@@ -60,34 +63,30 @@ pub struct NewIntent<'a> {
     pub payment_method: &'a PaymentMethodId,
     /// Shown on the receipt.
     pub description: &'a str,
-    /// What it is for; metadata, for people who look at the Dashboard.
+    /// Metadata, for people who look at the Dashboard.
     pub account: &'a AccountNumber,
     pub generation: &'a GenerationId,
     pub period: Period,
 }
 
-/// What became of a refund.
+/// The outcome of a refund.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refund {
     /// The money is on its way back.
     Made,
-    /// All of it was paid back before.
+    /// The whole payment was refunded before.
     AlreadyMade,
-    /// It cannot be paid back this way: somebody has to look.
+    /// The payment cannot be refunded this way: an operator has to look.
     Failed,
 }
 
 impl Stripe {
-    /// Makes a payment object without confirming it: nothing is charged.
-    ///
-    /// # Errors
-    /// [`PaymentError`].
+    /// Creates a PaymentIntent without confirming it: nothing is charged.
     pub async fn create_intent(
         &self,
-        key: &SecretString,
         new: &NewIntent<'_>,
         idempotency: &str,
-    ) -> Result<Intent, PaymentError> {
+    ) -> Result<PaymentIntent, PaymentError> {
         let form = vec![
             ("amount", new.amount.get().to_string()),
             ("currency", CURRENCY.to_owned()),
@@ -100,136 +99,106 @@ impl Stripe {
             ("metadata[period]", new.period.number().to_string()),
             expand(),
         ];
-        let made = self.post(key, "/v1/payment_intents", form, Some(idempotency));
-        of(&made.await?.done()?)
+        let created = self.post("/v1/payment_intents", form, Some(idempotency));
+        created.await?.done(PaymentIntent::read)
     }
 
-    /// Looks a payment object up.
-    ///
-    /// # Errors
-    /// [`PaymentError`].
-    pub async fn intent(&self, key: &SecretString, id: &IntentId) -> Result<Intent, PaymentError> {
+    pub async fn intent(&self, id: &IntentId) -> Result<PaymentIntent, PaymentError> {
         let (name, value) = EXPAND;
         let path = format!("/v1/payment_intents/{id}?{name}={value}");
-        of(&self.get(key, &path).await?.done()?)
+        self.get(&path, PaymentIntent::read).await
     }
 
-    /// Charges the card in the user's absence. A decline is a result: an intent that says why. So is
-    /// an object that cannot be confirmed any more: it is looked up and returned as it stands.
+    /// Charges the card in the user's absence. A decline is a result: a PaymentIntent that says why.
+    /// A PaymentIntent that can no longer be confirmed is looked up and returned.
     ///
-    /// Stripe remembers the answer by the idempotency key, a decline or a 500 included, for a day or
-    /// longer (<https://docs.stripe.com/api/idempotent_requests>): the same key again is the same
-    /// attempt, and its answer tells how the object stood then.
+    /// Stripe remembers the response by the idempotency key, a decline or a 500 included, for a day
+    /// or longer (<https://docs.stripe.com/api/idempotent_requests>): the same key again is the same
+    /// attempt, and its response shows the state of that time.
     ///
-    /// # Errors
-    /// [`PaymentError`]; after [`PaymentError::Unknown`] the card may have been charged.
+    /// After [`PaymentError::Unknown`] the card may have been charged.
     pub async fn confirm_intent(
         &self,
-        key: &SecretString,
         id: &IntentId,
         payment_method: &PaymentMethodId,
         idempotency: &str,
-    ) -> Result<Intent, PaymentError> {
+    ) -> Result<PaymentIntent, PaymentError> {
         let path = format!("/v1/payment_intents/{id}/confirm");
         let form = vec![
             ("payment_method", payment_method.to_string()),
             ("off_session", "true".to_owned()),
             expand(),
         ];
-        match self.post(key, &path, form, Some(idempotency)).await? {
-            Answer::Done(intent) => of(&intent),
-            Answer::Refused(refusal) if refusal.is_decline() => {
-                let told = refusal.error.get("payment_intent").and_then(Intent::read);
-                let mut intent = match told.filter(|intent| intent.id == *id) {
+        match self.post(&path, form, Some(idempotency)).await? {
+            Decided::Done(intent) => parse(&intent, PaymentIntent::read),
+            Decided::Refused(refusal) if refusal.is_decline() => {
+                let declined = refusal.error.get("payment_intent");
+                let declined = declined.and_then(PaymentIntent::read);
+                let mut intent = match declined.filter(|intent| intent.id == *id) {
                     Some(intent) => intent,
-                    None => self.intent_as_it_stands(key, id).await?,
+                    None => self.intent_after_refusal(id).await?,
                 };
                 if intent.status != IntentStatus::Succeeded && intent.decline.is_none() {
                     intent.decline = Decline::read(&refusal.error);
                 }
                 Ok(intent)
             }
-            Answer::Refused(refusal) if refusal.is("payment_intent_unexpected_state") => {
-                self.intent_as_it_stands(key, id).await
+            Decided::Refused(refusal) if refusal.is("payment_intent_unexpected_state") => {
+                self.intent_after_refusal(id).await
             }
-            Answer::Refused(refusal) => Err(refusal.into()),
+            Decided::Refused(refusal) => Err(refusal.into()),
         }
     }
 
-    /// Cancels a payment object that was not paid, and returns it as it then stands: it may have
-    /// been paid or cancelled before, or belong to a session, which is to be expired instead
+    /// Cancels a PaymentIntent, and returns it as it then is: it may have been paid or cancelled
+    /// before, or belong to a session, which has to be expired instead
     /// (<https://docs.stripe.com/api/payment_intents/cancel>).
-    ///
-    /// # Errors
-    /// [`PaymentError`].
-    pub async fn cancel_intent(
-        &self,
-        key: &SecretString,
-        id: &IntentId,
-    ) -> Result<Intent, PaymentError> {
+    pub async fn cancel_intent(&self, id: &IntentId) -> Result<PaymentIntent, PaymentError> {
         let path = format!("/v1/payment_intents/{id}/cancel");
-        match self.post(key, &path, vec![expand()], None).await? {
-            Answer::Done(intent) => of(&intent),
-            Answer::Refused(_) => self.intent_as_it_stands(key, id).await,
+        match self.post(&path, vec![expand()], None).await? {
+            Decided::Done(intent) => parse(&intent, PaymentIntent::read),
+            Decided::Refused(_) => self.intent_after_refusal(id).await,
         }
     }
 
-    /// After a refusal: whatever goes wrong now, the call before it did arrive.
-    async fn intent_as_it_stands(
-        &self,
-        key: &SecretString,
-        id: &IntentId,
-    ) -> Result<Intent, PaymentError> {
-        let found = self.intent(key, id).await;
+    async fn intent_after_refusal(&self, id: &IntentId) -> Result<PaymentIntent, PaymentError> {
+        let found = self.intent(id).await;
         found.map_err(PaymentError::after_a_call)
     }
 
-    /// The card that a setup session kept; `None` until it is done.
-    ///
-    /// # Errors
-    /// [`PaymentError`].
+    /// The card that a setup session saved; `None` until that is done.
     pub async fn setup_intent(
         &self,
-        key: &SecretString,
         id: &SetupIntentId,
     ) -> Result<Option<PaymentMethodId>, PaymentError> {
         let path = format!("/v1/setup_intents/{id}");
-        let found = self.get(key, &path).await?.done()?;
-        let _: SetupIntentId = read::id(&found, "id").ok_or_else(PaymentError::unreadable)?;
-        let is_done = read::text(&found, "status") == Some("succeeded");
-        Ok(read::id(&found, "payment_method").filter(|_| is_done))
+        self.get(&path, |found| {
+            let _: SetupIntentId = read::id(found, "id")?;
+            let is_done = read::text(found, "status") == Some("succeeded");
+            Some(read::id(found, "payment_method").filter(|_| is_done))
+        })
+        .await
     }
 
-    /// Pays back what is left of a payment.
-    ///
-    /// # Errors
-    /// [`PaymentError`]; a charge under dispute is refused with the code `charge_disputed`.
+    /// Refunds what is left of a payment. A disputed charge is refused with the code
+    /// `charge_disputed`.
     pub async fn refund(
         &self,
-        key: &SecretString,
         intent: &IntentId,
         idempotency: &str,
     ) -> Result<Refund, PaymentError> {
         let form = vec![("payment_intent", intent.to_string())];
-        match self
-            .post(key, "/v1/refunds", form, Some(idempotency))
-            .await?
-        {
-            Answer::Done(refund) => match read::text(&refund, "status") {
-                Some("succeeded" | "pending" | "requires_action") => Ok(Refund::Made),
-                Some("failed" | "canceled") => Ok(Refund::Failed),
-                _ => Err(PaymentError::unreadable()),
-            },
-            Answer::Refused(refusal) => already_refunded(refusal),
+        match self.post("/v1/refunds", form, Some(idempotency)).await? {
+            Decided::Done(refund) => parse(&refund, |refund| match read::text(refund, "status") {
+                Some("succeeded" | "pending" | "requires_action") => Some(Refund::Made),
+                Some("failed" | "canceled") => Some(Refund::Failed),
+                _ => None,
+            }),
+            Decided::Refused(refusal) if refusal.is("charge_already_refunded") => {
+                Ok(Refund::AlreadyMade)
+            }
+            Decided::Refused(refusal) => Err(refusal.into()),
         }
-    }
-}
-
-fn already_refunded(refusal: Refusal) -> Result<Refund, PaymentError> {
-    if refusal.is("charge_already_refunded") {
-        Ok(Refund::AlreadyMade)
-    } else {
-        Err(refusal.into())
     }
 }
 
@@ -238,22 +207,10 @@ fn expand() -> (&'static str, String) {
     (name, value.to_owned())
 }
 
-fn of(intent: &Value) -> Result<Intent, PaymentError> {
-    Intent::read(intent).ok_or_else(PaymentError::unreadable)
-}
-
-impl Intent {
+impl PaymentIntent {
     /// `None` without an id.
     pub(crate) fn read(intent: &Value) -> Option<Self> {
-        let status = match read::text(intent, "status") {
-            Some("requires_payment_method") => IntentStatus::RequiresPaymentMethod,
-            Some("requires_confirmation") => IntentStatus::RequiresConfirmation,
-            Some("requires_action") => IntentStatus::RequiresAction,
-            Some("processing") => IntentStatus::Processing,
-            Some("succeeded") => IntentStatus::Succeeded,
-            Some("canceled") => IntentStatus::Canceled,
-            _ => IntentStatus::Other,
-        };
+        let status = read::name(intent, "status");
         let charge = intent.get("latest_charge");
         let charge = charge.filter(|charge| {
             status == IntentStatus::Succeeded && read::text(charge, "status") == Some("succeeded")

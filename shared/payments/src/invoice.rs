@@ -1,151 +1,114 @@
-//! Invoices of subscriptions that Stripe runs: one for each period.
+//! Invoices of subscriptions, one for each period.
 
 use jiff::Timestamp;
-use secrecy::SecretString;
+use serde::Deserialize;
 use serde_json::Value;
 
+use crate::client::{Decided, Form, Stripe, parse};
+use crate::error::PaymentError;
 use crate::ids::{Cents, IntentId, InvoiceId};
-use crate::{Answer, Form, PaymentError, Stripe, read};
+use crate::read;
 
 /// Source: <https://docs.stripe.com/invoicing/overview#invoice-statuses>.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum InvoiceStatus {
-    /// It is not asked for yet: for about an hour after it is made.
+    /// Not final, for about an hour after it is created.
     Draft,
-    /// It is asked for, and can be paid.
+    /// It can be paid.
     Open,
     Paid,
-    /// Nobody can pay it any more.
+    /// It can no longer be paid.
     Void,
     /// Given up, though it can still be paid.
     Uncollectible,
+    #[default]
+    #[serde(other)]
     Other,
 }
 
-/// An invoice as it stands. What the wire left out is absent.
+/// An invoice in its current state. Fields that the response leaves out are absent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invoice {
     pub id: InvoiceId,
     pub status: InvoiceStatus,
-    /// What it asks for, before what the provider takes off or adds: discounts, taxes, a balance.
+    /// Before discounts, taxes and the customer's balance.
     pub subtotal: Option<Cents>,
     /// In lower case, `usd`.
     pub currency: Option<String>,
     pub livemode: Option<bool>,
-    /// It was tried to collect it.
+    /// Stripe has tried to collect it.
     pub attempted: bool,
     pub paid_at: Option<Timestamp>,
     /// The end of the period that it is for.
     pub period_end: Option<Timestamp>,
-    /// What paid it, or is to pay it.
+    /// The PaymentIntent that paid it, or is to pay it.
     pub intent: Option<IntentId>,
-    /// Where the customer can pay it.
-    pub page: Option<String>,
+    /// The page where the customer can pay it.
+    pub payment_url: Option<String>,
 }
 
 impl Stripe {
-    /// Looks an invoice up.
-    ///
-    /// # Errors
-    /// [`PaymentError`].
-    pub async fn invoice(
-        &self,
-        key: &SecretString,
-        id: &InvoiceId,
-    ) -> Result<Invoice, PaymentError> {
-        // Its payments tell what paid it: an invoice itself does not since 2025-03-31.
+    pub async fn invoice(&self, id: &InvoiceId) -> Result<Invoice, PaymentError> {
+        // Since 2025-03-31 only its payments say what paid an invoice.
         let path = format!("/v1/invoices/{id}?expand[]=payments");
-        of(&self.get(key, &path).await?.done()?)
+        self.get(&path, Invoice::read).await
     }
 
-    /// Has the invoice be paid with the subscription's card now, if it is open. What came of it, it tells
-    /// itself: a decline is no error.
-    ///
-    /// # Errors
-    /// [`PaymentError`]; it may have been paid.
-    pub async fn pay_invoice(
-        &self,
-        key: &SecretString,
-        id: &InvoiceId,
-    ) -> Result<(), PaymentError> {
+    /// Charges an open invoice to the subscription's card now. A decline is no error: look the
+    /// invoice up.
+    pub async fn pay_invoice(&self, id: &InvoiceId) -> Result<(), PaymentError> {
         let path = format!("/v1/invoices/{id}/pay");
-        match self.post(key, &path, Form::new(), None).await? {
-            Answer::Done(_) | Answer::Refused(_) => Ok(()),
-        }
+        self.post(&path, Form::new(), None).await.map(drop)
     }
 
-    /// Has a draft stay one: it is asked for by nobody
-    /// (<https://docs.stripe.com/invoicing/integration/automatic-advancement-collection>).
-    ///
-    /// # Errors
-    /// [`PaymentError`]; one that is no draft any more is refused.
-    pub async fn hold_invoice(
-        &self,
-        key: &SecretString,
-        id: &InvoiceId,
-    ) -> Result<Invoice, PaymentError> {
+    /// Keeps a draft from becoming final
+    /// (<https://docs.stripe.com/invoicing/integration/automatic-advancement-collection>). An invoice
+    /// that is not a draft any more is refused.
+    pub async fn hold_invoice(&self, id: &InvoiceId) -> Result<Invoice, PaymentError> {
         let path = format!("/v1/invoices/{id}");
         let form = vec![("auto_advance", "false".to_owned())];
-        of(&self.post(key, &path, form, None).await?.done()?)
+        self.post(&path, form, None).await?.done(Invoice::read)
     }
 
-    /// Sees to it that nobody can pay the invoice any more, and returns it as it then stands: it may
+    /// Voids the invoice, so that it can no longer be paid, and returns it as it then is: it may
     /// have been paid before (<https://docs.stripe.com/api/invoices/void>).
-    ///
-    /// # Errors
-    /// [`PaymentError`].
-    pub async fn void_invoice(
-        &self,
-        key: &SecretString,
-        id: &InvoiceId,
-    ) -> Result<Invoice, PaymentError> {
+    pub async fn void_invoice(&self, id: &InvoiceId) -> Result<Invoice, PaymentError> {
         let path = format!("/v1/invoices/{id}/void");
-        match self.post(key, &path, Form::new(), None).await? {
-            Answer::Done(invoice) => of(&invoice),
-            Answer::Refused(_) => {
-                let found = self.invoice(key, id).await;
+        match self.post(&path, Form::new(), None).await? {
+            Decided::Done(invoice) => parse(&invoice, Invoice::read),
+            Decided::Refused(_) => {
+                let found = self.invoice(id).await;
                 found.map_err(PaymentError::after_a_call)
             }
         }
     }
 }
 
-fn of(invoice: &Value) -> Result<Invoice, PaymentError> {
-    Invoice::read(invoice).ok_or_else(PaymentError::unreadable)
-}
-
 impl Invoice {
     /// `None` without an id.
     fn read(invoice: &Value) -> Option<Self> {
-        let status = match read::text(invoice, "status") {
-            Some("draft") => InvoiceStatus::Draft,
-            Some("open") => InvoiceStatus::Open,
-            Some("paid") => InvoiceStatus::Paid,
-            Some("void") => InvoiceStatus::Void,
-            Some("uncollectible") => InvoiceStatus::Uncollectible,
-            _ => InvoiceStatus::Other,
-        };
         let list = |path| invoice.pointer(path).and_then(Value::as_array);
         let lines = list("/lines/data").into_iter().flatten();
         let ends = lines.filter_map(|line| read::time(line.get("period")?, "end"));
         let attempts = invoice.get("attempt_count").and_then(Value::as_u64);
-        let paid_at = invoice.get("status_transitions");
+        let transitions = invoice.get("status_transitions");
         Some(Self {
             id: read::id(invoice, "id")?,
-            status,
+            status: read::name(invoice, "status"),
             subtotal: read::cents(invoice, "subtotal"),
             currency: read::owned(invoice, "currency"),
             livemode: read::flag(invoice, "livemode"),
             attempted: attempts > Some(0),
-            paid_at: paid_at.and_then(|times| read::time(times, "paid_at")),
+            paid_at: transitions.and_then(|times| read::time(times, "paid_at")),
             period_end: ends.max(),
             intent: list("/payments/data").and_then(|payments| paid_with(payments)),
-            page: read::owned(invoice, "hosted_invoice_url"),
+            payment_url: read::owned(invoice, "hosted_invoice_url"),
         })
     }
 }
 
-/// The intent that paid; else the first that is to.
+/// The PaymentIntent that paid; else the first that is to pay.
 fn paid_with(payments: &[Value]) -> Option<IntentId> {
     let intent = |payment: &&Value| read::id(payment.get("payment")?, "payment_intent");
     let is_paid = |payment: &&Value| read::text(payment, "status") == Some("paid");
@@ -181,7 +144,10 @@ mod tests {
         assert_eq!(read.paid_at, Timestamp::from_second(1_780_000_000).ok());
         assert_eq!(read.period_end, Timestamp::from_second(1_780_000_100).ok());
         assert_eq!(read.intent, IntentId::new("pi_2").ok());
-        assert_eq!(read.page.as_deref(), Some("https://invoice.stripe.com/i/1"));
+        assert_eq!(
+            read.payment_url.as_deref(),
+            Some("https://invoice.stripe.com/i/1")
+        );
     }
 
     #[test]

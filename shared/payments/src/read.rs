@@ -1,6 +1,7 @@
-//! Reading Stripe's JSON leniently: a field that is missing, `null` or of another type is absent.
+//! Lenient reading of Stripe's JSON: a field that is missing, `null` or of another type is absent.
 
 use jiff::Timestamp;
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::ids::{Cents, IdError};
@@ -22,14 +23,20 @@ pub(crate) fn cents(object: &Value, field: &str) -> Option<Cents> {
     object.get(field)?.as_u64().map(Cents::new)
 }
 
-/// A time in seconds of the Unix epoch.
+/// A time in seconds since the Unix epoch.
 pub(crate) fn time(object: &Value, field: &str) -> Option<Timestamp> {
     Timestamp::from_second(object.get(field)?.as_i64()?).ok()
 }
 
-/// A reference: an id, or where it was expanded, the object that has it.
+/// A reference: an id, or the object with this id where it was expanded.
 pub(crate) fn id<T: TryFrom<String, Error = IdError>>(object: &Value, field: &str) -> Option<T> {
     let reference = object.get(field)?;
     let id = reference.as_str().or_else(|| text(reference, "id"))?;
     T::try_from(id.to_owned()).ok()
+}
+
+/// One of the names that we know; the default for any other.
+pub(crate) fn name<'a, T: Deserialize<'a> + Default>(object: &'a Value, field: &str) -> T {
+    let name = object.get(field).and_then(|name| T::deserialize(name).ok());
+    name.unwrap_or_default()
 }

@@ -1,20 +1,20 @@
-//! Who sent an event: the `Stripe-Signature` header over the raw bytes of the body.
+//! Webhook signatures: the `Stripe-Signature` header over the raw bytes of the body.
 //!
-//! Invariant: nothing of an event is read before [`verify`] accepted it, and it is accepted only if
-//! somebody who knows one of the secrets signed exactly these bytes within the last five minutes.
+//! Invariant: nothing of an event is read before [`verify`] accepts it, which it does only if a holder
+//! of one of the secrets signed exactly these bytes within the last five minutes.
 //! Source: <https://docs.stripe.com/webhooks#verify-manually>.
 
 use aws_lc_rs::{constant_time, hmac};
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 
-/// How far the header's time may lie from ours, in seconds, either way.
+/// Maximum difference between the header's time and ours, in seconds, either way.
 const TOLERANCE: u64 = 300;
-/// Stripe sends some 150 bytes, and one `v1` for each secret that is being rolled.
+/// Maximum length of the header. Stripe sends about 150 bytes, and one more `v1` while a secret is
+/// being rolled.
 const MAX_HEADER: usize = 4096;
 const MAX_SIGNATURES: usize = 16;
 
-/// Why an event is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureError {
     #[error("the signature header is not of the form `t=…,v1=…`")]
@@ -27,11 +27,8 @@ pub enum SignatureError {
 }
 
 /// Checks that `header` signs `body` with any of `secrets` at about `now`. Any of the header's `v1`
-/// may match; the first `t` counts; other schemes (`v0`) are passed over. An empty secret matches
-/// nothing.
-///
-/// # Errors
-/// [`SignatureError`]: the event is to be refused, and nothing of it kept.
+/// may match; the first `t` counts; other schemes (`v0`) are skipped. An empty secret matches
+/// nothing. After an error, refuse the event and keep nothing of it.
 pub fn verify(
     body: &[u8],
     header: &str,
@@ -91,8 +88,8 @@ mod tests {
     use super::SignatureError::{Malformed, Mismatch, OutOfTime};
     use super::*;
 
-    /// From async-stripe's `test_webhook_construct_event` (secret `secret`), its JSON as serde
-    /// writes it there; the header was made by Stripe's own code, `v0` included.
+    /// From async-stripe's `test_webhook_construct_event` (secret `secret`), with the JSON as serde
+    /// writes it there; the header comes from Stripe's own code, `v0` included.
     const THEIR_BODY: &[u8] = br#"{"account":"acct_123","api_version":"2017-05-25","created":1533204620,"data":{"object":{"amount":1000,"currency":"usd","customer":"cus_123","date":1533204620,"description":"Test Invoice Item","discountable":false,"id":"ii_123","invoice":"in_123","livemode":false,"metadata":{},"object":"invoiceitem","period":{"end":1533204620,"start":1533204620},"proration":false,"quantity":3,"quantity_decimal":"0"}},"id":"evt_123","livemode":false,"object":"event","pending_webhooks":1,"request":{"id":"req_123","idempotency_key":"idempotency-key-123"},"type":"invoiceitem.created"}"#;
     const THEIR_V1: &str = "d7373bc68f4bd320b253cd7461f87af6e1cdf1b4d7db1614d8d1d746972d2d0a";
     const THEIR_V0: &str = "63f3a72374a733066c4be69ed7f8e5ac85c22c9f0a6a612ab9a025a9e4ee7eef";
@@ -107,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_are_judged_as_stripe_means_them() {
+    fn headers_are_judged_by_stripes_rules() {
         let v0 = THEIR_V0;
         let v1 = THEIR_V1;
         let upper = v1.to_uppercase();
@@ -150,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn any_of_several_secrets_will_do() {
+    fn any_of_several_secrets_is_accepted() {
         let table = [
             (&["secret"][..], Ok(())),
             (&["other", "secret"], Ok(())),
@@ -165,13 +162,13 @@ mod tests {
             let judged = verify(THEIR_BODY, &header, &secrets(given), at(THEN));
             assert_eq!(judged, expected, "{given:?}");
         }
-        let by_nobody = sign(THEIR_BODY, &"".into(), at(THEN));
-        let judged = verify(THEIR_BODY, &by_nobody, &secrets(&[""]), at(THEN));
+        let unsigned = sign(THEIR_BODY, &"".into(), at(THEN));
+        let judged = verify(THEIR_BODY, &unsigned, &secrets(&[""]), at(THEN));
         assert_eq!(judged, Err(Mismatch), "an empty secret is no secret");
     }
 
     #[test]
-    fn the_time_may_be_five_minutes_off() {
+    fn the_time_may_differ_by_five_minutes() {
         let header = format!("t={THEN},v1={THEIR_V1}");
         for (late, expected) in [
             (0, Ok(())),
@@ -189,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_count_as_they_are() {
+    fn the_raw_bytes_are_signed() {
         let ours = secrets(&["whsec_1"]);
         let now = at(THEN);
         for body in [
@@ -211,7 +208,7 @@ mod tests {
     }
 
     proptest! {
-        /// One changed bit of the body, and no header, however odd, makes it pass.
+        /// One changed bit of the body is enough to be refused.
         #[test]
         fn a_changed_body_never_passes(body: Vec<u8>, at_byte: prop::sample::Index, bit in 0..8_u8) {
             let ours = secrets(&["whsec_1"]);
@@ -227,7 +224,7 @@ mod tests {
         }
 
         #[test]
-        fn no_header_is_a_panic(header: String) {
+        fn no_header_causes_a_panic(header: String) {
             let judged = verify(b"{}", &header, &secrets(&["whsec_1"]), at(THEN));
             prop_assert!(judged.is_err());
         }

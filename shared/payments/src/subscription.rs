@@ -1,18 +1,21 @@
-//! Subscriptions that Stripe runs, where it collects the add-on's price.
+//! Subscriptions, with which Stripe collects the add-on's price.
 
 use jiff::Timestamp;
-use secrecy::SecretString;
+use serde::Deserialize;
 use serde_json::Value;
 
+use crate::client::{Form, Stripe};
+use crate::error::PaymentError;
 use crate::ids::{InvoiceId, PaymentMethodId, SubscriptionId};
-use crate::{Form, PaymentError, Stripe, read};
+use crate::read;
 
 /// Source: <https://docs.stripe.com/api/subscriptions/object#subscription_object-status>.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum SubscriptionStatus {
-    /// The first payment is still to come.
+    /// The first payment is still missing.
     Incomplete,
-    /// It never came.
+    /// The first payment never came.
     IncompleteExpired,
     Trialing,
     Active,
@@ -20,103 +23,76 @@ pub enum SubscriptionStatus {
     Canceled,
     Unpaid,
     Paused,
+    #[default]
+    #[serde(other)]
     Other,
 }
 
-/// A subscription as it stands. What the wire left out is absent.
+/// A subscription in its current state. Fields that the response leaves out are absent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subscription {
     pub id: SubscriptionId,
     pub status: SubscriptionStatus,
-    /// The end of the period that was billed last, which may be unpaid. With several items the
-    /// earliest.
+    /// The end of the latest billed period, which may be unpaid; with several items the earliest.
     pub current_period_end: Option<Timestamp>,
     pub latest_invoice: Option<InvoiceId>,
     pub cancel_at_period_end: Option<bool>,
 }
 
 impl Stripe {
-    /// Looks a subscription up.
-    ///
-    /// # Errors
-    /// [`PaymentError`].
-    pub async fn subscription(
-        &self,
-        key: &SecretString,
-        id: &SubscriptionId,
-    ) -> Result<Subscription, PaymentError> {
-        of(&self.get(key, &path(id)).await?.done()?)
+    pub async fn subscription(&self, id: &SubscriptionId) -> Result<Subscription, PaymentError> {
+        self.get(&path(id), Subscription::read).await
     }
 
-    /// Has a subscription end with the period that is paid (`true`), or go on (`false`).
-    ///
-    /// # Errors
-    /// [`PaymentError`]; one that is over is [`PaymentError::Missing`] or refused.
+    /// Has a subscription end with the paid period (`true`), or renew (`false`). One that is over is
+    /// [`PaymentError::Missing`] or refused.
     pub async fn end_subscription_with_its_period(
         &self,
-        key: &SecretString,
         id: &SubscriptionId,
         ends: bool,
     ) -> Result<Subscription, PaymentError> {
         let form = vec![("cancel_at_period_end", ends.to_string())];
-        self.update(key, id, form).await
+        self.update_subscription(id, form).await
     }
 
-    /// Has a subscription be charged to this card from now on.
-    ///
-    /// # Errors
-    /// [`PaymentError`]; one that is over is [`PaymentError::Missing`] or refused.
+    /// Charges a subscription to this card from now on. One that is over is
+    /// [`PaymentError::Missing`] or refused.
     pub async fn charge_subscription_to(
         &self,
-        key: &SecretString,
         id: &SubscriptionId,
         card: &PaymentMethodId,
     ) -> Result<Subscription, PaymentError> {
         let form = vec![("default_payment_method", card.to_string())];
-        self.update(key, id, form).await
+        self.update_subscription(id, form).await
     }
 
-    /// No idempotency key: what is asked for is a state.
-    async fn update(
+    /// Needs no idempotency key: the form is the wanted state.
+    async fn update_subscription(
         &self,
-        key: &SecretString,
         id: &SubscriptionId,
         form: Form,
     ) -> Result<Subscription, PaymentError> {
-        of(&self.post(key, &path(id), form, None).await?.done()?)
+        let updated = self.post(&path(id), form, None).await?;
+        updated.done(Subscription::read)
     }
 
-    /// Ends a subscription at once; nothing is paid back. One that is over already, which Stripe
-    /// then does not find, is success.
-    ///
-    /// # Errors
-    /// [`PaymentError`]: it may go on.
-    pub async fn cancel_subscription(
-        &self,
-        key: &SecretString,
-        id: &SubscriptionId,
-    ) -> Result<(), PaymentError> {
-        let refusal = match self.delete(key, &path(id)).await {
-            Ok(answer) => answer.done().err(),
-            Err(error) => Some(error),
-        };
-        match refusal {
-            None | Some(PaymentError::Missing { .. }) => Ok(()),
-            Some(refusal @ PaymentError::Refused { .. }) => {
-                let found = self.subscription(key, id).await;
+    /// Ends a subscription at once; nothing is refunded. One that is over already, which Stripe then
+    /// does not find, is a success.
+    pub async fn cancel_subscription(&self, id: &SubscriptionId) -> Result<(), PaymentError> {
+        let cancelled = self.delete(&path(id)).await;
+        match cancelled.and_then(|cancelled| cancelled.done(|_| Some(()))) {
+            Err(PaymentError::Missing { .. }) => Ok(()),
+            Err(refusal @ PaymentError::Refused { .. }) => {
+                let found = self.subscription(id).await;
                 if found.map_err(PaymentError::after_a_call)?.is_over() {
                     Ok(())
                 } else {
                     Err(refusal)
                 }
             }
-            Some(error) => Err(error),
+            cancelled => cancelled,
         }
     }
-}
-
-fn of(subscription: &Value) -> Result<Subscription, PaymentError> {
-    Subscription::read(subscription).ok_or_else(PaymentError::unreadable)
 }
 
 fn path(id: &SubscriptionId) -> String {
@@ -130,26 +106,14 @@ impl Subscription {
         matches!(self.status, Canceled | IncompleteExpired)
     }
 
-    /// `None` without an id. Periods are told by item since 2025-03-31, and before by subscription.
+    /// `None` without an id. Periods belong to items since 2025-03-31, and before to subscriptions.
     pub(crate) fn read(subscription: &Value) -> Option<Self> {
-        use SubscriptionStatus as Status;
-        let status = match read::text(subscription, "status") {
-            Some("incomplete") => Status::Incomplete,
-            Some("incomplete_expired") => Status::IncompleteExpired,
-            Some("trialing") => Status::Trialing,
-            Some("active") => Status::Active,
-            Some("past_due") => Status::PastDue,
-            Some("canceled") => Status::Canceled,
-            Some("unpaid") => Status::Unpaid,
-            Some("paused") => Status::Paused,
-            _ => Status::Other,
-        };
         let end = |object: &Value| read::time(object, "current_period_end");
         let items = subscription.pointer("/items/data");
         let items = items.and_then(Value::as_array).into_iter().flatten();
         Some(Self {
             id: read::id(subscription, "id")?,
-            status,
+            status: read::name(subscription, "status"),
             current_period_end: items.filter_map(end).min().or_else(|| end(subscription)),
             latest_invoice: read::id(subscription, "latest_invoice"),
             cancel_at_period_end: read::flag(subscription, "cancel_at_period_end"),

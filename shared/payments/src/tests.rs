@@ -1,25 +1,33 @@
-//! The client against a small server of its own, which writes what it was told and notes what it
-//! was asked.
+//! The client against a small server, which sends the replies that a test gives it and keeps the
+//! requests that it receives.
 
+mod secrets;
 mod server;
 
+use std::time::Duration;
+
+use account::AccountNumber;
+use http::StatusCode;
+use keyvault::Vault;
 use serde_json::{Value, json};
+use url::Url;
 
 use super::*;
+use crate::client::MAX_BODY;
 use server::{Reply, Server};
 
 const KEY: &str = "sk_test_4eC39HqLyjWDarjtT1zdp7dc";
 
-fn key() -> SecretString {
-    KEY.into()
+fn client(base: &str) -> Stripe {
+    client_with_key(base, KEY)
 }
 
-fn client(base: &str) -> Stripe {
+fn client_with_key(base: &str, key: &str) -> Stripe {
     let http = edge::http_client(Duration::from_millis(500)).unwrap();
-    Stripe {
-        call_time: Duration::from_secs(1),
-        ..Stripe::new(http, &base.parse().unwrap())
-    }
+    let vault = Vault::new(secrets::with(key), "");
+    let mut stripe = Stripe::new(http, &base.parse().unwrap(), vault, "stripe".to_owned());
+    stripe.call_time = Duration::from_secs(1);
+    stripe
 }
 
 fn pi() -> IntentId {
@@ -50,15 +58,16 @@ fn error(status: u16, code: &str) -> Reply {
     Reply::json(status, &json!({"error": error}))
 }
 
-async fn confirm(server: &Server) -> Result<Intent, PaymentError> {
+async fn confirm(server: &Server) -> Result<PaymentIntent, PaymentError> {
     client(&server.base)
-        .confirm_intent(&key(), &pi(), &pm(), "n_17/g/1/1")
+        .confirm_intent(&pi(), &pm(), "n_17/g/1/1")
         .await
 }
 
-/// What a caller decides by.
+/// The distinction that callers make.
 fn class(error: &PaymentError) -> &'static str {
     match error {
+        PaymentError::Key(_) => "no key",
         PaymentError::NotSent(_) => "not sent",
         PaymentError::Unknown(_) => "unknown",
         PaymentError::RateLimited { .. } => "rate limited",
@@ -68,8 +77,8 @@ fn class(error: &PaymentError) -> &'static str {
     }
 }
 
-/// The requests as lines: method, path, idempotency key, then the form. The headers that all of
-/// them have are checked on the way.
+/// The requests as lines: method, path, idempotency key, then the form. Checks the headers that all
+/// requests share.
 fn lines(server: &Server) -> Vec<String> {
     let mut lines = Vec::new();
     for asked in server.asked() {
@@ -88,7 +97,7 @@ fn lines(server: &Server) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn sessions_are_asked_for_as_stripe_expects() {
+async fn sessions_are_created_as_stripe_expects() {
     let success: Url = "https://greta.example/plans?paid=1&x=ä".parse().unwrap();
     let cancel: Url = "https://greta.example/plans".parse().unwrap();
     let customer = CustomerId::new("cus_1").unwrap();
@@ -112,7 +121,7 @@ async fn sessions_are_asked_for_as_stripe_expects() {
     for (purpose, own) in table {
         for customer in [None, Some(&customer)] {
             let server = Server::start(vec![Reply::json(200, &session)]);
-            let new = NewCheckout {
+            let new = NewSession {
                 purpose,
                 customer,
                 success_url: &success,
@@ -120,9 +129,7 @@ async fn sessions_are_asked_for_as_stripe_expects() {
                 client_reference_id: "n-17",
                 expires_at: jiff::Timestamp::from_second(1_780_000_000).unwrap(),
             };
-            let made = client(&server.base)
-                .create_checkout(&key(), &new, "k-1")
-                .await;
+            let made = client(&server.base).create_session(&new, "k-1").await;
             assert_eq!(made.unwrap().url.as_deref(), Some("https://pay.example/1"));
             let mut expected = vec![
                 "POST /v1/checkout/sessions k-1",
@@ -149,7 +156,7 @@ async fn sessions_are_asked_for_as_stripe_expects() {
 }
 
 #[tokio::test]
-async fn a_charge_is_asked_for_as_stripe_expects() {
+async fn a_charge_is_made_as_stripe_expects() {
     let server = Server::start(vec![
         Reply::json(200, &json!({"id": "cus_1"})),
         Reply::json(200, &intent_in("requires_confirmation")),
@@ -160,8 +167,7 @@ async fn a_charge_is_asked_for_as_stripe_expects() {
     let account = AccountNumber::new("n-17").unwrap();
     let generation = account::add_on::GenerationId::new("cs_0");
     let stripe = client(&server.base);
-    let key = key();
-    let made = stripe.create_customer(&key, &account, "k-customer").await;
+    let made = stripe.create_customer(&account, "k-customer").await;
     let customer = made.unwrap();
     let new = NewIntent {
         amount: Cents::new(500),
@@ -172,11 +178,11 @@ async fn a_charge_is_asked_for_as_stripe_expects() {
         generation: &generation,
         period: account::Period::new(2).unwrap(),
     };
-    stripe.create_intent(&key, &new, "k-create").await.unwrap();
-    stripe.intent(&key, &pi()).await.unwrap();
-    let confirmed = stripe.confirm_intent(&key, &pi(), &pm(), "k-confirm").await;
+    stripe.create_intent(&new, "k-create").await.unwrap();
+    stripe.intent(&pi()).await.unwrap();
+    let confirmed = stripe.confirm_intent(&pi(), &pm(), "k-confirm").await;
     assert_eq!(confirmed.unwrap().status, IntentStatus::Succeeded);
-    let cancelled = stripe.cancel_intent(&key, &pi()).await;
+    let cancelled = stripe.cancel_intent(&pi()).await;
     assert_eq!(cancelled.unwrap().status, IntentStatus::Canceled);
     let expected = [
         "POST /v1/customers k-customer",
@@ -204,7 +210,7 @@ async fn a_charge_is_asked_for_as_stripe_expects() {
 }
 
 #[tokio::test]
-async fn all_else_is_asked_for_as_stripe_expects() {
+async fn the_other_requests_are_sent_as_stripe_expects() {
     let kept = json!({"id": "seti_1", "status": "succeeded", "payment_method": "pm_1"});
     let session = json!({"id": "cs_test_1", "status": "expired"});
     let server = Server::start(vec![
@@ -223,27 +229,26 @@ async fn all_else_is_asked_for_as_stripe_expects() {
     ]);
     // A base with a path, as a stand-in for Stripe may have.
     let stripe = client(&format!("{}/mock/", server.base));
-    let key = key();
-    stripe.checkout(&key, &cs()).await.unwrap();
-    stripe.expire_checkout(&key, &cs()).await.unwrap();
+    stripe.session(&cs()).await.unwrap();
+    stripe.expire_session(&cs()).await.unwrap();
     let seti = SetupIntentId::new("seti_1").unwrap();
-    assert_eq!(stripe.setup_intent(&key, &seti).await.unwrap(), Some(pm()));
-    let refunded = stripe.refund(&key, &pi(), "k-refund").await;
+    assert_eq!(stripe.setup_intent(&seti).await.unwrap(), Some(pm()));
+    let refunded = stripe.refund(&pi(), "k-refund").await;
     assert_eq!(refunded.unwrap(), Refund::Made);
-    stripe.subscription(&key, &sub()).await.unwrap();
+    stripe.subscription(&sub()).await.unwrap();
     let (sub, pm) = (sub(), pm());
-    let ends = stripe.end_subscription_with_its_period(&key, &sub, true);
+    let ends = stripe.end_subscription_with_its_period(&sub, true);
     assert_eq!(ends.await.unwrap().cancel_at_period_end, Some(true));
-    let charged = stripe.charge_subscription_to(&key, &sub, &pm).await;
+    let charged = stripe.charge_subscription_to(&sub, &pm).await;
     assert_eq!(charged.unwrap().id, sub);
-    stripe.cancel_subscription(&key, &sub).await.unwrap();
+    stripe.cancel_subscription(&sub).await.unwrap();
     let invoice = InvoiceId::new("in_1").unwrap();
-    let found = stripe.invoice(&key, &invoice).await.unwrap();
+    let found = stripe.invoice(&invoice).await.unwrap();
     assert_eq!(found.status, InvoiceStatus::Open);
-    stripe.pay_invoice(&key, &invoice).await.unwrap();
-    let held = stripe.hold_invoice(&key, &invoice).await.unwrap();
+    stripe.pay_invoice(&invoice).await.unwrap();
+    let held = stripe.hold_invoice(&invoice).await.unwrap();
     assert_eq!(held.status, InvoiceStatus::Draft);
-    let void = stripe.void_invoice(&key, &invoice).await.unwrap();
+    let void = stripe.void_invoice(&invoice).await.unwrap();
     assert_eq!(void.status, InvoiceStatus::Void);
     let expected = [
         "GET /mock/v1/checkout/sessions/cs_test_1 -",
@@ -267,7 +272,7 @@ async fn all_else_is_asked_for_as_stripe_expects() {
 }
 
 #[tokio::test]
-async fn each_answer_has_one_meaning() {
+async fn each_response_has_one_meaning() {
     let not_stripe = |status| Reply::raw(status, "<html>someone@example.com</html>");
     let kind_only = |status, kind: &str| {
         Reply::json(status, &json!({"error": {"type": kind, "message": "no"}}))
@@ -310,7 +315,7 @@ async fn each_answer_has_one_meaning() {
         let error = confirm(&server).await.unwrap_err();
         assert_eq!(class(&error), expected, "{name}");
         let in_use = name.contains("idempotency_key_in_use");
-        assert_eq!(error.is_under_way(), in_use, "{name}");
+        assert_eq!(error.is_in_progress(), in_use, "{name}");
         assert_eq!(server.asked().len(), 1, "sent once: {name}");
         let told = format!("{error} {error:?}");
         assert!(!told.contains(KEY), "{told}");
@@ -320,7 +325,7 @@ async fn each_answer_has_one_meaning() {
 }
 
 #[tokio::test]
-async fn a_refusal_names_its_code_and_a_limit_its_wait() {
+async fn a_refusal_has_its_code_and_a_rate_limit_its_wait() {
     let server = Server::start(vec![
         error(400, "amount_too_small"),
         error(429, "rate_limit").with("Retry-After", "7"),
@@ -353,48 +358,45 @@ async fn a_refusal_names_its_code_and_a_limit_its_wait() {
 #[tokio::test]
 async fn without_a_connection_nothing_was_sent() {
     let closed = format!("http://127.0.0.1:{}", server::closed_port());
-    // No TLS is spoken there: its handshake fails, or never ends.
+    // Neither speaks TLS: the handshake fails, or never ends.
     let plain = Server::start(vec![Reply::raw(200, "{}")]);
     let silent = Server::start(vec![Reply::Silence]);
     let with_tls = |server: &Server| server.base.replace("http:", "https:");
     for base in [closed, with_tls(&plain), with_tls(&silent)] {
-        let error = client(&base).refund(&key(), &pi(), "k").await.unwrap_err();
+        let error = client(&base).refund(&pi(), "k").await.unwrap_err();
         assert_eq!(class(&error), "not sent", "{base} {error:?}");
     }
     let server = Server::start(vec![Reply::raw(200, "{}")]);
     let stripe = client(&server.base);
-    let error = stripe
-        .refund(&key(), &pi(), "not\na header")
-        .await
-        .unwrap_err();
+    let error = stripe.refund(&pi(), "not\na header").await.unwrap_err();
     assert_eq!(class(&error), "not sent");
     assert_eq!(server.asked().len(), 0);
 }
 
 #[tokio::test]
-async fn a_kept_connection_that_dies_leaves_a_doubt() {
+async fn a_kept_connection_that_dies_leaves_the_outcome_unknown() {
     let server = Server::start(vec![
         Reply::json(200, &intent_in("requires_confirmation")),
         Reply::Close,
     ]);
     let stripe = client(&server.base);
-    stripe.intent(&key(), &pi()).await.unwrap();
-    let error = stripe.confirm_intent(&key(), &pi(), &pm(), "k").await;
+    stripe.intent(&pi()).await.unwrap();
+    let error = stripe.confirm_intent(&pi(), &pm(), "k").await;
     assert_eq!(class(&error.unwrap_err()), "unknown");
     assert_eq!(server.asked().len(), 2, "not sent again");
 }
 
 #[tokio::test]
-async fn a_key_that_is_no_header_goes_nowhere() {
+async fn a_key_that_is_no_valid_header_is_not_sent() {
     let server = Server::start(vec![error(401, "none")]);
-    let stripe = client(&server.base);
-    let error = stripe.intent(&"a\nb".into(), &pi()).await.unwrap_err();
+    let stripe = client_with_key(&server.base, "a\nb");
+    let error = stripe.intent(&pi()).await.unwrap_err();
     assert_eq!(class(&error), "unauthorized");
     assert_eq!(server.asked()[0].header("authorization"), None);
 }
 
 #[tokio::test]
-async fn a_charge_that_succeeds_tells_when() {
+async fn a_successful_charge_has_its_time() {
     let mut intent = intent_in("succeeded");
     intent["amount_received"] = json!(500);
     intent["latest_charge"] =
@@ -423,7 +425,7 @@ async fn a_decline_is_a_result() {
     let mut with_reason = failed.clone();
     with_reason["last_payment_error"] =
         json!({"type": "card_error", "code": "card_declined", "decline_code": "lost_card"});
-    // answer, look-up that is needed → (hard, needs authentication)
+    // (status, response, look-up that is needed) → (hard, needs authentication)
     let table = [
         (
             402,
@@ -476,10 +478,9 @@ async fn a_decline_is_a_result() {
     }
 }
 
-/// Calls that Stripe refuses for the state that the object is in: how it stands is the result, and
-/// where that is not known, nothing is.
+/// The state is the result; where it is not known, the outcome is unknown.
 #[tokio::test]
-async fn an_object_in_another_state_is_looked_up() {
+async fn a_call_refused_for_the_state_of_its_object_looks_it_up() {
     let unexpected = || error(400, "payment_intent_unexpected_state");
     let no_code = || {
         let message = "Only Checkout Sessions with a status in [\"open\"] can be expired.";
@@ -496,11 +497,11 @@ async fn an_object_in_another_state_is_looked_up() {
         unexpected(),
         Reply::json(200, &intent_in("succeeded")),
     ]);
-    let intent = client(&server.base).cancel_intent(&key(), &pi()).await;
+    let intent = client(&server.base).cancel_intent(&pi()).await;
     assert_eq!(intent.unwrap().status, IntentStatus::Succeeded);
     let session = json!({"id": "cs_test_1", "status": "complete", "payment_status": "paid"});
     let server = Server::start(vec![no_code(), Reply::json(200, &session)]);
-    let session = client(&server.base).expire_checkout(&key(), &cs()).await;
+    let session = client(&server.base).expire_session(&cs()).await;
     assert!(session.unwrap().paid);
 
     for look_up in [
@@ -513,16 +514,16 @@ async fn an_object_in_another_state_is_looked_up() {
         let error = confirm(&server).await.unwrap_err();
         assert_eq!(class(&error), "unknown", "{look_up:?}");
         let server = Server::start(vec![unexpected(), look_up.clone()]);
-        let error = client(&server.base).cancel_intent(&key(), &pi()).await;
+        let error = client(&server.base).cancel_intent(&pi()).await;
         assert_eq!(class(&error.unwrap_err()), "unknown", "{look_up:?}");
         let server = Server::start(vec![no_code(), look_up.clone()]);
-        let error = client(&server.base).expire_checkout(&key(), &cs()).await;
+        let error = client(&server.base).expire_session(&cs()).await;
         assert_eq!(class(&error.unwrap_err()), "unknown", "{look_up:?}");
     }
 }
 
 #[tokio::test]
-async fn what_is_done_already_is_done() {
+async fn a_call_that_was_carried_out_before_succeeds() {
     let refund = |status: &str| Reply::json(200, &json!({"id": "re_1", "status": status}));
     let table = [
         (refund("succeeded"), Some(Refund::Made)),
@@ -538,7 +539,7 @@ async fn what_is_done_already_is_done() {
     for (reply, expected) in table {
         let name = format!("{reply:?}");
         let server = Server::start(vec![reply]);
-        let refund = client(&server.base).refund(&key(), &pi(), "k").await;
+        let refund = client(&server.base).refund(&pi(), "k").await;
         assert_eq!(refund.ok(), expected, "{name}");
     }
     let in_status = |status: &str| Reply::json(200, &json!({"id": "sub_1", "status": status}));
@@ -557,13 +558,11 @@ async fn what_is_done_already_is_done() {
     for (replies, expected) in table {
         let name = format!("{replies:?}");
         let server = Server::start(replies);
-        let ended = client(&server.base)
-            .cancel_subscription(&key(), &sub())
-            .await;
+        let ended = client(&server.base).cancel_subscription(&sub()).await;
         let found = ended.as_ref().map_or_else(class, |()| "done");
         assert_eq!(found, expected, "{name}");
     }
-    // An invoice that cannot be made void was paid, or is not known.
+    // An invoice that cannot be voided was paid, or is unknown.
     let paid = json!({"id": "in_1", "status": "paid"});
     let table = [
         (vec![error(400, "x"), Reply::json(200, &paid)], "paid"),
@@ -572,7 +571,7 @@ async fn what_is_done_already_is_done() {
     for (replies, expected) in table {
         let server = Server::start(replies);
         let invoice = InvoiceId::new("in_1").unwrap();
-        let void = client(&server.base).void_invoice(&key(), &invoice).await;
+        let void = client(&server.base).void_invoice(&invoice).await;
         let found = void.as_ref().map_or_else(class, |found| {
             assert_eq!(found.status, InvoiceStatus::Paid);
             "paid"
@@ -582,6 +581,6 @@ async fn what_is_done_already_is_done() {
     let unfinished = json!({"id": "seti_1", "status": "requires_action", "payment_method": "pm_1"});
     let server = Server::start(vec![Reply::json(200, &unfinished)]);
     let seti = SetupIntentId::new("seti_1").unwrap();
-    let card = client(&server.base).setup_intent(&key(), &seti).await;
+    let card = client(&server.base).setup_intent(&seti).await;
     assert_eq!(card.unwrap(), None);
 }

@@ -33,7 +33,6 @@
 //! | charges | `object#<Stripe id>`, `object` | a payment order and its outcome |
 //! | charges | `account_number`, `<generation>#<period>` | a period of the add-on, and its payment |
 //! | charges | `account_number`, `cleanup` | a deleted account's open payments at Stripe |
-//! | charges | `rate#<kind>`, `pace` | when Stripe may be asked next, for each kind of request |
 //! | webhooks | `<event id>` | an event of Stripe's, and its state |
 //!
 //! Architecture invariant: every movement of credits is one transaction of balance, ledger entry and
@@ -50,6 +49,7 @@ mod domain_events;
 mod due_index;
 mod effects;
 mod error;
+mod history;
 mod holds;
 mod inbox;
 mod item;
@@ -57,12 +57,12 @@ mod ledger;
 mod open_holds;
 mod orders;
 mod outbox;
-mod pace;
 mod payments;
 mod postings;
 mod refunds;
+mod retry;
 mod secrets;
-mod transaction;
+mod write;
 
 use std::sync::Arc;
 
@@ -82,13 +82,13 @@ pub use domain_events::{DomainEvent, Facts};
 pub use due_index::{Due, DueIndex, DueKind, DueTask, shard_of, shards};
 pub use effects::Effect;
 pub use error::StoreError;
+pub use history::HistoryEntry;
 pub use holds::{HoldOutcome, NewHold};
 pub use inbox::{EventState, Inbox, Recorded};
-pub use ledger::{Cursor, Day, EntryKind, HistoryEntry, Ledger, LedgerEntry, LedgerPage};
+pub use ledger::{Cursor, Day, EntryKind, Ledger, LedgerEntry, LedgerPage};
 pub use open_holds::{DueHold, Hold, Holds, OpenHold, StoredHold};
 pub use orders::{Outcome, PaymentOrder, Purchase};
 pub use outbox::{Outbox, StoredEvent};
-pub use pace::Pace;
 pub use payments::{Applied, Payments};
 pub use postings::{CreditPayment, PostError, PostRefused, Posted, Posting, StoredPosting};
 pub use refunds::ReversalStep;

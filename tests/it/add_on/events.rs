@@ -79,9 +79,12 @@ async fn what_we_did_not_ask_for_changes_nothing() {
     let world = World::start().await;
     world.set("acme", json!({})).await;
     let http = edge::http_client(std::time::Duration::from_secs(1)).unwrap();
-    let stripe = payments::Stripe::new(http, &world.provider().base_url().parse().unwrap());
+    let vault = keyvault::Vault::new(world.engines().secrets(), "");
+    let key_name = world.system.settings["STRIPE_API_SECRET"].clone();
+    let base = world.provider().base_url().parse().unwrap();
+    let stripe = payments::Stripe::new(http, &base, vault, key_name);
     let url = "https://greta.example/".parse().unwrap();
-    let foreign = payments::NewCheckout {
+    let foreign = payments::NewSession {
         purpose: payments::Purpose::Payment {
             price: payments::Price {
                 product: "Power your AI with OpenRouter \u{2013} $5 Add-on",
@@ -95,8 +98,7 @@ async fn what_we_did_not_ask_for_changes_nothing() {
         client_reference_id: "acme",
         expires_at: world.system.clock.now() + DAY / 2,
     };
-    let key = "sk_test".to_owned().into();
-    let made = stripe.create_checkout(&key, &foreign, "x").await.unwrap();
+    let made = stripe.create_session(&foreign, "x").await.unwrap();
     world
         .provider()
         .pay(made.id.as_str(), Card::Succeeds)

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::*;
-use crate::checkout::{CheckoutStatus, Mode};
+use crate::checkout::{Mode, SessionStatus};
 use crate::intent::IntentStatus;
 
 fn event(kind: &str, version: &str, object: &Value) -> Event {
@@ -79,19 +79,19 @@ fn a_session_is_read_as_the_api_returns_it() {
         "payment_status": "paid", "setup_intent": null, "status": "complete",
         "subscription": null, "url": null,
     });
-    for (kind, change) in [
-        ("completed", CheckoutChange::Completed),
-        ("async_payment_succeeded", CheckoutChange::Succeeded),
-        ("async_payment_failed", CheckoutChange::Failed),
-        ("expired", CheckoutChange::Expired),
+    for kind in [
+        "completed",
+        "async_payment_succeeded",
+        "async_payment_failed",
+        "expired",
     ] {
         let read = notice(&format!("checkout.session.{kind}"), &session);
-        let expected = Checkout {
+        let expected = CheckoutSession {
             id: "cs_test_a1Ae6ClgOkjygKwrf9B3L6ITtUuZW4Xx9FivL6DZYoYFdfAefQxsYpJJd3"
                 .to_owned()
                 .try_into()
                 .unwrap(),
-            status: CheckoutStatus::Complete,
+            status: SessionStatus::Complete,
             paid: true,
             mode: Mode::Payment,
             url: None,
@@ -107,7 +107,7 @@ fn a_session_is_read_as_the_api_returns_it() {
             client_reference_id: Some("n_17".to_owned()),
         };
         let session = Box::new(expected);
-        assert_eq!(read, Notice::Checkout { change, session });
+        assert_eq!(read, Notice::Checkout { session });
     }
 }
 
@@ -128,13 +128,13 @@ fn a_session_is_paid_when_the_money_is_there() {
     for (mode, status, payment_status, paid) in table {
         let wire = json!({"id": "cs_1", "mode": mode, "status": status,
             "payment_status": payment_status});
-        assert_eq!(Checkout::read(&wire).unwrap().paid, paid, "{wire}");
+        assert_eq!(CheckoutSession::read(&wire).unwrap().paid, paid, "{wire}");
     }
-    let least = Checkout::read(&json!({"id": "cs_1", "amount_total": -5})).unwrap();
+    let least = CheckoutSession::read(&json!({"id": "cs_1", "amount_total": -5})).unwrap();
     assert_eq!((least.paid, least.amount_total), (false, None));
     assert_eq!(
         (least.mode, least.status),
-        (Mode::Other, CheckoutStatus::Other)
+        (Mode::Other, SessionStatus::Other)
     );
 }
 

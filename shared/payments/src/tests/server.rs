@@ -1,4 +1,4 @@
-//! A server that writes raw answers, so that broken ones can be written, too.
+//! A server that writes raw responses, so that they can be broken.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -12,11 +12,11 @@ use url::form_urlencoded;
 #[derive(Debug, Clone)]
 pub(super) enum Reply {
     Bytes(String),
-    /// Half of the answer, and then the end.
+    /// Half of a response, then the end of the connection.
     Half(String),
-    /// No answer, and the end.
+    /// No response, and the end of the connection.
     Close,
-    /// No answer, and no end.
+    /// No response, and an open connection.
     Silence,
 }
 
@@ -71,7 +71,7 @@ impl Asked {
 struct State {
     replies: VecDeque<Reply>,
     asked: Vec<Asked>,
-    /// Connections that are kept open in silence.
+    /// Connections that stay open without a response.
     silent: Vec<TcpStream>,
 }
 
@@ -104,14 +104,14 @@ impl Server {
     }
 }
 
-/// Until the connection ends, on either side.
+/// Runs until either side closes the connection.
 fn serve(mut stream: TcpStream, state: &Mutex<State>) -> Option<()> {
     let mut reader = BufReader::new(stream.try_clone().ok()?);
     loop {
         let reply = {
             let asked = read(&mut reader);
             let mut state = state.lock().ok()?;
-            // What is no request is TLS; a silent server is silent to it, too.
+            // Anything but a request is TLS; a silent server is silent to it, too.
             if let Some(asked) = asked {
                 state.asked.push(asked);
             } else if !matches!(state.replies.front(), Some(Reply::Silence)) {
@@ -160,7 +160,7 @@ fn read(reader: &mut BufReader<TcpStream>) -> Option<Asked> {
     })
 }
 
-/// Where nobody listens.
+/// A port on which nobody listens.
 pub(super) fn closed_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()

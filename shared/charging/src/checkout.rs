@@ -1,0 +1,255 @@
+//! Checkout Sessions: created, shown again, closed.
+
+use std::time::Duration;
+
+use account::add_on::Collection;
+use account::billing::{AddOnPurchase, Checkout, PRICE_CENTS, Session};
+use account::{Account, AddOnStatus, Credits, EntryId, Profile};
+use billing::CHECKOUT_LIFE;
+use jiff::SignedDuration;
+use payments::{
+    Cents, CustomerId, NewSession, PaymentError, Price, Purpose, SessionId, SessionStatus,
+};
+use store::{Effect, PaymentOrder, Purchase};
+use url::Url;
+
+use crate::apply::apply_session;
+use crate::context::Context;
+use crate::error::{ChargingError, NotBought, Result};
+
+/// The product's name, from the product document.
+const ADD_ON: &str = "Power your AI with OpenRouter \u{2013} $5 Add-on";
+const CREDITS: &str = "Greta credits";
+const SETTINGS_PATH: &str = "/settings/integrations";
+/// A session that closes sooner is not shown again.
+const MIN_TIME_LEFT: SignedDuration = SignedDuration::from_mins(2);
+/// Waits while another call creates the same Stripe object, in milliseconds.
+const PAUSES: [u64; 5] = [50, 100, 200, 400, 800];
+
+/// Opens a session with which the account's card can be replaced.
+pub async fn replace_card(cx: Context<'_>, account: &Account) -> Result<Url, NotBought> {
+    let add_on = &account.profile.add_on;
+    let is_charged = matches!(
+        add_on.status(),
+        AddOnStatus::Active | AddOnStatus::PastDue | AddOnStatus::Cancelling
+    );
+    if !is_charged || add_on.collection() == Some(Collection::Credits) {
+        return Err(NotBought::NoCardCharged);
+    }
+    let (name, query) = (edge::new_id("ord"), "checkout=card");
+    Ok(open(cx, account, &name, Purpose::Setup, Purchase::Card, 0, query).await?)
+}
+
+/// Opens a session with which `usd_cents` buy `credits`.
+pub async fn buy_credits(
+    cx: Context<'_>,
+    account: &Account,
+    usd_cents: u64,
+    credits: Credits,
+) -> Result<Url> {
+    let name = edge::new_id("ord");
+    let price = Price {
+        product: CREDITS,
+        amount: Cents::new(usd_cents),
+    };
+    let purpose = Purpose::Payment {
+        price,
+        keep_card: false,
+    };
+    let purchase = Purchase::Credits {
+        entry: EntryId::new(name.as_str())?,
+        credits,
+    };
+    // The web page waits for this order: Stripe reports to us, not to the browser.
+    let query = format!("checkout=credits&order={name}");
+    open(cx, account, &name, purpose, purchase, usd_cents, &query).await
+}
+
+/// Creates a session that is not part of the profile, and stores its order before anybody sees its
+/// URL. `name` is also the idempotency key.
+async fn open(
+    cx: Context<'_>,
+    account: &Account,
+    name: &str,
+    purpose: Purpose<'_>,
+    purchase: Purchase,
+    amount_cents: u64,
+    success_query: &str,
+) -> Result<Url> {
+    let new = NewSession {
+        purpose,
+        customer: Some(&customer(cx, account).await?),
+        success_url: &return_url(cx, SETTINGS_PATH, success_query),
+        cancel_url: &return_url(cx, SETTINGS_PATH, "checkout=cancelled"),
+        client_reference_id: name,
+        expires_at: cx.later(CHECKOUT_LIFE),
+    };
+    let session = cx.stripe.create_session(&new, name).await?;
+    let closes_at = session.expires_at.unwrap_or(new.expires_at);
+    let order = PaymentOrder {
+        stripe_id: session.id.to_string(),
+        account_number: account.number.clone(),
+        purchase,
+        amount_cents,
+        created_at: cx.now,
+    };
+    let payments = &cx.store.payments;
+    payments.create_session_order(&order, closes_at).await?;
+    Ok(session.url.unwrap_or_default().parse()?)
+}
+
+/// The URL of the account's existing checkout. `None` if it was closed or paid.
+pub(crate) async fn reopen(
+    cx: Context<'_>,
+    account: &Account,
+    checkout: &Checkout,
+) -> Result<Option<Url>, NotBought> {
+    let until = cx.later(MIN_TIME_LEFT);
+    let is_payable = billing::is_payable(&account.profile, checkout, until);
+    let Some(session) = &checkout.session else {
+        if is_payable {
+            return create(cx, account, checkout).await;
+        }
+        let drop_checkout = |profile: &mut Profile| {
+            let known = profile.billing.checkout.as_ref();
+            // Another call may have created the session meanwhile.
+            let is_same =
+                |known: &Checkout| known.order == checkout.order && known.session.is_none();
+            if known.is_some_and(is_same) {
+                profile.billing.checkout = None;
+            }
+        };
+        cx.change(&account.id, drop_checkout).await?;
+        return Ok(None);
+    };
+    let (stripe, id) = (&cx.stripe, SessionId::new(session.id.as_str())?);
+    let found = if is_payable {
+        stripe.session(&id).await?
+    } else {
+        stripe.expire_session(&id).await?
+    };
+    if found.paid {
+        apply_session(cx, &found).await?;
+        return Ok(None);
+    }
+    match found.status {
+        SessionStatus::Open => Ok(Some(session.url.parse()?)),
+        SessionStatus::Expired => {
+            let closed = |profile: &mut Profile| billing::checkout_closed(profile, &session.id);
+            cx.change(&account.id, closed).await?;
+            Ok(None)
+        }
+        SessionStatus::Complete | SessionStatus::Other => Err(NotBought::InProgress),
+    }
+}
+
+/// Creates the session of a checkout that is stored. The request follows from what is stored, so that
+/// creating it twice creates one.
+async fn create(
+    cx: Context<'_>,
+    account: &Account,
+    checkout: &Checkout,
+) -> Result<Option<Url>, NotBought> {
+    let stripe = &cx.stripe;
+    let customer = customer(cx, account).await?;
+    let price = Price {
+        product: ADD_ON,
+        amount: Cents::new(PRICE_CENTS),
+    };
+    let ends = checkout.created_at.saturating_add(CHECKOUT_LIFE);
+    let new = NewSession {
+        purpose: match checkout.collection {
+            Collection::Provider => Purpose::Subscription { price },
+            Collection::Card | Collection::Credits => Purpose::Payment {
+                price,
+                keep_card: true,
+            },
+        },
+        customer: Some(&customer),
+        success_url: &return_url(cx, SETTINGS_PATH, "checkout=done"),
+        cancel_url: &return_url(cx, "/plans", "checkout=cancelled"),
+        client_reference_id: &checkout.order,
+        expires_at: ends.unwrap_or(checkout.created_at),
+    };
+    let created = once(|| stripe.create_session(&new, &checkout.order)).await?;
+    let (Some(url), Some(expires_at)) = (&created.url, created.expires_at) else {
+        return Err(NotBought::InProgress);
+    };
+    let session = Session {
+        id: created.id.to_string(),
+        url: url.clone(),
+        expires_at,
+    };
+    let order = PaymentOrder {
+        stripe_id: session.id.clone(),
+        account_number: account.number.clone(),
+        purchase: match &checkout.purchase {
+            AddOnPurchase::Generation => Purchase::Generation {
+                collection: checkout.collection,
+            },
+            AddOnPurchase::Period { generation, period } => Purchase::Period {
+                generation: generation.clone(),
+                period: *period,
+            },
+        },
+        amount_cents: PRICE_CENTS,
+        created_at: cx.now,
+    };
+    let mut wanted = false;
+    let store_session = |profile: &mut Profile| {
+        let before = profile.billing.checkout.clone();
+        wanted = billing::checkout_created(profile, &checkout.order, session.clone());
+        let is_new = wanted && profile.billing.checkout != before;
+        let order = is_new.then(|| Effect::PaymentOrder(order.clone()));
+        order.into_iter().collect()
+    };
+    let stored = cx.change_with_effects(&account.id, store_session);
+    match stored.await {
+        Ok(_) if wanted => return Ok(Some(url.parse()?)),
+        Ok(_) | Err(ChargingError::Gone) => {}
+        Err(error) => return Err(error.into()),
+    }
+    // Nobody has seen it, so nobody paid it.
+    stripe.expire_session(&created.id).await?;
+    Ok(None)
+}
+
+/// The account's Stripe customer, created when it is first needed.
+async fn customer(cx: Context<'_>, account: &Account) -> Result<CustomerId> {
+    if let Some(customer) = &account.profile.billing.customer {
+        return Ok(CustomerId::new(customer.as_str())?);
+    }
+    let (number, key) = (&account.number, format!("{}-customer", account.number));
+    let customer = once(|| cx.stripe.create_customer(number, &key)).await?;
+    let keep_customer = |profile: &mut Profile| {
+        let known = &mut profile.billing.customer;
+        known.get_or_insert_with(|| customer.to_string());
+    };
+    cx.change(&account.id, keep_customer).await?;
+    Ok(customer)
+}
+
+/// The result of a call under an idempotency key that several calls may use at the same time: Stripe
+/// carries out the first, and refuses the others until it has.
+async fn once<T, F>(call: impl Fn() -> F) -> Result<T, PaymentError>
+where
+    F: Future<Output = Result<T, PaymentError>>,
+{
+    for pause in PAUSES {
+        match call().await {
+            Err(error) if error.is_in_progress() => {
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+            }
+            result => return result,
+        }
+    }
+    call().await
+}
+
+/// A page of ours to which Stripe sends the user back.
+fn return_url(cx: Context<'_>, path: &str, query: &str) -> Url {
+    let mut url = cx.settings.public_url.clone();
+    url.set_path(&format!("{}{path}", url.path().trim_end_matches('/')));
+    url.set_query(Some(query));
+    url
+}

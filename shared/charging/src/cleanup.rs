@@ -1,0 +1,54 @@
+//! Payments that a deleted account left open at Stripe.
+
+use account::AccountNumber;
+use payments::{IntentId, IntentStatus, SessionId, SessionStatus};
+
+use crate::apply::{apply_intent, apply_session};
+use crate::context::Context;
+use crate::error::Result;
+use crate::stripe_subscription::cancel_subscription;
+use crate::worker::RETRY_DELAY;
+
+/// Cancels the open payments of a deleted account; those that turn out to be paid are refunded. What
+/// fails stays due.
+pub async fn cleanup_payments(cx: Context<'_>, account: &AccountNumber) -> Result<()> {
+    let cleanups = &cx.store.cleanups;
+    let mut left = Vec::new();
+    for stripe_id in cleanups.stripe_ids(account).await? {
+        let cancelled = cancel(cx, &stripe_id).await;
+        let is_done = cancelled.unwrap_or_else(|error| {
+            edge::log_error(&error, "a deleted account's payment could not be cancelled");
+            false
+        });
+        if !is_done {
+            left.push(stripe_id);
+        }
+    }
+    let retry_at = cx.later(RETRY_DELAY);
+    Ok(cleanups.keep(account, &left, retry_at).await?)
+}
+
+/// True if it can no longer be paid.
+async fn cancel(cx: Context<'_>, stripe_id: &str) -> Result<bool> {
+    if stripe_id.starts_with("sub_") {
+        cancel_subscription(cx, stripe_id).await?;
+        return Ok(true);
+    }
+    if stripe_id.starts_with("cs_") {
+        let id = SessionId::new(stripe_id)?;
+        let found = cx.stripe.expire_session(&id).await?;
+        if found.paid {
+            apply_session(cx, &found).await?;
+        }
+        return Ok(found.paid || found.status == SessionStatus::Expired);
+    }
+    let id = IntentId::new(stripe_id)?;
+    let found = cx.stripe.cancel_intent(&id).await?;
+    if found.status == IntentStatus::Succeeded {
+        apply_intent(cx, &found).await?;
+    }
+    Ok(matches!(
+        found.status,
+        IntentStatus::Succeeded | IntentStatus::Canceled
+    ))
+}

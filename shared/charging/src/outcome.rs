@@ -1,0 +1,188 @@
+//! The outcome of a payment: it counts for its order, or it is refunded.
+
+use account::Profile;
+use account::add_on::GenerationId;
+use jiff::Timestamp;
+use payments::{Cents, IntentId, InvoiceId, PaymentError, Refund, SessionId};
+use store::{Applied, Effect, Outcome, PaymentOrder, Purchase};
+
+use crate::context::Context;
+use crate::error::Result;
+
+/// The currency of all our orders.
+const CURRENCY: &str = "usd";
+
+/// The result of an update about a payment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PaymentUpdate {
+    Applied(Applied),
+    /// Nothing was paid by it.
+    NoPayment,
+    /// It concerns a payment that we do not know yet.
+    TooEarly,
+    /// It is not ours, or not what we ordered; the reason is stored.
+    Ignored(&'static str),
+}
+
+/// Applies the payment of the order `stripe_id`, made at `paid_at`. `on_paid` changes the profile if
+/// the payment counts. `via` are the other Stripe objects of this payment, which later updates may
+/// name.
+pub(crate) async fn apply_payment(
+    cx: Context<'_>,
+    stripe_id: &str,
+    paid_at: Timestamp,
+    via: &[PaymentOrder],
+    on_paid: impl Fn(&mut Profile),
+) -> Result<PaymentUpdate> {
+    let applied = cx
+        .store
+        .payments
+        .apply(stripe_id, cx.now, |order, profile| {
+            let counts = match &order.purchase {
+                Purchase::Generation { collection } => {
+                    billing::activate(profile, GenerationId::new(stripe_id), paid_at, *collection)
+                }
+                Purchase::Period { generation, period } => {
+                    billing::period_paid(profile, generation, *period, stripe_id)
+                }
+                Purchase::Credits { .. } | Purchase::Card | Purchase::Via { .. } => false,
+            };
+            if counts {
+                on_paid(profile);
+            }
+            (
+                counts,
+                via.iter().cloned().map(Effect::PaymentOrder).collect(),
+            )
+        });
+    match applied.await? {
+        Some(applied) => Ok(finish(cx, applied).await),
+        None => Ok(PaymentUpdate::Ignored("not a payment of ours")),
+    }
+}
+
+/// Refunds the payment if it was not owed. If that fails, the billing tick does it.
+pub(crate) async fn finish(cx: Context<'_>, applied: Applied) -> PaymentUpdate {
+    if applied.outcome == Outcome::RefundDue {
+        let stripe_id = applied.order.stripe_id.as_str();
+        if applied.by_this_call {
+            tracing::error!(stripe_id, "a payment was not owed and is refunded");
+            edge::metric("payments_not_owed", 1);
+        }
+        if let Err(error) = refund_unowed(cx, stripe_id).await {
+            edge::log_error(&error, "a refund is left to the billing tick");
+        }
+    }
+    PaymentUpdate::Applied(applied)
+}
+
+/// Why a payment is not the one that we ordered. It then changes nothing, and an operator has to look:
+/// the payer gets nothing for it.
+pub(crate) fn mismatch(
+    cx: Context<'_>,
+    order: &PaymentOrder,
+    amount: Option<Cents>,
+    currency: Option<&str>,
+    livemode: Option<bool>,
+) -> Option<&'static str> {
+    let reason = if livemode.is_some_and(|livemode| livemode != cx.settings.livemode) {
+        "a payment of the other mode (live or test)"
+    } else if currency != Some(CURRENCY) {
+        "a payment in another currency than we asked for"
+    } else if amount != Some(Cents::new(order.amount_cents)) {
+        "a payment of another amount than we asked for"
+    } else {
+        return None;
+    };
+    let stripe_id = order.stripe_id.as_str();
+    tracing::error!(stripe_id, reason, "a payment is not what we ordered");
+    edge::metric("payments_not_as_asked", 1);
+    Some(reason)
+}
+
+/// Refunds a payment that was not owed: of a Checkout Session, an invoice or a PaymentIntent. Safe to
+/// do twice; after an error, it stays due.
+pub async fn refund_unowed(cx: Context<'_>, stripe_id: &str) -> Result<()> {
+    let refund = match paid_with(cx, stripe_id).await? {
+        Some(intent) => {
+            store_via_order(cx, stripe_id, &intent).await?;
+            refund(cx, &intent).await?
+        }
+        // It was paid outside Stripe.
+        None => Refund::Failed,
+    };
+    let outcome = match refund {
+        Refund::Made | Refund::AlreadyMade => Outcome::Refunded,
+        Refund::Failed => {
+            report_failed_refund(stripe_id);
+            Outcome::RefundFailed
+        }
+    };
+    Ok(cx.store.payments.end_refund(stripe_id, outcome).await?)
+}
+
+/// The PaymentIntent that made the payment. A subscription that the payment began is cancelled.
+async fn paid_with(cx: Context<'_>, stripe_id: &str) -> Result<Option<IntentId>> {
+    let stripe = &cx.stripe;
+    let invoice = if stripe_id.starts_with("cs_") {
+        let session = stripe.session(&SessionId::new(stripe_id)?).await?;
+        let Some(subscription) = session.subscription else {
+            return Ok(session.intent);
+        };
+        stripe.cancel_subscription(&subscription).await?;
+        session.invoice
+    } else if stripe_id.starts_with("in_") {
+        Some(InvoiceId::new(stripe_id)?)
+    } else {
+        return Ok(Some(IntentId::new(stripe_id)?));
+    };
+    match invoice {
+        Some(invoice) => Ok(stripe.invoice(&invoice).await?.intent),
+        None => Ok(None),
+    }
+}
+
+/// Stores the order of the PaymentIntent, which the refund's own events name, also for an account that
+/// is deleted.
+async fn store_via_order(cx: Context<'_>, stripe_id: &str, intent: &IntentId) -> Result<()> {
+    let payments = &cx.store.payments;
+    if stripe_id != intent.as_str()
+        && let Some((order, _)) = payments.order(stripe_id).await?
+    {
+        let via = via(&order, intent.to_string());
+        payments.create_order(&via).await?;
+    }
+    Ok(())
+}
+
+async fn refund(cx: Context<'_>, intent: &IntentId) -> Result<Refund> {
+    let idempotency = format!("{intent}-refund");
+    match cx.stripe.refund(intent, &idempotency).await {
+        // A repeated call would be refused again: the payment is disputed, or too old.
+        Err(error @ PaymentError::Refused { .. }) => {
+            edge::log_error(&error, "Stripe refuses to refund a payment");
+            Ok(Refund::Failed)
+        }
+        refund => Ok(refund?),
+    }
+}
+
+/// Alerts operators to a payment that was not refunded.
+pub(crate) fn report_failed_refund(stripe_id: &str) {
+    tracing::error!(
+        stripe_id,
+        "a payment cannot be refunded; an operator has to look"
+    );
+    edge::metric("refunds_failed", 1);
+}
+
+/// The order of another Stripe object with which `order` is paid.
+pub(crate) fn via(order: &PaymentOrder, stripe_id: String) -> PaymentOrder {
+    PaymentOrder {
+        stripe_id,
+        purchase: Purchase::Via {
+            session: order.stripe_id.clone(),
+        },
+        ..order.clone()
+    }
+}
