@@ -19,21 +19,18 @@ pub struct Settings {
     pub default_ai_secret: String,
     pub connect: Duration,
     pub charging: charging::Settings,
-    /// `STRIPE_REQUESTS_PER_SECOND`: the most that all workers together make of one kind.
+    /// `STRIPE_REQUESTS_PER_SECOND`: maximum for all workers together, for each kind of request.
     pub requests_per_second: u32,
     /// `EVENT_BUS`: the name or ARN of the bus that events go to.
     pub event_bus: String,
     /// `CHARGE_QUEUE_URL`: the queue of due accounts.
     pub queue_url: Url,
-    /// How we name ourselves upstream: `PUBLIC_BASE_URL`.
+    /// Our name upstream: `PUBLIC_BASE_URL`.
     pub referer: HeaderValue,
 }
 
 impl Settings {
-    /// Reads all settings.
-    ///
-    /// # Errors
-    /// One error that names every missing or malformed setting.
+    /// Fails with one error that names every missing or malformed setting.
     pub fn from_env(mut env: Env) -> Result<Self, SettingsError> {
         let settings = Self {
             tables: Tables::from_settings(|name| env.text(name)),
