@@ -16,9 +16,10 @@ const LOG_LEVEL: &str = "LOG_LEVEL";
 const WITHOUT_STAGE: &str = "AWS_LAMBDA_HTTP_IGNORE_STAGE_IN_PATH";
 
 /// What answers who has no token.
-const PUBLIC: [&str; 5] = [
+const PUBLIC: [&str; 6] = [
     "/",
     "/assets/{version}/{name}",
+    "/openapi.json",
     "/plans",
     "/settings/integrations",
     "/v1/webhooks/stripe",

@@ -19,6 +19,31 @@ use crate::receipt::Receipt;
 use crate::request::ChatRequest;
 use crate::{byok, credits, key_health};
 
+/// A chat completion request of OpenAI's API; other members are passed on.
+#[cfg(feature = "openapi")]
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "the body's schema; ChatRequest reads it")]
+pub(crate) struct ChatCompletionRequest {
+    #[schema(min_items = 1)]
+    messages: Vec<serde_json::Value>,
+    #[schema(required = false)]
+    model: String,
+    #[schema(required = false)]
+    stream: bool,
+}
+
+#[cfg_attr(feature = "openapi", utoipa::path(
+    post, path = "/v1/chat/completions", tag = "ai",
+    params(
+        ("idempotency-key" = Option<String>, Header, description = "Makes a retry on credits safe"),
+    ),
+    request_body = ChatCompletionRequest,
+    responses(
+        (status = 200, description = "The completion, as OpenAI's API returns it",
+         content((serde_json::Value = "application/json"), (String = "text/event-stream"))),
+        edge::openapi::AiErrors,
+    ),
+))]
 pub(crate) async fn create(
     State(deps): State<Arc<Deps>>,
     deadline: Option<Extension<Deadline>>,

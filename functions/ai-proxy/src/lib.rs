@@ -46,3 +46,15 @@ pub fn router(deps: Deps) -> Router {
         .with_state(Arc::new(deps));
     edge::app(routes, Shape::OpenAi, &http)
 }
+
+/// The function's part of the interface.
+#[cfg(feature = "openapi")]
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    #[derive(utoipa::OpenApi)]
+    #[openapi(
+        paths(chat::create, models::list),
+        components(schemas(edge::openapi::AiError, edge::openapi::AiErrorDetail))
+    )]
+    struct Routes;
+    <Routes as utoipa::OpenApi>::openapi()
+}

@@ -16,6 +16,14 @@ use crate::deps::Deps;
 use crate::receipt::Receipt;
 use crate::{byok, credits};
 
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/v1/models", tag = "ai",
+    responses(
+        (status = 200, description = "The payer's models, as OpenRouter lists them",
+         body = serde_json::Value),
+        edge::openapi::AiErrors,
+    ),
+))]
 pub(crate) async fn list(State(deps): State<Arc<Deps>>, headers: HeaderMap) -> Response {
     let mut receipt = match Receipt::for_new_call() {
         Ok(receipt) => receipt,

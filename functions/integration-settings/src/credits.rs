@@ -16,16 +16,26 @@ use store::EntryKind;
 use crate::cursor;
 use crate::deps::Deps;
 
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Serialize)]
 pub(crate) struct Balance {
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     available: Credits,
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     held: Credits,
     #[serde(rename = "balance")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     total: Credits,
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     owed: Credits,
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     minimum: Credits,
 }
 
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/v1/credits", tag = "credits",
+    responses((status = 200, body = Balance), edge::openapi::ReadProblems),
+))]
 pub(crate) async fn read(
     State(deps): State<Deps>,
     caller: Caller,
@@ -40,23 +50,38 @@ pub(crate) async fn read(
     }))
 }
 
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Serialize)]
 pub(crate) struct Ledger {
     entries: Vec<Entry>,
     next_cursor: Option<String>,
 }
 
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Serialize)]
 struct Entry {
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     id: EntryId,
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     at: Timestamp,
     kind: EntryKind,
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     amount: Credits,
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     balance_after: Credits,
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     call_id: Option<CallId>,
     note: String,
 }
 
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/v1/credits/ledger", tag = "credits",
+    params(
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+        ("limit" = Option<u8>, Query, minimum = 1, maximum = 100, description = "Entries per page"),
+    ),
+    responses((status = 200, body = Ledger), edge::openapi::ReadProblems),
+))]
 pub(crate) async fn ledger(
     State(deps): State<Deps>,
     caller: Caller,
@@ -94,19 +119,28 @@ pub(crate) async fn ledger(
     }))
 }
 
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Serialize)]
 pub(crate) struct Daily {
     days: Vec<Day>,
 }
 
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Serialize)]
 struct Day {
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     date: Date,
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     spent: Credits,
     calls: u64,
 }
 
 /// Every UTC day of the range, oldest first, including those without calls.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/v1/credits/daily", tag = "credits",
+    params(("days" = Option<u16>, Query, minimum = 1, maximum = 366, description = "Days to list")),
+    responses((status = 200, body = Daily), edge::openapi::ReadProblems),
+))]
 pub(crate) async fn daily(
     State(deps): State<Deps>,
     caller: Caller,

@@ -11,16 +11,38 @@ use store::UpdateError;
 
 use crate::deps::Deps;
 
+/// At least one of the two.
+#[cfg(feature = "openapi")]
+#[derive(serde::Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "the body's schema; edge::Fields reads it")]
+pub(crate) struct Switches {
+    #[schema(required = false)]
+    enabled: bool,
+    #[schema(required = false)]
+    always_use_key: bool,
+}
+
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/v1/integrations/openrouter", tag = "integration",
+    responses((status = 200, body = Card), edge::openapi::ReadProblems),
+))]
 pub(crate) async fn read(State(deps): State<Deps>, caller: Caller) -> Result<Json<Card>, ApiError> {
     let account = deps.account(&caller.account).await?;
     Ok(Json(deps.card(&account, &caller).await))
 }
 
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Serialize)]
 pub(crate) struct Switched {
     integration: Card,
 }
 
+#[cfg_attr(feature = "openapi", utoipa::path(
+    patch, path = "/v1/integrations/openrouter", tag = "integration",
+    request_body = Switches,
+    responses((status = 200, body = Switched), edge::openapi::ChangeProblems),
+))]
 pub(crate) async fn switch(
     State(deps): State<Deps>,
     caller: Caller,

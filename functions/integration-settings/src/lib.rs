@@ -41,3 +41,25 @@ pub fn router(deps: Deps) -> Router {
         .with_state(deps);
     edge::app(routes, Shape::Problem, &http)
 }
+
+/// The function's part of the interface.
+#[cfg(feature = "openapi")]
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    #[derive(utoipa::OpenApi)]
+    #[openapi(
+        paths(
+            integration::read,
+            integration::switch,
+            subscription::subscribe,
+            subscription::cancel,
+            subscription::replace_card,
+            subscription::buy_credits,
+            credits::read,
+            credits::ledger,
+            credits::daily,
+        ),
+        components(schemas(edge::openapi::Problem))
+    )]
+    struct Routes;
+    <Routes as utoipa::OpenApi>::openapi()
+}

@@ -15,9 +15,20 @@ use store::{AttemptLimit, UpdateError};
 
 use crate::deps::Deps;
 
+#[cfg(feature = "openapi")]
+#[derive(serde::Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "the body's schema; edge::Fields reads it")]
+pub(crate) struct CreditsOrder {
+    /// Dollars and cents, from 5 to 1000.
+    #[schema(pattern = r"^\d+(\.\d{1,2})?$", example = "25")]
+    usd: String,
+}
+
 /// Price range of a purchase of credits, in US cents.
 const CREDITS_PRICE_CENTS: RangeInclusive<u64> = 500..=100_000;
 
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Serialize)]
 pub(crate) struct Subscribed {
     /// `None` if there is nothing to pay.
@@ -25,12 +36,17 @@ pub(crate) struct Subscribed {
     integration: Card,
 }
 
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Serialize)]
 pub(crate) struct Cancelled {
     integration: Card,
 }
 
 /// Buys, resumes or pays what is due, depending on the add-on's state.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    post, path = "/v1/integrations/openrouter/subscription", tag = "add-on",
+    responses((status = 200, body = Subscribed), edge::openapi::ChangeProblems),
+))]
 pub(crate) async fn subscribe(
     State(deps): State<Deps>,
     caller: Caller,
@@ -53,6 +69,10 @@ pub(crate) async fn subscribe(
 }
 
 /// Access lasts until the end of the paid period.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    delete, path = "/v1/integrations/openrouter/subscription", tag = "add-on",
+    responses((status = 200, body = Cancelled), edge::openapi::ChangeProblems),
+))]
 pub(crate) async fn cancel(
     State(deps): State<Deps>,
     caller: Caller,
@@ -147,11 +167,16 @@ fn not_bought(error: NotBought) -> ApiError {
     }
 }
 
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Serialize)]
 pub(crate) struct PaymentPage {
     checkout_url: String,
 }
 
+#[cfg_attr(feature = "openapi", utoipa::path(
+    post, path = "/v1/integrations/openrouter/subscription/payment-method", tag = "add-on",
+    responses((status = 200, body = PaymentPage), edge::openapi::ChangeProblems),
+))]
 pub(crate) async fn replace_card(
     State(deps): State<Deps>,
     caller: Caller,
@@ -168,6 +193,11 @@ pub(crate) async fn replace_card(
     Ok(Json(PaymentPage { checkout_url }))
 }
 
+#[cfg_attr(feature = "openapi", utoipa::path(
+    post, path = "/v1/credits/checkout", tag = "credits",
+    request_body = CreditsOrder,
+    responses((status = 200, body = PaymentPage), edge::openapi::ChangeProblems),
+))]
 pub(crate) async fn buy_credits(
     State(deps): State<Deps>,
     caller: Caller,

@@ -8,6 +8,10 @@ use crate::deps::Deps;
 use crate::removal::disconnect_key;
 use crate::response::{Changed, update_error};
 
+#[cfg_attr(feature = "openapi", utoipa::path(
+    delete, path = "/v1/integrations/openrouter/key", tag = "key",
+    responses((status = 200, body = Changed), edge::openapi::ChangeProblems),
+))]
 pub(crate) async fn disconnect(
     State(deps): State<Deps>,
     caller: Caller,

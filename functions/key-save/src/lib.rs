@@ -40,3 +40,15 @@ pub fn router(deps: Deps) -> Router {
         .with_state(deps);
     edge::app(routes, Shape::Problem, &http)
 }
+
+/// The function's part of the interface.
+#[cfg(feature = "openapi")]
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    #[derive(utoipa::OpenApi)]
+    #[openapi(
+        paths(save::save, test::test_key, disconnect::disconnect),
+        components(schemas(edge::openapi::Problem))
+    )]
+    struct Routes;
+    <Routes as utoipa::OpenApi>::openapi()
+}

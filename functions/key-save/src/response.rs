@@ -8,6 +8,7 @@ use serde::Serialize;
 use store::UpdateError;
 
 /// The response of the routes that only change the integration.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Serialize)]
 pub(crate) struct Changed {
     pub(crate) integration: Card,

@@ -22,6 +22,17 @@ use crate::response::update_error;
 /// The product document's wording.
 const SAVED: &str = "OpenRouter API key saved successfully.";
 
+#[cfg(feature = "openapi")]
+#[derive(serde::Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "the body's schema; edge::Fields reads it")]
+pub(crate) struct NewKey {
+    /// The OpenRouter API key. White space around it is ignored.
+    #[schema(pattern = r"^\s*sk-or-v1-[A-Za-z0-9_-]{16,246}\s*$")]
+    key: String,
+}
+
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Serialize)]
 pub(crate) struct Saved {
     message: &'static str,
@@ -29,6 +40,11 @@ pub(crate) struct Saved {
 }
 
 /// Checks in the contract's order: token, role, entitlement, attempts, format, network.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    put, path = "/v1/integrations/openrouter/key", tag = "key",
+    request_body = NewKey,
+    responses((status = 200, body = Saved), edge::openapi::ChangeProblems),
+))]
 pub(crate) async fn save(
     State(deps): State<Deps>,
     caller: Caller,

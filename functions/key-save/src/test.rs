@@ -10,6 +10,10 @@ use crate::check;
 use crate::deps::Deps;
 use crate::response::Changed;
 
+#[cfg_attr(feature = "openapi", utoipa::path(
+    post, path = "/v1/integrations/openrouter/key/test", tag = "key",
+    responses((status = 200, body = Changed), edge::openapi::ChangeProblems),
+))]
 pub(crate) async fn test_key(
     State(deps): State<Deps>,
     caller: Caller,

@@ -1,40 +1,39 @@
-//! The outbox: what Greta's other systems are to hear of goes to the event bus.
+//! The delivery of domain events to the event bus.
 //!
-//! An event is sent at least once, always with the same id and content, and of one account not before
-//! those that came to be before it were accepted. What the bus does not accept stays due, later and
-//! later.
+//! An event is sent at least once, always with the same id and content. The events of an account are
+//! sent one after the other, each after the bus has accepted the one before it. An event that the bus
+//! does not accept stays due, with a growing delay.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::error::Error;
 
-use account::AccountId;
 use aws_sdk_eventbridge::Client;
 use aws_sdk_eventbridge::primitives::DateTime;
 use aws_sdk_eventbridge::types::PutEventsRequestEntry;
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
-use store::{Due, DueKind, DueTask, StoreError, StoredEvent};
+use store::{DueKind, DueTask, StoredEvent};
 
-use crate::Deps;
+use crate::deps::Deps;
 
-/// Who sends them; rules of the bus select by it.
+/// The events' source, which the bus's rules select by.
 const SOURCE: &str = "greta.openrouter-byok";
-/// The most that the bus takes at once.
-const AT_ONCE: usize = 10;
-/// Rows looked at by one tick, a shard; more wait for the next tick.
-const ROWS_A_SHARD: i32 = 250;
-/// How long an event belongs to whoever took it on.
-const LEASE: SignedDuration = SignedDuration::from_mins(5);
-/// When an event that was not accepted is sent again; twice as late each time.
-const FIRST_WAIT: SignedDuration = SignedDuration::from_mins(1);
-const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(1);
+/// Maximum number of events in one request to the bus.
+const MAX_BATCH: usize = 10;
+/// Maximum number of due rows in one tick and shard; more wait for the next tick.
+const ROWS_PER_SHARD: i32 = 250;
+/// The time for which an event belongs to the tick that claimed it.
+const CLAIM: SignedDuration = SignedDuration::from_mins(5);
+/// The delay before an event that was not accepted is sent again; it doubles with every try.
+const FIRST_DELAY: SignedDuration = SignedDuration::from_mins(1);
+const LONGEST_DELAY: SignedDuration = SignedDuration::from_hours(1);
 
-/// The events of one account that are to be sent, one after the other.
+/// The events of one account, in the order in which they are sent.
 type Queue = VecDeque<StoredEvent>;
 
-/// Sends what is due at `now`; the number of events that were not delivered, and of rows that could not
-/// be read.
+/// Sends the events that are due at `now`; returns the number of those that were not delivered, and of
+/// rows that could not be read.
 pub(crate) async fn deliver(deps: &Deps, now: Timestamp) -> u32 {
     let mut delivery = Delivery {
         deps,
@@ -44,9 +43,9 @@ pub(crate) async fn deliver(deps: &Deps, now: Timestamp) -> u32 {
     };
     let mut queues = delivery.queues().await;
     while !queues.is_empty() {
-        let batch: Vec<Queue> = queues.drain(..AT_ONCE.min(queues.len())).collect();
+        let batch: Vec<Queue> = queues.drain(..MAX_BATCH.min(queues.len())).collect();
         let Some(left) = delivery.send(batch).await else {
-            // The bus does not answer: the next tick asks it again.
+            // The bus does not respond: the next tick tries again.
             break;
         };
         queues.extend(left);
@@ -65,16 +64,27 @@ struct Delivery<'a> {
 
 impl Delivery<'_> {
     async fn queues(&mut self) -> VecDeque<Queue> {
-        let (store, mut queues) = (&self.deps.store, VecDeque::new());
+        let (store, now) = (&self.deps.store, self.now);
+        let mut queues = VecDeque::new();
         for shard in store::shards() {
-            let due = store
-                .due
-                .find(DueKind::Event, shard, self.now, ROWS_A_SHARD);
-            for account in self.accounts(due.await) {
-                let later = later(self.now, LONGEST_WAIT);
-                let events = store.outbox.events_of(&account, self.now, later).await;
-                let (events, unreadable) = events.unwrap_or_else(|error| (Vec::new(), vec![error]));
-                unreadable.iter().for_each(|error| self.failed(error));
+            let due = store.due.find(DueKind::Event, shard, now, ROWS_PER_SHARD);
+            let mut accounts = BTreeSet::new();
+            for due in due.await.unwrap_or_else(|error| vec![Err(error)]) {
+                match due.map(|due| due.task) {
+                    Ok(DueTask::Event(account, _)) => drop(accounts.insert(account)),
+                    Ok(_) => {}
+                    Err(error) => self.failed(&error),
+                }
+            }
+            for account in accounts {
+                let events = store.outbox.events_of(&account, now, now + LONGEST_DELAY);
+                let (events, unreadable) = match events.await {
+                    Ok(read) => read,
+                    Err(error) => (Vec::new(), vec![error]),
+                };
+                for error in &unreadable {
+                    self.failed(error);
+                }
                 let queue = self.queue(events).await;
                 queues.extend(Some(queue).filter(|queue| !queue.is_empty()));
             }
@@ -82,26 +92,7 @@ impl Delivery<'_> {
         queues
     }
 
-    /// The accounts that have due events; errors are counted.
-    fn accounts(
-        &mut self,
-        due: Result<Vec<Result<Due, StoreError>>, StoreError>,
-    ) -> BTreeSet<AccountId> {
-        let mut accounts = BTreeSet::new();
-        for due in due.unwrap_or_else(|error| vec![Err(error)]) {
-            match due {
-                Ok(Due {
-                    task: DueTask::Event { account, .. },
-                    ..
-                }) => drop(accounts.insert(account)),
-                Ok(_) => {}
-                Err(error) => self.failed(&error),
-            }
-        }
-        accounts
-    }
-
-    /// Those that can be sent now. Behind one that has to wait, all wait.
+    /// The events that can be sent now. An event that has to wait holds up all later ones.
     async fn queue(&mut self, events: Vec<StoredEvent>) -> Queue {
         let (mut queue, mut held_up) = (Queue::new(), None);
         for event in events {
@@ -115,17 +106,18 @@ impl Delivery<'_> {
         queue
     }
 
-    /// Sends the first event of each; what is left to send. `None` if the bus did not answer.
+    /// Sends the first event of each queue; returns the queues that are left, or `None` if the bus does
+    /// not respond.
     async fn send(&mut self, batch: Vec<Queue>) -> Option<Vec<Queue>> {
-        let until = later(self.now, LEASE);
-        let store = &self.deps.store;
+        let outbox = &self.deps.store.outbox;
+        let until = self.now + CLAIM;
         let claims = batch.into_iter().map(async |mut queue| {
             let first = queue.pop_front()?;
-            let claimed = store.outbox.claim(&first, until).await.transpose()?;
+            let claimed = outbox.claim(&first, until).await.transpose()?;
             Some((claimed, queue))
         });
         let mut claimed = Vec::new();
-        // Of an account whose event somebody else took on, nothing more is sent here.
+        // A queue whose first event another tick has claimed is left to that tick.
         for (event, queue) in join_all(claims).await.into_iter().flatten() {
             match event {
                 Ok(event) => claimed.push((event, queue)),
@@ -139,7 +131,7 @@ impl Delivery<'_> {
         let accepted = match put(&self.deps.event_bus, &self.deps.event_bus_name, events).await {
             Ok(accepted) => accepted,
             Err(error) => {
-                edge::log_error(&*error, "the event bus did not take events");
+                edge::log_error(&*error, "could not put events on the event bus");
                 for (event, _) in &claimed {
                     self.refused(event).await;
                 }
@@ -147,20 +139,16 @@ impl Delivery<'_> {
             }
         };
         let mut left = Vec::new();
-        let refusals = accepted.into_iter().chain(std::iter::repeat(Err(None)));
-        for ((event, queue), accepted) in claimed.into_iter().zip(refusals) {
+        let results = accepted.into_iter().chain(std::iter::repeat(Err(None)));
+        for ((event, queue), accepted) in claimed.into_iter().zip(results) {
             if let Err(code) = accepted {
                 let code = code.unwrap_or_default();
-                tracing::error!(
-                    event = event.id,
-                    code,
-                    "the event bus does not take an event"
-                );
+                tracing::error!(event = event.id, code, "the event bus refused an event");
                 self.refused(&event).await;
                 continue;
             }
             self.accepted += 1;
-            if let Err(error) = store.outbox.remove(&event).await {
+            if let Err(error) = outbox.remove(&event).await {
                 edge::log_error(&error, "a delivered event will be sent again");
                 self.errors += 1;
             }
@@ -172,10 +160,9 @@ impl Delivery<'_> {
     async fn refused(&mut self, event: &StoredEvent) {
         self.errors += 1;
         let doublings = event.tries.saturating_sub(1).min(16);
-        let wait = FIRST_WAIT
-            .checked_mul(1 << doublings)
-            .map_or(LONGEST_WAIT, |wait| wait.min(LONGEST_WAIT));
-        self.put_off(event, later(self.now, wait)).await;
+        let delay = FIRST_DELAY.checked_mul(1 << doublings);
+        let delay = delay.unwrap_or(LONGEST_DELAY).min(LONGEST_DELAY);
+        self.put_off(event, self.now + delay).await;
     }
 
     async fn put_off(&mut self, event: &StoredEvent, until: Timestamp) {
@@ -185,16 +172,12 @@ impl Delivery<'_> {
     }
 
     fn failed(&mut self, error: &(dyn Error + 'static)) {
-        edge::log_error(error, "an event was not delivered");
+        edge::log_error(error, "a domain event was not delivered");
         self.errors += 1;
     }
 }
 
-fn later(now: Timestamp, by: SignedDuration) -> Timestamp {
-    now.saturating_add(by).unwrap_or(now)
-}
-
-/// Puts the events on the bus: for each, in order, whether it was accepted, or the bus's code.
+/// Puts the events on the bus. Returns for each, in order, whether it was accepted, or the bus's code.
 async fn put<'a>(
     client: &Client,
     bus: &str,
@@ -209,12 +192,8 @@ async fn put<'a>(
             .detail(detail(event).to_string())
             .build()
     });
-    let answer = client
-        .put_events()
-        .set_entries(Some(entries.collect()))
-        .send()
-        .await?;
-    let entries = answer.entries.unwrap_or_default().into_iter();
+    let put = client.put_events().set_entries(Some(entries.collect()));
+    let entries = put.send().await?.entries.unwrap_or_default().into_iter();
     let accepted = entries.map(|entry| match entry.event_id {
         Some(_) => Ok(()),
         None => Err(entry.error_code),

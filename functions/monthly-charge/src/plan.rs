@@ -1,7 +1,8 @@
-//! The planner: accounts that are due go into the queue, from which the worker takes them.
+//! The planner: puts due accounts into the queue, from which the worker takes them.
 //!
-//! An account is taken on before it is queued, by putting its row of the index off: of two ticks at once
-//! one queues it, and the next one leaves it alone while it waits. A message that is lost brings it back.
+//! The planner postpones an account's billing task before it queues the account. So of two ticks at
+//! once, one queues it, and the next ticks skip it while it waits. If its message is lost, the task
+//! comes up again.
 
 use std::error::Error;
 
@@ -11,30 +12,35 @@ use futures_util::{StreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
 use store::{Due, DueKind, DueTask, StoreError};
 
-use crate::Deps;
+use crate::deps::Deps;
 use crate::worker::Message;
 
-/// The most accounts queued by one tick, a shard; more wait for the next tick.
-const ACCOUNTS_A_SHARD: usize = 1_000;
-/// Accounts taken on at once.
-const AT_ONCE: usize = 32;
-/// Accounts that a message names.
-const A_MESSAGE: usize = 25;
-/// The most messages that the queue takes at once.
-const A_BATCH: usize = 10;
-/// When an account is queued again of which nothing was written down.
-const AGAIN: SignedDuration = SignedDuration::from_mins(15);
-/// No more is queued than the workers do in this time at their pace. It is less than [`AGAIN`]: what is
-/// in the queue is not queued again for having to wait there.
+/// Maximum number of accounts queued in one tick and shard; more wait for the next tick.
+const ACCOUNTS_PER_SHARD: usize = 1_000;
+const CONCURRENT_CLAIMS: usize = 32;
+const ACCOUNTS_PER_MESSAGE: usize = 25;
+/// Maximum number of messages in one request to the queue.
+const MESSAGES_PER_BATCH: usize = 10;
+/// The time after which an account is queued again if nothing was written about it.
+const REQUEUE_DELAY: SignedDuration = SignedDuration::from_mins(15);
+/// Maximum length of the queue, in time that the workers need for it. Less than [`REQUEUE_DELAY`], so
+/// that an account is not queued again while it waits.
 const LONGEST_QUEUE: SignedDuration = SignedDuration::from_mins(10);
 
-/// What was queued.
+/// The results of planning.
 #[derive(Debug, Default)]
 pub(crate) struct Planned {
-    /// Accounts.
+    /// Accounts put into the queue.
     pub(crate) queued: u32,
-    /// Accounts that could not be taken on, and messages that were not accepted.
+    /// Accounts that could not be claimed, and messages that were not accepted.
     pub(crate) errors: u32,
+}
+
+impl Planned {
+    fn failed(&mut self, error: &(dyn Error + 'static), what: &str) {
+        edge::log_error(error, what);
+        self.errors += 1;
+    }
 }
 
 /// Queues the accounts that are due at `now`.
@@ -43,24 +49,23 @@ pub(crate) async fn plan(deps: &Deps, now: Timestamp) -> Planned {
     let room = match room(deps).await {
         Ok(room) => room,
         Err(error) => {
-            edge::log_error(&*error, "the queue does not tell how long it is");
-            planned.errors += 1;
+            planned.failed(&*error, "could not read the queue's depth");
             return planned;
         }
     };
-    // The same for each, so that none waits behind another.
-    let a_shard = (room / store::shards().len()).min(ACCOUNTS_A_SHARD);
-    if a_shard == 0 {
-        tracing::warn!("the queue is full: what is due waits for the next tick");
+    // The same for each shard, so that none waits behind another.
+    let per_shard = (room / store::shards().len()).min(ACCOUNTS_PER_SHARD);
+    if per_shard == 0 {
+        tracing::warn!("the queue is full; due accounts wait for the next tick");
         return planned;
     }
-    let a_shard = i32::try_from(a_shard).unwrap_or(i32::MAX);
+    let per_shard = i32::try_from(per_shard).unwrap_or(i32::MAX);
     let mut waiting = Vec::new();
     for shard in store::shards() {
-        waiting.extend(take_on(deps, shard, a_shard, now, &mut planned).await);
-        while waiting.len() >= A_MESSAGE * A_BATCH {
-            let accounts: Vec<_> = waiting.drain(..A_MESSAGE * A_BATCH).collect();
-            queue(deps, &accounts, now, &mut planned).await;
+        waiting.extend(claim_due(deps, shard, per_shard, now, &mut planned).await);
+        while waiting.len() >= ACCOUNTS_PER_MESSAGE * MESSAGES_PER_BATCH {
+            let accounts = waiting.drain(..ACCOUNTS_PER_MESSAGE * MESSAGES_PER_BATCH);
+            queue(deps, &accounts.collect::<Vec<_>>(), now, &mut planned).await;
         }
     }
     if !waiting.is_empty() {
@@ -70,56 +75,39 @@ pub(crate) async fn plan(deps: &Deps, now: Timestamp) -> Planned {
     planned
 }
 
-/// How many accounts the queue has room for.
+/// The number of accounts that the queue has room for.
 async fn room(deps: &Deps) -> Result<usize, Box<dyn Error + Send + Sync>> {
-    let answer = deps
+    let response = deps
         .queue
         .get_queue_attributes()
         .queue_url(deps.queue_url.as_str())
         .attribute_names(QueueAttributeName::ApproximateNumberOfMessages)
         .send()
         .await?;
-    let attributes = answer.attributes.unwrap_or_default();
+    let attributes = response.attributes.unwrap_or_default();
     let messages = attributes.get(&QueueAttributeName::ApproximateNumberOfMessages);
     let messages: usize = messages.map_or("", String::as_str).parse()?;
     let longest = usize::try_from(LONGEST_QUEUE.as_secs())? * usize::try_from(deps.pace)?;
-    Ok(longest.saturating_sub(messages.saturating_mul(A_MESSAGE)))
+    Ok(longest.saturating_sub(messages.saturating_mul(ACCOUNTS_PER_MESSAGE)))
 }
 
-/// Takes on what is due in a shard.
-async fn take_on(
+/// Claims the due accounts of a shard.
+async fn claim_due(
     deps: &Deps,
     shard: u8,
     limit: i32,
     now: Timestamp,
     planned: &mut Planned,
 ) -> Vec<AccountId> {
-    let due = match deps
-        .store
-        .due
-        .find(DueKind::Billing, shard, now, limit)
-        .await
-    {
-        Ok(due) => due,
-        Err(error) => {
-            edge::log_error(&error, "due accounts could not be found");
-            planned.errors += 1;
-            return Vec::new();
-        }
-    };
+    let due = deps.store.due.find(DueKind::Billing, shard, now, limit);
+    let due = due.await.unwrap_or_else(|error| vec![Err(error)]);
     let claims = due.into_iter().map(|due| claim(deps, due, now));
-    let claims: Vec<_> = stream::iter(claims)
-        .buffer_unordered(AT_ONCE)
-        .collect()
-        .await;
+    let mut claims = stream::iter(claims).buffer_unordered(CONCURRENT_CLAIMS);
     let mut accounts = Vec::new();
-    for claimed in claims {
+    while let Some(claimed) = claims.next().await {
         match claimed {
             Ok(account) => accounts.extend(account),
-            Err(error) => {
-                edge::log_error(&error, "a due account was not queued");
-                planned.errors += 1;
-            }
+            Err(error) => planned.failed(&error, "a due account was not queued"),
         }
     }
     accounts
@@ -131,17 +119,16 @@ async fn claim(
     now: Timestamp,
 ) -> Result<Option<AccountId>, StoreError> {
     let due = due?;
-    let until = now.saturating_add(AGAIN).unwrap_or(now);
-    let claimed = deps.store.due.postpone(&due, until).await?;
-    match due.task {
-        DueTask::Billing { account } if claimed => Ok(Some(account)),
-        _ => Ok(None),
-    }
+    let claimed = deps.store.due.postpone(&due, now + REQUEUE_DELAY).await?;
+    Ok(match due.task {
+        DueTask::Billing(account) if claimed => Some(account),
+        _ => None,
+    })
 }
 
 /// Sends one batch of messages.
 async fn queue(deps: &Deps, accounts: &[AccountId], now: Timestamp, planned: &mut Planned) {
-    let messages: Vec<_> = accounts.chunks(A_MESSAGE).collect();
+    let messages: Vec<_> = accounts.chunks(ACCOUNTS_PER_MESSAGE).collect();
     let refused = send(deps, &messages, now).await.unwrap_or_else(|error| {
         edge::log_error(&*error, "due accounts could not be queued");
         (0..messages.len()).collect()
@@ -155,7 +142,7 @@ async fn queue(deps: &Deps, accounts: &[AccountId], now: Timestamp, planned: &mu
     }
 }
 
-/// The places of those messages that the queue did not accept.
+/// Sends messages; returns the positions of those that the queue refused.
 async fn send(
     deps: &Deps,
     messages: &[&[AccountId]],
@@ -172,15 +159,15 @@ async fn send(
         Ok(entry.build()?)
     });
     let entries: Result<Vec<_>, Box<dyn Error + Send + Sync>> = entries.collect();
-    let answer = deps
+    let response = deps
         .queue
         .send_message_batch()
         .queue_url(deps.queue_url.as_str())
         .set_entries(Some(entries?))
         .send()
         .await?;
-    let refused = answer.failed.iter().map(|entry| {
-        tracing::error!(code = entry.code, "the queue does not accept a message");
+    let refused = response.failed.iter().map(|entry| {
+        tracing::error!(code = entry.code, "the queue refused a message");
         entry.id.parse()
     });
     Ok(refused.collect::<Result<_, _>>()?)

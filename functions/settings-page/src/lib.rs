@@ -1,4 +1,4 @@
-//! The web pages `/settings/integrations` and `/plans`, and their assets.
+//! The web pages `/settings/integrations` and `/plans`, their assets, and `/openapi.json`.
 //!
 //! Everything is in the binary and public: the pages read an account only through the API, as their
 //! user. There is no build step: the files in `assets/` are served as they are.
@@ -16,6 +16,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use edge::Shape;
+use http::header::CONTENT_TYPE;
 use tower_http::compression::CompressionLayer;
 
 pub use assets::LATEST;
@@ -28,10 +29,17 @@ pub fn router(settings: Settings) -> Router {
         .route("/", get(home))
         .route("/settings/integrations", get(pages::integrations))
         .route("/plans", get(pages::plans))
+        .route("/openapi.json", get(openapi))
         .route("/assets/{version}/{name}", get(assets::serve))
         .layer(CompressionLayer::new())
         .with_state(Arc::new(settings));
     edge::app(routes, Shape::Problem, &http)
+}
+
+/// The interface, as `local::openapi` writes it.
+async fn openapi() -> Response {
+    const DOCUMENT: &str = include_str!("../../../docs/openapi.json");
+    ([(CONTENT_TYPE, "application/json")], DOCUMENT).into_response()
 }
 
 /// Redirects to an absolute address: a relative one goes wrong if the stage's path has no trailing

@@ -65,6 +65,13 @@ pub fn router(deps: Deps) -> Router {
 }
 
 /// Responds 2xx once the event is recorded. After anything else, Stripe delivers it again.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    post, path = "/v1/webhooks/stripe", tag = "webhook",
+    params(("stripe-signature" = String, Header, description = "Stripe's signature of the body")),
+    request_body(content = serde_json::Value, description = "A Stripe event"),
+    responses((status = 204, description = "Recorded"), edge::openapi::ChangeProblems),
+    security(()),
+))]
 async fn receive(
     State(deps): State<Deps>,
     headers: HeaderMap,
@@ -106,4 +113,13 @@ fn try_later() -> ApiError {
         Code::StorageUnavailable,
         "the event cannot be recorded at the moment; deliver it again",
     )
+}
+
+/// The function's part of the interface.
+#[cfg(feature = "openapi")]
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    #[derive(utoipa::OpenApi)]
+    #[openapi(paths(receive), components(schemas(edge::openapi::Problem)))]
+    struct Routes;
+    <Routes as utoipa::OpenApi>::openapi()
 }

@@ -13,8 +13,8 @@ use crate::session::Session;
 
 /// How many history entries are shown.
 const HISTORY_ENTRIES: i32 = 20;
-/// A given version that is further ahead of the stored one may be a typo, and would make Greta's core
-/// system's events late until it catches up.
+/// A given version that is further ahead of the stored one may be a typo, and would make Greta's
+/// core system's events late until it catches up.
 const FAR_AHEAD: u64 = 1_000;
 
 pub(crate) async fn carry_out(

@@ -20,6 +20,7 @@ pub mod engines;
 pub mod functions;
 mod html;
 pub mod issuer;
+pub mod openapi;
 pub mod openrouter;
 pub mod queue;
 pub mod serve;

@@ -18,6 +18,7 @@ mod change;
 pub use change::{AddOnChange, Reason};
 
 /// The status of the add-on, as the integration card shows it.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AddOnStatus {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::KeyId;
 
 /// The state of the key, as OpenRouter last reported it.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyState {

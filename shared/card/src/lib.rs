@@ -13,6 +13,7 @@ const PRICE_USD: &str = "5.00";
 
 /// Everything about the integration that is shown. Every member is always there; absent facts are
 /// `null`.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Serialize)]
 pub struct Card {
     pub status: Status,
@@ -27,6 +28,7 @@ pub struct Card {
 }
 
 /// The card's headline.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
@@ -41,38 +43,49 @@ pub enum Status {
     Available,
 }
 
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Serialize)]
 pub struct AddOnFacts {
     pub required: bool,
     pub status: AddOnStatus,
     pub price_usd: &'static str,
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub paid_through: Option<Timestamp>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub next_charge_at: Option<Timestamp>,
 }
 
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Serialize)]
 pub struct KeyFacts {
     pub label: String,
     pub last4: String,
     pub sha256: String,
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub saved_at: Timestamp,
     pub saved_by: String,
     pub state: KeyState,
     pub limit_usd: Option<String>,
     pub limit_remaining_usd: Option<String>,
     pub expires_at: Option<String>,
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub checked_at: Timestamp,
 }
 
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Serialize)]
 pub struct CreditFacts {
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub available: Credits,
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub minimum: Credits,
 }
 
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Serialize)]
 pub struct NextCall {
     #[serde(serialize_with = "payer_name")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub payer: Payer,
     pub reason: &'static str,
 }

@@ -17,6 +17,8 @@ mod identity;
 mod ids;
 mod jwks;
 mod lambda;
+#[cfg(feature = "openapi")]
+pub mod openapi;
 mod outbound;
 mod product;
 mod settings;

@@ -177,8 +177,8 @@ pub(crate) mod tests {
 
     impl Log {
         pub(crate) fn capture() -> (Self, DefaultGuard) {
-            // With only one subscriber alive, tracing asks that of whatever thread comes first to a
-            // new log line, and so nobody's; with two, all.
+            // With a single subscriber alive, the first thread to reach a log line decides whether
+            // anyone wants it, and that thread may have no subscriber; with two, tracing asks both.
             static SECOND: LazyLock<Dispatch> = LazyLock::new(|| {
                 Dispatch::new(subscriber(filter(LevelFilter::OFF), None, io::sink))
             });

@@ -8,7 +8,7 @@ use account::add_on::GenerationId;
 use account::{AddOn, Period, Plan, Profile};
 use jiff::Timestamp;
 
-use crate::{Decision, Fallback, FallbackCause, FallbackCauses, Policy, Situation};
+use crate::{Decision, Entitlement, Fallback, FallbackCause, FallbackCauses, Policy, Situation};
 use crate::{add_on, entitlement, fallback, table};
 
 #[expect(clippy::disallowed_methods, reason = "read by tests only")]
@@ -23,7 +23,13 @@ fn answer(name: &str, right: bool) -> bool {
 }
 
 /// The other payer; where nobody pays, OpenRouter.
-pub fn decide(situation: Situation) -> Decision {
+pub fn decide(mut situation: Situation) -> Decision {
+    if is_inverted("entitled") {
+        situation.entitlement = match situation.entitlement {
+            Entitlement::Entitled => Entitlement::NotEntitled,
+            Entitlement::NotEntitled => Entitlement::Entitled,
+        };
+    }
     let right = table::decide(situation);
     if !is_inverted("decide") {
         return right;

@@ -1,21 +1,18 @@
 //! Accounts: read, create, change.
 
-use std::error::Error;
-use std::fmt;
-
 use account::{Account, AccountId, AccountNumber, Profile};
 use aws_sdk_dynamodb::types::builders::UpdateBuilder;
-use aws_sdk_dynamodb::types::{Put, TransactWriteItem, Update};
 use jiff::Timestamp;
 
 use crate::db::{Database, Db};
 use crate::due_index::DueTask;
 use crate::effects::Effect;
-use crate::error::{StoreError, Written};
+use crate::error::StoreError;
+use crate::history::{HistoryEntry, put_history};
 use crate::item::{self, ACCOUNT, Attributes, Item, account_key, key, number, text, time};
-use crate::ledger::{HistoryEntry, put_history};
 use crate::outbox::put_add_on_event;
-use crate::transaction::{self, Retry};
+use crate::retry::Retry;
+use crate::write::{put, update};
 
 /// The outcome of creating an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,37 +38,15 @@ pub enum Presence {
 }
 
 /// Why a profile was not changed.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum UpdateError<E> {
+    #[error("there is no such account")]
     NotFound,
     /// The change itself refused.
+    #[error("the change was refused: {0}")]
     Refused(E),
-    Store(StoreError),
-}
-
-impl<E> From<StoreError> for UpdateError<E> {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
-impl<E: fmt::Display> fmt::Display for UpdateError<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotFound => f.write_str("there is no such account"),
-            Self::Refused(error) => write!(f, "the change was refused: {error}"),
-            Self::Store(_) => f.write_str("the change could not be stored"),
-        }
-    }
-}
-
-impl<E: fmt::Debug + fmt::Display> Error for UpdateError<E> {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            Self::Store(error) => Some(error),
-            Self::NotFound | Self::Refused(_) => None,
-        }
-    }
+    #[error("the change could not be stored")]
+    Store(#[from] StoreError),
 }
 
 /// A part of all accounts, so that several processes can list them at once: part `index` of `of`.
@@ -140,55 +115,37 @@ impl Accounts {
     pub async fn create(
         &self,
         id: &AccountId,
-        number: &AccountNumber,
+        account_number: &AccountNumber,
         profile: &Profile,
         why: &HistoryEntry,
     ) -> Result<Created, StoreError> {
         let item = item::with(
             account_key(id),
             [
-                ("account_number", text(number.as_str())),
+                ("account_number", text(account_number.as_str())),
                 ("profile", item::profile(profile)?),
                 ("always_use_key", item::switch(profile)),
                 ("created_at", time(why.at)),
             ],
         );
-        let zeros = [
-            "revision",
-            "balance",
-            "held",
-            "available",
-            "owed",
-            "open_holds",
-            "entries",
-            "moves",
-        ];
-        let account = Put::builder()
-            .table_name(&self.db.tables.accounts)
-            .set_item(Some(item::with(
-                item,
-                zeros.map(|name| (name, item::number(0))),
-            )))
+        let zeros = "revision balance held available owed open_holds entries moves";
+        let table = &self.db.tables.accounts;
+        let item = item::with(item, zeros.split(' ').map(|name| (name, number(0))));
+        let account = put(table, item)
             .condition_expression(
                 "attribute_not_exists(account_number) \
                  AND (attribute_not_exists(deleted_version) OR deleted_version < :version)",
             )
-            .expression_attribute_values(":version", item::number(profile.plans.version()));
-        let by_number = Put::builder()
-            .table_name(&self.db.tables.accounts)
-            .set_item(Some(number_key(number)))
-            .item("id", text(id.as_str()));
-        let items = vec![
-            transaction::put(account)?,
-            transaction::put(by_number)?,
-            put_history(&self.db, number, why)?,
-        ];
+            .expression_attribute_values(":version", number(profile.plans.version()));
+        let by_number = put(table, number_key(account_number)).item("id", text(id.as_str()));
+        let why = put_history(&self.db, account_number, why);
+        let items = vec![account.into(), by_number.into(), why];
         if self.db.transact("create account", items).await?.is_done() {
             return Ok(Created::Now);
         }
         Ok(match self.presence(id).await? {
             // Our own first try may have created it.
-            Presence::Live(stored) if stored.number == *number => Created::Now,
+            Presence::Live(stored) if stored.number == *account_number => Created::Now,
             Presence::Live(_) => Created::Before,
             Presence::Never | Presence::Deleted { .. } => Created::Deleted,
         })
@@ -225,7 +182,7 @@ impl Accounts {
         }
     }
 
-    /// Replaces `before` with `after`; `Ok(false)` if `before` is outdated.
+    /// Replaces `before` with `after`; false if `before` is outdated.
     async fn write(
         &self,
         before: &Account,
@@ -233,35 +190,19 @@ impl Accounts {
         effects: &[Effect],
         at: Timestamp,
     ) -> Result<bool, StoreError> {
+        let operation = "change account";
+        let profile = set_profile(&self.db, before, after)?;
         let event = put_add_on_event(&self.db, before, after, at)?;
         if effects.is_empty() && event.is_none() {
-            return self.write_alone(before, after).await;
+            // One plain update costs half of a transaction.
+            return self.db.write(operation, profile).await;
         }
-        let mut items = vec![set_profile(&self.db, before, after)?];
+        let mut items = vec![profile.into()];
         for effect in effects {
             items.push(effect.write(&self.db, before)?);
         }
         items.extend(event);
-        let transacted = self.db.transact("change account", items).await?;
-        Ok(transacted.is_done())
-    }
-
-    /// A profile without effects is one plain update, which costs half of a transaction.
-    async fn write_alone(&self, before: &Account, after: &Account) -> Result<bool, StoreError> {
-        let update = profile_update(&self.db, before, after)?;
-        let update = update.build().map_err(StoreError::invalid)?;
-        let sent = self
-            .db
-            .client
-            .update_item()
-            .table_name(update.table_name)
-            .set_key(Some(update.key))
-            .update_expression(update.update_expression)
-            .set_condition_expression(update.condition_expression)
-            .set_expression_attribute_values(update.expression_attribute_values)
-            .send();
-        // A conflict means that a call is moving credits of the same item.
-        Ok(Written::of("change account", Box::pin(sent).await)? == Written::Done)
+        Ok(self.db.transact(operation, items).await?.is_done())
     }
 
     /// All accounts of `segment`, page by page; deleted ones too, as long as calls are open on them.
@@ -333,18 +274,8 @@ pub(crate) fn set_profile(
     db: &Database,
     before: &Account,
     after: &Account,
-) -> Result<TransactWriteItem, StoreError> {
-    transaction::update(profile_update(db, before, after)?)
-}
-
-fn profile_update(
-    db: &Database,
-    before: &Account,
-    after: &Account,
 ) -> Result<UpdateBuilder, StoreError> {
-    let update = Update::builder()
-        .table_name(&db.tables.accounts)
-        .set_key(Some(account_key(&before.id)))
+    let update = update(&db.tables.accounts, account_key(&before.id), "")
         .condition_expression("account_number = :number AND revision = :before")
         .expression_attribute_values(":number", text(before.number.as_str()));
     with_profile(update, "", before, after)
@@ -367,10 +298,10 @@ pub(crate) fn with_profile(
     let Some(due) = billing::due_at(&after.profile) else {
         return Ok(update.update_expression(format!("{set} REMOVE due_shard, due_at")));
     };
-    let account = before.id.clone();
+    let task = DueTask::Billing(before.id.clone());
     Ok(update
         .update_expression(format!("{set}, due_shard = :shard, due_at = :due"))
-        .expression_attribute_values(":shard", text(DueTask::Billing { account }.partition()))
+        .expression_attribute_values(":shard", text(task.partition()))
         .expression_attribute_values(":due", time(due.max(Timestamp::UNIX_EPOCH))))
 }
 

@@ -4,9 +4,10 @@ use account::{AccountId, Attempts, Purpose};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::db::Db;
-use crate::error::{StoreError, Written};
+use crate::error::StoreError;
 use crate::item::{self, Attributes, Item, key, number};
-use crate::transaction::Retry;
+use crate::retry::Retry;
+use crate::write::put;
 
 const ATTEMPTS: &str = "attempts";
 
@@ -80,20 +81,12 @@ impl AttemptLimits {
             if after == before {
                 return Ok(result);
             }
-            let sent = self
-                .db
-                .client
-                .put_item()
-                .table_name(&self.db.tables.accounts)
-                .set_item(Some(attempts_key(id)))
+            let put = put(&self.db.tables.accounts, attempts_key(id))
                 .item("attempts", item::to_attribute(ATTEMPTS, &after)?)
                 .item("version", number(version + 1))
                 .condition_expression("attribute_not_exists(version) OR version = :version")
-                .expression_attribute_values(":version", number(version))
-                .send();
-            // Refused after a change by another request, or after our own if its response was lost.
-            let written = Written::of(operation, Box::pin(sent).await)?;
-            if written.or_conflict(operation)? {
+                .expression_attribute_values(":version", number(version));
+            if self.db.write(operation, put).await? {
                 return Ok(result);
             }
             retry.pause().await?;

@@ -1,12 +1,12 @@
 //! The one way in which credits move.
 
 use account::{AccountId, Movement};
-use aws_sdk_dynamodb::types::Update;
 use aws_sdk_dynamodb::types::builders::UpdateBuilder;
 
 use crate::db::Database;
 use crate::error::StoreError;
 use crate::item::{account_key, micros, number};
+use crate::write::update;
 
 /// The only update expression that changes a balance.
 pub(crate) const MOVE: &str = "balance = balance + :balance, held = held + :held, \
@@ -23,10 +23,8 @@ pub(crate) fn move_credits(
     entries: usize,
 ) -> Result<UpdateBuilder, StoreError> {
     let available = movement.available().map_err(StoreError::invalid)?;
-    Ok(Update::builder()
-        .table_name(&db.tables.accounts)
-        .set_key(Some(account_key(account)))
-        .update_expression(format!("SET {MOVE}"))
+    let (table, key) = (&db.tables.accounts, account_key(account));
+    Ok(update(table, key, format!("SET {MOVE}"))
         .expression_attribute_values(":balance", micros(movement.balance))
         .expression_attribute_values(":held", micros(movement.held))
         .expression_attribute_values(":available", micros(available))

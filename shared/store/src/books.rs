@@ -4,7 +4,6 @@
 //! Architecture invariant: nothing is ever repaired here.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::time::Duration;
 
 use account::hold::HoldState;
@@ -21,7 +20,7 @@ use crate::ledger::{
 use crate::open_holds::{
     FIRST_HOLD, LAST_HOLD, OpenHold, holds_between, open_hold, state_of, stored_hold,
 };
-use crate::transaction::Retry;
+use crate::retry::Retry;
 
 /// How often the books of a busy account are read until nothing moves meanwhile.
 const TRIES: u32 = 30;
@@ -80,7 +79,10 @@ impl Books {
     ) -> Result<Reconciliation, StoreError> {
         let db = &self.db;
         let keep_calls_since = now.checked_sub(RESOLVED_KEPT + MARGIN).unwrap_or(now);
-        let mut old = Entries::new(keep_calls_since);
+        let mut old = Entries {
+            keep_calls_since,
+            ..Entries::default()
+        };
         let (mut ended, mut open) = (Vec::new(), Vec::new());
         let mut new_entries = "e#".to_owned();
         let mut new_holds = (FIRST_HOLD.to_owned(), LAST_HOLD);
@@ -99,8 +101,8 @@ impl Books {
         let mut retry = Retry::at_most(TRIES, "reconcile account");
         loop {
             let before = stored_balance(db, id).await?;
-            let mut new = Entries::new(keep_calls_since);
-            self.read_entries(number, &new_entries, "e#~", &mut new)
+            let mut entries = old.clone();
+            self.read_entries(number, &new_entries, "e#~", &mut entries)
                 .await?;
             let mut holds = holds_between(db, number, &new_holds.0, new_holds.1).await?;
             for call in &open {
@@ -110,13 +112,7 @@ impl Books {
             let stored = stored_balance(db, id).await?;
             if before.moves == stored.moves {
                 holds.extend(ended);
-                let records = Records {
-                    stored,
-                    entries: old.and(new),
-                    holds,
-                    days,
-                };
-                return records.add_up(now);
+                return add_up(stored, entries, holds, days, now);
             }
             retry.pause().await?;
         }
@@ -168,6 +164,7 @@ fn plus(a: Credits, b: Credits) -> Result<Credits, StoreError> {
 }
 
 /// Ledger entries, added up.
+#[derive(Clone, Default)]
 struct Entries {
     sum: Credits,
     count: u64,
@@ -180,18 +177,6 @@ struct Entries {
 }
 
 impl Entries {
-    fn new(keep_calls_since: Timestamp) -> Self {
-        Self {
-            sum: Credits::ZERO,
-            count: 0,
-            call_sum: Credits::ZERO,
-            call_count: 0,
-            calls: HashMap::new(),
-            keep_calls_since,
-            problems: Vec::new(),
-        }
-    }
-
     fn add(&mut self, item: Item) -> Result<(), StoreError> {
         let entry = read_entry(item)?;
         self.sum = plus(self.sum, entry.amount)?;
@@ -205,128 +190,89 @@ impl Entries {
             .call_id
             .ok_or_else(|| StoreError::corrupt("ledger entry"))?;
         if entry.at >= self.keep_calls_since {
-            self.add_call(call, (entry.amount, entry.at));
+            let taken = (entry.amount, entry.at);
+            if self.calls.insert(call.clone(), taken).is_some() {
+                let problem = format!("call {call} has two ledger entries");
+                self.problems.push(problem);
+            }
         }
         Ok(())
     }
-
-    fn add_call(&mut self, call: CallId, taken: (Credits, Timestamp)) {
-        match self.calls.entry(call) {
-            Entry::Vacant(place) => {
-                place.insert(taken);
-            }
-            Entry::Occupied(known) => {
-                let call = known.key();
-                self.problems
-                    .push(format!("call {call} has two ledger entries"));
-            }
-        }
-    }
-
-    fn and(mut self, later: Self) -> Self {
-        self.sum = self.sum.checked_add(later.sum).unwrap_or_default();
-        self.count += later.count;
-        self.call_sum = self
-            .call_sum
-            .checked_add(later.call_sum)
-            .unwrap_or_default();
-        self.call_count += later.call_count;
-        self.problems.extend(later.problems);
-        for (call, taken) in later.calls {
-            self.add_call(call, taken);
-        }
-        self
-    }
 }
 
-/// Everything that is stored of an account's credits at one moment.
-struct Records {
+/// Compares everything that is stored of an account's credits at one moment.
+fn add_up(
     stored: StoredBalance,
     entries: Entries,
     holds: Vec<Item>,
     days: (Credits, u64),
-}
-
-impl Records {
-    fn add_up(self, now: Timestamp) -> Result<Reconciliation, StoreError> {
-        let Self {
-            stored,
-            entries,
-            holds,
-            days,
-        } = self;
-        let mut problems = entries.problems;
-        let mut calls = entries.calls;
-        let mut open_holds = Vec::new();
-        for item in holds {
-            let call = call_of(&item)?;
-            let taken = calls.remove(&call).map(|(amount, _)| amount);
-            let state = state_of(&item)?;
-            // Removed late: its entry is too old to be kept in `calls`.
-            if state != HoldState::Open {
-                let resolved_at: Timestamp = Attributes::of("hold", &item).get("resolved_at")?;
-                if resolved_at < entries.keep_calls_since {
-                    continue;
-                }
-            }
-            match (state, taken) {
-                (HoldState::Open, None) => open_holds.push(open_hold(&item)?),
-                (HoldState::Released, None) => {}
-                (HoldState::Settled(charged), Some(taken))
-                    if taken.checked_neg() == Some(charged) => {}
-                (state, taken) => problems.push(format!(
-                    "the hold of call {call} is {state:?}, but the ledger took {taken:?} for it"
-                )),
+    now: Timestamp,
+) -> Result<Reconciliation, StoreError> {
+    let mut problems = entries.problems;
+    let mut calls = entries.calls;
+    let mut open_holds = Vec::new();
+    for item in holds {
+        let call = call_of(&item)?;
+        let taken = calls.remove(&call).map(|(amount, _)| amount);
+        let state = state_of(&item)?;
+        // Removed late: its entry is too old to be kept in `calls`.
+        if state != HoldState::Open {
+            let resolved_at: Timestamp = Attributes::of("hold", &item).get("resolved_at")?;
+            if resolved_at < entries.keep_calls_since {
+                continue;
             }
         }
-        let must_have_a_hold = now.checked_sub(RESOLVED_KEPT - MARGIN).unwrap_or(now);
-        for (call, (_, at)) in calls {
-            if at >= must_have_a_hold {
-                problems.push(format!(
-                    "the ledger took credits for call {call}, which has no hold"
-                ));
-            }
+        match (state, taken) {
+            (HoldState::Open, None) => open_holds.push(open_hold(&item)?),
+            (HoldState::Released, None) => {}
+            (HoldState::Settled(charged), Some(taken)) if taken.checked_neg() == Some(charged) => {}
+            (state, taken) => problems.push(format!(
+                "the hold of call {call} is {state:?}, but the ledger took {taken:?} for it"
+            )),
         }
-        let micros = |credits: Credits| i128::from(credits.micros());
-        let amounts = open_holds.iter().map(|open| open.hold.amount);
-        let held = amounts.map(micros).sum();
-        let mut equal = |what: &str, found: i128, stored: i128| {
-            if found != stored {
-                problems.push(format!("{what}: {found}, but stored is {stored}"));
-            }
-        };
-        let StoredBalance {
-            balance,
-            held: stored_held,
-            available,
-            owed,
-            open_holds: stored_open,
-            entries: stored_entries,
-            moves: _,
-        } = stored;
-        equal("sum of the ledger", micros(entries.sum), micros(balance));
-        equal(
-            "ledger entries",
-            entries.count.into(),
-            stored_entries.into(),
-        );
-        equal("sum of open holds", held, micros(stored_held));
-        let open = u64::try_from(open_holds.len()).unwrap_or(u64::MAX);
-        equal("open holds", open.into(), stored_open.into());
-        let rest = micros(balance) - micros(stored_held);
-        equal("balance less held", rest, micros(available));
-        equal("spent by days", micros(days.0), -micros(entries.call_sum));
-        equal("calls by days", days.1.into(), entries.call_count.into());
-        for (what, credits) in [("available", available), ("owed", owed)] {
-            if credits.is_negative() {
-                problems.push(format!("{what} is negative: {credits}"));
-            }
-        }
-        Ok(Reconciliation {
-            open_holds,
-            problems,
-        })
     }
+    let must_have_a_hold = now.checked_sub(RESOLVED_KEPT - MARGIN).unwrap_or(now);
+    for (call, (_, at)) in calls {
+        if at >= must_have_a_hold {
+            problems.push(format!(
+                "the ledger took credits for call {call}, which has no hold"
+            ));
+        }
+    }
+    let micros = |credits: Credits| i128::from(credits.micros());
+    let amounts = open_holds.iter().map(|open| open.hold.amount);
+    let held = amounts.map(micros).sum();
+    let mut equal = |what: &str, found: i128, stored: i128| {
+        if found != stored {
+            problems.push(format!("{what}: {found}, but stored is {stored}"));
+        }
+    };
+    equal(
+        "sum of the ledger",
+        micros(entries.sum),
+        micros(stored.balance),
+    );
+    equal(
+        "ledger entries",
+        entries.count.into(),
+        stored.entries.into(),
+    );
+    equal("sum of open holds", held, micros(stored.held));
+    let open = u64::try_from(open_holds.len()).unwrap_or(u64::MAX);
+    equal("open holds", open.into(), stored.open_holds.into());
+    let rest = micros(stored.balance) - micros(stored.held);
+    equal("balance less held", rest, micros(stored.available));
+    equal("spent by days", micros(days.0), -micros(entries.call_sum));
+    equal("calls by days", days.1.into(), entries.call_count.into());
+    for (what, credits) in [("available", stored.available), ("owed", stored.owed)] {
+        if credits.is_negative() {
+            problems.push(format!("{what} is negative: {credits}"));
+        }
+    }
+    Ok(Reconciliation {
+        open_holds,
+        problems,
+    })
 }
 
 #[cfg(test)]

@@ -1,14 +1,13 @@
 //! Payments of a deleted account that are still open at Stripe.
 
 use account::{Account, AccountNumber};
-use aws_sdk_dynamodb::types::{Put, TransactWriteItem};
 use jiff::Timestamp;
 
 use crate::db::{Database, Db};
 use crate::due_index::DueTask;
 use crate::error::StoreError;
 use crate::item::{self, Attributes, Item};
-use crate::transaction;
+use crate::write::{Write, delete, put};
 
 const CLEANUP: &str = "cleanup";
 
@@ -37,14 +36,12 @@ impl Cleanups {
         retry_at: Timestamp,
     ) -> Result<(), StoreError> {
         let table = &self.db.tables.charges;
-        if left.is_empty() {
-            let key = task(account).key();
-            return self.db.delete("end cleanup", table, key).await;
-        }
-        let put = self.db.client.put_item().table_name(table);
-        let put = put.set_item(Some(cleanup_item(account, left, retry_at)?));
-        let put = Box::pin(put.send()).await.map(drop);
-        put.map_err(|error| StoreError::unavailable("postpone cleanup", error))
+        let write: Write = if left.is_empty() {
+            delete(table, task(account).key()).into()
+        } else {
+            put(table, cleanup_item(account, left, retry_at)?).into()
+        };
+        self.db.write("keep cleanup", write).await.map(drop)
     }
 }
 
@@ -53,15 +50,13 @@ pub(crate) fn put_cleanup(
     db: &Database,
     account: &Account,
     due: Timestamp,
-) -> Result<Option<TransactWriteItem>, StoreError> {
+) -> Result<Option<Write>, StoreError> {
     let ids = account.profile.billing.open_payments();
     if ids.is_empty() {
         return Ok(None);
     }
-    let put = Put::builder()
-        .table_name(&db.tables.charges)
-        .set_item(Some(cleanup_item(&account.number, &ids, due)?));
-    transaction::put(put).map(Some)
+    let item = cleanup_item(&account.number, &ids, due)?;
+    Ok(Some(put(&db.tables.charges, item).into()))
 }
 
 fn cleanup_item(
@@ -74,7 +69,5 @@ fn cleanup_item(
 }
 
 fn task(account: &AccountNumber) -> DueTask {
-    DueTask::Cleanup {
-        account: account.clone(),
-    }
+    DueTask::Cleanup(account.clone())
 }

@@ -72,22 +72,6 @@ impl Database {
         self.get(operation, &self.tables.charges, key).await
     }
 
-    pub(crate) async fn delete(
-        &self,
-        operation: &'static str,
-        table: &str,
-        key: Item,
-    ) -> Result<(), StoreError> {
-        let sent = self
-            .client
-            .delete_item()
-            .table_name(table)
-            .set_key(Some(key))
-            .send();
-        let deleted = Box::pin(sent).await.map(drop);
-        deleted.map_err(|error| StoreError::unavailable(operation, error))
-    }
-
     /// All items that a query finds, page by page.
     pub(crate) async fn query(
         &self,

@@ -5,18 +5,18 @@
 //! are removed, and with the number the only link from ledger and holds to a person.
 
 use account::{Account, AccountId, Profile};
-use aws_sdk_dynamodb::types::{Delete, Put, TransactWriteItem, Update};
 
 use crate::accounts::{Accounts, Presence, number_key};
 use crate::attempts::attempts_key;
 use crate::cleanup::put_cleanup;
 use crate::due_index::DueTask;
-use crate::error::{StoreError, Written};
-use crate::item::{self, Attributes, account_key, number, text, time};
-use crate::ledger::{HistoryEntry, put_history};
+use crate::error::StoreError;
+use crate::history::{HistoryEntry, put_history};
+use crate::item::{Attributes, account_key, key, number, text, time};
 use crate::outbox::event_rows;
+use crate::retry::Retry;
 use crate::secrets::put_secret;
-use crate::transaction::{self, Retry};
+use crate::write::{Write, delete, put, update};
 
 /// The outcome of deleting an account.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,30 +37,27 @@ impl Accounts {
         version: u64,
         why: &HistoryEntry,
     ) -> Result<Deletion, StoreError> {
+        let table = &self.db.tables.accounts;
         let mut retry = Retry::new("delete account");
         loop {
             let (items, profile) = match self.presence(id).await? {
                 Presence::Never => {
-                    let put = Put::builder()
-                        .table_name(&self.db.tables.accounts)
-                        .set_item(Some(account_key(id)))
+                    let tombstone = put(table, account_key(id))
                         .item("deleted_version", number(version))
                         .item("deleted_at", time(why.at))
                         .condition_expression("attribute_not_exists(account_id)");
-                    (vec![transaction::put(put)?], None)
+                    (vec![tombstone.into()], None)
                 }
                 Presence::Deleted { version: known, .. } if known >= version => {
                     return Ok(Deletion::Done(None));
                 }
                 Presence::Deleted { .. } => {
-                    let update = Update::builder()
-                        .table_name(&self.db.tables.accounts)
-                        .set_key(Some(account_key(id)))
-                        .update_expression("SET deleted_version = :version")
+                    let expression = "SET deleted_version = :version";
+                    let update = update(table, account_key(id), expression)
                         // An account that was created again has no such attribute.
                         .condition_expression("deleted_version < :version")
                         .expression_attribute_values(":version", number(version));
-                    (vec![transaction::update(update)?], None)
+                    (vec![update.into()], None)
                 }
                 Presence::Live(account) if account.profile.plans.version() > version => {
                     return Ok(Deletion::Late);
@@ -83,36 +80,26 @@ impl Accounts {
         account: &Account,
         version: u64,
         why: &HistoryEntry,
-    ) -> Result<Vec<TransactWriteItem>, StoreError> {
+    ) -> Result<Vec<Write>, StoreError> {
         let table = &self.db.tables.accounts;
-        let bury = Update::builder()
-            .table_name(table)
-            .set_key(Some(account_key(&account.id)))
-            .update_expression(
-                "SET deleted_version = :version, deleted_at = :at, revision = :after \
-                 REMOVE profile, always_use_key, due_shard, due_at",
-            )
+        let expression = "SET deleted_version = :version, deleted_at = :at, revision = :after \
+                          REMOVE profile, always_use_key, due_shard, due_at";
+        let bury = update(table, account_key(&account.id), expression)
             .condition_expression("account_number = :number AND revision = :before")
             .expression_attribute_values(":number", text(account.number.as_str()))
             .expression_attribute_values(":version", number(version))
             .expression_attribute_values(":at", time(why.at))
             .expression_attribute_values(":before", number(account.revision))
             .expression_attribute_values(":after", number(account.revision + 1));
-        let by_number = Delete::builder()
-            .table_name(table)
-            .set_key(Some(number_key(&account.number)));
-        let due = Put::builder()
-            .table_name(table)
-            .set_item(Some(task(&account.id).item(why.at)));
         let mut items = vec![
-            transaction::update(bury)?,
-            transaction::delete(by_number)?,
-            transaction::put(due)?,
-            put_history(&self.db, &account.number, why)?,
+            bury.into(),
+            delete(table, number_key(&account.number)).into(),
+            put(table, task(&account.id).item(why.at)).into(),
+            put_history(&self.db, &account.number, why),
         ];
         items.extend(put_cleanup(&self.db, account, why.at)?);
         if let Some(key) = &account.profile.key {
-            items.push(put_secret(&self.db, &account.id, &key.id, why.at)?);
+            items.push(put_secret(&self.db, &account.id, &key.id, why.at));
         }
         Ok(items)
     }
@@ -124,39 +111,31 @@ impl Accounts {
         let table = &self.db.tables.accounts;
         // Read before the account can be created again: these are events of the old one.
         let events = event_rows(&self.db, id).await?;
-        let sent = self
-            .db
-            .client
-            .update_item()
-            .table_name(table)
-            .set_key(Some(account_key(id)))
-            .update_expression(
-                "REMOVE account_number, revision, created_at, balance, held, available, owed, \
-                 open_holds, entries, moves",
-            )
+        let expression = "REMOVE account_number, revision, created_at, balance, held, available, \
+                          owed, open_holds, entries, moves";
+        let scrub = update(table, account_key(id), expression)
             .condition_expression(
                 "attribute_not_exists(profile) \
                  AND (attribute_not_exists(account_number) OR open_holds = :none)",
             )
-            .expression_attribute_values(":none", number(0))
-            .send();
-        if Written::of("scrub account", Box::pin(sent).await)? != Written::Done {
+            .expression_attribute_values(":none", number(0));
+        if !self.db.write("scrub account", scrub).await? {
             return Ok(false);
         }
+        let mut left = Vec::new();
         for event in &events {
             let name = Attributes::of("event", event).text("item")?;
-            let key = item::key([("account_id", id.as_str()), ("item", name)]);
-            self.db.delete("scrub account", table, key).await?;
+            left.push(key([("account_id", id.as_str()), ("item", name)]));
         }
-        for key in [attempts_key(id), task(id).key()] {
-            self.db.delete("scrub account", table, key).await?;
+        // The task comes last: until then, the deletion stays due.
+        left.extend([attempts_key(id), task(id).key()]);
+        for key in left {
+            self.db.write("scrub account", delete(table, key)).await?;
         }
         Ok(true)
     }
 }
 
 fn task(account: &AccountId) -> DueTask {
-    DueTask::Deletion {
-        account: account.clone(),
-    }
+    DueTask::Deletion(account.clone())
 }

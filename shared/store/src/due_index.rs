@@ -6,9 +6,10 @@ use account::{AccountId, AccountNumber, KeyId};
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use jiff::Timestamp;
 
-use crate::db::{Database, Db, Tables};
-use crate::error::{StoreError, Written};
-use crate::item::{self, ACCOUNT, Attributes, Item, account_key, key, text, time};
+use crate::db::{Db, Tables};
+use crate::error::StoreError;
+use crate::item::{self, ACCOUNT, Attributes, Item, key, text, time};
+use crate::write::update;
 
 /// Number of partitions that the tasks of a kind are spread over.
 const SHARDS: u8 = 16;
@@ -66,69 +67,63 @@ impl DueKind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DueTask {
     /// A secret to delete unless it is the account's key.
-    Secret { account: AccountId, key: KeyId },
-    /// A domain event to deliver.
-    Event { account: AccountId, id: String },
+    Secret(AccountId, KeyId),
+    /// A domain event to deliver, by its id.
+    Event(AccountId, String),
     /// A deleted account to scrub.
-    Deletion { account: AccountId },
+    Deletion(AccountId),
     /// An account whose add-on needs a payment, a look-up or an end.
-    Billing { account: AccountId },
+    Billing(AccountId),
     /// A Checkout Session that has closed, and whose outcome is to be looked up.
-    CheckoutSession { stripe_id: String },
-    /// A payment to refund.
-    Refund { stripe_id: String },
+    CheckoutSession(String),
+    /// A payment to refund, by its Stripe id.
+    Refund(String),
     /// An event of Stripe's to apply again.
-    StripeEvent { id: String },
+    StripeEvent(String),
     /// A deleted account's open payments to cancel.
-    Cleanup { account: AccountNumber },
+    Cleanup(AccountNumber),
 }
 
 impl DueTask {
-    pub fn kind(&self) -> DueKind {
+    /// The task's kind, the id that it belongs to, and its name among the items of that id.
+    fn parts(&self) -> (DueKind, &str, String) {
         match self {
-            Self::Secret { .. } => DueKind::Secret,
-            Self::Event { .. } => DueKind::Event,
-            Self::Deletion { .. } => DueKind::Deletion,
-            Self::Billing { .. } => DueKind::Billing,
-            Self::CheckoutSession { .. } => DueKind::CheckoutSession,
-            Self::Refund { .. } => DueKind::Refund,
-            Self::StripeEvent { .. } => DueKind::StripeEvent,
-            Self::Cleanup { .. } => DueKind::Cleanup,
+            Self::Secret(account, key) => (
+                DueKind::Secret,
+                account.as_str(),
+                format!("{SECRET_PREFIX}{key}"),
+            ),
+            Self::Event(account, id) => (
+                DueKind::Event,
+                account.as_str(),
+                format!("{EVENT_PREFIX}{id}"),
+            ),
+            Self::Deletion(account) => (DueKind::Deletion, account.as_str(), "deletion".into()),
+            Self::Billing(account) => (DueKind::Billing, account.as_str(), ACCOUNT.into()),
+            Self::CheckoutSession(id) => (DueKind::CheckoutSession, id, String::new()),
+            Self::Refund(id) => (DueKind::Refund, id, String::new()),
+            Self::StripeEvent(id) => (DueKind::StripeEvent, id, String::new()),
+            Self::Cleanup(account) => (DueKind::Cleanup, account.as_str(), "cleanup".into()),
         }
     }
 
     /// The key of the task's item.
     pub(crate) fn key(&self) -> Item {
-        let of_account = |account: &AccountId, item: &str| {
-            key([("account_id", account.as_str()), ("item", item)])
-        };
-        match self {
-            Self::Secret { account, key } => of_account(account, &format!("secret#{key}")),
-            Self::Event { account, id } => of_account(account, &format!("{EVENT_PREFIX}{id}")),
-            Self::Deletion { account } => of_account(account, "deletion"),
-            Self::Billing { account } => account_key(account),
-            Self::CheckoutSession { stripe_id } | Self::Refund { stripe_id } => {
-                order_key(stripe_id)
+        let (kind, id, name) = self.parts();
+        match kind {
+            DueKind::Secret | DueKind::Event | DueKind::Deletion | DueKind::Billing => {
+                key([("account_id", id), ("item", &name)])
             }
-            Self::StripeEvent { id } => key([("event_id", id)]),
-            Self::Cleanup { account } => {
-                key([("account_number", account.as_str()), ("charge", "cleanup")])
-            }
+            DueKind::CheckoutSession | DueKind::Refund => order_key(id),
+            DueKind::StripeEvent => key([("event_id", id)]),
+            DueKind::Cleanup => key([("account_number", id), ("charge", &name)]),
         }
     }
 
     /// The task's partition of the index.
     pub(crate) fn partition(&self) -> String {
-        let id = match self {
-            Self::Secret { account, .. }
-            | Self::Event { account, .. }
-            | Self::Deletion { account }
-            | Self::Billing { account } => account.as_str(),
-            Self::CheckoutSession { stripe_id } | Self::Refund { stripe_id } => stripe_id,
-            Self::StripeEvent { id } => id,
-            Self::Cleanup { account } => account.as_str(),
-        };
-        partition(self.kind(), shard_of(id))
+        let (kind, id, _) = self.parts();
+        partition(kind, shard_of(id))
     }
 
     /// A new item of this key, due at `at`.
@@ -137,40 +132,28 @@ impl DueTask {
         item::with(self.key(), due)
     }
 
-    fn read(kind: DueKind, row: &Item) -> Result<Self, StoreError> {
-        let row = Attributes::of("due task", row);
-        let name_after = |name: &str, prefix: &str| {
+    fn read(kind: DueKind, row: Attributes<'_>) -> Result<Self, StoreError> {
+        let after = |prefix: &str, name: &str| {
             let text = row.text(name)?.strip_prefix(prefix);
             text.map(str::to_owned).ok_or_else(|| row.corrupt())
         };
         Ok(match kind {
-            DueKind::Secret => Self::Secret {
-                account: row.get("account_id")?,
-                key: KeyId::new(name_after("item", "secret#")?).map_err(|_| row.corrupt())?,
-            },
-            DueKind::Event => Self::Event {
-                account: row.get("account_id")?,
-                id: name_after("item", EVENT_PREFIX)?,
-            },
-            DueKind::Deletion => Self::Deletion {
-                account: row.get("account_id")?,
-            },
-            DueKind::Billing if row.text("item")? == ACCOUNT => Self::Billing {
-                account: row.get("account_id")?,
-            },
+            DueKind::Secret => {
+                let key = KeyId::new(after(SECRET_PREFIX, "item")?);
+                Self::Secret(row.get("account_id")?, key.map_err(|_| row.corrupt())?)
+            }
+            DueKind::Event => Self::Event(row.get("account_id")?, after(EVENT_PREFIX, "item")?),
+            DueKind::Deletion => Self::Deletion(row.get("account_id")?),
+            DueKind::Billing if row.text("item")? == ACCOUNT => {
+                Self::Billing(row.get("account_id")?)
+            }
             DueKind::Billing => return Err(row.corrupt()),
-            DueKind::CheckoutSession => Self::CheckoutSession {
-                stripe_id: name_after("account_number", ORDER_PREFIX)?,
-            },
-            DueKind::Refund => Self::Refund {
-                stripe_id: name_after("account_number", ORDER_PREFIX)?,
-            },
-            DueKind::StripeEvent => Self::StripeEvent {
-                id: row.get("event_id")?,
-            },
-            DueKind::Cleanup => Self::Cleanup {
-                account: row.get("account_number")?,
-            },
+            DueKind::CheckoutSession => {
+                Self::CheckoutSession(after(ORDER_PREFIX, "account_number")?)
+            }
+            DueKind::Refund => Self::Refund(after(ORDER_PREFIX, "account_number")?),
+            DueKind::StripeEvent => Self::StripeEvent(row.get("event_id")?),
+            DueKind::Cleanup => Self::Cleanup(row.get("account_number")?),
         })
     }
 }
@@ -198,38 +181,35 @@ impl DueIndex {
         now: Timestamp,
         limit: i32,
     ) -> Result<Vec<Result<Due, StoreError>>, StoreError> {
-        find(&self.db, kind, shard, now, limit).await
+        let query = self
+            .db
+            .client
+            .query()
+            .table_name(kind.table(&self.db.tables))
+            .index_name("due")
+            .key_condition_expression("due_shard = :shard AND due_at <= :now")
+            .expression_attribute_values(":shard", text(partition(kind, shard)))
+            .expression_attribute_values(":now", time(now));
+        let read = |row: &Item| {
+            let row = Attributes::of("due task", row);
+            Ok(Due {
+                task: DueTask::read(kind, row)?,
+                at: row.get("due_at")?,
+            })
+        };
+        readable_rows(query, limit, read).await
     }
 
-    /// Moves a task to `until`, which also claims it: no other tick finds it before then.
-    /// `Ok(false)` if it is no longer due as it was, or a transaction is changing its item.
+    /// Moves a task to `until`, which also claims it: no other tick finds it before then. False if it
+    /// is no longer due as it was.
     pub async fn postpone(&self, due: &Due, until: Timestamp) -> Result<bool, StoreError> {
-        postpone(&self.db, due, until).await
+        let table = due.task.parts().0.table(&self.db.tables);
+        let update = update(table, due.task.key(), "SET due_at = :until")
+            .condition_expression("due_at = :due")
+            .expression_attribute_values(":until", time(until))
+            .expression_attribute_values(":due", time(due.at));
+        self.db.write("postpone due task", update).await
     }
-}
-
-pub(crate) async fn find(
-    db: &Database,
-    kind: DueKind,
-    shard: u8,
-    now: Timestamp,
-    limit: i32,
-) -> Result<Vec<Result<Due, StoreError>>, StoreError> {
-    let query = db
-        .client
-        .query()
-        .table_name(kind.table(&db.tables))
-        .index_name("due")
-        .key_condition_expression("due_shard = :shard AND due_at <= :now")
-        .expression_attribute_values(":shard", text(partition(kind, shard)))
-        .expression_attribute_values(":now", time(now));
-    let read = |row: &Item| {
-        Ok(Due {
-            task: DueTask::read(kind, row)?,
-            at: Attributes::of("due task", row).get("due_at")?,
-        })
-    };
-    readable_rows(query, limit, read).await
 }
 
 /// The rows that `query` finds, in order, until `limit` of them could be read.
@@ -254,28 +234,11 @@ pub(crate) async fn readable_rows<T>(
     }
 }
 
-pub(crate) async fn postpone(
-    db: &Database,
-    due: &Due,
-    until: Timestamp,
-) -> Result<bool, StoreError> {
-    let sent = db
-        .client
-        .update_item()
-        .table_name(due.task.kind().table(&db.tables))
-        .set_key(Some(due.task.key()))
-        .update_expression("SET due_at = :until")
-        .condition_expression("due_at = :due")
-        .expression_attribute_values(":until", time(until))
-        .expression_attribute_values(":due", time(due.at))
-        .send();
-    Ok(Written::of("postpone due task", Box::pin(sent).await)? == Written::Done)
-}
-
 fn partition(kind: DueKind, shard: u8) -> String {
     format!("{}#{shard}", kind.name())
 }
 
+const SECRET_PREFIX: &str = "secret#";
 pub(crate) const EVENT_PREFIX: &str = "event#";
 const ORDER_PREFIX: &str = "object#";
 

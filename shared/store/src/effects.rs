@@ -2,16 +2,16 @@
 
 use account::add_on::GenerationId;
 use account::{Account, KeyId, Period};
-use aws_sdk_dynamodb::types::TransactWriteItem;
 use jiff::Timestamp;
 
 use crate::db::Database;
 use crate::domain_events::DomainEvent;
 use crate::error::StoreError;
-use crate::ledger::{HistoryEntry, put_history};
+use crate::history::{HistoryEntry, put_history};
 use crate::orders::{PaymentOrder, order_item, put_order, set_waived};
 use crate::outbox::put_event;
 use crate::secrets::{delete_secret, put_secret};
+use crate::write::Write;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
@@ -39,16 +39,12 @@ pub enum Effect {
 
 impl Effect {
     /// The effect as a write. `before` is the account without the change.
-    pub(crate) fn write(
-        &self,
-        db: &Database,
-        before: &Account,
-    ) -> Result<TransactWriteItem, StoreError> {
+    pub(crate) fn write(&self, db: &Database, before: &Account) -> Result<Write, StoreError> {
         let id = &before.id;
-        match self {
+        Ok(match self {
             Self::SecretDue { key, due } => put_secret(db, id, key, *due),
             Self::SecretInForce { key, due } => delete_secret(db, id, key, *due),
-            Self::Event(event) => put_event(db, id, event, before.revision + 1),
+            Self::Event(event) => put_event(db, id, event, before.revision + 1)?,
             Self::History(entry) => put_history(db, &before.number, entry),
             Self::PaymentOrder(order) => put_order(db, order_item(order)?),
             Self::Waived {
@@ -56,6 +52,6 @@ impl Effect {
                 period,
                 at,
             } => set_waived(db, &before.number, generation, *period, *at),
-        }
+        })
     }
 }

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt::Debug;
 
-use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::error::SdkError;
 
 /// A request to the store that failed, or whose outcome is unknown.
 #[derive(Debug, thiserror::Error)]
@@ -62,45 +62,6 @@ impl StoreError {
         Self::Corrupt {
             what,
             source: Some(Box::new(source)),
-        }
-    }
-}
-
-/// The outcome of a write of one item.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Written {
-    Done,
-    /// Its condition did not hold.
-    Refused,
-    /// A transaction is changing the same item.
-    Conflict,
-}
-
-impl Written {
-    pub(crate) fn of<T, E, R>(
-        operation: &'static str,
-        sent: Result<T, SdkError<E, R>>,
-    ) -> Result<Self, StoreError>
-    where
-        E: Error + ProvideErrorMetadata + Send + Sync + 'static,
-        R: Debug + Send + Sync + 'static,
-    {
-        let Err(error) = sent else {
-            return Ok(Self::Done);
-        };
-        match error.code() {
-            Some("ConditionalCheckFailedException") => Ok(Self::Refused),
-            Some("TransactionConflictException") => Ok(Self::Conflict),
-            _ => Err(StoreError::unavailable(operation, error)),
-        }
-    }
-
-    /// Did the write take place? A conflict is an error.
-    pub(crate) fn or_conflict(self, operation: &'static str) -> Result<bool, StoreError> {
-        match self {
-            Self::Done => Ok(true),
-            Self::Refused => Ok(false),
-            Self::Conflict => Err(StoreError::Contended { operation }),
         }
     }
 }

@@ -6,23 +6,22 @@
 use account::hold::{End, HoldState, LIFE, Resolution, held};
 use account::price::Tariff;
 use account::{Account, AccountNumber, Balance, CallId, Credits, EntryId, Movement};
-use aws_sdk_dynamodb::types::builders::UpdateBuilder;
 use aws_sdk_dynamodb::types::{
-    AttributeValue, CancellationReason, Delete, Put,
-    ReturnValuesOnConditionCheckFailure as OnFailure, TransactWriteItem, Update,
+    AttributeValue, CancellationReason, ReturnValuesOnConditionCheckFailure as OnFailure,
 };
 use jiff::{SignedDuration, Timestamp};
 
 use crate::balance::move_credits;
 use crate::domain_events::Crossing;
-use crate::error::{StoreError, Written};
+use crate::error::StoreError;
+use crate::history::{HistoryEntry, put_history};
 use crate::item::{self, Attributes, Item, key, micros, number, text, time};
-use crate::ledger::{EntryKind, HistoryEntry, LedgerEntry, day_key, put_entry, put_history};
+use crate::ledger::{EntryKind, LedgerEntry, day_key, put_entry};
 use crate::open_holds::{
     Hold, Holds, amount_of, hold_key, new_hold_item, state_name, state_of, stored_hold,
 };
 use crate::outbox::put_event;
-use crate::transaction::{self, Retry, Transacted, failed_condition};
+use crate::write::{Transacted, Write, delete, failed_condition, put, update};
 
 /// How long a resolved hold is kept: as the proof that its call ended once, and for questions.
 pub(crate) const RESOLVED_KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
@@ -116,11 +115,7 @@ impl Holds {
         }
     }
 
-    fn take_items(
-        &self,
-        hold: &Hold,
-        new: &NewHold<'_>,
-    ) -> Result<Vec<TransactWriteItem>, StoreError> {
+    fn take_items(&self, hold: &Hold, new: &NewHold<'_>) -> Result<Vec<Write>, StoreError> {
         let table = &self.db.tables.holds;
         let moves = move_credits(&self.db, &hold.account, Movement::hold(hold.amount), 0)?
             .condition_expression(
@@ -132,23 +127,19 @@ impl Holds {
             .expression_attribute_values(":amount", micros(hold.amount))
             .expression_attribute_values(":max", number(new.max_holds))
             .expression_attribute_values(":off", AttributeValue::Bool(false));
-        let put = Put::builder()
-            .table_name(table)
-            .set_item(Some(new_hold_item(hold, new.at)))
+        let put_hold = put(table, new_hold_item(hold, new.at))
             .condition_expression("attribute_not_exists(account_number)")
             .return_values_on_condition_check_failure(OnFailure::AllOld);
-        let mut items = vec![transaction::update(moves)?, transaction::put(put)?];
+        let mut items = vec![moves.into(), put_hold.into()];
         if let Some(hash) = &hold.idempotency {
             let expires = new.at + LIFE;
-            let put = Put::builder()
-                .table_name(table)
-                .set_item(Some(idempotency_key(&hold.account_number, hash)))
+            let put_key = put(table, idempotency_key(&hold.account_number, hash))
                 .item("call_id", text(hold.call.as_str()))
                 .item("expires_at", time(expires))
                 .item("expires_at_epoch", number(expires.as_second()))
                 .condition_expression("attribute_not_exists(account_number) OR expires_at <= :now")
                 .expression_attribute_values(":now", time(new.at));
-            items.push(transaction::put(put)?);
+            items.push(put_key.into());
         }
         Ok(items)
     }
@@ -172,33 +163,21 @@ impl Holds {
     /// transaction still on its way fails on its own condition. Returns the amount of the hold if it is
     /// there, and `None` if it never will be.
     async fn fence(&self, hold: &Hold, at: Timestamp) -> Result<Option<Credits>, StoreError> {
-        let mut retry = Retry::new("fence hold");
-        loop {
-            let sent = self
-                .db
-                .client
-                .put_item()
-                .table_name(&self.db.tables.holds)
-                .set_item(Some(hold_key(&hold.account_number, &hold.call)))
-                .item("state", text("released"))
-                .item("amount", micros(Credits::ZERO))
-                .item("charged", micros(Credits::ZERO))
-                .item("resolved_at", time(at))
-                .item("resolved_by", text("fence"))
-                .item("expires_at_epoch", number(kept_until(at)))
-                .condition_expression("attribute_not_exists(account_number)")
-                .send();
-            match Written::of("fence hold", Box::pin(sent).await)? {
-                Written::Done => return Ok(None),
-                // The hold, or this very fence by a first try whose response was lost.
-                Written::Refused => {
-                    let stored = stored_hold(&self.db, &hold.account_number, &hold.call).await?;
-                    return Ok(stored.as_ref().map(held_by).transpose()?.flatten());
-                }
-                // The hold itself, still on its way.
-                Written::Conflict => retry.pause().await?,
-            }
+        let key = hold_key(&hold.account_number, &hold.call);
+        let fence = put(&self.db.tables.holds, key)
+            .item("state", text("released"))
+            .item("amount", micros(Credits::ZERO))
+            .item("charged", micros(Credits::ZERO))
+            .item("resolved_at", time(at))
+            .item("resolved_by", text("fence"))
+            .item("expires_at_epoch", number(kept_until(at)))
+            .condition_expression("attribute_not_exists(account_number)");
+        if self.db.write("fence hold", fence).await? {
+            return Ok(None);
         }
+        // The hold, or this very fence by a first try whose response was lost.
+        let stored = stored_hold(&self.db, &hold.account_number, &hold.call).await?;
+        Ok(stored.as_ref().map(held_by).transpose()?.flatten())
     }
 
     /// Stores the default AI's id of the call, by which its cost can be looked up later.
@@ -220,25 +199,13 @@ impl Holds {
         expression: &str,
         value: AttributeValue,
     ) -> Result<(), StoreError> {
-        let mut retry = Retry::new("update hold");
-        loop {
-            let sent = self
-                .db
-                .client
-                .update_item()
-                .table_name(&self.db.tables.holds)
-                .set_key(Some(hold_key(&hold.account_number, &hold.call)))
-                .update_expression(expression)
-                .condition_expression("#state = :open")
-                .expression_attribute_names("#state", "state")
-                .expression_attribute_values(":open", text("open"))
-                .expression_attribute_values(":value", value.clone())
-                .send();
-            match Written::of("update hold", Box::pin(sent).await)? {
-                Written::Done | Written::Refused => return Ok(()),
-                Written::Conflict => retry.pause().await?,
-            }
-        }
+        let key = hold_key(&hold.account_number, &hold.call);
+        let update = update(&self.db.tables.holds, key, expression)
+            .condition_expression("#state = :open")
+            .expression_attribute_names("#state", "state")
+            .expression_attribute_values(":open", text("open"))
+            .expression_attribute_values(":value", value);
+        self.db.write("update hold", update).await.map(drop)
     }
 
     /// Ends the hold and charges `cost`, at most the amount held: balance, hold, ledger entry and day
@@ -264,25 +231,26 @@ impl Holds {
             note: hold.model.clone(),
             actor: actor.to_owned(),
         };
-        let day = Update::builder()
-            .table_name(&self.db.tables.ledger)
-            .set_key(Some(day_key(&hold.account_number, at)))
-            .update_expression("ADD spent :charged, calls :one")
-            .expression_attribute_values(":charged", micros(charged))
-            .expression_attribute_values(":one", number(1));
+        let day = day_key(&hold.account_number, at);
+        let day = update(
+            &self.db.tables.ledger,
+            day,
+            "ADD spent :charged, calls :one",
+        )
+        .expression_attribute_values(":charged", micros(charged))
+        .expression_attribute_values(":one", number(1));
         let moves = move_credits(&self.db, &hold.account, movement, 1)?;
         let mut items = vec![
-            transaction::update(self.end_of(hold, end, at, actor))?,
-            put_entry(&self.db, &hold.account_number, &entry)?,
-            transaction::update(day)?,
+            self.end_of(hold, end, at, actor),
+            put_entry(&self.db, &hold.account_number, &entry),
+            day.into(),
         ];
-        items.extend(self.history(hold, why)?);
+        items.extend(self.history(hold, why));
         if let Some(crossing) = Crossing::by(charged, hold.low_below) {
             // Few calls cross the minimum. The third try follows a call that crossed it meanwhile.
             for crosses in [false, true, false] {
-                let moves = crossing.condition(moves.clone(), crosses);
                 let mut items = items.clone();
-                items.push(transaction::update(moves)?);
+                items.push(crossing.condition(moves.clone(), crosses).into());
                 if crosses {
                     let event = crossing.event(hold.call.as_str(), at);
                     items.push(put_event(&self.db, &hold.account, &event, 0)?);
@@ -294,7 +262,7 @@ impl Holds {
             }
         }
         // The account is deleted, or changes too fast: credits matter more than their event.
-        items.push(transaction::update(moves)?);
+        items.push(moves.into());
         self.resolve(hold, "settle hold", items, end).await
     }
 
@@ -311,20 +279,16 @@ impl Holds {
         let movement =
             Movement::end_hold(hold.amount, Credits::ZERO).map_err(StoreError::invalid)?;
         let moves = move_credits(&self.db, &hold.account, movement, 0)?;
-        let mut items = vec![
-            transaction::update(self.end_of(hold, end, at, actor))?,
-            transaction::update(moves)?,
-        ];
-        items.extend(self.history(hold, why)?);
+        let mut items = vec![self.end_of(hold, end, at, actor), moves.into()];
+        items.extend(self.history(hold, why));
         if let Some(hash) = &hold.idempotency {
+            let key = idempotency_key(&hold.account_number, hash);
             // A key that expired is gone, or belongs to a later call by now.
-            let free_key = Delete::builder()
-                .table_name(&self.db.tables.holds)
-                .set_key(Some(idempotency_key(&hold.account_number, hash)))
+            let free_key = delete(&self.db.tables.holds, key)
                 .condition_expression("call_id = :call")
                 .expression_attribute_values(":call", text(hold.call.as_str()));
             let mut items = items.clone();
-            items.push(transaction::delete(free_key)?);
+            items.push(free_key.into());
             let resolved = self.resolve(hold, "release hold", items, end).await?;
             if resolved != Resolution::Already(Some(HoldState::Open)) {
                 return Ok(resolved);
@@ -334,15 +298,12 @@ impl Holds {
     }
 
     /// The update that ends the hold, on the condition that it is still open.
-    fn end_of(&self, hold: &Hold, end: HoldState, at: Timestamp, actor: &str) -> UpdateBuilder {
-        Update::builder()
-            .table_name(&self.db.tables.holds)
-            .set_key(Some(hold_key(&hold.account_number, &hold.call)))
-            .update_expression(
-                "SET #state = :state, charged = :charged, resolved_at = :at, \
-                 resolved_by = :actor, expires_at_epoch = :kept \
-                 REMOVE check_shard, next_check_at, account_id",
-            )
+    fn end_of(&self, hold: &Hold, end: HoldState, at: Timestamp, actor: &str) -> Write {
+        let key = hold_key(&hold.account_number, &hold.call);
+        let expression = "SET #state = :state, charged = :charged, resolved_at = :at, \
+                          resolved_by = :actor, expires_at_epoch = :kept \
+                          REMOVE check_shard, next_check_at, account_id";
+        update(&self.db.tables.holds, key, expression)
             .condition_expression("#state = :open")
             .expression_attribute_names("#state", "state")
             .expression_attribute_values(":state", text(state_name(end)))
@@ -351,15 +312,11 @@ impl Holds {
             .expression_attribute_values(":at", time(at))
             .expression_attribute_values(":actor", text(actor))
             .expression_attribute_values(":kept", number(kept_until(at)))
+            .into()
     }
 
-    fn history(
-        &self,
-        hold: &Hold,
-        why: Option<&HistoryEntry>,
-    ) -> Result<Option<TransactWriteItem>, StoreError> {
-        let put = why.map(|why| put_history(&self.db, &hold.account_number, why));
-        put.transpose()
+    fn history(&self, hold: &Hold, why: Option<&HistoryEntry>) -> Option<Write> {
+        why.map(|why| put_history(&self.db, &hold.account_number, why))
     }
 
     /// Carries out an end of `hold`, whose own item is the first of `items`.
@@ -367,7 +324,7 @@ impl Holds {
         &self,
         hold: &Hold,
         operation: &'static str,
-        items: Vec<TransactWriteItem>,
+        items: Vec<Write>,
         end: HoldState,
     ) -> Result<Resolution, StoreError> {
         match self.db.transact(operation, items).await {

@@ -3,16 +3,16 @@
 //! An event that cannot be applied stays with its reason and becomes due again. Only the parts that we
 //! use are kept: no name and no address is among them.
 
-use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
-use aws_sdk_dynamodb::types::{AttributeValue, Put};
+use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_dynamodb::types::builders::UpdateBuilder;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::db::Db;
-use crate::due_index::{DueKind, DueTask, find};
-use crate::error::{StoreError, Written};
+use crate::due_index::{DueIndex, DueKind, DueTask};
+use crate::error::StoreError;
 use crate::item::{self, number, text, time};
-use crate::transaction;
+use crate::write::{put, update};
 
 const EVENT: &str = "Stripe event";
 /// How long an event is kept after it was applied or ignored.
@@ -86,11 +86,9 @@ impl Inbox {
                 ("tries", number(0)),
             ],
         );
-        let put = Put::builder()
-            .table_name(&self.db.tables.webhooks)
-            .set_item(Some(item))
+        let put = put(&self.db.tables.webhooks, item)
             .condition_expression("attribute_not_exists(event_id)");
-        let items = vec![transaction::put(put)?];
+        let items = vec![put.into()];
         if self.db.transact("record event", items).await?.is_done() {
             return Ok(event);
         }
@@ -114,20 +112,16 @@ impl Inbox {
     ) -> Result<(), StoreError> {
         let gone_at = now.saturating_add(KEPT).unwrap_or(now);
         let reason = reason.map_or(AttributeValue::Null(true), text);
-        let sent = self
-            .update(id)
-            // `tries` is missing, and the update fails, where the event was never recorded.
-            .update_expression(
-                "SET event_state = :state, reason = :reason, tries = tries + :one, \
-                 expires_at_epoch = :gone_at REMOVE due_shard, due_at",
-            )
+        // `tries` is missing, and the update fails, where the event was never recorded.
+        let expression = "SET event_state = :state, reason = :reason, tries = tries + :one, \
+                          expires_at_epoch = :gone_at REMOVE due_shard, due_at";
+        let update = self
+            .update(id, expression)
             .expression_attribute_values(":state", item::to_attribute(EVENT, &state)?)
             .expression_attribute_values(":reason", reason)
             .expression_attribute_values(":one", number(1))
-            .expression_attribute_values(":gone_at", number(gone_at.as_second()))
-            .send();
-        let ended = Box::pin(sent).await.map(drop);
-        ended.map_err(|error| StoreError::unavailable("end event", error))
+            .expression_attribute_values(":gone_at", number(gone_at.as_second()));
+        self.db.write("end event", update).await.map(drop)
     }
 
     /// Keeps an event that could not be applied for another try at `retry_at`, unless it was ended
@@ -139,61 +133,57 @@ impl Inbox {
         retry_at: Timestamp,
     ) -> Result<(), StoreError> {
         let pending = item::to_attribute(EVENT, &EventState::Pending)?;
-        let sent = self
-            .update(id)
-            .update_expression(
-                "SET reason = :reason, tries = tries + :one, due_shard = :shard, due_at = :again",
-            )
+        let expression =
+            "SET reason = :reason, tries = tries + :one, due_shard = :shard, due_at = :again";
+        let update = self
+            .update(id, expression)
             .condition_expression("event_state = :pending")
             .expression_attribute_values(":reason", text(reason))
             .expression_attribute_values(":one", number(1))
             .expression_attribute_values(":shard", text(task(id).partition()))
             .expression_attribute_values(":again", time(retry_at))
-            .expression_attribute_values(":pending", pending)
-            .send();
-        let written = Written::of("keep event", Box::pin(sent).await)?;
-        written.or_conflict("keep event").map(drop)
+            .expression_attribute_values(":pending", pending);
+        self.db.write("keep event", update).await.map(drop)
     }
 
     /// Makes an event pending and due at `now`, whatever its state is. Fails if it was never recorded.
     pub async fn replay(&self, id: &str, actor: &str, now: Timestamp) -> Result<(), StoreError> {
         let pending = item::to_attribute(EVENT, &EventState::Pending)?;
-        let sent = self
-            .update(id)
-            .update_expression(
-                "SET event_state = :pending, reason = :reason, due_shard = :shard, due_at = :now \
-                 REMOVE expires_at_epoch",
-            )
+        let expression = "SET event_state = :pending, reason = :reason, due_shard = :shard, \
+                          due_at = :now REMOVE expires_at_epoch";
+        let update = self
+            .update(id, expression)
             .condition_expression("attribute_exists(event_id)")
             .expression_attribute_values(":reason", text(format!("replayed by {actor}")))
             .expression_attribute_values(":pending", pending)
             .expression_attribute_values(":shard", text(task(id).partition()))
-            .expression_attribute_values(":now", time(now))
-            .send();
-        let replayed = Box::pin(sent).await.map(drop);
-        replayed.map_err(|error| StoreError::unavailable("replay event", error))
+            .expression_attribute_values(":now", time(now));
+        let replayed = self.db.write("replay event", update).await?;
+        replayed
+            .then_some(())
+            .ok_or_else(|| StoreError::corrupt(EVENT))
     }
 
     /// The pending events of one shard, those that are due first at the front; at most 250.
     pub async fn pending(&self, shard: u8) -> Result<Vec<Recorded>, StoreError> {
-        let kind = DueKind::StripeEvent;
-        let due = find(&self.db, kind, shard, Timestamp::MAX, MAX_PENDING).await?;
+        let index = DueIndex {
+            db: self.db.clone(),
+        };
+        let due = index.find(DueKind::StripeEvent, shard, Timestamp::MAX, MAX_PENDING);
         let mut events = Vec::new();
-        for due in due {
-            if let DueTask::StripeEvent { id } = due?.task {
+        for due in due.await? {
+            if let DueTask::StripeEvent(id) = due?.task {
                 events.extend(self.get(&id).await?);
             }
         }
         Ok(events)
     }
 
-    fn update(&self, id: &str) -> UpdateItemFluentBuilder {
-        let update = self.db.client.update_item();
-        let update = update.table_name(&self.db.tables.webhooks);
-        update.set_key(Some(task(id).key()))
+    fn update(&self, id: &str, expression: &str) -> UpdateBuilder {
+        update(&self.db.tables.webhooks, task(id).key(), expression)
     }
 }
 
 fn task(id: &str) -> DueTask {
-    DueTask::StripeEvent { id: id.to_owned() }
+    DueTask::StripeEvent(id.to_owned())
 }

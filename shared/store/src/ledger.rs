@@ -5,7 +5,6 @@ use std::ops::RangeInclusive;
 
 use account::{Account, AccountId, AccountNumber, CallId, Credits, EntryId};
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
-use aws_sdk_dynamodb::types::{Put, TransactWriteItem};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -14,13 +13,16 @@ use serde::{Deserialize, Serialize};
 use crate::accounts::account_item;
 use crate::db::{Database, Db};
 use crate::error::StoreError;
+use crate::history::HistoryEntry;
 use crate::item::{self, Attributes, Item, credits_of_micros, key, micros, text, time, time_text};
-use crate::transaction::{self, Retry};
+use crate::retry::Retry;
+use crate::write::{Write, put};
 
 /// How often a page is read again because credits moved meanwhile.
 const PAGE_TRIES: u32 = 8;
 
 /// Why credits moved.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EntryKind {
@@ -61,17 +63,6 @@ pub struct LedgerEntry {
     pub call_id: Option<CallId>,
     pub note: String,
     pub actor: String,
-}
-
-/// A change of an account, and who made it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HistoryEntry {
-    /// Unique within the account.
-    pub id: String,
-    pub at: Timestamp,
-    /// The name of a person or a system.
-    pub actor: String,
-    pub what: String,
 }
 
 /// Entries with the balance after each, newest first.
@@ -201,11 +192,7 @@ impl Ledger {
     }
 }
 
-pub(crate) fn put_entry(
-    db: &Database,
-    account: &AccountNumber,
-    entry: &LedgerEntry,
-) -> Result<TransactWriteItem, StoreError> {
+pub(crate) fn put_entry(db: &Database, account: &AccountNumber, entry: &LedgerEntry) -> Write {
     let name = entry_name(entry);
     let mut item = item::with(
         key([("account_number", account.as_str()), ("entry", &name)]),
@@ -221,31 +208,9 @@ pub(crate) fn put_entry(
     if let Some(call) = &entry.call_id {
         item.insert("call_id".to_owned(), text(call.as_str()));
     }
-    let put = Put::builder()
-        .table_name(&db.tables.ledger)
-        .set_item(Some(item))
-        .condition_expression("attribute_not_exists(entry)");
-    transaction::put(put)
-}
-
-/// Written twice, it is the same item: its key consists of its time and id.
-pub(crate) fn put_history(
-    db: &Database,
-    account: &AccountNumber,
-    entry: &HistoryEntry,
-) -> Result<TransactWriteItem, StoreError> {
-    let at = time_text(entry.at);
-    let put = Put::builder()
-        .table_name(&db.tables.ledger)
-        .set_item(Some(key([
-            ("account_number", account.as_str()),
-            ("entry", &format!("h#{at}#{}", entry.id)),
-            ("id", &entry.id),
-            ("at", &at),
-            ("actor", &entry.actor),
-            ("what", &entry.what),
-        ])));
-    transaction::put(put)
+    put(&db.tables.ledger, item)
+        .condition_expression("attribute_not_exists(entry)")
+        .into()
 }
 
 /// The account's ledger items whose names are in this range.

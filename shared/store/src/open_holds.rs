@@ -7,8 +7,9 @@ use jiff::Timestamp;
 
 use crate::db::{Database, Db};
 use crate::due_index::{readable_rows, shard_of};
-use crate::error::{StoreError, Written};
+use crate::error::StoreError;
 use crate::item::{self, Attributes, Item, key, micros, number, text, time};
+use crate::write::update;
 
 const HOLD: &str = "hold";
 /// Before and behind the ids of all calls, of whatever form.
@@ -141,21 +142,14 @@ impl Holds {
         }
         let mut open = open_hold(&item)?;
         open.next_check_at = next_check(open.created_at, open.expires_at, now);
-        let sent = self
-            .db
-            .client
-            .update_item()
-            .table_name(&self.db.tables.holds)
-            .set_key(Some(hold_key(&due.account_number, &due.call)))
-            .update_expression("SET next_check_at = :next")
+        let key = hold_key(&due.account_number, &due.call);
+        let update = update(&self.db.tables.holds, key, "SET next_check_at = :next")
             // A hold that ends loses this attribute.
             .condition_expression("next_check_at = :due")
             .expression_attribute_values(":next", time(open.next_check_at))
-            .expression_attribute_values(":due", time(due.due))
-            .send();
-        // A conflict means that the hold is ending.
-        let claimed = Written::of("claim hold", Box::pin(sent).await)?;
-        Ok((claimed == Written::Done).then_some(open))
+            .expression_attribute_values(":due", time(due.due));
+        let claimed = self.db.write("claim hold", update).await?;
+        Ok(claimed.then_some(open))
     }
 }
 

@@ -5,7 +5,6 @@
 
 use account::add_on::{Collection, GenerationId};
 use account::{AccountNumber, Credits, EntryId, Period};
-use aws_sdk_dynamodb::types::{Put, TransactWriteItem, Update};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +12,7 @@ use crate::db::Database;
 use crate::due_index::{DueTask, order_key};
 use crate::error::StoreError;
 use crate::item::{self, Attributes, Item, key, number, text, time};
-use crate::transaction;
+use crate::write::{Write, put, update};
 
 pub(crate) const ORDER: &str = "payment order";
 
@@ -90,12 +89,10 @@ pub(crate) fn read_order(
 }
 
 /// Stores the item of an order, unless it is there already.
-pub(crate) fn put_order(db: &Database, item: Item) -> Result<TransactWriteItem, StoreError> {
-    let put = Put::builder()
-        .table_name(&db.tables.charges)
-        .set_item(Some(item))
-        .condition_expression("attribute_not_exists(payer)");
-    transaction::put(put)
+pub(crate) fn put_order(db: &Database, item: Item) -> Write {
+    put(&db.tables.charges, item)
+        .condition_expression("attribute_not_exists(payer)")
+        .into()
 }
 
 /// Sets an order's one outcome, and makes its refund due where it needs one.
@@ -104,45 +101,42 @@ pub(crate) fn set_outcome(
     order: &PaymentOrder,
     outcome: Outcome,
     at: Timestamp,
-) -> Result<TransactWriteItem, StoreError> {
-    let update = Update::builder()
-        .table_name(&db.tables.charges)
-        .set_key(Some(order_key(&order.stripe_id)))
+) -> Result<Write, StoreError> {
+    let update = update(&db.tables.charges, order_key(&order.stripe_id), "")
         .condition_expression("attribute_exists(payer) AND attribute_not_exists(outcome)")
         .expression_attribute_values(":outcome", item::to_attribute(ORDER, &outcome)?)
         .expression_attribute_values(":at", time(at));
     let set = "SET outcome = :outcome, heard_at = :at";
-    transaction::update(if outcome == Outcome::RefundDue {
-        let stripe_id = order.stripe_id.clone();
-        update
-            .update_expression(format!("{set}, due_shard = :shard, due_at = :at"))
-            .expression_attribute_values(":shard", text(DueTask::Refund { stripe_id }.partition()))
-    } else {
-        update.update_expression(format!("{set} REMOVE due_shard, due_at"))
-    })
+    if outcome != Outcome::RefundDue {
+        return Ok(update
+            .update_expression(format!("{set} REMOVE due_shard, due_at"))
+            .into());
+    }
+    let shard = DueTask::Refund(order.stripe_id.clone()).partition();
+    Ok(update
+        .update_expression(format!("{set}, due_shard = :shard, due_at = :at"))
+        .expression_attribute_values(":shard", text(shard))
+        .into())
 }
 
 /// Marks a period as paid by `order`: one record for each generation and period, one payment for each
 /// record. `None` if the order pays for no period.
-pub(crate) fn set_paid(
-    db: &Database,
-    order: &PaymentOrder,
-    at: Timestamp,
-) -> Result<Option<TransactWriteItem>, StoreError> {
+pub(crate) fn set_paid(db: &Database, order: &PaymentOrder, at: Timestamp) -> Option<Write> {
     let (generation, period) = match &order.purchase {
         Purchase::Generation { .. } => (order.stripe_id.as_str(), Period::FIRST),
         Purchase::Period { generation, period } => (generation.as_str(), *period),
-        Purchase::Credits { .. } | Purchase::Card | Purchase::Via { .. } => return Ok(None),
+        Purchase::Credits { .. } | Purchase::Card | Purchase::Via { .. } => return None,
     };
-    let update = Update::builder()
-        .table_name(&db.tables.charges)
-        .set_key(Some(charge_key(&order.account_number, generation, period)))
-        .update_expression("SET paid_by = :order, paid_at = :at, amount_cents = :amount")
-        .condition_expression("attribute_not_exists(paid_by)")
-        .expression_attribute_values(":order", text(&order.stripe_id))
-        .expression_attribute_values(":at", time(at))
-        .expression_attribute_values(":amount", number(order.amount_cents));
-    transaction::update(update).map(Some)
+    let update = update(
+        &db.tables.charges,
+        charge_key(&order.account_number, generation, period),
+        "SET paid_by = :order, paid_at = :at, amount_cents = :amount",
+    )
+    .condition_expression("attribute_not_exists(paid_by)")
+    .expression_attribute_values(":order", text(&order.stripe_id))
+    .expression_attribute_values(":at", time(at))
+    .expression_attribute_values(":amount", number(order.amount_cents));
+    Some(update.into())
 }
 
 /// Marks a period as waived. A payment of it that arrives nevertheless is recorded beside that.
@@ -152,14 +146,13 @@ pub(crate) fn set_waived(
     generation: &GenerationId,
     period: Period,
     at: Timestamp,
-) -> Result<TransactWriteItem, StoreError> {
-    let update = Update::builder()
-        .table_name(&db.tables.charges)
-        .set_key(Some(charge_key(account, generation.as_str(), period)))
-        // Needs no condition: it overwrites nothing, and the profile's own condition guards it.
-        .update_expression("SET waived_at = if_not_exists(waived_at, :at)")
-        .expression_attribute_values(":at", time(at));
-    transaction::update(update)
+) -> Write {
+    // Needs no condition: it overwrites nothing, and the profile's own condition guards it.
+    let key = charge_key(account, generation.as_str(), period);
+    let expression = "SET waived_at = if_not_exists(waived_at, :at)";
+    update(&db.tables.charges, key, expression)
+        .expression_attribute_values(":at", time(at))
+        .into()
 }
 
 pub(crate) fn charge_key(account: &AccountNumber, generation: &str, period: Period) -> Item {

@@ -4,15 +4,14 @@
 //! and content each time. It is no part of the books, and is removed with the account.
 
 use account::{Account, AccountId};
-use aws_sdk_dynamodb::types::{Put, TransactWriteItem};
 use jiff::Timestamp;
 
 use crate::db::{Database, Db};
 use crate::domain_events::{DomainEvent, Facts};
-use crate::due_index::{Due, DueTask, EVENT_PREFIX, postpone};
-use crate::error::{StoreError, Written};
+use crate::due_index::{Due, DueIndex, DueTask, EVENT_PREFIX};
+use crate::error::StoreError;
 use crate::item::{self, Attributes, Item, number, text, time};
-use crate::transaction;
+use crate::write::{Write, delete, put, update};
 
 const EVENT: &str = "event";
 
@@ -34,7 +33,7 @@ pub struct StoredEvent {
 
 impl StoredEvent {
     fn task(&self) -> DueTask {
-        task(&self.account, &self.id)
+        DueTask::Event(self.account.clone(), self.id.clone())
     }
 }
 
@@ -59,11 +58,10 @@ impl Outbox {
                 Ok(event) => events.push(event),
                 Err(error) => {
                     let row = Attributes::of(EVENT, &row);
-                    if row
-                        .text("due_at")
-                        .is_ok_and(|due| due <= &*item::time_text(now))
-                    {
-                        self.put_off_row(account, row.text("item")?, later).await?;
+                    let due: Timestamp = row.get("due_at")?;
+                    if due <= now {
+                        let task = DueTask::Event(account.clone(), event_id(row)?);
+                        self.postpone(task, due, later).await?;
                         errors.push(error);
                     }
                 }
@@ -81,20 +79,14 @@ impl Outbox {
         event: &StoredEvent,
         until: Timestamp,
     ) -> Result<Option<StoredEvent>, StoreError> {
-        let sent = self
-            .db
-            .client
-            .update_item()
-            .table_name(&self.db.tables.accounts)
-            .set_key(Some(event.task().key()))
-            .update_expression("SET due_at = :until ADD tries :one")
+        let (table, key) = (&self.db.tables.accounts, event.task().key());
+        let update = update(table, key, "SET due_at = :until ADD tries :one")
             .condition_expression("due_at = :due")
             .expression_attribute_values(":until", time(until))
             .expression_attribute_values(":due", time(event.due))
-            .expression_attribute_values(":one", number(1))
-            .send();
-        let claimed = Written::of("claim event", Box::pin(sent).await)?;
-        Ok((claimed.or_conflict("claim event")?).then(|| StoredEvent {
+            .expression_attribute_values(":one", number(1));
+        let claimed = self.db.write("claim event", update).await?;
+        Ok(claimed.then(|| StoredEvent {
             due: until,
             tries: event.tries + 1,
             ..event.clone()
@@ -103,41 +95,25 @@ impl Outbox {
 
     /// Puts an event off until `until`, unless another tick has claimed it since it was read.
     pub async fn put_off(&self, event: &StoredEvent, until: Timestamp) -> Result<(), StoreError> {
-        let due = Due {
-            task: event.task(),
-            at: event.due,
-        };
-        postpone(&self.db, &due, until).await.map(drop)
+        self.postpone(event.task(), event.due, until).await
     }
 
-    /// Puts a row that cannot be read off.
-    async fn put_off_row(
+    async fn postpone(
         &self,
-        account: &AccountId,
-        item: &str,
+        task: DueTask,
+        at: Timestamp,
         until: Timestamp,
     ) -> Result<(), StoreError> {
-        let key = item::key([("account_id", account.as_str()), ("item", item)]);
-        let sent = self
-            .db
-            .client
-            .update_item()
-            .table_name(&self.db.tables.accounts)
-            .set_key(Some(key))
-            .update_expression("SET due_at = :until")
-            .condition_expression("attribute_exists(due_at)")
-            .expression_attribute_values(":until", time(until))
-            .send();
-        let written = Written::of("put event off", Box::pin(sent).await)?;
-        written.or_conflict("put event off").map(drop)
+        let index = DueIndex {
+            db: self.db.clone(),
+        };
+        index.postpone(&Due { task, at }, until).await.map(drop)
     }
 
     /// Removes a delivered event.
     pub async fn remove(&self, event: &StoredEvent) -> Result<(), StoreError> {
-        let table = &self.db.tables.accounts;
-        self.db
-            .delete("remove event", table, event.task().key())
-            .await
+        let delete = delete(&self.db.tables.accounts, event.task().key());
+        self.db.write("remove event", delete).await.map(drop)
     }
 }
 
@@ -148,9 +124,9 @@ pub(crate) fn put_event(
     account: &AccountId,
     event: &DomainEvent,
     revision: u64,
-) -> Result<TransactWriteItem, StoreError> {
+) -> Result<Write, StoreError> {
     let item = item::with(
-        task(account, &event.id).item(event.at),
+        DueTask::Event(account.clone(), event.id.clone()).item(event.at),
         [
             ("kind", text(event.kind)),
             ("at", time(event.at)),
@@ -158,10 +134,7 @@ pub(crate) fn put_event(
             ("facts", item::to_attribute(EVENT, &event.facts)?),
         ],
     );
-    let put = Put::builder()
-        .table_name(&db.tables.accounts)
-        .set_item(Some(item));
-    transaction::put(put)
+    Ok(put(&db.tables.accounts, item).into())
 }
 
 /// Puts the event of a changed add-on into the outbox, if there is one.
@@ -170,7 +143,7 @@ pub(crate) fn put_add_on_event(
     before: &Account,
     after: &Account,
     at: Timestamp,
-) -> Result<Option<TransactWriteItem>, StoreError> {
+) -> Result<Option<Write>, StoreError> {
     let event = DomainEvent::add_on(before, after, at);
     let put = event.map(|event| put_event(db, &before.id, &event, after.revision));
     put.transpose()
@@ -193,19 +166,16 @@ pub(crate) async fn event_rows(
     db.query("read events", query).await
 }
 
-fn task(account: &AccountId, id: &str) -> DueTask {
-    DueTask::Event {
-        account: account.clone(),
-        id: id.to_owned(),
-    }
+fn event_id(row: Attributes<'_>) -> Result<String, StoreError> {
+    let id = row.text("item")?.strip_prefix(EVENT_PREFIX);
+    id.map(str::to_owned).ok_or_else(|| row.corrupt())
 }
 
 fn stored_event(account: &AccountId, row: &Item) -> Result<StoredEvent, StoreError> {
     let row = Attributes::of(EVENT, row);
-    let id = row.text("item")?.strip_prefix(EVENT_PREFIX);
     Ok(StoredEvent {
         account: account.clone(),
-        id: id.ok_or_else(|| row.corrupt())?.to_owned(),
+        id: event_id(row)?,
         kind: row.get("kind")?,
         at: row.get("at")?,
         facts: row.get("facts")?,

@@ -2,21 +2,21 @@
 //! the account.
 
 use account::{Account, Profile};
-use aws_sdk_dynamodb::types::TransactWriteItem;
 use jiff::Timestamp;
 
 use crate::accounts::{account_by_number, set_profile};
 use crate::db::Db;
 use crate::due_index::{DueTask, order_key};
 use crate::effects::Effect;
-use crate::error::{StoreError, Written};
+use crate::error::StoreError;
 use crate::item::{Attributes, Item, text};
 use crate::orders::{
     Outcome, PaymentOrder, Purchase, charge_key, order_item, put_order, read_order, set_outcome,
     set_paid,
 };
 use crate::outbox::put_add_on_event;
-use crate::transaction::{Retry, Transacted};
+use crate::retry::Retry;
+use crate::write::{Transacted, Write, update};
 
 /// A payment that has been applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,26 +65,19 @@ impl Payments {
     }
 
     async fn create(&self, item: Item) -> Result<(), StoreError> {
-        let items = vec![put_order(&self.db, item)?];
+        let items = vec![put_order(&self.db, item)];
         // The condition fails only where the order exists.
         self.db.transact("store order", items).await.map(drop)
     }
 
     /// A closed Checkout Session needs no look-up any more.
     pub async fn close_session(&self, stripe_id: &str) -> Result<(), StoreError> {
-        let sent = self
-            .db
-            .client
-            .update_item()
-            .table_name(&self.db.tables.charges)
-            .set_key(Some(order_key(stripe_id)))
-            .update_expression("REMOVE due_shard, due_at")
+        let (table, key) = (&self.db.tables.charges, order_key(stripe_id));
+        let update = update(table, key, "REMOVE due_shard, due_at")
             // Another task, such as a refund, stays due.
             .condition_expression("due_shard = :shard")
-            .expression_attribute_values(":shard", text(session_task(stripe_id).partition()))
-            .send();
-        let written = Written::of("close session", Box::pin(sent).await)?;
-        written.or_conflict("close session").map(drop)
+            .expression_attribute_values(":shard", text(session_task(stripe_id).partition()));
+        self.db.write("close session", update).await.map(drop)
     }
 
     /// Applies a payment. `judge` says whether it is owed, and changes the profile accordingly; it is
@@ -144,7 +137,7 @@ impl Payments {
         mut after: Account,
         effects: &[Effect],
         at: Timestamp,
-    ) -> Result<(Outcome, Vec<TransactWriteItem>), StoreError> {
+    ) -> Result<(Outcome, Vec<Write>), StoreError> {
         let db = &self.db;
         let outcome = if owed {
             Outcome::Counted
@@ -154,11 +147,11 @@ impl Payments {
         let mut items = vec![set_outcome(db, order, outcome, at)?];
         if after.profile != before.profile {
             after.revision += 1;
-            items.push(set_profile(db, before, &after)?);
+            items.push(set_profile(db, before, &after)?.into());
             items.extend(put_add_on_event(db, before, &after, at)?);
         }
         if owed {
-            items.extend(set_paid(db, order, at)?);
+            items.extend(set_paid(db, order, at));
         }
         for effect in effects {
             items.push(effect.write(db, before)?);
@@ -197,7 +190,5 @@ impl Payments {
 }
 
 fn session_task(stripe_id: &str) -> DueTask {
-    DueTask::CheckoutSession {
-        stripe_id: stripe_id.to_owned(),
-    }
+    DueTask::CheckoutSession(stripe_id.to_owned())
 }

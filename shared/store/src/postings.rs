@@ -1,11 +1,9 @@
 //! Credits that move without a call: granted, bought, refunded, reversed, adjusted.
 
 use account::{
-    Account, AccountId, AccountNumber, Balance, BalanceError, Credits, EntryId, IdError, Movement,
-    Profile,
+    Account, AccountId, AccountNumber, Balance, BalanceError, Credits, EntryId, Movement, Profile,
 };
 use aws_sdk_dynamodb::types::builders::UpdateBuilder;
-use aws_sdk_dynamodb::types::{Put, TransactWriteItem};
 use jiff::Timestamp;
 use serde::Deserialize;
 
@@ -17,7 +15,8 @@ use crate::item::{self, Item, credits_of_micros, key, micros, text, time};
 use crate::ledger::{EntryKind, Ledger, LedgerEntry, put_entry};
 use crate::orders::{PaymentOrder, set_paid};
 use crate::outbox::{put_add_on_event, put_event};
-use crate::transaction::{self, Retry, Transacted, failed_condition};
+use crate::retry::Retry;
+use crate::write::{Transacted, Write, failed_condition, put};
 
 /// Credits that move without a call.
 #[derive(Debug, Clone)]
@@ -101,22 +100,11 @@ impl Plan {
     }
 }
 
-enum PlanError {
-    Refused(PostRefused),
-    Id(IdError),
-}
-
-impl From<IdError> for PlanError {
-    fn from(error: IdError) -> Self {
-        Self::Id(error)
-    }
-}
-
 impl Posting<'_> {
-    fn plan(&self, before: Balance) -> Result<Plan, PlanError> {
+    fn plan(&self, before: Balance) -> Result<Plan, PostError> {
         let refused = |error| match error {
-            BalanceError::Insufficient => PlanError::Refused(PostRefused::Insufficient(before)),
-            _ => PlanError::Refused(PostRefused::Amount(self.kind)),
+            BalanceError::Insufficient => PostRefused::Insufficient(before),
+            _ => PostRefused::Amount(self.kind),
         };
         let out_of_range = || refused(BalanceError::OutOfRange);
         let (movement, own) = match self.kind {
@@ -128,16 +116,16 @@ impl Posting<'_> {
                 let movement = before.reverse(amount).map_err(refused)?;
                 (movement, movement.balance)
             }
-            EntryKind::Refund if self.amount.is_negative() => return Err(out_of_range()),
-            EntryKind::AddOn if !self.amount.is_negative() => return Err(out_of_range()),
+            EntryKind::Refund if self.amount.is_negative() => return Err(out_of_range().into()),
+            EntryKind::AddOn if !self.amount.is_negative() => return Err(out_of_range().into()),
             EntryKind::Refund | EntryKind::AddOn | EntryKind::Adjustment => {
                 (before.adjust(self.amount).map_err(refused)?, self.amount)
             }
-            EntryKind::Call => return Err(out_of_range()),
+            EntryKind::Call => return Err(out_of_range().into()),
         };
         let mut entries = vec![self.entry(self.id.clone(), self.kind, own, self.note)];
         if movement.balance != own {
-            let id = EntryId::new(format!("{}-owed", self.id))?;
+            let id = EntryId::new(format!("{}-owed", self.id)).map_err(StoreError::invalid)?;
             let taken = movement.owed;
             entries.push(self.entry(id, EntryKind::Reversal, taken, "owed since a reversal"));
         }
@@ -182,14 +170,12 @@ impl Ledger {
                 return Err(PostRefused::NoAccount.into());
             };
             let plan = match posting.plan(before.balance) {
-                Ok(plan) => plan,
-                Err(PlanError::Id(error)) => return Err(StoreError::invalid(error).into()),
-                Err(PlanError::Refused(refused)) => {
+                Err(PostError::Refused(refused)) => {
                     // Perhaps because an earlier try has taken these credits.
                     let stored = self.posting(&before.number, posting.id).await?;
-                    let stored = stored.ok_or(refused)?;
-                    return Ok(posting.again(&stored)?);
+                    return Ok(posting.again(&stored.ok_or(refused)?)?);
                 }
+                plan => plan?,
             };
             let moves = move_credits(&self.db, account, plan.movement, plan.entries.len())?
                 .condition_expression(
@@ -236,27 +222,28 @@ impl Ledger {
         posting: &Posting<'_>,
         plan: &Plan,
         moves: UpdateBuilder,
-    ) -> Result<Vec<TransactWriteItem>, StoreError> {
-        let id = Put::builder()
-            .table_name(&self.db.tables.ledger)
-            .set_item(Some(posting_item(&before.number, posting)))
-            .condition_expression("attribute_not_exists(entry)");
-        let mut items = vec![transaction::put(id)?];
+    ) -> Result<Vec<Write>, StoreError> {
+        let id = put(
+            &self.db.tables.ledger,
+            posting_item(&before.number, posting),
+        )
+        .condition_expression("attribute_not_exists(entry)");
+        let mut items = vec![id.into()];
         let taken = plan.movement.balance.checked_neg().unwrap_or(Credits::ZERO);
         match Crossing::by(taken, self.db.low_below(before.profile.plan())) {
             Some(crossing) => {
                 let crosses = crossing.begins_at(before.balance.balance());
-                items.push(transaction::update(crossing.condition(moves, crosses))?);
+                items.push(crossing.condition(moves, crosses).into());
                 if crosses {
                     let cause = format!("{}-{}", before.id, posting.id);
                     let event = crossing.event(&cause, posting.at);
                     items.push(put_event(&self.db, &before.id, &event, 0)?);
                 }
             }
-            None => items.push(transaction::update(moves)?),
+            None => items.push(moves.into()),
         }
         for entry in &plan.entries {
-            items.push(put_entry(&self.db, &before.number, entry)?);
+            items.push(put_entry(&self.db, &before.number, entry));
         }
         Ok(items)
     }
@@ -286,11 +273,11 @@ impl Ledger {
             }
             let plan = match posting.plan(before.balance) {
                 Ok(plan) => plan,
-                Err(PlanError::Id(error)) => return Err(StoreError::invalid(error)),
-                Err(PlanError::Refused(PostRefused::Insufficient(_))) => {
+                Err(PostError::Refused(PostRefused::Insufficient(_))) => {
                     return Ok(CreditPayment::Insufficient);
                 }
-                Err(PlanError::Refused(refused)) => return Err(StoreError::invalid(refused)),
+                Err(PostError::Refused(refused)) => return Err(StoreError::invalid(refused)),
+                Err(PostError::Store(error)) => return Err(error),
             };
             let moves = move_credits(&self.db, account, plan.movement, plan.entries.len())?
                 .condition_expression(
@@ -300,7 +287,7 @@ impl Ledger {
                 .expression_attribute_values(":needed", micros(plan.needed()));
             let moves = with_profile(moves, &format!("{MOVE}, "), &before, &after)?;
             let mut items = self.posting_items(&before, posting, &plan, moves)?;
-            items.extend(set_paid(&self.db, order, posting.at)?);
+            items.extend(set_paid(&self.db, order, posting.at));
             items.extend(put_add_on_event(&self.db, &before, &after, posting.at)?);
             let written = self.db.transact(operation, items).await;
             if retry.is_done(written.map(Transacted::is_done)).await? {

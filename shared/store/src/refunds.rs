@@ -1,13 +1,14 @@
 //! Refunds of payments that were not owed, and reversals of purchased credits.
 
-use aws_sdk_dynamodb::types::Update;
+use aws_sdk_dynamodb::types::builders::UpdateBuilder;
 
 use crate::due_index::order_key;
-use crate::error::{StoreError, Written};
+use crate::error::StoreError;
 use crate::item::{self, Attributes, number};
 use crate::orders::{ORDER, Outcome};
 use crate::payments::Payments;
-use crate::transaction::{self, Retry};
+use crate::retry::Retry;
+use crate::write::update;
 
 /// A step of a reversal, in cents of the purchase's price.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,19 +23,13 @@ impl Payments {
     /// Writes that a refund was made, or that it failed. A failure is never overwritten.
     pub async fn end_refund(&self, stripe_id: &str, outcome: Outcome) -> Result<(), StoreError> {
         let failed = item::to_attribute(ORDER, &Outcome::RefundFailed)?;
-        let sent = self
-            .db
-            .client
-            .update_item()
-            .table_name(&self.db.tables.charges)
-            .set_key(Some(order_key(stripe_id)))
-            .update_expression("SET outcome = :outcome REMOVE due_shard, due_at")
+        let expression = "SET outcome = :outcome REMOVE due_shard, due_at";
+        let update = self
+            .update(stripe_id, expression)
             .condition_expression("attribute_exists(outcome) AND outcome <> :failed")
             .expression_attribute_values(":outcome", item::to_attribute(ORDER, &outcome)?)
-            .expression_attribute_values(":failed", failed)
-            .send();
-        let written = Written::of("end refund", Box::pin(sent).await)?;
-        written.or_conflict("end refund").map(drop)
+            .expression_attribute_values(":failed", failed);
+        self.db.write("end refund", update).await.map(drop)
     }
 
     /// Begins to reverse a purchase up to `to` cents of its price. A step that another process has
@@ -57,16 +52,14 @@ impl Payments {
             if to <= from {
                 return Ok(None);
             }
-            let update = Update::builder()
-                .table_name(&self.db.tables.charges)
-                .set_key(Some(order_key(stripe_id)))
-                .update_expression("SET reversing_cents = :to")
+            let update = self
+                .update(stripe_id, "SET reversing_cents = :to")
                 .condition_expression(
                     "reversed_cents = :from AND attribute_not_exists(reversing_cents)",
                 )
                 .expression_attribute_values(":from", number(from))
                 .expression_attribute_values(":to", number(to));
-            let items = vec![transaction::update(update)?];
+            let items = vec![update.into()];
             if self.db.transact("begin reversal", items).await?.is_done() {
                 return Ok(Some(ReversalStep { from, to }));
             }
@@ -76,13 +69,16 @@ impl Payments {
 
     /// Ends the step up to `to` cents. Ending it again changes nothing.
     pub async fn end_reversal(&self, stripe_id: &str, to: u64) -> Result<(), StoreError> {
-        let update = Update::builder()
-            .table_name(&self.db.tables.charges)
-            .set_key(Some(order_key(stripe_id)))
-            .update_expression("SET reversed_cents = :to REMOVE reversing_cents")
+        let expression = "SET reversed_cents = :to REMOVE reversing_cents";
+        let update = self
+            .update(stripe_id, expression)
             .condition_expression("reversing_cents = :to")
             .expression_attribute_values(":to", number(to));
-        let items = vec![transaction::update(update)?];
+        let items = vec![update.into()];
         self.db.transact("end reversal", items).await.map(drop)
+    }
+
+    fn update(&self, stripe_id: &str, expression: &str) -> UpdateBuilder {
+        update(&self.db.tables.charges, order_key(stripe_id), expression)
     }
 }

@@ -1,14 +1,13 @@
 //! Names of secrets to delete unless they hold the account's key.
 
 use account::{AccountId, KeyId};
-use aws_sdk_dynamodb::types::{Delete, Put, TransactWriteItem};
 use jiff::Timestamp;
 
 use crate::db::{Database, Db};
 use crate::due_index::DueTask;
-use crate::error::{StoreError, Written};
+use crate::error::StoreError;
 use crate::item::time;
-use crate::transaction;
+use crate::write::{Write, delete, put};
 
 /// Remembers the names of secrets, so that an orphaned one is deleted.
 #[derive(Debug, Clone)]
@@ -20,15 +19,8 @@ impl SecretIntents {
     /// Remembers a secret's name before the secret exists, so that it is deleted from `due` on if its
     /// save fails.
     pub async fn add(&self, id: &AccountId, key: &KeyId, due: Timestamp) -> Result<(), StoreError> {
-        let sent = self
-            .db
-            .client
-            .put_item()
-            .table_name(&self.db.tables.accounts)
-            .set_item(Some(task(id, key).item(due)))
-            .send();
-        let put = Box::pin(sent).await.map(drop);
-        put.map_err(|error| StoreError::unavailable("remember secret", error))
+        let put = put_secret(&self.db, id, key, due);
+        self.db.write("remember secret", put).await.map(drop)
     }
 
     /// Forgets a deleted secret's name, unless it has become due at another time since.
@@ -38,51 +30,24 @@ impl SecretIntents {
         key: &KeyId,
         due: Timestamp,
     ) -> Result<(), StoreError> {
-        let sent = self
-            .db
-            .client
-            .delete_item()
-            .table_name(&self.db.tables.accounts)
-            .set_key(Some(task(id, key).key()))
-            .condition_expression("due_at = :due")
-            .expression_attribute_values(":due", time(due))
-            .send();
-        let written = Written::of("forget secret", Box::pin(sent).await)?;
-        written.or_conflict("forget secret").map(drop)
+        let delete = delete_secret(&self.db, id, key, due);
+        self.db.write("forget secret", delete).await.map(drop)
     }
 }
 
-/// Has the key's secret deleted from `due` on.
-pub(crate) fn put_secret(
-    db: &Database,
-    id: &AccountId,
-    key: &KeyId,
-    due: Timestamp,
-) -> Result<TransactWriteItem, StoreError> {
-    let put = Put::builder()
-        .table_name(&db.tables.accounts)
-        .set_item(Some(task(id, key).item(due)));
-    transaction::put(put)
+/// Makes the key's secret due for deletion.
+pub(crate) fn put_secret(db: &Database, id: &AccountId, key: &KeyId, due: Timestamp) -> Write {
+    put(&db.tables.accounts, task(id, key).item(due)).into()
 }
 
-/// Forgets the name of a secret that comes into use, on the condition that it is still due at `due`.
-pub(crate) fn delete_secret(
-    db: &Database,
-    id: &AccountId,
-    key: &KeyId,
-    due: Timestamp,
-) -> Result<TransactWriteItem, StoreError> {
-    let delete = Delete::builder()
-        .table_name(&db.tables.accounts)
-        .set_key(Some(task(id, key).key()))
+/// Forgets a secret's name, on the condition that it is still due at `due`.
+pub(crate) fn delete_secret(db: &Database, id: &AccountId, key: &KeyId, due: Timestamp) -> Write {
+    delete(&db.tables.accounts, task(id, key).key())
         .condition_expression("due_at = :due")
-        .expression_attribute_values(":due", time(due));
-    transaction::delete(delete)
+        .expression_attribute_values(":due", time(due))
+        .into()
 }
 
 fn task(account: &AccountId, key: &KeyId) -> DueTask {
-    DueTask::Secret {
-        account: account.clone(),
-        key: key.clone(),
-    }
+    DueTask::Secret(account.clone(), key.clone())
 }
