@@ -84,12 +84,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for UniqueMembers<'a> {
 }
 
 fn members(body: &[u8]) -> Result<Members<'_>, ApiError> {
-    #[derive(Deserialize)]
-    #[serde(transparent)]
-    struct Object<'a>(#[serde(borrow)] Members<'a>);
-
-    match serde_json::from_slice::<Object<'_>>(body) {
-        Ok(object) => Ok(object.0),
+    match serde_json::from_slice(body) {
+        Ok(members) => Ok(members),
         Err(error) if error.is_data() => Err(invalid("the body must be a JSON object")),
         Err(_) => Err(ApiError::new(
             Code::InvalidJson,
