@@ -68,7 +68,7 @@ impl Asked {
                 .find(store::DueKind::Refund, shard, Timestamp::MAX, 9)
                 .await;
             for due in due.unwrap() {
-                if let DueTask::Refund { stripe_id } = due.unwrap().task {
+                if let DueTask::Refund(stripe_id) = due.unwrap().task {
                     refunds.push(stripe_id);
                 }
             }

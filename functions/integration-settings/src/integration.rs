@@ -13,8 +13,8 @@ use crate::deps::Deps;
 
 /// At least one of the two.
 #[cfg(feature = "openapi")]
-#[derive(utoipa::ToSchema)]
-#[schema(additional_properties = false)]
+#[derive(serde::Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "the body's schema; edge::Fields reads it")]
 pub(crate) struct Switches {
     #[schema(required = false)]

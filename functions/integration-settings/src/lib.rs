@@ -48,10 +48,15 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     #[derive(utoipa::OpenApi)]
     #[openapi(
         paths(
-            integration::read, integration::switch,
-            subscription::subscribe, subscription::cancel, subscription::replace_card,
+            integration::read,
+            integration::switch,
+            subscription::subscribe,
+            subscription::cancel,
+            subscription::replace_card,
             subscription::buy_credits,
-            credits::read, credits::ledger, credits::daily,
+            credits::read,
+            credits::ledger,
+            credits::daily,
         ),
         components(schemas(edge::openapi::Problem))
     )]

@@ -16,8 +16,8 @@ use store::{AttemptLimit, UpdateError};
 use crate::deps::Deps;
 
 #[cfg(feature = "openapi")]
-#[derive(utoipa::ToSchema)]
-#[schema(additional_properties = false)]
+#[derive(serde::Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "the body's schema; edge::Fields reads it")]
 pub(crate) struct CreditsOrder {
     /// Dollars and cents, from 5 to 1000.

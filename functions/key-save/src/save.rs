@@ -23,8 +23,8 @@ use crate::response::update_error;
 const SAVED: &str = "OpenRouter API key saved successfully.";
 
 #[cfg(feature = "openapi")]
-#[derive(utoipa::ToSchema)]
-#[schema(additional_properties = false)]
+#[derive(serde::Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "the body's schema; edge::Fields reads it")]
 pub(crate) struct NewKey {
     /// The OpenRouter API key. White space around it is ignored.

@@ -15,7 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 use store::{DueKind, DueTask, StoredEvent};
 
-use crate::Deps;
+use crate::deps::Deps;
 
 /// The events' source, which the bus's rules select by.
 const SOURCE: &str = "greta.openrouter-byok";

@@ -12,7 +12,7 @@ use futures_util::{StreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
 use store::{Due, DueKind, DueTask, StoreError};
 
-use crate::Deps;
+use crate::deps::Deps;
 use crate::worker::Message;
 
 /// Maximum number of accounts queued in one tick and shard; more wait for the next tick.

@@ -33,15 +33,12 @@ pub struct Settings {
     pub event_bus: String,
     /// `CHARGE_QUEUE_URL`: the queue of due accounts.
     pub queue_url: Url,
-    /// How we name ourselves upstream: `PUBLIC_BASE_URL`.
+    /// Our name upstream: `PUBLIC_BASE_URL`.
     pub referer: HeaderValue,
 }
 
 impl Settings {
-    /// Reads all settings.
-    ///
-    /// # Errors
-    /// One error that names every missing or malformed setting.
+    /// Fails with one error that names every missing or malformed setting.
     pub fn from_env(mut env: Env) -> Result<Self, SettingsError> {
         let settings = Self {
             tables: Tables::from_settings(|name| env.text(name)),

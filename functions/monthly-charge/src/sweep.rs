@@ -1,12 +1,12 @@
 //! The sweeper: holds that their calls left open.
 //!
-//! A call ends its own hold. Where it could not (its answer broke off or did not say what it cost,
-//! its process died, the store did not answer), the default AI is asked what the call did cost, at
-//! growing intervals; what it does not tell within the hold's life is released. Nothing is settled by
-//! guess.
+//! A call ends its own hold. Where it cannot (its response broke off or reported no cost, its process
+//! died, the store did not respond), the sweeper asks the default AI for the call's cost, at growing
+//! intervals, and releases the hold if there is no answer within its life. Nothing is settled by
+//! guesswork.
 //!
-//! Safe to run late, twice, twice at once and beside the call itself: a hold is taken on by a
-//! conditional write, and its end is one that only one of all who try can make.
+//! Safe to run late, twice, twice at once and beside the call itself: a hold is claimed and ended by
+//! conditional writes, of which only one succeeds.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -21,30 +21,28 @@ use store::{DueHold, OpenHold, Resolution, StoreError};
 use tokio::sync::OnceCell;
 use upstream::{DefaultAiKind, GenerationError};
 
-use crate::Deps;
+use crate::deps::Deps;
 
-/// Who ends a hold, in the ledger.
+/// The sweeper's name in the ledger.
 const ACTOR: &str = "sweeper";
-/// Holds looked at by one tick, a shard; more wait for the next tick.
-const HOLDS_A_SHARD: i32 = 250;
-/// Holds looked at at once.
-const AT_ONCE: usize = 16;
-const LOOK_UP_TIME: Duration = Duration::from_secs(10);
-/// After so many look-ups without an answer this tick asks no more, but about holds that would
-/// otherwise be released.
-const PATIENCE: u32 = 5;
+/// Maximum number of holds in one tick and shard; more wait for the next tick.
+const HOLDS_PER_SHARD: i32 = 250;
+const CONCURRENT_HOLDS: usize = 16;
+const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(10);
+/// Number of failed look-ups in a row after which a tick only looks up holds that would otherwise be
+/// released.
+const MAX_FAILURES: u32 = 5;
 
-/// What the sweeper did.
+/// The results of a sweep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Swept {
-    /// Holds settled by the provider's word, or released for want of it.
+    /// Holds settled by the default AI's record, or released without one.
     pub ended: u32,
-    /// Holds that could not be looked at; they stay due.
+    /// Holds that could not be checked; they stay due.
     pub errors: u32,
 }
 
-/// Looks at the holds in `shards` whose check is due at `now`, but not at those of calls that are under
-/// way.
+/// Checks the holds in `shards` whose check is due at `now`, except those of calls that are under way.
 pub async fn sweep(
     deps: &Deps,
     shards: impl IntoIterator<Item = u8>,
@@ -56,28 +54,22 @@ pub async fn sweep(
         deps,
         now,
         key: OnceCell::new(),
-        unanswered: AtomicU32::new(0),
+        failures: AtomicU32::new(0),
     };
     for shard in shards {
-        let due = match deps.store.holds.due(shard, now, HOLDS_A_SHARD).await {
-            Ok(due) => due,
-            Err(error) => {
-                edge::log_error(&error, "due holds could not be found");
-                swept.errors += 1;
-                continue;
-            }
-        };
+        let due = deps.store.holds.due(shard, now, HOLDS_PER_SHARD).await;
+        let due = due.unwrap_or_else(|error| vec![Err(error)]);
         let due = due.into_iter().filter(|due| match due {
             Ok(due) => !is_under_way(&due.call),
             Err(_) => true,
         });
-        let ends = stream::iter(due).map(|due| sweeper.look_at(due));
-        let ends: Vec<_> = ends.buffer_unordered(AT_ONCE).collect().await;
-        for end in ends {
-            match end {
+        let checks = stream::iter(due).map(|due| sweeper.check(due));
+        let mut checks = checks.buffer_unordered(CONCURRENT_HOLDS);
+        while let Some(ended) = checks.next().await {
+            match ended {
                 Ok(ended) => swept.ended += u32::from(ended),
                 Err(error) => {
-                    edge::log_error(&*error, "a hold could not be swept");
+                    edge::log_error(&*error, "could not sweep a hold");
                     swept.errors += 1;
                 }
             }
@@ -91,13 +83,13 @@ struct Sweeper<'a> {
     now: Timestamp,
     /// The default AI's key, read when it is first needed.
     key: OnceCell<Option<Arc<SecretString>>>,
-    /// Look-ups of this tick that came to nothing.
-    unanswered: AtomicU32,
+    /// Look-ups that have failed in a row.
+    failures: AtomicU32,
 }
 
 impl Sweeper<'_> {
     /// True if the hold ended by this.
-    async fn look_at(&self, due: Result<DueHold, StoreError>) -> Result<bool, edge::Error> {
+    async fn check(&self, due: Result<DueHold, StoreError>) -> Result<bool, edge::Error> {
         let store = &self.deps.store;
         let Some(open) = store.holds.claim(&due?, self.now).await? else {
             return Ok(false);
@@ -106,7 +98,7 @@ impl Sweeper<'_> {
         let Sweep::End(end) = decide(cost, open.expires_at, self.now) else {
             return Ok(false);
         };
-        // The ledger is read in the order of time: nothing is entered before what is there.
+        // Never earlier than the entries that are there: the ledger is read in the order of time.
         let at = self.now.max(self.deps.clock.now());
         let hold = &open.hold;
         let resolution = match end {
@@ -116,12 +108,12 @@ impl Sweeper<'_> {
         let call = hold.call.as_str();
         match resolution {
             Resolution::Done(HoldState::Settled(charged)) => {
-                tracing::info!(call, %charged, "hold settled by the provider's record");
+                tracing::info!(call, %charged, "hold settled by the default AI's record");
                 edge::metric("holds_settled_late", 1);
             }
             Resolution::Done(_) => {
                 let generation = open.generation_id.is_some();
-                tracing::error!(call, held = %hold.amount, generation, "hold expired: nobody knows what the call did cost");
+                tracing::error!(call, held = %hold.amount, generation, "hold expired at unknown cost");
                 edge::metric("holds_expired", 1);
             }
             Resolution::Already(_) => return Ok(false),
@@ -129,11 +121,11 @@ impl Sweeper<'_> {
         Ok(true)
     }
 
-    /// What the provider says that the call did cost.
+    /// The call's cost by the default AI's record.
     async fn cost_of(&self, open: &OpenHold) -> Option<Credits> {
         let generation = open.generation_id.as_deref()?;
         let can_wait = self.now < open.expires_at;
-        let is_silent = self.unanswered.load(Ordering::Relaxed) >= PATIENCE;
+        let is_silent = self.failures.load(Ordering::Relaxed) >= MAX_FAILURES;
         if self.deps.default_ai_kind == DefaultAiKind::OpenAi || (is_silent && can_wait) {
             return None;
         }
@@ -141,10 +133,10 @@ impl Sweeper<'_> {
         let asked = self
             .deps
             .default_ai
-            .generation(key, generation, LOOK_UP_TIME);
+            .generation(key, generation, LOOK_UP_TIMEOUT);
         match asked.await {
             Ok(usage) => {
-                self.unanswered.store(0, Ordering::Relaxed);
+                self.failures.store(0, Ordering::Relaxed);
                 open.hold.tariff.cost(&usage?)
             }
             Err(error) => {
@@ -154,8 +146,8 @@ impl Sweeper<'_> {
                         .forget_platform_secret(&self.deps.default_ai_secret)
                         .await;
                 }
-                self.unanswered.fetch_add(1, Ordering::Relaxed);
-                edge::log_error(&error, "the default AI does not say what a call did cost");
+                self.failures.fetch_add(1, Ordering::Relaxed);
+                edge::log_error(&error, "could not look a call's cost up");
                 None
             }
         }
@@ -164,7 +156,7 @@ impl Sweeper<'_> {
     async fn read_key(&self) -> Option<Arc<SecretString>> {
         let name = &self.deps.default_ai_secret;
         let key = self.deps.vault.platform_secret(name).await;
-        key.inspect_err(|error| edge::log_error(error, "the default AI's key cannot be read"))
+        key.inspect_err(|error| edge::log_error(error, "could not read the default AI's key"))
             .ok()
     }
 }

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use store::{Due, DueKind, DueTask};
 
-use crate::Deps;
+use crate::deps::Deps;
 use crate::outbox;
 use crate::plan::plan;
 use crate::sweep::sweep;
@@ -65,24 +65,20 @@ pub async fn tick(
     report
 }
 
-/// Runs the due tasks of these kinds; returns the number of those that failed.
+/// Runs the due tasks of these kinds; returns the number of errors. One error stops no other task.
 async fn run_due(deps: &Deps, kinds: &[DueKind], now: Timestamp) -> u32 {
     let mut errors = 0;
-    let mut failed = |error: &edge::Error, kind: DueKind| {
-        edge::log_error(&**error, &format!("a due task failed: {kind:?}"));
-        errors += 1;
-    };
     for shard in store::shards() {
         for kind in kinds {
             let due = deps.store.due.find(*kind, shard, now, TASKS_PER_SHARD);
-            let due = due.await.unwrap_or_else(|error| vec![Err(error)]);
-            for due in due {
+            for due in due.await.unwrap_or_else(|error| vec![Err(error)]) {
                 let done = match due {
                     Ok(due) => run(deps, &due, now).await,
                     Err(error) => Err(error.into()),
                 };
                 if let Err(error) = done {
-                    failed(&error, *kind);
+                    edge::log_error(&*error, &format!("a due task failed: {kind:?}"));
+                    errors += 1;
                 }
             }
         }
@@ -93,36 +89,34 @@ async fn run_due(deps: &Deps, kinds: &[DueKind], now: Timestamp) -> u32 {
 async fn run(deps: &Deps, due: &Due, now: Timestamp) -> Result<(), edge::Error> {
     let (store, cx) = (&deps.store, deps.charging.at(now));
     match &due.task {
-        DueTask::Secret { account, key } => {
+        DueTask::Secret(account, key) => {
             if store.due.postpone(due, now + CLAIM).await? {
                 delete_orphan(deps, account, key, now + CLAIM).await?;
             }
         }
-        DueTask::Deletion { account } => {
+        DueTask::Deletion(account) => {
             // Stays due while calls are open on the account.
             if store.due.postpone(due, now + CLAIM).await? {
                 store.accounts.scrub(account).await?;
             }
         }
-        DueTask::StripeEvent { id } => drop(charging::replay(cx, id).await?),
-        DueTask::Cleanup { account } => charging::cleanup_payments(cx, account).await?,
-        DueTask::CheckoutSession { stripe_id } => {
-            match charging::check_session(cx, stripe_id).await {
-                Ok(true) => {}
-                Ok(false) => drop(store.due.postpone(due, now + OPEN_SESSION_DELAY).await?),
-                Err(error) => {
-                    store.due.postpone(due, now + PAYMENT_RETRY_DELAY).await?;
-                    return Err(error.into());
-                }
+        DueTask::StripeEvent(id) => drop(charging::replay(cx, id).await?),
+        DueTask::Cleanup(account) => charging::cleanup_payments(cx, account).await?,
+        DueTask::CheckoutSession(stripe_id) => match charging::check_session(cx, stripe_id).await {
+            Ok(true) => {}
+            Ok(false) => drop(store.due.postpone(due, now + OPEN_SESSION_DELAY).await?),
+            Err(error) => {
+                store.due.postpone(due, now + PAYMENT_RETRY_DELAY).await?;
+                return Err(error.into());
             }
-        }
-        DueTask::Refund { stripe_id } => {
+        },
+        DueTask::Refund(stripe_id) => {
             if let Err(error) = charging::refund_unowed(cx, stripe_id).await {
                 store.due.postpone(due, now + PAYMENT_RETRY_DELAY).await?;
                 return Err(error.into());
             }
         }
-        DueTask::Billing { .. } | DueTask::Event { .. } => {
+        DueTask::Billing(_) | DueTask::Event(..) => {
             return Err("planned or delivered elsewhere".into());
         }
     }

@@ -8,12 +8,11 @@ use futures_util::{StreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::Deps;
+use crate::deps::Deps;
 
-/// Accounts report off at once.
-const AT_ONCE: usize = 8;
+const CONCURRENT_ACCOUNTS: usize = 8;
 
-/// Messages of the queue, in the form in which Lambda is given them
+/// Messages of the queue, as Lambda receives them
 /// (<https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html>).
 #[derive(Debug, Deserialize)]
 pub struct Batch {
@@ -39,14 +38,14 @@ struct Attributes {
 /// The body of a message.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Message {
-    /// That of the tick which found the accounts due.
+    /// The time of the tick that found the accounts due.
     pub(crate) time: Timestamp,
     pub(crate) account_ids: Vec<AccountId>,
 }
 
 impl Record {
-    /// The accounts, and the time to work at: the tick's, and as long after it as the message waited, in
-    /// whole minutes. `None` if the message cannot be read.
+    /// The accounts, and the time of their work: the tick's plus the whole minutes that the message
+    /// waited. `None` if the message cannot be read.
     fn read(&self, now: Timestamp) -> Option<(Vec<AccountId>, Timestamp)> {
         let message: Message = serde_json::from_str(&self.body).ok()?;
         let sent = Timestamp::from_millisecond(self.attributes.sent.parse().ok()?).ok()?;
@@ -80,15 +79,15 @@ impl BatchAnswer {
     }
 }
 
-/// Works a batch off: all its accounts, whatever becomes of one of them. A message stays in the queue
-/// if it cannot be read, or if some account of it failed; what is done is not done again then.
+/// Works through a batch: all its accounts, even if one of them fails. A message stays in the queue if
+/// it cannot be read, or if one of its accounts failed; accounts that are done are not charged again.
 pub async fn work(deps: &Deps, batch: Batch) -> (BatchAnswer, ChargeReport) {
     let now = deps.clock.now();
     let (mut accounts, mut failed) = (Vec::new(), BTreeSet::new());
     for (at, record) in batch.records.iter().enumerate() {
         let Some((named, time)) = record.read(now) else {
             let message = record.message_id.as_str();
-            tracing::error!(message, "a message of the queue cannot be read");
+            tracing::error!(message, "could not read a message of the queue");
             failed.insert(at);
             continue;
         };
@@ -98,7 +97,7 @@ pub async fn work(deps: &Deps, batch: Batch) -> (BatchAnswer, ChargeReport) {
         let report = charging::run_due(deps.charging.at(time), &account).await;
         (at, report)
     });
-    let mut works = stream::iter(works).buffer_unordered(AT_ONCE);
+    let mut works = stream::iter(works).buffer_unordered(CONCURRENT_ACCOUNTS);
     let mut sum = ChargeReport::default();
     while let Some((at, report)) = works.next().await {
         match report {

@@ -13,8 +13,8 @@ use crate::session::Session;
 
 /// How many history entries are shown.
 const HISTORY_ENTRIES: i32 = 20;
-/// A given version that is further ahead of the stored one may be a typo, and would make Greta's core
-/// system's events late until it catches up.
+/// A given version that is further ahead of the stored one may be a typo, and would make Greta's
+/// core system's events late until it catches up.
 const FAR_AHEAD: u64 = 1_000;
 
 pub(crate) async fn carry_out(
@@ -179,7 +179,7 @@ async fn set_plan(
     let version = given.unwrap_or_else(|| version_before.saturating_add(1));
     let add_on_before = before.profile.add_on.status();
     let mut expected = before.profile.clone();
-    expected.hear_plan(plan, version, session.clock.now());
+    expected.apply_plan(plan, version, session.clock.now());
     let add_on = expected.add_on.status();
     let add_on_changes = version >= version_before && add_on != add_on_before;
     let jump = far_ahead(given, version_before);
@@ -215,7 +215,7 @@ async fn set_plan(
                 return Err(stored);
             }
             changed = true;
-            profile.hear_plan(plan, version, entry.at);
+            profile.apply_plan(plan, version, entry.at);
             Ok(vec![Effect::History(entry.clone())])
         });
     let after = updated.await.map_err(|error| match error {

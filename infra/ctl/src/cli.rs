@@ -52,8 +52,8 @@ Options of every command:
 Commands that change something record `operator:NAME` in the ledger or the account's history.
 Commands that move money or cannot be undone show what they will do, and ask first: account delete,
 credits grant, refund, adjust and reverse, holds resolve, key forget, webhooks replay, and account
-set-plan if the add-on changes with the plan or --version is more than 1,000 ahead of the stored one.
-The account's members see the reason of a `credits` command in their ledger.
+set-plan if the add-on changes with the plan or --version is more than 1,000 ahead of the stored
+one. The account's members see the reason of a `credits` command in their ledger.
 
 Settings, from the environment or --env-file:
   ACCOUNTS_TABLE, LEDGER_TABLE, HOLDS_TABLE, CHARGES_TABLE, WEBHOOKS_TABLE
@@ -73,7 +73,7 @@ Examples:
   gretactl credits grant acme 25 --reason 'beta tester' --id beta-acme
   gretactl credits history acme --limit 20 --json
   gretactl credits reconcile --all
-  gretactl holds resolve acme call_0197 --release --reason 'provider had an outage'
+  gretactl holds resolve acme call_0197 --release --reason 'OpenRouter had an outage'
   gretactl key forget acme --reason 'key was published' --yes
 
 With a running `cargo dev`, which writes its settings to target/dev.env:
@@ -167,11 +167,11 @@ pub(crate) enum AccountCommand {
     },
     /// Change the plan
     ///
-    /// Greta's core system sends each change of plan with a version, and the highest version counts.
-    /// After this command the core system must continue with this version or a higher one: a lower
-    /// one has no effect. The default version is the stored one + 1; one that is more than 1,000
-    /// ahead must be confirmed. An upgrade to enterprise ends the add-on; back on standard, it can
-    /// be used until the end of the paid period. Key and switches stay.
+    /// Greta's core system sends each change of plan with a version, and the highest version
+    /// counts. After this command the core system must continue with this version or a higher one:
+    /// a lower one has no effect. The default version is the stored one + 1; one that is more than
+    /// 1,000 ahead must be confirmed. An upgrade to enterprise ends the add-on; back on standard,
+    /// it can be used until the end of the paid period. Key and switches stay.
     #[command(verbatim_doc_comment)]
     SetPlan {
         #[command(flatten)]
@@ -186,8 +186,8 @@ pub(crate) enum AccountCommand {
     /// The account's record is deleted first, then its key's secret, then its balance, and with it
     /// the only link from the ledger to the account. A tombstone stays, so that late events do not
     /// revive the account: only a version above that of the deletion (default: the stored one)
-    /// creates it again. The billing tick, or this command if repeated, finishes what cannot be done
-    /// now because calls are in progress or Secrets Manager does not respond.
+    /// creates it again. The billing tick, or this command if repeated, finishes what cannot be
+    /// done now because calls are in progress or Secrets Manager does not respond.
     #[command(verbatim_doc_comment)]
     Delete {
         #[command(flatten)]

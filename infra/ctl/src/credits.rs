@@ -353,7 +353,8 @@ impl Reconciled {
             "unread": self.unread,
         });
         let text = format!(
-            "{}{} accounts checked, {} open holds; {wrong} do not add up, {unread} could not be read",
+            "{}{} accounts checked, {} open holds; {wrong} do not add up, {unread} could not be \
+             read",
             self.text, self.accounts, self.open_holds,
         );
         if ok {

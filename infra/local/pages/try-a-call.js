@@ -1,5 +1,5 @@
-// A panel of `cargo dev`: makes an AI call as the signed-in user and shows the receipt, so that the routing
-// is seen while the switches are moved.
+// A panel of `cargo dev`: makes an AI call as the signed-in user and shows the receipt, to see how
+// the switches route it.
 
 const HEADERS = {
   "x-greta-payer": "Payer",
@@ -8,7 +8,7 @@ const HEADERS = {
   "x-greta-call-id": "Call",
 };
 
-// Puts the panel at the end of `parent`. `root`: the API's base URL; `getToken`: as the elements have it.
+// Appends the panel to `parent`. `root` is the API's base URL, `getToken` the elements' function.
 export function mount(parent, { root, getToken }) {
   const panel = document.createElement("section");
   panel.className = "try";
@@ -18,7 +18,7 @@ export function mount(parent, { root, getToken }) {
   document.adoptedStyleSheets.push(style);
   panel.append(
     element("h2", { id: "try-title", textContent: "Try a call" }),
-    element("p", { textContent: "Only on this machine: the answer comes from a simulator, the routing is the real one." }),
+    element("p", { textContent: "Only on this machine: a simulator responds, but the routing is real." }),
   );
   const form = element("form");
   const prompt = element("input", { id: "try-prompt", value: "Hello", autocomplete: "off" });
@@ -46,7 +46,7 @@ export function mount(parent, { root, getToken }) {
     }
     pending = false;
     send.removeAttribute("aria-disabled");
-    // The elements of the page ask anew.
+    // Makes the page's elements reload.
     const channel = new BroadcastChannel("greta-openrouter");
     channel.postMessage("changed");
     channel.close();

@@ -1,7 +1,8 @@
-//! DynamoDB and Secrets Manager inside this process. They speak AWS's own wire protocol on loopback,
-//! so that the product talks to them through the real SDK.
+//! DynamoDB and Secrets Manager inside this process. They speak AWS's own wire protocol on
+//! loopback, so that the product talks to them through the real SDK.
 //!
-//! Invariant: nothing here takes the place of the product's own code. Faults are injected on the wire.
+//! Invariant: nothing here takes the place of the product's own code. Faults are injected on the
+//! wire.
 
 use std::collections::HashMap;
 use std::io;
@@ -36,7 +37,8 @@ pub enum EnginesError {
     Database(#[source] dynoxide::DynoxideError),
 }
 
-/// The configuration of a client of the service at `endpoint`, whose requests `http` carries, if given.
+/// The configuration of a client of the service at `endpoint`, whose requests `http` carries, if
+/// given.
 pub(crate) fn config_at(
     config: &SdkConfig,
     endpoint: &str,

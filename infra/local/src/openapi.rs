@@ -12,7 +12,9 @@ pub fn document() -> OpenApi {
     let info = InfoBuilder::new()
         .title("OpenRouter BYOK in Greta")
         .version("1")
-        .description(Some("AI calls, the OpenRouter integration, its add-on, and credits."))
+        .description(Some(
+            "AI calls, the OpenRouter integration, its add-on, and credits.",
+        ))
         .build();
     let mut document = OpenApiBuilder::new()
         .info(info)
@@ -21,7 +23,10 @@ pub fn document() -> OpenApi {
                 .security_scheme("token", SecurityScheme::Http(token))
                 .build(),
         ))
-        .security(Some([SecurityRequirement::new::<_, [&str; 0], &str>("token", [])]))
+        .security(Some([SecurityRequirement::new::<_, [&str; 0], &str>(
+            "token",
+            [],
+        )]))
         .build();
     document.merge(ai_proxy::openapi());
     document.merge(integration_settings::openapi());

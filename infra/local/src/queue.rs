@@ -1,5 +1,5 @@
-//! The queue of due accounts: SQS's wire protocol on loopback, and a consumer that hands the messages
-//! to the worker as Lambda does in a deployment.
+//! The queue of due accounts: SQS's wire protocol on loopback, and a consumer that hands the
+//! messages to the worker as Lambda does in a deployment.
 
 use std::io;
 use std::sync::Arc;

@@ -154,8 +154,8 @@ async fn respond(router: Router, request: Request<Body>) -> Result<Response, Clo
 }
 
 /// Reads a body of moderate size before the request is handled, as API Gateway does. A response
-/// before its request was read would close the connection without notice; for a larger body (false),
-/// the response announces that.
+/// before its request was read would close the connection without notice; for a larger body
+/// (false), the response announces that.
 async fn with_whole_body(
     request: Request<Body>,
 ) -> Result<(Request<Body>, bool), ClosedWithoutHead> {

@@ -38,7 +38,8 @@ pub struct Options {
     pub settings: BTreeMap<String, String>,
     /// The gateway serves the `_dev` helpers only; the functions run elsewhere.
     pub backends_only: bool,
-    /// Carries the requests to AWS of the function of this name, for tests that watch or disturb them.
+    /// Carries the requests to AWS of the function of this name, for tests that watch or disturb
+    /// them.
     pub aws_http: Option<Box<dyn Fn(&'static str) -> SharedHttpClient + Send>>,
 }
 #[derive(Debug, thiserror::Error)]
@@ -304,7 +305,8 @@ async fn stripe_unless_set(
     Ok(Some(simulator))
 }
 
-/// Moves the platform's secrets from the settings to Secrets Manager, where the functions read them.
+/// Moves the platform's secrets from the settings to Secrets Manager, where the functions read
+/// them.
 async fn seed_platform_secrets(
     engines: &Engines,
     settings: &mut BTreeMap<String, String>,

@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_tables_are_as_the_product_needs_them() {
+    async fn the_tables_have_the_keys_and_indexes_that_the_product_needs() {
         let engines = Engines::start().await.unwrap();
         let client = engines.dynamodb();
         create_all(engines.database()).unwrap();

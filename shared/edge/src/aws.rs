@@ -13,14 +13,13 @@ use base64::engine::general_purpose::STANDARD;
 use webpki_root_certs::TLS_SERVER_ROOT_CERTS;
 
 const CONNECT_TIME: Duration = Duration::from_secs(1);
-/// Covers the whole of an attempt, connecting and the response's body included.
+/// For a whole attempt, from connecting to the end of the response's body.
 const ATTEMPT_TIME: Duration = Duration::from_secs(3);
 
-/// Region, credentials, endpoints, FIPS, dual stack and retries are what the SDK makes of the
-/// environment. On Lambda it finds all of them there, and asks the network for nothing.
+/// The SDK takes region, credentials, endpoints, FIPS, dual stack and retries from the environment.
+/// On Lambda all of them are there, so it asks the network for nothing.
 ///
-/// The time-outs are short enough to answer the caller within a request, after the SDK's usual
-/// three attempts.
+/// The time-outs leave room for the SDK's usual three attempts within a caller's request.
 pub fn aws_config() -> ConfigLoader {
     let tls = TlsContext::builder().with_trust_store(mozilla_roots());
     let http = Builder::new()

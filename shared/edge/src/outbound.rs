@@ -20,7 +20,7 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 /// flight in one process.
 const IDLE_CONNECTIONS: usize = 64;
 
-/// TLS cannot be set up; this does not happen on a machine that can run a function.
+/// Why the client cannot be built; it can on every machine that runs a function.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpClientError {
     #[error("the TLS settings are not valid")]
@@ -33,7 +33,7 @@ pub enum HttpClientError {
 ///
 /// It sends a request at most once and only to the host it was given: no retries, no redirects, no
 /// proxies from the environment. It trusts Mozilla's certificate authorities as of the build,
-/// because reading the system's takes longer than the rest of a cold start.
+/// because reading the system's costs milliseconds at every cold start.
 pub fn http_client(connect: Duration) -> Result<Client, HttpClientError> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(TLS_SERVER_ROOT_CERTS.iter().cloned());

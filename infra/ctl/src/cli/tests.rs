@@ -5,11 +5,11 @@ use clap::CommandFactory as _;
 use super::*;
 
 #[test]
-fn the_command_line_is_sound() {
+fn the_command_line_is_valid() {
     Cli::command().debug_assert();
 }
 
-/// `gretactl --help` alone is enough: it names every command, argument and option.
+/// `gretactl --help` alone names every command, argument and option.
 #[test]
 fn the_help_names_everything() {
     fn check(command: &clap::Command, path: &str, help: &str) {
@@ -35,7 +35,7 @@ fn the_help_names_everything() {
 }
 
 #[test]
-fn amounts_are_exact_and_never_nothing() {
+fn amounts_are_exact_and_not_zero() {
     let micros = |text| signed_amount(text).ok().map(Credits::micros);
     for (text, expected) in [
         ("5", Some(5_000_000)),

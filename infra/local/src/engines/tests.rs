@@ -24,7 +24,7 @@ async fn started() -> (Engines, aws_sdk_dynamodb::Client) {
     (engines, client)
 }
 
-/// `available` of account `a` becomes `available − amount`, if that is not below zero.
+/// Subtracts `amount` from `available` of account `a`, unless less is available.
 fn debit(amount: i64) -> TransactWriteItem {
     let update = Update::builder()
         .table_name("AccountsTable")
@@ -70,7 +70,7 @@ async fn available(client: &aws_sdk_dynamodb::Client) -> AttributeValue {
 }
 
 #[tokio::test]
-async fn a_transaction_is_all_or_nothing_and_says_why() {
+async fn a_transaction_is_atomic_and_reports_why_it_failed() {
     let (_engines, client) = started().await;
     with_account(&client, 100).await;
     let both = |amount, id| {
@@ -105,12 +105,12 @@ async fn a_transaction_is_all_or_nothing_and_says_why() {
     assert_eq!(
         available(&client).await,
         n(40),
-        "the debit went back with the hold"
+        "the debit was rolled back with the hold"
     );
 }
 
 #[tokio::test]
-async fn a_transaction_is_made_once_per_token() {
+async fn a_transaction_is_applied_once_per_token() {
     let (_engines, client) = started().await;
     with_account(&client, 100).await;
     let twice = |amount| {
@@ -169,7 +169,7 @@ async fn a_failed_update_returns_the_item_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_sparse_index_lists_what_carries_its_keys() {
+async fn a_sparse_index_lists_items_with_its_keys() {
     let (_engines, client) = started().await;
     for id in ["h2", "h1", "h3"] {
         let write = client.transact_write_items().transact_items(hold(id));
@@ -238,7 +238,7 @@ async fn concurrent_debits_never_go_below_zero() {
 }
 
 #[tokio::test]
-async fn a_secret_lives_once() {
+async fn a_secret_is_created_once() {
     let engines = Engines::start().await.unwrap();
     let client = engines.secrets();
     let create = || client.create_secret().name("greta/openrouter/a/k1");

@@ -2,8 +2,8 @@
 //!
 //! A call behaves as its model's name says (`sim/<behaviour>` is not in the model list,
 //! `sim-priced/<behaviour>` is). A key behaves as [`OpenRouterSimulator::set_key`] says, or else as
-//! its text says after the prefix (`sk-or-v1-rejected…`). Every chat call is recorded with its cost,
-//! even if its reader left.
+//! its text says after the prefix (`sk-or-v1-rejected…`). Every chat call is recorded with its
+//! cost, even if its reader left.
 
 mod behaviour;
 mod completion;

@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn the_list_holds_every_kind_of_price() {
+    fn the_list_has_every_kind_of_price() {
         let list = list();
         let models = list["data"].as_array().unwrap();
         let pricing = |id: &str| {

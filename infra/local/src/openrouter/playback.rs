@@ -134,7 +134,8 @@ impl Playback {
                 Step::Send { bytes, words } => {
                     self.call.progress(words, self.completion.billing(words));
                     if self.steps.peek().is_none() {
-                        // Before the last byte leaves, so that its reader finds the record complete.
+                        // Before the last byte leaves, so that its reader finds the record
+                        // complete.
                         self.call.complete(self.completion.finish_reason());
                     }
                     return Some((Ok(bytes), self));

@@ -72,7 +72,8 @@ pub struct RecordedCall {
     pub completion_tokens: u64,
     /// OpenRouter's charge so far, in US dollars as a decimal.
     pub cost: String,
-    /// The upstream provider's charge, for calls on the user's own account there, whose `cost` is 0.
+    /// The upstream provider's charge, for calls on the user's own account there, whose `cost` is
+    /// 0.
     pub upstream_inference_cost: Option<String>,
     /// Why a completed response ended.
     pub finish_reason: Option<&'static str>,

@@ -43,7 +43,7 @@ impl Rig {
         self.chat(KEY, &request(model, stream))
     }
 
-    /// The whole body of an answer, or what arrived before it broke.
+    /// The whole body of a response, or what arrived before it broke.
     async fn read(&self, model: &str, stream: bool) -> (Vec<u8>, bool) {
         let mut pieces = self
             .call(model, stream)
@@ -101,7 +101,7 @@ async fn json_body(request: reqwest::RequestBuilder) -> (u16, Value) {
 }
 
 #[tokio::test]
-async fn a_key_is_what_its_text_says_until_told_otherwise() {
+async fn a_key_behaves_as_its_text_says_until_told_otherwise() {
     let rig = Rig::start().await;
     let rest = "0123456789abcdef";
     let table = [
@@ -186,7 +186,7 @@ async fn only_the_model_list_is_public() {
 }
 
 #[tokio::test]
-async fn a_plain_answer_says_its_exact_cost_and_is_on_record() {
+async fn a_plain_response_states_its_exact_cost_and_is_recorded() {
     let rig = Rig::start().await;
     let call = rig
         .call(DEFAULT_MODEL, false)
@@ -232,7 +232,7 @@ async fn a_plain_answer_says_its_exact_cost_and_is_on_record() {
 }
 
 #[tokio::test]
-async fn a_stream_is_openrouters() {
+async fn a_stream_looks_like_openrouters() {
     let rig = Rig::start().await;
     let text = rig.whole(DEFAULT_MODEL, true).await;
     assert!(text.starts_with(": OPENROUTER PROCESSING\n\n"), "{text}");
@@ -258,7 +258,7 @@ async fn a_stream_is_openrouters() {
 }
 
 #[tokio::test]
-async fn an_answer_ends_at_its_limit() {
+async fn a_response_ends_at_its_limit() {
     let rig = Rig::start().await;
     for limit in ["max_tokens", "max_completion_tokens"] {
         let mut body = request(DEFAULT_MODEL, false);
@@ -270,7 +270,7 @@ async fn an_answer_ends_at_its_limit() {
 }
 
 #[tokio::test]
-async fn errors_are_openrouters() {
+async fn errors_look_like_openrouters() {
     let rig = Rig::start().await;
     let statuses = [
         400, 401, 402, 403, 404, 408, 413, 422, 429, 500, 502, 503, 524, 529,
@@ -337,7 +337,7 @@ async fn a_reset_comes_before_or_after_the_head() {
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_costs_what_was_generated() {
+async fn a_broken_response_costs_what_was_generated() {
     let rig = Rig::start().await;
     for model in ["sim/cut", "sim/cut-mid-line"] {
         let (body, complete) = rig.read(model, true).await;
@@ -391,7 +391,7 @@ async fn a_reader_that_leaves_leaves_a_record() {
 }
 
 #[tokio::test]
-async fn streams_are_odd_on_demand() {
+async fn streams_misbehave_on_demand() {
     let rig = Rig::start().await;
     let usual = rig.whole("sim/ok", true).await;
 
@@ -443,7 +443,7 @@ async fn streams_are_odd_on_demand() {
 }
 
 #[tokio::test]
-async fn plain_answers_are_odd_on_demand() {
+async fn plain_responses_misbehave_on_demand() {
     let rig = Rig::start().await;
     let body = async |model: &str| json_of(&rig.whole(model, false).await);
     assert!(body("sim/no-usage").await.get("usage").is_none());

@@ -236,7 +236,7 @@ async fn deliver_until_accepted(shared: Weak<Shared>, event: Event) {
     for delay in RETRY_DELAYS.into_iter().map(Some).chain([None]) {
         let handle = shared.upgrade().map(StripeHandle);
         let Some(request) = handle.and_then(|handle| handle.request(&event)) else {
-            return;
+            break;
         };
         let response = request.send().await;
         if response.is_ok_and(|response| response.status().is_success()) {

@@ -250,7 +250,8 @@ impl StripeState {
         Ok(())
     }
 
-    /// What can still be paid: open sessions, and unfinished PaymentIntents without an open session.
+    /// What can still be paid: open sessions, and unfinished PaymentIntents without an open
+    /// session.
     pub fn payable(&mut self) -> Vec<String> {
         self.expire_sessions();
         let sessions = self.open_sessions.iter().map(|(_, id)| id.clone());

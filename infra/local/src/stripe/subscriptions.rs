@@ -11,8 +11,8 @@ use super::resources::{Invoice, Session, Subscription};
 use super::state::{NotPossible, StripeState, existing};
 
 impl StripeState {
-    /// Starts the subscription that was bought in `session`. Returns the ids of the subscription and
-    /// of its first invoice.
+    /// Starts the subscription that was bought in `session`. Returns the ids of the subscription
+    /// and of its first invoice.
     pub(super) fn subscribe(
         &mut self,
         session: &Session,
@@ -282,8 +282,8 @@ impl StripeState {
         }
     }
 
-    /// One attempt to collect what is due, or the next period, which begins. A subscription that was
-    /// to end with its period ends instead.
+    /// One attempt to collect what is due, or the next period, which begins. A subscription that
+    /// was to end with its period ends instead.
     pub(super) fn collect(
         &mut self,
         subscription: &str,
@@ -299,8 +299,8 @@ impl StripeState {
         Ok(())
     }
 
-    /// The invoice to collect now: the one that is due, or the next period's, which begins. None for
-    /// a subscription that was to end with its period: it ends.
+    /// The invoice to collect now: the one that is due, or the next period's, which begins. None
+    /// for a subscription that was to end with its period: it ends.
     fn next_invoice(&mut self, subscription: &str) -> Result<Option<String>, NotPossible> {
         let found = self.subscriptions.get(subscription);
         let Some(found) = found.filter(|it| it.is_running()).cloned() else {

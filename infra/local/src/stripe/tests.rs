@@ -97,7 +97,7 @@ impl Rig {
             .unwrap()
     }
 
-    /// `None`: the connection was closed.
+    /// `None` if the connection was closed.
     async fn keyed(&self, key: &str, path: &str, form: &[(&str, &str)]) -> Option<Answer> {
         let request = self.request(Method::POST, path, form);
         answer(request.header("idempotency-key", key)).await
@@ -109,7 +109,7 @@ impl Rig {
             .id()
     }
 
-    /// An unconfirmed intent over 500 cents of a new customer with such a card.
+    /// An unconfirmed PaymentIntent of 500 cents, for a new customer with this card.
     async fn intent(&self, card: Card) -> (String, String) {
         let customer = self.customer().await;
         let method = self.stripe.add_method(Some(customer.clone()), card);
@@ -168,7 +168,7 @@ impl Rig {
         self.post("/v1/checkout/sessions", &form).await
     }
 
-    /// A page's status, where it leads to, and its text.
+    /// A page's status, `Location` and text.
     async fn page(&self, method: Method, path: &str, body: &str) -> (u16, String, String) {
         let request = self.client.request(method, self.url(path));
         let answer = request.body(body.to_owned()).send().await.unwrap();

@@ -1,9 +1,9 @@
-//! Payment objects: confirmed, declined, cancelled, given back, disputed.
+//! PaymentIntents: confirmed, declined, cancelled, refunded, disputed.
 
 use super::*;
 
 #[tokio::test]
-async fn a_confirmation_ends_as_the_card_does() {
+async fn a_confirmation_ends_as_its_card_says() {
     let rig = Rig::start().await;
     let table = [
         (Card::Succeeds, 200, "", "", "succeeded"),
@@ -102,7 +102,7 @@ async fn attempts_follow_a_script_and_then_the_card() {
 }
 
 #[tokio::test]
-async fn an_answer_that_was_lost_is_the_replay_s_answer() {
+async fn a_lost_response_is_replayed() {
     let rig = Rig::start().await;
     for (card, status, ends) in [
         (Card::TimesOutAfterCharging, 200, "succeeded"),
@@ -133,7 +133,7 @@ async fn an_answer_that_was_lost_is_the_replay_s_answer() {
 }
 
 #[tokio::test]
-async fn what_takes_a_while_ends_when_told() {
+async fn a_processing_payment_ends_on_command() {
     let rig = Rig::start().await;
     for succeeded in [true, false] {
         let (intent, method) = rig.intent(Card::Processing).await;
@@ -181,7 +181,7 @@ async fn what_takes_a_while_ends_when_told() {
 }
 
 #[tokio::test]
-async fn an_intent_changes_only_where_its_state_allows() {
+async fn a_payment_intent_changes_only_if_its_status_allows() {
     let rig = Rig::start().await;
     let cancel = |id: &str| format!("/v1/payment_intents/{id}/cancel");
     let unexpected = |answer: &Answer| {
@@ -203,7 +203,7 @@ async fn an_intent_changes_only_where_its_state_allows() {
             .await,
     );
 
-    // After a decline a payment method has to be named again.
+    // After a decline, a payment method must be given again.
     let (declined, method) = rig.intent(Card::DeclinesSoftly).await;
     rig.confirm(&declined, &method, "first").await.unwrap();
     unexpected(
@@ -225,7 +225,7 @@ async fn an_intent_changes_only_where_its_state_allows() {
 }
 
 #[tokio::test]
-async fn money_is_given_back_once() {
+async fn a_payment_is_refunded_once() {
     let rig = Rig::start().await;
     let intent = rig.paid_intent().await;
     rig.kinds();
@@ -265,7 +265,7 @@ async fn money_is_given_back_once() {
 }
 
 #[tokio::test]
-async fn a_dispute_is_opened_and_decided() {
+async fn a_dispute_is_opened_and_closed() {
     let rig = Rig::start().await;
     let intent = rig.paid_intent().await;
     rig.kinds();

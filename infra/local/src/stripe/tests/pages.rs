@@ -1,4 +1,4 @@
-//! The checkout page, and what it leaves behind.
+//! The checkout page, and the effects of a payment.
 
 use super::*;
 
@@ -73,7 +73,7 @@ async fn a_session_is_paid_once_on_its_page() {
         "checkout.session.completed",
     ];
     assert_eq!(kinds, expected);
-    // What is paid does not expire.
+    // A paid session does not expire.
     let paid_at = start_of_2026();
     rig.later(SignedDuration::from_hours(25));
     assert_eq!(rig.kinds(), [""; 0]);
@@ -95,7 +95,7 @@ async fn a_session_is_paid_once_on_its_page() {
 }
 
 #[tokio::test]
-async fn a_card_can_be_charged_later_only_if_it_was_kept() {
+async fn a_card_can_be_charged_later_only_if_it_was_saved() {
     let rig = Rig::start().await;
     let customer = rig.customer().await;
     let keep = ("payment_intent_data[setup_future_usage]", "off_session");
@@ -133,7 +133,7 @@ async fn a_card_can_be_charged_later_only_if_it_was_kept() {
 }
 
 #[tokio::test]
-async fn an_open_session_expires_when_asked_or_in_time() {
+async fn an_open_session_expires_on_request_or_in_time() {
     let rig = Rig::start().await;
     let asked = rig.session("payment", &[]).await.id();
     rig.stripe.pay(&asked, Card::DeclinesSoftly).unwrap_err();

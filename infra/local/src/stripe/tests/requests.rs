@@ -1,9 +1,9 @@
-//! What stands before every request: the key, the rate, the idempotency key.
+//! The steps before a request: API key, rate limit, idempotency key.
 
 use super::*;
 
 #[tokio::test]
-async fn only_the_key_it_was_made_with_opens_it() {
+async fn requests_need_the_api_key() {
     let rig = Rig::start().await;
     let id = rig.customer().await;
     let url = rig.url(&format!("/v1/customers/{id}"));
@@ -45,7 +45,7 @@ async fn parameters_are_checked() {
         assert_eq!(answer.body["error"]["param"], parameter);
     }
 
-    // Also what is to be shown is checked before anything is done.
+    // Expansions are also checked before anything is done.
     let (intent, _) = rig.intent(Card::Succeeds).await;
     let confirm = format!("/v1/payment_intents/{intent}/confirm");
     assert_eq!(
@@ -65,7 +65,7 @@ async fn parameters_are_checked() {
 }
 
 #[tokio::test]
-async fn a_key_gives_its_first_result_for_a_day() {
+async fn an_idempotency_key_repeats_its_first_result_for_a_day() {
     let rig = Rig::start().await;
     let create: &[(&str, &str)] = &[("email", "a@example.com")];
     let customers = "/v1/customers";
@@ -82,10 +82,10 @@ async fn a_key_gives_its_first_result_for_a_day() {
         assert_eq!((other.status, other.error().0), (400, "idempotency_error"));
     }
     rig.later(SignedDuration::from_secs(1));
-    let anew = rig.keyed("k", customers, create).await.unwrap();
-    assert!(!anew.replayed && anew.body["id"] != first.body["id"]);
+    let fresh = rig.keyed("k", customers, create).await.unwrap();
+    assert!(!fresh.replayed && fresh.body["id"] != first.body["id"]);
 
-    // A decline is a result, and so is a state that does not allow it.
+    // A decline is a result, and so is a refusal because of the status.
     let (intent, method) = rig.intent(Card::DeclinesSoftly).await;
     let customer = rig.stripe.object(&intent).unwrap()["customer"].clone();
     rig.confirm(&intent, &method, "confirm").await.unwrap();
@@ -99,7 +99,7 @@ async fn a_key_gives_its_first_result_for_a_day() {
         assert_eq!((late.status, late.replayed), (400, replayed));
     }
 
-    // What never was carried out is none.
+    // A request that was not executed has no result.
     let bad = rig
         .keyed("free", customers, &[("emial", "")])
         .await
@@ -113,7 +113,7 @@ async fn a_key_gives_its_first_result_for_a_day() {
 }
 
 #[tokio::test]
-async fn a_key_under_way_is_refused_also_when_nobody_waits_any_more() {
+async fn a_key_in_use_is_refused_even_if_its_caller_left() {
     let rig = Rig::start().await;
     let (intent, method) = rig.intent(Card::Succeeds).await;
     rig.stripe.pause_at("");
@@ -143,7 +143,7 @@ async fn a_key_under_way_is_refused_also_when_nobody_waits_any_more() {
 }
 
 #[tokio::test]
-async fn requests_beyond_the_rate_are_refused() {
+async fn requests_above_the_rate_limit_are_refused() {
     let rig = Rig::start().await;
     rig.stripe.limit_rate(1, Some(2));
     let statuses = async |count| {

@@ -1,9 +1,9 @@
-//! Subscriptions of the provider's own.
+//! Subscriptions that Stripe collects itself.
 
 use super::*;
 
 #[tokio::test]
-async fn a_subscription_is_paid_by_the_month() {
+async fn a_subscription_is_paid_monthly() {
     let rig = Rig::start().await;
     let session = rig
         .session(
@@ -125,7 +125,7 @@ async fn a_subscription_ends_at_once_or_with_its_period() {
 }
 
 #[tokio::test]
-async fn time_renews_and_an_open_invoice_is_paid_on_its_page_or_made_void() {
+async fn subscriptions_renew_in_time_and_an_open_invoice_is_paid_or_voided() {
     let rig = Rig::start().await;
     let customer = rig.customer().await;
     let form = [("customer", customer.as_str())];
@@ -138,7 +138,7 @@ async fn time_renews_and_an_open_invoice_is_paid_on_its_page_or_made_void() {
         let invoice = shown["latest_invoice"].as_str().unwrap().to_owned();
         (shown["status"].clone(), invoice)
     };
-    // Nothing before the period's end, and then each period once.
+    // Nothing before the end of the period, then each period once.
     rig.stripe.renew_due();
     assert_eq!(rig.stripe.payments().len(), 1);
     let later = start_of_2026() + 24.hours() * 70;
@@ -146,7 +146,7 @@ async fn time_renews_and_an_open_invoice_is_paid_on_its_page_or_made_void() {
     rig.stripe.renew_due();
     rig.stripe.renew_due();
     assert_eq!(rig.stripe.payments().len(), 3);
-    // A card that declines leaves an invoice that its page collects.
+    // A declining card leaves an invoice, which can be paid on its page.
     rig.stripe.set_card(&customer, Card::DeclinesSoftly);
     rig.stripe.set_time(later + 24.hours() * 31);
     rig.stripe.renew_due();
@@ -177,9 +177,9 @@ async fn time_renews_and_an_open_invoice_is_paid_on_its_page_or_made_void() {
     assert_eq!(
         rig.post(&void(&invoice), &[]).await.status,
         400,
-        "it is paid"
+        "already paid"
     );
-    // One that is void is paid by nobody.
+    // A void invoice cannot be paid.
     rig.stripe.set_time(later + 24.hours() * 62);
     rig.stripe.renew_due();
     let (_, invoice) = latest();

@@ -1,8 +1,8 @@
-//! Events on their way.
+//! The delivery of events.
 
 use super::*;
 
-/// Takes webhooks: the event ids that it was sent. The first `refusals` are answered 500.
+/// A webhook endpoint. The first `refusals` requests get a 500.
 struct Receiver {
     server: Server,
     seen: Arc<Mutex<Seen>>,
@@ -38,7 +38,7 @@ async fn receive(
     body: Bytes,
 ) -> StatusCode {
     let event: Value = serde_json::from_slice(&body).unwrap();
-    // Checked with nothing of the sender's.
+    // Verified independently of the sender's code.
     let header = headers["stripe-signature"].to_str().unwrap();
     let (time, tag) = header
         .strip_prefix("t=")
@@ -62,7 +62,7 @@ async fn receive(
 }
 
 #[tokio::test]
-async fn events_reach_the_webhook_as_told() {
+async fn events_are_delivered_as_configured() {
     let rig = Rig::start().await;
     let hook = Receiver::start(1).await;
     rig.paid_intent().await;
@@ -81,7 +81,7 @@ async fn events_reach_the_webhook_as_told() {
     }
     assert_eq!(body["data"]["object"]["object"], "payment_intent");
 
-    // Refused once, it comes again.
+    // After a refusal the event is sent again.
     rig.paid_intent().await;
     rig.stripe.until_delivered().await;
     let ids = hook.ids();

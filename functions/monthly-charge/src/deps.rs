@@ -1,0 +1,70 @@
+//! Everything that the function works with.
+
+use charging::Charging;
+use edge::Clock;
+use keyvault::Vault;
+use store::Store;
+use upstream::{DefaultAiKind, TimeOuts, Upstream};
+use url::Url;
+
+use crate::settings::Settings;
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Deps {
+    pub clock: Clock,
+    pub store: Store,
+    pub charging: Charging,
+    pub vault: Vault,
+    /// Knows the cost of calls on credits.
+    pub default_ai: Upstream,
+    pub default_ai_kind: DefaultAiKind,
+    /// The name of the secret that holds the default AI's key.
+    pub default_ai_secret: String,
+    /// The destination of domain events.
+    pub event_bus: aws_sdk_eventbridge::Client,
+    pub event_bus_name: String,
+    /// Due accounts wait here for the worker.
+    pub queue: aws_sdk_sqs::Client,
+    pub queue_url: Url,
+    /// Accounts that all workers together can charge per second.
+    pub pace: u32,
+}
+
+impl Deps {
+    /// Fails if the HTTP client cannot be built.
+    pub fn new(
+        settings: Settings,
+        clock: Clock,
+        dynamodb: aws_sdk_dynamodb::Client,
+        secrets: aws_sdk_secretsmanager::Client,
+        event_bus: aws_sdk_eventbridge::Client,
+        queue: aws_sdk_sqs::Client,
+    ) -> Result<Self, edge::Error> {
+        let (interval, pace) = (settings.stripe_interval(), settings.charges_per_second());
+        let time_outs = TimeOuts::for_questions(settings.connect);
+        let http = edge::http_client(settings.connect)?;
+        let store = Store::new(dynamodb, settings.tables);
+        let charging = Charging::new(
+            settings.charging,
+            clock.clone(),
+            store.clone(),
+            secrets.clone(),
+            http.clone(),
+        );
+        Ok(Self {
+            charging: charging.with_rate_limit(interval),
+            clock,
+            store,
+            vault: Vault::new(secrets, settings.secrets_prefix),
+            default_ai: Upstream::new(http, &settings.default_ai_url, time_outs, settings.referer),
+            default_ai_kind: settings.default_ai_kind,
+            default_ai_secret: settings.default_ai_secret,
+            event_bus,
+            event_bus_name: settings.event_bus,
+            queue,
+            queue_url: settings.queue_url,
+            pace,
+        })
+    }
+}
