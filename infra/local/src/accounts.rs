@@ -11,6 +11,7 @@ use serde::Deserialize;
 use store::{Created, EntryKind, HistoryEntry, PostError, PostRefused, Posting, Store};
 
 use crate::stripe::StripeHandle;
+
 const ACTOR: &str = "_dev";
 
 /// The demo accounts: id, description, and state.

@@ -44,6 +44,7 @@ impl Bus {
         let server = Server::start(router).await?;
         Ok(Self { server, kept })
     }
+
     pub fn url(&self) -> String {
         self.server.url()
     }
@@ -67,6 +68,7 @@ impl Bus {
     pub fn throttle(&self, kind: Option<&str>) {
         lock(&self.kept).rejects.push(kind.map(str::to_owned));
     }
+
     pub fn heal(&self) {
         lock(&self.kept).rejects.clear();
     }

@@ -24,6 +24,7 @@ use crate::queue::Consumer;
 use crate::serve::is_loopback;
 use crate::sign_in::SignIn;
 use crate::stripe::StripeHandle;
+
 pub(crate) const TRY_A_CALL: &str = "/_dev/try-a-call.js";
 const MAX_BODY: usize = 64 * 1024;
 const TOKEN_LIFETIME: Duration = Duration::from_hours(24);

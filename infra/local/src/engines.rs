@@ -28,7 +28,9 @@ use winterbaume_core::{
 use winterbaume_secretsmanager::SecretsManagerService;
 
 use crate::serve::{self, Server};
+
 pub const REGION: &str = "us-east-1";
+
 #[derive(Debug, thiserror::Error)]
 pub enum EnginesError {
     #[error("could not open a port on 127.0.0.1")]
@@ -142,6 +144,7 @@ impl Engines {
             .credentials_provider(SharedCredentialsProvider::new(credentials))
             .build()
     }
+
     pub fn dynamodb(&self) -> aws_sdk_dynamodb::Client {
         self.dynamodb_over(None)
     }
@@ -151,6 +154,7 @@ impl Engines {
         let config = config_at(&self.sdk_config(), &self.dynamodb_url, http);
         aws_sdk_dynamodb::Client::new(&config)
     }
+
     pub fn secrets(&self) -> aws_sdk_secretsmanager::Client {
         self.secrets_over(None)
     }
@@ -160,6 +164,7 @@ impl Engines {
         let config = config_at(&self.sdk_config(), &self.secrets_url, http);
         aws_sdk_secretsmanager::Client::new(&config)
     }
+
     pub async fn secret_names(&self) -> Vec<String> {
         let view = self.secrets.engine.snapshot(default_account_id(), REGION);
         let mut names: Vec<_> = view.await.secrets.into_keys().collect();
@@ -179,6 +184,7 @@ impl Engines {
         let operation = operation.map(str::to_owned);
         self.secrets.wire().faults.insert(operation, fault);
     }
+
     pub fn heal_secrets(&self) {
         self.secrets.wire().faults.clear();
     }

@@ -19,6 +19,7 @@ const EMBEDDED: [&str; 6] = [
     "WEBHOOKS_TABLE",
     "CHARGE_QUEUE_URL",
 ];
+
 #[derive(Debug, thiserror::Error)]
 pub enum FunctionsError {
     #[error(transparent)]
@@ -26,6 +27,7 @@ pub enum FunctionsError {
     #[error("could not set up a function")]
     Function(#[source] Box<dyn Error + Send + Sync>),
 }
+
 pub(crate) struct Clients {
     pub(crate) dynamodb: aws_sdk_dynamodb::Client,
     pub(crate) secrets: aws_sdk_secretsmanager::Client,
@@ -104,6 +106,7 @@ impl Functions {
         })
     }
 }
+
 fn setting_names() -> BTreeSet<&'static str> {
     let mut names = BTreeSet::new();
     macro_rules! ask {

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use jsonwebtoken::jwk::{Jwk, JwkSet, PublicKeyUse, ThumbprintHash};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
+
 pub const JWKS_PATH: &str = "/.well-known/jwks.json";
 
 /// Signs identity tokens with `EdDSA`.
@@ -37,9 +38,11 @@ impl Issuer {
             private_key,
         }
     }
+
     pub fn issuer(&self) -> &str {
         &self.name
     }
+
     pub fn audience(&self) -> &str {
         &self.audience
     }
@@ -50,6 +53,7 @@ impl Issuer {
             keys: vec![self.public_key.clone()],
         }
     }
+
     pub fn router(&self) -> Router {
         let jwks = self.jwks();
         Router::new().route(JWKS_PATH, get(async move || Json(jwks)))
@@ -77,6 +81,7 @@ impl Issuer {
             "exp": issued.saturating_add(lifetime),
         }))
     }
+
     pub fn sign(&self, claims: Value) -> String {
         let header = Header {
             kid: self.public_key.common.key_id.clone(),

@@ -69,9 +69,11 @@ impl Queue {
             consumer,
         })
     }
+
     pub fn endpoint(&self) -> String {
         self.server.url()
     }
+
     pub fn url(&self) -> &str {
         &self.consumer.url
     }
@@ -189,6 +191,7 @@ impl Consumer {
         let at = Timestamp::from_millisecond(millis).unwrap_or_default();
         at.saturating_add(shift).unwrap_or(at)
     }
+
     pub async fn delete(&self, message: &ReceivedMessage) {
         let delete = self.client.delete_message().queue_url(&self.url);
         let deleted = delete.receipt_handle(&message.receipt).send().await;

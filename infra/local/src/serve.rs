@@ -44,6 +44,7 @@ impl Server {
     pub async fn start(router: Router) -> io::Result<Self> {
         Self::on(listener().await?, router)
     }
+
     pub fn on(listener: TcpListener, router: Router) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let (stop, stopped) = watch::channel(());
@@ -59,6 +60,7 @@ impl Server {
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
+
     pub async fn stop(self) {
         drop(self.stop);
         // A task that panicked has stopped as well.
@@ -77,6 +79,7 @@ pub async fn listener() -> io::Result<TcpListener> {
     clippy::unused_async,
     reason = "a listener needs a runtime around it, which an async function proves"
 )]
+
 pub async fn listener_on(port: u16) -> io::Result<TcpListener> {
     let socket = TcpSocket::new_v4()?;
     socket.set_nodelay(true)?;
@@ -104,10 +107,12 @@ pub(crate) fn is_loopback(host: &str) -> bool {
     let address = name.parse::<IpAddr>();
     name.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
+
 #[expect(
     clippy::disallowed_methods,
     reason = "these tasks serve every request and belong to no request's span"
 )]
+
 pub(crate) fn spawn<F>(task: F) -> JoinHandle<()>
 where
     F: Future<Output = ()> + Send + 'static,

@@ -26,6 +26,7 @@ use crate::accounts;
 use crate::html::page;
 use crate::issuer::{Issuer, JWKS_PATH};
 use crate::serve::is_loopback;
+
 pub(crate) const CLIENT_ID: &str = "greta-pages";
 const AUTHORIZE_PATH: &str = "/_dev/oidc/authorize";
 const TOKEN_PATH: &str = "/_dev/oidc/token";

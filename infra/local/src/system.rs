@@ -42,6 +42,7 @@ pub struct Options {
     /// them.
     pub aws_http: Option<Box<dyn Fn(&'static str) -> SharedHttpClient + Send>>,
 }
+
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("could not open port {port} of 127.0.0.1; choose another one with --port")]
@@ -61,6 +62,7 @@ pub enum StartError {
     #[error(transparent)]
     Functions(#[from] FunctionsError),
 }
+
 pub struct System {
     pub engines: Engines,
     /// `None` where the real service takes its place.
@@ -155,6 +157,7 @@ impl System {
             jwks,
         })
     }
+
     pub async fn add_demo_accounts(&self) -> Result<(), ApiError> {
         for (id, _, change) in accounts::DEMO {
             let id = AccountId::new(id).expect("an account id");
@@ -192,6 +195,7 @@ impl System {
     pub fn domain_events(&self) -> Vec<Value> {
         self.bus.events()
     }
+
     pub fn url(&self) -> String {
         self.gateway.url()
     }

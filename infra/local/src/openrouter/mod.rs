@@ -92,6 +92,7 @@ impl OpenRouterSimulator {
         };
         self.shared.calls.send_modify(|calls| calls.push(call));
     }
+
     pub fn forget(&self) {
         self.shared.calls.send_modify(Vec::clear);
     }

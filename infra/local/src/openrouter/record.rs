@@ -149,6 +149,7 @@ impl Shared {
         let set = self.inner().keys.get(&key_sha256(key)).copied();
         set.unwrap_or_else(|| KeyBehaviour::of_text(key))
     }
+
     pub(super) fn begin(self: &Arc<Self>, call: RecordedCall) -> OpenCall {
         let mut index = 0;
         self.calls.send_modify(|calls| {

@@ -12,6 +12,7 @@ use super::params::Params;
 /// How long idempotency keys are remembered
 /// (<https://docs.stripe.com/api/idempotent_requests>: at least that long).
 const KEY_LIFETIME: SignedDuration = SignedDuration::from_hours(24);
+
 #[derive(Debug, Clone)]
 pub struct ApiRequest {
     pub method: Method,

@@ -1,6 +1,7 @@
 //! Test cards, and how charges to them end.
 
 const AUTHENTICATION_REQUIRED: &str = "authentication_required";
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Card {
     Succeeds,

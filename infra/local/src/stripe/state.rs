@@ -29,6 +29,7 @@ pub struct Event {
     /// Exactly what is sent.
     pub body: String,
 }
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Payment {
     pub intent: String,
