@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn never_more_is_posted_than_was_held() {
+    fn no_more_is_charged_than_was_held() {
         let start = Balance::new(credits(10), Credits::ZERO, Credits::ZERO, 0).unwrap();
         let held = start.hold(credits(4), 64).unwrap();
         let above = Movement::end_hold(credits(4), credits(5));
@@ -218,20 +218,20 @@ mod tests {
     }
 
     #[test]
-    fn what_a_reversal_cannot_take_is_owed_and_taken_from_the_next_credits() {
+    fn a_reversal_beyond_the_available_credits_is_owed_and_paid_by_the_next() {
         let start = Balance::new(credits(10), credits(7), Credits::ZERO, 1).unwrap();
         let reversal = start.reverse(credits(8)).unwrap();
         assert_eq!((reversal.balance, reversal.owed), (credits(-3), credits(5)));
         let reversed = start.moved(reversal).unwrap();
         assert_eq!(reversed.available(), Credits::ZERO);
-        // Less than is owed comes in, then more.
+        // First fewer credits than are owed, then more.
         let first = reversed.credit(credits(2)).unwrap();
         assert_eq!((first.balance, first.owed), (credits(0), credits(-2)));
         let second = reversed.moved(first).unwrap().credit(credits(9)).unwrap();
         assert_eq!((second.balance, second.owed), (credits(6), credits(-3)));
         let paid = reversed.moved(first).unwrap().moved(second).unwrap();
         assert_eq!((paid.owed(), paid.available()), (Credits::ZERO, credits(6)));
-        // Credits that were released meanwhile pay what is owed, too.
+        // Credits released meanwhile pay the amount owed, too.
         let released = Movement::end_hold(credits(7), Credits::ZERO).unwrap();
         let next = reversed
             .moved(released)
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn an_adjustment_takes_what_is_available_and_no_more() {
+    fn an_adjustment_takes_no_more_than_is_available() {
         let start = Balance::new(credits(10), credits(7), Credits::ZERO, 1).unwrap();
         assert_eq!(start.adjust(credits(-3)).unwrap().balance, credits(-3));
         assert_eq!(start.adjust(credits(-4)), Err(BalanceError::Insufficient));
@@ -252,8 +252,8 @@ mod tests {
     }
 
     proptest! {
-        /// Any run of holds and their ends keeps `0 ≤ held ≤ balance`, and gives back all that was
-        /// not posted.
+        /// Any run of holds and their ends keeps `0 ≤ held ≤ balance`, and releases everything that
+        /// was not charged.
         #[test]
         fn any_history_is_sound(
             steps in prop::collection::vec((0_i64..100, 0_i64..100, any::<bool>()), 0..50),

@@ -120,7 +120,7 @@ mod tests {
         }
     }
 
-    /// The most digits that are counted, each of them below the unit.
+    /// The maximum number of digits, each of them below the unit.
     #[test]
     fn the_most_digits_are_less_than_one_unit() {
         let text = format!("{}e-50", u128::MAX);
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn rounds_up_what_is_below_the_unit() {
+    fn rounds_up_digits_below_the_unit() {
         assert_eq!(parse("0.0000001", 6, Excess::RoundUp), Ok((false, 1)));
         assert_eq!(parse("1e-300", 18, Excess::RoundUp), Ok((false, 1)));
         assert_eq!(

@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_open_hold_is_held_and_as_it_is_stored() {
+    fn only_an_open_hold_holds_its_stored_amount() {
         let stored = Credits::from_micros(5);
         assert_eq!(held(HoldState::Open, stored), Some(stored));
         assert_eq!(held(HoldState::Released, stored), None);
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn the_stored_hold_tells_how_it_ended() {
+    fn the_stored_hold_shows_how_it_ended() {
         let wish = HoldState::Settled(Credits::from_micros(5));
         let other = HoldState::Settled(Credits::from_micros(4));
         let ended = [
@@ -195,9 +195,9 @@ mod tests {
         assert_eq!(sweep(None, at(24), at(24)), Sweep::End(End::Release));
     }
 
-    /// A minute apart at first, then ever longer, the last one when the hold expires.
+    /// First a minute apart, then longer and longer; the last one when the hold expires.
     #[test]
-    fn checks_grow_apart() {
+    fn checks_come_at_growing_intervals() {
         let created = Timestamp::UNIX_EPOCH;
         let expires = created + LIFE;
         let mut now = created;

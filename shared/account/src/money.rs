@@ -242,12 +242,12 @@ mod tests {
     }
 
     #[test]
-    fn a_negative_price_is_no_price() {
+    fn a_negative_price_is_refused() {
         assert_eq!("-1".parse::<Usd>(), Err(DecimalError::Negative));
     }
 
     #[test]
-    fn the_least_and_the_most_credits_survive_the_wire() {
+    fn the_smallest_and_the_largest_amounts_survive_the_wire() {
         for (micros, text) in [
             (i64::MAX, "9223372036854.775807"),
             (i64::MIN, "-9223372036854.775808"),
@@ -268,7 +268,7 @@ mod tests {
             prop_assert_eq!(credits.to_string().parse(), Ok(credits));
         }
 
-        /// What can be afforded is paid within the credits, and one more is not.
+        /// The affordable units are paid within the credits, and one more is not.
         #[test]
         fn affordable_is_exact(
             credits in 0_i64..10_000_000,

@@ -91,7 +91,7 @@ mod tests {
         }
     }
 
-    /// Each day that a month may lack, from January to March, in a common and in a leap year.
+    /// Each day that a month may lack, from January to March, in a common year and a leap year.
     #[test]
     fn the_last_days_of_january_come_back_in_march() {
         for (year, last_of_february) in [(2026, 28), (2028, 29), (2100, 28)] {
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_moment_is_in_the_period_that_ends_after_it() {
+    fn a_time_is_in_the_period_that_ends_after_it() {
         let at = |text: &str| text.parse::<Timestamp>().unwrap();
         for anchor in [
             "2026-01-31T10:00:00Z",
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn saturates_at_the_end_of_time() {
+    fn the_end_saturates_at_the_last_timestamp() {
         let last = Period::new(u32::MAX).unwrap();
         assert_eq!(end_of_period(Timestamp::UNIX_EPOCH, last), Timestamp::MAX);
     }

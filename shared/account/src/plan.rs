@@ -108,7 +108,7 @@ mod tests {
         Timestamp::from_second(i64::try_from(version).unwrap()).unwrap()
     }
 
-    /// The highest version counts; what was heard twice or late changes nothing else.
+    /// The highest version counts; repeated and late events change nothing else.
     #[test]
     fn the_highest_version_counts() {
         let mut plans = Plans::new(Plan::Standard, 3, at(3));
@@ -122,7 +122,7 @@ mod tests {
         assert_eq!((plans.plan(), plans.version()), (Plan::Enterprise, 10));
     }
 
-    /// What is forgotten is not the last change, however long ago.
+    /// The last change is never forgotten, however long ago it was.
     #[test]
     fn a_change_is_remembered() {
         let mut plans = Plans::new(Plan::Enterprise, 1, at(1));
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_heard_again_counts_as_heard_last() {
+    fn the_last_report_of_a_version_counts() {
         let mut plans = Plans::new(Plan::Standard, 3, at(3));
         plans.apply(Plan::Enterprise, 3, at(4));
         assert_eq!(

@@ -241,10 +241,9 @@ mod tests {
         }
     }
 
-    /// The last credits can be spent: what is put around the text is held as far as there is
-    /// something left.
+    /// The last credits can be spent: tokens around the text are held as far as credits are left.
     #[test]
-    fn what_is_around_the_text_is_waived_where_it_is_not_covered() {
+    fn tokens_around_the_text_are_waived_if_not_covered() {
         let model = model("0.000001", "0.000002");
         let size = CallSize {
             prompt_tokens: 150,
@@ -265,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listed_price_bounds_the_call_or_is_no_price() {
+    fn a_listed_price_bounds_the_call_or_is_not_used() {
         let full = ListedPrices {
             prompt: Some("0.000001"),
             completion: Some("0.000002"),
@@ -335,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn the_output_limit_is_the_least_of_the_limits() {
+    fn the_output_limit_is_the_lowest_of_the_limits() {
         let model = model("0.000001", "0.000002");
         let plenty = Credits::from_micros(1_000_000_000);
         let limit = |output_limit, available| {
@@ -368,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn the_answer_says_what_it_cost() {
+    fn the_response_reports_its_cost() {
         let prices = model("0.000001", "0.000002").prices.of(true);
         let usd = |text: &str| Some(text.parse().unwrap());
         let tokens = Usage {
@@ -424,7 +423,7 @@ mod tests {
     }
 
     proptest! {
-        /// The hold covers any call that keeps to its limits, and is itself covered.
+        /// The hold covers any call within its limits, and is itself covered.
         #[test]
         fn the_ceiling_covers_the_call_and_is_covered(
             input in 0_u128..10_000_000_000_000,

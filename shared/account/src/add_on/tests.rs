@@ -118,7 +118,7 @@ fn after(facts: &[Fact]) -> AddOn {
     add_on
 }
 
-/// Histories of the contract's table, and where each ends.
+/// Histories from the contract's table, with the status after each.
 #[expect(clippy::too_many_lines, reason = "one table")]
 fn histories() -> Vec<(Vec<Fact>, AddOnStatus)> {
     use AddOnStatus::{Active, Cancelling, Ended, None, PastDue, Suspended};
@@ -232,15 +232,15 @@ fn histories() -> Vec<(Vec<Fact>, AddOnStatus)> {
 }
 
 #[test]
-fn every_row_of_the_table_leads_where_it_says() {
+fn every_row_of_the_table_leads_to_its_status() {
     for (facts, expected) in histories() {
         assert_eq!(after(&facts).status(), expected, "{facts:#?}");
     }
 }
 
-/// What there is to tell after each of the facts, and why.
+/// The change that other systems are told about after each fact, with its reason.
 #[test]
-fn each_change_that_others_care_about_is_told_once() {
+fn each_change_for_other_systems_is_reported_once() {
     use AddOnChange::{Activated, Ended, PastDue, Suspended};
     use Reason::{Cancelled, Disputed, PlanChanged, Refunded, Unpaid};
     type Told = (Option<AddOnChange>, Option<Reason>);
@@ -290,13 +290,13 @@ fn each_change_that_others_care_about_is_told_once() {
                 upgraded(2, "2026-02-10T00:00:00Z"),
                 (Some(Ended), Some(PlanChanged)),
             ),
-            // What is paid for is there again.
+            // The paid period is accessible again.
             (
                 downgraded(3, "2026-02-11T00:00:00Z"),
                 (Some(Activated), None),
             ),
         ],
-        // Bought anew before anybody heard of the first one's end.
+        // Bought again before the end of the first generation is known.
         vec![
             (bought(), (Some(Activated), None)),
             (activated_again(), (Some(Activated), None)),
@@ -304,11 +304,11 @@ fn each_change_that_others_care_about_is_told_once() {
     ];
     for history in table {
         let mut add_on = AddOn::default();
-        for (fact, (news, reason)) in history {
+        for (fact, (change, reason)) in history {
             let before = add_on.clone();
             add_on.apply(fact.clone());
-            assert_eq!(add_on.change_since(&before), news, "{fact:?}");
-            if news.is_some() {
+            assert_eq!(add_on.change_since(&before), change, "{fact:?}");
+            if change.is_some() {
                 assert_eq!(add_on.reason(), reason, "{fact:?}");
             }
         }
@@ -337,7 +337,7 @@ fn it_survives_being_stored() {
 }
 
 proptest! {
-    /// Any order and any repetition of a history ends in the same place.
+    /// Any order and any repetition of a history leads to the same status.
     #[test]
     fn order_and_repetition_do_not_matter(
         (facts, shuffled) in prop::sample::select(histories()).prop_flat_map(|(facts, _)| {
