@@ -240,30 +240,31 @@ fn add_up(
         }
     }
     let micros = |credits: Credits| i128::from(credits.micros());
-    let amounts = open_holds.iter().map(|open| open.hold.amount);
-    let held = amounts.map(micros).sum();
-    let mut equal = |what: &str, found: i128, stored: i128| {
+    let held = open_holds.iter().map(|open| micros(open.hold.amount)).sum();
+    let open = u64::try_from(open_holds.len()).unwrap_or(u64::MAX);
+    let rest = micros(stored.balance) - micros(stored.held);
+    let (spent, calls) = days;
+    for (what, found, stored) in [
+        (
+            "sum of the ledger",
+            micros(entries.sum),
+            micros(stored.balance),
+        ),
+        (
+            "ledger entries",
+            entries.count.into(),
+            stored.entries.into(),
+        ),
+        ("sum of open holds", held, micros(stored.held)),
+        ("open holds", open.into(), stored.open_holds.into()),
+        ("balance less held", rest, micros(stored.available)),
+        ("spent by days", micros(spent), -micros(entries.call_sum)),
+        ("calls by days", calls.into(), entries.call_count.into()),
+    ] {
         if found != stored {
             problems.push(format!("{what}: {found}, but stored is {stored}"));
         }
-    };
-    equal(
-        "sum of the ledger",
-        micros(entries.sum),
-        micros(stored.balance),
-    );
-    equal(
-        "ledger entries",
-        entries.count.into(),
-        stored.entries.into(),
-    );
-    equal("sum of open holds", held, micros(stored.held));
-    let open = u64::try_from(open_holds.len()).unwrap_or(u64::MAX);
-    equal("open holds", open.into(), stored.open_holds.into());
-    let rest = micros(stored.balance) - micros(stored.held);
-    equal("balance less held", rest, micros(stored.available));
-    equal("spent by days", micros(days.0), -micros(entries.call_sum));
-    equal("calls by days", days.1.into(), entries.call_count.into());
+    }
     for (what, credits) in [("available", stored.available), ("owed", stored.owed)] {
         if credits.is_negative() {
             problems.push(format!("{what} is negative: {credits}"));

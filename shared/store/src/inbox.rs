@@ -21,7 +21,7 @@ const KEPT: SignedDuration = SignedDuration::from_hours(90 * 24);
 const MAX_PENDING: i32 = 250;
 
 /// An event as it is recorded.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recorded {
     /// Stripe's id of the event.
     #[serde(rename = "event_id")]
@@ -76,16 +76,8 @@ impl Inbox {
             received_at: now,
             tries: 0,
         };
-        let item = item::with(
-            task(id).item(retry_at),
-            [
-                ("kind", text(kind)),
-                ("event_state", item::to_attribute(EVENT, &event.state)?),
-                ("content", text(content)),
-                ("received_at", time(now)),
-                ("tries", number(0)),
-            ],
-        );
+        let mut item = task(id).item(retry_at);
+        item.extend(item::write(EVENT, &event)?);
         let put = put(&self.db.tables.webhooks, item)
             .condition_expression("attribute_not_exists(event_id)");
         let items = vec![put.into()];

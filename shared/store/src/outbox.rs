@@ -58,8 +58,9 @@ impl Outbox {
                 Ok(event) => events.push(event),
                 Err(error) => {
                     let row = Attributes::of(EVENT, &row);
-                    let due: Timestamp = row.get("due_at")?;
-                    if due <= now {
+                    if let Ok(due) = row.get::<Timestamp>("due_at")
+                        && due <= now
+                    {
                         let task = DueTask::Event(account.clone(), event_id(row)?);
                         self.postpone(task, due, later).await?;
                         errors.push(error);
