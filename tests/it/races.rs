@@ -294,7 +294,7 @@ async fn changes_of_an_account_do_not_undo_each_other() {
         let store = world.system.store.clone();
         world.wire.meanwhile(operation, async move {
             let hear = |profile: &mut account::Profile| {
-                profile.hear_plan(Plan::Enterprise, version, now);
+                profile.apply_plan(Plan::Enterprise, version, now);
                 Ok::<_, Infallible>(Vec::new())
             };
             store
@@ -306,7 +306,7 @@ async fn changes_of_an_account_do_not_undo_each_other() {
         let changed = disturbed
             .accounts
             .update(&account.id, None, now, |profile| {
-                profile.hear_plan(Plan::Standard, version + 1, now);
+                profile.apply_plan(Plan::Standard, version + 1, now);
                 Ok::<_, Infallible>(match operation {
                     TRANSACTION => vec![store::Effect::History(why(now))],
                     _ => Vec::new(),
@@ -338,7 +338,7 @@ async fn a_change_does_not_revive_an_account() {
     let changed = disturbed
         .accounts
         .update(&account.id, None, now, |profile| {
-            profile.hear_plan(Plan::Enterprise, 2, now);
+            profile.apply_plan(Plan::Enterprise, 2, now);
             Ok::<_, Infallible>(Vec::new())
         });
     let changed = changed.await;
@@ -372,7 +372,7 @@ async fn a_deletion_meets_other_events() {
     let store = world.system.store.clone();
     world.wire.meanwhile(TRANSACTION, async move {
         let hear = |profile: &mut account::Profile| {
-            profile.hear_plan(Plan::Enterprise, 12, now);
+            profile.apply_plan(Plan::Enterprise, 12, now);
             Ok::<_, Infallible>(Vec::new())
         };
         store
@@ -476,7 +476,7 @@ async fn a_new_account_under_an_old_id_is_another_one() {
     let changed = disturbed
         .accounts
         .update(&old.id, Some(old.clone()), now, |profile| {
-            profile.hear_plan(Plan::Standard, 51, now);
+            profile.apply_plan(Plan::Standard, 51, now);
             Ok::<_, Infallible>(Vec::new())
         });
     changed.await.unwrap();
@@ -698,7 +698,7 @@ async fn the_add_on_is_paid_only_as_it_was_judged() {
         .unwrap();
     world.wire.meanwhile(TRANSACTION, async move {
         let upgrade = |profile: &mut Profile| {
-            profile.hear_plan(Plan::Enterprise, 9, now);
+            profile.apply_plan(Plan::Enterprise, 9, now);
             Ok::<_, Infallible>(Vec::new())
         };
         store

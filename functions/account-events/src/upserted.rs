@@ -68,7 +68,7 @@ async fn change(
             let before = profile.plan();
             let is_late = event.version < profile.plans.version();
             // A late event is applied too: it may tell when the plan changed.
-            profile.hear_plan(plan, event.version, event.at);
+            profile.apply_plan(plan, event.version, event.at);
             if profile.plan() != before {
                 outcome = Outcome::Changed;
                 let what = format!("changed: plan {}", name(plan));

@@ -179,7 +179,7 @@ async fn set_plan(
     let version = given.unwrap_or_else(|| version_before.saturating_add(1));
     let add_on_before = before.profile.add_on.status();
     let mut expected = before.profile.clone();
-    expected.hear_plan(plan, version, session.clock.now());
+    expected.apply_plan(plan, version, session.clock.now());
     let add_on = expected.add_on.status();
     let add_on_changes = version >= version_before && add_on != add_on_before;
     let jump = far_ahead(given, version_before);
@@ -215,7 +215,7 @@ async fn set_plan(
                 return Err(stored);
             }
             changed = true;
-            profile.hear_plan(plan, version, entry.at);
+            profile.apply_plan(plan, version, entry.at);
             Ok(vec![Effect::History(entry.clone())])
         });
     let after = updated.await.map_err(|error| match error {

@@ -73,7 +73,7 @@ Examples:
   gretactl credits grant acme 25 --reason 'beta tester' --id beta-acme
   gretactl credits history acme --limit 20 --json
   gretactl credits reconcile --all
-  gretactl holds resolve acme call_0197 --release --reason 'provider had an outage'
+  gretactl holds resolve acme call_0197 --release --reason 'OpenRouter had an outage'
   gretactl key forget acme --reason 'key was published' --yes
 
 With a running `cargo dev`, which writes its settings to target/dev.env:

@@ -113,7 +113,7 @@ pub async fn change_account(
 
 fn change_profile(profile: &mut Profile, id: &AccountId, change: AccountChange, now: Timestamp) {
     if let Some(plan) = change.plan.filter(|plan| *plan != profile.plan()) {
-        profile.hear_plan(plan, profile.plans.version() + 1, now);
+        profile.apply_plan(plan, profile.plans.version() + 1, now);
     }
     if let Some(status) = change.add_on {
         profile.add_on = add_on_in(status, id, now);

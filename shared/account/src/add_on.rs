@@ -1,8 +1,8 @@
-//! The add-on's life (contract, section 5).
+//! The add-on's lifecycle (contract, section 5).
 //!
 //! Facts come from the webhook, the monthly charge and the user, at least once, late, and in any
-//! order. [`AddOn`] therefore does not step from state to state: it keeps the *join* of all facts it
-//! has heard (highest period paid, highest user action, …), and [`AddOn::status`] is computed from
+//! order. [`AddOn`] therefore does not step from state to state: it keeps the *join* of all known
+//! facts (highest period paid, highest user action, …), and [`AddOn::status`] is computed from
 //! that. A join does not depend on order or repetition, so neither does the status.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,40 +17,39 @@ mod change;
 
 pub use change::{AddOnChange, Reason};
 
-/// Where the add-on stands, as the integration card shows it.
+/// The status of the add-on, as the integration card shows it.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AddOnStatus {
     /// Never bought.
     None,
-    /// Paid, and to be charged again.
+    /// Paid, and renews.
     Active,
-    /// A charge was declined; access goes on through the grace period.
+    /// A charge was declined; access lasts through the grace period.
     PastDue,
-    /// Cancelled; access goes on until what was paid for is over.
+    /// Cancelled; access lasts until the end of the paid period.
     Cancelling,
     /// Unpaid after the grace period, or under dispute.
     Suspended,
-    /// Over.
     Ended,
 }
 
-/// Who collects the monthly price; copied to the generation when it is activated. (The order has
-/// no meaning; it only defines the join of two activations of one generation.)
+/// How the monthly price is collected; copied to the generation at its activation. (The order of
+/// the variants has no meaning; it only defines the join of two activations of one generation.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Collection {
-    /// We charge the kept card.
+    /// We charge the saved card.
     Card,
     /// We take credits.
     Credits,
-    /// The payment provider runs a subscription.
+    /// Stripe runs a subscription.
     Provider,
 }
 
-/// One purchase of the add-on and all that follows from it, named by its checkout session (for
-/// collection from credits, by its ledger entry).
+/// A purchase of the add-on with all its periods, named by its Checkout Session (for collection
+/// from credits, by its ledger entry).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct GenerationId(String);
@@ -65,18 +64,18 @@ impl GenerationId {
     }
 }
 
-/// Something that happened to the add-on. Each names what it is about.
+/// Something that happened to the add-on. Each fact names its generation and period.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fact {
-    /// A generation begins: its first period is paid. `at` is the provider's own time of that
-    /// payment, and the anchor of all periods.
+    /// A generation begins: its first period is paid. `at` is Stripe's own time of that payment,
+    /// and the anchor of all periods.
     Activated {
         generation: GenerationId,
         at: Timestamp,
         collection: Collection,
     },
-    /// A payment that was owed. One that was not (the add-on had ended, the plan had changed) is
-    /// refunded by whoever hears of it, and is no fact about the add-on.
+    /// A payment that was owed. A payment that was not (the add-on had ended, the plan had changed)
+    /// is refunded, and is no fact about the add-on.
     Paid {
         generation: GenerationId,
         period: Period,
@@ -91,24 +90,24 @@ pub enum Fact {
         period: Period,
     },
     /// The user cancelled. `counter` is the account's own count of such actions; `while_due` is the
-    /// period that was unpaid at that moment, if the add-on was past due.
+    /// unpaid period, if the add-on was past due.
     Cancelled {
         generation: GenerationId,
         counter: u64,
         while_due: Option<Period>,
     },
-    /// The user took the cancellation back.
+    /// The user resumed the add-on.
     Resumed {
         generation: GenerationId,
         counter: u64,
         at: Timestamp,
     },
-    /// What was paid for has run out.
+    /// The paid period has ended.
     PeriodOver {
         generation: GenerationId,
         period: Period,
     },
-    /// Somebody other than us gave the whole payment of a period back.
+    /// Somebody other than us refunded the whole payment of a period.
     RefundedInFull {
         generation: GenerationId,
         period: Period,
@@ -124,13 +123,13 @@ pub enum Fact {
         won: bool,
         at: Timestamp,
     },
-    /// The account became enterprise by the event of this version.
+    /// The event of this version made the account enterprise.
     Upgraded { version: u64, at: Timestamp },
-    /// The account became standard by the event of this version.
+    /// The event of this version made the account standard.
     Downgraded { version: u64, at: Timestamp },
 }
 
-/// All that is known of one account's add-on.
+/// All known facts about one account's add-on.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct AddOn {
     generations: BTreeMap<GenerationId, Generation>,
@@ -139,7 +138,7 @@ pub struct AddOn {
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 struct Generation {
-    /// `None` while only facts that overtook the activation are known.
+    /// `None` while the only known facts are ones that overtook the activation.
     activation: Option<Activation>,
     last_paid: Option<Period>,
     last_declined: Option<Period>,
@@ -189,7 +188,7 @@ struct PlanChange {
 }
 
 impl AddOn {
-    /// Takes a fact in. Facts already known, and facts that later ones overtook, change nothing.
+    /// Applies a fact. Facts that are already known, or overtaken by later ones, change nothing.
     pub fn apply(&mut self, fact: Fact) {
         match fact {
             Fact::Activated {
@@ -269,17 +268,17 @@ impl AddOn {
         }
     }
 
-    /// Where the add-on stands by all facts heard so far.
+    /// The status by all known facts.
     pub fn status(&self) -> AddOnStatus {
-        self.standing().0
+        self.status_and_reason().0
     }
 
     /// The status, and the reason where there is no access.
-    fn standing(&self) -> (AddOnStatus, Option<Reason>) {
+    fn status_and_reason(&self) -> (AddOnStatus, Option<Reason>) {
         let Some(current) = self.current() else {
             return (AddOnStatus::None, None);
         };
-        let by_its_own_facts = current.generation.standing(current.paid_through());
+        let by_its_own_facts = current.generation.status_and_reason(current.paid_through());
         let Some(change) = self.plan_change else {
             return by_its_own_facts;
         };
@@ -287,7 +286,7 @@ impl AddOn {
             return by_its_own_facts;
         }
         let over = current.generation.paid_period_is_over();
-        // What is disputed stays suspended until that is decided.
+        // A disputed add-on stays suspended until the dispute is decided.
         let disputed = by_its_own_facts.0 == AddOnStatus::Suspended;
         if disputed && !change.upgraded && current.paid_through() > change.at {
             return by_its_own_facts;
@@ -301,32 +300,54 @@ impl AddOn {
         }
     }
 
-    /// Until when the current generation is paid.
+    /// The change since `before` that other systems are told about. A cancellation, a resumption
+    /// and a paid period are none.
+    pub fn change_since(&self, before: &Self) -> Option<AddOnChange> {
+        use AddOnStatus::{Active, Cancelling, PastDue};
+        let (was, is) = (before.status(), self.status());
+        let change = match is {
+            AddOnStatus::None => return None,
+            Active | Cancelling => {
+                let is_same = self.generation() == before.generation();
+                let had_access = matches!(was, Active | Cancelling | PastDue);
+                return (!is_same || !had_access).then_some(AddOnChange::Activated);
+            }
+            PastDue => AddOnChange::PastDue,
+            AddOnStatus::Suspended => AddOnChange::Suspended,
+            AddOnStatus::Ended => AddOnChange::Ended,
+        };
+        (was != is).then_some(change)
+    }
+
+    /// Why the add-on is suspended or has ended; `None` if it is neither.
+    pub fn reason(&self) -> Option<Reason> {
+        self.status_and_reason().1
+    }
+
+    /// The end of the current generation's last paid period.
     pub fn paid_through(&self) -> Option<Timestamp> {
         self.current().map(|current| current.paid_through())
     }
 
-    /// The generation that facts must name to have an effect now.
+    /// The current generation; facts about others have no effect now.
     pub fn generation(&self) -> Option<&GenerationId> {
         self.current().map(|current| current.id)
     }
 
-    /// Who collects from the account.
     pub fn collection(&self) -> Option<Collection> {
         self.current().map(|current| current.activation.collection)
     }
 
-    /// Where the current generation's periods are counted from.
+    /// The time from which the current generation's periods are counted.
     pub fn anchor(&self) -> Option<Timestamp> {
         self.current().map(|current| current.activation.anchor)
     }
 
-    /// The last period of which a charge was declined.
+    /// The last period for which a charge was declined.
     pub fn last_declined(&self) -> Option<Period> {
         self.current()?.generation.last_declined
     }
 
-    /// The last period that is paid.
     pub fn last_paid(&self) -> Option<Period> {
         self.current().map(|current| current.generation.last_paid())
     }
@@ -359,8 +380,8 @@ impl AddOn {
         self.plan_change = self.plan_change.max(Some(change));
     }
 
-    /// The latest change of plan, in place of the one known: a late event can show that what was
-    /// taken for the change was none.
+    /// Replaces the known change of plan: a late event can show that what looked like a change was
+    /// none.
     pub(crate) fn plan_changed_last(&mut self, change: Option<PlanChanged>) {
         self.plan_change = change.map(|change| PlanChange {
             version: change.version,
@@ -370,7 +391,6 @@ impl AddOn {
     }
 }
 
-/// The current generation with its activation at hand.
 struct Current<'a> {
     id: &'a GenerationId,
     generation: &'a Generation,
@@ -397,8 +417,8 @@ impl Generation {
         matches!(self.user_action, Some(UserAction { did: Did::Resume { at }, .. }) if at > moment)
     }
 
-    /// Where it stands without regard to changes of plan.
-    fn standing(&self, paid_through: Timestamp) -> (AddOnStatus, Option<Reason>) {
+    /// The status without regard to changes of plan.
+    fn status_and_reason(&self, paid_through: Timestamp) -> (AddOnStatus, Option<Reason>) {
         let last_paid = self.last_paid();
         let disputes = || {
             let of_current = |dispute: &&Dispute| dispute.period == Some(last_paid);

@@ -1,5 +1,5 @@
-//! How often an account may do what others bear: have a key checked (the endpoint must be no oracle for
-//! stolen keys), and open a page of the payment provider's (whose limit is one for all).
+//! Limits on key checks, so that the endpoint is no oracle for stolen keys, and on Checkout
+//! Sessions, because all accounts share Stripe's rate limit.
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -9,14 +9,13 @@ const MAX_CHECKS: usize = 10;
 const MAX_SAVES: usize = 5;
 const MAX_PAGES: usize = 60;
 
-/// What an attempt is made at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// Saving a key; takes one of the hour's saves, given back if the save fails.
+    /// Saving a key. Counts as a check, and as a save unless it fails.
     Save,
     /// Testing the stored key.
     Test,
-    /// Opening a page of the payment provider's.
+    /// Opening a Checkout Session.
     Page,
 }
 
@@ -30,10 +29,7 @@ pub struct Attempts {
 }
 
 impl Attempts {
-    /// Is another one allowed at `now`?
-    ///
-    /// # Errors
-    /// How long to wait, where the sliding hour is full.
+    /// Is another attempt allowed at `now`? The error is the time to wait.
     pub fn allowed(&self, purpose: Purpose, now: Timestamp) -> Result<(), SignedDuration> {
         let checks = || wait(&self.checks, MAX_CHECKS, now);
         let wait = match purpose {
@@ -44,7 +40,7 @@ impl Attempts {
         wait.map_or(Ok(()), Err)
     }
 
-    /// Counts one that is about to be made.
+    /// Counts an attempt that is about to be made.
     pub fn count(&mut self, purpose: Purpose, now: Timestamp) {
         let recent = |at: &Timestamp| now.duration_since(*at) < WINDOW;
         for counted in [&mut self.checks, &mut self.saves, &mut self.pages] {
@@ -60,7 +56,7 @@ impl Attempts {
         }
     }
 
-    /// Was one counted at exactly this moment?
+    /// Was an attempt counted at exactly this time?
     pub fn is_counted(&self, purpose: Purpose, at: Timestamp) -> bool {
         match purpose {
             Purpose::Save | Purpose::Test => self.checks.contains(&at),
@@ -68,15 +64,15 @@ impl Attempts {
         }
     }
 
-    /// Gives back the save counted at `at`, which did not come about. The check stays counted.
-    pub fn give_back_save(&mut self, at: Timestamp) {
+    /// Does not count the save at `at`, which failed. The check stays counted.
+    pub fn uncount_save(&mut self, at: Timestamp) {
         if let Some(index) = self.saves.iter().position(|counted| *counted == at) {
             self.saves.remove(index);
         }
     }
 }
 
-/// How long until fewer than `max` of `counted` lie within the window; `None` if that is so now.
+/// The time until fewer than `max` of `counted` lie within the window; `None` if that is now.
 fn wait(counted: &[Timestamp], max: usize, now: Timestamp) -> Option<SignedDuration> {
     let mut left: Vec<SignedDuration> = counted
         .iter()
@@ -125,7 +121,7 @@ mod tests {
         }
         assert_eq!(attempts.allowed(Purpose::Save, minute(5)), Err(minutes(55)));
         assert_eq!(attempts.allowed(Purpose::Test, minute(5)), Ok(()));
-        attempts.give_back_save(minute(4));
+        attempts.uncount_save(minute(4));
         assert_eq!(attempts.allowed(Purpose::Save, minute(5)), Ok(()));
     }
 
@@ -144,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_stored_before_there_were_pages_is_read() {
+    fn attempts_stored_before_pages_were_counted_are_read() {
         let stored = r#"{"checks":["1970-01-01T00:00:00Z"],"saves":[]}"#;
         let attempts: Attempts = serde_json::from_str(stored).unwrap();
         assert!(attempts.is_counted(Purpose::Test, minute(0)));

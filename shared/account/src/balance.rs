@@ -1,10 +1,9 @@
-//! The account's credits: what it has, what is held for calls under way, what it owes.
+//! The account's credits: its balance, the amount held for calls in progress, and the amount owed.
 
 use serde::{Deserialize, Serialize};
 
-use crate::Credits;
+use crate::money::Credits;
 
-/// Why credits cannot move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BalanceError {
     #[error("the available credits do not cover it")]
@@ -17,11 +16,11 @@ pub enum BalanceError {
     OutOfRange,
 }
 
-/// What one step changes of a balance. The store writes it as it stands, so that nothing moves
-/// credits in any other way.
+/// One change of a balance. The store writes exactly this, so that nothing moves credits in any
+/// other way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Movement {
-    /// Also the sum of the ledger entries that go with it.
+    /// Also the sum of its ledger entries.
     pub balance: Credits,
     pub held: Credits,
     pub owed: Credits,
@@ -38,10 +37,7 @@ impl Movement {
         }
     }
 
-    /// Ends a hold of `held`, taking `charged` of it.
-    ///
-    /// # Errors
-    /// [`BalanceError::AboveHold`] if more is taken than was held.
+    /// Ends a hold of `held`, and charges `charged` of it.
     pub fn end_hold(held: Credits, charged: Credits) -> Result<Self, BalanceError> {
         if charged.is_negative() || charged > held {
             return Err(BalanceError::AboveHold);
@@ -54,10 +50,7 @@ impl Movement {
         })
     }
 
-    /// What it changes of the available credits.
-    ///
-    /// # Errors
-    /// [`BalanceError::OutOfRange`]
+    /// The change of the available credits.
     pub fn available(&self) -> Result<Credits, BalanceError> {
         let available = self.balance.checked_sub(self.held);
         available.ok_or(BalanceError::OutOfRange)
@@ -93,35 +86,32 @@ impl Balance {
         })
     }
 
-    /// All credits of the account, the held ones included.
+    /// All credits of the account, including the held ones.
     pub fn balance(&self) -> Credits {
         self.total
     }
 
-    /// Credits set aside for calls under way.
+    /// Credits set aside for calls in progress.
     pub fn held(&self) -> Credits {
         self.held
     }
 
-    /// Credits that a reversal could not take, taken from the next credits that come.
+    /// Credits that a reversal could not take; the next credits pay them.
     pub fn owed(&self) -> Credits {
         self.owed
     }
 
-    /// How many calls hold credits now.
+    /// The number of calls that hold credits.
     pub fn open_holds(&self) -> u32 {
         self.open_holds
     }
 
-    /// What can still be spent: balance less held.
+    /// The credits that can still be spent: balance − held.
     pub fn available(&self) -> Credits {
         Credits::from_micros(self.total.micros().saturating_sub(self.held.micros()))
     }
 
     /// Sets `amount` aside for one more call.
-    ///
-    /// # Errors
-    /// [`BalanceError::TooManyHolds`] at `max_holds`, else [`BalanceError::Insufficient`].
     pub fn hold(self, amount: Credits, max_holds: u32) -> Result<Self, BalanceError> {
         if self.open_holds >= max_holds {
             return Err(BalanceError::TooManyHolds);
@@ -132,10 +122,7 @@ impl Balance {
         self.moved(Movement::hold(amount))
     }
 
-    /// What a posting of `amount` moves: negative takes credits, and never more than are available.
-    ///
-    /// # Errors
-    /// [`BalanceError::Insufficient`]
+    /// A posting of `amount`; a negative amount takes credits, and never more than are available.
     pub fn adjust(self, amount: Credits) -> Result<Movement, BalanceError> {
         let movement = Movement {
             balance: amount,
@@ -144,11 +131,7 @@ impl Balance {
         self.moved(movement).map(|_| movement)
     }
 
-    /// What new credits move: of `amount` and what is available already, what is owed is taken at
-    /// once.
-    ///
-    /// # Errors
-    /// [`BalanceError::OutOfRange`] if `amount` is negative or too large.
+    /// New credits: from `amount` and the available credits, the amount owed is taken at once.
     pub fn credit(self, amount: Credits) -> Result<Movement, BalanceError> {
         if amount.is_negative() {
             return Err(BalanceError::OutOfRange);
@@ -166,10 +149,8 @@ impl Balance {
         })
     }
 
-    /// What undoing a credit of `amount` moves: as much as is available is taken, the rest is owed.
-    ///
-    /// # Errors
-    /// [`BalanceError::OutOfRange`] if `amount` is negative or too large.
+    /// The reversal of a credit of `amount`: as much as is available is taken, and the rest is
+    /// owed.
     pub fn reverse(self, amount: Credits) -> Result<Movement, BalanceError> {
         if amount.is_negative() {
             return Err(BalanceError::OutOfRange);
@@ -185,10 +166,6 @@ impl Balance {
     }
 
     /// The balance after `movement`.
-    ///
-    /// # Errors
-    /// [`BalanceError::Insufficient`] if less than nothing would be available, and
-    /// [`BalanceError::OutOfRange`] if the movement fits no balance like this one.
     pub fn moved(self, movement: Movement) -> Result<Self, BalanceError> {
         let plus = |a: Credits, b| a.checked_add(b).ok_or(BalanceError::OutOfRange);
         let total = plus(self.total, movement.balance)?;

@@ -1,6 +1,5 @@
 //! Exact decimals, read from and written as text.
 
-/// Why a text is not an amount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DecimalError {
     #[error("an amount is a decimal number, for example 12.5")]
@@ -13,7 +12,7 @@ pub enum DecimalError {
     Negative,
 }
 
-/// What happens to digits beyond the unit's scale.
+/// The treatment of digits beyond the unit's scale.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Excess {
     Refuse,
@@ -62,7 +61,7 @@ pub(crate) fn parse(text: &str, scale: u32, excess: Excess) -> Result<(bool, u12
             .and_then(|factor| units.checked_mul(factor))
             .ok_or(OutOfRange)?
     } else {
-        // A divisor beyond u128 is above any units: less than one unit is left.
+        // A divisor beyond u128 exceeds all units: less than one unit is left.
         let divisor = factor.unwrap_or(u128::MAX);
         let rest = match factor {
             Some(divisor) => units.checked_rem(divisor).unwrap_or(0),

@@ -1,33 +1,33 @@
-//! The life of a hold: taken before a call, ended once, by whoever comes first.
+//! The lifecycle of a hold: taken before a call, and ended exactly once.
 //!
-//! A hold ends by settling (the call's cost is known) or by release (it cost nothing, or nobody can
-//! tell). The call itself ends it; where it cannot, the sweeper looks the call up, again and again,
-//! and releases the hold when its time is over. Nothing is ever settled by guess.
+//! A hold ends by settling (the call's cost is known) or by release (it cost nothing, or the cost
+//! cannot be found out). The call itself ends it; where it cannot, the sweeper looks the call up
+//! repeatedly, and releases the hold when it expires. Nothing is ever settled by guess.
 //!
-//! `tests/holds` searches through all that calls, sweepers and lost answers can make of these rules.
+//! `tests/holds` searches through all interleavings of calls, sweepers and lost responses.
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::Credits;
+use crate::money::Credits;
 
-/// What stays unknown for so long is released.
+/// Time after which a hold of unknown cost is released.
 pub const LIFE: SignedDuration = SignedDuration::from_hours(24);
-/// Longer than a function can live: until then the call's own process ends its hold.
+/// Time before the first check: longer than a function can run, so that until then the call's own
+/// process ends its hold.
 pub const FIRST_CHECK: SignedDuration = SignedDuration::from_mins(20);
-/// Look-ups of one call are at least this far apart, and at most [`LONGEST_WAIT`].
+/// Minimum time between two look-ups of a call.
 const SHORTEST_WAIT: SignedDuration = SignedDuration::from_mins(1);
+/// Maximum time between two look-ups of a call.
 const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(4);
 
-/// How a hold stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HoldState {
     Open,
-    /// So much of it was taken.
+    /// This amount of it was charged.
     Settled(Credits),
     Released,
 }
 
-/// A way for a hold to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum End {
     /// The call cost this.
@@ -36,7 +36,7 @@ pub enum End {
 }
 
 impl End {
-    /// How a hold of `amount` stands after it: never more is taken than was held.
+    /// The state of a hold of `amount` afterwards: never more is charged than was held.
     pub fn of(self, amount: Credits) -> HoldState {
         match self {
             Self::Settle(cost) => HoldState::Settled(cost.min(amount)),
@@ -46,7 +46,7 @@ impl End {
 }
 
 impl HoldState {
-    /// What was taken of the hold.
+    /// The amount charged.
     pub fn charged(self) -> Credits {
         match self {
             Self::Settled(charged) => charged,
@@ -54,10 +54,7 @@ impl HoldState {
         }
     }
 
-    /// Ends a hold of `amount`; only an open one can be.
-    ///
-    /// # Errors
-    /// How it ended before.
+    /// Ends an open hold of `amount`. The error is the state of a hold that had ended before.
     pub fn end(self, end: End, amount: Credits) -> Result<Self, Self> {
         match self {
             Self::Open => Ok(end.of(amount)),
@@ -66,24 +63,24 @@ impl HoldState {
     }
 }
 
-/// What a call holds that found this under its own id when it tried to take its hold, or got no
-/// answer: all of an open hold, of whatever amount, as an earlier plan of the same call may have
-/// arrived late. An ended one is a fence, or expired: `None`.
+/// The amount that a call holds if it found this hold under its own id when it took its hold, or
+/// got no response: all of an open hold, of any amount, because an earlier attempt of the same call
+/// may have arrived late. `None` for a hold that has ended: it is a fence, or has expired.
 pub fn held(stored: HoldState, amount: Credits) -> Option<Credits> {
     (stored == HoldState::Open).then_some(amount)
 }
 
-/// What became of the wish to end a hold.
+/// The result of ending a hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Resolution {
-    /// Ended now, or by an earlier try of this same end whose answer was lost.
+    /// Ended now, or by an earlier try of the same end whose response was lost.
     Done(HoldState),
-    /// It had ended otherwise before; nothing was moved. `None`: nothing is known of such a hold.
+    /// It had ended in another way before; nothing was moved. `None`: there is no such hold.
     Already(Option<HoldState>),
 }
 
 impl Resolution {
-    /// Of the wish to end a hold as `end` that was refused: the `stored` hold tells.
+    /// The result of a write that was refused, by the `stored` hold.
     pub fn of_refused(end: HoldState, stored: Option<HoldState>) -> Self {
         if stored == Some(end) {
             Self::Done(end)
@@ -92,8 +89,8 @@ impl Resolution {
         }
     }
 
-    /// Of the wish that was not answered. `None`: it may still be on its way, and the hold is the
-    /// sweeper's.
+    /// The result of a write without a response. `None`: it may still be on its way; the sweeper
+    /// takes care of the hold.
     pub fn of_unanswered(end: HoldState, stored: Option<HoldState>) -> Option<Self> {
         match stored {
             None | Some(HoldState::Open) => None,
@@ -101,7 +98,7 @@ impl Resolution {
         }
     }
 
-    /// How the hold stands now.
+    /// The state of the hold now.
     pub fn state(self) -> Option<HoldState> {
         match self {
             Self::Done(state) => Some(state),
@@ -110,7 +107,7 @@ impl Resolution {
     }
 }
 
-/// What the sweeper does about an open hold.
+/// The sweeper's decision on an open hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sweep {
     End(End),
@@ -118,7 +115,7 @@ pub enum Sweep {
     Wait,
 }
 
-/// Decides by what the provider says the call cost; `None`: it does not say.
+/// Decides by the call's cost; `None` if the default AI does not report it.
 pub fn sweep(cost: Option<Credits>, expires_at: Timestamp, now: Timestamp) -> Sweep {
     match cost {
         Some(cost) => Sweep::End(End::Settle(cost)),
@@ -127,8 +124,7 @@ pub fn sweep(cost: Option<Credits>, expires_at: Timestamp, now: Timestamp) -> Sw
     }
 }
 
-/// When to look again at a hold that is looked at now: the older it is, the later, but no later than
-/// its end.
+/// The time of a hold's next check: the older the hold, the later, but no later than it expires.
 pub fn next_check(created_at: Timestamp, expires_at: Timestamp, now: Timestamp) -> Timestamp {
     let age = now.duration_since(created_at);
     let wait = age.clamp(SHORTEST_WAIT, LONGEST_WAIT);

@@ -1,26 +1,22 @@
-//! Names of things. Each id is its own type, so that one cannot stand in for another.
+//! Ids. Each kind is a type of its own, so that one cannot take the place of another.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Why a text is not an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an id has 1 to 64 letters, digits, `_` or `-`")]
 pub struct IdError;
 
-macro_rules! id {
-    ($(#[$doc:meta])* $name:ident) => {
+macro_rules! ids {
+    ($($(#[$doc:meta])* $name:ident,)*) => {$(
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
         pub struct $name(String);
 
         impl $name {
-            /// Takes a text as an id.
-            ///
-            /// # Errors
-            /// [`IdError`] unless it matches `^[A-Za-z0-9_-]{1,64}$`.
+            /// Accepts `^[A-Za-z0-9_-]{1,64}$`.
             pub fn new(text: impl Into<String>) -> Result<Self, IdError> {
                 let text = text.into();
                 let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
@@ -54,28 +50,20 @@ macro_rules! id {
                 f.write_str(&self.0)
             }
         }
-    };
+    )*};
 }
 
-id! {
-    /// A Greta customer, as the caller's token names it.
-    AccountId
-}
-id! {
-    /// The account's internal name in ledger, holds and charges; random, never shown.
-    AccountNumber
-}
-id! {
-    /// One saved key; a new one for each save.
-    KeyId
-}
-id! {
-    /// One AI call; also the id of its hold and of its ledger entry.
-    CallId
-}
-id! {
-    /// One ledger entry.
-    EntryId
+ids! {
+    /// A Greta customer, as tokens name it.
+    AccountId,
+    /// The account's internal name in the ledger, holds and charges; random, never shown.
+    AccountNumber,
+    /// A saved key; each save has a new one.
+    KeyId,
+    /// An AI call; also the id of its hold and its ledger entry.
+    CallId,
+    /// A ledger entry.
+    EntryId,
 }
 
 impl From<&CallId> for EntryId {

@@ -1,17 +1,17 @@
-//! Facts about a saved OpenRouter key. The key's own text is nowhere in this crate.
+//! Facts about a saved OpenRouter key. This crate never sees the key's text.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::KeyId;
+use crate::ids::KeyId;
 
-/// What OpenRouter last said of the key.
+/// The state of the key, as OpenRouter last reported it.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyState {
     Usable,
-    /// OpenRouter answered 401, and said so again when asked about the key itself.
+    /// OpenRouter returned 401 for a call, and again for `GET /key`.
     Rejected,
 }
 
@@ -32,10 +32,10 @@ pub struct SavedKey {
     pub checked_at: Timestamp,
 }
 
-/// How far the key goes, as OpenRouter last told.
+/// The key's limits, as OpenRouter last reported them.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct KeyLimits {
-    /// US dollars as a decimal string; `None` where OpenRouter names no limit.
+    /// US dollars as a decimal string; `None` if there is no limit.
     pub limit_usd: Option<String>,
     pub limit_remaining_usd: Option<String>,
     pub expires_at: Option<String>,
@@ -49,12 +49,12 @@ impl SavedKey {
         self.checked_at = now;
     }
 
-    /// OpenRouter refused the key at `now`. True if that is news.
+    /// OpenRouter refused the key at `now`. True if it was usable before.
     pub fn reject(&mut self, now: Timestamp) -> bool {
-        let is_news = self.state != KeyState::Rejected;
+        let is_new = self.state != KeyState::Rejected;
         self.state = KeyState::Rejected;
         self.checked_at = now;
-        is_news
+        is_new
     }
 }
 

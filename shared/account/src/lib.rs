@@ -1,4 +1,4 @@
-//! What an account is: its plan, its add-on, its key, its credits, and what a call may cost.
+//! An account: its plan, its add-on, its key, its credits, and the cost of its calls.
 //!
 //! Everything here is a pure function of its arguments: no I/O, no async, no clock, no AWS types,
 //! no logging. Time and ids come in from outside.
@@ -7,7 +7,7 @@
 //! - money is a whole number of micro-credits, with checked arithmetic, and never a float;
 //! - `available = balance − held` is never negative ([`Balance`]);
 //! - a call never costs more than was held for it ([`price`]);
-//! - the add-on's state is the join of all facts heard of it, so that their order does not matter
+//! - the add-on's state is the join of all known facts, so that their order does not matter
 //!   ([`add_on`]).
 
 #![cfg_attr(
@@ -46,24 +46,24 @@ pub use plan::{Plan, PlanChanged, Plans};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// What a user or an event can change about an account. Money is apart, in [`Balance`], because
+/// The part of an account that users and events change. Money is separate, in [`Balance`], because
 /// calls move it at any moment and must not collide with a change of settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Profile {
     pub plans: Plans,
     pub add_on: AddOn,
-    /// Apart: a call is routed without it.
+    /// Boxed, because a call is routed without it.
     pub billing: Box<Billing>,
     /// Facts about the connected key. The key itself is in Secrets Manager.
     pub key: Option<SavedKey>,
     /// The key is used for calls while `always_use_key` is off.
     pub enabled: bool,
-    /// Every call goes through the key; credits are never touched.
+    /// Every call uses the key; credits are never touched.
     pub always_use_key: bool,
 }
 
 impl Profile {
-    /// A new account: nothing connected, nothing bought, both switches off.
+    /// A new account: no key, no add-on, both switches off.
     pub fn new(plan: Plan, plan_version: u64, at: Timestamp) -> Self {
         Self {
             plans: Plans::new(plan, plan_version, at),
@@ -79,30 +79,27 @@ impl Profile {
         self.plans.plan()
     }
 
-    /// Takes in that the plan is `plan` as of `version`, heard at `at`; the add-on follows.
-    pub fn hear_plan(&mut self, plan: Plan, version: u64, at: Timestamp) {
-        self.plans.hear(plan, version, at);
+    /// Applies that the plan is `plan` as of `version`, reported at `at`; the add-on follows.
+    pub fn apply_plan(&mut self, plan: Plan, version: u64, at: Timestamp) {
+        self.plans.apply(plan, version, at);
         self.add_on.plan_changed_last(self.plans.last_change());
     }
 
-    /// Connects `key`, which enables it, or replaces the one before it, which keeps the switches.
+    /// Connects a first key, which enables it, or replaces the key, which keeps the switches.
     pub fn connect(&mut self, key: SavedKey) {
         if self.key.replace(key).is_none() {
             self.enabled = true;
         }
     }
 
-    /// Forgets the key and sets both switches off. Doing it twice changes nothing.
+    /// Forgets the key and sets both switches off. Idempotent.
     pub fn disconnect(&mut self) {
         self.key = None;
         self.enabled = false;
         self.always_use_key = false;
     }
 
-    /// Sets the switches that are given.
-    ///
-    /// # Errors
-    /// [`SwitchError`] where the contract's section 2 forbids the combination; nothing is changed.
+    /// Sets the given switches, unless the contract's section 2 forbids the combination.
     pub fn switch(
         &mut self,
         enabled: Option<bool>,
@@ -125,7 +122,7 @@ impl Profile {
     }
 }
 
-/// Why the switches stay as they are.
+/// Why the switches do not change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SwitchError {
     #[error("there is no key to switch")]
@@ -134,15 +131,15 @@ pub enum SwitchError {
     AlwaysUseKeyOn,
 }
 
-/// One Greta customer, as read in one consistent read.
+/// A Greta customer, from one consistent read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Account {
     pub id: AccountId,
-    /// Names the account in the ledger, in holds and in charges, so that deleting the account
-    /// record removes the only link from them to a person.
+    /// The account's name in the ledger, in holds and in charges. Deleting the account record
+    /// removes the only link from them to a person.
     pub number: AccountNumber,
     pub profile: Profile,
-    /// Counts the changes of `profile`; a write is conditional on it.
+    /// The number of changes of `profile`; writes are conditional on it.
     pub revision: u64,
     pub balance: Balance,
     pub created_at: Timestamp,

@@ -8,11 +8,11 @@ use crate::decimal::{self, DecimalError, Excess};
 
 const CREDIT_SCALE: u32 = 6;
 const USD_SCALE: u32 = 18;
-/// Atto-dollars times credits-per-dollar, over this, is micro-credits.
+/// Atto-dollars × credits per dollar ÷ this = micro-credits.
 const ATTO_TO_MICRO: u128 = 1_000_000_000_000;
 
-/// An amount of Greta credits, in whole micro-credits (1 credit = 1,000,000). May be negative: a
-/// ledger entry that takes credits is.
+/// An amount of Greta credits, in whole micro-credits (1 credit = 1,000,000). Ledger entries that
+/// take credits are negative.
 ///
 /// On the wire it is a decimal string, for example `"12.5"`.
 #[derive(
@@ -89,8 +89,8 @@ impl fmt::Display for Credits {
 /// Atto-dollars in a cent.
 const ATTO_TO_CENT: u128 = 10_u128.pow(16);
 
-/// A price or a cost in US dollars, in whole atto-dollars (10^-18), never negative. Fine enough
-/// for a price per token; what is finer still is rounded up.
+/// A price or a cost in US dollars, in whole atto-dollars (10^-18), never negative. Prices per
+/// token fit; finer digits are rounded up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Usd(u128);
 
@@ -117,15 +117,14 @@ impl Usd {
         self.0 == 0
     }
 
-    /// This many dollars in cents; `None` if that is no whole number, or too many.
+    /// The amount in cents; `None` if that is not a whole number, or too large.
     pub fn whole_cents(self) -> Option<u64> {
         let cents = self.0.checked_div(ATTO_TO_CENT)?;
         let is_whole = self.0.checked_rem(ATTO_TO_CENT) == Some(0);
         u64::try_from(cents).ok().filter(|_| is_whole)
     }
 
-    /// This many dollars in credits, rounded up to a micro-credit. `None` where it cannot be
-    /// counted.
+    /// The amount in credits, rounded up to a micro-credit; `None` if it is too large.
     pub fn in_credits(self, rate: CreditsPerUsd) -> Option<Credits> {
         let micros = self
             .0
@@ -134,8 +133,8 @@ impl Usd {
         i64::try_from(micros).ok().map(Credits)
     }
 
-    /// How many times `self`, as a price per unit, can be paid from `credits` after `fixed` was
-    /// paid from them. `None`: it is free, any number.
+    /// The number of units at the price `self` that `credits` can pay for, beside `fixed`. `None`:
+    /// they are free.
     pub(crate) fn affordable(
         self,
         credits: Credits,
@@ -146,7 +145,7 @@ impl Usd {
             return None;
         }
         let micros = u128::try_from(credits.0).unwrap_or(0);
-        // The most atto-dollars whose rounded-up credits are still within `micros`.
+        // Maximum number of atto-dollars whose rounded-up credits are within `micros`.
         let budget = micros
             .saturating_mul(ATTO_TO_MICRO)
             .checked_div(u128::from(rate.0))
@@ -175,7 +174,7 @@ impl fmt::Display for Usd {
     }
 }
 
-/// How many credits one US dollar purchase (`CREDITS_PER_USD`), at least 1.
+/// The number of credits for one US dollar (`CREDITS_PER_USD`), at least 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CreditsPerUsd(u32);
 

@@ -35,11 +35,9 @@ impl Period {
     }
 }
 
-/// When `period` ends: `anchor` + that many months in UTC, the day clamped to the month's end
-/// (31 January → 28 February → 31 March). Always from the anchor, never from the month before, so
-/// that a clamped day does not stick.
-///
-/// Saturates at the last timestamp that can be written.
+/// The end of `period`: `anchor` + that many months in UTC, with the day clamped to the end of the
+/// month (31 January → 28 February → 31 March). Always computed from the anchor, so that a clamped
+/// day does not stick. Saturates at the last timestamp.
 pub fn end_of_period(anchor: Timestamp, period: Period) -> Timestamp {
     let months = Span::new().try_months(i64::from(period.number()));
     months
@@ -47,12 +45,12 @@ pub fn end_of_period(anchor: Timestamp, period: Period) -> Timestamp {
         .map_or(Timestamp::MAX, |end| end.timestamp())
 }
 
-/// The period that contains `at`; the first, if that is before the anchor.
+/// The period that contains `at`; the first one if `at` is before the anchor.
 pub fn period_at(anchor: Timestamp, at: Timestamp) -> Period {
     let (from, to) = (anchor.to_zoned(TimeZone::UTC), at.to_zoned(TimeZone::UTC));
     let years = i32::from(to.year()).saturating_sub(i32::from(from.year()));
     let months = i32::from(to.month()).saturating_sub(i32::from(from.month()));
-    // The months' difference is the period's number or one less.
+    // The difference in months is the period's number or one less.
     let months = years.saturating_mul(12).saturating_add(months);
     let number = u32::try_from(months).unwrap_or(0);
     match Period::new(number) {

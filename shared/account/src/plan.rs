@@ -1,9 +1,8 @@
-//! What the account's plan is, by events that may come twice, late and in any order.
+//! The account's plan, by events that may come twice, late and in any order.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// What Greta sold the account.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -14,15 +13,15 @@ pub enum Plan {
     Standard,
 }
 
-/// How many of the newest events are all kept: no event comes later than so many younger ones.
+/// Number of the newest events that are all kept: no event is overtaken by as many newer ones.
 const ALL_KEPT: usize = 16;
 
-/// What was heard of the plan: the highest version counts. Of older runs of versions with one plan
-/// only the first and the last are kept, between which a late event can still fall.
+/// The known events about the plan; the highest version counts. Of an older run of events with the
+/// same plan, only the first and the last are kept, between which a late event can still fall.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plans {
     newest: Seen,
-    /// By version, rising.
+    /// In ascending order of version.
     earlier: Vec<Seen>,
 }
 
@@ -33,7 +32,7 @@ struct Seen {
     at: Timestamp,
 }
 
-/// The account went from one plan to the other.
+/// A change from one plan to the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlanChanged {
     pub version: u64,
@@ -42,7 +41,7 @@ pub struct PlanChanged {
 }
 
 impl Plans {
-    /// The account begins with `plan`.
+    /// The plan of a new account.
     pub fn new(plan: Plan, version: u64, at: Timestamp) -> Self {
         Self {
             newest: Seen { version, plan, at },
@@ -59,26 +58,26 @@ impl Plans {
         self.newest.version
     }
 
-    /// Takes in that the plan is `plan` as of `version`. A version that is heard again counts as it
-    /// was heard last.
-    pub fn hear(&mut self, plan: Plan, version: u64, at: Timestamp) {
-        let heard = Seen { version, plan, at };
+    /// Applies that the plan is `plan` as of `version`. If a version is reported again, the last
+    /// report counts.
+    pub fn apply(&mut self, plan: Plan, version: u64, at: Timestamp) {
+        let seen = Seen { version, plan, at };
         let mut all = self.all();
         let place = all.partition_point(|known| known.version < version);
         match all.get_mut(place) {
             Some(known) if known.version == version && known.plan == plan => return,
-            Some(known) if known.version == version => *known = heard,
-            _ => all.insert(place, heard),
+            Some(known) if known.version == version => *known = seen,
+            _ => all.insert(place, seen),
         }
-        let plan_at = |at: Option<usize>| all.get(at?).map(|heard| heard.plan);
+        let plan_at = |at: Option<usize>| all.get(at?).map(|seen| seen.plan);
         let is_inside_a_run = |at: usize, plan| {
             plan_at(at.checked_sub(1)) == Some(plan) && plan_at(at.checked_add(1)) == Some(plan)
         };
         let old = all.len().saturating_sub(ALL_KEPT);
         let numbered = all.iter().enumerate();
-        let kept = numbered.filter(|(at, heard)| *at >= old || !is_inside_a_run(*at, heard.plan));
-        self.earlier = kept.map(|(_, heard)| *heard).collect();
-        self.newest = self.earlier.pop().unwrap_or(heard);
+        let kept = numbered.filter(|(at, seen)| *at >= old || !is_inside_a_run(*at, seen.plan));
+        self.earlier = kept.map(|(_, seen)| *seen).collect();
+        self.newest = self.earlier.pop().unwrap_or(seen);
     }
 
     fn all(&self) -> Vec<Seen> {
@@ -113,13 +112,13 @@ mod tests {
     #[test]
     fn the_highest_version_counts() {
         let mut plans = Plans::new(Plan::Standard, 3, at(3));
-        plans.hear(Plan::Enterprise, 2, at(2));
+        plans.apply(Plan::Enterprise, 2, at(2));
         assert_eq!((plans.plan(), plans.version()), (Plan::Standard, 3));
         let change = plans.last_change().unwrap();
         assert_eq!((change.version, change.to), (3, Plan::Standard));
-        plans.hear(Plan::Standard, 9, at(9));
+        plans.apply(Plan::Standard, 9, at(9));
         assert_eq!(plans.last_change(), Some(change), "the plan is the same");
-        plans.hear(Plan::Enterprise, 10, at(10));
+        plans.apply(Plan::Enterprise, 10, at(10));
         assert_eq!((plans.plan(), plans.version()), (Plan::Enterprise, 10));
     }
 
@@ -128,7 +127,7 @@ mod tests {
     fn a_change_is_remembered() {
         let mut plans = Plans::new(Plan::Enterprise, 1, at(1));
         for version in 2..100 {
-            plans.hear(Plan::Standard, version, at(version));
+            plans.apply(Plan::Standard, version, at(version));
         }
         assert_eq!(plans.last_change().unwrap().version, 2);
         assert!(plans.earlier.len() <= ALL_KEPT + 2);
@@ -137,7 +136,7 @@ mod tests {
     #[test]
     fn a_version_heard_again_counts_as_heard_last() {
         let mut plans = Plans::new(Plan::Standard, 3, at(3));
-        plans.hear(Plan::Enterprise, 3, at(4));
+        plans.apply(Plan::Enterprise, 3, at(4));
         assert_eq!(
             (plans.plan(), plans.last_change()),
             (Plan::Enterprise, None)
@@ -157,7 +156,7 @@ mod tests {
                 let (version, plan) = events[0];
                 let mut plans = Plans::new(plan, version, at(version));
                 for (version, plan) in events {
-                    plans.hear(*plan, *version, at(*version));
+                    plans.apply(*plan, *version, at(*version));
                 }
                 plans
             };

@@ -1,13 +1,13 @@
-//! What a call may cost at most, and what it did cost.
+//! The maximum cost of a call, and its actual cost.
 //!
-//! The ceiling is taken before the call and the cost after it; the cost is cut at the ceiling, so
-//! that a wrong list price can cost Greta money but never the user.
+//! The ceiling is computed before the call and the cost after it; the cost is capped at the
+//! ceiling, so that a wrong list price can cost Greta money, but never the user.
 
 pub mod prompt;
 
-use crate::{Credits, CreditsPerUsd, Usd};
+use crate::money::{Credits, CreditsPerUsd, Usd};
 
-/// Prices of a model as a list names them, in US dollars: per token, and per request.
+/// A model's prices as listed, in US dollars: per token, and per request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ListedPrices<'a> {
     pub prompt: Option<&'a str>,
@@ -16,33 +16,33 @@ pub struct ListedPrices<'a> {
     pub image: Option<&'a str>,
     pub audio: Option<&'a str>,
     pub input_cache_write: Option<&'a str>,
-    /// A message may ask for it.
+    /// A message may request it.
     pub input_cache_write_1h: Option<&'a str>,
     pub internal_reasoning: Option<&'a str>,
     pub image_output: Option<&'a str>,
     pub audio_output: Option<&'a str>,
 }
 
-/// The highest price of a token that goes in, and of one that comes out.
+/// The highest prices of an input token and of an output token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TokenPrices {
     pub input: Usd,
     pub output: Usd,
 }
 
-/// The prices that bound a call of a model.
+/// The prices that bound a call to a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ModelPrices {
-    /// The highest price of a token of text that goes in.
+    /// The highest price of an input token of text.
     pub text: Usd,
-    /// The highest price of anything that goes in: an image's is one for the whole image.
+    /// The highest price of any input; an image has one price as a whole.
     pub input: Usd,
     pub output: Usd,
 }
 
 impl ModelPrices {
-    /// `None` where the list does not bound a call: a price for prompt or completion is absent, any
-    /// price is negative or unreadable, or there is one per request.
+    /// `None` if the prices do not bound a call: one for prompt or completion is absent, any price
+    /// is negative or unreadable, or there is a price per request.
     pub fn from_listed(listed: &ListedPrices<'_>) -> Option<Self> {
         let required = |text: Option<&str>| text?.parse::<Usd>().ok();
         let optional = |text: Option<&str>| match text {
@@ -70,7 +70,7 @@ impl ModelPrices {
         })
     }
 
-    /// What bounds a call whichever of both it is charged by.
+    /// The prices that bound a call that is charged by either of the two.
     #[must_use]
     pub fn max(self, other: Self) -> Self {
         Self {
@@ -80,7 +80,7 @@ impl ModelPrices {
         }
     }
 
-    /// The prices of a call, by whether its prompt is nothing but text.
+    /// The prices of a call; `only_text` says that its prompt contains nothing but text.
     pub fn of(&self, only_text: bool) -> TokenPrices {
         TokenPrices {
             input: if only_text { self.text } else { self.input },
@@ -88,7 +88,7 @@ impl ModelPrices {
         }
     }
 
-    /// The cheapest call there is: an empty prompt and one output token.
+    /// The cost of the cheapest call: an empty prompt and one output token.
     pub fn cheapest_call(&self, rate: CreditsPerUsd) -> Option<Credits> {
         self.output.in_credits(rate)
     }
@@ -99,40 +99,38 @@ impl ModelPrices {
 pub struct PricedModel {
     pub id: String,
     pub prices: ModelPrices,
-    /// Tokens of prompt and answer together; `None` where the list does not say.
+    /// Tokens of prompt and output together; `None` if not listed.
     pub context_length: Option<u64>,
-    /// Tokens of one answer.
     pub max_output_tokens: Option<u64>,
 }
 
 /// The caller's side of a ceiling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CallSize {
-    /// No prompt of this call has more tokens, whatever is put around its text.
+    /// Upper bound of the prompt's tokens, including what is added around its text.
     pub prompt_tokens: u64,
-    /// The least of them to hold: without what is waived where the balance does not cover it.
+    /// The tokens that have to be held: without those that are waived if the balance is too low.
     pub required_tokens: u64,
-    /// There is nothing but text in it.
+    /// The prompt contains nothing but text.
     pub only_text: bool,
-    /// The least of the limits that the caller set.
+    /// The lowest of the limits that the caller set.
     pub output_limit: Option<u64>,
 }
 
-/// What a call is held to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ceiling {
     /// Sent upstream as the call's limit on output tokens.
     pub output_limit: u64,
     /// Held before the call.
     pub amount: Credits,
-    /// The balance does not cover all of the prompt; the call may cost more than is held.
+    /// The balance does not cover the whole prompt: the call may cost more than is held.
     pub waived: bool,
 }
 
-/// The most that the call can cost, its answer shortened to what `available` affords. `None` if
-/// that leaves fewer than `min_output_tokens` (or than the caller's own limit, where it is lower).
+/// The maximum cost of the call, with its output limited to what `available` pays for. `None` if
+/// that is fewer than `min_output_tokens` (or than the caller's own limit, where it is lower).
 ///
-/// What is put around the prompt's text is held where `available` covers it, and waived where it does
+/// The tokens added around the prompt's text are held if `available` covers them, and waived if
 /// not: otherwise the last credits of an account could not be spent.
 pub fn ceiling(
     model: &PricedModel,
@@ -168,19 +166,21 @@ pub fn ceiling(
     })
 }
 
-/// What an answer says of its own cost. Every field may be missing.
+/// The usage that a response reports. Every field may be missing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
     pub prompt_tokens: Option<u64>,
     pub completion_tokens: Option<u64>,
-    /// What the provider took for the call.
+    /// The price that the default AI charged for the call.
     pub cost: Option<Usd>,
-    /// What the model's own provider took, where `cost` is zero because another account paid it.
+    /// The price that the model's own provider charged, where `cost` is zero because another
+    /// account paid it.
     pub upstream_inference_cost: Option<Usd>,
 }
 
 impl Usage {
-    /// The call's cost in credits, not yet cut at the hold. `None` if the usage does not tell.
+    /// The call's cost in credits, not yet capped at the hold. `None` if the usage does not show
+    /// it.
     pub fn cost_in_credits(&self, prices: TokenPrices, rate: CreditsPerUsd) -> Option<Credits> {
         let usd = match (self.cost, self.upstream_inference_cost) {
             (Some(cost), Some(inference)) if cost.is_zero() => inference,
@@ -194,7 +194,7 @@ impl Usage {
     }
 }
 
-/// The terms that a call is charged on, fixed when its hold is taken.
+/// The terms of a call's charge, fixed when its hold is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tariff {
     pub prices: TokenPrices,
@@ -202,7 +202,8 @@ pub struct Tariff {
 }
 
 impl Tariff {
-    /// The call's cost in credits, not yet cut at the hold. `None` if the usage does not tell.
+    /// The call's cost in credits, not yet capped at the hold. `None` if the usage does not show
+    /// it.
     pub fn cost(&self, usage: &Usage) -> Option<Credits> {
         usage.cost_in_credits(self.prices, self.rate)
     }
@@ -240,8 +241,8 @@ mod tests {
         }
     }
 
-    /// The last credits can be spent: what is put around the text is held as far as there is something
-    /// left.
+    /// The last credits can be spent: what is put around the text is held as far as there is
+    /// something left.
     #[test]
     fn what_is_around_the_text_is_waived_where_it_is_not_covered() {
         let model = model("0.000001", "0.000002");

@@ -4,7 +4,8 @@
 //! crate decides how and when it is collected. `charging` carries out the [`Task`]s.
 //!
 //! Invariants:
-//! - at most one thing can be paid at a time: a Checkout Session, or the open period's PaymentIntent;
+//! - at most one thing can be paid at a time: a Checkout Session, or the open period's
+//!   PaymentIntent;
 //! - nothing is confirmed at Stripe before it is stored as confirming, and nothing is stored as
 //!   confirming that is not owed at that moment;
 //! - the attempt number grows only after a known decline;

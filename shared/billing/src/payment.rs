@@ -48,8 +48,8 @@ pub fn activate(
     counts
 }
 
-/// Keeps a card, unless a later one is on file. What the previous card failed to pay is retried with
-/// it at once. False if another card stays.
+/// Keeps a card, unless a later one is on file. What the previous card failed to pay is retried
+/// with it at once. False if another card stays.
 pub fn keep_card(profile: &mut Profile, payment_method: String, given_at: Timestamp) -> bool {
     if let Some(known) = &profile.billing.card
         && known.given_at >= given_at

@@ -3,8 +3,8 @@
 //! Invariants:
 //! - we charge nothing while Stripe collects, and nothing can be bought beside it;
 //! - it collects for the current generation while that goes on; otherwise it is cancelled;
-//! - what the user decided is sent to Stripe until Stripe has it; what is decided at Stripe counts as
-//!   the user's decision.
+//! - what the user decided is sent to Stripe until Stripe has it; what is decided at Stripe counts
+//!   as the user's decision.
 
 use account::add_on::{Fact, GenerationId};
 use account::billing::{Billing, Subscription};

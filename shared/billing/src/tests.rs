@@ -43,7 +43,7 @@ fn task(profile: &mut Profile, now: Timestamp) -> Option<Task> {
     take_task(profile, now, &dunning())
 }
 
-/// Has the object of period 2 made, and its first attempt begun.
+/// Period 2 with its PaymentIntent created and its first attempt under way.
 fn confirming(now: Timestamp) -> Profile {
     let mut profile = bought(Collection::Card);
     let create = task(&mut profile, now);
@@ -75,14 +75,14 @@ fn a_period_is_charged_once_when_it_is_due() {
         attempt: 1,
     };
     assert_eq!(task(&mut profile, due), Some(create.clone()));
-    // It belongs to whoever took it on, for a while; then it is made again, as the same.
+    // The task is leased; then it is repeated unchanged.
     assert_eq!(task(&mut profile, due + MINUTE), None);
     assert_eq!(task(&mut profile, due + LEASE), Some(create));
     assert_eq!(
         intent_created(&mut profile, &g(), p(2), "pi_1", due),
         Some(1)
     );
-    // An answer that was lost is heard again.
+    // A response that was lost is applied again.
     assert_eq!(
         intent_created(&mut profile, &g(), p(2), "pi_1", due),
         Some(1)
@@ -98,7 +98,7 @@ fn a_period_is_charged_once_when_it_is_due() {
 }
 
 #[test]
-fn declines_are_tried_again_on_their_days_and_then_end_access() {
+fn declined_charges_are_retried_on_their_days_and_then_end_access() {
     let start = at(DUE);
     let mut profile = confirming(start);
     let mut days = Vec::new();
@@ -106,7 +106,7 @@ fn declines_are_tried_again_on_their_days_and_then_end_access() {
     loop {
         let now = start + DAY * days.last().copied().unwrap_or(0);
         declined(&mut profile, Some("pi_1"), attempt, false, now, &dunning());
-        // Once is enough.
+        // Applied twice, it counts once.
         declined(&mut profile, Some("pi_1"), attempt, false, now, &dunning());
         let Some(due) = due_at(&profile).filter(|due| *due > now) else {
             break;
@@ -126,7 +126,7 @@ fn declines_are_tried_again_on_their_days_and_then_end_access() {
         assert_eq!(task(&mut profile, due), Some(confirm));
     }
     assert_eq!((days, attempt), (vec![1, 3, 5, 7], 5));
-    // Day 7 was the last: access ends with its decline, and nobody can pay the object any more.
+    // Day 7 was the last: access ends with its decline, and the PaymentIntent is cancelled.
     let day_7 = start + DAY * 7;
     let cancel = Task::Cancel {
         id: "pi_1".to_owned(),
@@ -152,7 +152,7 @@ fn a_hard_decline_ends_the_attempts_but_not_the_grace_period() {
 }
 
 #[test]
-fn what_is_unknown_is_looked_up_later_and_later_and_paid_late_all_the_same() {
+fn an_unknown_outcome_is_looked_up_at_growing_intervals_and_may_still_pay() {
     let start = at(DUE);
     let mut profile = confirming(start);
     let mut now = start;
@@ -170,7 +170,8 @@ fn what_is_unknown_is_looked_up_later_and_later_and_paid_late_all_the_same() {
     }
     let day = 24 * 60;
     assert_eq!(waits, [2, 5, 60, day, day, day, day, day, day, day]);
-    // Unpaid is unpaid: grace ends. The object is cancelled, or turns out to be paid.
+    // An unknown outcome counts as unpaid: grace ends. The PaymentIntent is cancelled, or turns out
+    // to be paid.
     now = due_at(&profile).unwrap();
     assert_eq!(now, start + DAY * 8);
     assert_eq!(task(&mut profile, now), None);
@@ -197,11 +198,11 @@ fn an_attempt_that_never_arrived_is_the_same_attempt() {
     ));
 }
 
-/// Who cancels and who charges meet in one value: what is not confirming is not confirmed any more.
+/// Cancelling and charging meet in one value: an attempt that is not under way never begins.
 #[test]
 fn nothing_is_confirmed_after_a_cancellation() {
     let start = at(DUE);
-    // Before the object is known.
+    // Before the PaymentIntent is known.
     let mut profile = bought(Collection::Card);
     assert!(task(&mut profile, start).is_some());
     cancel(&mut profile).unwrap();
@@ -216,7 +217,7 @@ fn nothing_is_confirmed_after_a_cancellation() {
     intent_cancelled(&mut profile, "pi_1");
     assert_eq!(task(&mut profile, start + LEASE), None);
     assert_eq!(status(&profile), AddOnStatus::Ended);
-    // While it is confirming: it is cancelled if it can be, and stands if it succeeds.
+    // While it is confirming: it is cancelled if possible, and stands if it succeeds.
     let mut profile = confirming(start);
     cancel(&mut profile).unwrap();
     assert_eq!(task(&mut profile, start), None, "it has its lease");
@@ -229,7 +230,8 @@ fn nothing_is_confirmed_after_a_cancellation() {
     assert!(period_paid(&mut paid, &g(), p(2), "pi_1"));
     assert_eq!(status(&paid), AddOnStatus::Cancelling);
     assert_eq!(paid.add_on.paid_through(), Some(at("2026-03-31T00:00:00Z")));
-    // What never arrived may still do so: it stands until the object is known to be cancelled.
+    // An attempt that has not arrived may still arrive: it stands until the PaymentIntent is known
+    // to be cancelled.
     assert_eq!(never_confirmed(&mut profile, "pi_1", start + LEASE), None);
     let cancel_task = task(&mut profile, start + LEASE);
     assert!(
@@ -241,7 +243,7 @@ fn nothing_is_confirmed_after_a_cancellation() {
     intent_cancelled(&mut profile, "pi_1");
     assert_eq!(task(&mut profile, start + LEASE), None);
     assert_eq!(status(&profile), AddOnStatus::Ended);
-    // Of what was past due nothing is owed any more.
+    // An add-on that was past due owes nothing any more.
     let mut late = confirming(start);
     declined(&mut late, Some("pi_1"), 1, false, start, &dunning());
     cancel(&mut late).unwrap();
@@ -262,10 +264,10 @@ fn a_resumed_add_on_is_charged_again() {
 }
 
 #[test]
-fn enterprise_owes_nothing_and_has_nothing_left_to_pay() {
+fn enterprise_owes_nothing_and_can_pay_nothing() {
     let start = at(DUE);
     let mut profile = confirming(start);
-    profile.hear_plan(Plan::Enterprise, 2, start);
+    profile.apply_plan(Plan::Enterprise, 2, start);
     assert!(matches!(
         task(&mut profile, start + LEASE),
         Some(Task::Cancel { .. })
@@ -276,7 +278,7 @@ fn enterprise_owes_nothing_and_has_nothing_left_to_pay() {
 }
 
 #[test]
-fn after_an_outage_only_the_period_of_now_is_charged() {
+fn after_an_outage_only_the_current_period_is_charged() {
     let mut profile = bought(Collection::Card);
     let now = at("2026-06-09T00:00:00Z");
     let create = task(&mut profile, now);
@@ -286,7 +288,7 @@ fn after_an_outage_only_the_period_of_now_is_charged() {
     );
     let waived = |profile: &Profile| waived_since(profile, &bought(Collection::Card));
     assert_eq!(waived(&profile), [p(2), p(3), p(4)]);
-    // They are so once.
+    // They are waived once.
     let begun = profile.clone();
     intent_created(&mut profile, &g(), p(5), "pi_1", now);
     assert_eq!(waived_since(&profile, &begun), []);
@@ -295,14 +297,14 @@ fn after_an_outage_only_the_period_of_now_is_charged() {
     task(&mut much_later, at("2036-03-01T00:00:00Z"));
     let all = waived(&much_later);
     assert_eq!((all.len(), all.last()), (MAX_WAIVED, Some(&p(121))));
-    // Its grace period is over; it ends once the one attempt is known to be declined.
+    // Its grace period is over: access ends once the one attempt is known to be declined.
     declined(&mut profile, Some("pi_1"), 1, false, now, &dunning());
     assert!(matches!(task(&mut profile, now), Some(Task::Cancel { .. })));
     assert_eq!(status(&profile), AddOnStatus::Suspended);
 }
 
 #[test]
-fn days_that_were_missed_are_not_made_up_for_one_after_the_other() {
+fn missed_attempt_days_are_skipped() {
     let start = at(DUE);
     let mut profile = confirming(start);
     declined(&mut profile, Some("pi_1"), 1, false, start, &dunning());
@@ -316,7 +318,7 @@ fn days_that_were_missed_are_not_made_up_for_one_after_the_other() {
 }
 
 #[test]
-fn credits_are_taken_without_an_object() {
+fn credits_are_taken_without_a_payment_intent() {
     let start = at(DUE);
     let mut profile = bought(Collection::Credits);
     let post = |attempt| Task::TakeCredits {
@@ -335,7 +337,7 @@ fn credits_are_taken_without_an_object() {
 }
 
 #[test]
-fn the_provider_charges_its_own_subscriptions() {
+fn stripe_charges_its_own_subscriptions() {
     let mut profile = bought(Collection::Provider);
     assert_eq!(task(&mut profile, at("2026-12-01T00:00:00Z")), None);
 }
@@ -355,9 +357,9 @@ fn checkout(purchase: AddOnPurchase, now: Timestamp) -> Checkout {
     }
 }
 
-/// Under the key of the first object the provider would answer with that object, which is cancelled.
+/// Under the key of the first PaymentIntent, Stripe would return that one, which is cancelled.
 #[test]
-fn a_charge_that_was_given_up_and_begins_again_has_another_object() {
+fn an_abandoned_charge_that_begins_again_has_another_payment_intent() {
     let due = at(DUE);
     let mut profile = confirming(due);
     let disputed = Fact::Disputed {
@@ -374,7 +376,7 @@ fn a_charge_that_was_given_up_and_begins_again_has_another_object() {
     intent_cancelled(&mut profile, "pi_1");
     assert_eq!(task(&mut profile, now), None);
     assert_eq!(profile.billing.charge, None);
-    // It had been won before what was paid was over, and is heard of late.
+    // The dispute was won before the paid period ended, which becomes known late.
     let won = Fact::DisputeClosed {
         generation: g(),
         dispute: "du_1".to_owned(),
@@ -391,7 +393,7 @@ fn a_charge_that_was_given_up_and_begins_again_has_another_object() {
 }
 
 #[test]
-fn a_checkout_is_closed_when_it_ends_or_nobody_wants_it() {
+fn a_checkout_is_expired_when_it_ends_or_is_not_wanted() {
     let now = at("2026-01-10T00:00:00Z");
     let close = Some(Task::ExpireCheckout {
         session: "cs_2".to_owned(),
@@ -401,7 +403,7 @@ fn a_checkout_is_closed_when_it_ends_or_nobody_wants_it() {
     assert_eq!(task(&mut new, now), None);
     assert_eq!(due_at(&new), Some(now + CHECKOUT_LIFE));
     let mut upgraded = new.clone();
-    upgraded.hear_plan(Plan::Enterprise, 2, now);
+    upgraded.apply_plan(Plan::Enterprise, 2, now);
     assert_eq!(task(&mut upgraded, now), close);
     checkout_closed(&mut upgraded, "cs_2");
     assert_eq!(*upgraded.billing, Billing::default());
@@ -411,7 +413,7 @@ fn a_checkout_is_closed_when_it_ends_or_nobody_wants_it() {
         now,
         Collection::Card
     ));
-    // Paid, it is no more.
+    // A paid checkout is gone.
     assert!(activate(
         &mut new,
         GenerationId::new("cs_2"),
@@ -421,7 +423,8 @@ fn a_checkout_is_closed_when_it_ends_or_nobody_wants_it() {
     assert_eq!(new.billing.checkout, None);
 }
 
-/// Never two things that can be paid: the next attempt waits until the open checkout is closed.
+/// Two things can never be paid at once: the next attempt waits until the open checkout has
+/// expired.
 #[test]
 fn the_next_attempt_takes_the_place_of_an_open_checkout() {
     let start = at(DUE);
@@ -443,7 +446,7 @@ fn the_next_attempt_takes_the_place_of_an_open_checkout() {
     ));
     assert_eq!(task(&mut profile, day_1), None);
     checkout_closed(&mut profile, "cs_2");
-    // The object was cancelled for the checkout: a second one is made.
+    // The PaymentIntent was cancelled for the checkout: a second one is created.
     let create = task(&mut profile, day_1);
     assert!(
         matches!(create, Some(Task::Create { intent: 2, .. })),
@@ -456,7 +459,7 @@ fn the_next_attempt_takes_the_place_of_an_open_checkout() {
 }
 
 #[test]
-fn a_checkout_that_nobody_finished_making_is_forgotten() {
+fn a_checkout_whose_creation_never_finished_is_dropped() {
     let now = at("2026-01-10T00:00:00Z");
     let mut profile = Profile::new(Plan::Standard, 1, now);
     let mut unmade = checkout(AddOnPurchase::Generation, now);
@@ -477,7 +480,7 @@ fn the_latest_card_is_kept() {
 }
 
 #[test]
-fn days_of_attempts_begin_at_once_rise_and_end_before_grace_does() {
+fn attempt_days_start_at_zero_increase_and_end_before_grace_does() {
     for (days, grace) in [
         (vec![], 8),
         (vec![1], 8),
@@ -507,14 +510,15 @@ fn a_new_card_is_tried_at_once() {
         task(&mut profile, given),
         Some(Task::Confirm { attempt: 2, .. })
     ));
-    // The days go on as they were.
+    // The attempt days stay the same.
     declined(&mut profile, Some("pi_1"), 2, false, given, &dunning());
     assert_eq!(due_at(&profile), Some(start + DAY * 3));
 }
 
-/// What the provider was told is not known: it is told again, and what it says is nobody's decision.
+/// Stripe may or may not have received the update: it is sent again, and Stripe's report is
+/// nobody's decision.
 #[test]
-fn a_subscription_in_doubt_is_told_again() {
+fn an_uncertain_subscription_update_is_sent_again() {
     let mut profile = bought(Collection::Provider);
     profile.billing.subscription = Some(Subscription::new("sub_1".to_owned(), g()));
     let now = at("2026-02-01T00:00:00Z");

@@ -1,5 +1,5 @@
-//! Histories that the rules themselves produce: a profile is bought for, charged, cancelled, disputed and
-//! moved between plans at random, and all that its add-on hears on the way is heard again in any order.
+//! Histories that the rules themselves produce: a profile buys, is charged, cancelled, disputed and
+//! moved between plans at random, and all facts about its add-on are applied again in any order.
 
 #![allow(
     clippy::unwrap_used,
@@ -75,31 +75,31 @@ fn stored(add_on: &AddOn) -> StoredAddOn {
     serde_json::from_value(serde_json::to_value(add_on).unwrap()).unwrap()
 }
 
-/// Plan events that are all kept, however late they come.
+/// Number of plan events that are all kept, however late they come.
 const MOST_PLANS: u64 = 12;
 
-/// What happens next; where it cannot, nothing does.
+/// The next event; where it cannot happen, nothing does.
 #[derive(Debug, Clone, Copy)]
 enum Op {
-    /// So many hours pass, and what is then due is done, with this luck at the provider.
+    /// Hours pass, and what is due then is done, with this luck at Stripe.
     Work {
         hours: u16,
         luck: Luck,
     },
-    /// The user purchase, and is shown a page or pays with credits.
+    /// The user buys, and gets a Checkout Session or pays with credits.
     Buy {
         collection: Collection,
     },
-    /// The page is paid.
+    /// The session is paid.
     Pay,
     Cancel,
     Resume,
-    /// The plan changed so many hours ago.
+    /// The plan changed a number of hours ago.
     Plan {
         plan: Plan,
         hours_ago: u8,
     },
-    /// Others give back what a payment was for.
+    /// Others refund a payment.
     Refund {
         payment: usize,
     },
@@ -110,13 +110,13 @@ enum Op {
         dispute: usize,
         won: bool,
     },
-    /// A payment is heard of again.
+    /// A payment is reported again.
     HearAgain {
         payment: usize,
     },
 }
 
-/// What becomes of each call.
+/// The outcome of each call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Luck {
     Paid,
@@ -126,7 +126,7 @@ enum Luck {
     NeverArrived,
 }
 
-/// What an account is told of its add-on.
+/// An update about an account's add-on.
 #[derive(Debug, Clone)]
 enum Seen {
     Fact(Fact),
@@ -137,7 +137,7 @@ struct Life {
     profile: Profile,
     now: Timestamp,
     heard: Vec<Seen>,
-    /// What each object of the provider's is for.
+    /// The purchase of each Stripe object.
     objects: HashMap<String, (GenerationId, Period)>,
     paid: Vec<String>,
     disputes: Vec<(String, GenerationId)>,
@@ -148,7 +148,7 @@ fn newborn() -> Profile {
     Profile::new(Plan::Standard, 1, at("2026-01-01T00:00:00Z"))
 }
 
-/// The facts that lead from `before` to `after`, but for changes of plan.
+/// The facts that lead from `before` to `after`, except changes of plan.
 fn facts_between(before: &AddOn, after: &AddOn) -> Vec<Fact> {
     let mut facts = Vec::new();
     let (before, after) = (stored(before), stored(after));
@@ -239,7 +239,7 @@ impl Life {
         life
     }
 
-    /// Changes the profile, and notes what the add-on heard by it.
+    /// Changes the profile, and records the facts that this applied to the add-on.
     fn change<R>(&mut self, change: impl FnOnce(&mut Profile) -> R) -> R {
         let before = self.profile.add_on.clone();
         let said = change(&mut self.profile);
@@ -279,7 +279,7 @@ impl Life {
                 if self.version < MOST_PLANS {
                     self.version += 1;
                     let at = self.now - hours(u16::from(hours_ago));
-                    self.profile.hear_plan(plan, self.version, at);
+                    self.profile.apply_plan(plan, self.version, at);
                     self.heard.push(Seen::Plan(plan, self.version, at));
                 }
             }
@@ -350,7 +350,7 @@ impl Life {
         ));
     }
 
-    /// The page that is open is paid, whether or not anybody still wants that.
+    /// The open session is paid, whether or not that is still wanted.
     fn pay(&mut self) {
         let checkout = self.profile.billing.checkout.clone();
         let Some((purchase, session, collection)) =
@@ -401,7 +401,7 @@ impl Life {
             | Task::CancelSubscription { .. } => None,
         };
         if is_collected.is_some() {
-            // Nobody is collected from in two ways.
+            // No account is collected from in two ways.
             assert_eq!(self.profile.add_on.collection(), is_collected, "{task:?}");
         }
         match task {
@@ -548,7 +548,7 @@ fn heard_by_a_newborn(heard: &[Seen]) -> AddOn {
     for heard in heard {
         match heard.clone() {
             Seen::Fact(fact) => profile.add_on.apply(fact),
-            Seen::Plan(plan, version, at) => profile.hear_plan(plan, version, at),
+            Seen::Plan(plan, version, at) => profile.apply_plan(plan, version, at),
         }
     }
     profile.add_on
@@ -571,9 +571,9 @@ proptest! {
     }
 }
 
-/// The test above says something of every state and of every fact.
+/// The test above covers every state and every fact.
 #[test]
-fn the_histories_come_to_every_state_by_every_fact() {
+fn the_histories_reach_every_state_through_every_fact() {
     let mut runner = TestRunner::deterministic();
     let (mut states, mut facts) = (BTreeSet::new(), BTreeSet::new());
     for _ in 0..1_000 {

@@ -1,18 +1,18 @@
-//! The integration card (contract, section 3): what an account's members see of the integration.
+//! The integration card (contract, section 3): the integration as an account's members see it.
 //!
-//! Key save and integration settings both answer with it, so it is built here, once, from the
-//! account and from `routing`'s answers.
+//! Key save and integration settings both return it, so it is built here, once, from the account
+//! and `routing`'s answers.
 
 use account::{Account, AddOnStatus, Credits, KeyState, Plan, SavedKey};
 use jiff::Timestamp;
 use routing::{Decision, Payer, Policy, Reason, Situation};
 use serde::{Serialize, Serializer};
 
-/// The monthly price, as it is shown.
+/// The monthly price, as shown to users.
 const PRICE_USD: &str = "5.00";
 
-/// Everything about the integration, ready to be shown. Every member is always there; absent facts
-/// are `null`.
+/// Everything about the integration that is shown. Every member is always there; absent facts are
+/// `null`.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Serialize)]
 pub struct Card {
@@ -37,7 +37,7 @@ pub enum Status {
     /// A key is connected and switched off.
     Disabled,
     Connected,
-    /// The add-on is needed first.
+    /// The account needs the add-on first.
     NotEnabled,
     /// A key may be connected.
     Available,
@@ -91,8 +91,8 @@ pub struct NextCall {
 }
 
 impl Card {
-    /// The card at `now`. `can_edit`: the reader is an owner. `cheapest_call`: what the cheapest
-    /// possible call on the default model costs, if that is known.
+    /// The card at `now`. `can_edit`: the reader is an owner. `cheapest_call`: the cost of the
+    /// cheapest possible call to the default model, if known.
     pub fn of(
         account: &Account,
         now: Timestamp,

@@ -146,8 +146,8 @@ async fn apply_new_subscription(
     apply_payment(cx, stripe_id, paid_at, &via, keep_subscription).await
 }
 
-/// Posts credits that were paid for, once for each order. Returns the outcome, and whether this call
-/// stored it.
+/// Posts credits that were paid for, once for each order. Returns the outcome, and whether this
+/// call stored it.
 async fn post_purchase(
     cx: Context<'_>,
     order: &PaymentOrder,
@@ -195,8 +195,8 @@ async fn apply_card(
     Ok(PaymentUpdate::NoPayment)
 }
 
-/// Looks up a Checkout Session that should have closed, in case Stripe's event was lost. False if it
-/// is still open: look it up again later.
+/// Looks up a Checkout Session that should have closed, in case Stripe's event was lost. False if
+/// it is still open: look it up again later.
 pub async fn check_session(cx: Context<'_>, stripe_id: &str) -> Result<bool> {
     match cx.stripe.session(&SessionId::new(stripe_id)?).await {
         Ok(found) => {

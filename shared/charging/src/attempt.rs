@@ -1,8 +1,8 @@
 //! An attempt to charge a card: the period's PaymentIntent is created, confirmed, looked up and
 //! cancelled.
 //!
-//! Invariant: an attempt is stored as under way before it is sent, and its number grows only after a
-//! known decline.
+//! Invariant: an attempt is stored as under way before it is sent, and its number grows only after
+//! a known decline.
 
 use std::fmt::Write as _;
 
@@ -291,8 +291,8 @@ impl Worker<'_> {
         self.cx.change(&account.id, declined).await.map(drop)
     }
 
-    /// Cancels a PaymentIntent that was just created and is not stored. If that fails it stays: only we
-    /// could confirm it.
+    /// Cancels a PaymentIntent that was just created and is not stored. If that fails it stays:
+    /// only we could confirm it.
     async fn cancel_unstored(&self, id: &IntentId) {
         if let Err(error) = self.cx.stripe.cancel_intent(id).await {
             edge::log_error(&error, "orphaned PaymentIntent left at Stripe");

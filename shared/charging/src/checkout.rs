@@ -143,8 +143,8 @@ pub(crate) async fn reopen(
     }
 }
 
-/// Creates the session of a checkout that is stored. The request follows from what is stored, so that
-/// creating it twice creates one.
+/// Creates the session of a checkout that is stored. The request follows from what is stored, so
+/// that creating it twice creates one.
 async fn create(
     cx: Context<'_>,
     account: &Account,
@@ -229,8 +229,8 @@ async fn customer(cx: Context<'_>, account: &Account) -> Result<CustomerId> {
     Ok(customer)
 }
 
-/// The result of a call under an idempotency key that several calls may use at the same time: Stripe
-/// carries out the first, and refuses the others until it has.
+/// The result of a call under an idempotency key that several calls may use at the same time:
+/// Stripe carries out the first, and refuses the others until it has.
 async fn once<T, F>(call: impl Fn() -> F) -> Result<T, PaymentError>
 where
     F: Future<Output = Result<T, PaymentError>>,

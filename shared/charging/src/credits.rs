@@ -21,8 +21,8 @@ pub(crate) async fn activate(cx: Context<'_>, account: &Account) -> Result<Credi
     pay(cx, account, &entry, period, at, judge).await
 }
 
-/// Pays a period of the generation, if the credits suffice. The ledger entry is named by the period,
-/// so that the period is paid once.
+/// Pays a period of the generation, if the credits suffice. The ledger entry is named by the
+/// period, so that the period is paid once.
 pub(crate) async fn pay_period(
     cx: Context<'_>,
     account: &Account,

@@ -24,9 +24,9 @@ pub enum PaymentUpdate {
     Ignored(&'static str),
 }
 
-/// Applies the payment of the order `stripe_id`, made at `paid_at`. `on_paid` changes the profile if
-/// the payment counts. `via` are the other Stripe objects of this payment, which later updates may
-/// name.
+/// Applies the payment of the order `stripe_id`, made at `paid_at`. `on_paid` changes the profile
+/// if the payment counts. `via` are the other Stripe objects of this payment, which later updates
+/// may name.
 pub(crate) async fn apply_payment(
     cx: Context<'_>,
     stripe_id: &str,
@@ -76,8 +76,8 @@ pub(crate) async fn finish(cx: Context<'_>, applied: Applied) -> PaymentUpdate {
     PaymentUpdate::Applied(applied)
 }
 
-/// Why a payment is not the one that we ordered. It then changes nothing, and an operator has to look:
-/// the payer gets nothing for it.
+/// Why a payment is not the one that we ordered. It then changes nothing, and an operator has to
+/// look: the payer gets nothing for it.
 pub(crate) fn mismatch(
     cx: Context<'_>,
     order: &PaymentOrder,
@@ -100,8 +100,8 @@ pub(crate) fn mismatch(
     Some(reason)
 }
 
-/// Refunds a payment that was not owed: of a Checkout Session, an invoice or a PaymentIntent. Safe to
-/// do twice; after an error, it stays due.
+/// Refunds a payment that was not owed: of a Checkout Session, an invoice or a PaymentIntent. Safe
+/// to do twice; after an error, it stays due.
 pub async fn refund_unowed(cx: Context<'_>, stripe_id: &str) -> Result<()> {
     let refund = match paid_with(cx, stripe_id).await? {
         Some(intent) => {
@@ -142,8 +142,8 @@ async fn paid_with(cx: Context<'_>, stripe_id: &str) -> Result<Option<IntentId>>
     }
 }
 
-/// Stores the order of the PaymentIntent, which the refund's own events name, also for an account that
-/// is deleted.
+/// Stores the order of the PaymentIntent, which the refund's own events name, also for an account
+/// that is deleted.
 async fn store_via_order(cx: Context<'_>, stripe_id: &str, intent: &IntentId) -> Result<()> {
     let payments = &cx.store.payments;
     if stripe_id != intent.as_str()

@@ -68,8 +68,8 @@ async fn reverse(
     Ok(())
 }
 
-/// Applies that a refund, ours or another, failed: the payer does not have the money, and an operator
-/// has to look.
+/// Applies that a refund, ours or another, failed: the payer does not have the money, and an
+/// operator has to look.
 pub(crate) async fn apply_failed_refund(
     cx: Context<'_>,
     intent: &IntentId,

@@ -19,8 +19,8 @@ const MAX_TASKS: usize = 12;
 /// An outcome that is unknown for longer raises an alarm.
 const TOO_LONG_UNKNOWN: SignedDuration = SignedDuration::from_hours(7 * 24);
 
-/// Runs what is due for the account at `now`. Safe to do late, twice, or twice at once; after an error,
-/// it stays due.
+/// Runs what is due for the account at `now`. Safe to do late, twice, or twice at once; after an
+/// error, it stays due.
 pub async fn run_due(cx: Context<'_>, id: &AccountId) -> Result<ChargeReport> {
     let mut worker = Worker {
         cx,
@@ -175,8 +175,8 @@ impl Worker<'_> {
     }
 }
 
-/// The effects of the periods that the change from `before` to `after` waives: a record of each, and an
-/// entry in the account's history.
+/// The effects of the periods that the change from `before` to `after` waives: a record of each,
+/// and an entry in the account's history.
 fn waived(before: &Profile, after: &Profile, at: Timestamp) -> Vec<Effect> {
     let periods = billing::waived_since(after, before);
     let (Some(first), Some(last), Some(generation)) =

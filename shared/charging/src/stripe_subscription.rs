@@ -3,7 +3,8 @@
 //! Events arrive in any order, so none is believed: after each one, and when a period ends, we look
 //! the subscription and its latest invoice up.
 //!
-//! Invariant: nothing here charges. An invoice is paid or not; a payment that was not owed is refunded.
+//! Invariant: nothing here charges. An invoice is paid or not; a payment that was not owed is
+//! refunded.
 
 use account::add_on::GenerationId;
 use account::billing::PRICE_CENTS;
@@ -155,8 +156,8 @@ async fn apply_invoice(
     apply_payment(cx, stripe_id, cx.now, via.as_slice(), |_| {}).await
 }
 
-/// Voids the invoice of a subscription that is over, so that it can no longer be paid. If it was paid,
-/// the payment is applied.
+/// Voids the invoice of a subscription that is over, so that it can no longer be paid. If it was
+/// paid, the payment is applied.
 async fn void_invoice(
     cx: Context<'_>,
     subscriber: &Subscriber,
@@ -174,8 +175,8 @@ async fn void_invoice(
     Ok(PaymentUpdate::NoPayment)
 }
 
-/// Cancels a subscription at once, with the invoice that it still asks for. It stays if it turns out to
-/// have collected a period that it is to go on for.
+/// Cancels a subscription at once, with the invoice that it still asks for. It stays if it turns
+/// out to have collected a period that it is to go on for.
 pub(crate) async fn cancel_subscription(cx: Context<'_>, subscription: &str) -> Result<()> {
     let (stripe, id) = (&cx.stripe, SubscriptionId::new(subscription)?);
     let Some(subscriber) = Subscriber::find(cx, &id).await? else {
@@ -204,8 +205,8 @@ pub(crate) async fn cancel_subscription(cx: Context<'_>, subscription: &str) -> 
     Ok(())
 }
 
-/// Charges the account's subscription to a card from cx.now on, and what the card before it did not pay
-/// at once.
+/// Charges the account's subscription to a card from cx.now on, and what the card before it did not
+/// pay at once.
 pub(crate) async fn charge_subscription(
     cx: Context<'_>,
     account: &Account,

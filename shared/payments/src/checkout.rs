@@ -14,18 +14,6 @@ use crate::read;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Mode {
-    Payment,
-    Setup,
-    Subscription,
-    /// One that we never create.
-    #[default]
-    #[serde(other)]
-    Other,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
 pub enum SessionStatus {
     /// It can still be paid.
     Open,
@@ -44,7 +32,6 @@ pub struct CheckoutSession {
     pub status: SessionStatus,
     /// The money has arrived; for a setup session: the user is done, and nothing was to be paid.
     pub paid: bool,
-    pub mode: Mode,
     /// The page where the user pays; only while the session is open.
     pub url: Option<String>,
     pub expires_at: Option<Timestamp>,
@@ -59,7 +46,6 @@ pub struct CheckoutSession {
     pub invoice: Option<InvoiceId>,
     pub setup_intent: Option<SetupIntentId>,
     pub livemode: Option<bool>,
-    pub client_reference_id: Option<String>,
 }
 
 /// A product and its price, once or each month.
@@ -109,9 +95,9 @@ impl Stripe {
         self.get(&path, CheckoutSession::read).await
     }
 
-    /// Closes a session, so that it can no longer be paid, and returns it as it then is: it may have
-    /// been paid before. Stripe refuses to expire a session that is not open, with a message and no
-    /// code.
+    /// Closes a session, so that it can no longer be paid, and returns it as it then is: it may
+    /// have been paid before. Stripe refuses to expire a session that is not open, with a message
+    /// and no code.
     pub async fn expire_session(&self, id: &SessionId) -> Result<CheckoutSession, PaymentError> {
         let path = format!("/v1/checkout/sessions/{id}/expire");
         match self.post(&path, Form::new(), None).await? {
@@ -173,19 +159,19 @@ impl NewSession<'_> {
 impl CheckoutSession {
     /// `None` without an id.
     pub(crate) fn read(session: &Value) -> Option<Self> {
-        let mode = read::name(session, "mode");
         let status = read::name(session, "status");
         let paid = match read::text(session, "payment_status") {
             Some("paid") => true,
             // An open setup session has this status, too.
-            Some("no_payment_required") => mode == Mode::Setup && status == SessionStatus::Complete,
+            Some("no_payment_required") => {
+                read::text(session, "mode") == Some("setup") && status == SessionStatus::Complete
+            }
             _ => false,
         };
         Some(Self {
             id: read::id(session, "id")?,
             status,
             paid,
-            mode,
             url: read::owned(session, "url"),
             expires_at: read::time(session, "expires_at"),
             amount_total: read::cents(session, "amount_total"),
@@ -196,7 +182,6 @@ impl CheckoutSession {
             invoice: read::id(session, "invoice"),
             setup_intent: read::id(session, "setup_intent"),
             livemode: read::flag(session, "livemode"),
-            client_reference_id: read::owned(session, "client_reference_id"),
         })
     }
 }

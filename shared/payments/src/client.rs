@@ -20,10 +20,10 @@ use crate::rate_limit::RateLimit;
 use crate::read;
 
 /// The API version of every call, whatever the Stripe account's default is, so that a change in the
-/// Dashboard changes no response. It is the first of the Basil series, whose later versions only add
-/// (<https://docs.stripe.com/changelog/basil>), and the oldest in which periods belong to
-/// subscription items and a session's amount stays in the currency that we asked for. Webhook
-/// endpoints have a version of their own: [`Event`](crate::Event) reads older shapes, too.
+/// Dashboard changes no response. It is the first of the Basil series, whose later versions only
+/// add (<https://docs.stripe.com/changelog/basil>), and the oldest in which a session's amount stays
+/// in the currency that we asked for. Webhook endpoints have a version of their own:
+/// [`Event`](crate::Event) reads older shapes, too.
 pub const API_VERSION: &str = "2025-03-31.basil";
 
 /// The only currency that we ask for.
@@ -78,8 +78,8 @@ impl Stripe {
         }
     }
 
-    /// Sends at most one request per `interval`, counted over all clones. A call that would wait for
-    /// more than half a minute is [`PaymentError::RateLimited`].
+    /// Sends at most one request per `interval`, counted over all clones. A call that would wait
+    /// for more than half a minute is [`PaymentError::RateLimited`].
     #[must_use]
     pub fn with_rate_limit(mut self, interval: Duration) -> Self {
         self.rate_limit = RateLimit::new(interval).map(Arc::new);

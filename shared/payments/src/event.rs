@@ -1,8 +1,8 @@
 //! The content of events. Verify the signature first.
 //!
 //! Invariant: an event of an unknown type or shape is not an error, because Stripe would deliver it
-//! again and again. Only the needed fields are read, in the shape of any API version, and nothing is
-//! concluded from the order or the creation times of events.
+//! again and again. Only the needed fields are read, in the shape of any API version, and nothing
+//! is concluded from the order or the creation times of events.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -135,8 +135,8 @@ impl Notice {
             "refund.failed" => object.is_object().then(|| Self::RefundFailed {
                 intent: read::id(object, "payment_intent"),
             }),
-            // An inquiry that becomes a dispute is not created again, but updated, and the funds are
-            // withdrawn.
+            // An inquiry that becomes a dispute is not created again, but updated, and the funds
+            // are withdrawn.
             "charge.dispute.created"
             | "charge.dispute.updated"
             | "charge.dispute.funds_withdrawn"

@@ -1,5 +1,5 @@
-//! Stripe's ids, and amounts. Each kind of id is a type of its own, so that one cannot take the place
-//! of another, and none can change the path of a request.
+//! Stripe's ids, and amounts. Each kind of id is a type of its own, so that one cannot take the
+//! place of another, and none can change the path of a request.
 
 use std::fmt;
 
@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 #[error("a Stripe id has 1 to 255 letters, digits or `_`")]
 pub struct IdError;
 
-macro_rules! id {
-    ($(#[$doc:meta])* $name:ident) => {
+macro_rules! ids {
+    ($($(#[$doc:meta])* $name:ident,)*) => {$(
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -51,44 +51,28 @@ macro_rules! id {
                 f.write_str(&self.0)
             }
         }
-    };
+    )*};
 }
 
-id! {
+ids! {
     /// A customer (`cus_…`).
-    CustomerId
-}
-id! {
+    CustomerId,
     /// A Checkout Session (`cs_…`).
-    SessionId
-}
-id! {
+    SessionId,
     /// A PaymentIntent (`pi_…`).
-    IntentId
-}
-id! {
+    IntentId,
     /// A SetupIntent, which saves a card without charging it (`seti_…`).
-    SetupIntentId
-}
-id! {
+    SetupIntentId,
     /// A saved card (`pm_…`).
-    PaymentMethodId
-}
-id! {
+    PaymentMethodId,
     /// A subscription (`sub_…`).
-    SubscriptionId
-}
-id! {
+    SubscriptionId,
     /// An invoice of a subscription (`in_…`).
-    InvoiceId
-}
-id! {
+    InvoiceId,
     /// A dispute (`dp_…`, formerly `du_…`).
-    DisputeId
-}
-id! {
+    DisputeId,
     /// An event (`evt_…`); the same in each of its deliveries.
-    EventId
+    EventId,
 }
 
 /// An amount in US cents.

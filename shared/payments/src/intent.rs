@@ -109,12 +109,12 @@ impl Stripe {
         self.get(&path, PaymentIntent::read).await
     }
 
-    /// Charges the card in the user's absence. A decline is a result: a PaymentIntent that says why.
-    /// A PaymentIntent that can no longer be confirmed is looked up and returned.
+    /// Charges the card in the user's absence. A decline is a result: a PaymentIntent that says
+    /// why. A PaymentIntent that can no longer be confirmed is looked up and returned.
     ///
     /// Stripe remembers the response by the idempotency key, a decline or a 500 included, for a day
-    /// or longer (<https://docs.stripe.com/api/idempotent_requests>): the same key again is the same
-    /// attempt, and its response shows the state of that time.
+    /// or longer (<https://docs.stripe.com/api/idempotent_requests>): the same key again is the
+    /// same attempt, and its response shows the state of that time.
     ///
     /// After [`PaymentError::Unknown`] the card may have been charged.
     pub async fn confirm_intent(

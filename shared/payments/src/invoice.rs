@@ -63,8 +63,8 @@ impl Stripe {
     }
 
     /// Keeps a draft from becoming final
-    /// (<https://docs.stripe.com/invoicing/integration/automatic-advancement-collection>). An invoice
-    /// that is not a draft any more is refused.
+    /// (<https://docs.stripe.com/invoicing/integration/automatic-advancement-collection>). An
+    /// invoice that is not a draft any more is refused.
     pub async fn hold_invoice(&self, id: &InvoiceId) -> Result<Invoice, PaymentError> {
         let path = format!("/v1/invoices/{id}");
         let form = vec![("auto_advance", "false".to_owned())];

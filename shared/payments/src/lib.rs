@@ -3,12 +3,12 @@
 //! - [`signature`] checks that Stripe sent an event.
 //! - [`Event`] is the content of an event, in the shape of any API version; what we do not use is
 //!   [`Notice::Other`].
-//! - [`Stripe`] makes the calls. [`PaymentError`] distinguishes calls that did not arrive, calls that
-//!   were refused and calls that may have taken place.
+//! - [`Stripe`] makes the calls. [`PaymentError`] distinguishes calls that did not arrive, calls
+//!   that were refused and calls that may have taken place.
 //!
 //! Invariant: nothing is retried here; a call is sent at most once, under the idempotency key that
-//! the caller gives it. No personal data is sent, and Stripe's messages are neither kept nor logged,
-//! because they may contain input.
+//! the caller gives it. No personal data is sent, and Stripe's messages are neither kept nor
+//! logged, because they may contain input.
 
 mod checkout;
 mod client;
@@ -23,7 +23,7 @@ mod read;
 pub mod signature;
 mod subscription;
 
-pub use checkout::{CheckoutSession, Mode, NewSession, Price, Purpose, SessionStatus};
+pub use checkout::{CheckoutSession, NewSession, Price, Purpose, SessionStatus};
 pub use client::{API_VERSION, Stripe};
 pub use decline::Decline;
 pub use error::{PaymentError, UncertainOutcome};

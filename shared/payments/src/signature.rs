@@ -1,8 +1,8 @@
 //! Webhook signatures: the `Stripe-Signature` header over the raw bytes of the body.
 //!
-//! Invariant: nothing of an event is read before [`verify`] accepts it, which it does only if a holder
-//! of one of the secrets signed exactly these bytes within the last five minutes.
-//! Source: <https://docs.stripe.com/webhooks#verify-manually>.
+//! Invariant: nothing of an event is read before [`verify`] accepts it, which it does only if a
+//! holder of one of the secrets signed exactly these bytes within the last five minutes. Source:
+//! <https://docs.stripe.com/webhooks#verify-manually>.
 
 use aws_lc_rs::{constant_time, hmac};
 use jiff::Timestamp;

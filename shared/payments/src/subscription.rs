@@ -1,6 +1,5 @@
 //! Subscriptions, with which Stripe collects the add-on's price.
 
-use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -33,8 +32,6 @@ pub enum SubscriptionStatus {
 pub struct Subscription {
     pub id: SubscriptionId,
     pub status: SubscriptionStatus,
-    /// The end of the latest billed period, which may be unpaid; with several items the earliest.
-    pub current_period_end: Option<Timestamp>,
     pub latest_invoice: Option<InvoiceId>,
     pub cancel_at_period_end: Option<bool>,
 }
@@ -44,8 +41,8 @@ impl Stripe {
         self.get(&path(id), Subscription::read).await
     }
 
-    /// Has a subscription end with the paid period (`true`), or renew (`false`). One that is over is
-    /// [`PaymentError::Missing`] or refused.
+    /// Has a subscription end with the paid period (`true`), or renew (`false`). One that is over
+    /// is [`PaymentError::Missing`] or refused.
     pub async fn end_subscription_with_its_period(
         &self,
         id: &SubscriptionId,
@@ -76,8 +73,8 @@ impl Stripe {
         updated.done(Subscription::read)
     }
 
-    /// Ends a subscription at once; nothing is refunded. One that is over already, which Stripe then
-    /// does not find, is a success.
+    /// Ends a subscription at once; nothing is refunded. One that is over already, which Stripe
+    /// then does not find, is a success.
     pub async fn cancel_subscription(&self, id: &SubscriptionId) -> Result<(), PaymentError> {
         let cancelled = self.delete(&path(id)).await;
         match cancelled.and_then(|cancelled| cancelled.done(|_| Some(()))) {
@@ -106,15 +103,11 @@ impl Subscription {
         matches!(self.status, Canceled | IncompleteExpired)
     }
 
-    /// `None` without an id. Periods belong to items since 2025-03-31, and before to subscriptions.
+    /// `None` without an id.
     pub(crate) fn read(subscription: &Value) -> Option<Self> {
-        let end = |object: &Value| read::time(object, "current_period_end");
-        let items = subscription.pointer("/items/data");
-        let items = items.and_then(Value::as_array).into_iter().flatten();
         Some(Self {
             id: read::id(subscription, "id")?,
             status: read::name(subscription, "status"),
-            current_period_end: items.filter_map(end).min().or_else(|| end(subscription)),
             latest_invoice: read::id(subscription, "latest_invoice"),
             cancel_at_period_end: read::flag(subscription, "cancel_at_period_end"),
         })
@@ -128,34 +121,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_period_is_read_from_either_shape() {
-        let end = Timestamp::from_second(1_780_000_000).ok();
-        let table = [
-            (json!({"current_period_end": 1_780_000_000}), end),
-            (
-                json!({"items": {"data": [{"current_period_end": 1_780_000_000}]}}),
-                end,
-            ),
-            (
-                json!({"items": {"data": [{"current_period_end": 1_780_000_001},
-                    {"id": "si_2"}, {"current_period_end": 1_780_000_000}]}}),
-                end,
-            ),
-            (
-                json!({"current_period_end": null, "items": {"data": []}}),
-                None,
-            ),
-            (json!({"items": "none"}), None),
-        ];
-        for (mut wire, expected) in table {
-            wire["id"] = json!("sub_1");
-            let read = Subscription::read(&wire).unwrap();
-            assert_eq!(read.current_period_end, expected, "{wire}");
-        }
-        assert_eq!(Subscription::read(&json!({})), None);
-    }
-
-    #[test]
     fn statuses_and_references_are_read() {
         let wire = json!({"id": "sub_1", "status": "past_due", "cancel_at_period_end": false,
             "latest_invoice": {"id": "in_1", "object": "invoice"}});
@@ -163,6 +128,7 @@ mod tests {
         assert_eq!(read.status, SubscriptionStatus::PastDue);
         assert_eq!(read.latest_invoice, InvoiceId::new("in_1").ok());
         assert_eq!(read.cancel_at_period_end, Some(false));
+        assert_eq!(Subscription::read(&json!({})), None);
         let wire = json!({"id": "sub_1", "status": "resting"});
         let read = Subscription::read(&wire).unwrap();
         assert_eq!(read.status, SubscriptionStatus::Other);

@@ -63,7 +63,7 @@ impl AttemptLimits {
         id: &AccountId,
         counted_at: Timestamp,
     ) -> Result<(), StoreError> {
-        self.change(id, |attempts| attempts.give_back_save(counted_at))
+        self.change(id, |attempts| attempts.uncount_save(counted_at))
             .await
     }
 

@@ -1,6 +1,6 @@
 //! Everything that the simulated Stripe knows, and what its resources have in common.
 //!
-//! No I/O and no clock: whoever drives it sets [`StripeState::now`], ids are counted, and so the
+//! No I/O and no clock: its user sets [`StripeState::now`], ids are counted, and so the
 //! same operations lead to the same state. The modules beside this one implement one resource each.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -1,32 +1,28 @@
-//! What a change of the add-on is to others: what a mail is sent about.
+//! Changes of the add-on that other systems are told about, for example to send a mail.
 
-use super::{AddOn, AddOnStatus};
-
-/// What there is to tell of an add-on that changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AddOnChange {
-    /// Access began, or came back.
+    /// Access began, or began again.
     Activated,
-    /// A charge was declined; access goes on for the grace period.
+    /// A charge was declined; access lasts through the grace period.
     PastDue,
-    /// Access stopped, and can be regained by a payment or by the end of a dispute.
+    /// Access stopped; a payment or the end of a dispute can restore it.
     Suspended,
-    /// It is over.
     Ended,
 }
 
 /// Why there is no access.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// The period was not paid in the grace period.
+    /// The period was not paid within the grace period.
     Unpaid,
     /// The payment is disputed, or was lost in a dispute.
     Disputed,
-    /// The payment was given back.
+    /// The payment was refunded.
     Refunded,
     /// The user cancelled.
     Cancelled,
-    /// The plan includes what the add-on gives, or did until the add-on had run out.
+    /// The plan includes OpenRouter, or did so until the end of the paid period.
     PlanChanged,
 }
 
@@ -39,30 +35,5 @@ impl Reason {
             Self::Cancelled => "cancelled",
             Self::PlanChanged => "plan_changed",
         }
-    }
-}
-
-impl AddOn {
-    /// What there is to tell of the change from `before` to this. That a cancellation was made or taken
-    /// back, and that a period was paid, is none of it.
-    pub fn change_since(&self, before: &Self) -> Option<AddOnChange> {
-        use AddOnStatus::{Active, Cancelling, Ended, None, PastDue, Suspended};
-        let (was, is) = (before.status(), self.status());
-        let is_other = self.generation() != before.generation();
-        match is {
-            None => Option::None,
-            Active | Cancelling => {
-                let had_access = matches!(was, Active | Cancelling | PastDue);
-                (is_other || !had_access).then_some(AddOnChange::Activated)
-            }
-            PastDue => (was != PastDue).then_some(AddOnChange::PastDue),
-            Suspended => (was != Suspended).then_some(AddOnChange::Suspended),
-            Ended => (was != Ended).then_some(AddOnChange::Ended),
-        }
-    }
-
-    /// Why the add-on is suspended or over; `None` if it is neither.
-    pub fn reason(&self) -> Option<Reason> {
-        self.standing().1
     }
 }

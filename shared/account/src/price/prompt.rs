@@ -1,33 +1,34 @@
-//! How many tokens a prompt can be at most, from its JSON text.
+//! Upper bounds of a prompt's tokens, from its JSON text.
 //!
-//! No tokeniser makes more tokens of a text than the text has UTF-8 bytes: byte-level vocabularies have
-//! a token for each byte, and those without fall back to bytes. So bytes bound tokens, for any model,
-//! without its vocabulary.
+//! No tokeniser makes more tokens of a text than the text has UTF-8 bytes: byte-level vocabularies
+//! have a token for each byte, and the others fall back to bytes. So bytes bound tokens, for any
+//! model, without its vocabulary.
 
-/// What a chat template adds of its own to any prompt, in tokens: the marks of the first message and of
-/// the answer, and the system message that some models' templates begin with (Llama 3.1's names two
-/// dates in 25 tokens, gpt-oss's channels in some 70, Grok's is reported with up to 194). The JSON
-/// around a message outweighs the marks of that message: `{"role":"user","content":""}` has 28 bytes,
-/// OpenAI marks a message by 4 tokens, Llama 3 by 5.
+/// Tokens that a chat template adds to any prompt: the marks of the first message and of the
+/// response, and the system message with which some models' templates begin (Llama 3.1's names two
+/// dates in 25 tokens, gpt-oss's the channels in about 70, Grok's is reported to have up to 194).
+/// The JSON around a message outweighs the marks of that message: `{"role":"user","content":""}`
+/// has 28 bytes, while OpenAI marks a message with 4 tokens and Llama 3 with 5.
 pub const TEMPLATE_TOKENS: u64 = 256;
 
-/// What providers add where a model is given tools or a format to keep to. Anthropic names up to 530
-/// tokens for tools on Claude 3 Opus, and others between 159 and 400 (docs.anthropic.com, "tool use
-/// system prompt token count").
+/// Tokens that providers add for tools or a response format. Anthropic documents up to 530 tokens
+/// for tools on Claude 3 Opus, and 159 to 400 on other models (docs.anthropic.com, "tool use system
+/// prompt token count").
 pub const TOOLS_TOKENS: u64 = 1_024;
 
-/// The most of what stands around a prompt's text that is waived where the balance does not cover it.
+/// Maximum number of tokens around a prompt's text that are waived if the balance does not cover
+/// them.
 pub const WAIVED_TOKENS: u64 = 1_024;
 
-/// The bytes of `json` with the escapes in its strings undone: what a model reads of a text. Quotes,
-/// braces and names count as they stand.
+/// The bytes of `json` with the escapes in its strings undone, as a model reads them. Quotes,
+/// braces and names count as they are.
 pub fn read_bytes(json: &str) -> u64 {
     units(json).map(Unit::bytes).fold(0, u64::saturating_add)
 }
 
-/// How many tokens a model may read at most of JSON that its provider writes anew: spread over lines and
-/// indented by four spaces, in ASCII, or made safe for HTML. JSON in a string may be written out as
-/// JSON, so it counts as if it were.
+/// The maximum number of tokens of JSON that the provider formats again: spread over lines and
+/// indented by four spaces, in ASCII, or escaped for HTML. JSON in a string may be written out as
+/// JSON, and counts as if it were.
 pub fn rewritten_tokens(json: &str) -> u64 {
     let (mut depth, mut after_digit) = (0_u64, false);
     let tokens = units(json).map(|unit| {
@@ -49,7 +50,7 @@ pub fn rewritten_tokens(json: &str) -> u64 {
     tokens.fold(0, u64::saturating_add)
 }
 
-/// How many levels of indentation are a token: vocabularies have one for 16 spaces, or for more.
+/// Levels of indentation per token: vocabularies have a token for 16 or more spaces.
 const INDENTATION: u64 = 4;
 
 /// The `e` of `1e20`, which JavaScript writes in 21 digits.
@@ -61,12 +62,12 @@ enum Unit {
     Char(char),
     /// `\n`, `\"` and the like, by the character after the backslash.
     Short(Option<char>),
-    /// `\uXXXX`. `None`: no hexadecimal digits, which is no JSON.
+    /// `\uXXXX`. `None`: the digits are not hexadecimal, so it is not JSON.
     Utf16(Option<u16>),
 }
 
 impl Unit {
-    /// A surrogate is half of a character of four bytes; alone, it becomes one of three.
+    /// A surrogate is half of a character of four bytes; alone, it becomes a character of three.
     fn bytes(self) -> u64 {
         match self {
             Self::Char(char) => utf8_bytes(char),
@@ -153,8 +154,8 @@ mod tests {
     }
 
     proptest! {
-        /// However a client writes its text, no byte of the text goes uncounted, and JSON escapes cost
-        /// it little.
+        /// However a client writes its text, no byte of the text goes uncounted, and JSON escapes
+        /// cost it little.
         #[test]
         fn all_bytes_are_counted(text in any::<String>()) {
             let bytes = u64::try_from(text.len()).unwrap();

@@ -1,4 +1,4 @@
-//! The database: what is stored, and what each request of the store does to it.
+//! The database: its items, and the effect of each request of the store.
 //!
 //! The conditions are those of `store`'s requests, one by one.
 
@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use crate::{Broken, Call, GRANT, Holds, Posting, REVERSAL, START, State, plus};
 
-/// The account's item: numbers, to which every movement is added as it stands.
+/// The account's item: numbers to which each movement is added.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Books {
     pub(crate) balance: Credits,
@@ -24,16 +24,16 @@ pub(crate) struct StoredHold {
     pub(crate) amount: Credits,
     pub(crate) state: HoldState,
     pub(crate) by: Actor,
-    /// The provider's id of the call is stored.
+    /// The default AI's id of the call is stored.
     pub(crate) generation: bool,
     pub(crate) next_check_at: Option<Timestamp>,
-    /// How often it ended.
+    /// The number of times that it ended.
     pub(crate) ends: u8,
-    /// Somebody else's request came too late.
+    /// Another process's request came too late.
     pub(crate) outran: bool,
 }
 
-/// Who brought a hold into its state.
+/// The process that brought a hold into its state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Actor {
     Call,
@@ -41,7 +41,7 @@ pub(crate) enum Actor {
     Sweeper,
 }
 
-/// A write to one call's hold, and what goes with it.
+/// A write to one call's hold, with the rest of its transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Request {
     Hold {
@@ -65,26 +65,26 @@ pub(crate) enum Request {
 pub(crate) enum Answer {
     Done,
     ConditionFailed,
-    /// This hold is there already.
+    /// This hold exists already.
     Met(HoldState, Credits),
-    /// The balance refuses, with so much available.
+    /// The balance refuses; this amount is available.
     Refused(BalanceError, Credits),
 }
 
-/// What becomes of a request. A sweeper that dies is one whose request gets lost.
+/// The fate of a request. A sweeper that dies is one whose request gets lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
     Answered,
     /// It never arrives.
     Lost,
-    /// It arrives later; if at once, only the answer got lost.
+    /// It arrives later; if at once, only the response got lost.
     Late,
     /// It arrives later, and the SDK sends it again before that.
     Repeated,
 }
 
 impl Fate {
-    /// Those that can still befall a request.
+    /// The fates that a request can still meet.
     pub(crate) fn of_requests(state: &State) -> &'static [Self] {
         const ALL: [Fate; 4] = [Fate::Answered, Fate::Lost, Fate::Late, Fate::Repeated];
         if state.faults_left > 0 {
@@ -106,7 +106,7 @@ impl Books {
         }
     }
 
-    /// `None`: no balance is like this.
+    /// `None`: that is no valid balance.
     fn read(&self) -> Option<Balance> {
         let open_holds = u32::try_from(self.open_holds).ok()?;
         Balance::new(self.balance, self.held, self.owed, open_holds)
@@ -126,7 +126,7 @@ impl StoredHold {
         self.state == HoldState::Open
     }
 
-    /// Can it still be changed by `request`, or at least be seen to outrun it?
+    /// Can `request` still change it, or at least be seen to come too late?
     pub(crate) fn is_concerned_by(&self, request: &Request) -> bool {
         match request {
             Request::Hold { .. } => self.by == Actor::Fence && !self.outran,
@@ -140,7 +140,7 @@ impl StoredHold {
 }
 
 impl Holds {
-    /// Sends `request` of one call's process or sweeper. `None`: no answer comes.
+    /// Sends `request` of one call's process or sweeper. `None`: no response comes.
     pub(crate) fn transmit(
         &self,
         state: &mut State,
@@ -235,7 +235,7 @@ impl Holds {
         Answer::Done
     }
 
-    /// The ledger entry that goes with it, if any.
+    /// Its ledger entry, if any.
     fn end_hold(
         &self,
         books: &mut Books,
@@ -262,14 +262,14 @@ impl Holds {
         hold.state = after;
         hold.by = by;
         hold.ends += 1;
-        // Nobody looks at these any more.
+        // Nothing reads these any more.
         hold.generation = false;
         hold.next_check_at = None;
         let is_entered = after != HoldState::Released && !self.breaks(Broken::NoEntry);
         Ok(is_entered.then(|| after.charged()))
     }
 
-    /// Reads the balance, or posts what was planned by it.
+    /// Reads the balance, or makes the posting planned by it.
     pub(crate) fn post(&self, state: &mut State, posting: usize) -> Option<()> {
         let State {
             books, postings, ..

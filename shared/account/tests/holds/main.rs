@@ -1,22 +1,23 @@
 //! Every order in which the steps of one account's calls and sweepers can happen, searched through.
 //!
-//! Modelled: the account's item, the calls' holds and their ledger entries, written as the store writes
-//! them: each request is carried out whole or not at all, on its conditions ([`database`]). A call takes
-//! a hold, planned again smaller where the balance does not cover it, calls the provider, stores the
-//! provider's id of the call, and settles or releases; its process may stop for ever between any two
-//! steps. Sweepers look at holds whose check is due, several at once, each with its own idea of the
-//! time ([`processes`]). Any request of calls and sweepers may get lost, arrive at any later moment, or
-//! be sent again by the SDK while the first one is still on its way; who gets no answer does what the
-//! real code does. The provider takes nothing, some, or more than was held, and what it knows of the
-//! call can be read by the sweeper at once, late or never. Beside that, credits are granted and undone.
+//! Modelled: the account's item, the calls' holds and their ledger entries, written as the store
+//! writes them: each request is carried out completely or not at all, on its conditions
+//! ([`database`]). A call takes a hold, a smaller one if the balance does not cover it, calls the
+//! default AI, stores its id of the call, and settles or releases; the process may stop for ever
+//! between any two steps. Several sweepers look at holds whose check is due, each with its own idea
+//! of the time ([`processes`]). Any request of calls and sweepers may get lost, arrive at any later
+//! moment, or be sent again by the SDK while the first one is still on its way; a process without a
+//! response does what the real code does. The default AI charges nothing, something, or more than
+//! was held, and its record of the call can be read by the sweeper at once, late or never.
+//! Meanwhile, credits are granted and reversed.
 //!
-//! What is decided is decided by this crate's own functions, the very ones that the store, the calls
-//! and the sweeper ask: what a step moves, how a hold ends, what a stored hold tells those who got no
-//! answer, what the sweeper does about a hold, and when it looks again.
+//! All decisions are made by this crate's own functions, which the store, the calls and the sweeper
+//! use: the movement of a step, the end of a hold, the conclusion from a stored hold where no
+//! response came, the sweeper's decision on a hold, and the time of its next check.
 //!
 //! Not modelled: idempotency keys, the switch "Always use this key", days and history, deleted
-//! accounts, lost answers of postings. DynamoDB's own recognition of a transaction that was sent twice
-//! is left out on purpose: the conditions must do without it.
+//! accounts, lost responses of postings. DynamoDB's own recognition of a repeated transaction is
+//! left out on purpose: the conditions must do without it.
 //!
 //! The search is complete within the bounds of each [`Scope`]: so many calls, sweepers and faults.
 
@@ -40,66 +41,66 @@ use database::{Books, Fate, Request, StoredHold};
 use processes::{Process, Said, Sweeper};
 use properties as property;
 
-/// When all calls begin.
+/// The start of all calls.
 const START: Timestamp = Timestamp::UNIX_EPOCH;
 const CREDITS: Credits = Credits::from_micros(4);
-/// What a call would hold if it could.
+/// The amounts that a call tries to hold.
 const WISH: Credits = Credits::from_micros(3);
 const REVERSAL: Credits = Credits::from_micros(3);
 const GRANT: Credits = Credits::from_micros(2);
 
-/// What is searched through.
+/// The bounds of a search.
 #[derive(Debug, Clone, Copy)]
 struct Scope {
     calls: usize,
-    /// So many at once; others come after them.
+    /// Maximum number at the same time; others may follow.
     sweepers: usize,
-    /// Requests that get lost, late or repeated, and reads that are not answered.
+    /// Requests that get lost, late or repeated, and reads without a response.
     faults: u8,
     max_holds: u32,
-    /// What the provider may take for a call, in micro-credits.
+    /// The possible costs of a call, in micro-credits.
     costs: &'static [i64],
     /// A reversal and a grant beside the calls.
     postings: bool,
-    /// Processes of calls still live when their holds are checked. In truth they are gone by then
-    /// ([`FIRST_CHECK`]), but no property depends on it.
+    /// Processes of calls are still alive when their holds are checked. In reality they are gone by
+    /// then ([`FIRST_CHECK`]), but no property depends on it.
     long_lived: bool,
 }
 
-/// A rule that is left out, to show that the properties notice.
+/// A rule that is broken, to show that the properties notice it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Broken {
     /// A hold is taken whatever is available.
     AvailableUnchecked,
     /// A hold is taken however many are open.
     PlacesUnchecked,
-    /// A hold is taken once more where one is already.
+    /// A hold is taken again where one exists.
     HoldTwice,
-    /// A fence replaces what is there.
+    /// A fence replaces the stored hold.
     FenceUnchecked,
     /// A hold ends, open or not.
     EndUnchecked,
-    /// The cost is taken, however much was held.
+    /// The whole cost is charged, however much was held.
     CostUncapped,
     /// A settled hold leaves no ledger entry.
     NoEntry,
-    /// A posting is made as it was planned, whatever moved meanwhile.
+    /// A posting is made as planned, whatever moved meanwhile.
     PostingUnchecked,
-    /// What a reversal cannot take is not noted.
+    /// The amount that a reversal cannot take is not stored as owed.
     NothingOwed,
-    /// A hold that was not answered counts as taken.
+    /// A hold without a response counts as taken.
     SilenceIsAHold,
-    /// A hold that was not answered is looked for, but not fenced.
+    /// A hold without a response is looked for, but not fenced.
     NoFence,
-    /// Whatever is in the place of the hold counts as the hold.
+    /// Anything stored in the place of the hold counts as the hold.
     FenceIsAHold,
-    /// The hold that is there counts as one of the amount that was asked for last.
+    /// The stored hold counts as one of the amount requested last.
     LastPlanIsTheHold,
-    /// An end that was not answered counts as done.
+    /// An end without a response counts as done.
     SilenceIsAnEnd,
     /// A hold that expires is settled in full.
     ExpiryIsCharged,
-    /// A sweeper takes a hold on by taking it out of the index.
+    /// A sweeper claims a hold by removing it from the index.
     ClaimForgets,
 }
 
@@ -113,28 +114,28 @@ struct State {
     now: Timestamp,
     faults_left: u8,
     books: Books,
-    /// Sorted: which of them is which does not matter.
+    /// Sorted, because their order does not matter.
     calls: Vec<Call>,
     /// A reversal and a grant, or none.
     postings: Vec<Posting>,
-    /// What the postings were to move.
+    /// The amounts to post.
     asked: Credits,
-    /// What the postings moved.
+    /// The amounts posted.
     posted: Credits,
 }
 
-/// All that there is about one call.
+/// Everything about one call.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Call {
     process: Process,
     hold: Option<StoredHold>,
-    /// What the ledger's entries for the call took.
+    /// The sum of the call's ledger entries.
     entries: Vec<Credits>,
-    /// What the provider took for the call, once it was made.
+    /// The call's cost, once it was made.
     cost: Option<Credits>,
-    /// Requests whose answer nobody waits for, still on their way. Sorted.
+    /// Requests still on their way, for whose response nobody waits. Sorted.
     late: Vec<Request>,
-    /// Those that look at the hold. Sorted.
+    /// The sweepers that look at the hold. Sorted.
     sweepers: Vec<Sweeper>,
 }
 
@@ -142,12 +143,12 @@ struct Call {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Posting {
     Due,
-    /// By the balance as it was read.
+    /// Planned by the balance as read.
     Planned(Balance),
     Posted,
 }
 
-/// What happens next. Calls, sweepers and late requests are named by their place in the state.
+/// The next event. Calls, sweepers and late requests are named by their place in the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Action {
     Send {
@@ -172,7 +173,7 @@ enum Action {
     FindDue {
         call: usize,
     },
-    /// The sweeper's next request. With `told`, the provider then says what the call cost.
+    /// The sweeper's next request. With `told`, the default AI then reports the call's cost.
     Sweep {
         call: usize,
         sweeper: usize,
@@ -218,8 +219,8 @@ impl Call {
         self.entries.iter().copied().fold(Credits::ZERO, plus)
     }
 
-    /// Sorts what has no order, and forgets what can change nothing any more, so that states which
-    /// differ in nothing else are one.
+    /// Sorts collections without an order, and forgets facts that no longer matter, so that states
+    /// which do not differ otherwise are one.
     fn tidy(&mut self) {
         if let Some(hold) = &self.hold {
             self.late.retain(|request| hold.is_concerned_by(request));
@@ -241,8 +242,8 @@ impl Holds {
         self.broken == Some(rule)
     }
 
-    /// Time passes where somebody may wait for it, and in leaps: to the first check, to the end of a
-    /// hold's life, and then from check to check.
+    /// Time passes where somebody may wait for it, and in leaps: to the first check, to the end of
+    /// a hold's life, and then from check to check.
     fn next_moment(&self, state: &State) -> Option<Timestamp> {
         let calls = &state.calls;
         let somebody_waits = |call: &Call| call.open_hold().is_some() || !call.late.is_empty();

@@ -1,5 +1,5 @@
-//! Who works on holds: the call's own process and the sweepers. What they conclude from answers, and
-//! from none, is what `Store` and its callers do.
+//! The processes that work on holds: the call's own and the sweepers. They draw the same
+//! conclusions from a response, or from none, as `store` and its callers.
 
 use account::hold::{self, End, HoldState, LIFE, Resolution, next_check};
 use account::{BalanceError, Credits};
@@ -8,26 +8,26 @@ use jiff::Timestamp;
 use crate::database::{Actor, Answer, Fate, Request, StoredHold};
 use crate::{Action, Broken, Call, Holds, START, State, WISH};
 
-/// Where a call's own process is.
+/// The next step of a call's own process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Process {
     Taking {
         amount: Credits,
         planned_again: bool,
     },
-    /// No answer came.
+    /// No response came.
     Fencing {
         amount: Credits,
     },
-    /// The fence met something, which is read.
+    /// The fence met an item, which is read.
     Meeting {
         amount: Credits,
     },
-    /// About to call the provider.
+    /// About to call the default AI.
     Holding {
         amount: Credits,
     },
-    /// The provider was called; `usage` is what its answer says that it cost.
+    /// The call was made; `usage` is the cost that its response reports.
     Recording {
         amount: Credits,
         usage: Option<Credits>,
@@ -36,14 +36,14 @@ pub(crate) enum Process {
         amount: Credits,
         end: End,
     },
-    /// Reads the hold, as its wish to end it was refused or not answered.
+    /// Reads the hold, because its end was refused or had no response.
     Asking {
         end: HoldState,
         answered: bool,
     },
     /// Has the sweeper look at the hold.
     Leaving,
-    /// Has no hold, and knows that it never will.
+    /// Has no hold, and knows that it will never have one.
     GivenUp,
     Ended {
         resolution: Resolution,
@@ -53,14 +53,14 @@ pub(crate) enum Process {
     Gone,
 }
 
-/// What a call's process hears from the provider.
+/// The default AI's response, as a call's process receives it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Said {
     Refused,
     Usage {
         cost: Credits,
     },
-    /// It broke off, or did not say what it cost.
+    /// It broke off, or did not report the cost.
     Nothing {
         cost: Credits,
     },
@@ -68,7 +68,7 @@ pub(crate) enum Said {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Sweeper {
-    /// Found the hold due and read it, `now` being the time of its tick.
+    /// Found the hold due and read it; `now` is the time of its tick.
     Looking {
         due: Timestamp,
         generation: bool,
@@ -103,7 +103,7 @@ impl Process {
         }
     }
 
-    /// Whether the provider's id was stored or not, the call ends its hold if it can.
+    /// Whether the default AI's id was stored or not, the call ends its hold if it can.
     fn after_recording(amount: Credits, usage: Option<Credits>) -> Self {
         usage
             .map(End::Settle)
@@ -112,7 +112,7 @@ impl Process {
 }
 
 impl Call {
-    /// `None`: it is not the time to call the provider.
+    /// `None`: it is not the time to make the call.
     pub(crate) fn hear_provider(&mut self, said: Said) -> Option<()> {
         let Process::Holding { amount } = self.process else {
             return None;
@@ -232,7 +232,7 @@ impl Holds {
         }
     }
 
-    /// What it concludes from its hold as it is `stored`.
+    /// The conclusion from the `stored` hold.
     pub(crate) fn read(
         &self,
         process: Process,
@@ -345,7 +345,7 @@ impl Holds {
                 self.after_claim(now, cost, held.amount)
             }
             (_, None, Fate::Repeated) => Some(sweeper),
-            // Whatever came of it, the next tick looks again at what is open.
+            // In any case, the next tick looks again at open holds.
             _ => None,
         };
         state.calls[index].sweepers.extend(next);

@@ -1,4 +1,4 @@
-//! What is true of every state, and what must be possible.
+//! Properties of every state, and states that must be reachable.
 
 use account::Credits;
 use account::hold::{HoldState, Resolution};
@@ -97,8 +97,8 @@ pub(crate) fn always() -> Vec<Property> {
                 _ => true,
             })
         }),
-        // Stateright's `eventually` sees neither cycles nor all ways into a state. Here, instead, time
-        // is seen to end in no state with an open hold, and not to go on for long with one.
+        // Stateright's `eventually` sees neither cycles nor all ways into a state. Here, instead,
+        // time must not end in a state with an open hold, nor go on for long with one.
         Property::always(NOT_LOST, |model, state| {
             if state.calls.iter().all(|call| call.open_hold().is_none()) {
                 return true;
@@ -110,7 +110,7 @@ pub(crate) fn always() -> Vec<Property> {
     ]
 }
 
-/// What must be possible, or the properties above would say little.
+/// States that must be reachable, or the properties above would say little.
 pub(crate) fn sometimes() -> Vec<Property> {
     vec![
         Property::sometimes("a call settles its own hold", |_, state| {

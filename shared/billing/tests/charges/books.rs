@@ -1,4 +1,4 @@
-//! What is stored: the profile, and what each payment is for and came to. Each write is one transaction.
+//! The store: the profile, and each payment's order and outcome. Each write is one transaction.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use account::billing::IntentState as Known;
 use account::{AddOnStatus, Period, Plan, Profile};
 use jiff::Timestamp;
 
-use crate::provider::StripeRef;
+use crate::stripe::StripeRef;
 use crate::{Broken, Charges, GENERATION, State, Wrong, due};
 
-/// A profile, which is the same as another one if both are stored as the same.
+/// A profile; two are equal if they are stored in the same way.
 #[derive(Debug, Clone)]
 pub(crate) struct Stored {
     profile: Arc<Profile>,
@@ -19,7 +19,7 @@ pub(crate) struct Stored {
     due: Option<Timestamp>,
 }
 
-/// What can be paid, as it was asked for, and how often each outcome was decided on.
+/// A payment order, and how often each outcome was decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Payment {
     pub(crate) object: StripeRef,
@@ -60,7 +60,7 @@ impl Stored {
         self.profile.add_on.status()
     }
 
-    /// The object that is written down, if it could be paid, and whether it is confirming.
+    /// The stored PaymentIntent, if it can be paid, and whether it is confirming.
     pub(crate) fn object(&self) -> Option<(StripeRef, bool)> {
         match &self.profile.billing.charge.as_ref()?.intent {
             Known::Confirming { id, .. } => Some((StripeRef::of(id), true)),
@@ -95,7 +95,7 @@ impl Hash for Stored {
 }
 
 impl State {
-    /// Changes the profile as it now stands, as `Store::update` does.
+    /// Changes the current profile, as `Accounts::update` does.
     pub(crate) fn change<R>(&mut self, change: impl FnOnce(&mut Profile) -> R) -> R {
         let mut profile = self.stored.profile().clone();
         let said = change(&mut profile);
@@ -105,8 +105,8 @@ impl State {
         said
     }
 
-    /// Changes the profile and asks for `object`, which is `None` where the change makes nothing new
-    /// payable. False if it was asked for before: then nothing is written.
+    /// Changes the profile and stores the order `object`, which is `None` if the change makes
+    /// nothing new payable. False if the order existed before: then nothing is written.
     pub(crate) fn change_and_ask(
         &mut self,
         object: StripeRef,
@@ -142,8 +142,8 @@ impl State {
 }
 
 impl Charges {
-    /// `object` was paid: its outcome and what it does to the profile are one transaction.
-    pub(crate) fn hear_payment(&self, state: &mut State, object: StripeRef) {
+    /// `object` was paid: its outcome and its effect on the profile are one transaction.
+    pub(crate) fn apply_payment(&self, state: &mut State, object: StripeRef) {
         let Some(payment) = state.payment(object).copied() else {
             return;
         };
@@ -153,7 +153,7 @@ impl Charges {
         let (plan, status) = (state.stored.profile().plan(), state.stored.status());
         let name = object.name();
         let paid_at = match object {
-            StripeRef::Session(order) => state.provider.session(order).paid_at,
+            StripeRef::Session(order) => state.stripe.session(order).paid_at,
             StripeRef::Intent(_) => None,
         };
         let paid_at = paid_at.unwrap_or(state.now);

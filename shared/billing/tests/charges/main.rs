@@ -1,23 +1,24 @@
 //! Every order in which one account's period can be collected, searched through.
 //!
-//! Modelled: the profile with what is written down of the charge, and each payment's outcome ([`books`]):
-//! every write is one step, on the profile as it then stands. Workers take tasks on, call the provider
-//! and write down what it said; they stop for ever between any two steps, or stall past their lease and
-//! go on with their old idea of the time; their calls get lost, lose their answer, or arrive when nobody
-//! waits any more ([`worker`]). The user cancels, resumes, purchase and pays at any moment, and becomes
-//! enterprise ([`user`]). The provider's webhook tells of successes and declines late, twice or never.
-//! The provider knows idempotency keys, declines of both kinds, and attempts whose outcome the bank
-//! makes up its mind about later ([`provider`]).
+//! Modelled: the profile with its charge, and each payment's outcome ([`books`]); every write is
+//! one step, on the current profile. Workers take tasks, call Stripe and store the results; they
+//! stop for ever between any two steps, or stall past their lease and go on with their old idea of
+//! the time; their calls get lost, lose their response, or arrive when nobody waits any more
+//! ([`worker`]). The user cancels, resumes, buys and pays at any moment, and becomes enterprise
+//! ([`user`]). Stripe's webhook reports successes and declines late, twice or never. Stripe knows
+//! idempotency keys, declines of both kinds, and attempts on whose outcome the bank decides later
+//! ([`stripe`]).
 //!
-//! What is decided is decided by [`account::Profile`]'s own methods; the steps between them are those of
-//! `charging`, which therefore are to be changed here, too, when they change there.
+//! All decisions are made by the functions of `billing`; the steps between them are those of
+//! `charging`. When they change there, change them here, too.
 //!
-//! Not modelled: more than one period, cards and their replacement, collection from credits and by the
-//! provider, downgrades, disputes, deletion; a provider that makes no object, forgets keys or completes
-//! a session whose money is still on its way; the refund itself. An attempt in process is settled before
-//! time passes. A request to buy stops where one of its calls is not answered, and does not wait for the
-//! work that it starts; checkouts are one more than such requests at most. The store's second guard, one charge record for a period, is left out on purpose: the
-//! profile must do without it.
+//! Not modelled: more than one period, cards and their replacement, collection from credits and by
+//! Stripe, downgrades, disputes, deletion; a Stripe that creates no PaymentIntent, forgets keys or
+//! completes a session whose money is still on its way; the refund itself. An attempt in process is
+//! settled before time passes. A request to buy stops where one of its calls has no response, and
+//! does not wait for the work that it starts; there is at most one checkout more than such
+//! requests. The store's second guard, one charge record for each period, is left out on purpose:
+//! the profile must do without it.
 //!
 //! The search is complete within the bounds of each [`Scope`].
 
@@ -28,7 +29,7 @@
 
 mod books;
 mod properties;
-mod provider;
+mod stripe;
 mod user;
 mod worker;
 
@@ -41,46 +42,46 @@ use stateright::{Checker, Expectation, HasDiscoveries, Model, Property};
 
 use books::{Payment, Stored};
 use properties as property;
-use provider::{Provider, StripeRef, Verdict};
+use stripe::{Stripe, StripeRef, Verdict};
 use user::Buyer;
 use worker::{At, Fate, Worker};
 
-/// The generation that was bought before the search begins.
+/// The generation bought before the search begins.
 const GENERATION: &str = "cs_0";
 
-/// When the period begins that is collected.
+/// The start of the period that is collected.
 fn due() -> Timestamp {
     end_of_period(Timestamp::UNIX_EPOCH, Period::FIRST)
 }
 
-/// Nothing is looked at after that; the next period begins later.
+/// The end of the search; the next period begins later.
 fn end() -> Timestamp {
     due() + SignedDuration::from_hours(24 * 20)
 }
 
-/// What is searched through.
+/// The bounds of a search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Scope {
-    /// So many at once; others come after them.
+    /// Maximum number at the same time; others may follow.
     workers: usize,
-    /// Requests to buy, at once or one after the other.
+    /// Requests to buy, at the same time or one after the other.
     purchase: u8,
     /// Cancellations and resumptions.
     acts: u8,
     upgrades: u8,
     /// Workers and requests to buy that stop for ever between two steps.
     crashes: u8,
-    /// Those that are overtaken by time.
+    /// Workers and requests that stall past their lease.
     stalls: u8,
-    /// Calls to the provider that are not answered in time.
+    /// Calls to Stripe without a response in time.
     time_outs: u8,
-    /// Attempts of which the bank does not know the outcome at once.
+    /// Attempts on which the bank decides later.
     processings: u8,
-    /// What the webhook tells.
-    news: u8,
+    /// Deliveries of the webhook.
+    deliveries: u8,
 }
 
-/// What may still happen.
+/// Events that may still happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Left {
     purchase: u8,
@@ -90,45 +91,45 @@ struct Left {
     stalls: u8,
     time_outs: u8,
     processings: u8,
-    news: u8,
+    deliveries: u8,
 }
 
-/// A rule that is left out, to show that the properties notice.
+/// A rule that is broken, to show that the properties notice it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Broken {
-    /// An object is confirmed before it is written down.
+    /// A PaymentIntent is confirmed before it is stored.
     ConfirmedUnwritten,
-    /// A step is taken on that is another one's. By itself that costs calls only.
+    /// A task is taken while another worker has its lease. By itself that only costs calls.
     LeaseIgnored,
-    /// An attempt that never arrived is made again under the next number.
+    /// An attempt that never arrived is repeated under the next number.
     NumberRisesByItself,
-    /// An attempt that was not answered counts as declined.
+    /// An attempt without a response counts as declined.
     SilenceIsADecline,
-    /// An object that did not answer is given up.
+    /// A PaymentIntent without a response is abandoned.
     SilenceIsTheEnd,
-    /// What a status says of an earlier attempt is believed of the present one.
+    /// The status after an earlier attempt is taken for the outcome of the current one.
     OldDeclineBelieved,
-    /// An object whose cancelling was not answered for sure is tried again, whatever was answered.
+    /// A PaymentIntent whose cancellation is uncertain is tried again, whatever the response.
     CancelPutOff,
-    /// An object counts as cancelled, whatever the provider says.
+    /// A PaymentIntent counts as cancelled, whatever the response.
     CancelNotRead,
-    /// A checkout counts as closed, whatever the provider says.
+    /// A checkout counts as expired, whatever the response.
     CloseNotRead,
-    /// A checkout is forgotten and not closed.
+    /// A checkout is dropped without being expired.
     OnlyForgotten,
-    /// A checkout begins beside an object.
+    /// A checkout begins beside a PaymentIntent.
     CheckoutBesideObject,
-    /// A checkout that took long to make is forgotten, though it was made meanwhile.
+    /// A checkout whose creation took long is dropped, though it was created meanwhile.
     ForgottenOnceMade,
-    /// Each one who hears of a payment decides on it.
+    /// Every update about a payment decides its outcome.
     DecidedTwice,
     /// A payment counts, whatever the profile says.
     CountedUnowed,
-    /// A payment's outcome is decided by the status that is seen, not by what the profile takes.
+    /// A payment's outcome is decided by the add-on's status, not by `billing`.
     OutcomeApart,
 }
 
-/// What a state's properties cannot see, as it is of a step.
+/// A violation in a step, which the properties of states cannot see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Wrong {
     CountedUnowed,
@@ -150,27 +151,27 @@ struct State {
     left: Left,
     stored: Stored,
     payments: Vec<Payment>,
-    provider: Provider,
-    /// Sorted: which of them is which does not matter.
+    stripe: Stripe,
+    /// Sorted, because their order does not matter.
     workers: Vec<Worker>,
     buyers: Vec<Buyer>,
-    /// Confirmations that nobody waits for, still on their way.
+    /// Confirmations still on their way, for which nobody waits.
     late: Vec<(u8, u32)>,
     /// Orders of checkouts so far.
     orders: u8,
-    /// The account owes nothing any more, and nothing was confirming when that was written.
+    /// The account owes nothing any more, and nothing was confirming when that was stored.
     is_revoked: bool,
     /// The user cancelled last.
     is_cancelled: bool,
     wrong: BTreeSet<Wrong>,
 }
 
-/// What happens next. Workers and the like are named by their place in the state.
+/// The next event. Workers, requests and sessions are named by their place in the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Action {
     /// The tick finds the account due.
     Start,
-    /// A worker writes, or takes on the next task.
+    /// A worker writes, or takes the next task.
     Go {
         worker: usize,
     },
@@ -186,8 +187,8 @@ enum Action {
         late: usize,
         verdict: Verdict,
     },
-    Hear(Message),
-    /// The bank makes up its mind.
+    Deliver(Message),
+    /// The bank decides.
     Settle {
         number: u8,
         success: bool,
@@ -225,11 +226,11 @@ impl State {
         self.wrong.contains(&wrong)
     }
 
-    /// Nothing is under way, and time brings nothing any more.
+    /// Nothing is under way, and nothing more falls due.
     fn is_done(&self) -> bool {
         let is_idle = self.workers.is_empty() && self.buyers.is_empty() && self.late.is_empty();
         let due = self.stored.due();
-        is_idle && !self.provider.is_processing() && due.is_none_or(|due| due > end())
+        is_idle && !self.stripe.is_processing() && due.is_none_or(|due| due > end())
     }
 
     fn slow(&mut self) -> impl Iterator<Item = &mut bool> {
@@ -240,7 +241,7 @@ impl State {
         all.filter(|stalled| !**stalled)
     }
 
-    /// Time passes up to the next moment at which something is due, and stalls who is at work.
+    /// Time passes until something is due, and stalls the workers.
     fn pass(&mut self, until: Timestamp) -> Option<()> {
         let overtaken = u8::try_from(self.slow().count()).unwrap();
         self.left.stalls = self.left.stalls.checked_sub(overtaken)?;
@@ -249,11 +250,11 @@ impl State {
         Some(())
     }
 
-    /// Sorts what has no order, and forgets what can change nothing any more, so that states which
-    /// differ in nothing else are one.
+    /// Sorts collections without an order, and forgets facts that no longer matter, so that states
+    /// which do not differ otherwise are one.
     fn tidy(&mut self) {
         let (now, due) = (self.now, self.stored.due());
-        // Who is not late goes on like a new one.
+        // A worker that is not late goes on like a new one.
         self.workers.retain(|worker| {
             worker.at != At::Free || (worker.now < now && due.is_some_and(|due| due <= worker.now))
         });
@@ -275,12 +276,12 @@ impl Charges {
         self.broken.contains(&rule)
     }
 
-    /// The provider's webhook tells, perhaps late and not for the first time.
-    fn hear(&self, state: &mut State, news: Message) {
+    /// A delivery of Stripe's webhook, perhaps late or repeated.
+    fn deliver(&self, state: &mut State, message: Message) {
         let now = state.now;
-        state.left.news -= 1;
-        match news {
-            Message::Paid(object) => self.hear_payment(state, object),
+        state.left.deliveries -= 1;
+        match message {
+            Message::Paid(object) => self.apply_payment(state, object),
             Message::Declined(object) => {
                 state.change(|profile| billing::look_up_now(profile, &object.name(), now));
             }
@@ -301,7 +302,7 @@ impl Model for Charges {
             stalls,
             time_outs,
             processings,
-            news,
+            deliveries,
             ..
         } = self.scope;
         vec![State {
@@ -314,11 +315,11 @@ impl Model for Charges {
                 stalls,
                 time_outs,
                 processings,
-                news,
+                deliveries,
             },
             stored: Stored::new(books::bought()),
             payments: Vec::new(),
-            provider: Provider::default(),
+            stripe: Stripe::default(),
             workers: Vec::new(),
             buyers: Vec::new(),
             late: Vec::new(),
@@ -338,13 +339,13 @@ impl Model for Charges {
             let verdicts = state.verdicts(*number, *attempt).iter();
             actions.extend(verdicts.map(|&verdict| Action::Arrive { late, verdict }));
         }
-        if state.left.news > 0 {
-            let paid = state.provider.succeeded().map(Message::Paid);
-            let declined = state.provider.declined_ones().map(Message::Declined);
-            actions.extend(paid.chain(declined).map(Action::Hear));
+        if state.left.deliveries > 0 {
+            let paid = state.stripe.succeeded().map(Message::Paid);
+            let declined = state.stripe.declined_ones().map(Message::Declined);
+            actions.extend(paid.chain(declined).map(Action::Deliver));
         }
-        for (number, intent) in (1..).zip(&state.provider.intents) {
-            if intent.status == provider::Status::Processing {
+        for (number, intent) in (1..).zip(&state.stripe.intents) {
+            if intent.status == stripe::Status::Processing {
                 let settled = [true, false];
                 actions.extend(settled.map(|success| Action::Settle { number, success }));
             }
@@ -355,7 +356,7 @@ impl Model for Charges {
         if is_due && state.workers.len() < self.scope.workers {
             actions.push(Action::Start);
         }
-        let is_decided = !state.provider.is_processing();
+        let is_decided = !state.stripe.is_processing();
         let until = due.filter(|due| is_decided && *due > state.now && *due <= end());
         actions.extend(until.map(|until| Action::Pass { until }));
     }
@@ -382,9 +383,9 @@ impl Model for Charges {
                 let (number, attempt) = state.late.remove(late);
                 state.confirm(number, attempt, verdict);
             }
-            Action::Hear(news) => self.hear(&mut state, news),
+            Action::Deliver(message) => self.deliver(&mut state, message),
             Action::Settle { number, success } => {
-                state.provider.settle(number, success);
+                state.stripe.settle(number, success);
             }
             Action::Buy => {
                 state.left.purchase -= 1;
@@ -430,14 +431,14 @@ const CHARGING: Scope = Scope {
     stalls: 1,
     time_outs: 1,
     processings: 0,
-    news: 2,
+    deliveries: 2,
 };
 
 const ACTING: Scope = Scope {
     acts: 2,
     upgrades: 1,
     stalls: 0,
-    news: 1,
+    deliveries: 1,
     ..CHARGING
 };
 
@@ -466,7 +467,7 @@ const BUYING: Scope = Scope {
 const BUYING_TWICE: Scope = Scope {
     purchase: 2,
     stalls: 0,
-    news: 1,
+    deliveries: 1,
     ..BUYING
 };
 
@@ -474,11 +475,11 @@ const BUYING_AND_ACTING: Scope = Scope {
     acts: 1,
     upgrades: 1,
     stalls: 0,
-    news: 1,
+    deliveries: 1,
     ..BUYING
 };
 
-/// All properties hold, and at least `states` were seen: no search shrinks to nothing unnoticed.
+/// All properties hold, and at least `states` were seen, so that no search shrinks unnoticed.
 fn assert_all(scope: Scope, states: usize) {
     let model = Charges::new(scope, &[]).checker();
     let model = model.finish_when(HasDiscoveries::AnyFailures);
@@ -504,17 +505,17 @@ fn a_change_of_mind_beside_workers_that_stall() {
 }
 
 #[test]
-fn an_attempt_that_takes_its_time() {
+fn an_attempt_that_the_bank_decides_later() {
     assert_all(IN_PROCESS, 25_000);
 }
 
 #[test]
-fn a_checkout_beside_who_stalls() {
+fn a_checkout_beside_workers_that_stall() {
     assert_all(BUYING, 220_000);
 }
 
 #[test]
-fn a_checkout_beside_who_stops() {
+fn a_checkout_beside_workers_that_stop() {
     let (stalls, crashes) = (0, 1);
     let scope = Scope {
         crashes,
@@ -525,7 +526,7 @@ fn a_checkout_beside_who_stops() {
 }
 
 #[test]
-fn a_checkout_beside_calls_that_are_not_answered() {
+fn a_checkout_beside_calls_without_a_response() {
     let (stalls, time_outs) = (0, 1);
     let scope = Scope {
         stalls,
@@ -545,19 +546,19 @@ fn a_checkout_and_a_change_of_mind() {
     assert_all(BUYING_AND_ACTING, 110_000);
 }
 
-/// A property that nothing can break says nothing: each is broken here by leaving out a rule.
+/// A property that cannot fail says nothing: each is violated here by breaking a rule.
 #[test]
 fn every_rule_is_needed_and_every_property_can_fail() {
     let two_buy = Scope {
         stalls: 1,
-        news: 0,
+        deliveries: 0,
         ..BUYING_TWICE
     };
     let no_faults = Scope {
         crashes: 0,
         stalls: 0,
         time_outs: 0,
-        news: 0,
+        deliveries: 0,
         ..CHARGING
     };
     let upgrade = Scope {
@@ -571,7 +572,7 @@ fn every_rule_is_needed_and_every_property_can_fail() {
             &[property::ASKED, property::CANCELLED],
         ),
         (
-            // Without a fault, it takes a second worker for an attempt not to have arrived.
+            // Without a fault, only a second worker can find an attempt that has not arrived.
             &[Broken::NumberRisesByItself, Broken::LeaseIgnored],
             no_faults,
             &[property::DECLINES],

@@ -1,10 +1,10 @@
-//! What is true of every state, of every state in which all is done, and what must be possible.
+//! Properties of every state, of every final state, and states that must be reachable.
 
 use account::{AddOnStatus, Plan};
 use jiff::SignedDuration;
 
 use crate::books::{AddOnPurchase, due_period};
-use crate::provider::StripeRef;
+use crate::stripe::StripeRef;
 use crate::{Charges, Scope, State, Wrong, due};
 
 type Property = stateright::Property<Charges>;
@@ -21,7 +21,7 @@ pub(crate) const COMES_TO_AN_END: &str = "nothing goes on for long";
 pub(crate) const HEARD: &str = "in the end, every success is heard of";
 pub(crate) const STATUS: &str = "in the end, access is what was paid for";
 
-/// The grace period, and a day for each look-up that can fail to tell.
+/// The grace period, and a day for each look-up that can fail.
 const SOON: SignedDuration = SignedDuration::from_hours(24 * 5);
 
 fn kept(state: &State, purchase: AddOnPurchase) -> usize {
@@ -43,14 +43,14 @@ pub(crate) fn always() -> Vec<Property> {
                 .payments
                 .iter()
                 .filter(|payment| match payment.object {
-                    StripeRef::Intent(number) => state.provider.intent(number).is_payable(),
-                    StripeRef::Session(order) => state.provider.session(order).is_open(state.now),
+                    StripeRef::Intent(number) => state.stripe.intent(number).is_payable(),
+                    StripeRef::Session(order) => state.stripe.session(order).is_open(state.now),
                 });
             payable.count() <= 1
         }),
         Property::always(DECLINES, |_, state| {
             let mut known = 1..=state.stored.declines();
-            known.all(|attempt| state.provider.declined(attempt))
+            known.all(|attempt| state.stripe.declined(attempt))
                 && !state.went(Wrong::AttemptUnfounded)
         }),
         Property::always(ONE_OUTCOME, |_, state| {
@@ -63,7 +63,7 @@ pub(crate) fn always() -> Vec<Property> {
         Property::always(HEARD, |_, state| {
             !state.is_done()
                 || state
-                    .provider
+                    .stripe
                     .succeeded()
                     .all(|object| state.is_heard(object))
         }),
@@ -82,7 +82,7 @@ pub(crate) fn always() -> Vec<Property> {
     ]
 }
 
-/// What must be possible, or the properties above would say little.
+/// States that must be reachable, or the properties above would say little.
 pub(crate) fn sometimes(scope: Scope) -> Vec<Property> {
     let mut properties = vec![
         Property::sometimes("a period is paid by its charge", |_, state| {
@@ -94,7 +94,7 @@ pub(crate) fn sometimes(scope: Scope) -> Vec<Property> {
             state.is_done() && state.stored.status() == AddOnStatus::Suspended
         }),
         Property::sometimes("the last attempt succeeds", |_, state| {
-            state.provider.declined(1) && kept(state, AddOnPurchase::Period) > 0
+            state.stripe.declined(1) && kept(state, AddOnPurchase::Period) > 0
         }),
     ];
     if scope.acts > 0 {
@@ -123,7 +123,7 @@ pub(crate) fn sometimes(scope: Scope) -> Vec<Property> {
             }),
             Property::sometimes(
                 "an object follows one cancelled for a checkout",
-                |_, state| state.provider.intents.len() > 1,
+                |_, state| state.stripe.intents.len() > 1,
             ),
         ]);
     }

@@ -1,4 +1,4 @@
-//! What the user does: purchase, step by step as `charging::buy` goes, pays, cancels, resumes.
+//! The user: buys, in the steps of `charging::buy_add_on`, pays, cancels, resumes.
 
 use account::add_on::Collection;
 use account::billing::{AddOnPurchase as Wanted, IntentState as Known, Session};
@@ -7,10 +7,10 @@ use billing::CHECKOUT_LIFE;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::books::AddOnPurchase;
-use crate::provider::{Status, StripeRef};
+use crate::stripe::{Status, StripeRef};
 use crate::{Action, Broken, Charges, State};
 
-/// A page that is about to close is not shown again.
+/// A session that closes sooner is not shown again.
 const STILL_TIME: SignedDuration = SignedDuration::from_mins(2);
 
 /// A request to buy.
@@ -25,7 +25,7 @@ pub(crate) struct Buyer {
 pub(crate) enum Buying {
     /// Reads the account.
     Read,
-    /// Calls the provider.
+    /// Calls Stripe.
     CancelIntent {
         number: u8,
     },
@@ -37,7 +37,7 @@ pub(crate) enum Buying {
     },
     ExpireSession {
         order: u8,
-        /// Nobody was told of it.
+        /// Nobody has seen it.
         unwanted: bool,
     },
     Make {
@@ -46,7 +46,7 @@ pub(crate) enum Buying {
         created_at: Timestamp,
     },
     /// Writes.
-    Hear {
+    Apply {
         object: StripeRef,
     },
     Gone {
@@ -107,7 +107,7 @@ impl State {
         if self.left.purchase > 0 {
             steps.push(Action::Buy);
         }
-        for session in &self.provider.sessions {
+        for session in &self.stripe.sessions {
             let order = session.order;
             let is_shown = self.payment(StripeRef::Session(order)).is_some();
             if is_shown && session.is_open(self.now) {
@@ -146,12 +146,12 @@ impl State {
     pub(crate) fn upgrade(&mut self) {
         let now = self.now;
         self.is_revoked |= !self.stored.is_confirming();
-        self.change(|profile| profile.hear_plan(Plan::Enterprise, 2, now));
+        self.change(|profile| profile.apply_plan(Plan::Enterprise, 2, now));
     }
 
     pub(crate) fn pay(&mut self, order: u8) {
         let now = self.now;
-        self.provider.session_mut(order).paid_at = Some(now);
+        self.stripe.session_mut(order).paid_at = Some(now);
     }
 
     fn session_made(&mut self, order: u8, purchase: AddOnPurchase) -> Option<Buying> {
@@ -159,7 +159,7 @@ impl State {
         let session = Session {
             id: object.name(),
             url: String::new(),
-            expires_at: self.provider.session(order).expires_at,
+            expires_at: self.stripe.session(order).expires_at,
         };
         let mut wanted = false;
         let written = self.change_and_ask(object, purchase, |profile| {
@@ -185,8 +185,8 @@ impl Charges {
         match at {
             Buying::Read => return self.read(state, now),
             Buying::CancelIntent { number } => {
-                return match state.provider.cancel(number) {
-                    Status::Succeeded => Some(Buying::Hear {
+                return match state.stripe.cancel(number) {
+                    Status::Succeeded => Some(Buying::Apply {
                         object: StripeRef::Intent(number),
                     }),
                     Status::Canceled => Some(Buying::Gone { number }),
@@ -194,8 +194,8 @@ impl Charges {
                 };
             }
             Buying::LookUpIntent { number } => {
-                return match state.provider.intent(number).status {
-                    Status::Succeeded => Some(Buying::Hear {
+                return match state.stripe.intent(number).status {
+                    Status::Succeeded => Some(Buying::Apply {
                         object: StripeRef::Intent(number),
                     }),
                     Status::Canceled => Some(Buying::Gone { number }),
@@ -204,10 +204,10 @@ impl Charges {
                 };
             }
             Buying::LookUpSession { order } => {
-                let session = *state.provider.session(order);
+                let session = *state.stripe.session(order);
                 return if session.paid_at.is_some() {
                     let object = StripeRef::Session(order);
-                    Some(Buying::Hear { object })
+                    Some(Buying::Apply { object })
                 } else if session.is_open(state.now) {
                     None
                 } else {
@@ -215,12 +215,12 @@ impl Charges {
                 };
             }
             Buying::ExpireSession { order, unwanted } => {
-                let session = state.provider.expire(order);
+                let session = state.stripe.expire(order);
                 return if unwanted {
                     None
                 } else if session.paid_at.is_some() {
                     let object = StripeRef::Session(order);
-                    Some(Buying::Hear { object })
+                    Some(Buying::Apply { object })
                 } else {
                     Some(Buying::Closed { order })
                 };
@@ -231,11 +231,11 @@ impl Charges {
                 created_at,
             } => {
                 let ends = created_at + CHECKOUT_LIFE;
-                let made = state.provider.open_session(order, ends, state.now);
+                let made = state.stripe.open_session(order, ends, state.now);
                 return made.then_some(Buying::Made { order, purchase });
             }
             Buying::Made { order, purchase } => return state.session_made(order, purchase),
-            Buying::Hear { object } => self.hear_payment(state, object),
+            Buying::Apply { object } => self.apply_payment(state, object),
             Buying::Gone { number } => {
                 let name = StripeRef::Intent(number).name();
                 state.change(|profile| billing::intent_cancelled(profile, &name));
@@ -283,8 +283,7 @@ impl Charges {
         Some(Buying::Read)
     }
 
-    /// What it does about the account as it reads it. `None`: the user is told that nothing can be
-    /// bought, or not yet.
+    /// The next step, by the account as read. `None`: nothing can be bought, or not yet.
     fn read(&self, state: &State, now: Timestamp) -> Option<Buying> {
         let profile = state.stored.profile();
         if profile.plan() == Plan::Enterprise {

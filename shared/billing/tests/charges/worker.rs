@@ -1,19 +1,19 @@
-//! The charge worker, step by step as `charging::work` goes: a task is taken on, the provider is called,
-//! the answer is written down. Between any two steps it may stall or stop for ever.
+//! The charge worker, in the steps of `charging::run_due`: it takes a task, calls Stripe and stores
+//! the result. Between any two steps it may stall or stop for ever.
 
 use billing::Task;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::books::{AddOnPurchase, due_period, generation};
-use crate::provider::{Status, StripeRef, Verdict};
+use crate::stripe::{Status, StripeRef, Verdict};
 use crate::{Action, Broken, Charges, Left, State, Wrong};
 
-/// When something that could not be asked is asked again.
+/// The delay before a failed request is sent again.
 const AGAIN: SignedDuration = SignedDuration::from_mins(5);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Worker {
-    /// What it takes for the time, from its beginning to its end.
+    /// Its idea of the time, from its beginning to its end.
     pub(crate) now: Timestamp,
     /// It is slower than its lease.
     pub(crate) stalled: bool,
@@ -22,13 +22,13 @@ pub(crate) struct Worker {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum At {
-    /// Takes on what is next.
+    /// Takes the next task.
     Free,
     Ask(Ask),
     Write(Write),
 }
 
-/// About to call the provider.
+/// About to call Stripe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Ask {
     Create {
@@ -45,7 +45,7 @@ pub(crate) enum Ask {
     Cancel {
         number: u8,
     },
-    /// The same, of an object that is not written down, whatever comes of it.
+    /// The same, for a PaymentIntent that is not stored, whatever the response.
     CallOff {
         number: u8,
     },
@@ -54,7 +54,7 @@ pub(crate) enum Ask {
     },
 }
 
-/// Knows what the provider said, or that it said nothing.
+/// Has Stripe's response, or knows that there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Write {
     Made {
@@ -84,15 +84,15 @@ pub(crate) enum Write {
     Nothing,
 }
 
-/// What becomes of a call to the provider.
+/// The fate of a call to Stripe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
     Answered,
     /// It never arrives.
     Lost,
-    /// It arrives, and its answer gets lost.
+    /// It arrives, and its response gets lost.
     Unanswered,
-    /// Nobody waits any more when it arrives.
+    /// It arrives when nobody waits any more.
     Late,
 }
 
@@ -154,7 +154,7 @@ impl State {
             Verdict::HardDecline,
             Verdict::Processing,
         ];
-        if !self.provider.would_attempt(number, attempt) {
+        if !self.stripe.would_attempt(number, attempt) {
             NO_VERDICT
         } else if self.left.processings > 0 {
             &ALL
@@ -165,7 +165,7 @@ impl State {
 
     /// A confirmation arrives.
     pub(crate) fn confirm(&mut self, number: u8, attempt: u32, verdict: Verdict) -> Status {
-        let confirmed = self.provider.confirm(number, attempt, verdict);
+        let confirmed = self.stripe.confirm(number, attempt, verdict);
         let object = StripeRef::Intent(number);
         if confirmed.is_new {
             if self.payment(object).is_none() {
@@ -174,7 +174,7 @@ impl State {
             if self.is_revoked {
                 self.wrong(Wrong::ConfirmedAfterCancelling);
             }
-            if attempt > 1 && !self.provider.declined(attempt - 1) {
+            if attempt > 1 && !self.stripe.declined(attempt - 1) {
                 self.wrong(Wrong::AttemptUnfounded);
             }
         }
@@ -185,7 +185,7 @@ impl State {
 }
 
 impl Charges {
-    /// Takes on the next task, or writes down what was answered.
+    /// Takes the next task, or stores the response.
     pub(crate) fn go(&self, state: &mut State, worker: usize) {
         let Worker { now, stalled, at } = state.workers.remove(worker);
         let at = match at {
@@ -244,13 +244,13 @@ impl Charges {
             Task::CheckSubscription { .. }
             | Task::UpdateSubscription { .. }
             | Task::CancelSubscription { .. } => {
-                unreachable!("no account is collected from by the provider")
+                unreachable!("no account is collected from by the stripe")
             }
         };
         Some(At::Ask(ask))
     }
 
-    /// The provider is called. `None` if the case cannot be.
+    /// Stripe is called. `None` if the case cannot occur.
     pub(crate) fn call(
         &self,
         state: &mut State,
@@ -265,7 +265,7 @@ impl Charges {
         let answer = match ask {
             Ask::Create { number } => {
                 if fate.arrives() {
-                    state.provider.create(number);
+                    state.stripe.create(number);
                 }
                 Write::Made { number }
             }
@@ -279,14 +279,14 @@ impl Charges {
                     Self::came(number, attempt, said)
                 });
                 match write {
-                    // What was sent just now is not sent again before it was looked up.
+                    // It was sent just now: it is looked up before it is sent again.
                     Some(Write::NeverConfirmed { .. }) | None => Write::Unknown { number },
                     Some(write) => write,
                 }
             }
             Ask::LookUp { number, attempt } => {
-                let said = state.provider.intent(number).status;
-                // It may be an earlier attempt that was declined.
+                let said = state.stripe.intent(number).status;
+                // An earlier attempt may have been declined.
                 if attempt > 1 && said.is_declined() && !self.breaks(Broken::OldDeclineBelieved) {
                     Write::NeverConfirmed { number }
                 } else {
@@ -295,7 +295,7 @@ impl Charges {
             }
             Ask::Cancel { number } => {
                 let said = if fate.arrives() {
-                    state.provider.cancel(number)
+                    state.stripe.cancel(number)
                 } else {
                     Status::Processing
                 };
@@ -308,13 +308,13 @@ impl Charges {
             }
             Ask::CallOff { number } => {
                 if fate.arrives() {
-                    state.provider.cancel(number);
+                    state.stripe.cancel(number);
                 }
                 Write::Nothing
             }
             Ask::Close { order } if self.breaks(Broken::OnlyForgotten) => Write::Closed { order },
             Ask::Close { order } => {
-                let paid = fate.arrives() && state.provider.expire(order).paid_at.is_some();
+                let paid = fate.arrives() && state.stripe.expire(order).paid_at.is_some();
                 if paid && !self.breaks(Broken::CloseNotRead) {
                     let object = StripeRef::Session(order);
                     Write::Paid { object }
@@ -353,7 +353,7 @@ impl Charges {
         }
     }
 
-    /// What the object's status says of the attempt.
+    /// The attempt's outcome, by the PaymentIntent's status.
     fn came(number: u8, attempt: u32, said: Status) -> Write {
         match said {
             Status::Succeeded => Write::Paid {
@@ -398,7 +398,7 @@ impl Charges {
                     return Some(At::Ask(Ask::CallOff { number }));
                 }
             }
-            Write::Paid { object } => self.hear_payment(state, object),
+            Write::Paid { object } => self.apply_payment(state, object),
             Write::Declined {
                 number,
                 attempt,
@@ -436,5 +436,5 @@ impl Charges {
     }
 }
 
-/// For calls that no bank has a word in.
+/// For calls on which no bank decides.
 const NO_VERDICT: &[Verdict] = &[Verdict::Success];

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::*;
-use crate::checkout::{Mode, SessionStatus};
+use crate::checkout::SessionStatus;
 use crate::intent::IntentStatus;
 
 fn event(kind: &str, version: &str, object: &Value) -> Event {
@@ -93,7 +93,6 @@ fn a_session_is_read_as_the_api_returns_it() {
                 .unwrap(),
             status: SessionStatus::Complete,
             paid: true,
-            mode: Mode::Payment,
             url: None,
             expires_at: Timestamp::from_second(1_686_176_370).ok(),
             amount_total: Some(Cents::new(500)),
@@ -104,7 +103,6 @@ fn a_session_is_read_as_the_api_returns_it() {
             invoice: None,
             setup_intent: None,
             livemode: Some(true),
-            client_reference_id: Some("n_17".to_owned()),
         };
         let session = Box::new(expected);
         assert_eq!(read, Notice::Checkout { session });
@@ -132,10 +130,7 @@ fn a_session_is_paid_when_the_money_is_there() {
     }
     let least = CheckoutSession::read(&json!({"id": "cs_1", "amount_total": -5})).unwrap();
     assert_eq!((least.paid, least.amount_total), (false, None));
-    assert_eq!(
-        (least.mode, least.status),
-        (Mode::Other, SessionStatus::Other)
-    );
+    assert_eq!(least.status, SessionStatus::Other);
 }
 
 #[test]

@@ -82,8 +82,8 @@ async fn an_idempotency_key_repeats_its_first_result_for_a_day() {
         assert_eq!((other.status, other.error().0), (400, "idempotency_error"));
     }
     rig.later(SignedDuration::from_secs(1));
-    let anew = rig.keyed("k", customers, create).await.unwrap();
-    assert!(!anew.replayed && anew.body["id"] != first.body["id"]);
+    let fresh = rig.keyed("k", customers, create).await.unwrap();
+    assert!(!fresh.replayed && fresh.body["id"] != first.body["id"]);
 
     // A decline is a result, and so is a refusal because of the status.
     let (intent, method) = rig.intent(Card::DeclinesSoftly).await;

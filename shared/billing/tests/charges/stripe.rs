@@ -1,16 +1,16 @@
-//! The payment provider: payment intents and checkout sessions, as far as the protocol leans on them.
+//! Stripe: PaymentIntents and Checkout Sessions, as far as the protocol depends on them.
 
 use jiff::{SignedDuration, Timestamp};
 
 /// Source: <https://docs.stripe.com/api/checkout/sessions/create>.
 const SHORTEST_SESSION: SignedDuration = SignedDuration::from_mins(30);
 
-/// An object of the provider's. All intents are for the one period that is due.
+/// A Stripe object. All PaymentIntents are for the one period that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum StripeRef {
-    /// The intent that was made under the key of this number.
+    /// The PaymentIntent created under the key of this number.
     Intent(u8),
-    /// The session that was made for the order of this number.
+    /// The session created for the order of this number.
     Session(u8),
 }
 
@@ -23,7 +23,7 @@ pub(crate) enum Status {
     Canceled,
 }
 
-/// What the card's bank says to an attempt.
+/// The decision of the card's bank on an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Verdict {
     Success,
@@ -36,7 +36,7 @@ pub(crate) enum Verdict {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Intent {
     pub(crate) status: Status,
-    /// The first answer to each key of a confirmation, by the attempt's number.
+    /// The first response to each key of a confirmation, by the attempt's number.
     pub(crate) answers: Vec<(u32, Status)>,
     /// The attempts that were declined.
     pub(crate) declined: Vec<u32>,
@@ -51,17 +51,17 @@ pub(crate) struct Session {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub(crate) struct Provider {
+pub(crate) struct Stripe {
     /// By number, from 1.
     pub(crate) intents: Vec<Intent>,
     pub(crate) sessions: Vec<Session>,
 }
 
-/// What a confirmation did.
+/// The effect of a confirmation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Confirmed {
     pub(crate) answer: Status,
-    /// It was an attempt, and no repetition of one, nor one that came too late.
+    /// It was an attempt, neither repeated nor too late.
     pub(crate) is_new: bool,
 }
 
@@ -90,7 +90,7 @@ impl Status {
 }
 
 impl Intent {
-    /// Can money still move by it?
+    /// Can it still move money?
     pub(crate) fn is_payable(&self) -> bool {
         !matches!(self.status, Status::Succeeded | Status::Canceled)
     }
@@ -111,7 +111,7 @@ impl Session {
     }
 }
 
-impl Provider {
+impl Stripe {
     pub(crate) fn intent(&self, number: u8) -> &Intent {
         &self.intents[usize::from(number) - 1]
     }
@@ -120,7 +120,7 @@ impl Provider {
         &mut self.intents[usize::from(number) - 1]
     }
 
-    /// Makes the intent of this key, if it is not there.
+    /// Creates the PaymentIntent of this key, unless it exists.
     pub(crate) fn create(&mut self, number: u8) {
         let missing = usize::from(number).saturating_sub(self.intents.len());
         let new = Intent {
@@ -131,7 +131,7 @@ impl Provider {
         self.intents.extend(vec![new; missing]);
     }
 
-    /// Whether an attempt would be made, so that the bank has a word in it.
+    /// Would an attempt be made, on which the bank decides?
     pub(crate) fn would_attempt(&self, number: u8, attempt: u32) -> bool {
         let intent = self.intent(number);
         intent.answer_to(attempt).is_none() && intent.can_be_confirmed()
@@ -159,7 +159,7 @@ impl Provider {
         Confirmed { answer, is_new }
     }
 
-    /// Cancels it if it can be; how it stands then.
+    /// Cancels it if possible; returns its status then.
     pub(crate) fn cancel(&mut self, number: u8) -> Status {
         let intent = self.intent_mut(number);
         if intent.can_be_confirmed() {
@@ -168,7 +168,7 @@ impl Provider {
         intent.status
     }
 
-    /// The bank's word on what is in process.
+    /// The bank's decision on an attempt in process.
     pub(crate) fn settle(&mut self, number: u8, success: bool) {
         let intent = self.intent_mut(number);
         if success {
@@ -180,13 +180,13 @@ impl Provider {
         }
     }
 
-    /// Was the attempt declined, whatever object it was made with?
+    /// Was the attempt declined, with any PaymentIntent?
     pub(crate) fn declined(&self, attempt: u32) -> bool {
         let mut intents = self.intents.iter();
         intents.any(|intent| intent.declined.contains(&attempt))
     }
 
-    /// Makes the session of this order, if it is not there. False if its end is too near.
+    /// Creates the session of this order, unless it exists. False if its end is too near.
     pub(crate) fn open_session(&mut self, order: u8, ends: Timestamp, now: Timestamp) -> bool {
         if self.sessions.iter().any(|known| known.order == order) {
             return true;
@@ -214,7 +214,7 @@ impl Provider {
         sessions.find(|session| session.order == order).unwrap()
     }
 
-    /// Closes the session unless it is paid.
+    /// Expires the session unless it is paid.
     pub(crate) fn expire(&mut self, order: u8) -> Session {
         let session = self.session_mut(order);
         session.is_expired |= session.paid_at.is_none();
