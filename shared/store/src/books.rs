@@ -1,5 +1,5 @@
-//! Proof that an account's books are right: sum(ledger) = balance, sum(open holds) = held, and every
-//! hold has at most one end.
+//! Proof that an account's books are right: sum(ledger) = balance, sum(open holds) = held, and
+//! every hold has at most one end.
 //!
 //! Architecture invariant: nothing is ever repaired here.
 
@@ -48,8 +48,8 @@ pub struct Books {
 }
 
 impl Books {
-    /// Adds the account's books up, without movements meanwhile. Books that do not add up are read a
-    /// second time from the beginning, and only the second result counts.
+    /// Adds the account's books up, without movements meanwhile. Books that do not add up are read
+    /// a second time from the beginning, and only the second result counts.
     ///
     /// # Errors
     /// [`StoreError::Contended`] if credits move faster than the books can be read.
@@ -148,8 +148,8 @@ impl Books {
     }
 }
 
-/// A text that sorts before the ids of all calls that begin at `at` or later, since these begin with
-/// their time. The first look may miss a hold under another id, the second one does not.
+/// A text that sorts before the ids of all calls that begin at `at` or later, since these begin
+/// with their time. The first look may miss a hold under another id, the second one does not.
 fn first_call_of(at: Timestamp) -> String {
     format!("call_{:012x}", at.as_millisecond().max(0))
 }

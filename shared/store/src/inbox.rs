@@ -1,7 +1,7 @@
 //! The inbox of Stripe's events: each is recorded once, by its id.
 //!
-//! An event that cannot be applied stays with its reason and becomes due again. Only the parts that we
-//! use are kept: no name and no address is among them.
+//! An event that cannot be applied stays with its reason and becomes due again. Only the parts that
+//! we use are kept: no name and no address is among them.
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use aws_sdk_dynamodb::types::builders::UpdateBuilder;
@@ -57,8 +57,8 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// Records a new event as pending, and due at `retry_at` in case its receiver fails to apply it. An
-    /// event that is known is returned as it is. Recording again is safe.
+    /// Records a new event as pending, and due at `retry_at` in case its receiver fails to apply
+    /// it. An event that is known is returned as it is. Recording again is safe.
     pub async fn record(
         &self,
         id: &str,
@@ -138,7 +138,8 @@ impl Inbox {
         self.db.write("keep event", update).await.map(drop)
     }
 
-    /// Makes an event pending and due at `now`, whatever its state is. Fails if it was never recorded.
+    /// Makes an event pending and due at `now`, whatever its state is. Fails if it was never
+    /// recorded.
     pub async fn replay(&self, id: &str, actor: &str, now: Timestamp) -> Result<(), StoreError> {
         let pending = item::to_attribute(EVENT, &EventState::Pending)?;
         let expression = "SET event_state = :pending, reason = :reason, due_shard = :shard, \
