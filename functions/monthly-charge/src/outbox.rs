@@ -1,8 +1,8 @@
 //! The delivery of domain events to the event bus.
 //!
-//! An event is sent at least once, always with the same id and content. The events of an account are
-//! sent one after the other, each after the bus has accepted the one before it. An event that the bus
-//! does not accept stays due, with a growing delay.
+//! An event is sent at least once, always with the same id and content. The events of an account
+//! are sent one after the other, each after the bus has accepted the one before it. An event that
+//! the bus does not accept stays due, with a growing delay.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::error::Error;
@@ -32,8 +32,8 @@ const LONGEST_DELAY: SignedDuration = SignedDuration::from_hours(1);
 /// The events of one account, in the order in which they are sent.
 type Queue = VecDeque<StoredEvent>;
 
-/// Sends the events that are due at `now`; returns the number of those that were not delivered, and of
-/// rows that could not be read.
+/// Sends the events that are due at `now`; returns the number of those that were not delivered, and
+/// of rows that could not be read.
 pub(crate) async fn deliver(deps: &Deps, now: Timestamp) -> u32 {
     let mut delivery = Delivery {
         deps,
@@ -106,8 +106,8 @@ impl Delivery<'_> {
         queue
     }
 
-    /// Sends the first event of each queue; returns the queues that are left, or `None` if the bus does
-    /// not respond.
+    /// Sends the first event of each queue; returns the queues that are left, or `None` if the bus
+    /// does not respond.
     async fn send(&mut self, batch: Vec<Queue>) -> Option<Vec<Queue>> {
         let outbox = &self.deps.store.outbox;
         let until = self.now + CLAIM;
@@ -177,7 +177,8 @@ impl Delivery<'_> {
     }
 }
 
-/// Puts the events on the bus. Returns for each, in order, whether it was accepted, or the bus's code.
+/// Puts the events on the bus. Returns for each, in order, whether it was accepted, or the bus's
+/// code.
 async fn put<'a>(
     client: &Client,
     bus: &str,

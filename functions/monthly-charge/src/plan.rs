@@ -23,8 +23,8 @@ const ACCOUNTS_PER_MESSAGE: usize = 25;
 const MESSAGES_PER_BATCH: usize = 10;
 /// The time after which an account is queued again if nothing was written about it.
 const REQUEUE_DELAY: SignedDuration = SignedDuration::from_mins(15);
-/// Maximum length of the queue, in time that the workers need for it. Less than [`REQUEUE_DELAY`], so
-/// that an account is not queued again while it waits.
+/// Maximum length of the queue, in time that the workers need for it. Less than [`REQUEUE_DELAY`],
+/// so that an account is not queued again while it waits.
 const LONGEST_QUEUE: SignedDuration = SignedDuration::from_mins(10);
 
 /// The results of planning.

@@ -1,12 +1,12 @@
 //! The sweeper: holds that their calls left open.
 //!
-//! A call ends its own hold. Where it cannot (its response broke off or reported no cost, its process
-//! died, the store did not respond), the sweeper asks the default AI for the call's cost, at growing
-//! intervals, and releases the hold if there is no answer within its life. Nothing is settled by
-//! guesswork.
+//! A call ends its own hold. Where it cannot (its response broke off or reported no cost, its
+//! process died, the store did not respond), the sweeper asks the default AI for the call's cost,
+//! at growing intervals, and releases the hold if there is no answer within its life. Nothing is
+//! settled by guesswork.
 //!
-//! Safe to run late, twice, twice at once and beside the call itself: a hold is claimed and ended by
-//! conditional writes, of which only one succeeds.
+//! Safe to run late, twice, twice at once and beside the call itself: a hold is claimed and ended
+//! by conditional writes, of which only one succeeds.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -29,8 +29,8 @@ const ACTOR: &str = "sweeper";
 const HOLDS_PER_SHARD: i32 = 250;
 const CONCURRENT_HOLDS: usize = 16;
 const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(10);
-/// Number of failed look-ups in a row after which a tick only looks up holds that would otherwise be
-/// released.
+/// Number of failed look-ups in a row after which a tick only looks up holds that would otherwise
+/// be released.
 const MAX_FAILURES: u32 = 5;
 
 /// The results of a sweep.
@@ -42,7 +42,8 @@ pub struct Swept {
     pub errors: u32,
 }
 
-/// Checks the holds in `shards` whose check is due at `now`, except those of calls that are under way.
+/// Checks the holds in `shards` whose check is due at `now`, except those of calls that are under
+/// way.
 pub async fn sweep(
     deps: &Deps,
     shards: impl IntoIterator<Item = u8>,
@@ -112,8 +113,8 @@ impl Sweeper<'_> {
                 edge::metric("holds_settled_late", 1);
             }
             Resolution::Done(_) => {
-                let generation = open.generation_id.is_some();
-                tracing::error!(call, held = %hold.amount, generation, "hold expired at unknown cost");
+                let (held, generation) = (hold.amount, open.generation_id.is_some());
+                tracing::error!(call, %held, generation, "hold expired at unknown cost");
                 edge::metric("holds_expired", 1);
             }
             Resolution::Already(_) => return Ok(false),

@@ -79,8 +79,9 @@ impl BatchAnswer {
     }
 }
 
-/// Works through a batch: all its accounts, even if one of them fails. A message stays in the queue if
-/// it cannot be read, or if one of its accounts failed; accounts that are done are not charged again.
+/// Works through a batch: all its accounts, even if one of them fails. A message stays in the queue
+/// if it cannot be read, or if one of its accounts failed; accounts that are done are not charged
+/// again.
 pub async fn work(deps: &Deps, batch: Batch) -> (BatchAnswer, ChargeReport) {
     let now = deps.clock.now();
     let (mut accounts, mut failed) = (Vec::new(), BTreeSet::new());

@@ -1,7 +1,7 @@
 //! `gretactl`, the operator's command-line tool, against AWS and against `cargo dev` alike.
 //!
 //! Every command is one function that returns one report, as text and as JSON. Commands make
-//! changes through the same code as the functions: credits through [`store::Store::post`], holds
+//! changes through the same code as the functions: credits through [`store::Ledger::post`], holds
 //! through their single end, keys through `key-save`'s removal. Nothing is repaired past it.
 //!
 //! Invariants: a key's text is never read; commands that move money ask first; every change names

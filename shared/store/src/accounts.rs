@@ -151,9 +151,9 @@ impl Accounts {
         })
     }
 
-    /// Changes the profile with `change`, which is called again on a newer profile if another writer
-    /// was faster, or if the response to the write was lost. In the latter case it must recognize its
-    /// own change and change nothing. Without a change, nothing is written.
+    /// Changes the profile with `change`, which is called again on a newer profile if another
+    /// writer was faster, or if the response to the write was lost. In the latter case it must
+    /// recognize its own change and change nothing. Without a change, nothing is written.
     ///
     /// `known` saves the first read. `at` is the time of the change and of its events.
     pub async fn update<E>(
@@ -205,7 +205,8 @@ impl Accounts {
         Ok(self.db.transact(operation, items).await?.is_done())
     }
 
-    /// All accounts of `segment`, page by page; deleted ones too, as long as calls are open on them.
+    /// All accounts of `segment`, page by page; deleted ones too, as long as calls are open on
+    /// them.
     pub async fn page(
         &self,
         segment: Segment,
@@ -269,7 +270,8 @@ pub(crate) async fn account_by_number(
     Ok(account.filter(|account| account.number == *number))
 }
 
-/// Replaces the profile of `before` with that of `after`, on the condition that `before` is current.
+/// Replaces the profile of `before` with that of `after`, on the condition that `before` is
+/// current.
 pub(crate) fn set_profile(
     db: &Database,
     before: &Account,
@@ -281,8 +283,8 @@ pub(crate) fn set_profile(
     with_profile(update, "", before, after)
 }
 
-/// Makes `update` set the profile and its place in the index of due tasks, after `also`, and names the
-/// revision before it `:before`.
+/// Makes `update` set the profile and its place in the index of due tasks, after `also`, and names
+/// the revision before it `:before`.
 pub(crate) fn with_profile(
     update: UpdateBuilder,
     also: &str,

@@ -1,5 +1,5 @@
-//! Proof that an account's books are right: sum(ledger) = balance, sum(open holds) = held, and every
-//! hold has at most one end.
+//! Proof that an account's books are right: sum(ledger) = balance, sum(open holds) = held, and
+//! every hold has at most one end.
 //!
 //! Architecture invariant: nothing is ever repaired here.
 
@@ -48,8 +48,8 @@ pub struct Books {
 }
 
 impl Books {
-    /// Adds the account's books up, without movements meanwhile. Books that do not add up are read a
-    /// second time from the beginning, and only the second result counts.
+    /// Adds the account's books up, without movements meanwhile. Books that do not add up are read
+    /// a second time from the beginning, and only the second result counts.
     ///
     /// # Errors
     /// [`StoreError::Contended`] if credits move faster than the books can be read.
@@ -148,8 +148,8 @@ impl Books {
     }
 }
 
-/// A text that sorts before the ids of all calls that begin at `at` or later, since these begin with
-/// their time. The first look may miss a hold under another id, the second one does not.
+/// A text that sorts before the ids of all calls that begin at `at` or later, since these begin
+/// with their time. The first look may miss a hold under another id, the second one does not.
 fn first_call_of(at: Timestamp) -> String {
     format!("call_{:012x}", at.as_millisecond().max(0))
 }
@@ -240,30 +240,31 @@ fn add_up(
         }
     }
     let micros = |credits: Credits| i128::from(credits.micros());
-    let amounts = open_holds.iter().map(|open| open.hold.amount);
-    let held = amounts.map(micros).sum();
-    let mut equal = |what: &str, found: i128, stored: i128| {
+    let held = open_holds.iter().map(|open| micros(open.hold.amount)).sum();
+    let open = u64::try_from(open_holds.len()).unwrap_or(u64::MAX);
+    let rest = micros(stored.balance) - micros(stored.held);
+    let (spent, calls) = days;
+    for (what, found, stored) in [
+        (
+            "sum of the ledger",
+            micros(entries.sum),
+            micros(stored.balance),
+        ),
+        (
+            "ledger entries",
+            entries.count.into(),
+            stored.entries.into(),
+        ),
+        ("sum of open holds", held, micros(stored.held)),
+        ("open holds", open.into(), stored.open_holds.into()),
+        ("balance less held", rest, micros(stored.available)),
+        ("spent by days", micros(spent), -micros(entries.call_sum)),
+        ("calls by days", calls.into(), entries.call_count.into()),
+    ] {
         if found != stored {
             problems.push(format!("{what}: {found}, but stored is {stored}"));
         }
-    };
-    equal(
-        "sum of the ledger",
-        micros(entries.sum),
-        micros(stored.balance),
-    );
-    equal(
-        "ledger entries",
-        entries.count.into(),
-        stored.entries.into(),
-    );
-    equal("sum of open holds", held, micros(stored.held));
-    let open = u64::try_from(open_holds.len()).unwrap_or(u64::MAX);
-    equal("open holds", open.into(), stored.open_holds.into());
-    let rest = micros(stored.balance) - micros(stored.held);
-    equal("balance less held", rest, micros(stored.available));
-    equal("spent by days", micros(days.0), -micros(entries.call_sum));
-    equal("calls by days", days.1.into(), entries.call_count.into());
+    }
     for (what, credits) in [("available", stored.available), ("owed", stored.owed)] {
         if credits.is_negative() {
             problems.push(format!("{what} is negative: {credits}"));

@@ -1,8 +1,8 @@
 //! The end of an account.
 //!
-//! A deleted account's item becomes a tombstone, so that late events do not revive the account. Calls
-//! that are still open end on it, so it keeps its balance and number until no hold is open. Then they
-//! are removed, and with the number the only link from ledger and holds to a person.
+//! A deleted account's item becomes a tombstone, so that late events do not revive the account.
+//! Calls that are still open end on it, so it keeps its balance and number until no hold is open.
+//! Then they are removed, and with the number the only link from ledger and holds to a person.
 
 use account::{Account, AccountId, Profile};
 
@@ -28,9 +28,9 @@ pub enum Deletion {
 }
 
 impl Accounts {
-    /// Deletes the account because of an event of `version`, or leaves a tombstone where there was no
-    /// account. The secret of its key becomes due, and so does [`Accounts::scrub`]. Deleting again is
-    /// safe.
+    /// Deletes the account because of an event of `version`, or leaves a tombstone where there was
+    /// no account. The secret of its key becomes due, and so does [`Accounts::scrub`]. Deleting
+    /// again is safe.
     pub async fn delete(
         &self,
         id: &AccountId,
@@ -104,9 +104,9 @@ impl Accounts {
         Ok(items)
     }
 
-    /// Removes everything of a deleted account but its tombstone, undelivered events included. True if
-    /// nothing is left; false while a hold is open, and the deletion stays due. Scrubbing again is
-    /// safe.
+    /// Removes everything of a deleted account but its tombstone, undelivered events included. True
+    /// if nothing is left; false while a hold is open, and the deletion stays due. Scrubbing again
+    /// is safe.
     pub async fn scrub(&self, id: &AccountId) -> Result<bool, StoreError> {
         let table = &self.db.tables.accounts;
         // Read before the account can be created again: these are events of the old one.

@@ -12,7 +12,8 @@ use jiff::Timestamp;
 
 use crate::item::micros;
 
-/// An event's content by name: texts, and times in RFC 3339. Never a secret, nothing of a key's text.
+/// An event's content by name: texts, and times in RFC 3339. Never a secret, nothing of a key's
+/// text.
 pub type Facts = BTreeMap<String, Option<String>>;
 
 /// Something that Greta's other systems learn, delivered from an outbox.
@@ -37,8 +38,8 @@ impl DomainEvent {
         }
     }
 
-    /// The event of an add-on that changes from `before` to `after`, if others care. Its id contains
-    /// the revision that the change makes.
+    /// The event of an add-on that changes from `before` to `after`, if others care. Its id
+    /// contains the revision that the change makes.
     pub(crate) fn add_on(before: &Account, after: &Account, at: Timestamp) -> Option<Self> {
         let add_on = &after.profile.add_on;
         let change = add_on.change_since(&before.profile.add_on)?;

@@ -200,8 +200,8 @@ impl DueIndex {
         readable_rows(query, limit, read).await
     }
 
-    /// Moves a task to `until`, which also claims it: no other tick finds it before then. False if it
-    /// is no longer due as it was.
+    /// Moves a task to `until`, which also claims it: no other tick finds it before then. False if
+    /// it is no longer due as it was.
     pub async fn postpone(&self, due: &Due, until: Timestamp) -> Result<bool, StoreError> {
         let table = due.task.parts().0.table(&self.db.tables);
         let update = update(table, due.task.key(), "SET due_at = :until")

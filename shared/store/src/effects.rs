@@ -20,8 +20,8 @@ pub enum Effect {
         key: KeyId,
         due: Timestamp,
     },
-    /// The key's secret comes into use, and its name is forgotten. The change is refused unless that
-    /// name is still due at `due`: a clean-up or another save may have deleted the secret.
+    /// The key's secret comes into use, and its name is forgotten. The change is refused unless
+    /// that name is still due at `due`: a clean-up or another save may have deleted the secret.
     SecretInForce {
         key: KeyId,
         due: Timestamp,

@@ -160,8 +160,8 @@ impl Holds {
     }
 
     /// Puts a released hold of zero credits in the place of one whose outcome is unknown, so that a
-    /// transaction still on its way fails on its own condition. Returns the amount of the hold if it is
-    /// there, and `None` if it never will be.
+    /// transaction still on its way fails on its own condition. Returns the amount of the hold if
+    /// it is there, and `None` if it never will be.
     async fn fence(&self, hold: &Hold, at: Timestamp) -> Result<Option<Credits>, StoreError> {
         let key = hold_key(&hold.account_number, &hold.call);
         let fence = put(&self.db.tables.holds, key)
@@ -208,9 +208,9 @@ impl Holds {
         self.db.write("update hold", update).await.map(drop)
     }
 
-    /// Ends the hold and charges `cost`, at most the amount held: balance, hold, ledger entry and day
-    /// in one transaction, with `why` in the account's history if given. After an unknown outcome, the
-    /// sweeper ends the hold.
+    /// Ends the hold and charges `cost`, at most the amount held: balance, hold, ledger entry and
+    /// day in one transaction, with `why` in the account's history if given. After an unknown
+    /// outcome, the sweeper ends the hold.
     pub async fn settle(
         &self,
         hold: &Hold,

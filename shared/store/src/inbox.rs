@@ -1,7 +1,7 @@
 //! The inbox of Stripe's events: each is recorded once, by its id.
 //!
-//! An event that cannot be applied stays with its reason and becomes due again. Only the parts that we
-//! use are kept: no name and no address is among them.
+//! An event that cannot be applied stays with its reason and becomes due again. Only the parts that
+//! we use are kept: no name and no address is among them.
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use aws_sdk_dynamodb::types::builders::UpdateBuilder;
@@ -21,7 +21,7 @@ const KEPT: SignedDuration = SignedDuration::from_hours(90 * 24);
 const MAX_PENDING: i32 = 250;
 
 /// An event as it is recorded.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recorded {
     /// Stripe's id of the event.
     #[serde(rename = "event_id")]
@@ -57,8 +57,8 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// Records a new event as pending, and due at `retry_at` in case its receiver fails to apply it. An
-    /// event that is known is returned as it is. Recording again is safe.
+    /// Records a new event as pending, and due at `retry_at` in case its receiver fails to apply
+    /// it. An event that is known is returned as it is. Recording again is safe.
     pub async fn record(
         &self,
         id: &str,
@@ -76,16 +76,8 @@ impl Inbox {
             received_at: now,
             tries: 0,
         };
-        let item = item::with(
-            task(id).item(retry_at),
-            [
-                ("kind", text(kind)),
-                ("event_state", item::to_attribute(EVENT, &event.state)?),
-                ("content", text(content)),
-                ("received_at", time(now)),
-                ("tries", number(0)),
-            ],
-        );
+        let mut item = task(id).item(retry_at);
+        item.extend(item::write(EVENT, &event)?);
         let put = put(&self.db.tables.webhooks, item)
             .condition_expression("attribute_not_exists(event_id)");
         let items = vec![put.into()];
@@ -146,7 +138,8 @@ impl Inbox {
         self.db.write("keep event", update).await.map(drop)
     }
 
-    /// Makes an event pending and due at `now`, whatever its state is. Fails if it was never recorded.
+    /// Makes an event pending and due at `now`, whatever its state is. Fails if it was never
+    /// recorded.
     pub async fn replay(&self, id: &str, actor: &str, now: Timestamp) -> Result<(), StoreError> {
         let pending = item::to_attribute(EVENT, &EventState::Pending)?;
         let expression = "SET event_state = :pending, reason = :reason, due_shard = :shard, \

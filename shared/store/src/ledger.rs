@@ -117,8 +117,8 @@ impl Ledger {
     /// A page of the ledger, newest first, from `cursor` or from the newest entry.
     ///
     /// The balance after an entry is not stored, because a conditional write cannot know it. It is
-    /// counted back from the current balance, which is read before and after the first page to be sure
-    /// that they match.
+    /// counted back from the current balance, which is read before and after the first page to be
+    /// sure that they match.
     pub async fn page(
         &self,
         account: &Account,

@@ -2,25 +2,24 @@
 //!
 //! # Requests of an AI call
 //!
-//! | path | requests |
-//! |---|---|
-//! | OpenRouter pays | one strongly consistent `GetItem` |
-//! | credits pay | one `GetItem`, one `TransactWriteItems` (balance and hold), one `UpdateItem` (generation id), one `TransactWriteItems` (balance, hold, ledger entry, day) |
+//! - OpenRouter pays: one strongly consistent `GetItem`.
+//! - Credits pay: one `GetItem`, one `TransactWriteItems` (balance and hold), one `UpdateItem`
+//!   (generation id), one `TransactWriteItems` (balance, hold, ledger entry, day).
 //!
-//! The last transaction is refused only for the call that takes the balance below the minimum. It then
-//! reads the hold, and sends the transaction again with the event `credits.low`.
+//! The last transaction is refused only for the call that takes the balance below the minimum. It
+//! then reads the hold, and sends the transaction again with the event `credits.low`.
 //!
-//! The account's profile and its balance are one item, so that one read says who pays and whether the
-//! balance covers it. They are written separately: a change of the profile is conditional on
+//! The account's profile and its balance are one item, so that one read says who pays and whether
+//! the balance covers it. They are written separately: a change of the profile is conditional on
 //! `revision`, a change of the balance on the amounts themselves, and neither disturbs the other.
 //!
 //! # Items
 //!
 //! | table | key | item |
 //! |---|---|---|
-//! | accounts | `account_id`, `account` | profile (JSON text; `always_use_key` beside it) and balance |
+//! | accounts | `account_id`, `account` | profile (as JSON), `always_use_key`, balance |
 //! | accounts | `account_id`, `attempts` | key checks and payment pages of the last hour |
-//! | accounts | `account_id`, `secret#<key id>` | a secret to delete unless it is the account's key by `due_at` |
+//! | accounts | `account_id`, `secret#<key id>` | a secret to delete unless it is in use |
 //! | accounts | `account_id`, `event#<event id>` | a domain event to deliver (outbox) |
 //! | accounts | `account_id`, `deletion` | a deleted account to scrub |
 //! | accounts | `<account number>`, `number` | the account's id |
@@ -31,12 +30,12 @@
 //! | holds | `account_number`, `<call id>` | a hold |
 //! | holds | `account_number`, `idem#<hash>` | an idempotency key in use |
 //! | charges | `object#<Stripe id>`, `object` | a payment order and its outcome |
-//! | charges | `account_number`, `<generation>#<period>` | a period of the add-on, and its payment |
+//! | charges | `account_number`, `<generation>#<period>` | a period of the add-on and its payment |
 //! | charges | `account_number`, `cleanup` | a deleted account's open payments at Stripe |
 //! | webhooks | `<event id>` | an event of Stripe's, and its state |
 //!
-//! Architecture invariant: every movement of credits is one transaction of balance, ledger entry and
-//! cause; only `balance.rs` names the balance's attributes in an update.
+//! Architecture invariant: every movement of credits is one transaction of balance, ledger entry
+//! and cause; only `balance.rs` names the balance's attributes in an update.
 
 mod accounts;
 mod attempts;
@@ -122,8 +121,8 @@ impl Store {
         })
     }
 
-    /// Publishes `credits.low` when a posting of this store, or a call whose hold it takes, brings a
-    /// standard account's balance below `minimum` (`MIN_CREDIT_BALANCE`).
+    /// Publishes `credits.low` when a posting of this store, or a call whose hold it takes, brings
+    /// a standard account's balance below `minimum` (`MIN_CREDIT_BALANCE`).
     #[must_use]
     pub fn with_low_credits_events(self, minimum: Credits) -> Self {
         Self::of(Database {

@@ -126,8 +126,8 @@ impl Holds {
         readable_rows(query, limit, read).await
     }
 
-    /// Claims a due hold by postponing its next check. `None` if it has ended, or another sweeper was
-    /// faster.
+    /// Claims a due hold by postponing its next check. `None` if it has ended, or another sweeper
+    /// was faster.
     pub async fn claim(
         &self,
         due: &DueHold,

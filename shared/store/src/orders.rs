@@ -1,7 +1,7 @@
 //! Payment orders: what we asked Stripe for, and each period's charge record.
 //!
-//! The purpose of a payment is stored before anybody can pay; a payment for anything else counts for
-//! nothing.
+//! The purpose of a payment is stored before anybody can pay; a payment for anything else counts
+//! for nothing.
 
 use account::add_on::{Collection, GenerationId};
 use account::{AccountNumber, Credits, EntryId, Period};
@@ -119,8 +119,8 @@ pub(crate) fn set_outcome(
         .into())
 }
 
-/// Marks a period as paid by `order`: one record for each generation and period, one payment for each
-/// record. `None` if the order pays for no period.
+/// Marks a period as paid by `order`: one record for each generation and period, one payment for
+/// each record. `None` if the order pays for no period.
 pub(crate) fn set_paid(db: &Database, order: &PaymentOrder, at: Timestamp) -> Option<Write> {
     let (generation, period) = match &order.purchase {
         Purchase::Generation { .. } => (order.stripe_id.as_str(), Period::FIRST),

@@ -1,7 +1,7 @@
 //! The outbox: domain events that wait for delivery.
 //!
-//! An event stays until its delivery is confirmed, so it is delivered at least once, with the same id
-//! and content each time. It is no part of the books, and is removed with the account.
+//! An event stays until its delivery is confirmed, so it is delivered at least once, with the same
+//! id and content each time. It is no part of the books, and is removed with the account.
 
 use account::{Account, AccountId};
 use jiff::Timestamp;
@@ -44,8 +44,8 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// The account's events in the order in which they were written, and an error for each due event
-    /// that cannot be read; such an event is put off until `later`.
+    /// The account's events in the order in which they were written, and an error for each due
+    /// event that cannot be read; such an event is put off until `later`.
     pub async fn events_of(
         &self,
         account: &AccountId,
@@ -58,8 +58,9 @@ impl Outbox {
                 Ok(event) => events.push(event),
                 Err(error) => {
                     let row = Attributes::of(EVENT, &row);
-                    let due: Timestamp = row.get("due_at")?;
-                    if due <= now {
+                    if let Ok(due) = row.get::<Timestamp>("due_at")
+                        && due <= now
+                    {
                         let task = DueTask::Event(account.clone(), event_id(row)?);
                         self.postpone(task, due, later).await?;
                         errors.push(error);
@@ -117,8 +118,8 @@ impl Outbox {
     }
 }
 
-/// Puts an event of the account into the outbox. `revision` is the one that the change makes; 0 where
-/// it changes no profile.
+/// Puts an event of the account into the outbox. `revision` is the one that the change makes; 0
+/// where it changes no profile.
 pub(crate) fn put_event(
     db: &Database,
     account: &AccountId,

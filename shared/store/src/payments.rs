@@ -1,5 +1,5 @@
-//! Payments: their orders, and the outcome of each, written once in the transaction of its effect on
-//! the account.
+//! Payments: their orders, and the outcome of each, written once in the transaction of its effect
+//! on the account.
 
 use account::{Account, Profile};
 use jiff::Timestamp;
@@ -80,9 +80,9 @@ impl Payments {
         self.db.write("close session", update).await.map(drop)
     }
 
-    /// Applies a payment. `judge` says whether it is owed, and changes the profile accordingly; it is
-    /// called again if the profile has changed meanwhile. A deleted account owes nothing. `None` if
-    /// there is no such order. Applying it again is safe.
+    /// Applies a payment. `judge` says whether it is owed, and changes the profile accordingly; it
+    /// is called again if the profile has changed meanwhile. A deleted account owes nothing. `None`
+    /// if there is no such order. Applying it again is safe.
     pub async fn apply(
         &self,
         stripe_id: &str,
@@ -172,8 +172,8 @@ impl Payments {
         Ok(paid_by.is_some_and(|paid_by| paid_by != order.stripe_id))
     }
 
-    /// Writes the outcome of a payment that changes no profile. True if the stored outcome is this one;
-    /// writing it again is safe.
+    /// Writes the outcome of a payment that changes no profile. True if the stored outcome is this
+    /// one; writing it again is safe.
     pub async fn set_outcome(
         &self,
         order: &PaymentOrder,

@@ -155,8 +155,8 @@ impl Posting<'_> {
 }
 
 impl Ledger {
-    /// Moves credits without a call: balance, ledger entries and the posting's id in one transaction.
-    /// Posting again under the same id is safe.
+    /// Moves credits without a call: balance, ledger entries and the posting's id in one
+    /// transaction. Posting again under the same id is safe.
     pub async fn post(
         &self,
         account: &AccountId,
@@ -215,7 +215,8 @@ impl Ledger {
         }
     }
 
-    /// A posting's transaction: its id first, then the balance, which `moves` changes, and the ledger.
+    /// A posting's transaction: its id first, then the balance, which `moves` changes, and the
+    /// ledger.
     fn posting_items(
         &self,
         before: &Account,

@@ -16,8 +16,8 @@ pub struct SecretIntents {
 }
 
 impl SecretIntents {
-    /// Remembers a secret's name before the secret exists, so that it is deleted from `due` on if its
-    /// save fails.
+    /// Remembers a secret's name before the secret exists, so that it is deleted from `due` on if
+    /// its save fails.
     pub async fn add(&self, id: &AccountId, key: &KeyId, due: Timestamp) -> Result<(), StoreError> {
         let put = put_secret(&self.db, id, key, due);
         self.db.write("remember secret", put).await.map(drop)

@@ -116,8 +116,8 @@ impl Try {
 }
 
 impl Database {
-    /// Writes one item, and waits for transactions on it to end. False if its condition did not hold,
-    /// perhaps because of an earlier try of ours whose response was lost.
+    /// Writes one item, and waits for transactions on it to end. False if its condition did not
+    /// hold, perhaps because of an earlier try of ours whose response was lost.
     pub(crate) async fn write(
         &self,
         operation: &'static str,
@@ -175,8 +175,8 @@ impl Database {
         }
     }
 
-    /// Writes `items` as one transaction, and tries again after a collision with another transaction
-    /// or a throttle.
+    /// Writes `items` as one transaction, and tries again after a collision with another
+    /// transaction or a throttle.
     pub(crate) async fn transact(
         &self,
         operation: &'static str,
