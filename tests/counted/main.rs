@@ -235,16 +235,16 @@ fn chat(model: &str, content: usize) -> Bytes {
     Bytes::from(body)
 }
 
-/// What is allowed is a tenth more than what was counted when these were last looked at: 213 and 51 kB by one's own
-/// key, twice that where the SDK reads the account; 1,957 and 298 kB on credits, of which most are the SDK's three writes.
+/// The limits are a tenth above the last count: 591 and 109 kB for a call on the user's own key, most of
+/// them in the SDK's read of the account; 2,339 and 338 kB on credits, most of them in the SDK's writes.
 #[test]
 fn a_call_allocates_within_bounds() {
     let function = Function::start();
     let (with_key, on_credits) = (&function.with_key, &function.on_credits);
     let limits = [
-        (with_key, "short", 232, 56_000),
-        (with_key, "stream", 232, 56_000),
-        (on_credits, "openai/gpt-4o-mini", 2_150, 327_000),
+        (with_key, "short", 650, 119_000),
+        (with_key, "stream", 650, 119_000),
+        (on_credits, "openai/gpt-4o-mini", 2_570, 371_000),
     ];
     for (payer, model, times, bytes) in limits {
         let each = function.allocations(payer, &chat(model, 100));
@@ -253,13 +253,13 @@ fn a_call_allocates_within_bounds() {
     }
 }
 
-/// Of putting everything together, without the configuration of AWS and the runtime: 751 allocations were counted, which
-/// keep 120 kB.
+/// For the function's own start, without the AWS configuration and the runtime: 989 allocations, which
+/// keep 151 kB.
 #[test]
 fn a_start_allocates_within_bounds() {
     let started = Function::start().started;
-    assert!(started.count_total <= 830, "{started:?}");
-    assert!(started.bytes_current <= 135_000, "{started:?}");
+    assert!(started.count_total <= 1_090, "{started:?}");
+    assert!(started.bytes_current <= 166_000, "{started:?}");
 }
 
 #[test]

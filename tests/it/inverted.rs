@@ -6,92 +6,44 @@
 
 use std::process::Command;
 
+const CALL: &str = "calls::a_plain_response_is_passed_on_unchanged";
+const FALLBACK: &str = "fallback::each_cause_goes_to_the_default_ai_once";
+const LOW_CREDITS: &str = "domain_events::credits_low::a_call_that_goes_below_the_minimum_tells";
+const SAVE: &str = "keys::a_saved_key_is_confirmed_in_the_products_wording";
+const CARD: &str = "next_call::every_row_does_what_it_announces";
+const BUY: &str = "add_on::credits_can_pay_for_the_add_on";
+const MONTH: &str =
+    "add_on::the_add_on_is_bought_on_the_providers_page_and_then_charged_each_month";
+const PAY: &str = "add_on::what_is_past_due_can_be_paid_at_once";
+const DECLINED: &str = "add_on::a_declined_card_is_tried_on_its_days_and_then_access_ends";
+const STRIPE_RUNS: &str = "provider_run::the_provider_collects_each_month_and_we_follow";
+const STRIPE_ENDED: &str = "provider_run::what_is_over_at_the_provider_is_not_said_to_go_on";
+const STRIPE_EVENTS: &str = "provider_run::the_order_of_events_does_not_matter";
+const LATE: &str = "provider_run::what_is_paid_late_and_not_owed_any_more_is_given_back";
+
 /// An answer of routing, a function that asks for it, and a flow test of that function.
-const CASES: [(&str, &str, &str); 20] = [
-    (
-        "decide",
-        "ai-proxy",
-        "calls::a_plain_response_is_passed_on_unchanged",
-    ),
-    (
-        "decide",
-        "integration-settings",
-        "next_call::row_9_is_an_account_without_a_key",
-    ),
-    (
-        "decide",
-        "key-save",
-        "keys::a_key_is_saved_with_the_products_own_words",
-    ),
-    (
-        "entitled",
-        "ai-proxy",
-        "calls::a_plain_response_is_passed_on_unchanged",
-    ),
-    (
-        "entitled",
-        "key-save",
-        "keys::a_key_is_saved_with_the_products_own_words",
-    ),
-    (
-        "may_save_key",
-        "key-save",
-        "keys::a_key_is_saved_with_the_products_own_words",
-    ),
-    (
-        "may_fall_back",
-        "ai-proxy",
-        "fallback::each_cause_goes_to_the_default_ai_once",
-    ),
-    (
-        "minimum_balance_applies",
-        "ai-proxy",
-        "domain_events::credits_low::a_call_tells_once",
-    ),
-    (
-        "needs_add_on",
-        "integration-settings",
-        "add_on::credits_can_pay_for_the_add_on",
-    ),
-    (
-        "may_buy_add_on",
-        "integration-settings",
-        "add_on::credits_can_pay_for_the_add_on",
-    ),
-    ("may_buy_add_on", "subscription-webhook", "add_on::BOUGHT"),
-    (
-        "add_on_due_at",
-        "monthly-charge",
-        "charge_queue::a_message_that_comes_twice_charges_once",
-    ),
-    (
-        "owes_period",
-        "monthly-charge",
-        "charge_queue::a_message_that_comes_twice_charges_once",
-    ),
-    (
-        "owes_period",
-        "integration-settings",
-        "add_on::what_is_past_due_can_be_paid_at_once",
-    ),
-    (
-        "payment_counts",
-        "monthly-charge",
-        "charge_queue::a_message_that_comes_twice_charges_once",
-    ),
-    (
-        "payment_counts",
-        "subscription-webhook",
-        "add_on::what_is_past_due_can_be_paid_at_once",
-    ),
-    ("add_on_renews", "monthly-charge", "provider_run::X"),
-    ("owes_add_on", "monthly-charge", "provider_run::X"),
-    ("keeps_subscription", "monthly-charge", "provider_run::X"),
-    (
-        "keeps_subscription",
-        "subscription-webhook",
-        "provider_run::X",
-    ),
+const CASES: [(&str, &str, &str); 21] = [
+    ("decide", "ai-proxy", CALL),
+    ("decide", "integration-settings", CARD),
+    ("decide", "key-save", SAVE),
+    ("entitled", "ai-proxy", CALL),
+    ("entitled", "integration-settings", CARD),
+    ("entitled", "key-save", SAVE),
+    ("may_save_key", "key-save", SAVE),
+    ("may_fall_back", "ai-proxy", FALLBACK),
+    ("minimum_balance_applies", "ai-proxy", LOW_CREDITS),
+    ("needs_add_on", "integration-settings", BUY),
+    ("may_buy_add_on", "integration-settings", BUY),
+    ("may_buy_add_on", "subscription-webhook", MONTH),
+    ("add_on_due_at", "monthly-charge", MONTH),
+    ("owes_add_on", "monthly-charge", MONTH),
+    ("owes_period", "monthly-charge", DECLINED),
+    ("owes_period", "integration-settings", PAY),
+    ("payment_counts", "monthly-charge", MONTH),
+    ("payment_counts", "subscription-webhook", LATE),
+    ("add_on_renews", "monthly-charge", STRIPE_ENDED),
+    ("keeps_subscription", "monthly-charge", STRIPE_RUNS),
+    ("keeps_subscription", "subscription-webhook", STRIPE_EVENTS),
 ];
 
 #[test]

@@ -32,6 +32,8 @@ async fn a_saved_key_is_confirmed_in_the_products_wording() {
         (&card["status"], &card["enabled"], &card["always_use_key"]),
         (&json!("connected"), &json!(true), &json!(false))
     );
+    let next = json!({"payer": "openrouter", "reason": "key_enabled"});
+    assert_eq!(card["next_call"], next);
     let key = &card["key"];
     assert_eq!(
         (&key["last4"], &key["state"], &key["saved_by"]),

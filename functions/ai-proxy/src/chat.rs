@@ -33,7 +33,7 @@ pub(crate) struct ChatCompletionRequest {
 }
 
 #[cfg_attr(feature = "openapi", utoipa::path(
-    post, path = "/v1/chat/completions", tag = "ai",
+    post, path = "/v1/chat/completions", tag = "ai", operation_id = "create_chat_completion",
     params(
         ("idempotency-key" = Option<String>, Header, description = "Makes a retry on credits safe"),
     ),

@@ -17,7 +17,7 @@ use crate::receipt::Receipt;
 use crate::{byok, credits};
 
 #[cfg_attr(feature = "openapi", utoipa::path(
-    get, path = "/v1/models", tag = "ai",
+    get, path = "/v1/models", tag = "ai", operation_id = "list_models",
     responses(
         (status = 200, description = "The payer's models, as OpenRouter lists them",
          body = serde_json::Value),

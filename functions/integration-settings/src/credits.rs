@@ -33,8 +33,8 @@ pub(crate) struct Balance {
 }
 
 #[cfg_attr(feature = "openapi", utoipa::path(
-    get, path = "/v1/credits", tag = "credits",
-    responses((status = 200, body = Balance), edge::openapi::ReadProblems),
+    get, path = "/v1/credits", tag = "credits", operation_id = "read_credits",
+    responses((status = 200, description = "The balance", body = Balance), edge::openapi::ReadProblems),
 ))]
 pub(crate) async fn read(
     State(deps): State<Deps>,
@@ -75,12 +75,12 @@ struct Entry {
 }
 
 #[cfg_attr(feature = "openapi", utoipa::path(
-    get, path = "/v1/credits/ledger", tag = "credits",
+    get, path = "/v1/credits/ledger", tag = "credits", operation_id = "list_ledger_entries",
     params(
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
         ("limit" = Option<u8>, Query, minimum = 1, maximum = 100, description = "Entries per page"),
     ),
-    responses((status = 200, body = Ledger), edge::openapi::ReadProblems),
+    responses((status = 200, description = "A page of the ledger, newest first", body = Ledger), edge::openapi::ReadProblems),
 ))]
 pub(crate) async fn ledger(
     State(deps): State<Deps>,
@@ -137,9 +137,9 @@ struct Day {
 
 /// Every UTC day of the range, oldest first, including those without calls.
 #[cfg_attr(feature = "openapi", utoipa::path(
-    get, path = "/v1/credits/daily", tag = "credits",
+    get, path = "/v1/credits/daily", tag = "credits", operation_id = "list_days",
     params(("days" = Option<u16>, Query, minimum = 1, maximum = 366, description = "Days to list")),
-    responses((status = 200, body = Daily), edge::openapi::ReadProblems),
+    responses((status = 200, description = "Credits spent per UTC day, oldest first", body = Daily), edge::openapi::ReadProblems),
 ))]
 pub(crate) async fn daily(
     State(deps): State<Deps>,

@@ -24,8 +24,8 @@ pub(crate) struct Switches {
 }
 
 #[cfg_attr(feature = "openapi", utoipa::path(
-    get, path = "/v1/integrations/openrouter", tag = "integration",
-    responses((status = 200, body = Card), edge::openapi::ReadProblems),
+    get, path = "/v1/integrations/openrouter", tag = "integration", operation_id = "read_integration",
+    responses((status = 200, description = "The integration card", body = Card), edge::openapi::ReadProblems),
 ))]
 pub(crate) async fn read(State(deps): State<Deps>, caller: Caller) -> Result<Json<Card>, ApiError> {
     let account = deps.account(&caller.account).await?;
@@ -39,9 +39,9 @@ pub(crate) struct Switched {
 }
 
 #[cfg_attr(feature = "openapi", utoipa::path(
-    patch, path = "/v1/integrations/openrouter", tag = "integration",
+    patch, path = "/v1/integrations/openrouter", tag = "integration", operation_id = "switch",
     request_body = Switches,
-    responses((status = 200, body = Switched), edge::openapi::ChangeProblems),
+    responses((status = 200, description = "The integration after the change", body = Switched), edge::openapi::ChangeProblems),
 ))]
 pub(crate) async fn switch(
     State(deps): State<Deps>,

@@ -44,8 +44,8 @@ pub(crate) struct Cancelled {
 
 /// Buys, resumes or pays what is due, depending on the add-on's state.
 #[cfg_attr(feature = "openapi", utoipa::path(
-    post, path = "/v1/integrations/openrouter/subscription", tag = "add-on",
-    responses((status = 200, body = Subscribed), edge::openapi::ChangeProblems),
+    post, path = "/v1/integrations/openrouter/subscription", tag = "add-on", operation_id = "subscribe",
+    responses((status = 200, description = "Bought, resumed, or a page to pay on", body = Subscribed), edge::openapi::ChangeProblems),
 ))]
 pub(crate) async fn subscribe(
     State(deps): State<Deps>,
@@ -70,8 +70,8 @@ pub(crate) async fn subscribe(
 
 /// Access lasts until the end of the paid period.
 #[cfg_attr(feature = "openapi", utoipa::path(
-    delete, path = "/v1/integrations/openrouter/subscription", tag = "add-on",
-    responses((status = 200, body = Cancelled), edge::openapi::ChangeProblems),
+    delete, path = "/v1/integrations/openrouter/subscription", tag = "add-on", operation_id = "cancel_subscription",
+    responses((status = 200, description = "Cancelled", body = Cancelled), edge::openapi::ChangeProblems),
 ))]
 pub(crate) async fn cancel(
     State(deps): State<Deps>,
@@ -174,8 +174,8 @@ pub(crate) struct PaymentPage {
 }
 
 #[cfg_attr(feature = "openapi", utoipa::path(
-    post, path = "/v1/integrations/openrouter/subscription/payment-method", tag = "add-on",
-    responses((status = 200, body = PaymentPage), edge::openapi::ChangeProblems),
+    post, path = "/v1/integrations/openrouter/subscription/payment-method", tag = "add-on", operation_id = "replace_card",
+    responses((status = 200, description = "A page to enter a card on", body = PaymentPage), edge::openapi::ChangeProblems),
 ))]
 pub(crate) async fn replace_card(
     State(deps): State<Deps>,
@@ -194,9 +194,9 @@ pub(crate) async fn replace_card(
 }
 
 #[cfg_attr(feature = "openapi", utoipa::path(
-    post, path = "/v1/credits/checkout", tag = "credits",
+    post, path = "/v1/credits/checkout", tag = "credits", operation_id = "buy_credits",
     request_body = CreditsOrder,
-    responses((status = 200, body = PaymentPage), edge::openapi::ChangeProblems),
+    responses((status = 200, description = "A page to pay on", body = PaymentPage), edge::openapi::ChangeProblems),
 ))]
 pub(crate) async fn buy_credits(
     State(deps): State<Deps>,

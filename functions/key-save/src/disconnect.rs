@@ -9,8 +9,8 @@ use crate::removal::disconnect_key;
 use crate::response::{Changed, update_error};
 
 #[cfg_attr(feature = "openapi", utoipa::path(
-    delete, path = "/v1/integrations/openrouter/key", tag = "key",
-    responses((status = 200, body = Changed), edge::openapi::ChangeProblems),
+    delete, path = "/v1/integrations/openrouter/key", tag = "key", operation_id = "disconnect_key",
+    responses((status = 200, description = "Disconnected", body = Changed), edge::openapi::ChangeProblems),
 ))]
 pub(crate) async fn disconnect(
     State(deps): State<Deps>,

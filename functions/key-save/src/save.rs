@@ -41,9 +41,9 @@ pub(crate) struct Saved {
 
 /// Checks in the contract's order: token, role, entitlement, attempts, format, network.
 #[cfg_attr(feature = "openapi", utoipa::path(
-    put, path = "/v1/integrations/openrouter/key", tag = "key",
+    put, path = "/v1/integrations/openrouter/key", tag = "key", operation_id = "save_key",
     request_body = NewKey,
-    responses((status = 200, body = Saved), edge::openapi::ChangeProblems),
+    responses((status = 200, description = "Saved", body = Saved), edge::openapi::ChangeProblems),
 ))]
 pub(crate) async fn save(
     State(deps): State<Deps>,

@@ -11,8 +11,8 @@ use crate::deps::Deps;
 use crate::response::Changed;
 
 #[cfg_attr(feature = "openapi", utoipa::path(
-    post, path = "/v1/integrations/openrouter/key/test", tag = "key",
-    responses((status = 200, body = Changed), edge::openapi::ChangeProblems),
+    post, path = "/v1/integrations/openrouter/key/test", tag = "key", operation_id = "test_key",
+    responses((status = 200, description = "The integration with the key's new state", body = Changed), edge::openapi::ChangeProblems),
 ))]
 pub(crate) async fn test_key(
     State(deps): State<Deps>,

@@ -66,7 +66,7 @@ pub fn router(deps: Deps) -> Router {
 
 /// Responds 2xx once the event is recorded. After anything else, Stripe delivers it again.
 #[cfg_attr(feature = "openapi", utoipa::path(
-    post, path = "/v1/webhooks/stripe", tag = "webhook",
+    post, path = "/v1/webhooks/stripe", tag = "webhook", operation_id = "receive_stripe_event",
     params(("stripe-signature" = String, Header, description = "Stripe's signature of the body")),
     request_body(content = serde_json::Value, description = "A Stripe event"),
     responses((status = 204, description = "Recorded"), edge::openapi::ChangeProblems),

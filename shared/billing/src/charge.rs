@@ -92,8 +92,12 @@ pub fn waived_since(profile: &Profile, before: &Profile) -> Vec<Period> {
     missed
 }
 
-/// The charge of the period that contains `now`. Earlier unpaid periods were missed and are waived.
+/// The charge of the period that contains `now`; `None` if nothing is owed. Earlier unpaid periods
+/// were missed and are waived.
 pub(crate) fn at(profile: &Profile, now: Timestamp, dunning: &Dunning) -> Option<Charge> {
+    if !routing::owes_add_on(profile, now) {
+        return None;
+    }
     let anchor = profile.add_on.anchor()?;
     let generation = profile.add_on.generation()?;
     let first_unpaid = profile.add_on.last_paid()?.next();

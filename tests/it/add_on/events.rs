@@ -145,7 +145,7 @@ async fn what_is_paid_otherwise_than_we_asked_changes_nothing() {
         assert_eq!(status(&world).await, "none", "{reason}");
         let logged = log.text();
         let mut told = logged.lines().filter(|line| line.contains(reason));
-        let alarm = "a payment is not what we asked for";
+        let alarm = "a payment is not what we ordered";
         assert!(told.any(|line| line.contains(alarm)), "{reason}");
         assert!(logged.contains("payments_not_as_asked"));
     }
