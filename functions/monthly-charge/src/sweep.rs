@@ -113,8 +113,8 @@ impl Sweeper<'_> {
                 edge::metric("holds_settled_late", 1);
             }
             Resolution::Done(_) => {
-                let (held, generation) = (hold.amount, open.generation_id.is_some());
-                tracing::error!(call, %held, generation, "hold expired at unknown cost");
+                let generation = open.generation_id.is_some();
+                tracing::error!(call, held = %hold.amount, generation, "hold expired at unknown cost");
                 edge::metric("holds_expired", 1);
             }
             Resolution::Already(_) => return Ok(false),

@@ -1,5 +1,7 @@
 //! `gretactl credits`.
 
+use std::fmt::Write as _;
+
 use account::{Account, AccountId, AccountNumber, Credits, EntryId};
 use serde_json::{Value, json};
 use store::{EntryKind, PostError, PostRefused, Posted, Posting, Segment, StoreError};
@@ -323,7 +325,7 @@ impl Reconciled {
                 self.open_holds += found.open_holds.len();
                 if !found.problems.is_empty() {
                     for problem in &found.problems {
-                        self.text.push_str(&format!("{id}: {problem}\n"));
+                        let _ = writeln!(self.text, "{id}: {problem}");
                     }
                     let problems = found.problems;
                     self.wrong
@@ -336,8 +338,7 @@ impl Reconciled {
 
     fn unread(&mut self, id: Option<AccountId>, error: &StoreError) {
         let name = id.as_ref().map_or("an account", AccountId::as_str);
-        self.text
-            .push_str(&format!("{name}: could not be read: {error}\n"));
+        let _ = writeln!(self.text, "{name}: could not be read: {error}");
         self.unread
             .push(json!({"account_id": id, "error": error.to_string()}));
     }

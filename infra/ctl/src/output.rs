@@ -144,10 +144,10 @@ impl<const N: usize> Display for Table<N> {
         let widths: [usize; N] = std::array::from_fn(|column| width(column).unwrap_or_default());
         for row in &self.0 {
             let cells = row.iter().zip(widths);
-            let line: String = cells
-                .map(|(cell, width)| format!("{cell:width$}  "))
+            let cells: Vec<_> = cells
+                .map(|(cell, width)| format!("{cell:width$}"))
                 .collect();
-            writeln!(f, "{}", line.trim_end())?;
+            writeln!(f, "{}", cells.join("  ").trim_end())?;
         }
         Ok(())
     }

@@ -93,7 +93,7 @@ pub async fn change_account(
         .add_on
         .is_some_and(|status| status != AddOnStatus::None);
     let stripe = stripe.filter(|_| has_add_on);
-    let payer = stripe.map(|stripe| stripe.add_payer());
+    let payer = stripe.map(StripeHandle::add_payer);
     let changed = store
         .accounts
         .update(id, None, now, |profile| {

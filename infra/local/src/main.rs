@@ -25,6 +25,7 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Settings in the environment pass through. OPENROUTER_BASE_URL, DEFAULT_AI_BASE_URL (with
 /// DEFAULT_AI_API_KEY) and STRIPE_API_BASE_URL (with STRIPE_API_KEY) replace a simulator by the
 /// real service. LOG_LEVEL=info shows the logs.
+#[expect(clippy::doc_markdown, reason = "clap prints it as help")]
 #[derive(Parser)]
 #[command(name = "cargo dev", verbatim_doc_comment)]
 struct Arguments {

@@ -79,7 +79,6 @@ pub async fn listener() -> io::Result<TcpListener> {
     clippy::unused_async,
     reason = "a listener needs a runtime around it, which an async function proves"
 )]
-
 pub async fn listener_on(port: u16) -> io::Result<TcpListener> {
     let socket = TcpSocket::new_v4()?;
     socket.set_nodelay(true)?;
@@ -112,7 +111,6 @@ pub(crate) fn is_loopback(host: &str) -> bool {
     clippy::disallowed_methods,
     reason = "these tasks serve every request and belong to no request's span"
 )]
-
 pub(crate) fn spawn<F>(task: F) -> JoinHandle<()>
 where
     F: Future<Output = ()> + Send + 'static,

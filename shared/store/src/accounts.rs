@@ -140,7 +140,7 @@ impl Accounts {
         let by_number = put(table, number_key(account_number)).item("id", text(id.as_str()));
         let why = put_history(&self.db, account_number, why);
         let items = vec![account.into(), by_number.into(), why];
-        if self.db.transact("create account", items).await?.is_done() {
+        if self.db.transact("create account", items).await?.succeeded() {
             return Ok(Created::Now);
         }
         Ok(match self.presence(id).await? {
@@ -202,7 +202,7 @@ impl Accounts {
             items.push(effect.write(&self.db, before)?);
         }
         items.extend(event);
-        Ok(self.db.transact(operation, items).await?.is_done())
+        Ok(self.db.transact(operation, items).await?.succeeded())
     }
 
     /// All accounts of `segment`, page by page; deleted ones too, as long as calls are open on

@@ -68,7 +68,7 @@ impl Accounts {
                 }
             };
             // Refused after another change, or after our own first try.
-            if self.db.transact("delete account", items).await?.is_done() {
+            if self.db.transact("delete account", items).await?.succeeded() {
                 return Ok(Deletion::Done(profile));
             }
             retry.pause().await?;

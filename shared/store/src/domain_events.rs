@@ -42,9 +42,9 @@ impl DomainEvent {
     /// contains the revision that the change makes.
     pub(crate) fn add_on(before: &Account, after: &Account, at: Timestamp) -> Option<Self> {
         let add_on = &after.profile.add_on;
-        let change = add_on.change_since(&before.profile.add_on)?;
+        let reported = add_on.change_since(&before.profile.add_on)?;
         let generation = add_on.generation()?.as_str();
-        let (kind, name) = match change {
+        let (kind, name) = match reported {
             AddOnChange::Activated => ("add_on.activated", "activated"),
             AddOnChange::PastDue => ("add_on.past_due", "past_due"),
             AddOnChange::Suspended => ("add_on.suspended", "suspended"),
@@ -53,7 +53,7 @@ impl DomainEvent {
         let time_of = |at: Timestamp| Some(at.to_string());
         let paid_through = add_on.paid_through();
         let charge = after.profile.billing.charge.as_ref();
-        let more = match change {
+        let more = match reported {
             AddOnChange::Activated => {
                 let renews = add_on.status() == AddOnStatus::Active;
                 let next = paid_through.filter(|_| renews);

@@ -81,7 +81,7 @@ impl Inbox {
         let put = put(&self.db.tables.webhooks, item)
             .condition_expression("attribute_not_exists(event_id)");
         let items = vec![put.into()];
-        if self.db.transact("record event", items).await?.is_done() {
+        if self.db.transact("record event", items).await?.succeeded() {
             return Ok(event);
         }
         let known = self.get(id).await?;

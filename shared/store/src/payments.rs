@@ -118,7 +118,7 @@ impl Payments {
                 }
             };
             let written = self.db.transact("apply payment", items).await;
-            if retry.is_done(written.map(Transacted::is_done)).await? {
+            if retry.is_done(written.map(Transacted::succeeded)).await? {
                 return Ok(Some(Applied {
                     order,
                     outcome,
@@ -181,7 +181,7 @@ impl Payments {
         at: Timestamp,
     ) -> Result<bool, StoreError> {
         let items = vec![set_outcome(&self.db, order, outcome, at)?];
-        if self.db.transact("set outcome", items).await?.is_done() {
+        if self.db.transact("set outcome", items).await?.succeeded() {
             return Ok(true);
         }
         let known = self.order(&order.stripe_id).await?;

@@ -291,7 +291,7 @@ impl Ledger {
             items.extend(set_paid(&self.db, order, posting.at));
             items.extend(put_add_on_event(&self.db, &before, &after, posting.at)?);
             let written = self.db.transact(operation, items).await;
-            if retry.is_done(written.map(Transacted::is_done)).await? {
+            if retry.is_done(written.map(Transacted::succeeded)).await? {
                 return Ok(CreditPayment::Paid);
             }
         }

@@ -60,7 +60,7 @@ impl Payments {
                 .expression_attribute_values(":from", number(from))
                 .expression_attribute_values(":to", number(to));
             let items = vec![update.into()];
-            if self.db.transact("begin reversal", items).await?.is_done() {
+            if self.db.transact("begin reversal", items).await?.succeeded() {
                 return Ok(Some(ReversalStep { from, to }));
             }
             retry.pause().await?;

@@ -73,7 +73,7 @@ pub(crate) enum Transacted {
 }
 
 impl Transacted {
-    pub(crate) fn is_done(self) -> bool {
+    pub(crate) fn succeeded(self) -> bool {
         matches!(self, Self::Done)
     }
 }

@@ -106,11 +106,8 @@ pub(super) fn names() -> impl Iterator<Item = String> {
 
 /// The behaviour of `model`. `None` if its name asks for an unknown one.
 pub(super) fn of_model(model: &str) -> Option<Behaviour> {
-    let prefixes = [UNLISTED, LISTED].into_iter();
-    let Some(name) = prefixes
-        .filter_map(|prefix| model.strip_prefix(prefix))
-        .next()
-    else {
+    let mut prefixes = [UNLISTED, LISTED].into_iter();
+    let Some(name) = prefixes.find_map(|prefix| model.strip_prefix(prefix)) else {
         return Some(Behaviour::Ok);
     };
     if let Some((_, behaviour)) = NAMED.iter().find(|(known, _)| *known == name) {

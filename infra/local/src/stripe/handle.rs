@@ -127,13 +127,13 @@ impl StripeHandle {
     }
 
     pub(super) async fn until_resumed(&self, path: &str) {
-        let may_pass = |paused: &Option<&str>| paused.is_none_or(|end| !path.ends_with(end));
+        let may_pass = |paused: Option<&str>| paused.is_none_or(|end| !path.ends_with(end));
         let mut paused = self.0.paused.subscribe();
-        if may_pass(&*paused.borrow_and_update()) {
+        if may_pass(*paused.borrow_and_update()) {
             return;
         }
         self.0.waiting.send_modify(|count| *count += 1);
-        let _ = paused.wait_for(may_pass).await;
+        let _ = paused.wait_for(|paused| may_pass(*paused)).await;
         self.0.waiting.send_modify(|count| *count -= 1);
     }
 
