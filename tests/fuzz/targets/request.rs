@@ -26,6 +26,9 @@ use request::ChatRequest;
 #[path = "../../../functions/ai-proxy/src/credits/credits_request.rs"]
 #[rustfmt::skip]
 mod credits_request;
+#[path = "../../../functions/ai-proxy/src/credits/prompt.rs"]
+#[rustfmt::skip]
+mod prompt;
 #[path = "../../../functions/ai-proxy/src/request.rs"]
 mod request;
 
@@ -64,7 +67,7 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(request.model, model);
     let streamed = members.last("stream").map(|stream| stream.get());
     assert_eq!(request.streamed, streamed == Some("true"));
-    match CreditsRequest::of(&request) {
+    match CreditsRequest::new(&request) {
         Ok(request_on_credits) => {
             assert_payable(&members);
             sends(&request_on_credits, &members);
@@ -159,7 +162,9 @@ fn sends(request_on_credits: &CreditsRequest<'_>, members: &Raw<'_>) {
 }
 
 fn bounds(request_on_credits: &CreditsRequest<'_>, members: &Raw<'_>) {
-    let narrow = request_on_credits.size(&model(Some(CONTEXT))).expect("a bound");
+    let narrow = request_on_credits
+        .size(&model(Some(CONTEXT)))
+        .expect("a bound");
     assert!(narrow.prompt_tokens <= CONTEXT && narrow.required_tokens <= narrow.prompt_tokens);
     let limits = ["max_tokens", "max_completion_tokens"].map(|name| said(members, name));
     let limits = limits.into_iter().flatten();

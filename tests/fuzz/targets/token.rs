@@ -93,8 +93,7 @@ impl World {
         let settings = IdentitySettings::from_env(&mut env);
         let settings = env.finish(settings).expect("settings");
         let clock = Clock::system();
-        let http =
-            edge::http_client(std::time::Duration::from_secs(1)).expect("a client");
+        let http = edge::http_client(std::time::Duration::from_secs(1)).expect("a client");
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let world = Self {
             runtime: runtime.enable_all().build().expect("a runtime"),
