@@ -338,7 +338,7 @@ async fn given_back(collection: &str, is_deleted: bool) -> (World, String) {
 
 /// How many times people were told that a payment cannot be given back.
 fn alarms(log: &Log) -> usize {
-    let alarm = "a payment cannot be given back; somebody has to look";
+    let alarm = "a payment cannot be refunded; an operator has to look";
     let logged = log.text();
     let told = logged.lines().filter(|line| line.contains(alarm)).count();
     let counted = logged.matches("\"refunds_failed\"").count();

@@ -105,11 +105,11 @@ async fn an_add_on_is_paid_with_credits() {
     world.sign_in("acme", "owner").await;
     browser.says("section", "50 Greta credits a month").await;
     browser.act("subscribe").await;
-    browser.says("section", "taken now").await;
+    browser.says("section", "charged now").await;
     look(&world, "plans-in-credits").await;
     browser.act("select").await;
     let refusal = "[data-code=\"insufficient_credits\"]";
-    browser.says(refusal, "nothing was taken").await;
+    browser.says(refusal, "nothing was charged").await;
     look(&world, "plans-refused").await;
     browser.act("credits").await;
     browser.focus_is("#usd").await;
@@ -158,7 +158,7 @@ async fn an_add_on_that_was_bought_elsewhere_is_said() {
     world.account("acme", json!({"add_on": "active"})).await;
     browser.act("select").await;
     browser
-        .says("[data-code=\"already_subscribed\"]", "active already")
+        .says("[data-code=\"already_subscribed\"]", "already active")
         .await;
     browser.gone("[data-action=\"select\"]").await;
     browser.says("section", "The add-on is active").await;

@@ -131,7 +131,7 @@ async fn offline_is_said_and_passes() {
     browser.act("save").await;
     browser.says("#key-problem", "You are offline").await;
     browser
-        .says(".notes [data-code=\"unreachable\"]", "as it was at")
+        .says(".notes [data-code=\"unreachable\"]", "shows the state as of")
         .await;
     assert_eq!(typed(&world).await, KEY);
     browser.set_offline(false).await;
@@ -163,7 +163,7 @@ async fn each_refusal_of_a_purchase_has_its_own_words() {
     let cases = [
         (409, "payment_in_progress", "You are not charged twice"),
         (409, "add_on_not_needed", "no add-on is needed"),
-        (402, "insufficient_credits", "nothing was taken"),
+        (402, "insufficient_credits", "nothing was charged"),
         (400, "something_new", "The words of something_new."),
         (502, "payment_provider_unavailable", "Nothing was charged"),
         (
