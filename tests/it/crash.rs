@@ -377,9 +377,9 @@ async fn the_sweeper() {
         model: "sim-priced/no-usage",
         ..PLAIN
     };
-    let now = mortal.world.system.clock.now();
     let mut dies_at = 0;
     loop {
+        let now = mortal.world.system.clock.now();
         let account = format!("acme-{dies_at}");
         mortal.world.set(&account, json!({"credits": START})).await;
         let owner = mortal.world.owner(&account);

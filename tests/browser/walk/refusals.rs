@@ -131,7 +131,10 @@ async fn offline_is_said_and_passes() {
     browser.act("save").await;
     browser.says("#key-problem", "You are offline").await;
     browser
-        .says(".notes [data-code=\"unreachable\"]", "shows the state as of")
+        .says(
+            ".notes [data-code=\"unreachable\"]",
+            "shows the state as of",
+        )
         .await;
     assert_eq!(typed(&world).await, KEY);
     browser.set_offline(false).await;

@@ -133,7 +133,10 @@ async fn an_unknown_account_is_said() {
     world.sign_in("nobody", "owner").await;
     world
         .browser
-        .says("[data-code=\"account_not_found\"]", "does not belong to a Greta account")
+        .says(
+            "[data-code=\"account_not_found\"]",
+            "does not belong to a Greta account",
+        )
         .await;
     world.stop().await;
 }
