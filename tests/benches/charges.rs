@@ -73,10 +73,7 @@ async fn main() {
     print_speed("queueing", accounts, began.elapsed());
     let queueing = meter.take();
     let began = Instant::now();
-    let Drained {
-        report,
-        dead_letters,
-    } = system.queue.consumer.drain(&deps).await;
+    let Drained { report, dead_letters } = system.queue.consumer.drain(&deps).await;
     print_speed("charging", accounts, began.elapsed());
     let (mut charged, mut later) = (report.charged, time);
     // Where the provider did not answer in time, it is asked again, as on any machine that is too busy.
@@ -124,25 +121,17 @@ async fn main() {
             part => part,
         });
         let path = parts.collect::<Vec<_>>().join("/");
-        *asked
-            .entry(format!("{} {path}", request.method))
-            .or_default() += 1;
+        *asked.entry(format!("{} {path}", request.method)).or_default() += 1;
     }
     for (name, count) in asked {
-        println!(
-            "| charging | {name} | {} | | |",
-            per(count.into(), accounts)
-        );
+        println!("| charging | {name} | {} | | |", per(count.into(), accounts));
     }
     system.stop().await;
 }
 
 fn print_speed(step: &str, accounts: u32, time: Duration) {
     let rate = f64::from(accounts) / time.as_secs_f64();
-    println!(
-        "| {step} | {accounts} | {:.1} s | {rate:.0} |",
-        time.as_secs_f64()
-    );
+    println!("| {step} | {accounts} | {:.1} s | {rate:.0} |", time.as_secs_f64());
 }
 
 fn per(count: f64, accounts: u32) -> String {
@@ -164,19 +153,13 @@ fn print_costs(step: &str, accounts: u32, costs: &BTreeMap<String, Cost>) {
 async fn make_accounts(system: &System, accounts: u32) -> jiff::Timestamp {
     let (id, now) = (AccountId::new("template").unwrap(), system.clock.now());
     let stripe = system.stripe.as_deref();
-    let change = AccountChange {
-        add_on: Some(AddOnStatus::Active),
-        ..AccountChange::default()
-    };
+    let change = AccountChange { add_on: Some(AddOnStatus::Active), ..AccountChange::default() };
     let made = change_account(&system.store, stripe, &id, change, now).await;
     let due = billing::due_at(&made.unwrap().profile).unwrap();
     let (client, table) = (system.engines.dynamodb(), &system.tables.accounts);
     let key = [("account_id", "template"), ("item", "account")];
     let key = HashMap::from(key.map(|(name, value)| (name.to_owned(), S(value.to_owned()))));
-    let read = client
-        .get_item()
-        .table_name(table)
-        .set_key(Some(key.clone()));
+    let read = client.get_item().table_name(table).set_key(Some(key.clone()));
     let template = read.send().await.unwrap().item.unwrap();
     let delete = client.delete_item().table_name(table).set_key(Some(key));
     delete.send().await.unwrap();
@@ -184,9 +167,7 @@ async fn make_accounts(system: &System, accounts: u32) -> jiff::Timestamp {
     for items in items.chunks(24) {
         let put = |item: &Item| {
             let put = PutRequest::builder().set_item(Some(item.clone()));
-            WriteRequest::builder()
-                .put_request(put.build().unwrap())
-                .build()
+            WriteRequest::builder().put_request(put.build().unwrap()).build()
         };
         let write = client.batch_write_item();
         let write = write.request_items(table, items.iter().map(put).collect());
@@ -209,16 +190,8 @@ fn copies(template: &Item, at: u32) -> [Item; 2] {
         item
     };
     let shard = format!("billing#{shard}");
-    let own = [
-        ("account_id", id.as_str()),
-        ("account_number", &number),
-        ("due_shard", &shard),
-    ];
-    let way = [
-        ("account_id", number.as_str()),
-        ("item", "number"),
-        ("id", &id),
-    ];
+    let own = [("account_id", id.as_str()), ("account_number", &number), ("due_shard", &shard)];
+    let way = [("account_id", number.as_str()), ("item", "number"), ("id", &id)];
     [changed(template, &own), changed(&Item::new(), &way)]
 }
 
@@ -274,10 +247,7 @@ struct Cost {
 
 impl Default for Meter {
     fn default() -> Self {
-        Self {
-            connector: local::engines::connector(),
-            costs: Arc::default(),
-        }
+        Self { connector: local::engines::connector(), costs: Arc::default() }
     }
 }
 
@@ -317,11 +287,7 @@ impl Meter {
     }
 
     fn count(&self, operation: &str, is_refused: bool, answer: &[u8]) {
-        let name = if is_refused {
-            format!("{operation} (refused)")
-        } else {
-            operation.to_owned()
-        };
+        let name = if is_refused { format!("{operation} (refused)") } else { operation.to_owned() };
         let answer: Value = serde_json::from_slice(answer).unwrap();
         let mut costs = self.costs.lock().unwrap();
         let cost = costs.entry(name).or_default();

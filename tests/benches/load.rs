@@ -62,29 +62,17 @@ async fn run(accounts: usize, duration: Duration) {
     let until = Instant::now() + duration;
     let clients = (0..CLIENTS).map(|client| {
         let account = stored[client % accounts].clone();
-        edge::spawn(calls(
-            store.clone(),
-            account,
-            client,
-            until,
-            system.clock.clone(),
-        ))
+        edge::spawn(calls(store.clone(), account, client, until, system.clock.clone()))
     });
-    let seen: Vec<Seen> = join_all(clients)
-        .await
-        .into_iter()
-        .map(Result::unwrap)
-        .collect();
+    let seen: Vec<Seen> = join_all(clients).await.into_iter().map(Result::unwrap).collect();
     let mut violations = 0;
     for (number, account) in stored.iter().enumerate() {
         let clients = seen.iter().skip(number).step_by(accounts);
         let charged: i64 = clients.map(|seen| seen.charged).sum();
         violations += violations_of(&system, account, charged).await;
     }
-    let mut latencies: Vec<Duration> = seen
-        .iter()
-        .flat_map(|seen| seen.latencies.clone())
-        .collect();
+    let mut latencies: Vec<Duration> =
+        seen.iter().flat_map(|seen| seen.latencies.clone()).collect();
     latencies.sort_unstable();
     let refused: usize = seen.iter().map(|seen| seen.refused).sum();
     let at = |percent: usize| {
@@ -135,25 +123,11 @@ async fn calls(
         }
         let cost = Credits::from_micros(COST);
         let settled = Resolution::Done(HoldState::Settled(cost));
-        assert_eq!(
-            store
-                .holds
-                .settle(&hold, cost, now, "load", None)
-                .await
-                .unwrap(),
-            settled
-        );
+        assert_eq!(store.holds.settle(&hold, cost, now, "load", None).await.unwrap(), settled);
         seen.latencies.push(began.elapsed());
         seen.charged += COST;
         if number % 100 == 50 {
-            assert_eq!(
-                store
-                    .holds
-                    .settle(&hold, cost, now, "load", None)
-                    .await
-                    .unwrap(),
-                settled
-            );
+            assert_eq!(store.holds.settle(&hold, cost, now, "load", None).await.unwrap(), settled);
         }
     }
     seen
@@ -166,10 +140,7 @@ fn new_hold<'a>(call: &'a CallId, clock: &edge::Clock) -> NewHold<'a> {
         at: clock.now(),
         model: "load",
         tariff: Tariff {
-            prices: TokenPrices {
-                input: Usd::ZERO,
-                output: Usd::ZERO,
-            },
+            prices: TokenPrices { input: Usd::ZERO, output: Usd::ZERO },
             rate: CreditsPerUsd::ONE,
         },
         idempotency: None,
@@ -207,10 +178,7 @@ async fn account(store: &Store, number: usize, system: &System) -> Account {
 /// How much of an account's books is wrong after all calls have ended.
 async fn violations_of(system: &System, account: &Account, charged: i64) -> usize {
     let now = system.clock.now();
-    let books = system
-        .store
-        .books
-        .reconcile(&account.id, &account.number, now);
+    let books = system.store.books.reconcile(&account.id, &account.number, now);
     let mut problems = books.await.unwrap().problems;
     let balance = system.account(account.id.as_str()).await.balance;
     if balance.balance().micros() != START - charged {

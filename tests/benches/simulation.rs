@@ -14,11 +14,7 @@
 use std::time::Instant;
 
 #[path = "../simulation/mod.rs"]
-#[allow(
-    dead_code,
-    unused_imports,
-    reason = "its two users need a part of it each"
-)]
+#[allow(dead_code, unused_imports, reason = "its two users need a part of it each")]
 mod simulation;
 
 use simulation::{Counts, Plan, judge, run};
@@ -59,9 +55,7 @@ fn main() {
             by_provider: BY_PROVIDER[place],
         };
         let began = Instant::now();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let ran = runtime.unwrap().block_on(Box::pin(run(plan)));
         let problems = judge(&ran.record);
         for problem in &problems {
@@ -69,11 +63,7 @@ fn main() {
         }
         print!("{}", ran.record.about(&problems));
         let seconds = began.elapsed().as_secs();
-        println!(
-            "seed {seed}: {} violations in {seconds} s: {}",
-            problems.len(),
-            ran.counts
-        );
+        println!("seed {seed}: {} violations in {seconds} s: {}", problems.len(), ran.counts);
         total.add(&ran.counts);
         violations += problems.len();
     }

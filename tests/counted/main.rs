@@ -122,12 +122,7 @@ impl Function {
         let mut length = 0;
         while let Some(frame) = body.frame().await {
             let piece = frame.unwrap().into_data().unwrap_or_default();
-            assert_eq!(
-                status,
-                StatusCode::OK,
-                "{}",
-                String::from_utf8_lossy(&piece)
-            );
+            assert_eq!(status, StatusCode::OK, "{}", String::from_utf8_lossy(&piece));
             length += piece.len();
         }
         length
@@ -152,10 +147,8 @@ async fn set_up(system: &System, upstream: &str) -> Given {
         let response = request.send().await.unwrap();
         assert_eq!(response.status(), StatusCode::OK, "{path}");
     };
-    let accounts = [
-        (WITH_KEY, json!({"plan": "enterprise"})),
-        (ON_CREDITS, json!({"credits": "1000"})),
-    ];
+    let accounts =
+        [(WITH_KEY, json!({"plan": "enterprise"})), (ON_CREDITS, json!({"credits": "1000"}))];
     for (id, account) in accounts {
         put(&format!("/_dev/accounts/{id}"), "", account).await;
     }
@@ -203,17 +196,11 @@ fn upstream() -> Router {
             let chunks = futures_util::stream::iter(
                 chunks.chain(done).map(Ok::<_, std::convert::Infallible>),
             );
-            return (
-                [(CONTENT_TYPE, "text/event-stream")],
-                Body::from_stream(chunks),
-            );
+            return ([(CONTENT_TYPE, "text/event-stream")], Body::from_stream(chunks));
         }
         let content = "w".repeat(long);
         let answer = json!({"id": "gen-1", "choices": [{"message": {"content": content}}]});
-        (
-            [(CONTENT_TYPE, "application/json")],
-            Body::from(answer.to_string()),
-        )
+        ([(CONTENT_TYPE, "application/json")], Body::from(answer.to_string()))
     };
     Router::new()
         .route(

@@ -60,12 +60,7 @@ impl World {
     }
 
     async fn presence(&self, name: &str) -> Presence {
-        self.system
-            .store
-            .accounts
-            .presence(&id(name))
-            .await
-            .unwrap()
+        self.system.store.accounts.presence(&id(name)).await.unwrap()
     }
 
     /// Plan, version and add-on of an existing account.
@@ -141,51 +136,19 @@ async fn an_account_is_created_and_changes_its_plan() {
     use AddOnStatus::None;
     let world = World::start().await;
     let table = [
-        (
-            upserted("acme", "standard", 3),
-            "created",
-            (Plan::Standard, 3),
-        ),
-        (
-            upserted("acme", "standard", 3),
-            "unchanged",
-            (Plan::Standard, 3),
-        ),
-        (
-            upserted("acme", "standard", 4),
-            "unchanged",
-            (Plan::Standard, 4),
-        ),
-        (
-            upserted("acme", "enterprise", 6),
-            "changed",
-            (Plan::Enterprise, 6),
-        ),
-        (
-            upserted("acme", "enterprise", 6),
-            "unchanged",
-            (Plan::Enterprise, 6),
-        ),
-        (
-            upserted("acme", "standard", 5),
-            "late",
-            (Plan::Enterprise, 6),
-        ),
+        (upserted("acme", "standard", 3), "created", (Plan::Standard, 3)),
+        (upserted("acme", "standard", 3), "unchanged", (Plan::Standard, 3)),
+        (upserted("acme", "standard", 4), "unchanged", (Plan::Standard, 4)),
+        (upserted("acme", "enterprise", 6), "changed", (Plan::Enterprise, 6)),
+        (upserted("acme", "enterprise", 6), "unchanged", (Plan::Enterprise, 6)),
+        (upserted("acme", "standard", 5), "late", (Plan::Enterprise, 6)),
         (deleted("acme", 2), "late", (Plan::Enterprise, 6)),
-        (
-            upserted("acme", "standard", 7),
-            "changed",
-            (Plan::Standard, 7),
-        ),
+        (upserted("acme", "standard", 7), "changed", (Plan::Standard, 7)),
         (upserted("acme", "standard", 4), "late", (Plan::Standard, 7)),
     ];
     for (event, done, (plan, version)) in table {
         assert_eq!(world.apply(&event).await.as_deref(), Ok(done), "{event}");
-        assert_eq!(
-            world.plan_of("acme").await,
-            (plan, version, None),
-            "{event}"
-        );
+        assert_eq!(world.plan_of("acme").await, (plan, version, None), "{event}");
     }
     let account = world.system.account("acme").await;
     assert_eq!(account.created_at, time_of(3), "the event's time");
@@ -195,10 +158,7 @@ async fn an_account_is_created_and_changes_its_plan() {
     assert_eq!(rows, history);
     // It is an account like any other.
     let card = world.owner("acme").card().await;
-    assert_eq!(
-        (&card["plan"], &card["status"]),
-        (&json!("standard"), &json!("not_enabled"))
-    );
+    assert_eq!((&card["plan"], &card["status"]), (&json!("standard"), &json!("not_enabled")));
 }
 
 #[tokio::test]
@@ -207,10 +167,7 @@ async fn malformed_events_stay_on_the_bus() {
     let mut event = upserted("acme", "standard", 1);
     event["detail"]["plan"] = json!("free");
     let refused = world.apply(&event).await.unwrap_err();
-    assert_eq!(
-        refused,
-        "the event's `detail.plan` must be `standard` or `enterprise`"
-    );
+    assert_eq!(refused, "the event's `detail.plan` must be `standard` or `enterprise`");
     assert_eq!(world.presence("acme").await, Presence::Never);
 }
 
@@ -225,9 +182,7 @@ fn permutations(n: usize) -> Vec<Vec<usize>> {
         longer.insert(place, last);
         longer
     };
-    let all = shorter
-        .iter()
-        .flat_map(|shorter| (0..n).map(move |place| insert(shorter, place)));
+    let all = shorter.iter().flat_map(|shorter| (0..n).map(move |place| insert(shorter, place)));
     all.collect()
 }
 
@@ -256,10 +211,7 @@ async fn a_deleted_account_stays_deleted_in_any_order_of_events() {
         for event in &delivery {
             world.apply(&history[*event]).await.unwrap();
         }
-        let end = Presence::Deleted {
-            version: 4,
-            scrubbed: true,
-        };
+        let end = Presence::Deleted { version: 4, scrubbed: true };
         assert_eq!(world.presence(&name).await, end, "{delivery:?}");
         assert_eq!(world.stored(&name).await, tombstone(), "{delivery:?}");
     }
@@ -299,30 +251,21 @@ async fn the_plan_and_the_add_on_do_not_depend_on_the_order_of_events() {
 /// Activates the account's add-on by a payment at that time.
 async fn buy(world: &World, name: &str, at: Timestamp) {
     let account = id(name);
-    let bought = world
-        .system
-        .store
-        .accounts
-        .update(&account, None, at, |profile| {
-            profile.add_on.apply(Fact::Activated {
-                generation: GenerationId::new("cs_1"),
-                at,
-                collection: Collection::Card,
-            });
-            Ok::<_, Infallible>(Vec::new())
+    let bought = world.system.store.accounts.update(&account, None, at, |profile| {
+        profile.add_on.apply(Fact::Activated {
+            generation: GenerationId::new("cs_1"),
+            at,
+            collection: Collection::Card,
         });
+        Ok::<_, Infallible>(Vec::new())
+    });
     bought.await.unwrap();
 }
 
 #[tokio::test]
 async fn an_upgrade_ends_the_add_on_and_keeps_the_key() {
     let world = World::start().await;
-    world
-        .set(
-            "acme",
-            json!({"plan": "standard", "add_on": "active", "credits": "7"}),
-        )
-        .await;
+    world.set("acme", json!({"plan": "standard", "add_on": "active", "credits": "7"})).await;
     let owner = world.owner("acme");
     assert_eq!(owner.save_key(KEY).await.status, 200);
     assert_eq!(owner.card().await["status"], "connected");
@@ -343,15 +286,9 @@ async fn deletion_removes_the_key_and_keeps_the_books() {
     assert_eq!(world.secrets_of("acme").await.len(), 1);
     let held = world.hold("acme", "call_1").await;
 
-    assert_eq!(
-        world.apply(&deleted("acme", 9)).await.as_deref(),
-        Ok("deleted")
-    );
+    assert_eq!(world.apply(&deleted("acme", 9)).await.as_deref(), Ok("deleted"));
     assert_eq!(world.secrets_of("acme").await, Vec::<String>::new());
-    let still_open = Presence::Deleted {
-        version: 9,
-        scrubbed: false,
-    };
+    let still_open = Presence::Deleted { version: 9, scrubbed: false };
     assert_eq!(world.presence("acme").await, still_open);
     for reply in [
         owner.say_hello().await,
@@ -376,19 +313,11 @@ async fn deletion_removes_the_key_and_keeps_the_books() {
     // An open hold keeps the account's number until it ends.
     let told = world.apply(&upserted("acme", "standard", 10)).await;
     assert!(told.unwrap_err().contains("try again"));
-    assert_eq!(
-        world.tick_in(SignedDuration::from_secs(1)).await["errors"],
-        0
-    );
+    assert_eq!(world.tick_in(SignedDuration::from_secs(1)).await["errors"], 0);
     assert_eq!(world.presence("acme").await, still_open);
     let cost = Credits::from_micros(400);
     let now = world.system.clock.now();
-    let settled = world
-        .system
-        .store
-        .holds
-        .settle(&held, cost, now, "test", None)
-        .await;
+    let settled = world.system.store.holds.settle(&held, cost, now, "test", None).await;
     let charged = HoldState::Settled(cost);
     assert_eq!(settled.unwrap(), Resolution::Done(charged));
     assert_eq!(world.tick_in(hours(2)).await["errors"], 0);
@@ -398,17 +327,8 @@ async fn deletion_removes_the_key_and_keeps_the_books() {
         let of_kind = rows.iter().filter(|row| row.starts_with(kind));
         assert_eq!(of_kind.count(), count, "{rows:?}");
     }
-    assert_eq!(
-        world.apply(&deleted("acme", 9)).await.as_deref(),
-        Ok("deleted")
-    );
-    assert_eq!(
-        world
-            .apply(&upserted("acme", "standard", 8))
-            .await
-            .as_deref(),
-        Ok("late")
-    );
+    assert_eq!(world.apply(&deleted("acme", 9)).await.as_deref(), Ok("deleted"));
+    assert_eq!(world.apply(&upserted("acme", "standard", 8)).await.as_deref(), Ok("late"));
     assert_eq!(world.stored("acme").await, tombstone());
 }
 
@@ -429,24 +349,15 @@ async fn an_account_created_again_is_a_new_one() {
     let account = world.system.account("acme").await;
     assert_ne!(account.number, before.number);
     assert_eq!(account.balance.balance(), Credits::ZERO);
-    assert_eq!(
-        (account.profile.plan(), &account.profile.key),
-        (Plan::Standard, &None)
-    );
+    assert_eq!((account.profile.plan(), &account.profile.key), (Plan::Standard, &None));
     assert_eq!(world.settled_balance("acme").await, "0");
     assert_eq!(world.owner("acme").ledger().await, Vec::<Value>::new());
     // Events of the old account no longer have an effect.
-    assert_eq!(
-        world.apply(&deleted("acme", 9)).await.as_deref(),
-        Ok("late")
-    );
+    assert_eq!(world.apply(&deleted("acme", 9)).await.as_deref(), Ok("late"));
     assert_eq!(world.tick_in(hours(2)).await["errors"], 0);
     assert_eq!(world.system.account("acme").await, account);
     // It can be deleted like the first one.
-    assert_eq!(
-        world.apply(&deleted("acme", 11)).await.as_deref(),
-        Ok("deleted")
-    );
+    assert_eq!(world.apply(&deleted("acme", 11)).await.as_deref(), Ok("deleted"));
     assert_eq!(world.tick_in(hours(2)).await["errors"], 0);
     assert_eq!(world.stored("acme").await, tombstone());
 }
@@ -459,24 +370,13 @@ async fn the_tick_deletes_secrets_of_unfinished_saves() {
     let now = world.system.clock.now();
     let key = KeyId::new("key_half").unwrap();
     let due = now + hours(1);
-    world
-        .system
-        .store
-        .secrets
-        .add(&id("acme"), &key, due)
-        .await
-        .unwrap();
+    world.system.store.secrets.add(&id("acme"), &key, due).await.unwrap();
     let create = world.engines().secrets().create_secret();
-    let create = create
-        .name("greta/openrouter/acme/key_half")
-        .secret_string(KEY);
+    let create = create.name("greta/openrouter/acme/key_half").secret_string(KEY);
     create.send().await.unwrap();
 
     world.apply(&deleted("acme", 9)).await.unwrap();
-    assert_eq!(
-        world.secrets_of("acme").await,
-        ["greta/openrouter/acme/key_half"]
-    );
+    assert_eq!(world.secrets_of("acme").await, ["greta/openrouter/acme/key_half"]);
     assert_eq!(world.tick_in(hours(2)).await["errors"], 0);
     assert_eq!(world.secrets_of("acme").await, Vec::<String>::new());
     assert_eq!(world.stored("acme").await, tombstone());
@@ -485,11 +385,7 @@ async fn the_tick_deletes_secrets_of_unfinished_saves() {
 /// If Secrets Manager is down, the account is deleted anyway, and the tick deletes its secret.
 #[tokio::test]
 async fn a_secret_that_cannot_be_deleted_is_left_to_the_tick() {
-    let faults = [
-        SecretsFault::Internal,
-        SecretsFault::AccessDenied,
-        SecretsFault::ResponseLost,
-    ];
+    let faults = [SecretsFault::Internal, SecretsFault::AccessDenied, SecretsFault::ResponseLost];
     for fault in faults {
         let world = World::start().await;
         world.enterprise_with_key("acme", "7").await;
@@ -498,11 +394,7 @@ async fn a_secret_that_cannot_be_deleted_is_left_to_the_tick() {
         let mut end = deleted("acme", 9);
         end["time"] = json!(world.system.clock.now() + hours(24));
         assert_eq!(world.apply(&end).await.as_deref(), Ok("deleted"));
-        assert_eq!(
-            world.tick_in(SignedDuration::ZERO).await["errors"],
-            1,
-            "{fault:?}"
-        );
+        assert_eq!(world.tick_in(SignedDuration::ZERO).await["errors"], 1, "{fault:?}");
         world.engines().heal_secrets();
         assert_eq!(world.tick_in(hours(2)).await["errors"], 0);
         assert_eq!(world.secrets_of("acme").await, Vec::<String>::new());
@@ -526,11 +418,7 @@ async fn after_any_fault_the_event_is_applied_or_delivered_again() {
     ];
     for (operation, faults) in table {
         for fault in faults {
-            let disturbed = Disturbed {
-                world: World::start().await,
-                operation,
-                fault: *fault,
-            };
+            let disturbed = Disturbed { world: World::start().await, operation, fault: *fault };
             disturbed.a_life().await;
         }
     }
@@ -558,11 +446,7 @@ impl Disturbed {
         assert_eq!(world.owner("acme").save_key(KEY).await.status, 200);
         self.apply(&deleted("acme", 5)).await;
         assert_eq!(world.tick_in(hours(2)).await["errors"], 0, "{what}");
-        assert_eq!(
-            world.secrets_of("acme").await,
-            Vec::<String>::new(),
-            "{what}"
-        );
+        assert_eq!(world.secrets_of("acme").await, Vec::<String>::new(), "{what}");
         assert_eq!(world.stored("acme").await, tombstone(), "{what}");
         let rows = world.ledger_rows(number.as_str()).await;
         assert_eq!(rows.len(), 3, "{what}: {rows:?}");
@@ -600,23 +484,13 @@ async fn a_deletion_interrupted_anywhere_is_finished() {
         }
         deaths += 1;
         if told.is_err() {
-            assert_eq!(
-                world.apply(&deleted("acme", 9)).await.as_deref(),
-                Ok("deleted")
-            );
+            assert_eq!(world.apply(&deleted("acme", 9)).await.as_deref(), Ok("deleted"));
         }
         assert_eq!(world.tick_in(hours(2)).await["errors"], 0);
-        assert_eq!(
-            world.secrets_of("acme").await,
-            Vec::<String>::new(),
-            "{requests}"
-        );
+        assert_eq!(world.secrets_of("acme").await, Vec::<String>::new(), "{requests}");
         assert_eq!(world.stored("acme").await, tombstone(), "{requests}");
     }
-    assert!(
-        deaths >= 5,
-        "read, delete, secret, its note, scrub: {deaths}"
-    );
+    assert!(deaths >= 5, "read, delete, secret, its note, scrub: {deaths}");
 }
 
 #[tokio::test]
@@ -624,11 +498,7 @@ async fn concurrent_events_of_an_account_are_all_applied() {
     let world = World::start().await;
     let events: Vec<_> = (1..=12)
         .map(|version| {
-            let plan = if version % 2 == 0 {
-                "enterprise"
-            } else {
-                "standard"
-            };
+            let plan = if version % 2 == 0 { "enterprise" } else { "standard" };
             upserted("acme", plan, version)
         })
         .collect();

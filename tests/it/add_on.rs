@@ -35,9 +35,7 @@ impl World {
         let due = card["add_on"]["paid_through"].as_str().unwrap();
         let due: Timestamp = due.parse().unwrap();
         let wait = due.duration_since(self.system.clock.now());
-        self.system
-            .clock
-            .advance(wait + SignedDuration::from_secs(1));
+        self.system.clock.advance(wait + SignedDuration::from_secs(1));
     }
 
     pub(crate) async fn tick_when_due(&self) -> Value {
@@ -102,10 +100,7 @@ pub(crate) async fn deleted(world: &World) {
 /// What was paid and not given back.
 pub(crate) fn kept(world: &World) -> usize {
     let payments = world.provider().payments();
-    payments
-        .iter()
-        .filter(|payment| payment.refunded == 0)
-        .count()
+    payments.iter().filter(|payment| payment.refunded == 0).count()
 }
 
 /// A system with an account that bought the add-on just now.
@@ -149,14 +144,8 @@ async fn the_add_on_is_bought_on_the_providers_page_and_then_charged_each_month(
     let card = world.owner("acme").card().await;
     assert_eq!(card["status"], "available");
     assert_eq!(card["add_on"]["status"], "active");
-    assert_eq!(
-        card["add_on"]["next_charge_at"],
-        card["add_on"]["paid_through"]
-    );
-    assert_eq!(
-        subscribe(&world).await.error(),
-        (409, "already_subscribed".to_owned())
-    );
+    assert_eq!(card["add_on"]["next_charge_at"], card["add_on"]["paid_through"]);
+    assert_eq!(subscribe(&world).await.error(), (409, "already_subscribed".to_owned()));
     // Before it is due nothing happens, and then it happens once.
     assert_eq!(world.tick_after(DAY * 20).await["charged"], 0);
     for month in 2..=13 {
@@ -168,24 +157,15 @@ async fn the_add_on_is_bought_on_the_providers_page_and_then_charged_each_month(
         assert_eq!(status(&world).await, "active");
     }
     let payments = world.provider().payments();
-    assert!(
-        payments
-            .iter()
-            .all(|payment| payment.amount == 500 && payment.currency == "usd")
-    );
+    assert!(payments.iter().all(|payment| payment.amount == 500 && payment.currency == "usd"));
 }
 
 #[tokio::test]
 async fn a_declined_card_is_tried_on_its_days_and_then_access_ends() {
     let world = bought().await;
-    world
-        .provider()
-        .set_card(&customer(&world), Card::DeclinesSoftly);
+    world.provider().set_card(&customer(&world), Card::DeclinesSoftly);
     let report = world.tick_when_due().await;
-    assert_eq!(
-        (&report["charged"], &report["declined"]),
-        (&json!(0), &json!(1))
-    );
+    assert_eq!((&report["charged"], &report["declined"]), (&json!(0), &json!(1)));
     assert_eq!(status(&world).await, "past_due");
     let mut days = vec![0];
     for day in 1..=7 {
@@ -207,9 +187,7 @@ async fn a_declined_card_is_tried_on_its_days_and_then_access_ends() {
 #[tokio::test]
 async fn what_is_past_due_can_be_paid_at_once() {
     let world = bought().await;
-    world
-        .provider()
-        .set_card(&customer(&world), Card::DeclinesHard);
+    world.provider().set_card(&customer(&world), Card::DeclinesHard);
     world.tick_when_due().await;
     assert_eq!(status(&world).await, "past_due");
     pay(&world, Card::Succeeds).await;
@@ -224,10 +202,7 @@ async fn what_is_past_due_can_be_paid_at_once() {
 async fn cancelling_keeps_what_is_paid_and_can_be_taken_back() {
     let world = bought().await;
     let reply = cancel(&world).await;
-    assert_eq!(
-        reply.json()["integration"]["add_on"]["status"],
-        "cancelling"
-    );
+    assert_eq!(reply.json()["integration"]["add_on"]["status"], "cancelling");
     assert_eq!(cancel(&world).await.status, 200, "again");
     let resumed = subscribe(&world).await;
     assert_eq!(resumed.json()["checkout_url"], Value::Null);
@@ -235,10 +210,7 @@ async fn cancelling_keeps_what_is_paid_and_can_be_taken_back() {
     cancel(&world).await;
     assert_eq!(world.tick_when_due().await["charged"], 0);
     assert_eq!(status(&world).await, "ended");
-    assert_eq!(
-        cancel(&world).await.error(),
-        (409, "not_subscribed".to_owned())
-    );
+    assert_eq!(cancel(&world).await.error(), (409, "not_subscribed".to_owned()));
     assert_eq!(kept(&world), 1);
 }
 
@@ -298,9 +270,7 @@ async fn a_new_card_pays_what_the_old_one_did_not() {
         let owner = world.owner("acme");
         world.send(owner.request(Method::POST, CARD_ROUTE)).await
     };
-    world
-        .provider()
-        .set_card(&customer(&world), Card::DeclinesHard);
+    world.provider().set_card(&customer(&world), Card::DeclinesHard);
     world.tick_when_due().await;
     world.tick_after(DAY).await;
     assert_eq!(status(&world).await, "past_due");
@@ -324,21 +294,10 @@ async fn credits_are_bought_on_the_providers_page() {
     let owner = world.owner("acme");
     let checkout = async |usd: Value| {
         let body = json!({ "usd": usd });
-        owner
-            .call(Method::POST, "/v1/credits/checkout", &body)
-            .await
+        owner.call(Method::POST, "/v1/credits/checkout", &body).await
     };
-    for wrong in [
-        json!("4.99"),
-        json!("1000.01"),
-        json!("5.001"),
-        json!("x"),
-        json!(5),
-    ] {
-        assert_eq!(
-            checkout(wrong).await.error(),
-            (400, "invalid_request".to_owned())
-        );
+    for wrong in [json!("4.99"), json!("1000.01"), json!("5.001"), json!("x"), json!(5)] {
+        assert_eq!(checkout(wrong).await.error(), (400, "invalid_request".to_owned()));
     }
     let session = session_of(&checkout(json!("12.34")).await);
     let provider = world.provider();
@@ -350,10 +309,7 @@ async fn credits_are_bought_on_the_providers_page() {
     let ledger = owner.ledger().await;
     assert_eq!(ledger.len(), 1);
     let entry = &ledger[0];
-    assert_eq!(
-        (&entry["kind"], &entry["amount"]),
-        (&json!("purchase"), &json!("123.4"))
-    );
+    assert_eq!((&entry["kind"], &entry["amount"]), (&json!("purchase"), &json!("123.4")));
     assert_eq!(kept(&world), 1);
     let shown = world.shown("acme").await;
     assert_eq!(shown["reconciliation"]["ok"], true);
@@ -375,10 +331,7 @@ async fn an_add_on_that_was_set_is_charged_like_one_that_was_bought() {
 async fn credits_can_pay_for_the_add_on() {
     let world = World::with_settings(&[("ADD_ON_COLLECTION", "credits")]).await;
     world.set("acme", json!({"credits": "49.999999"})).await;
-    assert_eq!(
-        subscribe(&world).await.error(),
-        (402, "insufficient_credits".to_owned())
-    );
+    assert_eq!(subscribe(&world).await.error(), (402, "insufficient_credits".to_owned()));
     world.set("acme", json!({"credits": "120"})).await;
     let twice = tokio::join!(subscribe(&world), subscribe(&world));
     let mut answers = [twice.0.status.as_u16(), twice.1.status.as_u16()];
@@ -391,10 +344,7 @@ async fn credits_can_pay_for_the_add_on() {
     // Without credits it is past due, and regained by the same route once there are some.
     assert_eq!(world.tick_when_due().await["declined"], 1);
     assert_eq!(status(&world).await, "past_due");
-    assert_eq!(
-        subscribe(&world).await.error(),
-        (402, "insufficient_credits".to_owned())
-    );
+    assert_eq!(subscribe(&world).await.error(), (402, "insufficient_credits".to_owned()));
     world.set("acme", json!({"credits": "60"})).await;
     assert_eq!(subscribe(&world).await.status, 200);
     assert_eq!(status(&world).await, "active");
@@ -403,11 +353,7 @@ async fn credits_can_pay_for_the_add_on() {
     let add_on = ledger.iter().filter(|entry| entry["kind"] == "add_on");
     let amounts: Vec<_> = add_on.map(|entry| entry["amount"].clone()).collect();
     assert_eq!(amounts, ["-50", "-50", "-50"]);
-    assert_eq!(
-        world.provider().seen().len(),
-        0,
-        "the provider has no part in it"
-    );
+    assert_eq!(world.provider().seen().len(), 0, "the provider has no part in it");
     assert_eq!(world.shown("acme").await["reconciliation"]["ok"], true);
 }
 
@@ -424,15 +370,9 @@ async fn every_state_answers_to_every_route() {
     let no = "not_subscribed";
     let table = [
         ("none", ["checkout", no, no, "checkout"]),
-        (
-            "active",
-            ["already_subscribed", "cancelling", "checkout", "checkout"],
-        ),
+        ("active", ["already_subscribed", "cancelling", "checkout", "checkout"]),
         ("past_due", ["checkout", "ended", "checkout", "checkout"]),
-        (
-            "cancelling",
-            ["resumed", "cancelling", "checkout", "checkout"],
-        ),
+        ("cancelling", ["resumed", "cancelling", "checkout", "checkout"]),
         ("suspended", ["checkout", no, no, "checkout"]),
         ("ended", ["checkout", no, no, "checkout"]),
     ];

@@ -16,11 +16,7 @@ const FAILURES: [(&str, u16, &str); 16] = [
     ("sim/status-402", 402, "openrouter_payment_required"),
     ("sim/status-403", 403, "openrouter_key_rejected"),
     ("sim/status-403-limit", 402, "openrouter_payment_required"),
-    (
-        "sim/status-403-moderation",
-        403,
-        "openrouter_request_refused",
-    ),
+    ("sim/status-403-moderation", 403, "openrouter_request_refused"),
     ("sim/status-400", 400, "openrouter_request_rejected"),
     ("sim/status-404", 404, "openrouter_request_rejected"),
     ("sim/status-413", 413, "openrouter_request_rejected"),
@@ -67,12 +63,7 @@ async fn no_failure_moves_credits() {
     assert_eq!(late.error(), (504, "openrouter_timeout".to_owned()));
     let broken = owner.say_hello_to("sim/reset-after-head").await;
     assert_eq!(broken.error(), (502, "openrouter_unavailable".to_owned()));
-    for model in [
-        "sim/cut",
-        "sim/cut-mid-line",
-        "sim/no-done",
-        "sim/midstream-error",
-    ] {
+    for model in ["sim/cut", "sim/cut-mid-line", "sim/no-done", "sim/midstream-error"] {
         let mut body = hello();
         body["model"] = json!(model);
         body["stream"] = json!(true);
@@ -89,10 +80,9 @@ async fn a_missing_secret_fails_closed() {
     let owner = world.enterprise_with_key("acme", "7").await;
     owner.switch(json!({"always_use_key": true})).await;
     world.wire.take();
-    world.engines().fail_secrets(
-        Some("GetSecretValue"),
-        local::engines::SecretsFault::AccessDenied,
-    );
+    world
+        .engines()
+        .fail_secrets(Some("GetSecretValue"), local::engines::SecretsFault::AccessDenied);
     let reply = owner.say_hello().await;
     assert_eq!(reply.error(), (503, "key_unavailable".to_owned()));
     world.engines().heal_secrets();
@@ -101,11 +91,7 @@ async fn a_missing_secret_fails_closed() {
     let name = name.iter().find(|name| name.contains("acme")).unwrap();
     let secrets = world.engines().secrets();
     let deleted = secrets.delete_secret().secret_id(name);
-    deleted
-        .force_delete_without_recovery(true)
-        .send()
-        .await
-        .unwrap();
+    deleted.force_delete_without_recovery(true).send().await.unwrap();
     let reply = owner.say_hello().await;
     assert_eq!(reply.error(), (503, "key_unavailable".to_owned()));
     assert_eq!(reply.receipt().0, "openrouter");
@@ -125,9 +111,7 @@ async fn a_call_in_progress_keeps_the_promise_too() {
         http::StatusCode::INTERNAL_SERVER_ERROR
     };
     let key = async || axum::Json(json!({"data": {"label": "sk-or-v1-a...b"}}));
-    let router = Router::new()
-        .route("/chat/completions", post(chat))
-        .route("/key", get(key));
+    let router = Router::new().route("/chat/completions", post(chat)).route("/key", get(key));
     let upstream = Server::start(router).await.unwrap();
     let world = World::with_settings(&[("OPENROUTER_BASE_URL", &upstream.url())]).await;
     let owner = world.enterprise_with_key("acme", "7").await;
@@ -151,18 +135,10 @@ async fn the_promise_is_not_dropped_by_accident() {
     let refused = owner.switch(json!({"enabled": false})).await;
     assert_eq!(refused.error(), (409, "always_use_key_on".to_owned()));
     let card = owner.card().await;
-    assert_eq!(
-        (&card["enabled"], &card["always_use_key"]),
-        (&json!(true), &json!(true))
-    );
-    let both = owner
-        .switch(json!({"enabled": false, "always_use_key": false}))
-        .await;
+    assert_eq!((&card["enabled"], &card["always_use_key"]), (&json!(true), &json!(true)));
+    let both = owner.switch(json!({"enabled": false, "always_use_key": false})).await;
     assert_eq!(both.json()["integration"]["status"], "disabled");
     let path = "/v1/integrations/openrouter";
-    let on = owner
-        .call(Method::PATCH, path, &json!({"always_use_key": true}))
-        .await
-        .json();
+    let on = owner.call(Method::PATCH, path, &json!({"always_use_key": true})).await.json();
     assert_eq!(on["integration"]["enabled"], true, "always also enables");
 }

@@ -16,10 +16,7 @@ struct Packages {
 
 /// What cargo answers. Offline: what is built here is on this machine.
 fn cargo(arguments: &[&str]) -> String {
-    let answer = Command::new(env!("CARGO"))
-        .args(arguments)
-        .output()
-        .unwrap();
+    let answer = Command::new(env!("CARGO")).args(arguments).output().unwrap();
     let errors = String::from_utf8_lossy(&answer.stderr);
     assert!(answer.status.success(), "{errors}");
     String::from_utf8(answer.stdout).unwrap()
@@ -37,22 +34,14 @@ fn packages() -> Packages {
         .as_array()
         .unwrap()
         .iter()
-        .map(|package| {
-            (
-                package["id"].as_str().unwrap(),
-                package["name"].as_str().unwrap(),
-            )
-        })
+        .map(|package| (package["id"].as_str().unwrap(), package["name"].as_str().unwrap()))
         .collect();
     let ids = metadata["workspace_members"].as_array().unwrap();
-    let members = ids
-        .iter()
-        .map(|id| name_of[id.as_str().unwrap()].to_owned());
+    let members = ids.iter().map(|id| name_of[id.as_str().unwrap()].to_owned());
     let mut dependencies = BTreeMap::<_, BTreeSet<_>>::new();
     for node in metadata["resolve"]["nodes"].as_array().unwrap() {
-        let direct = dependencies
-            .entry(name_of[node["id"].as_str().unwrap()].to_owned())
-            .or_default();
+        let direct =
+            dependencies.entry(name_of[node["id"].as_str().unwrap()].to_owned()).or_default();
         for dependency in node["deps"].as_array().unwrap() {
             let kinds = dependency["dep_kinds"].as_array().unwrap();
             if kinds.iter().any(|kind| kind["kind"].is_null()) {
@@ -60,20 +49,13 @@ fn packages() -> Packages {
             }
         }
     }
-    Packages {
-        dependencies,
-        members: members.collect(),
-    }
+    Packages { dependencies, members: members.collect() }
 }
 
 impl Packages {
     fn own_of(&self, package: &str) -> Vec<&str> {
         let own = |name: &&String| self.members.contains(*name);
-        self.dependencies[package]
-            .iter()
-            .filter(own)
-            .map(String::as_str)
-            .collect()
+        self.dependencies[package].iter().filter(own).map(String::as_str).collect()
     }
 }
 
@@ -109,10 +91,7 @@ fn the_pure_crates_depend_on_an_allow_list() {
     for package in ["account", "billing", "routing", "card"] {
         let tree = tree_of(package);
         assert!(tree.contains("jiff"), "the tree was read");
-        let more: Vec<_> = tree
-            .iter()
-            .filter(|name| !allowed.contains(&name.as_str()))
-            .collect();
+        let more: Vec<_> = tree.iter().filter(|name| !allowed.contains(&name.as_str())).collect();
         assert_eq!(more, Vec::<&String>::new(), "{package}");
     }
 }
@@ -121,12 +100,7 @@ fn the_pure_crates_depend_on_an_allow_list() {
 #[test]
 fn all_who_decide_about_money_ask_routing() {
     let packages = packages();
-    for package in [
-        "ai-proxy",
-        "key-save",
-        "subscription-webhook",
-        "monthly-charge",
-    ] {
+    for package in ["ai-proxy", "key-save", "subscription-webhook", "monthly-charge"] {
         assert!(packages.own_of(package).contains(&"routing"), "{package}");
     }
 }
@@ -158,10 +132,7 @@ fn arrows_point_down_only() {
     let below = ["account", "billing", "card", "keyvault", "routing"];
     for package in middle {
         let own = packages.own_of(package);
-        assert!(
-            own.iter().all(|name| below.contains(name)),
-            "{package} → {own:?}"
-        );
+        assert!(own.iter().all(|name| below.contains(name)), "{package} → {own:?}");
     }
     // What joins some of them for several functions.
     let charging = packages.own_of("charging");
@@ -185,10 +156,5 @@ fn arrows_point_down_only() {
         let allowed = |name: &&str| *name == "charging" || allowed(name);
         assert!(own.iter().all(allowed), "{function} → {own:?}");
     }
-    assert!(
-        !packages
-            .own_of("integration-settings")
-            .contains(&"keyvault"),
-        "it never sees a key"
-    );
+    assert!(!packages.own_of("integration-settings").contains(&"keyvault"), "it never sees a key");
 }

@@ -18,10 +18,7 @@ async fn hold(
     idempotency: Option<&str>,
     at: Timestamp,
 ) -> HoldOutcome {
-    let new = NewHold {
-        idempotency,
-        ..new_hold(call, Credits::from_micros(1_000), at)
-    };
+    let new = NewHold { idempotency, ..new_hold(call, Credits::from_micros(1_000), at) };
     world.system.store.holds.take(account, &new).await.unwrap()
 }
 
@@ -37,16 +34,11 @@ async fn a_hold_ends_once_whoever_ends_it() {
     let now = world.system.clock.now();
     let store = &world.system.store;
     let cost = Credits::from_micros(400);
-    let held = hold(&world, &account, &call("call_1"), None, now)
-        .await
-        .taken()
-        .unwrap();
+    let held = hold(&world, &account, &call("call_1"), None, now).await.taken().unwrap();
     let (a, b, c) = tokio::join!(
         store.holds.settle(&held, cost, now, "test", None),
         store.holds.release(&held, now, "test", None),
-        store
-            .holds
-            .settle(&held, Credits::from_micros(7), now, "test", None),
+        store.holds.settle(&held, Credits::from_micros(7), now, "test", None),
     );
     let ends = [a.unwrap(), b.unwrap(), c.unwrap()];
     let done = ends.iter().filter(|end| matches!(end, Resolution::Done(_)));
@@ -54,17 +46,10 @@ async fn a_hold_ends_once_whoever_ends_it() {
     world.settled_balance("acme").await;
 
     // The same end again finds itself done; another one finds it taken.
-    let held = hold(&world, &account, &call("call_2"), None, now)
-        .await
-        .taken()
-        .unwrap();
+    let held = hold(&world, &account, &call("call_2"), None, now).await.taken().unwrap();
     for _ in 0..2 {
         assert_eq!(
-            store
-                .holds
-                .settle(&held, cost, now, "test", None)
-                .await
-                .unwrap(),
+            store.holds.settle(&held, cost, now, "test", None).await.unwrap(),
             Resolution::Done(HoldState::Settled(cost))
         );
     }
@@ -75,20 +60,10 @@ async fn a_hold_ends_once_whoever_ends_it() {
     world.settled_balance("acme").await;
 
     // Never more than was held.
-    let held = hold(&world, &account, &call("call_3"), None, now)
-        .await
-        .taken()
-        .unwrap();
+    let held = hold(&world, &account, &call("call_3"), None, now).await.taken().unwrap();
     let more = Credits::from_micros(5_000);
     let most = Resolution::Done(HoldState::Settled(Credits::from_micros(1_000)));
-    assert_eq!(
-        store
-            .holds
-            .settle(&held, more, now, "test", None)
-            .await
-            .unwrap(),
-        most
-    );
+    assert_eq!(store.holds.settle(&held, more, now, "test", None).await.unwrap(), most);
     world.settled_balance("acme").await;
 }
 
@@ -140,37 +115,16 @@ async fn a_hold_of_an_earlier_plan_is_held_whole() {
     world.set("acme", json!({"credits": "7"})).await;
     let account = world.system.account("acme").await;
     let now = world.system.clock.now();
-    let first = hold(&world, &account, &call("call_1"), None, now)
-        .await
-        .taken()
-        .unwrap();
+    let first = hold(&world, &account, &call("call_1"), None, now).await.taken().unwrap();
     let smaller = new_hold(&first.call, Credits::from_micros(400), now);
-    let found = world
-        .system
-        .store
-        .holds
-        .take(&account, &smaller)
-        .await
-        .unwrap()
-        .taken()
-        .unwrap();
+    let found = world.system.store.holds.take(&account, &smaller).await.unwrap().taken().unwrap();
     assert_eq!(found.amount, first.amount);
     // Found behind its own fence, too.
     let store = world.store_over_the_wire();
     world.wire.swallow_next("TransactWriteItems");
-    let found = store
-        .holds
-        .take(&account, &smaller)
-        .await
-        .unwrap()
-        .taken()
-        .unwrap();
+    let found = store.holds.take(&account, &smaller).await.unwrap().taken().unwrap();
     assert_eq!(found.amount, first.amount);
-    store
-        .holds
-        .settle(&found, Credits::MICRO, now, "test", None)
-        .await
-        .unwrap();
+    store.holds.settle(&found, Credits::MICRO, now, "test", None).await.unwrap();
     assert_eq!(world.settled_balance("acme").await, "6.999999");
 }
 
@@ -184,11 +138,7 @@ async fn a_fence_is_not_taken_for_the_hold() {
     world.wire.repeat_next("PutItem");
     let refused = owner.say_hello().await;
     assert_eq!(refused.error(), (503, "storage_unavailable".to_owned()));
-    assert_eq!(
-        world.default_ai().calls().len(),
-        0,
-        "no call without a hold"
-    );
+    assert_eq!(world.default_ai().calls().len(), 0, "no call without a hold");
     assert_eq!(world.settled_balance("acme").await, "7");
     assert_eq!(owner.say_hello().await.status, 200);
 }
@@ -224,31 +174,13 @@ async fn releasing_leaves_a_later_calls_idempotency_key_alone() {
     let account = world.system.account("acme").await;
     let now = world.system.clock.now();
     let later = now + SignedDuration::from_hours(24);
-    let first = hold(&world, &account, &call("call_1"), Some("k"), now)
-        .await
-        .taken()
-        .unwrap();
-    let second = hold(&world, &account, &call("call_2"), Some("k"), later)
-        .await
-        .taken()
-        .unwrap();
-    let released = world
-        .system
-        .store
-        .holds
-        .release(&first, later, "test", None)
-        .await
-        .unwrap();
+    let first = hold(&world, &account, &call("call_1"), Some("k"), now).await.taken().unwrap();
+    let second = hold(&world, &account, &call("call_2"), Some("k"), later).await.taken().unwrap();
+    let released = world.system.store.holds.release(&first, later, "test", None).await.unwrap();
     assert_eq!(released, Resolution::Done(HoldState::Released));
     let third = hold(&world, &account, &call("call_3"), Some("k"), later).await;
     assert_eq!(third, HoldOutcome::Duplicate);
-    world
-        .system
-        .store
-        .holds
-        .release(&second, later, "test", None)
-        .await
-        .unwrap();
+    world.system.store.holds.release(&second, later, "test", None).await.unwrap();
     let fourth = hold(&world, &account, &call("call_4"), Some("k"), later).await;
     assert!(fourth.taken().is_some(), "a released call's key is free");
 }
@@ -265,9 +197,7 @@ async fn a_repetition_is_told_so_even_without_credits() {
     let again = async {
         let sent = |calls: &[local::openrouter::RecordedCall]| calls.len() == 1;
         world.default_ai().until(sent).await;
-        world
-            .send(owner.chat_request(&body).header("idempotency-key", "k"))
-            .await
+        world.send(owner.chat_request(&body).header("idempotency-key", "k")).await
     };
     let (first, again) = tokio::join!(first, again);
     assert_eq!(first.status, 200);
@@ -299,9 +229,7 @@ async fn clean_up_and_save_cannot_both_win() {
     let due = now + SignedDuration::from_hours(1);
     let key = KeyId::new("key_1").unwrap();
     store.secrets.add(&account.id, &key, due).await.unwrap();
-    let request = world
-        .request(Method::POST, "/_dev/tick")
-        .body(json!({"time": due}).to_string());
+    let request = world.request(Method::POST, "/_dev/tick").body(json!({"time": due}).to_string());
     assert_eq!(world.send(request).await.json()["errors"], 0);
     let switched = store
         .accounts
@@ -311,10 +239,7 @@ async fn clean_up_and_save_cannot_both_win() {
             Ok::<_, Infallible>(vec![Effect::SecretInForce { key, due }])
         })
         .await;
-    assert!(
-        matches!(switched, Err(UpdateError::Store(_))),
-        "{switched:?}"
-    );
+    assert!(matches!(switched, Err(UpdateError::Store(_))), "{switched:?}");
     assert!(world.system.account("acme").await.profile.key.is_none());
 }
 
@@ -340,10 +265,7 @@ async fn reconciliation_finds_what_does_not_add_up() {
     for _ in 0..2 {
         let shown = world.shown("acme").await;
         assert_eq!(shown["reconciliation"]["ok"], false);
-        let problems = shown["reconciliation"]["problems"]
-            .as_array()
-            .unwrap()
-            .len();
+        let problems = shown["reconciliation"]["problems"].as_array().unwrap().len();
         assert_eq!(problems, 3, "ledger, holds, available: {shown}");
     }
 }

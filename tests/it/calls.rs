@@ -26,9 +26,7 @@ async fn malformed_bodies_go_nowhere() {
     world.wire.take();
     for (body, code) in table {
         for caller in [&byok, &credits] {
-            let request = caller
-                .request(Method::POST, "/v1/chat/completions")
-                .body(body.to_vec());
+            let request = caller.request(Method::POST, "/v1/chat/completions").body(body.to_vec());
             let reply = world.send(request).await;
             assert_eq!(reply.error(), (400, code.to_owned()), "{body:?}");
             let receipt = ("none".to_owned(), code.to_owned());
@@ -37,10 +35,7 @@ async fn malformed_bodies_go_nowhere() {
         }
     }
     assert_eq!(world.wire.take(), Vec::<String>::new(), "no hold, no read");
-    assert_eq!(
-        world.openrouter().calls().len() + world.default_ai().calls().len(),
-        0
-    );
+    assert_eq!(world.openrouter().calls().len() + world.default_ai().calls().len(), 0);
 }
 
 /// A response sent before the body is read keeps the connection usable.
@@ -104,10 +99,7 @@ async fn only_listed_headers_are_passed_on() {
     let byok = send().await;
     owner.disconnect().await;
     let credits = send().await;
-    let arrived = [
-        world.openrouter().calls().pop(),
-        world.default_ai().calls().pop(),
-    ];
+    let arrived = [world.openrouter().calls().pop(), world.default_ai().calls().pop()];
     for call in arrived.into_iter().flatten() {
         let names: Vec<_> = call.headers.keys().map(http::HeaderName::as_str).collect();
         let allowed = [
@@ -121,10 +113,7 @@ async fn only_listed_headers_are_passed_on() {
         ];
         assert!(names.iter().all(|name| allowed.contains(name)), "{names:?}");
         assert_eq!(call.headers["accept-encoding"], "identity");
-        assert_eq!(
-            call.headers["http-referer"],
-            format!("{}/", world.system.url())
-        );
+        assert_eq!(call.headers["http-referer"], format!("{}/", world.system.url()));
     }
     for reply in [byok, credits] {
         assert_eq!(reply.header("set-cookie"), "");
@@ -150,15 +139,9 @@ async fn upstream_errors_are_replaced_by_our_own() {
     ] {
         let reply = owner.say_hello_to(model).await;
         let text = reply.text();
-        for leaked in [
-            "user_id",
-            "user_",
-            "metadata",
-            "flagged",
-            "Hello there",
-            "provider_name",
-            "limit.",
-        ] {
+        for leaked in
+            ["user_id", "user_", "metadata", "flagged", "Hello there", "provider_name", "limit."]
+        {
             assert!(!text.contains(leaked), "{model}: {leaked} in {text}");
         }
         let error = reply.json()["error"].clone();
@@ -185,25 +168,17 @@ async fn a_plain_response_is_passed_on_unchanged() {
 #[tokio::test]
 async fn the_model_list_comes_from_the_next_payer() {
     let world = World::start().await;
-    world
-        .set("acme", json!({"plan": "enterprise", "credits": "0"}))
-        .await;
+    world.set("acme", json!({"plan": "enterprise", "credits": "0"})).await;
     let owner = world.owner("acme");
     let list = owner.get("/v1/models").await;
     assert_eq!(list.status, 200);
-    assert_eq!(
-        list.receipt(),
-        ("none".to_owned(), "insufficient_credits".to_owned())
-    );
+    assert_eq!(list.receipt(), ("none".to_owned(), "insufficient_credits".to_owned()));
     let ids = |reply: &Value| reply["data"].as_array().unwrap().len();
     assert!(ids(&list.json()) > 10);
     world.set("acme", json!({"credits": "1"})).await;
     assert_eq!(owner.get("/v1/models").await.receipt().0, "greta_credits");
     owner.save_key(KEY).await;
     let list = owner.get("/v1/models").await;
-    assert_eq!(
-        list.receipt(),
-        ("openrouter".to_owned(), "key_enabled".to_owned())
-    );
+    assert_eq!(list.receipt(), ("openrouter".to_owned(), "key_enabled".to_owned()));
     assert_eq!(list.header("content-type"), "application/json");
 }

@@ -51,9 +51,7 @@ impl World {
     async fn work(&self, event: &Value) -> Vec<String> {
         let answer = self.system.monthly_charge(event).await.unwrap();
         let failures = answer["batchItemFailures"].as_array().unwrap().iter();
-        failures
-            .map(|failure| failure["itemIdentifier"].as_str().unwrap().to_owned())
-            .collect()
+        failures.map(|failure| failure["itemIdentifier"].as_str().unwrap().to_owned()).collect()
     }
 
     /// Everyone was charged once, and the system agrees.
@@ -114,10 +112,7 @@ async fn ticks_at_the_same_instant_charge_each_of_1000_accounts_once() {
 #[tokio::test]
 async fn a_message_names_at_most_25_accounts() {
     let world = World::with_due(60).await;
-    assert_eq!(
-        world.plan_at(world.due_in(SignedDuration::ZERO)).await,
-        (60, 0)
-    );
+    assert_eq!(world.plan_at(world.due_in(SignedDuration::ZERO)).await, (60, 0));
     let taken = world.take().await;
     let sizes: Vec<_> = taken.iter().map(|message| named(message).len()).collect();
     assert_eq!(sizes, [25, 25, 10]);
@@ -150,9 +145,7 @@ async fn a_queue_that_is_long_is_not_made_longer() {
     world.take().await;
     let second = planned().await;
     assert!(second > 0, "and goes on");
-    world
-        .wire
-        .disturb("GetQueueAttributes", Fault::NeverArrives, 1);
+    world.wire.disturb("GetQueueAttributes", Fault::NeverArrives, 1);
     assert_eq!(world.plan_at(time).await, (0, 1));
     assert_eq!(world.plan_at(time).await.0, 30 - u64::from(first + second));
 }
@@ -237,9 +230,7 @@ async fn what_the_queue_does_not_accept_comes_back() {
     world.system.queue.reject(2);
     assert_eq!(world.plan_at(time).await, (10, 2), "two messages");
     assert_eq!(world.system.drain_queue().await.report.charged, 10);
-    world
-        .wire
-        .disturb("SendMessageBatch", Fault::NeverArrives, 1);
+    world.wire.disturb("SendMessageBatch", Fault::NeverArrives, 1);
     assert_eq!(world.plan_at(time + LATER).await, (0, 2), "none at all");
     // Put in, without anybody knowing.
     world.wire.disturb("SendMessageBatch", Fault::AnswerLost, 1);

@@ -17,10 +17,7 @@ fn asked(world: &World) -> (String, Units) {
         *counts.entry(operation).or_default() += 1;
     }
     let counts = counts.iter().map(|(name, count)| format!("{count} {name}"));
-    (
-        counts.collect::<Vec<_>>().join(", "),
-        world.wire.take_units(),
-    )
+    (counts.collect::<Vec<_>>().join(", "), world.wire.take_units())
 }
 
 fn took(operations: &str, read: f64, write: f64) -> (String, Units) {
@@ -30,9 +27,7 @@ fn took(operations: &str, read: f64, write: f64) -> (String, Units) {
 #[tokio::test]
 async fn each_request_costs_what_the_documents_say() {
     let world = World::start().await;
-    world
-        .set("acme", json!({"credits": "50", "add_on": "active"}))
-        .await;
+    world.set("acme", json!({"credits": "50", "add_on": "active"})).await;
     let owner = world.owner("acme");
     owner.say_hello().await;
     asked(&world);
@@ -45,11 +40,7 @@ async fn each_request_costs_what_the_documents_say() {
     owner.chat(&streamed).await;
     assert_eq!(asked(&world), call, "streamed");
     owner.save_key(KEY).await;
-    let saved = took(
-        "1 CreateSecret, 4 GetItem, 2 PutItem, 1 TransactWriteItems",
-        4.0,
-        10.0,
-    );
+    let saved = took("1 CreateSecret, 4 GetItem, 2 PutItem, 1 TransactWriteItems", 4.0, 10.0);
     assert_eq!(asked(&world), saved, "a key is saved");
     owner.say_hello().await;
     let first = took("1 GetItem, 1 GetSecretValue", 1.0, 0.0);
@@ -66,23 +57,11 @@ async fn each_request_costs_what_the_documents_say() {
     owner.get("/v1/credits").await;
     assert_eq!(asked(&world), each, "the credits");
     owner.ledger().await;
-    assert_eq!(
-        asked(&world),
-        took("3 GetItem, 1 Query", 4.0, 0.0),
-        "the ledger"
-    );
+    assert_eq!(asked(&world), took("3 GetItem, 1 Query", 4.0, 0.0), "the ledger");
     owner.switch(json!({"always_use_key": true})).await;
-    assert_eq!(
-        asked(&world),
-        took("1 GetItem, 1 UpdateItem", 1.0, 2.0),
-        "a switch"
-    );
+    assert_eq!(asked(&world), took("1 GetItem, 1 UpdateItem", 1.0, 2.0), "a switch");
     owner.test_key().await;
-    let tested = took(
-        "2 GetItem, 1 GetSecretValue, 1 PutItem, 1 UpdateItem",
-        2.0,
-        3.0,
-    );
+    let tested = took("2 GetItem, 1 GetSecretValue, 1 PutItem, 1 UpdateItem", 2.0, 3.0);
     assert_eq!(asked(&world), tested, "a test of the key");
     let tick = async || {
         world.tick_after(SignedDuration::from_mins(5)).await;
@@ -92,11 +71,8 @@ async fn each_request_costs_what_the_documents_say() {
     let idle = took("1 GetQueueAttributes, 144 Query", 72.0, 0.0);
     assert_eq!(tick().await, idle, "an idle tick");
     assert_eq!(owner.disconnect().await.status, 200);
-    let disconnected = took(
-        "1 DeleteItem, 1 DeleteSecret, 1 GetItem, 1 TransactWriteItems",
-        1.0,
-        9.0,
-    );
+    let disconnected =
+        took("1 DeleteItem, 1 DeleteSecret, 1 GetItem, 1 TransactWriteItems", 1.0, 9.0);
     assert_eq!(asked(&world), disconnected, "a disconnect");
 }
 

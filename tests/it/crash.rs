@@ -68,24 +68,14 @@ impl Mortal {
         let root = |base: String| base.strip_suffix("/api/v1").unwrap().to_owned();
         let openrouter = Relay::start(root(world.openrouter().base_url())).await;
         let default_ai = Relay::start(root(world.default_ai().base_url())).await;
-        Self {
-            world,
-            openrouter,
-            default_ai,
-        }
+        Self { world, openrouter, default_ai }
     }
 
     /// Makes a call in a process of its own, which dies at step `dies_at`.
     async fn call(&self, scenario: Scenario, dies_at: usize) -> Death {
         let account = format!("acme-{dies_at}");
-        let plan = if scenario.fallback {
-            "enterprise"
-        } else {
-            "standard"
-        };
-        self.world
-            .set(&account, json!({"plan": plan, "credits": START}))
-            .await;
+        let plan = if scenario.fallback { "enterprise" } else { "standard" };
+        self.world.set(&account, json!({"plan": plan, "credits": START})).await;
         let owner = self.world.owner(&account);
         if scenario.fallback {
             assert_eq!(owner.save_key(KEY).await.status, 200);
@@ -99,9 +89,7 @@ impl Mortal {
             let router = ai_proxy::router(deps.unwrap());
             let response = router.oneshot(request).await.unwrap();
             // The caller reads to the end, whatever that is.
-            axum::body::to_bytes(response.into_body(), usize::MAX)
-                .await
-                .unwrap();
+            axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
         };
         let survived = self.run(&steps, make_call).await;
         // The provider notices that its reader is gone.
@@ -124,10 +112,9 @@ impl Mortal {
         self.openrouter.0.count(steps);
         self.default_ai.0.count(steps);
         let mut settings = self.world.system.settings.clone();
-        for (name, relay) in [
-            ("OPENROUTER_BASE_URL", &self.openrouter),
-            ("DEFAULT_AI_BASE_URL", &self.default_ai),
-        ] {
+        for (name, relay) in
+            [("OPENROUTER_BASE_URL", &self.openrouter), ("DEFAULT_AI_BASE_URL", &self.default_ai)]
+        {
             settings.insert(name.to_owned(), format!("{}/api/v1", relay.1));
         }
         let (dynamodb, secrets) = self.world.clients_over(Wire::of(steps.clone()));
@@ -140,9 +127,7 @@ impl Mortal {
         let steps = steps.clone();
         // A runtime of its own is the process: when it goes, every task in it stops where it is.
         let run = move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.unwrap().block_on(async move {
                 tokio::select! {
                     () = work(process) => true,
@@ -203,10 +188,7 @@ async fn die_everywhere(scenario: Scenario) {
     }
     // Once before its time, so that the first look-up of a hold is not its last; then past its end.
     for minutes in [0, 25, 25 * 60] {
-        let report = mortal
-            .world
-            .tick_in(SignedDuration::from_mins(minutes))
-            .await;
+        let report = mortal.world.tick_in(SignedDuration::from_mins(minutes)).await;
         assert_eq!(report["errors"], 0);
     }
     let mut unknown = Vec::new();
@@ -214,9 +196,7 @@ async fn die_everywhere(scenario: Scenario) {
     for death in &deaths {
         let charged = charged(&mortal, death).await;
         let record = mortal.record(&death.account);
-        let taken = record
-            .as_ref()
-            .filter(|call| call.outcome != CallOutcome::Refused(500));
+        let taken = record.as_ref().filter(|call| call.outcome != CallOutcome::Refused(500));
         let cost = taken.map_or(Credits::ZERO, in_credits);
         let id_stored = match &death.hold {
             // It ended before the process did.
@@ -233,10 +213,7 @@ async fn die_everywhere(scenario: Scenario) {
             }
         }
         if record.is_some() {
-            let held = death
-                .steps
-                .iter()
-                .position(|step| step == "TransactWriteItems answered");
+            let held = death.steps.iter().position(|step| step == "TransactWriteItems answered");
             assert!(held.is_some(), "no call without a hold: {death:?}");
         }
         retries(&mortal, death, charged, scenario).await;
@@ -244,10 +221,7 @@ async fn die_everywhere(scenario: Scenario) {
     let last = deaths.last().unwrap();
     assert!(last.survived && last.steps.len() > 8, "{last:?}");
     if scenario.costs {
-        assert!(
-            charged_after_death > 1,
-            "the sweeper had something to settle"
-        );
+        assert!(charged_after_death > 1, "the sweeper had something to settle");
         // The one window: from the provider's taking the call to the id's being stored.
         let window = |step: &str| {
             step.starts_with("POST /api/v1/chat/completions")
@@ -262,12 +236,7 @@ async fn die_everywhere(scenario: Scenario) {
 
 /// What the account was charged. Its books add up, and nothing is held any more.
 async fn charged(mortal: &Mortal, death: &Death) -> Credits {
-    let balance: Credits = mortal
-        .world
-        .settled_balance(&death.account)
-        .await
-        .parse()
-        .unwrap();
+    let balance: Credits = mortal.world.settled_balance(&death.account).await.parse().unwrap();
     let start: Credits = START.parse().unwrap();
     start.checked_sub(balance).unwrap()
 }
@@ -279,26 +248,16 @@ async fn retries(mortal: &Mortal, death: &Death, charged: Credits, scenario: Sce
         return;
     }
     let owner = mortal.world.owner(&death.account);
-    let request = owner
-        .chat_request(&body(&death.account, scenario))
-        .header("idempotency-key", "the-call");
+    let request =
+        owner.chat_request(&body(&death.account, scenario)).header("idempotency-key", "the-call");
     let again = mortal.world.send(request).await;
     let account = AccountId::new(death.account.clone()).unwrap();
     let settled = charged > Credits::ZERO;
-    assert_eq!(
-        again.status == 409,
-        settled,
-        "{account} died at {}",
-        death.at()
-    );
+    assert_eq!(again.status == 409, settled, "{account} died at {}", death.at());
 }
 
-const PLAIN: Scenario = Scenario {
-    fallback: false,
-    stream: false,
-    model: "openai/gpt-4o",
-    costs: true,
-};
+const PLAIN: Scenario =
+    Scenario { fallback: false, stream: false, model: "openai/gpt-4o", costs: true };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_plain_call() {
@@ -307,76 +266,43 @@ async fn a_plain_call() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_streamed_call() {
-    die_everywhere(Scenario {
-        stream: true,
-        ..PLAIN
-    })
-    .await;
+    die_everywhere(Scenario { stream: true, ..PLAIN }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fallback() {
-    die_everywhere(Scenario {
-        fallback: true,
-        model: "sim/status-429",
-        ..PLAIN
-    })
-    .await;
+    die_everywhere(Scenario { fallback: true, model: "sim/status-429", ..PLAIN }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_streamed_fallback() {
-    die_everywhere(Scenario {
-        fallback: true,
-        stream: true,
-        model: "sim/status-429",
-        ..PLAIN
-    })
-    .await;
+    die_everywhere(Scenario { fallback: true, stream: true, model: "sim/status-429", ..PLAIN })
+        .await;
 }
 
 /// The answer does not say what it did cost: the sweeper has to find out, even of the call that
 /// lived to its end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_without_usage() {
-    die_everywhere(Scenario {
-        stream: true,
-        model: "sim-priced/no-usage",
-        ..PLAIN
-    })
-    .await;
+    die_everywhere(Scenario { stream: true, model: "sim-priced/no-usage", ..PLAIN }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_that_breaks_off() {
-    die_everywhere(Scenario {
-        stream: true,
-        model: "sim-priced/cut",
-        ..PLAIN
-    })
-    .await;
+    die_everywhere(Scenario { stream: true, model: "sim-priced/cut", ..PLAIN }).await;
 }
 
 /// The default AI refuses the call: nothing is ever charged.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_call() {
-    die_everywhere(Scenario {
-        model: "sim-priced/status-500",
-        costs: false,
-        ..PLAIN
-    })
-    .await;
+    die_everywhere(Scenario { model: "sim-priced/status-500", costs: false, ..PLAIN }).await;
 }
 
 /// The sweeper dies at each of its own steps; the next one finishes what it began.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_sweeper() {
     let mortal = Mortal::start().await;
-    let left_open = Scenario {
-        stream: true,
-        model: "sim-priced/no-usage",
-        ..PLAIN
-    };
+    let left_open = Scenario { stream: true, model: "sim-priced/no-usage", ..PLAIN };
     let mut dies_at = 0;
     loop {
         let now = mortal.world.system.clock.now();
@@ -392,12 +318,7 @@ async fn the_sweeper() {
         let (bus, queue) = (mortal.world.event_bus(), mortal.world.queue());
         let sweep = move |process: Process| async move {
             let settings = monthly_charge::Settings::from_env(process.env).unwrap();
-            let Process {
-                clock,
-                dynamodb,
-                secrets,
-                ..
-            } = process;
+            let Process { clock, dynamodb, secrets, .. } = process;
             let deps =
                 monthly_charge::Deps::new(settings, clock, dynamodb, secrets, bus, queue).unwrap();
             let time = now + SignedDuration::from_mins(2);
@@ -408,12 +329,7 @@ async fn the_sweeper() {
         assert_eq!(report["errors"], 0);
 
         let cost = in_credits(&mortal.record(&account).unwrap());
-        let balance: Credits = mortal
-            .world
-            .settled_balance(&account)
-            .await
-            .parse()
-            .unwrap();
+        let balance: Credits = mortal.world.settled_balance(&account).await.parse().unwrap();
         let start: Credits = START.parse().unwrap();
         let at = steps.names();
         assert_eq!(start.checked_sub(balance), Some(cost), "died at {at:?}");

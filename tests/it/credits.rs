@@ -51,10 +51,7 @@ async fn only_bounded_members_reach_the_default_ai() {
     let sent: Value = serde_json::from_slice(&sent.body).unwrap();
     let members: Vec<_> = sent.as_object().unwrap().keys().collect();
     assert_eq!(members, ["max_tokens", "messages", "model", "temperature"]);
-    assert_eq!(
-        (&sent["max_tokens"], &sent["model"]),
-        (&json!(4), &json!("openai/gpt-4o-mini"))
-    );
+    assert_eq!((&sent["max_tokens"], &sent["model"]), (&json!(4), &json!("openai/gpt-4o-mini")));
 
     for (name, value) in [
         ("n", json!(2)),
@@ -68,25 +65,12 @@ async fn only_bounded_members_reach_the_default_ai() {
         let mut body = hello();
         body[name] = value;
         let reply = owner.chat(&body).await;
-        assert_eq!(
-            reply.error(),
-            (400, "unsupported_on_credits".to_owned()),
-            "{name}"
-        );
+        assert_eq!(reply.error(), (400, "unsupported_on_credits".to_owned()), "{name}");
         assert_eq!(reply.receipt().0, "none");
     }
-    for model in [
-        "openrouter/auto",
-        "perplexity/sonar",
-        "no/such-model",
-        "sim/ok",
-    ] {
+    for model in ["openrouter/auto", "perplexity/sonar", "no/such-model", "sim/ok"] {
         let reply = owner.say_hello_to(model).await;
-        assert_eq!(
-            reply.error(),
-            (400, "model_not_priced".to_owned()),
-            "{model}"
-        );
+        assert_eq!(reply.error(), (400, "model_not_priced".to_owned()), "{model}");
     }
     assert_eq!(world.default_ai().calls().len(), 1);
 }
@@ -123,10 +107,7 @@ async fn parallel_calls_never_overspend() {
     body["max_tokens"] = json!(50);
     let watched = async {
         let replies = join_all((0..300).map(|_| owner.chat(&body))).await;
-        replies
-            .iter()
-            .map(|reply| reply.status.as_u16())
-            .collect::<Vec<_>>()
+        replies.iter().map(|reply| reply.status.as_u16()).collect::<Vec<_>>()
     };
     let watch = async {
         loop {
@@ -139,12 +120,7 @@ async fn parallel_calls_never_overspend() {
         statuses = watched => statuses,
         () = watch => unreachable!("it never ends"),
     };
-    assert!(
-        statuses
-            .iter()
-            .all(|status| [200, 402, 429].contains(status)),
-        "{statuses:?}"
-    );
+    assert!(statuses.iter().all(|status| [200, 402, 429].contains(status)), "{statuses:?}");
     let paid = statuses.iter().filter(|status| **status == 200).count();
     assert!(paid > 5, "{paid}");
     let calls = world.default_ai().calls();
@@ -188,20 +164,12 @@ fn credits_of(usd: &str) -> i64 {
 }
 
 async fn credits_of_balance(world: &World) -> i64 {
-    world
-        .system
-        .account("acme")
-        .await
-        .balance
-        .available()
-        .micros()
+    world.system.account("acme").await.balance.available().micros()
 }
 
 fn spent_on(reply: &crate::support::Reply) -> i64 {
     let charged = reply.header("x-greta-credits-charged");
-    charged
-        .parse::<account::Credits>()
-        .map_or(0, account::Credits::micros)
+    charged.parse::<account::Credits>().map_or(0, account::Credits::micros)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -216,10 +184,7 @@ async fn concurrent_calls_are_limited() {
     assert_eq!(paid, 3);
     let refused = replies.iter().find(|reply| reply.status != 200).unwrap();
     assert_eq!(refused.error(), (429, "too_many_calls".to_owned()));
-    assert_eq!(
-        refused.receipt(),
-        ("none".to_owned(), "too_many_calls".to_owned())
-    );
+    assert_eq!(refused.receipt(), ("none".to_owned(), "too_many_calls".to_owned()));
     assert_ne!(refused.header("retry-after"), "");
     world.settled_balance("acme").await;
 }
@@ -240,41 +205,21 @@ async fn an_idempotency_key_is_paid_for_once() {
     let again = with_key(&owner, model, "k1").await;
     assert_eq!(again.error(), (409, "duplicate_call".to_owned()));
     assert_eq!(again.header("x-should-retry"), "false");
-    assert_eq!(
-        again.receipt(),
-        ("none".to_owned(), "duplicate_call".to_owned())
-    );
-    assert_eq!(
-        with_key(&other, model, "k1").await.status,
-        200,
-        "another account's"
-    );
-    assert_eq!(
-        with_key(&owner, model, "k2").await.status,
-        200,
-        "another key"
-    );
+    assert_eq!(again.receipt(), ("none".to_owned(), "duplicate_call".to_owned()));
+    assert_eq!(with_key(&other, model, "k1").await.status, 200, "another account's");
+    assert_eq!(with_key(&owner, model, "k2").await.status, 200, "another key");
 
     // A released call may be repeated; so may a refused one.
-    assert_eq!(
-        with_key(&owner, "sim-priced/status-500", "k3").await.status,
-        502
-    );
+    assert_eq!(with_key(&owner, "sim-priced/status-500", "k3").await.status, 502);
     assert_eq!(with_key(&owner, model, "k3").await.status, 200);
     assert_eq!(with_key(&owner, "no/such-model", "k4").await.status, 400);
     assert_eq!(with_key(&owner, model, "k4").await.status, 200);
     for bad in ["", &"x".repeat(256)] {
-        assert_eq!(
-            with_key(&owner, model, bad).await.error(),
-            (400, "invalid_request".to_owned())
-        );
+        assert_eq!(with_key(&owner, model, bad).await.error(), (400, "invalid_request".to_owned()));
     }
 
     // A day later the key is free again.
-    world
-        .system
-        .clock
-        .advance(jiff::SignedDuration::from_hours(24));
+    world.system.clock.advance(jiff::SignedDuration::from_hours(24));
     let owner = world.owner("acme");
     assert_eq!(with_key(&owner, model, "k1").await.status, 200);
 
@@ -283,10 +228,7 @@ async fn an_idempotency_key_is_paid_for_once() {
     owner.save_key(crate::support::KEY).await;
     for _ in 0..2 {
         let reply = with_key(&owner, model, "k1").await;
-        assert_eq!(
-            (reply.status.as_u16(), reply.header("x-greta-payer")),
-            (200, "openrouter")
-        );
+        assert_eq!((reply.status.as_u16(), reply.header("x-greta-payer")), (200, "openrouter"));
     }
 }
 
@@ -300,10 +242,7 @@ async fn an_open_call_keeps_its_idempotency_key() {
     body["stream"] = json!(true);
     let send = || world.send(owner.chat_request(&body).header("idempotency-key", "k"));
     assert_eq!(send().await.status, 200);
-    assert_eq!(
-        world.shown("acme").await["holds"].as_array().unwrap().len(),
-        1
-    );
+    assert_eq!(world.shown("acme").await["holds"].as_array().unwrap().len(), 1);
     assert_eq!(send().await.error(), (409, "duplicate_call".to_owned()));
 }
 
@@ -332,19 +271,9 @@ async fn the_ledger_is_read_in_pages_newest_first() {
     }
     assert_eq!(paged, whole);
     let exactly = owner.ledger().await.len();
-    let all = owner
-        .get(&format!("/v1/credits/ledger?limit={exactly}"))
-        .await
-        .json();
-    assert_eq!(
-        all["next_cursor"],
-        Value::Null,
-        "nothing is behind the last entry"
-    );
-    let times: Vec<_> = whole
-        .iter()
-        .map(|entry| entry["at"].as_str().unwrap())
-        .collect();
+    let all = owner.get(&format!("/v1/credits/ledger?limit={exactly}")).await.json();
+    assert_eq!(all["next_cursor"], Value::Null, "nothing is behind the last entry");
+    let times: Vec<_> = whole.iter().map(|entry| entry["at"].as_str().unwrap()).collect();
     assert!(times.is_sorted_by(|a, b| a >= b), "{times:?}");
     let last = whole.last().unwrap();
     assert_eq!(
@@ -368,11 +297,7 @@ async fn credits_and_days_are_shown() {
     let owner = world.owner("acme");
     let mut spent = 0;
     for _ in 0..3 {
-        let charged = owner
-            .say_hello()
-            .await
-            .header("x-greta-credits-charged")
-            .to_owned();
+        let charged = owner.say_hello().await.header("x-greta-credits-charged").to_owned();
         spent += charged.parse::<account::Credits>().unwrap().micros();
     }
     let spent = account::Credits::from_micros(spent).to_string();
@@ -385,14 +310,8 @@ async fn credits_and_days_are_shown() {
     let days = owner.get("/v1/credits/daily?days=3").await.json();
     let days = days["days"].as_array().unwrap();
     assert_eq!(days.len(), 3);
-    assert_eq!(
-        (&days[2]["spent"], &days[2]["calls"]),
-        (&json!(spent), &json!(3))
-    );
-    assert_eq!(
-        (&days[0]["spent"], &days[0]["calls"]),
-        (&json!("0"), &json!(0))
-    );
+    assert_eq!((&days[2]["spent"], &days[2]["calls"]), (&json!(spent), &json!(3)));
+    assert_eq!((&days[0]["spent"], &days[0]["calls"]), (&json!("0"), &json!(0)));
     let default = owner.get("/v1/credits/daily").await.json();
     assert_eq!(default["days"].as_array().unwrap().len(), 30);
     for bad in ["days=0", "days=367", "days=-1"] {
@@ -405,25 +324,15 @@ async fn credits_and_days_are_shown() {
 #[tokio::test]
 async fn each_path_makes_the_documented_requests() {
     let world = World::start().await;
-    world
-        .set("acme", json!({"plan": "enterprise", "credits": "7"}))
-        .await;
+    world.set("acme", json!({"plan": "enterprise", "credits": "7"})).await;
     let owner = world.owner("acme");
     let mut streamed = hello();
     streamed["stream"] = json!(true);
     let dynamodb = |operations: Vec<String>| -> Vec<String> {
         let secrets = |operation: &String| operation.ends_with("SecretValue");
-        operations
-            .into_iter()
-            .filter(|operation| !secrets(operation))
-            .collect()
+        operations.into_iter().filter(|operation| !secrets(operation)).collect()
     };
-    let paid = [
-        "GetItem",
-        "TransactWriteItems",
-        "UpdateItem",
-        "TransactWriteItems",
-    ];
+    let paid = ["GetItem", "TransactWriteItems", "UpdateItem", "TransactWriteItems"];
     for body in [hello(), streamed.clone()] {
         world.wire.take();
         assert_eq!(owner.chat(&body).await.status, 200);
@@ -486,10 +395,7 @@ async fn transaction_conflicts_are_retried() {
     // A hold that never gets through is refused as too many calls, and moves nothing.
     let before = world.settled_balance("acme").await;
     world.wire.conflict_with_next("TransactWriteItems", 1_000);
-    assert_eq!(
-        owner.say_hello().await.error(),
-        (429, "too_many_calls".to_owned())
-    );
+    assert_eq!(owner.say_hello().await.error(), (429, "too_many_calls".to_owned()));
     world.wire.conflict_with_next("TransactWriteItems", 0);
     assert_eq!(world.settled_balance("acme").await, before);
 }

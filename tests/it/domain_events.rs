@@ -99,9 +99,7 @@ impl World {
 
     /// Puts a row into the accounts' table that the product would not write.
     async fn put_row(&self, row: &[(&str, &str)]) {
-        let item = row
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), S((*value).to_owned())));
+        let item = row.iter().map(|(name, value)| ((*name).to_owned(), S((*value).to_owned())));
         let put = self.engines().dynamodb().put_item();
         let put = put.table_name(&self.system.tables.accounts);
         put.set_item(Some(item.collect())).send().await.unwrap();
@@ -159,11 +157,7 @@ async fn each_change_of_the_add_on_is_told_once() {
     assert_eq!(time(&past_due[0]["next_attempt_at"]), due + DAY);
     assert_eq!(time(&past_due[0]["access_until"]), due + DAY * 8);
     assert!(time(&past_due[0]["at"]) >= due);
-    assert_eq!(
-        past_due[1]["next_attempt_at"],
-        Value::Null,
-        "a hard decline"
-    );
+    assert_eq!(past_due[1]["next_attempt_at"], Value::Null, "a hard decline");
     assert_eq!(world.told_of("add_on.suspended")[0]["reason"], "unpaid");
     assert_eq!(world.told_of("add_on.ended")[0]["reason"], "cancelled");
     let mut ids: Vec<_> = world.system.domain_events();
@@ -230,11 +224,7 @@ async fn a_write_that_goes_wrong_makes_no_second_event() {
         for _ in 0..3 {
             world.tick_later(minutes(10)).await;
         }
-        assert_eq!(
-            world.told(),
-            ["add_on.activated", "add_on.past_due"],
-            "{fault:?}"
-        );
+        assert_eq!(world.told(), ["add_on.activated", "add_on.past_due"], "{fault:?}");
         // The same of a payment that is heard of.
         world.tick_later(DAY * 9).await;
         let answer = world.subscription(Method::POST).await;
@@ -248,12 +238,8 @@ async fn a_write_that_goes_wrong_makes_no_second_event() {
             world.stripe().deliver(&event).await.unwrap();
         }
         world.tick_later(minutes(10)).await;
-        let expected = [
-            "add_on.activated",
-            "add_on.past_due",
-            "add_on.suspended",
-            "add_on.activated",
-        ];
+        let expected =
+            ["add_on.activated", "add_on.past_due", "add_on.suspended", "add_on.activated"];
         assert_eq!(world.told(), expected, "{fault:?}");
     }
 }
@@ -279,11 +265,7 @@ async fn what_is_not_accepted_is_sent_again_later_and_later() {
         }
     }
     assert_eq!(failed, [0, 1, 3, 7, 15, 31, 63, 123]);
-    assert_eq!(
-        world.told(),
-        ["key.rejected"],
-        "others of the batch are taken"
-    );
+    assert_eq!(world.told(), ["key.rejected"], "others of the batch are taken");
     world.system.bus.heal();
     assert_eq!(world.tick_in(minutes(200)).await["errors"], 0);
     assert_eq!(world.told_of("add_on.activated").len(), 2);
@@ -308,10 +290,7 @@ async fn the_order_of_an_account_is_kept() {
     let acme = world.system.domain_events().into_iter();
     let acme = acme.filter(|event| event["detail"]["account_id"] == "acme");
     let kinds: Vec<_> = acme.map(|event| event["detail-type"].clone()).collect();
-    assert_eq!(
-        kinds,
-        ["add_on.activated", "add_on.past_due", "add_on.ended"]
-    );
+    assert_eq!(kinds, ["add_on.activated", "add_on.past_due", "add_on.ended"]);
 }
 
 /// The bus took it, and nobody knows: it is sent again, as the same event.
@@ -355,10 +334,7 @@ async fn many_are_delivered_ten_at_a_time_and_once() {
     world.wire.take();
     // Two ticks at once.
     let reports = tokio::join!(world.tick_in(NOW), world.tick_in(NOW));
-    assert_eq!(
-        (&reports.0["errors"], &reports.1["errors"]),
-        (&json!(0), &json!(0))
-    );
+    assert_eq!((&reports.0["errors"], &reports.1["errors"]), (&json!(0), &json!(0)));
     world.tick_in(minutes(10)).await;
     let mut told = BTreeMap::<String, Vec<String>>::new();
     for event in world.system.domain_events() {
@@ -405,9 +381,7 @@ async fn an_unreadable_row_blocks_nobody() {
     let key = [("account_id", "acme"), ("item", "event#x")];
     let key = key.map(|(name, value)| (name.to_owned(), S(value.to_owned())));
     let remove = world.engines().dynamodb().delete_item();
-    let remove = remove
-        .table_name(&world.system.tables.accounts)
-        .set_key(Some(key.into()));
+    let remove = remove.table_name(&world.system.tables.accounts).set_key(Some(key.into()));
     world.wire.meanwhile("UpdateItem", async move {
         remove.send().await.unwrap();
     });

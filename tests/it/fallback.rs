@@ -6,90 +6,26 @@ use serde_json::json;
 use crate::support::{World, hello};
 
 const CAUSES: [(&str, &str, u16, &str); 14] = [
-    (
-        "sim/status-401",
-        "key_rejected",
-        403,
-        "openrouter_key_rejected",
-    ),
-    (
-        "sim/status-403",
-        "key_rejected",
-        403,
-        "openrouter_key_rejected",
-    ),
-    (
-        "sim/status-402",
-        "payment_required",
-        402,
-        "openrouter_payment_required",
-    ),
-    (
-        "sim/status-403-limit",
-        "payment_required",
-        402,
-        "openrouter_payment_required",
-    ),
-    (
-        "sim/status-429",
-        "rate_limited",
-        429,
-        "openrouter_rate_limited",
-    ),
-    (
-        "sim/status-408",
-        "unavailable",
-        502,
-        "openrouter_unavailable",
-    ),
-    (
-        "sim/status-500",
-        "unavailable",
-        502,
-        "openrouter_unavailable",
-    ),
-    (
-        "sim/status-502",
-        "unavailable",
-        502,
-        "openrouter_unavailable",
-    ),
-    (
-        "sim/status-503",
-        "unavailable",
-        502,
-        "openrouter_unavailable",
-    ),
-    (
-        "sim/status-524",
-        "unavailable",
-        502,
-        "openrouter_unavailable",
-    ),
-    (
-        "sim/status-529",
-        "unavailable",
-        502,
-        "openrouter_unavailable",
-    ),
+    ("sim/status-401", "key_rejected", 403, "openrouter_key_rejected"),
+    ("sim/status-403", "key_rejected", 403, "openrouter_key_rejected"),
+    ("sim/status-402", "payment_required", 402, "openrouter_payment_required"),
+    ("sim/status-403-limit", "payment_required", 402, "openrouter_payment_required"),
+    ("sim/status-429", "rate_limited", 429, "openrouter_rate_limited"),
+    ("sim/status-408", "unavailable", 502, "openrouter_unavailable"),
+    ("sim/status-500", "unavailable", 502, "openrouter_unavailable"),
+    ("sim/status-502", "unavailable", 502, "openrouter_unavailable"),
+    ("sim/status-503", "unavailable", 502, "openrouter_unavailable"),
+    ("sim/status-524", "unavailable", 502, "openrouter_unavailable"),
+    ("sim/status-529", "unavailable", 502, "openrouter_unavailable"),
     ("sim/redirect", "unavailable", 502, "openrouter_unavailable"),
     ("sim/reset", "unavailable", 502, "openrouter_unavailable"),
     // Nothing listens there, so there is never a connection.
-    (
-        "(no connection)",
-        "unavailable",
-        502,
-        "openrouter_unavailable",
-    ),
+    ("(no connection)", "unavailable", 502, "openrouter_unavailable"),
 ];
 
 const NEVER: [(&str, u16, &str); 6] = [
     ("sim/status-400", 400, "openrouter_request_rejected"),
-    (
-        "sim/status-403-moderation",
-        403,
-        "openrouter_request_refused",
-    ),
+    ("sim/status-403-moderation", 403, "openrouter_request_refused"),
     ("sim/status-404", 404, "openrouter_request_rejected"),
     ("sim/status-413", 413, "openrouter_request_rejected"),
     ("sim/status-422", 422, "openrouter_request_rejected"),
@@ -117,9 +53,7 @@ async fn each_cause_goes_to_the_default_ai_once() {
     world.settled_balance("acme").await;
 
     let world = World::with_settings(&nowhere).await;
-    world
-        .set("acme", json!({"plan": "enterprise", "credits": "7"}))
-        .await;
+    world.set("acme", json!({"plan": "enterprise", "credits": "7"})).await;
     let refused = world.owner("acme").save_key(crate::support::KEY).await;
     assert_eq!(refused.error(), (502, "openrouter_unavailable".to_owned()));
 }
@@ -132,10 +66,7 @@ async fn a_lost_connection_falls_back_on_streams_too() {
     body["stream"] = json!(true);
     body["model"] = json!("sim/reset");
     let reply = owner.chat(&body).await;
-    let receipt = (
-        "greta_credits".to_owned(),
-        "fallback_unavailable".to_owned(),
-    );
+    let receipt = ("greta_credits".to_owned(), "fallback_unavailable".to_owned());
     assert_eq!(reply.receipt(), receipt);
     assert!(reply.text().contains("\"greta\":{"), "{}", reply.text());
     assert!(reply.text().ends_with("data: [DONE]\n\n"));
@@ -221,29 +152,16 @@ async fn an_unreadable_secret_is_a_cause_of_its_own() {
     // This caches the default AI's key.
     assert_eq!(owner.say_hello_to("sim/status-500").await.status, 200);
     let name = world.engines().secret_names().await;
-    let name = name
-        .iter()
-        .find(|name| name.contains("acme"))
-        .unwrap()
-        .clone();
+    let name = name.iter().find(|name| name.contains("acme")).unwrap().clone();
     let secrets = world.engines().secrets();
     let deleted = secrets.delete_secret().secret_id(&name);
-    deleted
-        .force_delete_without_recovery(true)
-        .send()
-        .await
-        .unwrap();
+    deleted.force_delete_without_recovery(true).send().await.unwrap();
     // Saved again, so that the user's key is not in the cache.
     owner.save_key(crate::support::OTHER_KEY).await;
-    world
-        .engines()
-        .fail_secrets(Some("GetSecretValue"), SecretsFault::AccessDenied);
+    world.engines().fail_secrets(Some("GetSecretValue"), SecretsFault::AccessDenied);
     let reply = owner.say_hello().await;
     assert_eq!(reply.status, 200, "{}", reply.text());
-    let receipt = (
-        "greta_credits".to_owned(),
-        "fallback_key_unavailable".to_owned(),
-    );
+    let receipt = ("greta_credits".to_owned(), "fallback_key_unavailable".to_owned());
     assert_eq!(reply.receipt(), receipt);
 }
 
@@ -255,11 +173,7 @@ async fn the_default_ais_failures_release_the_hold() {
     let owner = world.owner("acme");
     let table = [
         ("sim-priced/status-400", 400, "default_ai_request_rejected"),
-        (
-            "sim-priced/status-403-moderation",
-            403,
-            "default_ai_request_rejected",
-        ),
+        ("sim-priced/status-403-moderation", 403, "default_ai_request_rejected"),
         ("sim-priced/status-422", 422, "default_ai_request_rejected"),
         ("sim-priced/status-401", 502, "default_ai_unavailable"),
         ("sim-priced/status-402", 502, "default_ai_unavailable"),

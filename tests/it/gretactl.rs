@@ -42,11 +42,8 @@ async fn run_reading(env: Env, line: &str, mut input: Option<impl BufRead>) -> R
         input: input.as_mut().map(|input| input as &mut dyn BufRead),
     };
     let exit = ctl::run(words.map(OsString::from), env, console).await;
-    let ran = Ran {
-        exit,
-        out: String::from_utf8(out).unwrap(),
-        err: String::from_utf8(err).unwrap(),
-    };
+    let ran =
+        Ran { exit, out: String::from_utf8(out).unwrap(), err: String::from_utf8(err).unwrap() };
     for shown in [&ran.out, &ran.err] {
         assert!(!shown.contains(KEY), "a key was shown: {shown}");
     }
@@ -112,11 +109,7 @@ async fn history(world: &World, number: &AccountNumber) -> Vec<(String, String)>
 async fn hold(world: &World, id: &str, call: &str, age: SignedDuration) {
     let account = world.system.account(id).await;
     let call = CallId::new(call).unwrap();
-    let new = new_hold(
-        &call,
-        Credits::from_micros(1_000),
-        world.system.clock.now() - age,
-    );
+    let new = new_hold(&call, Credits::from_micros(1_000), world.system.clock.now() - age);
     let held = world.system.store.holds.take(&account, &new).await.unwrap();
     held.taken().unwrap();
 }
@@ -149,10 +142,7 @@ async fn amounts_that_make_no_sense_are_refused() {
         ("credits reconcile acme --all", "cannot be used"),
         ("credits reconcile --all --segment 3/2", "segment"),
         ("holds resolve acme call_1 --reason=r", "--release"),
-        (
-            "holds resolve acme call_1 --charge 0 --reason=r",
-            "nothing would move",
-        ),
+        ("holds resolve acme call_1 --charge 0 --reason=r", "nothing would move"),
         ("account create acme --plan gold", "standard, enterprise"),
         ("account create acme --plan standard --version 0", "0"),
         ("account show acme --operator=a/b", "operator's name"),
@@ -162,11 +152,7 @@ async fn amounts_that_make_no_sense_are_refused() {
         assert_eq!(exit, Exit::Usage, "{line}");
         assert!(error.contains(why), "{line}: {error}");
         let shown = run(&world, line, NOBODY).await;
-        assert!(
-            shown.out.is_empty() && shown.err.contains(why),
-            "{}",
-            shown.err
-        );
+        assert!(shown.out.is_empty() && shown.err.contains(why), "{}", shown.err);
     }
     // An amount that no balance can hold.
     let huge = failed(&world, "credits grant acme 9223372036854 --reason=r").await;
@@ -201,32 +187,16 @@ async fn nothing_is_done_without_a_yes() {
         "key forget acme --reason=r",
     ] {
         let nobody = run(&world, line, NOBODY).await;
-        assert_eq!(
-            (nobody.exit, nobody.out.as_str()),
-            (Exit::Usage, ""),
-            "{line}"
-        );
+        assert_eq!((nobody.exit, nobody.out.as_str()), (Exit::Usage, ""), "{line}");
         assert!(nobody.err.contains("--yes"), "{line}: {}", nobody.err);
         let json = run(&world, &format!("{line} --json"), NOBODY).await;
         let json: Value = serde_json::from_str(&json.out).unwrap();
         assert!(json["error"].as_str().unwrap().contains("--yes"));
         for answer in ["no\n", "\n", "", "yess\n", "maybe\nyes\n"] {
             let asked = run(&world, line, Some(answer)).await;
-            assert_eq!(
-                (asked.exit, asked.out.as_str()),
-                (Exit::Usage, ""),
-                "{line}"
-            );
-            assert!(
-                asked.err.contains("Do it? (yes/no)"),
-                "{line}: {}",
-                asked.err
-            );
-            assert!(
-                asked.err.contains("AccountsTable at http://"),
-                "{}",
-                asked.err
-            );
+            assert_eq!((asked.exit, asked.out.as_str()), (Exit::Usage, ""), "{line}");
+            assert!(asked.err.contains("Do it? (yes/no)"), "{line}: {}", asked.err);
+            assert!(asked.err.contains("AccountsTable at http://"), "{}", asked.err);
         }
     }
     let after = (
@@ -239,11 +209,7 @@ async fn nothing_is_done_without_a_yes() {
     assert_eq!(before, after);
     let asked = run(&world, "credits grant acme 5 --reason=r", Some("yes\n")).await;
     assert_eq!(asked.exit, Exit::Done);
-    assert!(
-        asked.err.contains("before") && asked.err.contains("balance 7"),
-        "{}",
-        asked.err
-    );
+    assert!(asked.err.contains("before") && asked.err.contains("balance 7"), "{}", asked.err);
 }
 
 #[tokio::test]
@@ -283,11 +249,7 @@ async fn settings_come_from_the_environment_and_over_it_from_a_file() {
     let none = || Env::from_pairs([("ACCOUNTS_TABLE", "x"), ("AWS_SESSION_TOKEN", "x")]);
     let missing = run_in(none(), "account show acme", NOBODY).await;
     assert_eq!(missing.exit, Exit::Usage);
-    assert!(
-        missing.err.contains("SECRETS_PREFIX is not set"),
-        "{}",
-        missing.err
-    );
+    assert!(missing.err.contains("SECRETS_PREFIX is not set"), "{}", missing.err);
 
     let folder = std::env::temp_dir().join(edge::random_id("gretactl"));
     std::fs::create_dir(&folder).unwrap();
@@ -335,12 +297,7 @@ async fn the_help_is_enough() {
         let own = run_in(env(), &format!("{command} --help"), NOBODY).await;
         assert_eq!(own.exit, Exit::Done, "{command}");
     }
-    for part in [
-        "Exit codes",
-        "ACCOUNTS_TABLE",
-        "SECRETS_PREFIX",
-        "cargo dev",
-    ] {
+    for part in ["Exit codes", "ACCOUNTS_TABLE", "SECRETS_PREFIX", "cargo dev"] {
         assert!(help.out.contains(part), "{part}");
     }
     let nothing = run_in(env(), "", NOBODY).await;

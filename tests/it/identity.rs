@@ -14,10 +14,7 @@ const ROUTES: [(Method, &str); 14] = [
     (Method::DELETE, "/v1/integrations/openrouter/key"),
     (Method::POST, "/v1/integrations/openrouter/subscription"),
     (Method::DELETE, "/v1/integrations/openrouter/subscription"),
-    (
-        Method::POST,
-        "/v1/integrations/openrouter/subscription/payment-method",
-    ),
+    (Method::POST, "/v1/integrations/openrouter/subscription/payment-method"),
     (Method::GET, "/v1/credits"),
     (Method::GET, "/v1/credits/ledger"),
     (Method::GET, "/v1/credits/daily"),
@@ -46,10 +43,7 @@ async fn logs_name_the_account() {
     world.owner("acme").card().await;
     let logged = log.text();
     let mut answered = logged.lines().filter(|line| line.contains("answered"));
-    assert!(
-        answered.any(|line| line.contains("account=\"acme\"")),
-        "{logged}"
-    );
+    assert!(answered.any(|line| line.contains("account=\"acme\"")), "{logged}");
 }
 
 /// One log line has the outcome of a call.
@@ -82,10 +76,7 @@ async fn logs_name_the_user_of_each_change() {
     world.set("acme", json!({"add_on": "active"})).await;
     let owner = world.owner("acme");
     let integration = "/v1/integrations/openrouter";
-    let (key, add_on) = (
-        format!("{integration}/key"),
-        format!("{integration}/subscription"),
-    );
+    let (key, add_on) = (format!("{integration}/key"), format!("{integration}/subscription"));
     let card = format!("{add_on}/payment-method");
     let (nothing, usd) = (Value::Null, json!({"usd": "5"}));
     let on = json!({"always_use_key": true});
@@ -94,20 +85,10 @@ async fn logs_name_the_user_of_each_change() {
         (Method::PUT, &*key, &save, "key saved"),
         (Method::PATCH, integration, &on, "switches changed"),
         (Method::DELETE, &*key, &nothing, "key disconnected"),
-        (
-            Method::POST,
-            &*card,
-            &nothing,
-            "Checkout Session for a new card opened",
-        ),
+        (Method::POST, &*card, &nothing, "Checkout Session for a new card opened"),
         (Method::DELETE, &*add_on, &nothing, "add-on cancelled"),
         (Method::POST, &*add_on, &nothing, "add-on resumed"),
-        (
-            Method::POST,
-            "/v1/credits/checkout",
-            &usd,
-            "Checkout Session for credits opened",
-        ),
+        (Method::POST, "/v1/credits/checkout", &usd, "Checkout Session for credits opened"),
     ];
     // The embedded tables log lines of their own, outside any request.
     let named = |logged: &str| {
@@ -134,30 +115,19 @@ async fn every_route_requires_a_token() {
     world.set("acme", json!({"credits": "7"})).await;
     for (method, path) in ROUTES {
         let body = hello().to_string();
-        let reply = world
-            .send(world.request(method.clone(), path).body(body))
-            .await;
-        assert_eq!(
-            reply.error(),
-            (401, "invalid_token".to_owned()),
-            "{method} {path}"
-        );
+        let reply = world.send(world.request(method.clone(), path).body(body)).await;
+        assert_eq!(reply.error(), (401, "invalid_token".to_owned()), "{method} {path}");
         assert_eq!(reply.header("www-authenticate"), "Bearer");
         let unknown = world.owner("nobody-here");
         let body = hello().to_string();
-        let reply = world
-            .send(unknown.request(method.clone(), path).body(body))
-            .await;
+        let reply = world.send(unknown.request(method.clone(), path).body(body)).await;
         let code = reply.error();
         assert!(
             code == (404, "account_not_found".to_owned()) || code.0 == 400,
             "{method} {path}: {code:?}"
         );
     }
-    assert_eq!(
-        world.openrouter().calls().len() + world.default_ai().calls().len(),
-        0
-    );
+    assert_eq!(world.openrouter().calls().len() + world.default_ai().calls().len(), 0);
 }
 
 #[tokio::test]
@@ -186,23 +156,14 @@ async fn invalid_tokens_are_refused() {
         ("odd account", sign(json!({"account_id": "a/b"}))),
         ("odd role", sign(json!({"role": "admin"}))),
         ("none", none),
-        (
-            "HMAC by the public key",
-            hmac(Algorithm::HS256, public.as_bytes()),
-        ),
+        ("HMAC by the public key", hmac(Algorithm::HS256, public.as_bytes())),
         (
             "somebody else's claims",
             format!("{}.{}.{}", part(&good, 0), part(&other, 1), part(&good, 2)),
         ),
-        (
-            "no signature",
-            format!("{}.{}.", part(&good, 0), part(&good, 1)),
-        ),
+        ("no signature", format!("{}.{}.", part(&good, 0), part(&good, 1))),
         ("nonsense", "nonsense".to_owned()),
-        (
-            "unknown key",
-            World::start().await.system.token("acme", "owner"),
-        ),
+        ("unknown key", World::start().await.system.token("acme", "owner")),
     ];
     for (what, token) in bad {
         for path in ["/v1/credits", "/v1/models"] {
@@ -211,11 +172,8 @@ async fn invalid_tokens_are_refused() {
             assert_eq!(reply.error(), (401, "invalid_token".to_owned()), "{what}");
         }
     }
-    let good_ones = [
-        good,
-        sign(json!({"aud": ["other", "greta"]})),
-        sign(json!({"exp": now - 30})),
-    ];
+    let good_ones =
+        [good, sign(json!({"aud": ["other", "greta"]})), sign(json!({"exp": now - 30}))];
     for token in good_ones {
         let request = world.request(Method::GET, "/v1/credits").bearer_auth(token);
         assert_eq!(world.send(request).await.status, 200);

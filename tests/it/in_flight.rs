@@ -89,8 +89,7 @@ impl World {
 
     /// The account is past due, and its card would be charged again.
     async fn declined(&self) {
-        self.provider()
-            .set_card(&customer(self), Card::DeclinesSoftly);
+        self.provider().set_card(&customer(self), Card::DeclinesSoftly);
         self.tick_when_due().await;
         assert_eq!(status(self).await, "past_due");
         self.provider().set_card(&customer(self), Card::Succeeds);
@@ -104,10 +103,7 @@ impl Moment {
 
     /// There is something that the provider's events tell.
     fn has_news(self) -> bool {
-        matches!(
-            self,
-            Confirming | ChargedUnheard | PagePaid | PageInProcess | FirstPagePaid
-        )
+        matches!(self, Confirming | ChargedUnheard | PagePaid | PageInProcess | FirstPagePaid)
     }
 
     /// Has `act` take place at this moment.
@@ -142,9 +138,7 @@ impl Moment {
             }
             CreatedUnwritten => {
                 world.wait_until_due().await;
-                world
-                    .wire
-                    .disturb("TransactWriteItems", Fault::NeverArrives, 2);
+                world.wire.disturb("TransactWriteItems", Fault::NeverArrives, 2);
                 world.tick_in(SignedDuration::ZERO).await;
                 assert_eq!((provider.payable().len(), world.confirmations()), (1, 0));
             }
@@ -204,10 +198,7 @@ impl Moment {
             let payments = provider.payments();
             let found = (add_on.as_str(), card.as_str(), payments.len(), kept(&world));
             assert_eq!(found, end, "{at}");
-            assert!(
-                payments.iter().all(|it| [0, 500].contains(&it.refunded)),
-                "{at}"
-            );
+            assert!(payments.iter().all(|it| [0, 500].contains(&it.refunded)), "{at}");
             assert_eq!(world.confirmations(), confirmations, "{at}");
             // The id of an object that nobody wrote down is not known; nobody but us could confirm it.
             let left = usize::from(self == CreatedUnwritten);
@@ -310,10 +301,7 @@ async fn a_cancellation_keeps_what_was_under_way() {
 /// Nobody is shown a page that came too late.
 #[tokio::test]
 async fn a_page_that_is_made_meanwhile_is_closed() {
-    let table = [
-        ("upgrade", (409, "add_on_not_needed")),
-        ("deletion", (404, "account_not_found")),
-    ];
+    let table = [("upgrade", (409, "add_on_not_needed")), ("deletion", (404, "account_not_found"))];
     for (act, refusal) in table {
         let world = World::start().await;
         world.set("acme", json!({})).await;

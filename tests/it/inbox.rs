@@ -8,11 +8,7 @@ use crate::support::World;
 async fn inbox() -> (World, Store, Timestamp) {
     let world = World::start().await;
     let (store, now) = (world.system.store.clone(), world.system.clock.now());
-    store
-        .inbox
-        .record("evt_1", "kind", "{}", now, now)
-        .await
-        .unwrap();
+    store.inbox.record("evt_1", "kind", "{}", now, now).await.unwrap();
     (world, store, now)
 }
 
@@ -30,15 +26,9 @@ async fn an_event_that_comes_again_stands_as_it_was_left() {
     let (_world, store, now) = inbox().await;
     assert_eq!(due(&store).await, 1);
     let (ignored, reason) = (EventState::Ignored, Some("not ours"));
-    store
-        .inbox
-        .end("evt_1", ignored, reason, now)
-        .await
-        .unwrap();
+    store.inbox.end("evt_1", ignored, reason, now).await.unwrap();
     let later = now + SignedDuration::from_mins(1);
-    let again = store
-        .inbox
-        .record("evt_1", "other", "{\"a\":1}", later, later);
+    let again = store.inbox.record("evt_1", "other", "{\"a\":1}", later, later);
     let again = again.await.unwrap();
     assert_eq!((again.state, again.reason.as_deref()), (ignored, reason));
     let stored = store.inbox.get("evt_1").await.unwrap().unwrap();

@@ -13,36 +13,20 @@ async fn settings_requests_are_read_strictly() {
         (r#"{"enabled":true,"extra":1}"#, "unknown_field", "extra"),
         (r#"{"enabled":null}"#, "invalid_request", "enabled"),
         (r#"{"enabled":"yes"}"#, "invalid_request", "enabled"),
-        (
-            r#"{"always_use_key":1}"#,
-            "invalid_request",
-            "always_use_key",
-        ),
+        (r#"{"always_use_key":1}"#, "invalid_request", "always_use_key"),
         ("{}", "invalid_request", ""),
         ("[]", "invalid_request", ""),
         ("", "invalid_json", ""),
         ("{", "invalid_json", ""),
     ];
     for (body, code, named) in table {
-        let request = owner
-            .request(Method::PATCH, "/v1/integrations/openrouter")
-            .body(body);
+        let request = owner.request(Method::PATCH, "/v1/integrations/openrouter").body(body);
         let reply = world.send(request).await;
         assert_eq!(reply.error(), (400, code.to_owned()), "{body}");
-        assert!(
-            reply.json()["detail"].as_str().unwrap().contains(named),
-            "{body}"
-        );
+        assert!(reply.json()["detail"].as_str().unwrap().contains(named), "{body}");
     }
-    for body in [
-        r#"{"key":7}"#,
-        r#"{"key":null}"#,
-        "{}",
-        r#"{"key":"x","y":1}"#,
-    ] {
-        let request = owner
-            .request(Method::PUT, "/v1/integrations/openrouter/key")
-            .body(body);
+    for body in [r#"{"key":7}"#, r#"{"key":null}"#, "{}", r#"{"key":"x","y":1}"#] {
+        let request = owner.request(Method::PUT, "/v1/integrations/openrouter/key").body(body);
         assert_eq!(world.send(request).await.status, 400, "{body}");
     }
 }
@@ -57,15 +41,10 @@ async fn each_route_has_one_error_shape() {
     assert_eq!(body["status"], 401);
     assert_eq!(body["request_id"], problem.header("x-request-id"));
     assert!(body["title"].is_string() && body["detail"].is_string());
-    let openai = world
-        .send(world.request(Method::POST, "/v1/chat/completions"))
-        .await;
+    let openai = world.send(world.request(Method::POST, "/v1/chat/completions")).await;
     assert_eq!(openai.header("content-type"), "application/json");
     let error = &openai.json()["error"];
-    assert_eq!(
-        (&error["code"], &error["param"]),
-        (&json!("invalid_token"), &Value::Null)
-    );
+    assert_eq!((&error["code"], &error["param"]), (&json!("invalid_token"), &Value::Null));
     assert_eq!(error["type"], "authentication_error");
     for (method, path, status) in [
         (Method::GET, "/nowhere", 404),
@@ -90,43 +69,24 @@ async fn cors_is_for_listed_origins_only() {
             .request(Method::OPTIONS, "/v1/chat/completions")
             .header("origin", origin)
             .header("access-control-request-method", "POST")
-            .header(
-                "access-control-request-headers",
-                "authorization,content-type,idempotency-key",
-            );
+            .header("access-control-request-headers", "authorization,content-type,idempotency-key");
         world.send(request)
     };
     let ours = preflight("https://app.greta.example").await;
     assert!(ours.status.is_success());
-    assert_eq!(
-        ours.header("access-control-allow-origin"),
-        "https://app.greta.example"
-    );
-    assert!(
-        ours.header("access-control-allow-headers")
-            .contains("idempotency-key")
-    );
+    assert_eq!(ours.header("access-control-allow-origin"), "https://app.greta.example");
+    assert!(ours.header("access-control-allow-headers").contains("idempotency-key"));
     assert_eq!(ours.header("access-control-allow-credentials"), "");
     let theirs = preflight("https://evil.example").await;
     assert_eq!(theirs.header("access-control-allow-origin"), "");
     let owner = world.owner("acme");
-    let request = owner
-        .request(Method::GET, "/v1/credits")
-        .header("origin", "https://app.greta.example");
+    let request =
+        owner.request(Method::GET, "/v1/credits").header("origin", "https://app.greta.example");
     let reply = world.send(request).await;
-    assert_eq!(
-        reply.header("access-control-allow-origin"),
-        "https://app.greta.example"
-    );
-    assert!(
-        reply
-            .header("access-control-expose-headers")
-            .contains("x-greta-payer")
-    );
+    assert_eq!(reply.header("access-control-allow-origin"), "https://app.greta.example");
+    assert!(reply.header("access-control-expose-headers").contains("x-greta-payer"));
     assert!(reply.header("vary").to_lowercase().contains("origin"));
-    let plain = world
-        .send(world.request(Method::OPTIONS, "/v1/credits"))
-        .await;
+    let plain = world.send(world.request(Method::OPTIONS, "/v1/credits")).await;
     assert!(plain.status.is_success(), "OPTIONS is public");
 }
 
@@ -139,20 +99,12 @@ async fn the_helpers_work_on_loopback_only() {
         (Method::GET, "/_dev/accounts/x"),
         (Method::POST, "/_dev/tick"),
     ] {
-        let request = world
-            .request(method, path)
-            .header("host", "evil.example")
-            .body("{}");
+        let request = world.request(method, path).header("host", "evil.example").body("{}");
         assert_eq!(world.send(request).await.status, 404, "{path}");
     }
     let asked = json!({"account_id": "acme", "role": "member"});
-    let request = world
-        .request(Method::POST, "/_dev/token")
-        .body(asked.to_string());
-    let token = world.send(request).await.json()["token"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+    let request = world.request(Method::POST, "/_dev/token").body(asked.to_string());
+    let token = world.send(request).await.json()["token"].as_str().unwrap().to_owned();
     world.set("acme", json!({"credits": "3.5"})).await;
     let request = world.request(Method::GET, "/v1/credits").bearer_auth(token);
     assert_eq!(world.send(request).await.json()["balance"], "3.5");
@@ -162,14 +114,8 @@ async fn the_helpers_work_on_loopback_only() {
         json!({"credits": "x"}),
         json!({"add_on": "maybe"}),
     ] {
-        let request = world
-            .request(Method::PUT, "/_dev/accounts/acme")
-            .body(bad.to_string());
-        assert_eq!(
-            world.send(request).await.error(),
-            (400, "invalid_request".to_owned()),
-            "{bad}"
-        );
+        let request = world.request(Method::PUT, "/_dev/accounts/acme").body(bad.to_string());
+        assert_eq!(world.send(request).await.error(), (400, "invalid_request".to_owned()), "{bad}");
     }
 }
 
@@ -178,15 +124,7 @@ async fn the_helpers_reach_every_status_and_balance() {
     let world = World::start().await;
     let owner = world.owner("acme");
     world.set("acme", json!({})).await;
-    for status in [
-        "active",
-        "past_due",
-        "suspended",
-        "cancelling",
-        "ended",
-        "none",
-        "active",
-    ] {
+    for status in ["active", "past_due", "suspended", "cancelling", "ended", "none", "active"] {
         world.set("acme", json!({"add_on": status})).await;
         assert_eq!(owner.card().await["add_on"]["status"], status);
     }
@@ -194,10 +132,7 @@ async fn the_helpers_reach_every_status_and_balance() {
     for (plan, status) in [("enterprise", "ended"), ("standard", "cancelling")] {
         world.set("acme", json!({"plan": plan})).await;
         let card = owner.card().await;
-        assert_eq!(
-            (&card["plan"], &card["add_on"]["status"]),
-            (&json!(plan), &json!(status))
-        );
+        assert_eq!((&card["plan"], &card["add_on"]["status"]), (&json!(plan), &json!(status)));
         assert!(card["key"].is_object(), "keys survive plan changes");
     }
     for credits in ["12.5", "0", "3"] {
@@ -214,17 +149,11 @@ async fn all_bad_settings_are_named_at_startup() {
         ("OPENROUTER_BASE_URL", "http://openrouter.example"),
     ];
     let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let options = local::system::Options {
-        settings: settings.into_iter().collect(),
-        ..Default::default()
-    };
+    let options =
+        local::system::Options { settings: settings.into_iter().collect(), ..Default::default() };
     let error = local::system::System::start(options).await.err().unwrap();
     let text = error.to_string();
-    for name in [
-        "UPSTREAM_IDLE_MS",
-        "MIN_CREDIT_BALANCE",
-        "OPENROUTER_BASE_URL",
-    ] {
+    for name in ["UPSTREAM_IDLE_MS", "MIN_CREDIT_BALANCE", "OPENROUTER_BASE_URL"] {
         assert!(text.contains(name), "{text}");
     }
 }

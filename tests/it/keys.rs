@@ -10,10 +10,7 @@ use crate::support::{Caller, KEY, OTHER_KEY, World};
 
 async fn user_secrets(world: &World) -> Vec<String> {
     let names = world.engines().secret_names().await;
-    names
-        .into_iter()
-        .filter(|name| name.starts_with("greta/openrouter/"))
-        .collect()
+    names.into_iter().filter(|name| name.starts_with("greta/openrouter/")).collect()
 }
 
 #[tokio::test]
@@ -40,16 +37,10 @@ async fn a_saved_key_is_confirmed_in_the_products_wording() {
         (&json!("cdef"), &json!("usable"), &json!("user_acme_owner"))
     );
     assert_eq!(key["sha256"], key_sha256(KEY));
-    assert_eq!(
-        (&key["limit_usd"], &key["limit_remaining_usd"]),
-        (&json!("20"), &json!("12.3"))
-    );
+    assert_eq!((&key["limit_usd"], &key["limit_remaining_usd"]), (&json!("20"), &json!("12.3")));
     let names = user_secrets(&world).await;
     assert_eq!(names.len(), 1);
-    assert!(
-        names[0].starts_with("greta/openrouter/acme/key_"),
-        "{names:?}"
-    );
+    assert!(names[0].starts_with("greta/openrouter/acme/key_"), "{names:?}");
 }
 
 /// The engine has no KMS keys, so naming one makes the request fail.
@@ -74,16 +65,8 @@ async fn a_refused_key_changes_nothing() {
         ("sk-or-v1-short", 422, "invalid_key_format"),
         ("not a key", 422, "invalid_key_format"),
         ("sk-or-v1-rejected-0123456789abcdef", 422, "key_rejected"),
-        (
-            "sk-or-v1-management-0123456789abcdef",
-            422,
-            "management_key",
-        ),
-        (
-            "sk-or-v1-down-0123456789abcdef",
-            502,
-            "openrouter_unavailable",
-        ),
+        ("sk-or-v1-management-0123456789abcdef", 422, "management_key"),
+        ("sk-or-v1-down-0123456789abcdef", 502, "openrouter_unavailable"),
     ];
     for (key, status, code) in refused {
         let reply = owner.save_key(key).await;
@@ -92,10 +75,7 @@ async fn a_refused_key_changes_nothing() {
         assert_eq!(owner.card().await, before, "{key}");
     }
     assert_eq!(user_secrets(&world).await.len(), 1);
-    assert_eq!(
-        owner.say_hello().await.header("x-greta-payer"),
-        "openrouter"
-    );
+    assert_eq!(owner.say_hello().await.header("x-greta-payer"), "openrouter");
 }
 
 #[tokio::test]
@@ -143,16 +123,9 @@ async fn ten_checks_and_five_saves_in_an_hour() {
     let wait: i64 = refused.header("retry-after").parse().unwrap();
     assert!((3_500..=3_600).contains(&wait), "{wait}");
     for _ in 0..5 {
-        assert_eq!(
-            owner.test_key().await.status,
-            200,
-            "saves do not use up tests"
-        );
+        assert_eq!(owner.test_key().await.status, 200, "saves do not use up tests");
     }
-    assert_eq!(
-        owner.test_key().await.error(),
-        (429, "too_many_attempts".to_owned())
-    );
+    assert_eq!(owner.test_key().await.error(), (429, "too_many_attempts".to_owned()));
     assert_eq!(world.openrouter().key_checks(), 10);
     world.system.clock.advance(SignedDuration::from_secs(wait));
     assert_eq!(owner.save_key(KEY).await.status, 200);
@@ -178,24 +151,13 @@ async fn a_swap_and_a_disconnect_affect_the_next_call() {
     let world = World::start().await;
     let owner = world.enterprise_with_key("acme", "7").await;
     owner.switch(json!({"always_use_key": true})).await;
-    let key_of_last_call = || {
-        world
-            .openrouter()
-            .calls()
-            .pop()
-            .unwrap()
-            .key_sha256
-            .unwrap()
-    };
+    let key_of_last_call = || world.openrouter().calls().pop().unwrap().key_sha256.unwrap();
     owner.say_hello().await;
     assert_eq!(key_of_last_call(), key_sha256(KEY));
     let first = user_secrets(&world).await;
 
     let replaced = owner.save_key(OTHER_KEY).await.json();
-    assert_eq!(
-        replaced["integration"]["always_use_key"], true,
-        "replacing keeps the switches"
-    );
+    assert_eq!(replaced["integration"]["always_use_key"], true, "replacing keeps the switches");
     owner.say_hello().await;
     assert_eq!(key_of_last_call(), key_sha256(OTHER_KEY));
     let second = user_secrets(&world).await;
@@ -211,17 +173,11 @@ async fn a_swap_and_a_disconnect_affect_the_next_call() {
     assert_eq!(owner.disconnect().await.json(), gone, "twice is once");
     assert_eq!(user_secrets(&world).await, Vec::<String>::new());
     let reply = owner.say_hello().await;
-    assert_eq!(
-        reply.receipt(),
-        ("greta_credits".to_owned(), "not_connected".to_owned())
-    );
+    assert_eq!(reply.receipt(), ("greta_credits".to_owned(), "not_connected".to_owned()));
     assert_eq!(world.openrouter().calls().len(), 2);
     let again = owner.save_key(KEY).await.json();
     assert_eq!(
-        (
-            &again["integration"]["enabled"],
-            &again["integration"]["always_use_key"]
-        ),
+        (&again["integration"]["enabled"], &again["integration"]["always_use_key"]),
         (&json!(true), &json!(false))
     );
 }
@@ -235,9 +191,7 @@ async fn a_key_is_read_once() {
     assert!(replies.iter().all(|reply| reply.status == 200));
     owner.say_hello().await;
     let reads = world.engines().secret_operations();
-    let reads = reads
-        .iter()
-        .filter(|operation| *operation == "GetSecretValue");
+    let reads = reads.iter().filter(|operation| *operation == "GetSecretValue");
     assert_eq!(reads.count(), 1);
 }
 
@@ -248,10 +202,7 @@ async fn replacing_a_key_keeps_the_switches() {
     owner.switch(json!({"enabled": false})).await;
     let replaced = owner.save_key(OTHER_KEY).await.json();
     let card = &replaced["integration"];
-    assert_eq!(
-        (&card["enabled"], &card["status"]),
-        (&json!(false), &json!("disabled"))
-    );
+    assert_eq!((&card["enabled"], &card["status"]), (&json!(false), &json!("disabled")));
     assert_eq!(owner.say_hello().await.receipt().1, "key_disabled");
 }
 
@@ -260,10 +211,7 @@ async fn without_a_key_there_is_nothing_to_test_or_switch() {
     let world = World::start().await;
     world.set("acme", json!({"plan": "enterprise"})).await;
     let owner = world.owner("acme");
-    assert_eq!(
-        owner.test_key().await.error(),
-        (409, "not_connected".to_owned())
-    );
+    assert_eq!(owner.test_key().await.error(), (409, "not_connected".to_owned()));
     assert_eq!(
         owner.switch(json!({"enabled": true})).await.error(),
         (409, "not_connected".to_owned())
@@ -282,10 +230,7 @@ async fn a_test_returns_the_keys_state() {
     world.openrouter().set_key(KEY, KeyBehaviour::Usable);
     assert_eq!(state(owner.test_key().await), "usable");
     world.openrouter().set_key(KEY, KeyBehaviour::Down);
-    assert_eq!(
-        owner.test_key().await.error(),
-        (502, "openrouter_unavailable".to_owned())
-    );
+    assert_eq!(owner.test_key().await.error(), (502, "openrouter_unavailable".to_owned()));
     assert_eq!(owner.card().await["key"]["state"], "usable");
 }
 
@@ -293,31 +238,15 @@ async fn a_test_returns_the_keys_state() {
 #[tokio::test]
 async fn a_lapsed_account_can_still_manage_its_key() {
     let world = World::start().await;
-    world
-        .set("acme", json!({"credits": "5", "add_on": "active"}))
-        .await;
+    world.set("acme", json!({"credits": "5", "add_on": "active"})).await;
     let owner = world.owner("acme");
     owner.save_key(KEY).await;
-    world
-        .set("acme", json!({"credits": "0", "add_on": "none"}))
-        .await;
+    world.set("acme", json!({"credits": "0", "add_on": "none"})).await;
     assert_eq!(owner.card().await["status"], "attention");
-    assert_eq!(
-        owner.save_key(OTHER_KEY).await.error(),
-        (402, "add_on_required".to_owned())
-    );
+    assert_eq!(owner.save_key(OTHER_KEY).await.error(), (402, "add_on_required".to_owned()));
     assert_eq!(owner.test_key().await.status, 200);
-    assert_eq!(
-        owner.switch(json!({"always_use_key": true})).await.status,
-        200
-    );
-    assert_eq!(
-        owner
-            .switch(json!({"always_use_key": false, "enabled": false}))
-            .await
-            .status,
-        200
-    );
+    assert_eq!(owner.switch(json!({"always_use_key": true})).await.status, 200);
+    assert_eq!(owner.switch(json!({"always_use_key": false, "enabled": false})).await.status, 200);
     assert_eq!(owner.disconnect().await.status, 200);
 }
 
@@ -339,12 +268,7 @@ async fn a_member_reads_and_calls_and_changes_nothing() {
     assert_eq!(seen["can_edit"], false);
     seen["can_edit"] = json!(true);
     assert_eq!(seen, whole);
-    for path in [
-        "/v1/credits",
-        "/v1/credits/ledger",
-        "/v1/credits/daily",
-        "/v1/models",
-    ] {
+    for path in ["/v1/credits", "/v1/credits/ledger", "/v1/credits/daily", "/v1/models"] {
         assert_eq!(member.get(path).await.status, 200, "{path}");
     }
     assert_eq!(member.say_hello().await.status, 200);
@@ -355,9 +279,7 @@ async fn a_member_reads_and_calls_and_changes_nothing() {
 async fn crash_everywhere(start: impl AsyncFn(&Caller<'_>), act: impl AsyncFn(&Caller<'_>)) {
     for survived in 0.. {
         let world = World::start().await;
-        world
-            .set("acme", json!({"plan": "enterprise", "credits": "7"}))
-            .await;
+        world.set("acme", json!({"plan": "enterprise", "credits": "7"})).await;
         let owner = world.owner("acme");
         start(&owner).await;
         world.wire.die_after(survived);
@@ -366,32 +288,16 @@ async fn crash_everywhere(start: impl AsyncFn(&Caller<'_>), act: impl AsyncFn(&C
 
         // The account either has a key that works, or none.
         let connected = !owner.card().await["key"].is_null();
-        let payer = if connected {
-            "openrouter"
-        } else {
-            "greta_credits"
-        };
+        let payer = if connected { "openrouter" } else { "greta_credits" };
         let reply = owner.say_hello().await;
-        assert_eq!(
-            reply.header("x-greta-payer"),
-            payer,
-            "after {survived} requests"
-        );
+        assert_eq!(reply.header("x-greta-payer"), payer, "after {survived} requests");
 
         // In the end, exactly the secrets that no account names are deleted.
         tick(&world, SignedDuration::from_mins(61)).await;
         let secrets = user_secrets(&world).await;
-        assert_eq!(
-            secrets.len(),
-            usize::from(connected),
-            "after {survived}: {secrets:?}"
-        );
+        assert_eq!(secrets.len(), usize::from(connected), "after {survived}: {secrets:?}");
         let reply = owner.say_hello().await;
-        assert_eq!(
-            reply.header("x-greta-payer"),
-            payer,
-            "after {survived} requests"
-        );
+        assert_eq!(reply.header("x-greta-payer"), payer, "after {survived} requests");
         if !died {
             assert!(survived > 2, "only {survived} steps were found");
             return;
@@ -401,9 +307,7 @@ async fn crash_everywhere(start: impl AsyncFn(&Caller<'_>), act: impl AsyncFn(&C
 
 async fn tick(world: &World, later: SignedDuration) {
     let time = world.system.clock.now() + later;
-    let request = world
-        .request(Method::POST, "/_dev/tick")
-        .body(json!({"time": time}).to_string());
+    let request = world.request(Method::POST, "/_dev/tick").body(json!({"time": time}).to_string());
     let report = world.send(request).await.json();
     assert_eq!(report["errors"], 0, "{report}");
 }
@@ -445,16 +349,10 @@ async fn a_lost_response_to_the_switch_is_a_success() {
     world.wire.lose_next_answer_of("TransactWriteItems");
     assert_eq!(owner.save_key(OTHER_KEY).await.status, 200);
     assert_eq!(owner.card().await["key"]["sha256"], key_sha256(OTHER_KEY));
-    assert_eq!(
-        owner.say_hello().await.header("x-greta-payer"),
-        "openrouter"
-    );
+    assert_eq!(owner.say_hello().await.header("x-greta-payer"), "openrouter");
     tick(&world, SignedDuration::from_mins(61)).await;
     assert_eq!(user_secrets(&world).await.len(), 1);
-    assert_eq!(
-        owner.say_hello().await.header("x-greta-payer"),
-        "openrouter"
-    );
+    assert_eq!(owner.say_hello().await.header("x-greta-payer"), "openrouter");
 }
 
 #[tokio::test]
@@ -462,31 +360,17 @@ async fn a_secrets_manager_that_fails_keeps_the_old_key() {
     let world = World::start().await;
     let owner = world.enterprise_with_key("acme", "7").await;
     let before = owner.card().await;
-    world
-        .engines()
-        .fail_secrets(Some("CreateSecret"), SecretsFault::AccessDenied);
-    assert_eq!(
-        owner.save_key(OTHER_KEY).await.error(),
-        (503, "storage_unavailable".to_owned())
-    );
+    world.engines().fail_secrets(Some("CreateSecret"), SecretsFault::AccessDenied);
+    assert_eq!(owner.save_key(OTHER_KEY).await.error(), (503, "storage_unavailable".to_owned()));
     assert_eq!(owner.card().await, before);
     world.engines().heal_secrets();
-    world
-        .engines()
-        .fail_secrets(Some("DeleteSecret"), SecretsFault::AccessDenied);
-    assert_eq!(
-        owner.save_key(OTHER_KEY).await.status,
-        200,
-        "the old secret is left to the tick"
-    );
+    world.engines().fail_secrets(Some("DeleteSecret"), SecretsFault::AccessDenied);
+    assert_eq!(owner.save_key(OTHER_KEY).await.status, 200, "the old secret is left to the tick");
     assert_eq!(user_secrets(&world).await.len(), 2);
     world.engines().heal_secrets();
     tick(&world, SignedDuration::from_mins(59)).await;
     assert_eq!(user_secrets(&world).await.len(), 2, "not before its hour");
     tick(&world, SignedDuration::from_mins(61)).await;
     assert_eq!(user_secrets(&world).await.len(), 1);
-    assert_eq!(
-        owner.say_hello().await.header("x-greta-payer"),
-        "openrouter"
-    );
+    assert_eq!(owner.say_hello().await.header("x-greta-payer"), "openrouter");
 }

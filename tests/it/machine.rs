@@ -112,10 +112,9 @@ impl Sut {
             actor: "machine",
         };
         match ground().store.ledger.post(&self.account.id, &posting).await {
-            Ok(Posted::Now { balance, owed }) => Answer::Posted {
-                balance: balance.micros(),
-                owed: owed.micros(),
-            },
+            Ok(Posted::Now { balance, owed }) => {
+                Answer::Posted { balance: balance.micros(), owed: owed.micros() }
+            }
             Ok(Posted::Before) => Answer::PostedBefore,
             Err(PostError::Refused(PostRefused::Insufficient(_))) => Answer::Insufficient,
             Err(PostError::Store(StoreError::Unavailable { .. })) => Answer::Unknown,
@@ -150,19 +149,9 @@ impl Sut {
         let resolved = match end {
             End::Settle(cost) => {
                 let cost = Credits::from_micros(cost);
-                ground()
-                    .store
-                    .holds
-                    .settle(hold, cost, at, "machine", None)
-                    .await
+                ground().store.holds.settle(hold, cost, at, "machine", None).await
             }
-            End::Release => {
-                ground()
-                    .store
-                    .holds
-                    .release(hold, at, "machine", None)
-                    .await
-            }
+            End::Release => ground().store.holds.release(hold, at, "machine", None).await,
         };
         match resolved {
             Ok(Resolution::Done(state)) => Answer::Ended(state),
@@ -180,12 +169,7 @@ impl Sut {
         if id_stored {
             let hold = self.holds[call].as_ref().unwrap();
             let id = self.generation(call);
-            ground()
-                .store
-                .holds
-                .record_generation(hold, &id)
-                .await
-                .unwrap();
+            ground().store.holds.record_generation(hold, &id).await.unwrap();
         }
     }
 
@@ -203,20 +187,14 @@ impl Sut {
     async fn apply(&mut self, model: &Model, step: Step) -> Answer {
         match step {
             Step::Post { kind, amount, .. } => {
-                self.post(model.postings, kind, amount, self.at(model))
-                    .await
+                self.post(model.postings, kind, amount, self.at(model)).await
             }
             Step::PostAgain => {
                 let (kind, amount) = model.last_posting.unwrap();
-                self.post(model.last_number, kind, amount, self.at(model))
-                    .await
+                self.post(model.last_number, kind, amount, self.at(model)).await
             }
             Step::Hold { amount, key, .. } => self.hold(model, amount, key).await,
-            Step::Provide {
-                call,
-                cost,
-                id_stored,
-            } => {
+            Step::Provide { call, cost, id_stored } => {
                 self.provide(call, cost, id_stored).await;
                 Answer::Nothing
             }
@@ -249,22 +227,12 @@ impl StateMachineTest for Credit {
             actor: "machine".to_owned(),
             what: "created".to_owned(),
         };
-        let created = ground()
-            .store
-            .accounts
-            .create(&account, &number, &profile, &why);
+        let created = ground().store.accounts.create(&account, &number, &profile, &why);
         let created = ground().runtime.block_on(created).unwrap();
         assert_eq!(created, Created::Now);
-        let account = ground()
-            .runtime
-            .block_on(ground().store.accounts.get(&account));
+        let account = ground().runtime.block_on(ground().store.accounts.get(&account));
         ground().world.default_ai().forget();
-        Sut {
-            account: account.unwrap().unwrap(),
-            base,
-            holds: Vec::new(),
-            name,
-        }
+        Sut { account: account.unwrap().unwrap(), base, holds: Vec::new(), name }
     }
 
     fn apply(mut sut: Sut, model: &Model, step: Step) -> Sut {
@@ -289,14 +257,7 @@ impl StateMachineTest for Credit {
         let balance = ground().runtime.block_on(account).unwrap().unwrap().balance;
         let micros = Credits::from_micros;
         let stored = (balance.balance(), balance.held(), balance.owed());
-        assert_eq!(
-            stored,
-            (
-                micros(model.balance),
-                micros(model.held()),
-                micros(model.owed)
-            )
-        );
+        assert_eq!(stored, (micros(model.balance), micros(model.held()), micros(model.owed)));
         assert_eq!(balance.open_holds(), model.open());
         assert!(!balance.available().is_negative());
     }
@@ -323,9 +284,7 @@ fn disturbances(step: &Step) -> Vec<(&'static str, Fault, usize)> {
         Step::Post { fault, .. } | Step::End { fault, .. } | Step::Sweep { fault } => {
             (fault, false)
         }
-        Step::Hold {
-            fault, fence_lost, ..
-        } => (fault, *fence_lost),
+        Step::Hold { fault, fence_lost, .. } => (fault, *fence_lost),
         _ => (&None, false),
     };
     let transaction = fault.map(|(fault, times)| ("TransactWriteItems", fault, times));

@@ -44,11 +44,7 @@ mod sdk;
 mod secrecy;
 mod simulated;
 #[path = "../simulation/mod.rs"]
-#[allow(
-    dead_code,
-    unused_imports,
-    reason = "its two users need a part of it each"
-)]
+#[allow(dead_code, unused_imports, reason = "its two users need a part of it each")]
 mod simulation;
 mod steps;
 mod streams;

@@ -77,12 +77,7 @@ fn rows() -> Vec<Row> {
             reason: "always_use_key",
             ..Row::default()
         },
-        Row {
-            number: 3,
-            switches: always(),
-            reason: "always_use_key",
-            ..Row::default()
-        },
+        Row { number: 3, switches: always(), reason: "always_use_key", ..Row::default() },
         Row {
             number: 3,
             account: standard(),
@@ -108,17 +103,8 @@ fn rows() -> Vec<Row> {
             reason: "minimum_balance",
             ..Row::default()
         },
-        Row {
-            number: 5,
-            account: standard(),
-            reason: "key_enabled",
-            ..Row::default()
-        },
-        Row {
-            number: 5,
-            reason: "key_enabled",
-            ..Row::default()
-        },
+        Row { number: 5, account: standard(), reason: "key_enabled", ..Row::default() },
+        Row { number: 5, reason: "key_enabled", ..Row::default() },
         Row {
             number: 5,
             account: standard(),
@@ -195,9 +181,7 @@ async fn bring_into(world: &World, id: &str, row: &Row) {
     let key = format!("{KEY}-{id}");
     assert_eq!(owner.save_key(&key).await.status, 200);
     if row.rejected {
-        world
-            .openrouter()
-            .set_key(&key, local::openrouter::KeyBehaviour::Rejected);
+        world.openrouter().set_key(&key, local::openrouter::KeyBehaviour::Rejected);
         let tested = owner.test_key().await.json();
         assert_eq!(tested["integration"]["key"]["state"], "rejected");
     }

@@ -20,9 +20,7 @@ fn the_committed_document_is_what_the_handlers_describe() {
 #[tokio::test]
 async fn the_document_is_served_without_a_token() {
     let world = World::start().await;
-    let reply = world
-        .send(world.request(Method::GET, "/openapi.json"))
-        .await;
+    let reply = world.send(world.request(Method::GET, "/openapi.json")).await;
     assert_eq!(reply.status, 200);
     assert_eq!(reply.header("content-type"), "application/json");
     assert_eq!(reply.body, COMMITTED);

@@ -41,13 +41,8 @@ async fn after_an_outage_of_three_months_the_period_of_now_is_charged_and_the_ot
     assert_eq!(world.tick_after(DAY * 125).await["charged"], 1);
     let account = world.system.account("acme").await;
     let generation = account.profile.add_on.generation().unwrap().as_str();
-    let records = [
-        "0001 paid_by",
-        "0002 waived_at",
-        "0003 waived_at",
-        "0004 waived_at",
-        "0005 paid_by",
-    ];
+    let records =
+        ["0001 paid_by", "0002 waived_at", "0003 waived_at", "0004 waived_at", "0005 paid_by"];
     assert_eq!(world.charges(&account.number, generation).await, records);
     let store = world.store_over_the_wire();
     let told = || async {
@@ -81,10 +76,7 @@ async fn a_payment_of_a_waived_period_is_still_a_payment() {
     let generation = account.profile.add_on.generation().unwrap();
     let store = world.store_over_the_wire();
     let pay = async |object: &str, period: Period| {
-        let buys = Purchase::Period {
-            generation: generation.clone(),
-            period,
-        };
+        let buys = Purchase::Period { generation: generation.clone(), period };
         let order = PaymentOrder {
             stripe_id: object.to_owned(),
             account_number: account.number.clone(),
@@ -103,12 +95,7 @@ async fn a_payment_of_a_waived_period_is_still_a_payment() {
     };
     assert_eq!(pay("pi_of_3", p(3)).await, Outcome::Counted);
     assert_eq!(pay("pi_of_2", p(2)).await, Outcome::RefundDue);
-    let records = [
-        "0001 paid_by",
-        "0002 waived_at",
-        "0003 waived_at paid_by",
-        "0004 waived_at",
-    ];
+    let records = ["0001 paid_by", "0002 waived_at", "0003 waived_at paid_by", "0004 waived_at"];
     let name = GenerationId::as_str(generation);
     assert_eq!(world.charges(&account.number, name).await, records);
 }

@@ -29,10 +29,7 @@ async fn post(
 }
 
 fn moved(balance: i64, owed: i64) -> Posted {
-    Posted::Now {
-        balance: Credits::from_micros(balance),
-        owed: Credits::from_micros(owed),
-    }
+    Posted::Now { balance: Credits::from_micros(balance), owed: Credits::from_micros(owed) }
 }
 
 const CREDIT: i64 = 1_000_000;
@@ -52,10 +49,7 @@ async fn a_posting_counts_once() {
         assert_eq!(other, Err(PostRefused::IdTaken));
     }
     let more = post(&world, "adj_1", EntryKind::Adjustment, -9 * CREDIT).await;
-    assert!(
-        matches!(more, Err(PostRefused::Insufficient(_))),
-        "{more:?}"
-    );
+    assert!(matches!(more, Err(PostRefused::Insufficient(_))), "{more:?}");
     // What took the credits away is not refused for want of them when it comes again.
     let all = post(&world, "adj_2", EntryKind::Adjustment, -8 * CREDIT).await;
     assert_eq!(all, Ok(moved(-8 * CREDIT, 0)));
@@ -85,10 +79,7 @@ async fn a_lost_answer_is_not_posted_again() {
     let posted = refused(over_the_wire.ledger.post(&account, &posting).await);
     assert_eq!(posted, Ok(Posted::Before));
     // One that never arrived is told as what it is, and can be tried again.
-    let second = Posting {
-        id: &id("grant_2"),
-        ..posting
-    };
+    let second = Posting { id: &id("grant_2"), ..posting };
     world.wire.swallow_next("TransactWriteItems");
     assert!(over_the_wire.ledger.post(&account, &second).await.is_err());
     assert_eq!(world.settled_balance("acme").await, "8");
@@ -103,42 +94,25 @@ async fn what_a_reversal_cannot_take_is_owed_until_credits_come() {
     let world = World::start().await;
     world.set("acme", json!({})).await;
     let owner = world.owner("acme");
-    post(&world, "buy_1", EntryKind::Purchase, 10 * CREDIT)
-        .await
-        .unwrap();
-    post(&world, "adj_1", EntryKind::Adjustment, -6 * CREDIT)
-        .await
-        .unwrap();
+    post(&world, "buy_1", EntryKind::Purchase, 10 * CREDIT).await.unwrap();
+    post(&world, "adj_1", EntryKind::Adjustment, -6 * CREDIT).await.unwrap();
     let reversal = post(&world, "rev_1", EntryKind::Reversal, -10 * CREDIT).await;
     assert_eq!(reversal, Ok(moved(-4 * CREDIT, 6 * CREDIT)));
     let credits = owner.get("/v1/credits").await.json();
-    assert_eq!(
-        (&credits["balance"], &credits["owed"]),
-        (&json!("0"), &json!("6"))
-    );
+    assert_eq!((&credits["balance"], &credits["owed"]), (&json!("0"), &json!("6")));
     // Credits given back pay no debt; bought ones do, at once.
-    post(&world, "refund_1", EntryKind::Refund, CREDIT)
-        .await
-        .unwrap();
+    post(&world, "refund_1", EntryKind::Refund, CREDIT).await.unwrap();
     let purchase = post(&world, "buy_2", EntryKind::Purchase, 3 * CREDIT).await;
     assert_eq!(purchase, Ok(moved(-CREDIT, -4 * CREDIT)));
     let grant = post(&world, "grant_1", EntryKind::Grant, 5 * CREDIT).await;
     assert_eq!(grant, Ok(moved(3 * CREDIT, -2 * CREDIT)));
     let credits = owner.get("/v1/credits").await.json();
-    assert_eq!(
-        (&credits["balance"], &credits["owed"]),
-        (&json!("3"), &json!("0"))
-    );
+    assert_eq!((&credits["balance"], &credits["owed"]), (&json!("3"), &json!("0")));
     assert_eq!(world.settled_balance("acme").await, "3");
     let ledger = owner.ledger().await;
     let amounts: Vec<_> = ledger
         .iter()
-        .map(|entry| {
-            (
-                entry["kind"].as_str().unwrap(),
-                entry["amount"].as_str().unwrap(),
-            )
-        })
+        .map(|entry| (entry["kind"].as_str().unwrap(), entry["amount"].as_str().unwrap()))
         .collect();
     assert_eq!(
         amounts,

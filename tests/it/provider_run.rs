@@ -70,9 +70,7 @@ async fn at_the_provider(world: &World, method: Method, path: &str, form: &'stat
 /// What our system asked for at `path`, so many times.
 fn asked(world: &World, method: Method, path: &str) -> usize {
     let seen = world.provider().seen();
-    let of = seen
-        .iter()
-        .filter(|it| it.method == method && it.path.starts_with(path));
+    let of = seen.iter().filter(|it| it.method == method && it.path.starts_with(path));
     of.count()
 }
 
@@ -119,18 +117,11 @@ async fn the_provider_collects_each_month_and_we_follow() {
         assert_eq!(kept(&world), month);
         let card = world.owner("acme").card().await;
         assert_eq!(card["add_on"]["status"], "active");
-        assert_eq!(
-            card["add_on"]["next_charge_at"],
-            card["add_on"]["paid_through"]
-        );
+        assert_eq!(card["add_on"]["next_charge_at"], card["add_on"]["paid_through"]);
         let paid_through = card["add_on"]["paid_through"].as_str().unwrap();
         let paid_through: jiff::Timestamp = paid_through.parse().unwrap();
         let end = &shown(&world, &subscription)["items"]["data"][0]["current_period_end"];
-        assert_eq!(
-            end.as_i64(),
-            Some(paid_through.as_second()),
-            "month {month}"
-        );
+        assert_eq!(end.as_i64(), Some(paid_through.as_second()), "month {month}");
     }
     only_the_provider_collected(&world);
     assert_eq!(subscribe(&world).await.code(), "already_subscribed");
@@ -162,16 +153,11 @@ async fn what_the_provider_could_not_collect_is_paid_on_its_page() {
     let bought = subscribe(&world).await.json();
     let page = bought["checkout_url"].as_str().unwrap().to_owned();
     let invoice = invoice(&world, &subscription);
-    assert_eq!(
-        invoice["hosted_invoice_url"], page,
-        "no second thing to pay"
-    );
+    assert_eq!(invoice["hosted_invoice_url"], page, "no second thing to pay");
     let html = reqwest::get(&page).await.unwrap().text().await.unwrap();
     assert!(html.contains("5.00 USD") && html.contains("Pay"), "{html}");
     let provider = world.provider();
-    provider
-        .pay_open_invoice(id(&invoice), Card::Succeeds)
-        .unwrap();
+    provider.pay_open_invoice(id(&invoice), Card::Succeeds).unwrap();
     provider.until_delivered().await;
     assert_eq!(status(&world).await, "active");
     assert_eq!(subscribe(&world).await.code(), "already_subscribed");
@@ -262,9 +248,7 @@ async fn what_is_paid_late_and_not_owed_any_more_is_given_back() {
     let invoice = invoice(&world, &subscription);
     let provider = world.provider();
     provider.set_delivery(Delivery::Drop);
-    provider
-        .pay_open_invoice(id(&invoice), Card::Succeeds)
-        .unwrap();
+    provider.pay_open_invoice(id(&invoice), Card::Succeeds).unwrap();
     for _ in 0..2 {
         world.tick_after(HOUR).await;
         let payments = world.provider().payments();
@@ -286,11 +270,7 @@ async fn what_is_decided_at_the_provider_counts() {
     assert_eq!(status(&world).await, "active");
     at_the_provider(&world, Method::DELETE, &path, "").await;
     world.tick_after(HOUR).await;
-    assert_eq!(
-        status(&world).await,
-        "cancelling",
-        "it is paid until its end"
-    );
+    assert_eq!(status(&world).await, "cancelling", "it is paid until its end");
     assert_eq!(
         subscribe(&world).await.code(),
         "already_subscribed",
@@ -381,10 +361,7 @@ async fn a_new_card_is_the_subscriptions() {
     provider.pay(&session_of(&page), Card::Succeeds).unwrap();
     provider.until_delivered().await;
     let before = &subscription["default_payment_method"];
-    assert_ne!(
-        shown(&world, &subscription)["default_payment_method"],
-        *before
-    );
+    assert_ne!(shown(&world, &subscription)["default_payment_method"], *before);
     world.tick_when_due().await;
     assert_eq!(status(&world).await, "active");
     assert_eq!(kept(&world), 2);
@@ -561,9 +538,7 @@ async fn the_end_of_grace_asks_the_provider_first() {
     let worker = worker(&world, "provider");
     world.system.clock.advance(DAY * 7 + HOUR * 3);
     work(&world, &worker).await;
-    provider
-        .pay_open_invoice(id(&invoice), Card::Succeeds)
-        .unwrap();
+    provider.pay_open_invoice(id(&invoice), Card::Succeeds).unwrap();
     world.system.clock.advance(DAY);
     provider.limit_rate(1, None);
     work(&world, &worker).await;

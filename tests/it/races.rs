@@ -29,12 +29,7 @@ fn credits(micros: i64) -> Credits {
 }
 
 fn why(at: Timestamp) -> HistoryEntry {
-    HistoryEntry {
-        id: "why".to_owned(),
-        at,
-        actor: "test".to_owned(),
-        what: "a test".to_owned(),
-    }
+    HistoryEntry { id: "why".to_owned(), at, actor: "test".to_owned(), what: "a test".to_owned() }
 }
 
 /// A world with one account of 7 credits, and a store whose requests can be disturbed.
@@ -49,13 +44,7 @@ async fn world() -> (World, Store, Account) {
 async fn hold(store: &Store, account: &Account, call: &str, at: Timestamp) -> Hold {
     let call = CallId::new(call).unwrap();
     let new = new_hold(&call, credits(1_000), at);
-    store
-        .holds
-        .take(account, &new)
-        .await
-        .unwrap()
-        .taken()
-        .unwrap()
+    store.holds.take(account, &new).await.unwrap().taken().unwrap()
 }
 
 async fn post(
@@ -82,28 +71,18 @@ async fn a_posting_takes_only_what_is_still_there() {
     let (world, disturbed, _) = world().await;
     let (store, now) = (world.system.store.clone(), world.system.clock.now());
     world.wire.meanwhile(TRANSACTION, async move {
-        post(&store, "adj_1", EntryKind::Adjustment, -5_000_000, now)
-            .await
-            .unwrap();
+        post(&store, "adj_1", EntryKind::Adjustment, -5_000_000, now).await.unwrap();
     });
     let taken = post(&disturbed, "adj_2", EntryKind::Adjustment, -3_000_000, now).await;
-    assert!(
-        matches!(taken, Err(PostRefused::Insufficient(_))),
-        "{taken:?}"
-    );
+    assert!(matches!(taken, Err(PostRefused::Insufficient(_))), "{taken:?}");
     assert_eq!(world.settled_balance("acme").await, "2");
     // A reversal takes what is left by then.
     let store = world.system.store.clone();
     world.wire.meanwhile(TRANSACTION, async move {
-        post(&store, "adj_3", EntryKind::Adjustment, -1_500_000, now)
-            .await
-            .unwrap();
+        post(&store, "adj_3", EntryKind::Adjustment, -1_500_000, now).await.unwrap();
     });
     let reversal = post(&disturbed, "rev_1", EntryKind::Reversal, -2_000_000, now).await;
-    let moved = Posted::Now {
-        balance: credits(-500_000),
-        owed: credits(1_500_000),
-    };
+    let moved = Posted::Now { balance: credits(-500_000), owed: credits(1_500_000) };
     assert_eq!(reversal, Ok(moved));
     world.settled_balance("acme").await;
 }
@@ -113,22 +92,13 @@ async fn a_posting_takes_only_what_is_still_there() {
 async fn a_debt_is_paid_once() {
     let (world, disturbed, _) = world().await;
     let (store, now) = (world.system.store.clone(), world.system.clock.now());
-    post(&store, "rev_1", EntryKind::Reversal, -9_000_000, now)
-        .await
-        .unwrap();
+    post(&store, "rev_1", EntryKind::Reversal, -9_000_000, now).await.unwrap();
     world.wire.meanwhile(TRANSACTION, async move {
-        post(&store, "grant_1", EntryKind::Grant, 5_000_000, now)
-            .await
-            .unwrap();
+        post(&store, "grant_1", EntryKind::Grant, 5_000_000, now).await.unwrap();
     });
-    post(&disturbed, "grant_2", EntryKind::Grant, 5_000_000, now)
-        .await
-        .unwrap();
+    post(&disturbed, "grant_2", EntryKind::Grant, 5_000_000, now).await.unwrap();
     let balance = world.system.account("acme").await.balance;
-    assert_eq!(
-        (balance.owed(), balance.balance()),
-        (Credits::ZERO, credits(8_000_000))
-    );
+    assert_eq!((balance.owed(), balance.balance()), (Credits::ZERO, credits(8_000_000)));
     world.settled_balance("acme").await;
 }
 
@@ -161,11 +131,7 @@ async fn the_ledger_is_only_appended_to() {
         .send()
         .await
         .unwrap();
-    let settled = store
-        .holds
-        .settle(&held, credits(400), now, "test", None)
-        .await
-        .unwrap();
+    let settled = store.holds.settle(&held, credits(400), now, "test", None).await.unwrap();
     assert_eq!(settled, Resolution::Already(Some(HoldState::Open)));
     let balance = world.system.account("acme").await.balance;
     assert_eq!(balance.held(), credits(1_000), "nothing moved");
@@ -180,13 +146,7 @@ async fn a_due_hold_is_taken_on_once() {
     let later = now + SignedDuration::from_mins(30);
     let shard = store::shard_of(held.call.as_str());
     let due = || async {
-        let mut due = world
-            .system
-            .store
-            .holds
-            .due(shard, later, 10)
-            .await
-            .unwrap();
+        let mut due = world.system.store.holds.due(shard, later, 10).await.unwrap();
         due.remove(0).unwrap()
     };
     let found: DueHold = due().await;
@@ -198,32 +158,16 @@ async fn a_due_hold_is_taken_on_once() {
     // It is due again later, and ends just when it is taken on.
     let later = later + SignedDuration::from_hours(2);
     let found = {
-        let mut due = world
-            .system
-            .store
-            .holds
-            .due(shard, later, 10)
-            .await
-            .unwrap();
+        let mut due = world.system.store.holds.due(shard, later, 10).await.unwrap();
         due.remove(0).unwrap()
     };
     let (store, ending) = (world.system.store.clone(), held.clone());
     world.wire.meanwhile("UpdateItem", async move {
-        store
-            .holds
-            .release(&ending, later, "test", None)
-            .await
-            .unwrap();
+        store.holds.release(&ending, later, "test", None).await.unwrap();
     });
     assert_eq!(disturbed.holds.claim(&found, later).await.unwrap(), None);
     assert_eq!(disturbed.holds.claim(&found, later).await.unwrap(), None);
-    let left = world
-        .system
-        .store
-        .holds
-        .due(shard, later, 10)
-        .await
-        .unwrap();
+    let left = world.system.store.holds.due(shard, later, 10).await.unwrap();
     assert!(left.is_empty(), "{left:?}");
 }
 
@@ -235,51 +179,27 @@ async fn an_ended_hold_stays_as_it_is() {
     let now = world.system.clock.now();
     let held = hold(&store, &account, "call_1", now).await;
     let item = || async {
-        let read = world
-            .engines()
-            .dynamodb()
-            .get_item()
-            .table_name("HoldsTable");
+        let read = world.engines().dynamodb().get_item().table_name("HoldsTable");
         let read = read
             .key("account_number", S(account.number.as_str().to_owned()))
             .key("hold", S("call_1".to_owned()));
         read.send().await.unwrap().item
     };
-    store
-        .holds
-        .settle(&held, credits(7), now, "test", None)
-        .await
-        .unwrap();
+    store.holds.settle(&held, credits(7), now, "test", None).await.unwrap();
     let ended = item().await.unwrap();
-    store
-        .holds
-        .record_generation(&held, "gen-late")
-        .await
-        .unwrap();
+    store.holds.record_generation(&held, "gen-late").await.unwrap();
     store.holds.check_at(&held, now).await.unwrap();
     assert_eq!(item().await.unwrap(), ended);
-    let expired = world
-        .engines()
-        .dynamodb()
-        .delete_item()
-        .table_name("HoldsTable");
+    let expired = world.engines().dynamodb().delete_item().table_name("HoldsTable");
     expired
         .key("account_number", S(account.number.as_str().to_owned()))
         .key("hold", S("call_1".to_owned()))
         .send()
         .await
         .unwrap();
-    store
-        .holds
-        .record_generation(&held, "gen-late")
-        .await
-        .unwrap();
+    store.holds.record_generation(&held, "gen-late").await.unwrap();
     assert_eq!(item().await, None);
-    let late = store
-        .holds
-        .settle(&held, credits(7), now, "test", None)
-        .await
-        .unwrap();
+    let late = store.holds.settle(&held, credits(7), now, "test", None).await.unwrap();
     assert_eq!(late, Resolution::Already(None));
     assert_eq!(item().await, None);
 }
@@ -297,33 +217,20 @@ async fn changes_of_an_account_do_not_undo_each_other() {
                 profile.apply_plan(Plan::Enterprise, version, now);
                 Ok::<_, Infallible>(Vec::new())
             };
-            store
-                .accounts
-                .update(&acme(), None, now, hear)
-                .await
-                .unwrap();
+            store.accounts.update(&acme(), None, now, hear).await.unwrap();
         });
-        let changed = disturbed
-            .accounts
-            .update(&account.id, None, now, |profile| {
-                profile.apply_plan(Plan::Standard, version + 1, now);
-                Ok::<_, Infallible>(match operation {
-                    TRANSACTION => vec![store::Effect::History(why(now))],
-                    _ => Vec::new(),
-                })
-            });
+        let changed = disturbed.accounts.update(&account.id, None, now, |profile| {
+            profile.apply_plan(Plan::Standard, version + 1, now);
+            Ok::<_, Infallible>(match operation {
+                TRANSACTION => vec![store::Effect::History(why(now))],
+                _ => Vec::new(),
+            })
+        });
         changed.await.unwrap();
         let plans = world.system.account("acme").await.profile.plans;
-        assert_eq!(
-            (plans.plan(), plans.version()),
-            (Plan::Standard, version + 1)
-        );
+        assert_eq!((plans.plan(), plans.version()), (Plan::Standard, version + 1));
         let change = plans.last_change().unwrap();
-        assert_eq!(
-            change.version,
-            version + 1,
-            "the other change is known, too"
-        );
+        assert_eq!(change.version, version + 1, "the other change is known, too");
     }
 }
 
@@ -335,12 +242,10 @@ async fn a_change_does_not_revive_an_account() {
     world.wire.meanwhile("UpdateItem", async move {
         store.accounts.delete(&acme(), 9, &why(now)).await.unwrap();
     });
-    let changed = disturbed
-        .accounts
-        .update(&account.id, None, now, |profile| {
-            profile.apply_plan(Plan::Enterprise, 2, now);
-            Ok::<_, Infallible>(Vec::new())
-        });
+    let changed = disturbed.accounts.update(&account.id, None, now, |profile| {
+        profile.apply_plan(Plan::Enterprise, 2, now);
+        Ok::<_, Infallible>(Vec::new())
+    });
     let changed = changed.await;
     assert!(matches!(changed, Err(UpdateError::NotFound)), "{changed:?}");
 }
@@ -356,17 +261,10 @@ async fn a_deletion_meets_other_events() {
     let (id, number) = (other.clone(), account::AccountNumber::new("n-1").unwrap());
     world.wire.meanwhile(TRANSACTION, async move {
         let profile = account::Profile::new(Plan::Standard, 9, now);
-        let made = store
-            .accounts
-            .create(&id, &number, &profile, &why(now))
-            .await;
+        let made = store.accounts.create(&id, &number, &profile, &why(now)).await;
         assert_eq!(made.unwrap(), Created::Now);
     });
-    let deleted = disturbed
-        .accounts
-        .delete(&other, 5, &why(now))
-        .await
-        .unwrap();
+    let deleted = disturbed.accounts.delete(&other, 5, &why(now)).await.unwrap();
     assert_eq!(deleted, Deletion::Late);
     // It changes.
     let store = world.system.store.clone();
@@ -375,73 +273,30 @@ async fn a_deletion_meets_other_events() {
             profile.apply_plan(Plan::Enterprise, 12, now);
             Ok::<_, Infallible>(Vec::new())
         };
-        store
-            .accounts
-            .update(&acme(), None, now, hear)
-            .await
-            .unwrap();
+        store.accounts.update(&acme(), None, now, hear).await.unwrap();
     });
-    let deleted = disturbed
-        .accounts
-        .delete(&account.id, 11, &why(now))
-        .await
-        .unwrap();
+    let deleted = disturbed.accounts.delete(&account.id, 11, &why(now)).await.unwrap();
     assert_eq!(deleted, Deletion::Late);
     // It is deleted by two events at once: the higher version stays.
-    disturbed
-        .accounts
-        .delete(&account.id, 20, &why(now))
-        .await
-        .unwrap();
+    disturbed.accounts.delete(&account.id, 20, &why(now)).await.unwrap();
     let store = world.system.store.clone();
     world.wire.meanwhile(TRANSACTION, async move {
         store.accounts.delete(&acme(), 30, &why(now)).await.unwrap();
     });
-    let deleted = disturbed
-        .accounts
-        .delete(&account.id, 25, &why(now))
-        .await
-        .unwrap();
+    let deleted = disturbed.accounts.delete(&account.id, 25, &why(now)).await.unwrap();
     assert_eq!(deleted, Deletion::Done(None));
-    let presence = world
-        .system
-        .store
-        .accounts
-        .presence(&account.id)
-        .await
-        .unwrap();
-    assert_eq!(
-        presence,
-        Presence::Deleted {
-            version: 30,
-            scrubbed: false
-        }
-    );
+    let presence = world.system.store.accounts.presence(&account.id).await.unwrap();
+    assert_eq!(presence, Presence::Deleted { version: 30, scrubbed: false });
     // It is made anew while a late deletion is on its way.
-    assert!(
-        world
-            .system
-            .store
-            .accounts
-            .scrub(&account.id)
-            .await
-            .unwrap()
-    );
+    assert!(world.system.store.accounts.scrub(&account.id).await.unwrap());
     let store = world.system.store.clone();
     world.wire.meanwhile(TRANSACTION, async move {
         let profile = account::Profile::new(Plan::Standard, 50, now);
         let number = account::AccountNumber::new("n-2").unwrap();
-        let made = store
-            .accounts
-            .create(&acme(), &number, &profile, &why(now))
-            .await;
+        let made = store.accounts.create(&acme(), &number, &profile, &why(now)).await;
         assert_eq!(made.unwrap(), Created::Now);
     });
-    let deleted = disturbed
-        .accounts
-        .delete(&account.id, 40, &why(now))
-        .await
-        .unwrap();
+    let deleted = disturbed.accounts.delete(&account.id, 40, &why(now)).await.unwrap();
     assert_eq!(deleted, Deletion::Late);
     assert_eq!(world.settled_balance("acme").await, "0");
 }
@@ -452,14 +307,9 @@ async fn reborn(store: Store, now: Timestamp) {
     assert!(store.accounts.scrub(&acme()).await.unwrap());
     let number = account::AccountNumber::new("n-2").unwrap();
     let profile = account::Profile::new(Plan::Enterprise, 50, now);
-    let made = store
-        .accounts
-        .create(&acme(), &number, &profile, &why(now))
-        .await;
+    let made = store.accounts.create(&acme(), &number, &profile, &why(now)).await;
     assert_eq!(made.unwrap(), Created::Now);
-    post(&store, "grant_2", EntryKind::Grant, 5_000_000, now)
-        .await
-        .unwrap();
+    post(&store, "grant_2", EntryKind::Grant, 5_000_000, now).await.unwrap();
 }
 
 /// Who knows the account as it was before its deletion touches nothing of the new one.
@@ -473,19 +323,13 @@ async fn a_new_account_under_an_old_id_is_another_one() {
     let held = store.holds.take(&old, &new).await.unwrap();
     assert_eq!(held, store::HoldOutcome::NoAccount);
     assert_eq!(world.settled_balance("acme").await, "5");
-    let changed = disturbed
-        .accounts
-        .update(&old.id, Some(old.clone()), now, |profile| {
-            profile.apply_plan(Plan::Standard, 51, now);
-            Ok::<_, Infallible>(Vec::new())
-        });
+    let changed = disturbed.accounts.update(&old.id, Some(old.clone()), now, |profile| {
+        profile.apply_plan(Plan::Standard, 51, now);
+        Ok::<_, Infallible>(Vec::new())
+    });
     changed.await.unwrap();
     let plans = world.system.account("acme").await.profile.plans;
-    assert_eq!(
-        plans.last_change().unwrap().version,
-        51,
-        "the new account's plan changed"
-    );
+    assert_eq!(plans.last_change().unwrap().version, 51, "the new account's plan changed");
 }
 
 /// The same, in the middle of a deletion and of a posting.
@@ -493,31 +337,17 @@ async fn a_new_account_under_an_old_id_is_another_one() {
 async fn an_old_deletion_does_not_end_a_new_account() {
     let (world, disturbed, old) = world().await;
     let (store, now) = (world.system.store.clone(), world.system.clock.now());
-    world
-        .wire
-        .meanwhile(TRANSACTION, reborn(store.clone(), now));
-    let deleted = disturbed
-        .accounts
-        .delete(&old.id, 11, &why(now))
-        .await
-        .unwrap();
+    world.wire.meanwhile(TRANSACTION, reborn(store.clone(), now));
+    let deleted = disturbed.accounts.delete(&old.id, 11, &why(now)).await.unwrap();
     assert_eq!(deleted, Deletion::Late);
     assert_eq!(world.settled_balance("acme").await, "5");
 
     let world = World::start().await;
     world.set("acme", json!({"credits": "7"})).await;
     let disturbed = world.store_over_the_wire();
-    world
-        .wire
-        .meanwhile(TRANSACTION, reborn(world.system.store.clone(), now));
-    post(&disturbed, "grant_3", EntryKind::Grant, 1_000_000, now)
-        .await
-        .unwrap();
-    assert_eq!(
-        world.settled_balance("acme").await,
-        "6",
-        "it is the new account's"
-    );
+    world.wire.meanwhile(TRANSACTION, reborn(world.system.store.clone(), now));
+    post(&disturbed, "grant_3", EntryKind::Grant, 1_000_000, now).await.unwrap();
+    assert_eq!(world.settled_balance("acme").await, "6", "it is the new account's");
 }
 
 /// Only what is deleted is scrubbed, and only when nothing is held.
@@ -528,17 +358,9 @@ async fn what_lives_is_not_scrubbed() {
     assert!(!store.accounts.scrub(&account.id).await.unwrap());
     assert_eq!(world.settled_balance("acme").await, "7");
     let held = hold(&store, &account, "call_1", now).await;
-    store
-        .accounts
-        .delete(&account.id, 9, &why(now))
-        .await
-        .unwrap();
+    store.accounts.delete(&account.id, 9, &why(now)).await.unwrap();
     assert!(!store.accounts.scrub(&account.id).await.unwrap());
-    let settled = store
-        .holds
-        .settle(&held, credits(7), now, "test", None)
-        .await
-        .unwrap();
+    let settled = store.holds.settle(&held, credits(7), now, "test", None).await.unwrap();
     assert_eq!(settled, Resolution::Done(HoldState::Settled(credits(7))));
     for _ in 0..2 {
         assert!(store.accounts.scrub(&account.id).await.unwrap());
@@ -558,21 +380,12 @@ async fn a_secret_due_again_is_not_forgotten() {
     let all = || async {
         let mut found = 0;
         for shard in store::shards() {
-            found += store
-                .due
-                .find(store::DueKind::Secret, shard, later, 10)
-                .await
-                .unwrap()
-                .len();
+            found += store.due.find(store::DueKind::Secret, shard, later, 10).await.unwrap().len();
         }
         found
     };
     assert_eq!(all().await, 1);
-    store
-        .secrets
-        .remove(&account.id, &key, later)
-        .await
-        .unwrap();
+    store.secrets.remove(&account.id, &key, later).await.unwrap();
     assert_eq!(all().await, 0);
 }
 
@@ -584,28 +397,12 @@ async fn due_work_is_taken_on_once() {
     let later = now + SignedDuration::from_hours(1);
     let key = KeyId::new("key_1").unwrap();
     disturbed.secrets.add(&account.id, &key, now).await.unwrap();
-    disturbed
-        .accounts
-        .delete(&account.id, 9, &why(now))
-        .await
-        .unwrap();
+    disturbed.accounts.delete(&account.id, 9, &why(now)).await.unwrap();
     let store = world.system.store.clone();
     let (mut secrets, mut deletions) = (Vec::new(), Vec::new());
     for shard in store::shards() {
-        secrets.extend(
-            store
-                .due
-                .find(store::DueKind::Secret, shard, now, 10)
-                .await
-                .unwrap(),
-        );
-        deletions.extend(
-            store
-                .due
-                .find(store::DueKind::Deletion, shard, now, 10)
-                .await
-                .unwrap(),
-        );
+        secrets.extend(store.due.find(store::DueKind::Secret, shard, now, 10).await.unwrap());
+        deletions.extend(store.due.find(store::DueKind::Deletion, shard, now, 10).await.unwrap());
     }
     let secret = secrets.remove(0).unwrap();
     let deletion = deletions.remove(0).unwrap();
@@ -628,10 +425,7 @@ async fn checks_at_once_are_all_counted() {
     let now = world.system.clock.now();
     let second = move |n| now + SignedDuration::from_secs(n);
     for n in 0..9 {
-        let counted = disturbed
-            .attempts
-            .count(&account.id, Purpose::Test, second(n))
-            .await;
+        let counted = disturbed.attempts.count(&account.id, Purpose::Test, second(n)).await;
         assert_eq!(counted.unwrap(), AttemptLimit::Allowed);
     }
     let store = world.system.store.clone();
@@ -640,10 +434,7 @@ async fn checks_at_once_are_all_counted() {
         let counted = store.attempts.count(&id, Purpose::Test, second(9)).await;
         assert_eq!(counted.unwrap(), AttemptLimit::Allowed);
     });
-    let eleventh = disturbed
-        .attempts
-        .count(&account.id, Purpose::Test, second(10))
-        .await;
+    let eleventh = disturbed.attempts.count(&account.id, Purpose::Test, second(10)).await;
     assert!(matches!(eleventh.unwrap(), AttemptLimit::WaitFor(_)));
 }
 
@@ -662,19 +453,14 @@ async fn pay_add_on(store: &Store, account: &Account, at: Timestamp) -> CreditPa
     let order = PaymentOrder {
         stripe_id: id.to_string(),
         account_number: account.number.clone(),
-        purchase: Purchase::Period {
-            generation: generation.clone(),
-            period: Period::FIRST,
-        },
+        purchase: Purchase::Period { generation: generation.clone(), period: Period::FIRST },
         amount_cents: 500,
         created_at: at,
     };
     let judge = |profile: &mut Profile| {
         billing::activate(profile, generation.clone(), at, Collection::Credits)
     };
-    let paid = store
-        .ledger
-        .pay_add_on(&account.id, &posting, &order, judge);
+    let paid = store.ledger.pay_add_on(&account.id, &posting, &order, judge);
     paid.await.unwrap()
 }
 
@@ -684,28 +470,20 @@ async fn the_add_on_is_paid_only_as_it_was_judged() {
     let (world, disturbed, account) = world().await;
     let (store, now) = (world.system.store.clone(), world.system.clock.now());
     world.wire.meanwhile(TRANSACTION, async move {
-        post(&store, "adj_1", EntryKind::Adjustment, -3_000_000, now)
-            .await
-            .unwrap();
+        post(&store, "adj_1", EntryKind::Adjustment, -3_000_000, now).await.unwrap();
     });
     let paid = pay_add_on(&disturbed, &account, now).await;
     assert_eq!(paid, CreditPayment::Insufficient);
     assert_eq!(world.settled_balance("acme").await, "4");
     // The plan changes.
     let store = world.system.store.clone();
-    post(&store, "grant_1", EntryKind::Grant, 10_000_000, now)
-        .await
-        .unwrap();
+    post(&store, "grant_1", EntryKind::Grant, 10_000_000, now).await.unwrap();
     world.wire.meanwhile(TRANSACTION, async move {
         let upgrade = |profile: &mut Profile| {
             profile.apply_plan(Plan::Enterprise, 9, now);
             Ok::<_, Infallible>(Vec::new())
         };
-        store
-            .accounts
-            .update(&acme(), None, now, upgrade)
-            .await
-            .unwrap();
+        store.accounts.update(&acme(), None, now, upgrade).await.unwrap();
     });
     let paid = pay_add_on(&disturbed, &account, now).await;
     assert_eq!(paid, CreditPayment::NotOwed);
@@ -725,9 +503,7 @@ async fn the_add_on_is_paid_by_whom_it_was_asked_of() {
         let (id, why) = (acme(), why(now));
         let created = store.accounts.create(&id, &number, &profile, &why).await;
         assert_eq!(created.unwrap(), Created::Now);
-        post(&store, "grant_1", EntryKind::Grant, 10_000_000, now)
-            .await
-            .unwrap();
+        post(&store, "grant_1", EntryKind::Grant, 10_000_000, now).await.unwrap();
     });
     let paid = pay_add_on(&disturbed, &account, now).await;
     assert_eq!(paid, CreditPayment::NotOwed);

@@ -28,9 +28,8 @@ impl World {
 
     /// The time between two requests of one worker under these settings.
     fn interval(&self, settings: &[(&str, &str)]) -> Duration {
-        let settings = settings
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let settings =
+            settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let env = edge::Env::from_pairs(self.system.settings.clone()).with(settings);
         let settings = monthly_charge::Settings::from_env(env).unwrap();
         settings.stripe_interval()
@@ -42,14 +41,10 @@ async fn all_workers_together_stay_under_the_limit() {
     const WORKERS: usize = 3;
     const RATE: usize = 40;
     let world = World::start().await;
-    let interval = world.interval(&[
-        ("STRIPE_REQUESTS_PER_SECOND", "40"),
-        ("CHARGE_CONCURRENCY", "3"),
-    ]);
+    let interval =
+        world.interval(&[("STRIPE_REQUESTS_PER_SECOND", "40"), ("CHARGE_CONCURRENCY", "3")]);
     for number in 0..12 {
-        world
-            .set(&format!("acme-{number}"), json!({"add_on": "active"}))
-            .await;
+        world.set(&format!("acme-{number}"), json!({"add_on": "active"})).await;
     }
     let (before, started) = (world.requests(), Instant::now());
     let time = world.system.clock.now() + MONTH;
@@ -75,11 +70,8 @@ async fn all_workers_together_stay_under_the_limit() {
 async fn a_rate_that_workers_cannot_work_with_is_refused() {
     let world = World::start().await;
     for (concurrency, is_accepted) in [("9", true), ("10", false)] {
-        let settings = [
-            ("STRIPE_REQUESTS_PER_SECOND", "1"),
-            ("CHARGE_CONCURRENCY", concurrency),
-        ]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let settings = [("STRIPE_REQUESTS_PER_SECOND", "1"), ("CHARGE_CONCURRENCY", concurrency)]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()));
         let env = edge::Env::from_pairs(world.system.settings.clone()).with(settings);
         let read = monthly_charge::Settings::from_env(env);
         assert_eq!(read.is_ok(), is_accepted, "{concurrency}");
@@ -106,9 +98,7 @@ async fn a_wait_that_is_too_long_is_put_off() {
         assert_eq!(run_due(cx, &id("acme")).await.unwrap(), nothing);
         assert_eq!(world.requests() - before, sent);
         let account = world.system.account("acme").await;
-        let wait = billing::due_at(&account.profile)
-            .unwrap()
-            .duration_since(time);
+        let wait = billing::due_at(&account.profile).unwrap().duration_since(time);
         let minute = SignedDuration::from_mins(1);
         assert!(wait > hour - minute && wait < hour + minute, "{wait}");
         let charged = async |time| world.tick_in(time).await["charged"].clone();
@@ -127,17 +117,12 @@ async fn routes_do_not_wait() {
     world.set("acme", json!({})).await;
     let session = crate::add_on::session(&world).await;
     let provider = world.provider();
-    provider
-        .pay(&session, local::stripe::Card::Succeeds)
-        .unwrap();
+    provider.pay(&session, local::stripe::Card::Succeeds).unwrap();
     provider.until_delivered().await;
     assert_eq!(crate::add_on::status(&world).await, "active");
     let owner = world.owner("acme");
     let path = "/v1/integrations/openrouter/subscription/payment-method";
-    assert_eq!(
-        world.send(owner.request(Method::POST, path)).await.status,
-        200
-    );
+    assert_eq!(world.send(owner.request(Method::POST, path)).await.status, 200);
     let waits = u32::try_from(world.requests()).unwrap() - 1;
     assert!(waits >= 2 && started.elapsed() < interval * waits);
 }
@@ -152,10 +137,7 @@ async fn a_request_that_stripe_limits_is_repeated_later() {
         world.set("acme", json!({"add_on": "active"})).await;
         world.provider().limit_rate(next, per_second);
         let report = world.tick_in(MONTH).await;
-        assert_eq!(
-            (&report["charged"], &report["errors"]),
-            (&json!(0), &json!(0))
-        );
+        assert_eq!((&report["charged"], &report["errors"]), (&json!(0), &json!(0)));
         world.provider().limit_rate(0, None);
         assert_eq!(world.tick_in(MONTH + later / 2).await["charged"], 0);
         assert_eq!(world.tick_in(MONTH + later).await["charged"], 1);

@@ -63,11 +63,7 @@ impl World {
     }
 
     fn range_key(&self, table: &str) -> &'static str {
-        if table == self.system.tables.ledger {
-            "entry"
-        } else {
-            "hold"
-        }
+        if table == self.system.tables.ledger { "entry" } else { "hold" }
     }
 
     async fn put(&self, table: &str, row: Item) {
@@ -102,13 +98,7 @@ impl World {
 async fn take_hold(store: &Store, account: &Account, call: &str, at: Timestamp) -> Hold {
     let call = CallId::new(call).unwrap();
     let new = new_hold(&call, Credits::from_micros(1_000), at);
-    store
-        .holds
-        .take(account, &new)
-        .await
-        .unwrap()
-        .taken()
-        .unwrap()
+    store.holds.take(account, &new).await.unwrap().taken().unwrap()
 }
 
 fn number(number: i64) -> AttributeValue {
@@ -169,18 +159,10 @@ async fn each_kind_of_tampering_is_found_and_not_repaired() {
     let (ledger, holds) = (&world.system.tables.ledger, &world.system.tables.holds);
     let of = |name: &str| numbers[name].as_str();
 
-    world
-        .tamper(
-            "sum",
-            "SET balance = :value, available = :value",
-            number(8_000_000),
-        )
-        .await;
+    world.tamper("sum", "SET balance = :value, available = :value", number(8_000_000)).await;
     world.tamper("held", "SET held = :value", number(5)).await;
     world.tamper("owed", "SET owed = :value", number(-1)).await;
-    world
-        .tamper("negative", "SET available = :value", number(-1))
-        .await;
+    world.tamper("negative", "SET available = :value", number(-1)).await;
     let mut entry = world.row(ledger, of("twice"), "e#").await;
     let name = entry["entry"].as_s().unwrap().clone() + "-2";
     entry.insert("entry".to_owned(), S(name));
@@ -234,10 +216,7 @@ async fn each_kind_of_tampering_is_found_and_not_repaired() {
     for event in [json!({}), json!({}), world.in_an_hour()] {
         let answer = world.reconcile(&event).await;
         assert_eq!(answer["accounts"], names.len());
-        assert_eq!(
-            (&answer["unread"], &answer["complete"]),
-            (&json!(0), &json!(true))
-        );
+        assert_eq!((&answer["unread"], &answer["complete"]), (&json!(0), &json!(true)));
         let found = mismatches(&answer);
         assert_eq!(found.len(), expected.len());
         for (name, expected) in expected {
@@ -255,9 +234,7 @@ async fn each_kind_of_tampering_is_found_and_not_repaired() {
 async fn unreadable_books_are_counted() {
     let world = World::start().await;
     world.accounts_with_books(&["a", "b", "c"]).await;
-    world
-        .tamper("b", "SET held = :value", S("many".to_owned()))
-        .await;
+    world.tamper("b", "SET held = :value", S("many".to_owned())).await;
     world.tamper("c", "SET held = :value", number(5)).await;
     let answer = world.reconcile(&json!({})).await;
     assert_eq!(mismatches(&answer).len(), 1);
@@ -270,10 +247,7 @@ async fn unreadable_books_are_counted() {
     world.accounts_with_books(&["a", "b", "c"]).await;
     world.wire.disturb("Query", Fault::NeverArrives, 2);
     let answer = world.reconcile(&json!({})).await;
-    assert_eq!(
-        (&answer["accounts"], &answer["unread"]),
-        (&json!(3), &json!(0))
-    );
+    assert_eq!((&answer["accounts"], &answer["unread"]), (&json!(3), &json!(0)));
 }
 
 #[tokio::test]
@@ -282,26 +256,13 @@ async fn a_run_that_does_not_reach_every_account_says_so() {
     world.accounts_with_books(&["a"]).await;
     let too_late = Some(Deadline(Instant::now()));
     let answer = world.system.reconcile(&json!({}), too_late).await.unwrap();
-    assert_eq!(
-        (&answer["accounts"], &answer["complete"]),
-        (&json!(0), &json!(false))
-    );
+    assert_eq!((&answer["accounts"], &answer["complete"]), (&json!(0), &json!(false)));
     let later = Instant::now() + std::time::Duration::from_mins(15);
-    let answer = world
-        .system
-        .reconcile(&json!({}), Some(Deadline(later)))
-        .await
-        .unwrap();
-    assert_eq!(
-        (&answer["accounts"], &answer["complete"]),
-        (&json!(1), &json!(true))
-    );
+    let answer = world.system.reconcile(&json!({}), Some(Deadline(later))).await.unwrap();
+    assert_eq!((&answer["accounts"], &answer["complete"]), (&json!(1), &json!(true)));
     world.wire.swallow_next("Scan");
     let answer = world.reconcile(&json!({})).await;
-    assert_eq!(
-        (&answer["accounts"], &answer["complete"]),
-        (&json!(0), &json!(false))
-    );
+    assert_eq!((&answer["accounts"], &answer["complete"]), (&json!(0), &json!(false)));
 }
 
 /// With several pages, in one segment or in several, every account is checked once.
@@ -410,18 +371,12 @@ async fn ended_holds_are_read_before_the_quiet_moment() {
     let quiet = world.wire.take().join(" ");
     // Balance; new entries, new holds, the one that was open, days; balance.
     let expected = "GetItem Query Query GetItem Query GetItem";
-    assert!(
-        quiet.ends_with(&format!("Query Query {expected}")),
-        "{quiet}"
-    );
+    assert!(quiet.ends_with(&format!("Query Query {expected}")), "{quiet}");
 
     // A hold that ends in the meantime was already read as ended.
     let later = now + SignedDuration::from_hours(1);
     world.wire.meanwhile("GetItem", async move {
-        let charged = store
-            .holds
-            .settle(&open, Credits::MICRO, later, "test", None)
-            .await;
+        let charged = store.holds.settle(&open, Credits::MICRO, later, "test", None).await;
         assert!(matches!(charged, Ok(Resolution::Done(_))));
     });
     assert_eq!(world.reconcile(&world.in_an_hour()).await, clean);
@@ -435,10 +390,7 @@ async fn a_hold_whose_id_has_no_time_is_found() {
     let world = World::start().await;
     world.set("acme", json!({"credits": "7"})).await;
     for id in ["a-call", "z-call"] {
-        let (store, account) = (
-            world.system.store.clone(),
-            world.system.account("acme").await,
-        );
+        let (store, account) = (world.system.store.clone(), world.system.account("acme").await);
         let now = world.system.clock.now();
         world.wire.meanwhile("GetItem", async move {
             take_hold(&store, &account, id, now).await;
@@ -466,15 +418,10 @@ async fn deleted_accounts_are_no_mismatch() {
     };
     let goings = join_all(names.iter().map(async |name| {
         for version in 0..10 {
-            for (kind, version) in [
-                ("account.deleted", 2 * version + 2),
-                ("account.upserted", 2 * version + 3),
-            ] {
-                world
-                    .system
-                    .account_event(&event(name, kind, version))
-                    .await
-                    .unwrap();
+            for (kind, version) in
+                [("account.deleted", 2 * version + 2), ("account.upserted", 2 * version + 3)]
+            {
+                world.system.account_event(&event(name, kind, version)).await.unwrap();
             }
         }
     }));

@@ -33,9 +33,7 @@ impl World {
     async fn purchase() -> (Self, Store, String) {
         let (world, _) = Self::bought_credits().await;
         let events = world.provider().events();
-        let paid = events
-            .iter()
-            .find(|it| it.kind == "checkout.session.completed");
+        let paid = events.iter().find(|it| it.kind == "checkout.session.completed");
         let (store, session) = (world.store_over_the_wire(), paid.unwrap().object.clone());
         (world, store, session)
     }
@@ -107,11 +105,7 @@ async fn only_what_is_to_be_given_back_is_given_back() {
     let world = World::start().await;
     let store = &world.system.store;
     let refunded = Outcome::Refunded;
-    store
-        .payments
-        .end_refund("pi_unknown", refunded)
-        .await
-        .unwrap();
+    store.payments.end_refund("pi_unknown", refunded).await.unwrap();
     assert_eq!(store.payments.order("pi_unknown").await.unwrap(), None);
 }
 
@@ -127,11 +121,7 @@ async fn a_part_that_somebody_else_took_back_is_not_taken_again() {
         );
         store.payments.end_reversal(&of, 100).await.unwrap();
     });
-    let step = disturbed
-        .payments
-        .begin_reversal(&session, 300)
-        .await
-        .unwrap();
+    let step = disturbed.payments.begin_reversal(&session, 300).await.unwrap();
     assert_eq!(step, Some(ReversalStep { from: 100, to: 300 }));
 }
 
@@ -145,11 +135,7 @@ async fn a_step_that_somebody_else_began_is_finished_first() {
             Some(ReversalStep { from: 0, to: 100 })
         );
     });
-    let step = disturbed
-        .payments
-        .begin_reversal(&session, 300)
-        .await
-        .unwrap();
+    let step = disturbed.payments.begin_reversal(&session, 300).await.unwrap();
     assert_eq!(step, Some(ReversalStep { from: 0, to: 100 }));
 }
 
@@ -162,10 +148,7 @@ async fn who_finishes_a_step_late_does_not_undo_the_next_one() {
         store.payments.end_reversal(&session, to).await.unwrap();
     }
     store.payments.end_reversal(&session, 100).await.unwrap();
-    assert_eq!(
-        store.payments.begin_reversal(&session, 300).await.unwrap(),
-        None
-    );
+    assert_eq!(store.payments.begin_reversal(&session, 300).await.unwrap(), None);
 }
 
 async fn hear_of_refunds(world: &World) {
@@ -214,10 +197,7 @@ async fn a_payment_that_is_not_owed_is_given_back_once() {
     world.set("acme", json!({})).await;
     let session = session(&world).await;
     world.set("acme", json!({"plan": "enterprise"})).await;
-    assert_eq!(
-        subscribe(&world).await.error(),
-        (409, "add_on_not_needed".to_owned())
-    );
+    assert_eq!(subscribe(&world).await.error(), (409, "add_on_not_needed".to_owned()));
     let provider = world.provider();
     provider.pay(&session, Card::Succeeds).unwrap();
     provider.until_delivered().await;
@@ -228,9 +208,7 @@ async fn a_payment_that_is_not_owed_is_given_back_once() {
     world.tick_after(DAY).await;
     let refunds = |world: &World| {
         let seen = world.provider().seen();
-        seen.iter()
-            .filter(|request| request.path == "/v1/refunds")
-            .count()
+        seen.iter().filter(|request| request.path == "/v1/refunds").count()
     };
     assert_eq!(refunds(&world), 1);
 }
@@ -241,11 +219,7 @@ async fn what_others_give_back_ends_the_add_on() {
     let intent = world.provider().payments()[0].intent.clone();
     world.provider().refund_in_dashboard(&intent, 100).unwrap();
     world.provider().until_delivered().await;
-    assert_eq!(
-        status(&world).await,
-        "active",
-        "a part of it is history only"
-    );
+    assert_eq!(status(&world).await, "active", "a part of it is history only");
     world.provider().refund_in_dashboard(&intent, 400).unwrap();
     world.provider().until_delivered().await;
     assert_eq!(status(&world).await, "ended");
@@ -273,9 +247,7 @@ async fn credits_that_were_given_back_are_taken_back_for_their_share() {
     world.set("acme", json!({})).await;
     let owner = world.owner("acme");
     let body = json!({"usd": "10"});
-    let reply = owner
-        .call(Method::POST, "/v1/credits/checkout", &body)
-        .await;
+    let reply = owner.call(Method::POST, "/v1/credits/checkout", &body).await;
     let provider = world.provider();
     provider.pay(&session_of(&reply), Card::Succeeds).unwrap();
     let intent = provider.payments()[0].intent.clone();
@@ -286,32 +258,17 @@ async fn credits_that_were_given_back_are_taken_back_for_their_share() {
     // Backwards, and often.
     deliver_again(&world, |events| events.reverse()).await;
     deliver_again(&world, |_| ()).await;
-    let credits = world
-        .send(owner.request(Method::GET, "/v1/credits"))
-        .await
-        .json();
-    assert_eq!(
-        (&credits["balance"], &credits["owed"]),
-        (&json!("56.7"), &json!("0"))
-    );
+    let credits = world.send(owner.request(Method::GET, "/v1/credits")).await.json();
+    assert_eq!((&credits["balance"], &credits["owed"]), (&json!("56.7"), &json!("0")));
     let dispute = provider.dispute(&intent).unwrap();
     provider.until_delivered().await;
-    let credits = world
-        .send(owner.request(Method::GET, "/v1/credits"))
-        .await
-        .json();
+    let credits = world.send(owner.request(Method::GET, "/v1/credits")).await.json();
     assert_eq!(credits["balance"], "0");
     provider.close_dispute(&dispute, true).unwrap();
     provider.until_delivered().await;
     deliver_again(&world, |events| events.reverse()).await;
-    let credits = world
-        .send(owner.request(Method::GET, "/v1/credits"))
-        .await
-        .json();
-    assert_eq!(
-        (&credits["balance"], &credits["owed"]),
-        (&json!("56.7"), &json!("0"))
-    );
+    let credits = world.send(owner.request(Method::GET, "/v1/credits")).await.json();
+    assert_eq!((&credits["balance"], &credits["owed"]), (&json!("56.7"), &json!("0")));
     assert_eq!(world.shown("acme").await["reconciliation"]["ok"], true);
 }
 
@@ -352,14 +309,9 @@ async fn what_the_bank_does_not_take_is_left_to_people() {
     for (collection, is_deleted) in [("card", false), ("card", true), ("provider", true)] {
         let (log, _guard) = log_of_this_thread();
         let (world, page) = given_back(collection, is_deleted).await;
-        let (provider, at) = (
-            world.provider(),
-            format!("{collection}, deleted: {is_deleted}"),
-        );
+        let (provider, at) = (world.provider(), format!("{collection}, deleted: {is_deleted}"));
         world.tick_after(DAY * 3).await;
-        provider
-            .bounce_refund(&provider.payments()[0].intent)
-            .unwrap();
+        provider.bounce_refund(&provider.payments()[0].intent).unwrap();
         for event in provider.take_held() {
             provider.deliver(&event).await.unwrap();
         }
@@ -379,9 +331,7 @@ async fn money_that_came_back_is_told_of_also_where_that_breaks_off() {
     let (log, _guard) = log_of_this_thread();
     let (world, page) = given_back("card", false).await;
     let provider = world.provider();
-    provider
-        .bounce_refund(&provider.payments()[0].intent)
-        .unwrap();
+    provider.bounce_refund(&provider.payments()[0].intent).unwrap();
     let held = provider.take_held();
     let failed = held.iter().find(|it| it.kind == "refund.failed").unwrap();
     let event = payments::Event::parse(failed.body.as_bytes()).unwrap();

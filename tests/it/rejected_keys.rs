@@ -48,10 +48,7 @@ async fn a_401_is_confirmed_before_the_key_is_marked() {
     assert_eq!(reply.receipt().1, "fallback_key_rejected");
     assert_eq!(state().await, "rejected");
     let reply = owner.say_hello().await;
-    assert_eq!(
-        reply.receipt(),
-        ("greta_credits".to_owned(), "key_rejected".to_owned())
-    );
+    assert_eq!(reply.receipt(), ("greta_credits".to_owned(), "key_rejected".to_owned()));
     assert_eq!(events(&world, "acme").await, ["key.rejected"]);
 
     // Under "always" every call goes to OpenRouter, and the event is emitted only once.
@@ -72,36 +69,18 @@ async fn a_rejected_key_is_re_checked_every_five_minutes() {
     let checks = world.openrouter().key_checks();
 
     world.openrouter().set_key(KEY, KeyBehaviour::Usable);
-    world
-        .system
-        .clock
-        .advance(SignedDuration::from_secs(4 * 60 + 50));
+    world.system.clock.advance(SignedDuration::from_secs(4 * 60 + 50));
     assert_eq!(owner.say_hello().await.receipt().1, "key_rejected");
-    assert_eq!(
-        world.openrouter().key_checks(),
-        checks,
-        "not before its time"
-    );
+    assert_eq!(world.openrouter().key_checks(), checks, "not before its time");
 
     world.openrouter().set_key(KEY, KeyBehaviour::Down);
     world.system.clock.advance(SignedDuration::from_secs(15));
-    assert_eq!(
-        owner.say_hello().await.receipt().1,
-        "key_rejected",
-        "the stored state stands"
-    );
+    assert_eq!(owner.say_hello().await.receipt().1, "key_rejected", "the stored state stands");
     assert_eq!(owner.say_hello().await.receipt().1, "key_rejected");
-    assert_eq!(
-        world.openrouter().key_checks(),
-        checks + 1,
-        "once in five minutes"
-    );
+    assert_eq!(world.openrouter().key_checks(), checks + 1, "once in five minutes");
 
     world.openrouter().set_key(KEY, KeyBehaviour::Usable);
-    world
-        .system
-        .clock
-        .advance(SignedDuration::from_secs(5 * 60));
+    world.system.clock.advance(SignedDuration::from_secs(5 * 60));
     assert_eq!(owner.say_hello().await.receipt().1, "key_enabled");
     assert_eq!(owner.card().await["key"]["state"], "usable");
     assert_eq!(world.openrouter().key_checks(), checks + 2);
@@ -117,10 +96,7 @@ async fn a_slow_re_check_leaves_the_stored_state() {
     world.openrouter().set_key(KEY, KeyBehaviour::Slow);
     world.system.clock.advance(SignedDuration::from_mins(6));
     let reply = owner.say_hello().await;
-    assert_eq!(
-        (reply.status.as_u16(), reply.receipt().1),
-        (200, "key_rejected".to_owned())
-    );
+    assert_eq!((reply.status.as_u16(), reply.receipt().1), (200, "key_rejected".to_owned()));
 }
 
 /// A 401 that arrives after the key was replaced is not about the new key.

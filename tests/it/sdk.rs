@@ -31,9 +31,7 @@ async fn responses_and_errors_have_openais_shape() {
         assert!(chunks.last().unwrap().usage.is_some());
     }
     let errors = [
-        world
-            .send(world.request(http::Method::POST, "/v1/chat/completions"))
-            .await,
+        world.send(world.request(http::Method::POST, "/v1/chat/completions")).await,
         byok.say_hello_to("sim/status-404").await,
         byok.say_hello_to("sim/status-429").await,
         credits.say_hello_to("no/such-model").await,

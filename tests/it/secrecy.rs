@@ -61,30 +61,14 @@ pub(crate) fn log_of_this_thread() -> (Log, impl Drop) {
 }
 
 fn subscriber(log: Log) -> impl SubscriberInitExt {
-    let lines = tracing_subscriber::fmt()
-        .with_max_level(LevelFilter::TRACE)
-        .with_writer(log);
-    lines
-        .finish()
-        .with(edge::telemetry::filter(LevelFilter::TRACE))
+    let lines = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(log);
+    lines.finish().with(edge::telemetry::filter(LevelFilter::TRACE))
 }
 
 async fn all_items(world: &World) -> String {
     let mut text = String::new();
-    for table in [
-        "AccountsTable",
-        "LedgerTable",
-        "HoldsTable",
-        "ChargesTable",
-        "WebhooksTable",
-    ] {
-        let scanned = world
-            .engines()
-            .dynamodb()
-            .scan()
-            .table_name(table)
-            .send()
-            .await;
+    for table in ["AccountsTable", "LedgerTable", "HoldsTable", "ChargesTable", "WebhooksTable"] {
+        let scanned = world.engines().dynamodb().scan().table_name(table).send().await;
         let _ = write!(text, "{:?}", scanned.unwrap().items());
     }
     text
@@ -94,9 +78,7 @@ async fn all_items(world: &World) -> String {
 async fn the_canary_key_appears_nowhere() {
     let log = log();
     let world = World::start().await;
-    world
-        .set("acme", json!({"plan": "enterprise", "credits": "7"}))
-        .await;
+    world.set("acme", json!({"plan": "enterprise", "credits": "7"})).await;
     let owner = world.owner("acme");
     let seen = std::cell::RefCell::new(String::new());
     let note = |reply: crate::support::Reply| {
@@ -112,11 +94,9 @@ async fn the_canary_key_appears_nowhere() {
         note(owner.save_key(&key).await);
     }
     let path = "/v1/integrations/openrouter/key";
-    for body in [
-        json!({"key": CANARY, "extra": CANARY}),
-        json!({"kee": CANARY}),
-        json!({"key": [CANARY]}),
-    ] {
+    for body in
+        [json!({"key": CANARY, "extra": CANARY}), json!({"kee": CANARY}), json!({"key": [CANARY]})]
+    {
         note(owner.call(http::Method::PUT, path, &body).await);
     }
     note(owner.call(http::Method::PUT, path, &json!(CANARY)).await);
@@ -140,9 +120,7 @@ async fn the_canary_key_appears_nowhere() {
     }
     note(owner.get("/v1/credits/ledger").await);
     note(owner.switch(json!({"always_use_key": true})).await);
-    world
-        .engines()
-        .fail_secrets(None, local::engines::SecretsFault::Internal);
+    world.engines().fail_secrets(None, local::engines::SecretsFault::Internal);
     note(owner.save_key(CANARY).await);
     world.engines().heal_secrets();
     let shown = world.shown("acme").await.to_string();

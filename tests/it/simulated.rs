@@ -32,16 +32,12 @@ fn payment(record: &mut Record, is_it: fn(&Paid) -> bool) -> &mut Paid {
 
 /// A charge by us that was kept.
 fn charge(record: &mut Record) -> &mut Paid {
-    payment(record, |paid| {
-        paid.asked_for.is_some() && paid.refunded == 0
-    })
+    payment(record, |paid| paid.asked_for.is_some() && paid.refunded == 0)
 }
 
 /// What the provider collected by itself.
 fn collected(record: &mut Record) -> &mut Paid {
-    payment(record, |paid| {
-        paid.object.starts_with("in_") && paid.refunded == 0
-    })
+    payment(record, |paid| paid.object.starts_with("in_") && paid.refunded == 0)
 }
 
 /// Notes that something was done and answered just before the payment was begun.
@@ -51,12 +47,7 @@ fn done_before(record: &mut Record, paid: fn(&mut Record) -> &mut Paid, what: Wh
     let life = lives.find(|life| life.number == paid.account).unwrap();
     let at = paid.decided_at - SignedDuration::from_secs(1);
     life.acts.retain(|act| act.began < at || act.over.is_none());
-    life.acts.push(Act {
-        what,
-        began: at,
-        over: Some(at),
-        answer: Some(200),
-    });
+    life.acts.push(Act { what, began: at, over: Some(at), answer: Some(200) });
 }
 
 fn flip_last(record: &mut Record, entitled: bool) {
@@ -69,14 +60,8 @@ fn flip_last(record: &mut Record, entitled: bool) {
 /// The record is right, and the judge would notice if it were not.
 #[tokio::test]
 async fn two_years_of_many_accounts() {
-    let record = ran(Plan {
-        seed: 1,
-        accounts: 210,
-        months: 24,
-        by_credits: 30,
-        by_provider: 30,
-    })
-    .await;
+    let record =
+        ran(Plan { seed: 1, accounts: 210, months: 24, by_credits: 30, by_provider: 30 }).await;
     let tamperings: [(Tampering, &str); 19] = [
         (
             |record| payment(record, |paid| paid.refunded > 0).refunded = 0,
@@ -86,10 +71,7 @@ async fn two_years_of_many_accounts() {
             |record| payment(record, |paid| paid.refunded > 0).refunded = 100,
             "was given back in part",
         ),
-        (
-            |record| charge(record).refunded = 500,
-            "was given back and counts",
-        ),
+        (|record| charge(record).refunded = 500, "was given back and counts"),
         (
             |record| {
                 let again = charge(record).clone();
@@ -99,14 +81,8 @@ async fn two_years_of_many_accounts() {
             "was kept and pays for nothing",
         ),
         (|record| charge(record).cents = 400, "which paid nothing"),
-        (
-            |record| charge(record).at -= SignedDuration::from_hours(2000),
-            "was paid early",
-        ),
-        (
-            |record| charge(record).decided_at = Timestamp::MAX,
-            "was paid late",
-        ),
+        (|record| charge(record).at -= SignedDuration::from_hours(2000), "was paid early"),
+        (|record| charge(record).decided_at = Timestamp::MAX, "was paid late"),
         (
             |record| charge(record).asked_for = Some(("cs_other".to_owned(), 2)),
             "counts what was asked for",
@@ -120,26 +96,11 @@ async fn two_years_of_many_accounts() {
             },
             "are both paid",
         ),
-        (
-            |record| done_before(record, charge, What::Cancel),
-            "cancelled at",
-        ),
-        (
-            |record| done_before(record, charge, What::Enterprise(1_000)),
-            "when Enterprise",
-        ),
-        (
-            |record| collected(record).refunded = 500,
-            "was given back and counts",
-        ),
-        (
-            |record| done_before(record, collected, What::Cancel),
-            "cancelled at",
-        ),
-        (
-            |record| done_before(record, collected, What::Enterprise(1_000)),
-            "when Enterprise",
-        ),
+        (|record| done_before(record, charge, What::Cancel), "cancelled at"),
+        (|record| done_before(record, charge, What::Enterprise(1_000)), "when Enterprise"),
+        (|record| collected(record).refunded = 500, "was given back and counts"),
+        (|record| done_before(record, collected, What::Cancel), "cancelled at"),
+        (|record| done_before(record, collected, What::Enterprise(1_000)), "when Enterprise"),
         (|record| flip_last(record, true), "no access at"),
         (|record| flip_last(record, false), "access at"),
         (

@@ -25,11 +25,7 @@ struct Inner {
 impl Steps {
     /// The process dies when it comes to step `dies_at`, counted from 0.
     pub(crate) fn until(dies_at: usize) -> Self {
-        Self(Arc::new(Inner {
-            names: Mutex::default(),
-            dies_at,
-            dead: watch::Sender::new(false),
-        }))
+        Self(Arc::new(Inner { names: Mutex::default(), dies_at, dead: watch::Sender::new(false) }))
     }
 
     /// The process comes to a step; it does not come back from the one that it dies at, nor from

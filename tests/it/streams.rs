@@ -26,11 +26,7 @@ fn streamed(model: &str) -> Value {
 fn without_ids(text: &str) -> String {
     let mut words = Vec::new();
     for word in text.split('"') {
-        words.push(if word.starts_with("gen-") {
-            "gen"
-        } else {
-            word
-        });
+        words.push(if word.starts_with("gen-") { "gen" } else { word });
     }
     words.join("\"")
 }
@@ -50,17 +46,11 @@ impl Scripted {
             let stream = futures_util::stream::unfold(receiver, |mut receiver| async move {
                 Some((receiver.recv().await?, receiver))
             });
-            async {
-                (
-                    [("content-type", "text/event-stream")],
-                    Body::from_stream(stream),
-                )
-            }
+            async { ([("content-type", "text/event-stream")], Body::from_stream(stream)) }
         };
         let key = || async { axum::Json(json!({"data": {"label": "sk-or-v1-a...b"}})) };
-        let router = Router::new()
-            .route("/v1/chat/completions", post(chat))
-            .route("/v1/key", get(key));
+        let router =
+            Router::new().route("/v1/chat/completions", post(chat)).route("/v1/key", get(key));
         let server = Server::start(router).await.unwrap();
         Self { server, pieces }
     }
@@ -70,10 +60,7 @@ impl Scripted {
     }
 
     async fn send(&self, piece: &'static [u8]) {
-        self.pieces
-            .send(Ok(Bytes::from_static(piece)))
-            .await
-            .unwrap();
+        self.pieces.send(Ok(Bytes::from_static(piece))).await.unwrap();
     }
 }
 
@@ -86,20 +73,12 @@ async fn openrouters_bytes_arrive_unchanged_and_at_once() {
     assert_eq!(response.headers()["x-greta-payer"], "openrouter");
     let mut body = response.bytes_stream();
     // Cut inside a character, between CR and LF, and inside a field name.
-    let pieces: [&[u8]; 5] = [
-        b": hi\r",
-        b"\n\r\ndata: {\"caf\xc3",
-        b"\xa9\":1}\n\nda",
-        b"ta: [DONE]",
-        b"\n\n",
-    ];
+    let pieces: [&[u8]; 5] =
+        [b": hi\r", b"\n\r\ndata: {\"caf\xc3", b"\xa9\":1}\n\nda", b"ta: [DONE]", b"\n\n"];
     for piece in pieces {
         upstream.send(piece).await;
         // Each chunk arrives before the next is sent.
-        assert_eq!(
-            body.next().await.unwrap().unwrap(),
-            Bytes::from_static(piece)
-        );
+        assert_eq!(body.next().await.unwrap().unwrap(), Bytes::from_static(piece));
     }
     drop(upstream.pieces);
     assert!(body.next().await.is_none());
@@ -109,36 +88,19 @@ async fn openrouters_bytes_arrive_unchanged_and_at_once() {
 async fn an_openrouter_stream_is_what_openrouter_sent() {
     let world = World::start().await;
     let owner = world.enterprise_with_key("acme", "0").await;
-    for model in [
-        "openai/gpt-4o-mini",
-        "sim/crlf",
-        "sim/split",
-        "sim/big",
-        "sim/ok",
-    ] {
+    for model in ["openai/gpt-4o-mini", "sim/crlf", "sim/split", "sim/big", "sim/ok"] {
         let body = streamed(model);
         let direct = reqwest::Client::new()
-            .post(format!(
-                "{}/chat/completions",
-                world.openrouter().base_url()
-            ))
+            .post(format!("{}/chat/completions", world.openrouter().base_url()))
             .bearer_auth(crate::support::OTHER_KEY)
             .body(body.to_string());
         let direct = direct.send().await.unwrap().text().await.unwrap();
         let relayed = owner.chat(&body).await;
         assert_eq!(relayed.header("content-type"), "text/event-stream");
-        assert_eq!(
-            without_ids(&relayed.text()),
-            without_ids(&direct),
-            "{model}"
-        );
+        assert_eq!(without_ids(&relayed.text()), without_ids(&direct), "{model}");
         assert!(relayed.header("x-generation-id").starts_with("gen-"));
         let sent = world.openrouter().calls().pop().unwrap();
-        assert_eq!(
-            sent.body,
-            body.to_string(),
-            "the request's bytes are unchanged too"
-        );
+        assert_eq!(sent.body, body.to_string(), "the request's bytes are unchanged too");
     }
 }
 
@@ -146,12 +108,7 @@ async fn an_openrouter_stream_is_what_openrouter_sent() {
 async fn a_cut_openrouter_stream_never_looks_complete() {
     let world = World::start().await;
     let owner = world.enterprise_with_key("acme", "0").await;
-    for model in [
-        "sim/cut",
-        "sim/cut-mid-line",
-        "sim/no-done",
-        "sim/midstream-error",
-    ] {
+    for model in ["sim/cut", "sim/cut-mid-line", "sim/no-done", "sim/midstream-error"] {
         let reply = owner.chat(&streamed(model)).await;
         let text = reply.text();
         let (before, end) = text.rsplit_once("\n\ndata: ").unwrap();
@@ -178,15 +135,8 @@ async fn credits_are_settled_before_the_last_bytes() {
     let world = World::start().await;
     world.set("acme", json!({"credits": "7"})).await;
     let owner = world.owner("acme");
-    let response = owner
-        .chat_request(&streamed("openai/gpt-4o-mini"))
-        .send()
-        .await
-        .unwrap();
-    let call_id = response.headers()["x-greta-call-id"]
-        .to_str()
-        .unwrap()
-        .to_owned();
+    let response = owner.chat_request(&streamed("openai/gpt-4o-mini")).send().await.unwrap();
+    let call_id = response.headers()["x-greta-call-id"].to_str().unwrap().to_owned();
     assert!(response.headers().get("x-greta-credits-charged").is_none());
     let mut body = response.bytes_stream();
     let mut text = String::new();
@@ -196,28 +146,17 @@ async fn credits_are_settled_before_the_last_bytes() {
     }
     // The call is settled while the stream is still open.
     let balance = world.settled_balance("acme").await;
-    let usage = text
-        .lines()
-        .find(|line| line.contains("\"greta\""))
-        .unwrap();
+    let usage = text.lines().find(|line| line.contains("\"greta\"")).unwrap();
     let usage: Value = serde_json::from_str(usage.strip_prefix("data: ").unwrap()).unwrap();
     let entry = owner.ledger().await.remove(0);
-    assert_eq!(
-        usage["choices"],
-        json!([]),
-        "the rest of the chunk is as it was"
-    );
+    assert_eq!(usage["choices"], json!([]), "the rest of the chunk is as it was");
     assert_eq!(usage["greta"]["call_id"], call_id.as_str());
     assert_eq!(entry["call_id"], call_id.as_str());
     let charged = usage["greta"]["credits_charged"].as_str().unwrap();
     assert_eq!(entry["amount"], format!("-{charged}"));
     assert_eq!(entry["balance_after"], balance.as_str());
     let after_usage = text.split_once("\"greta\"").unwrap().1;
-    assert_eq!(
-        after_usage.matches("data:").count(),
-        1,
-        "only [DONE] comes after it"
-    );
+    assert_eq!(after_usage.matches("data:").count(), 1, "only [DONE] comes after it");
 }
 
 #[tokio::test]
@@ -232,11 +171,7 @@ async fn unusual_streams_are_settled_too() {
     ] {
         world.set("acme", json!({"credits": "7"})).await;
         let reply = owner.chat(&streamed(model)).await;
-        assert!(
-            reply.text().contains("\"greta\":{"),
-            "{model}: {}",
-            reply.text()
-        );
+        assert!(reply.text().contains("\"greta\":{"), "{model}: {}", reply.text());
         assert_ne!(world.settled_balance("acme").await, "7", "{model}");
     }
 }
@@ -256,30 +191,16 @@ async fn a_credits_stream_that_is_cut_off_is_left_to_the_sweeper() {
         let started = world.system.clock.now();
         let reply = world.owner(&id).chat(&streamed(model)).await;
         let complete = model == "sim-priced/no-usage";
-        assert_eq!(
-            reply.text().contains("upstream_interrupted"),
-            !complete,
-            "{model}"
-        );
+        assert_eq!(reply.text().contains("upstream_interrupted"), !complete, "{model}");
         assert_eq!(reply.text().contains("[DONE]"), complete, "{model}");
         let shown = world.shown(&id).await;
         assert_eq!(shown["reconciliation"]["ok"], true, "{model}");
         let hold = &shown["holds"][0];
         assert_eq!(hold["call_id"], reply.header("x-greta-call-id"), "{model}");
-        assert_eq!(
-            hold["generation_id"],
-            reply.header("x-generation-id"),
-            "{model}"
-        );
+        assert_eq!(hold["generation_id"], reply.header("x-generation-id"), "{model}");
         let due: jiff::Timestamp = hold["next_check_at"].as_str().unwrap().parse().unwrap();
-        assert!(
-            due >= started && due <= world.system.clock.now(),
-            "due at once: {model}"
-        );
-        assert_eq!(
-            shown["account"]["credits"]["balance"], "7",
-            "never by guess"
-        );
+        assert!(due >= started && due <= world.system.clock.now(), "due at once: {model}");
+        assert_eq!(shown["account"]["credits"]["balance"], "7", "never by guess");
     }
 }
 
@@ -291,24 +212,14 @@ async fn the_default_ais_errors_in_mid_stream_are_replaced_by_our_own() {
     let owner = world.owner("acme");
     let model = "sim-priced/midstream-error";
     let direct = reqwest::Client::new()
-        .post(format!(
-            "{}/chat/completions",
-            world.default_ai().base_url()
-        ))
+        .post(format!("{}/chat/completions", world.default_ai().base_url()))
         .bearer_auth(crate::support::OTHER_KEY)
         .body(streamed(model).to_string());
     let direct = direct.send().await.unwrap().text().await.unwrap();
-    let theirs = direct
-        .lines()
-        .find(|line| line.contains("\"error\":{"))
-        .unwrap();
+    let theirs = direct.lines().find(|line| line.contains("\"error\":{")).unwrap();
     let reply = owner.chat(&streamed(model)).await;
     assert!(!reply.text().contains(theirs));
-    assert!(
-        reply.text().contains("default_ai_unavailable"),
-        "{}",
-        reply.text()
-    );
+    assert!(reply.text().contains("default_ai_unavailable"), "{}", reply.text());
     let plain = owner.say_hello_to(model).await;
     assert_eq!(plain.error(), (502, "default_ai_unavailable".to_owned()));
     assert_eq!(world.shown("acme").await["reconciliation"]["ok"], true);
@@ -319,24 +230,17 @@ async fn the_default_ais_errors_in_mid_stream_are_replaced_by_our_own() {
 async fn a_stream_cut_off_after_its_usage_is_settled() {
     let world = World::start().await;
     world.set("acme", json!({"credits": "7"})).await;
-    let reply = world
-        .owner("acme")
-        .chat(&streamed("sim-priced/no-done"))
-        .await;
+    let reply = world.owner("acme").chat(&streamed("sim-priced/no-done")).await;
     let text = reply.text();
-    assert!(
-        text.contains("\"greta\":{") && text.contains("upstream_interrupted"),
-        "{text}"
-    );
+    assert!(text.contains("\"greta\":{") && text.contains("upstream_interrupted"), "{text}");
     assert_ne!(world.settled_balance("acme").await, "7");
 }
 
 #[tokio::test]
 async fn a_client_that_disconnects_pays_for_the_call() {
     let world = World::start().await;
-    for (index, model) in ["sim-priced/slow-chunks-50", "openai/gpt-4o-mini"]
-        .into_iter()
-        .enumerate()
+    for (index, model) in
+        ["sim-priced/slow-chunks-50", "openai/gpt-4o-mini"].into_iter().enumerate()
     {
         let id = format!("acme-{index}");
         world.set(&id, json!({"credits": "7"})).await;
@@ -350,14 +254,8 @@ async fn a_client_that_disconnects_pays_for_the_call() {
         };
         world.default_ai().until(ended).await;
         wait_until_settled(&world, &id).await;
-        let charged = owner.ledger().await[0]["amount"]
-            .as_str()
-            .unwrap()
-            .to_owned();
-        let cost = world.default_ai().calls()[index]
-            .cost
-            .parse::<account::Usd>()
-            .unwrap();
+        let charged = owner.ledger().await[0]["amount"].as_str().unwrap().to_owned();
+        let cost = world.default_ai().calls()[index].cost.parse::<account::Usd>().unwrap();
         let rate = account::CreditsPerUsd::new(10).unwrap();
         assert_eq!(charged, format!("-{}", cost.in_credits(rate).unwrap()));
     }
@@ -374,9 +272,7 @@ async fn a_client_that_disconnects_leaves_no_open_hold() {
     let call = owner.chat_request(&body).timeout(Duration::from_millis(50));
     assert!(call.send().await.unwrap_err().is_timeout());
     let ended = |calls: &[local::openrouter::RecordedCall]| {
-        calls
-            .first()
-            .is_some_and(local::openrouter::RecordedCall::has_ended)
+        calls.first().is_some_and(local::openrouter::RecordedCall::has_ended)
     };
     world.default_ai().until(ended).await;
     wait_until_settled(&world, "acme").await;
@@ -388,11 +284,7 @@ async fn a_client_that_disconnects_leaves_no_open_hold() {
 async fn an_abandoned_openrouter_stream_is_dropped() {
     let world = World::start().await;
     let owner = world.enterprise_with_key("acme", "0").await;
-    let response = owner
-        .chat_request(&streamed("sim/stall"))
-        .send()
-        .await
-        .unwrap();
+    let response = owner.chat_request(&streamed("sim/stall")).send().await.unwrap();
     let mut body = response.bytes_stream();
     body.next().await.unwrap().unwrap();
     drop(body);

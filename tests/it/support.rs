@@ -28,10 +28,7 @@ pub(crate) fn new_hold(call: &CallId, amount: Credits, at: Timestamp) -> NewHold
         at,
         model: "some/model",
         tariff: Tariff {
-            prices: TokenPrices {
-                input: Usd::ZERO,
-                output: Usd::ZERO,
-            },
+            prices: TokenPrices { input: Usd::ZERO, output: Usd::ZERO },
             rate: CreditsPerUsd::ONE,
         },
         idempotency: None,
@@ -66,9 +63,7 @@ impl Reply {
 
     /// The header's text; empty if it is absent.
     pub(crate) fn header(&self, name: &str) -> &str {
-        self.headers
-            .get(name)
-            .map_or("", |value| value.to_str().unwrap())
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
     /// The error's code, in either error shape.
@@ -85,10 +80,7 @@ impl Reply {
 
     /// Payer and route reason.
     pub(crate) fn receipt(&self) -> (String, String) {
-        (
-            self.header("x-greta-payer").to_owned(),
-            self.header("x-greta-route-reason").to_owned(),
-        )
+        (self.header("x-greta-payer").to_owned(), self.header("x-greta-route-reason").to_owned())
     }
 }
 
@@ -116,11 +108,7 @@ impl World {
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .timeout(Duration::from_mins(1));
-        Self {
-            system: System::start(options).await.unwrap(),
-            wire,
-            http: http.build().unwrap(),
-        }
+        Self { system: System::start(options).await.unwrap(), wire, http: http.build().unwrap() }
     }
 
     pub(crate) fn openrouter(&self) -> &OpenRouterSimulator {
@@ -142,10 +130,7 @@ impl World {
     ) -> (aws_sdk_dynamodb::Client, aws_sdk_secretsmanager::Client) {
         let http = SharedHttpClient::new(wire);
         let engines = self.engines();
-        (
-            engines.dynamodb_over(Some(http.clone())),
-            engines.secrets_over(Some(http)),
-        )
+        (engines.dynamodb_over(Some(http.clone())), engines.secrets_over(Some(http)))
     }
 
     /// A client of the event bus without faults.
@@ -177,18 +162,13 @@ impl World {
     pub(crate) async fn send(&self, request: reqwest::RequestBuilder) -> Reply {
         let response = request.send().await.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());
-        Reply {
-            status,
-            headers,
-            body: response.bytes().await.unwrap(),
-        }
+        Reply { status, headers, body: response.bytes().await.unwrap() }
     }
 
     /// Creates or changes an account through the `_dev` helper.
     pub(crate) async fn set(&self, id: &str, change: Value) {
-        let request = self
-            .request(Method::PUT, &format!("/_dev/accounts/{id}"))
-            .body(change.to_string());
+        let request =
+            self.request(Method::PUT, &format!("/_dev/accounts/{id}")).body(change.to_string());
         let reply = self.send(request).await;
         assert_eq!(reply.status, StatusCode::OK, "{}", reply.text());
     }
@@ -205,10 +185,7 @@ impl World {
         assert_eq!(shown["reconciliation"], json!({"ok": true, "problems": []}));
         assert_eq!(shown["holds"], json!([]));
         assert_eq!(shown["account"]["credits"]["held"], "0");
-        shown["account"]["credits"]["balance"]
-            .as_str()
-            .unwrap()
-            .to_owned()
+        shown["account"]["credits"]["balance"].as_str().unwrap().to_owned()
     }
 
     /// Runs a tick at this time from now.
@@ -225,16 +202,12 @@ impl World {
     }
 
     pub(crate) fn caller(&self, id: &str, role: &str) -> Caller<'_> {
-        Caller {
-            world: self,
-            token: self.system.token(id, role),
-        }
+        Caller { world: self, token: self.system.token(id, role) }
     }
 
     /// An enterprise account with its key connected.
     pub(crate) async fn enterprise_with_key(&self, id: &str, credits: &str) -> Caller<'_> {
-        self.set(id, json!({"plan": "enterprise", "credits": credits}))
-            .await;
+        self.set(id, json!({"plan": "enterprise", "credits": credits})).await;
         let owner = self.owner(id);
         let saved = owner.save_key(KEY).await;
         assert_eq!(saved.status, StatusCode::OK, "{}", saved.text());

@@ -45,13 +45,7 @@ async fn spent(world: &World) -> Credits {
 /// Broken off, without usage, without an end: the provider's record says what it did cost.
 #[tokio::test]
 async fn a_broken_call_is_settled_by_the_providers_record() {
-    for model in [
-        "cut",
-        "no-usage",
-        "midstream-error",
-        "cut-mid-line",
-        "reset-after-head",
-    ] {
+    for model in ["cut", "no-usage", "midstream-error", "cut-mid-line", "reset-after-head"] {
         let world = World::start().await;
         world.set("acme", json!({"credits": "7"})).await;
         let owner = world.owner("acme");
@@ -60,11 +54,7 @@ async fn a_broken_call_is_settled_by_the_providers_record() {
         world.default_ai().until(ended).await;
         assert_eq!(holds(&world).await.len(), 1, "{model}");
         let report = world.tick_in(minutes(1)).await;
-        assert_eq!(
-            (&report["swept"], &report["errors"]),
-            (&json!(1), &json!(0)),
-            "{model}"
-        );
+        assert_eq!((&report["swept"], &report["errors"]), (&json!(1), &json!(0)), "{model}");
         let call = world.default_ai().calls().pop().unwrap();
         assert_eq!(spent(&world).await, cost(&call), "{model}");
         let entry = owner.ledger().await.remove(0);
@@ -130,11 +120,8 @@ async fn what_stays_unknown_for_a_day_is_released() {
         let owner = world.owner("acme");
         world.default_ai().hide_generations(true);
         let mut body = hello();
-        body["model"] = json!(if kind == "openai" {
-            "openai/gpt-4o-mini"
-        } else {
-            "sim-priced/cut"
-        });
+        body["model"] =
+            json!(if kind == "openai" { "openai/gpt-4o-mini" } else { "sim-priced/cut" });
         body["stream"] = json!(true);
         let send = || world.send(owner.chat_request(&body).header("idempotency-key", "k"));
         if kind == "openai" {
@@ -147,17 +134,9 @@ async fn what_stays_unknown_for_a_day_is_released() {
             assert_eq!(send().await.status, 200);
         }
         assert_eq!(holds(&world).await.len(), 1, "{kind}");
-        assert_eq!(
-            world.tick_in(minutes(60 * 24 - 1)).await["swept"],
-            0,
-            "{kind}"
-        );
+        assert_eq!(world.tick_in(minutes(60 * 24 - 1)).await["swept"], 0, "{kind}");
         assert_eq!(send().await.error(), (409, "duplicate_call".to_owned()));
-        assert_eq!(
-            world.tick_in(minutes(60 * 24 + 1)).await["swept"],
-            1,
-            "{kind}"
-        );
+        assert_eq!(world.tick_in(minutes(60 * 24 + 1)).await["swept"], 1, "{kind}");
         assert_eq!(world.settled_balance("acme").await, "7");
         assert_eq!(send().await.status, 200, "{kind}: the key is free again");
         let looked_up = world.default_ai().generation_checks() > 0;
@@ -177,22 +156,12 @@ async fn a_default_ai_that_is_down_is_not_pestered() {
     }
     world.default_ai().set_key(PLATFORM_KEY, KeyBehaviour::Down);
     let report = world.tick_in(minutes(1)).await;
-    assert_eq!(
-        (&report["swept"], &report["errors"]),
-        (&json!(0), &json!(0))
-    );
+    assert_eq!((&report["swept"], &report["errors"]), (&json!(0), &json!(0)));
     let asked = world.default_ai().generation_checks();
     assert!((1..40).contains(&asked), "{asked}");
-    world
-        .default_ai()
-        .set_key(PLATFORM_KEY, KeyBehaviour::Usable);
+    world.default_ai().set_key(PLATFORM_KEY, KeyBehaviour::Usable);
     assert_eq!(world.tick_in(minutes(5)).await["swept"], 40);
-    let cost: i64 = world
-        .default_ai()
-        .calls()
-        .iter()
-        .map(|call| cost(call).micros())
-        .sum();
+    let cost: i64 = world.default_ai().calls().iter().map(|call| cost(call).micros()).sum();
     assert_eq!(spent(&world).await.micros(), cost);
 }
 
@@ -206,17 +175,9 @@ async fn sweepers_do_not_get_in_each_others_way() {
         left_open(&owner, "sim-priced/no-usage").await;
     }
     let ticks = join_all((0..8).map(|_| world.tick_in(minutes(1)))).await;
-    let swept: u64 = ticks
-        .iter()
-        .map(|report| report["swept"].as_u64().unwrap())
-        .sum();
+    let swept: u64 = ticks.iter().map(|report| report["swept"].as_u64().unwrap()).sum();
     assert_eq!(swept, 10, "{ticks:?}");
-    let cost: i64 = world
-        .default_ai()
-        .calls()
-        .iter()
-        .map(|call| cost(call).micros())
-        .sum();
+    let cost: i64 = world.default_ai().calls().iter().map(|call| cost(call).micros()).sum();
     assert_eq!(spent(&world).await.micros(), cost);
     assert_eq!(owner.ledger().await.len(), 11);
 }
@@ -237,18 +198,11 @@ async fn a_call_under_way_is_left_alone() {
         world.default_ai().until(begun).await;
         let report = world.tick_in(minutes(60 * 48)).await;
         let call = world.default_ai().calls().pop().unwrap();
-        assert_eq!(
-            call.outcome,
-            CallOutcome::Running,
-            "the tick came in its middle"
-        );
+        assert_eq!(call.outcome, CallOutcome::Running, "the tick came in its middle");
         report
     };
     let (reply, report) = tokio::join!(call, sweep);
-    assert_eq!(
-        (&report["swept"], &report["errors"]),
-        (&json!(0), &json!(0))
-    );
+    assert_eq!((&report["swept"], &report["errors"]), (&json!(0), &json!(0)));
     assert!(reply.text().contains("credits_charged"), "{}", reply.text());
     let call = world.default_ai().calls().pop().unwrap();
     assert_eq!(spent(&world).await, cost(&call));
@@ -262,24 +216,12 @@ async fn a_late_settlement_finds_the_hold_settled() {
     let owner = world.owner("acme");
     left_open(&owner, "sim-priced/no-usage").await;
     let number = world.system.account("acme").await.number;
-    let open = world
-        .system
-        .store
-        .holds
-        .open(&number)
-        .await
-        .unwrap()
-        .remove(0);
+    let open = world.system.store.holds.open(&number).await.unwrap().remove(0);
     assert_eq!(world.tick_in(minutes(1)).await["swept"], 1);
     let spent_by_sweeper = spent(&world).await;
     let now = world.system.clock.now();
     let late = Credits::from_micros(1);
-    let late = world
-        .system
-        .store
-        .holds
-        .settle(&open.hold, late, now, "late", None)
-        .await;
+    let late = world.system.store.holds.settle(&open.hold, late, now, "late", None).await;
     let settled = account::hold::HoldState::Settled(spent_by_sweeper);
     assert_eq!(late.unwrap(), store::Resolution::Already(Some(settled)));
     assert_eq!(spent(&world).await, spent_by_sweeper);
@@ -298,13 +240,7 @@ async fn faults_on_the_wire_leave_the_hold_to_the_next_tick() {
         (AnswerLost, 1),
         (Repeated, 1),
     ];
-    let operations = [
-        "Query",
-        "GetItem",
-        "UpdateItem",
-        "TransactWriteItems",
-        "GetSecretValue",
-    ];
+    let operations = ["Query", "GetItem", "UpdateItem", "TransactWriteItems", "GetSecretValue"];
     let disturbed = |operation: &'static str, (fault, times)| async move {
         let world = World::start().await;
         world.set("acme", json!({"credits": "7"})).await;
@@ -347,8 +283,5 @@ async fn unreadable_rows_hide_no_hold() {
     assert_eq!((due.len(), readable.len()), (4, 1));
     assert_eq!(readable[0].call, call);
     let report = world.tick_in(minutes(1)).await;
-    assert_eq!(
-        (&report["swept"], &report["errors"]),
-        (&json!(1), &json!(3))
-    );
+    assert_eq!((&report["swept"], &report["errors"]), (&json!(1), &json!(3)));
 }

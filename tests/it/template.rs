@@ -120,9 +120,7 @@ async fn nothing_else_answers_without_a_token() {
     for path in functions(&template).into_iter().flat_map(routes) {
         let mut refused = 0;
         for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
-            let at = path
-                .replace("{version}", "latest")
-                .replace("{name}", "page.js");
+            let at = path.replace("{version}", "latest").replace("{name}", "page.js");
             let method: Method = method.parse().unwrap();
             let request = world.request(method.clone(), &at).body("{}");
             match world.send(request).await.status.as_u16() {
@@ -146,15 +144,8 @@ fn the_handbook_registers_the_events_that_are_read() {
     let is_event = |word: &&str| {
         let object = word.split('.').next().unwrap_or_default();
         word.contains('.')
-            && [
-                "checkout",
-                "payment_intent",
-                "charge",
-                "refund",
-                "invoice",
-                "customer",
-            ]
-            .contains(&object)
+            && ["checkout", "payment_intent", "charge", "refund", "invoice", "customer"]
+                .contains(&object)
     };
     let registered: BTreeSet<&str> = handbook.split_whitespace().filter(is_event).collect();
     let (reader, _) = reader.split_once("mod tests").unwrap_or((reader, ""));

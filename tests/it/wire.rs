@@ -69,10 +69,7 @@ pub(crate) struct Units {
 }
 
 impl Units {
-    #[expect(
-        clippy::float_arithmetic,
-        reason = "half a unit is what DynamoDB bills"
-    )]
+    #[expect(clippy::float_arithmetic, reason = "half a unit is what DynamoDB bills")]
     fn add(&mut self, operation: &str, answer: &Value) {
         let consumed = &answer["ConsumedCapacity"];
         let tables = consumed.as_array().cloned();
@@ -106,18 +103,12 @@ impl Default for Wire {
 impl Wire {
     /// The wire of a process whose every request is two steps: asked, and answered.
     pub(crate) fn of(steps: Steps) -> Self {
-        Self {
-            steps: Some(steps),
-            ..Self::default()
-        }
+        Self { steps: Some(steps), ..Self::default() }
     }
 
     /// The same wire, for the requests of one function: what it asks of AWS is kept.
     pub(crate) fn used_by(self, function: &'static str) -> Self {
-        Self {
-            function: Some(function),
-            ..self
-        }
+        Self { function: Some(function), ..self }
     }
 
     /// The operations since the last time, for example `GetItem`.
@@ -147,9 +138,7 @@ impl Wire {
     /// meet this fault. 0 ends it.
     pub(crate) fn disturb(&self, operation: &str, fault: Fault, times: usize) {
         let mut state = self.state.lock().unwrap();
-        state
-            .planned
-            .retain(|(of, what, _)| !(of == operation && *what == fault));
+        state.planned.retain(|(of, what, _)| !(of == operation && *what == fault));
         state.planned.push((operation.to_owned(), fault, times));
     }
 
@@ -202,18 +191,12 @@ impl Wire {
         if unspeakable.is_some_and(|text| String::from_utf8_lossy(body).contains(text)) {
             return Some(Fault::NeverArrives);
         }
-        let planned = state
-            .planned
-            .iter_mut()
-            .find(|(of, _, times)| of == operation && *times > 0);
+        let planned = state.planned.iter_mut().find(|(of, _, times)| of == operation && *times > 0);
         let fault = planned.map(|(_, fault, times)| {
             *times -= 1;
             *fault
         });
-        if matches!(
-            fault,
-            Some(Fault::Throttled | Fault::Conflict | Fault::NeverArrives)
-        ) {
+        if matches!(fault, Some(Fault::Throttled | Fault::Conflict | Fault::NeverArrives)) {
             return fault;
         }
         match state.left {

@@ -111,18 +111,14 @@ impl Simulation {
     async fn start(plan: Plan) -> Self {
         let system = System::start(Options::default()).await.unwrap();
         let start: Timestamp = START.parse().unwrap();
-        system
-            .clock
-            .advance(start.duration_since(system.clock.now()));
+        system.clock.advance(start.duration_since(system.clock.now()));
         let confirmed = Confirmed::default();
         let wire = Wire {
             connector: local::engines::connector(),
             dynamodb: Direct::to(&system.engines),
             gate: None,
         };
-        let client = system
-            .engines
-            .dynamodb_over(Some(SharedHttpClient::new(wire)));
+        let client = system.engines.dynamodb_over(Some(SharedHttpClient::new(wire)));
         let store = Store::new(client, system.tables.clone());
         let mut dice = Rng::with_seed(plan.seed);
         let mut processes = Vec::new();
@@ -177,11 +173,7 @@ impl Simulation {
 
     /// As many of each as is planned.
     fn any_collection(&mut self) -> Collection {
-        let Plan {
-            by_credits,
-            by_provider,
-            ..
-        } = self.plan;
+        let Plan { by_credits, by_provider, .. } = self.plan;
         match self.dice.u32(..100) {
             dice if dice < by_credits => Collection::Credits,
             dice if dice < by_credits + by_provider => Collection::Provider,
@@ -215,10 +207,7 @@ impl Simulation {
             let share = now.duration_since(start).as_hours().clamp(0, 720);
             let born = self.subjects.len() * usize::try_from(share).unwrap() / 720;
             let living = self.subjects.len() - unborn.len();
-            for subject in unborn
-                .drain(..born.saturating_sub(living))
-                .collect::<Vec<_>>()
-            {
+            for subject in unborn.drain(..born.saturating_sub(living)).collect::<Vec<_>>() {
                 self.change_plan(subject, false).await;
             }
             self.wake().await;
@@ -286,11 +275,7 @@ impl Simulation {
         let is_stopped = self.chance(25);
         let weather = Weather {
             stops_at: is_stopped.then(|| self.dice.usize(1..=steps)),
-            losses: if self.chance(20) {
-                self.dice.u32(1..=60)
-            } else {
-                0
-            },
+            losses: if self.chance(20) { self.dice.u32(1..=60) } else { 0 },
         };
         (weather, self.chance(40))
     }
@@ -319,14 +304,10 @@ impl Simulation {
         let (one, two) = (self.weather(steps), self.weather(steps));
         let processes = (self.process().await, self.process().await);
         let now = self.now();
-        let works = (
-            processes.0.begin(job.clone(), now, one.0),
-            processes.1.begin(job, now, two.0),
-        );
-        let ended = tokio::join!(
-            end(&processes.0, works.0, one.1),
-            end(&processes.1, works.1, two.1)
-        );
+        let works =
+            (processes.0.begin(job.clone(), now, one.0), processes.1.begin(job, now, two.0));
+        let ended =
+            tokio::join!(end(&processes.0, works.0, one.1), end(&processes.1, works.1, two.1));
         self.ended(processes.0, ended.0, Note::Nothing);
         self.ended(processes.1, ended.1, Note::Nothing);
     }

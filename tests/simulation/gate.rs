@@ -249,9 +249,8 @@ async fn pass(State(way): State<Way>, request: Request, next: Next) -> Response 
         return no_answer();
     }
     let path = request.uri().path();
-    let intent = path
-        .strip_prefix("/v1/payment_intents/")
-        .and_then(|rest| rest.strip_suffix("/confirm"));
+    let intent =
+        path.strip_prefix("/v1/payment_intents/").and_then(|rest| rest.strip_suffix("/confirm"));
     if let (Some(intent), &Method::POST) = (intent, request.method()) {
         let began = way.gate.began();
         let mut confirmed = way.confirmed.lock().unwrap_or_else(PoisonError::into_inner);

@@ -77,13 +77,7 @@ enum Standing {
 
 impl<'a> Case<'a> {
     fn new(record: &'a Record, life: &'a Life, payments: Vec<&'a Paid>) -> Self {
-        let mut case = Self {
-            record,
-            life,
-            payments,
-            periods: Vec::new(),
-            problems: Vec::new(),
-        };
+        let mut case = Self { record, life, payments, periods: Vec::new(), problems: Vec::new() };
         for claim in &life.claims {
             match case.period(claim) {
                 Ok(period) => case.periods.push(period),
@@ -98,10 +92,7 @@ impl<'a> Case<'a> {
     fn period(&self, claim: &'a Claim) -> Result<Period<'a>, String> {
         let name = format!("period {} of {}", claim.period, claim.generation);
         let (paid_at, decided_at) = self.payment(&claim.paid_by).ok_or_else(|| {
-            format!(
-                "{name} counts as paid by {}, which paid nothing",
-                claim.paid_by
-            )
+            format!("{name} counts as paid by {}, which paid nothing", claim.paid_by)
         })?;
         let (began, _) = self
             .payment(&claim.generation)
@@ -367,11 +358,7 @@ impl Life {
                 unclear = unclear.max(version);
             }
         }
-        if unclear > certain.0 {
-            Standing::Unclear
-        } else {
-            certain.1
-        }
+        if unclear > certain.0 { Standing::Unclear } else { certain.1 }
     }
 
     /// The cancellation that was certainly in force at `at`.
@@ -430,11 +417,7 @@ fn months_after(anchor: Timestamp, months: i64) -> Timestamp {
         _ => 31,
     };
     let day = time.day().min(days);
-    let date = Date::new(
-        i16::try_from(year).unwrap(),
-        i8::try_from(month).unwrap(),
-        day,
-    );
+    let date = Date::new(i16::try_from(year).unwrap(), i8::try_from(month).unwrap(), day);
     let moved = DateTime::from_parts(date.unwrap(), time.time());
     moved.to_zoned(TimeZone::UTC).unwrap().timestamp()
 }

@@ -86,11 +86,7 @@ impl Process {
             gate: Some(gate.clone()),
         };
         let clock = || system.clock.clone();
-        let dynamodb = || {
-            system
-                .engines
-                .dynamodb_over(Some(SharedHttpClient::new(wire.clone())))
-        };
+        let dynamodb = || system.engines.dynamodb_over(Some(SharedHttpClient::new(wire.clone())));
         let secrets = || system.engines.secrets();
         let routes = |collection: Collection| {
             let mut settings = settings.clone();
@@ -138,13 +134,7 @@ impl Process {
     pub(crate) fn begin(&self, job: Job, now: Timestamp, weather: Weather) -> JoinHandle<Answer> {
         self.gate.begin(now, weather);
         match job {
-            Job::Route {
-                collection,
-                method,
-                path,
-                token,
-                body,
-            } => {
+            Job::Route { collection, method, path, token, body } => {
                 let router = &self.routes[collection as usize];
                 let request = Request::builder().method(method).uri(path);
                 let request = request.header("authorization", format!("Bearer {token}"));
@@ -179,25 +169,16 @@ impl Process {
 }
 
 async fn ask(router: Router, request: Request<Body>) -> Answer {
-    let response = router
-        .oneshot(request)
-        .await
-        .unwrap_or_else(|never| match never {});
+    let response = router.oneshot(request).await.unwrap_or_else(|never| match never {});
     let status = response.status().as_u16();
     let body = axum::body::to_bytes(response.into_body(), usize::MAX).await;
     let body = body.unwrap_or_default();
-    Answer {
-        status,
-        body: serde_json::from_slice(&body).unwrap_or_default(),
-    }
+    Answer { status, body: serde_json::from_slice(&body).unwrap_or_default() }
 }
 
 fn of_event(done: Result<Value, String>) -> Answer {
     match done {
         Ok(body) => Answer { status: 200, body },
-        Err(error) => Answer {
-            status: 500,
-            body: Value::String(error),
-        },
+        Err(error) => Answer { status: 500, body: Value::String(error) },
     }
 }

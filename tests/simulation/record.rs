@@ -80,8 +80,7 @@ impl Act {
 
     /// It certainly had no effect.
     pub(crate) fn is_refused(&self) -> bool {
-        self.answer
-            .is_some_and(|status| (400..500).contains(&status))
+        self.answer.is_some_and(|status| (400..500).contains(&status))
     }
 
     pub(crate) fn is_over(&self, at: Timestamp) -> bool {

@@ -17,10 +17,7 @@ pub(crate) async fn apply(deps: &Deps, event: &AccountEvent) -> Result<Outcome, 
     // clock may be ahead.
     let now = deps.clock.now();
     let why = event.history_entry(now, "deleted".to_owned());
-    let deletion = deps
-        .store
-        .accounts
-        .delete(&event.account, event.version, &why);
+    let deletion = deps.store.accounts.delete(&event.account, event.version, &why);
     let Deletion::Done(profile) = deletion.await? else {
         return Ok(Outcome::Late);
     };

@@ -39,13 +39,12 @@ impl AccountEvent {
     /// Reads an event in EventBridge's envelope, ignoring fields that are not needed. The error
     /// names the first malformed field.
     pub fn parse(event: &Value) -> Result<Self, Malformed> {
-        let is_upserted = required(event, "detail-type", EVENTS, |value| {
-            match value.as_str()? {
+        let is_upserted =
+            required(event, "detail-type", EVENTS, |value| match value.as_str()? {
                 "account.upserted" => Some(true),
                 "account.deleted" => Some(false),
                 _ => None,
-            }
-        })?;
+            })?;
         Ok(Self {
             at: required(event, "time", "an RFC 3339 time", time)?,
             account: required(event, "detail.account_id", ACCOUNT, account)?,
@@ -84,9 +83,7 @@ fn required<T>(
     must_be: &'static str,
     read: impl Fn(&Value) -> Option<T>,
 ) -> Result<T, Malformed> {
-    let value = field
-        .split('.')
-        .try_fold(event, |value, name| value.get(name));
+    let value = field.split('.').try_fold(event, |value, name| value.get(name));
     value.and_then(read).ok_or(Malformed { field, must_be })
 }
 
@@ -154,40 +151,16 @@ mod tests {
     #[test]
     fn a_malformed_field_is_named() {
         let table = [
-            (
-                "/detail-type",
-                json!("account.merged"),
-                "`detail-type` must be `account.upserted`",
-            ),
+            ("/detail-type", json!("account.merged"), "`detail-type` must be `account.upserted`"),
             ("/detail-type", json!(null), "`detail-type`"),
-            (
-                "/time",
-                json!("yesterday"),
-                "`time` must be an RFC 3339 time",
-            ),
+            ("/time", json!("yesterday"), "`time` must be an RFC 3339 time"),
             ("/detail", json!([]), "`detail.account_id`"),
-            (
-                "/detail/account_id",
-                json!("a/b"),
-                "`detail.account_id` must be an account id",
-            ),
-            (
-                "/detail/version",
-                json!("7"),
-                "`detail.version` must be a whole number",
-            ),
+            ("/detail/account_id", json!("a/b"), "`detail.account_id` must be an account id"),
+            ("/detail/version", json!("7"), "`detail.version` must be a whole number"),
             ("/detail/version", json!(-1), "`detail.version`"),
             ("/detail/version", json!(7.5), "`detail.version`"),
-            (
-                "/detail/version",
-                json!(MAX_VERSION + 1),
-                "`detail.version`",
-            ),
-            (
-                "/detail/plan",
-                json!("Enterprise"),
-                "`detail.plan` must be `standard` or",
-            ),
+            ("/detail/version", json!(MAX_VERSION + 1), "`detail.version`"),
+            ("/detail/plan", json!("Enterprise"), "`detail.plan` must be `standard` or"),
         ];
         for (at, value, expected) in table {
             let mut event = upserted();

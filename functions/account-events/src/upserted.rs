@@ -46,10 +46,7 @@ async fn create(
     let number = AccountNumber::new(edge::random_id("acct"))?;
     let profile = Profile::new(plan, event.version, event.at);
     let why = event.history_entry(event.at, format!("created: plan {}", name(plan)));
-    let created = deps
-        .store
-        .accounts
-        .create(&event.account, &number, &profile, &why);
+    let created = deps.store.accounts.create(&event.account, &number, &profile, &why);
     Ok((created.await? == Created::Now).then_some(Outcome::Created))
 }
 
@@ -75,11 +72,7 @@ async fn change(
                 let why = event.history_entry(event.at, what);
                 return Ok::<_, Infallible>(vec![Effect::History(why)]);
             }
-            outcome = if is_late {
-                Outcome::Late
-            } else {
-                Outcome::Unchanged
-            };
+            outcome = if is_late { Outcome::Late } else { Outcome::Unchanged };
             Ok(Vec::new())
         })
         .await;

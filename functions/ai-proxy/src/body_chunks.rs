@@ -17,10 +17,7 @@ pub(crate) struct BodyChunks {
 
 impl BodyChunks {
     pub(crate) fn new(answer: Answer, deadline: Option<Deadline>) -> Self {
-        Self {
-            stream: answer.into_stream(),
-            stop_at: deadline.map(Deadline::stop_at),
-        }
+        Self { stream: answer.into_stream(), stop_at: deadline.map(Deadline::stop_at) }
     }
 
     /// The time at which reading stops, whatever is left.
@@ -35,9 +32,7 @@ impl BodyChunks {
             Some(stop_at) => timeout_at(stop_at, next).await.ok()?,
             None => next.await,
         };
-        chunk?
-            .inspect_err(|error| edge::log_error(error, "upstream's stream was cut off"))
-            .ok()
+        chunk?.inspect_err(|error| edge::log_error(error, "upstream's stream was cut off")).ok()
     }
 
     /// To be called after `[DONE]`: only the last bytes are still waited for.

@@ -37,10 +37,7 @@ pub(crate) struct CallFailed {
 
 impl CallFailed {
     fn for_good(error: ApiError) -> Self {
-        Self {
-            fallback_cause: None,
-            error,
-        }
+        Self { fallback_cause: None, error }
     }
 
     fn of(failure: Failure, retry_after: Option<Duration>) -> Self {
@@ -51,10 +48,7 @@ impl CallFailed {
             Failure::Unavailable => Some(FallbackCause::Unavailable),
             Failure::ContentRefused | Failure::RequestRejected(_) => None,
         };
-        Self {
-            fallback_cause,
-            error: error_for(failure, retry_after),
-        }
+        Self { fallback_cause, error: error_for(failure, retry_after) }
     }
 }
 
@@ -175,9 +169,7 @@ fn stream_body(answer: Answer, call: &Call) -> Body {
     };
     // The body outlives the handler, but its log lines still need the call id.
     let span = Span::current();
-    Body::from_stream(stream::unfold(relay, move |relay| {
-        relay.next().instrument(span.clone())
-    }))
+    Body::from_stream(stream::unfold(relay, move |relay| relay.next().instrument(span.clone())))
 }
 
 struct Relay {

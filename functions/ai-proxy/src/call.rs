@@ -23,13 +23,7 @@ pub(crate) struct Call {
 
 impl Call {
     pub(crate) fn kind(&self) -> Kind {
-        if self.request.streamed {
-            Kind::Streamed
-        } else {
-            Kind::Plain {
-                since: self.started,
-            }
-        }
+        if self.request.streamed { Kind::Streamed } else { Kind::Plain { since: self.started } }
     }
 }
 

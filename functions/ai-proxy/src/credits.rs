@@ -59,18 +59,11 @@ pub(crate) async fn respond(
     let (deps, mut task_receipt) = (deps.clone(), receipt.clone());
     let task = edge::spawn(async move {
         // Boxed, because its 17 kB would be moved four times before it runs.
-        let call = Box::pin(hold_and_call(
-            &deps,
-            account,
-            call,
-            route,
-            &mut task_receipt,
-        ));
+        let call = Box::pin(hold_and_call(&deps, account, call, route, &mut task_receipt));
         (call.await, task_receipt)
     });
-    let (result, task_receipt) = task
-        .await
-        .map_err(|error| CreditsError::DefaultAi(ApiError::internal(&error)))?;
+    let (result, task_receipt) =
+        task.await.map_err(|error| CreditsError::DefaultAi(ApiError::internal(&error)))?;
     *receipt = task_receipt;
     result
 }

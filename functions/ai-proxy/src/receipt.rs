@@ -30,13 +30,7 @@ impl Receipt {
     pub(crate) fn for_new_call() -> Result<Self, ApiError> {
         let call = CallId::new(edge::new_id("call")).map_err(|error| ApiError::internal(&error))?;
         Span::current().record("call_id", call.as_str());
-        Ok(Self {
-            call,
-            payer: Payer::None,
-            reason: None,
-            model: None,
-            charged: None,
-        })
+        Ok(Self { call, payer: Payer::None, reason: None, model: None, charged: None })
     }
 
     pub(crate) fn routed(&mut self, payer: Payer, reason: &'static str) {

@@ -32,20 +32,14 @@ impl ChatRequest {
         // The JSON is known to be valid, and its content does not matter here.
         let inside = messages.get().strip_prefix('[').map(str::trim_start);
         if inside.is_none_or(|inside| inside.starts_with(']')) {
-            return Err(invalid(
-                "`messages` must be an array with at least one message",
-            ));
+            return Err(invalid("`messages` must be an array with at least one message"));
         }
         let model = members
             .get("model")
             .map(|model| parse_string(model).ok_or_else(|| invalid("`model` must be a string")));
         let stream = members.get("stream");
         let streamed = stream.is_some_and(|stream| stream.get() == "true");
-        Ok(Self {
-            body,
-            model: model.transpose()?,
-            streamed,
-        })
+        Ok(Self { body, model: model.transpose()?, streamed })
     }
 
     pub(crate) fn members(&self) -> Result<Members<'_>, ApiError> {
@@ -122,13 +116,7 @@ mod tests {
         for body in good {
             assert_eq!(code_of(body), Ok(()), "{body}");
         }
-        let not_json = [
-            "",
-            "{",
-            "nonsense",
-            r#"{"messages":[1],}"#,
-            r#"{"messages":[1]} x"#,
-        ];
+        let not_json = ["", "{", "nonsense", r#"{"messages":[1],}"#, r#"{"messages":[1]} x"#];
         for body in not_json {
             assert_eq!(code_of(body), Err(Code::InvalidJson), "{body}");
         }

@@ -17,10 +17,7 @@ impl Running {
     /// Adds the call until the returned guard is dropped.
     pub(crate) fn begin(&self, call: &CallId) -> RunningCall {
         self.calls().insert(call.clone());
-        RunningCall {
-            running: self.clone(),
-            call: call.clone(),
-        }
+        RunningCall { running: self.clone(), call: call.clone() }
     }
 
     fn calls(&self) -> MutexGuard<'_, HashSet<CallId>> {

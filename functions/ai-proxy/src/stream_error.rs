@@ -6,10 +6,7 @@ use edge::{ApiError, Code};
 /// Ends a stream that was cut off, so that it never looks complete. It begins with an empty line
 /// because the stream may have stopped in the middle of an event.
 pub(crate) fn interrupted() -> Bytes {
-    let error = ApiError::new(
-        Code::UpstreamInterrupted,
-        "the response was cut off before its end",
-    );
+    let error = ApiError::new(Code::UpstreamInterrupted, "the response was cut off before its end");
     Bytes::from(format!("\n\ndata: {}\n\n", error.openai_body()))
 }
 

@@ -100,23 +100,17 @@ pub(crate) async fn ledger(
     let limit = u8::try_from(limit).unwrap_or(u8::MAX);
     let page = deps.store.ledger.page(&account, cursor.as_ref(), limit);
     let page = page.await.map_err(|error| ApiError::storage(&error))?;
-    let entries = page
-        .entries
-        .into_iter()
-        .map(|(entry, balance_after)| Entry {
-            id: entry.id,
-            at: entry.at,
-            kind: entry.kind,
-            amount: entry.amount,
-            balance_after,
-            call_id: entry.call_id,
-            note: entry.note,
-        });
+    let entries = page.entries.into_iter().map(|(entry, balance_after)| Entry {
+        id: entry.id,
+        at: entry.at,
+        kind: entry.kind,
+        amount: entry.amount,
+        balance_after,
+        call_id: entry.call_id,
+        note: entry.note,
+    });
     let next = page.next.map(|next| cursor::encode(&account.number, &next));
-    Ok(Json(Ledger {
-        entries: entries.collect(),
-        next_cursor: next,
-    }))
+    Ok(Json(Ledger { entries: entries.collect(), next_cursor: next }))
 }
 
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -162,9 +156,7 @@ pub(crate) async fn daily(
             calls: day.map(|day| day.calls).unwrap_or_default(),
         }
     });
-    Ok(Json(Daily {
-        days: days.collect(),
-    }))
+    Ok(Json(Daily { days: days.collect() }))
 }
 
 struct QueryParameters(HashMap<String, String>);
@@ -186,10 +178,7 @@ impl QueryParameters {
         let Some(text) = self.get(name) else {
             return Ok(default);
         };
-        let number = text
-            .parse()
-            .ok()
-            .filter(|number| (1..=max).contains(number));
+        let number = text.parse().ok().filter(|number| (1..=max).contains(number));
         number.ok_or_else(|| invalid(format!("`{name}` must be a whole number from 1 to {max}")))
     }
 }

@@ -33,11 +33,7 @@ pub(crate) fn decode(account: &AccountNumber, text: &str) -> Option<Cursor> {
 fn checksum(account: &AccountNumber, text: &str) -> Vec<u8> {
     let text = format!("{account}|{text}");
     let hash = digest::digest(&digest::SHA256, text.as_bytes());
-    hash.as_ref()
-        .iter()
-        .copied()
-        .take(CHECKSUM_LENGTH)
-        .collect()
+    hash.as_ref().iter().copied().take(CHECKSUM_LENGTH).collect()
 }
 
 #[cfg(test)]

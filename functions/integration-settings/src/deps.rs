@@ -61,9 +61,7 @@ impl Deps {
 
     pub(crate) async fn card(&self, account: &Account, caller: &Caller) -> Card {
         let product = &self.settings.product;
-        let cheapest = self
-            .prices
-            .cheapest_call(&product.default_ai_model, product.rate);
+        let cheapest = self.prices.cheapest_call(&product.default_ai_model, product.rate);
         let can_edit = caller.role == Role::Owner;
         let now = self.clock.now();
         Card::of(account, now, &product.policy, can_edit, cheapest.await)

@@ -63,10 +63,9 @@ pub(crate) async fn switch(
         .await;
     let account = switched.map_err(|error| match error {
         UpdateError::NotFound => ApiError::account_not_found(),
-        UpdateError::Refused(SwitchError::NotConnected) => ApiError::new(
-            Code::NotConnected,
-            "there is no key to switch; connect one first",
-        ),
+        UpdateError::Refused(SwitchError::NotConnected) => {
+            ApiError::new(Code::NotConnected, "there is no key to switch; connect one first")
+        }
         UpdateError::Refused(SwitchError::AlwaysUseKeyOn) => ApiError::new(
             Code::AlwaysUseKeyOn,
             "\"Always use this key\" is on, so the key cannot be switched off; switch \
@@ -80,7 +79,5 @@ pub(crate) async fn switch(
         always_use_key = account.profile.always_use_key,
         "switches changed"
     );
-    Ok(Json(Switched {
-        integration: deps.card(&account, &caller).await,
-    }))
+    Ok(Json(Switched { integration: deps.card(&account, &caller).await }))
 }

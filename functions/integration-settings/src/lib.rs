@@ -22,10 +22,7 @@ pub use settings::Settings;
 pub fn router(deps: Deps) -> Router {
     let http = deps.settings.product.http.clone();
     let routes = Router::new()
-        .route(
-            "/v1/integrations/openrouter",
-            get(integration::read).patch(integration::switch),
-        )
+        .route("/v1/integrations/openrouter", get(integration::read).patch(integration::switch))
         .route(
             "/v1/integrations/openrouter/subscription",
             post(subscription::subscribe).delete(subscription::cancel),

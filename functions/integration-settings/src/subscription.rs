@@ -62,10 +62,7 @@ pub(crate) async fn subscribe(
     };
     tracing::info!(by = caller.subject, "{what}");
     let account = deps.account(&caller.account).await?;
-    Ok(Json(Subscribed {
-        checkout_url,
-        integration: deps.card(&account, &caller).await,
-    }))
+    Ok(Json(Subscribed { checkout_url, integration: deps.card(&account, &caller).await }))
 }
 
 /// Access lasts until the end of the paid period.
@@ -107,18 +104,13 @@ pub(crate) async fn cancel(
         edge::log_error(&error, "open payment left to the billing tick");
     }
     let account = deps.account(&caller.account).await?;
-    Ok(Json(Cancelled {
-        integration: deps.card(&account, &caller).await,
-    }))
+    Ok(Json(Cancelled { integration: deps.card(&account, &caller).await }))
 }
 
 /// Limits the requests of one account that may open a Checkout Session, because all accounts share
 /// Stripe's rate limit.
 async fn count_payment_page(deps: &Deps, account: &Account) -> Result<(), ApiError> {
-    let counted = deps
-        .store
-        .attempts
-        .count(&account.id, Purpose::Page, deps.clock.now());
+    let counted = deps.store.attempts.count(&account.id, Purpose::Page, deps.clock.now());
     let counted = counted.await.map_err(|error| ApiError::storage(&error))?;
     let AttemptLimit::WaitFor(wait) = counted else {
         return Ok(());
@@ -186,10 +178,7 @@ pub(crate) async fn replace_card(
     count_payment_page(&deps, &account).await?;
     let url = charging::replace_card(deps.charging.at(deps.clock.now()), &account).await;
     let checkout_url = url.map_err(not_bought)?.into();
-    tracing::info!(
-        by = caller.subject,
-        "Checkout Session for a new card opened"
-    );
+    tracing::info!(by = caller.subject, "Checkout Session for a new card opened");
     Ok(Json(PaymentPage { checkout_url }))
 }
 
@@ -223,12 +212,6 @@ pub(crate) async fn buy_credits(
     let now = deps.clock.now();
     let url = charging::buy_credits(deps.charging.at(now), &account, cents, credits);
     let url = url.await.map_err(|error| not_bought(error.into()))?;
-    tracing::info!(
-        by = caller.subject,
-        cents,
-        "Checkout Session for credits opened"
-    );
-    Ok(Json(PaymentPage {
-        checkout_url: url.into(),
-    }))
+    tracing::info!(by = caller.subject, cents, "Checkout Session for credits opened");
+    Ok(Json(PaymentPage { checkout_url: url.into() }))
 }

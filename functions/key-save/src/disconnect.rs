@@ -24,7 +24,5 @@ pub(crate) async fn disconnect(
     if disconnected.secret.is_some() {
         tracing::info!(by = caller.subject, "key disconnected");
     }
-    Ok(Json(Changed {
-        integration: deps.card(&disconnected.account, &caller).await,
-    }))
+    Ok(Json(Changed { integration: deps.card(&disconnected.account, &caller).await }))
 }

@@ -71,10 +71,7 @@ pub(crate) async fn save(
             edge::log_error(&error, "a failed save still counts against the limit");
         }
     }
-    Ok(Json(Saved {
-        message: SAVED,
-        integration: deps.card(&stored?, &caller).await,
-    }))
+    Ok(Json(Saved { message: SAVED, integration: deps.card(&stored?, &caller).await }))
 }
 
 async fn parse_key(body: Body, deps: &Deps) -> Result<UserKey, ApiError> {
@@ -145,19 +142,12 @@ async fn switch_to(
             replaced.clone_from(&before);
             profile.connect(saved.clone());
             let old = before.map(|key| Effect::SecretDue { key, due });
-            let new = Effect::SecretInForce {
-                key: saved.id.clone(),
-                due,
-            };
+            let new = Effect::SecretInForce { key: saved.id.clone(), due };
             Ok(old.into_iter().chain([new]).collect())
         })
         .await;
     let account = switched.map_err(update_error)?;
-    tracing::info!(
-        by = saved.saved_by,
-        replaced = replaced.is_some(),
-        "key saved"
-    );
+    tracing::info!(by = saved.saved_by, replaced = replaced.is_some(), "key saved");
     if let Some(old) = replaced {
         // If this fails, it is logged, and the billing tick deletes the secret.
         let _ = delete_secret(&deps.store, &deps.vault, &account.id, &old, due).await;

@@ -43,9 +43,7 @@ pub(crate) async fn test_key(
                 key.accept(&facts.limits, now);
                 return Ok(Vec::new());
             }
-            let rejected = key
-                .reject(now)
-                .then(|| DomainEvent::key_rejected(&tested.id, now));
+            let rejected = key.reject(now).then(|| DomainEvent::key_rejected(&tested.id, now));
             Ok(rejected.map(Effect::Event).into_iter().collect())
         })
         .await;
@@ -56,9 +54,7 @@ pub(crate) async fn test_key(
         Err(UpdateError::NotFound) => return Err(ApiError::account_not_found()),
         Err(UpdateError::Store(error)) => return Err(ApiError::storage(&error)),
     };
-    Ok(Json(Changed {
-        integration: deps.card(&account, &caller).await,
-    }))
+    Ok(Json(Changed { integration: deps.card(&account, &caller).await }))
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -66,8 +62,5 @@ pub(crate) async fn test_key(
 struct Replaced;
 
 fn not_connected() -> ApiError {
-    ApiError::new(
-        Code::NotConnected,
-        "there is no key to test; connect one first",
-    )
+    ApiError::new(Code::NotConnected, "there is no key to test; connect one first")
 }

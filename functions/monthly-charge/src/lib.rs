@@ -42,10 +42,7 @@ pub async fn handle(deps: &Deps, event: &Value) -> Result<Value, EventError> {
         return serde_json::to_value(response).map_err(EventError::Response);
     }
     let time = event.get("time").and_then(Value::as_str);
-    let time: Timestamp = time
-        .ok_or(EventError::Unknown)?
-        .parse()
-        .map_err(EventError::Time)?;
+    let time: Timestamp = time.ok_or(EventError::Unknown)?.parse().map_err(EventError::Time)?;
     // No call is under way in this process.
     let report = Box::pin(tick(deps, time, |_| false)).await;
     serde_json::to_value(report).map_err(EventError::Response)

@@ -35,12 +35,7 @@ type Queue = VecDeque<StoredEvent>;
 /// Sends the events that are due at `now`; returns the number of those that were not delivered, and
 /// of rows that could not be read.
 pub(crate) async fn deliver(deps: &Deps, now: Timestamp) -> u32 {
-    let mut delivery = Delivery {
-        deps,
-        now,
-        accepted: 0,
-        errors: 0,
-    };
+    let mut delivery = Delivery { deps, now, accepted: 0, errors: 0 };
     let mut queues = delivery.queues().await;
     while !queues.is_empty() {
         let batch: Vec<Queue> = queues.drain(..MAX_BATCH.min(queues.len())).collect();
@@ -204,9 +199,7 @@ async fn put<'a>(
 
 fn detail(event: &StoredEvent) -> Value {
     let facts = event.facts.iter();
-    let mut detail: Map<_, _> = facts
-        .map(|(name, fact)| (name.clone(), json!(fact)))
-        .collect();
+    let mut detail: Map<_, _> = facts.map(|(name, fact)| (name.clone(), json!(fact))).collect();
     detail.insert("id".to_owned(), json!(event.id));
     detail.insert("account_id".to_owned(), json!(event.account));
     detail.insert("at".to_owned(), json!(event.at));

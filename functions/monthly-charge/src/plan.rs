@@ -149,10 +149,7 @@ async fn send(
     now: Timestamp,
 ) -> Result<Vec<usize>, Box<dyn Error + Send + Sync>> {
     let entries = messages.iter().enumerate().map(|(at, accounts)| {
-        let message = Message {
-            time: now,
-            account_ids: accounts.to_vec(),
-        };
+        let message = Message { time: now, account_ids: accounts.to_vec() };
         let entry = SendMessageBatchRequestEntry::builder()
             .id(at.to_string())
             .message_body(serde_json::to_string(&message)?);

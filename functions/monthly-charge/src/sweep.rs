@@ -51,12 +51,7 @@ pub async fn sweep(
     is_under_way: impl Fn(&CallId) -> bool,
 ) -> Swept {
     let mut swept = Swept::default();
-    let sweeper = Sweeper {
-        deps,
-        now,
-        key: OnceCell::new(),
-        failures: AtomicU32::new(0),
-    };
+    let sweeper = Sweeper { deps, now, key: OnceCell::new(), failures: AtomicU32::new(0) };
     for shard in shards {
         let due = deps.store.holds.due(shard, now, HOLDS_PER_SHARD).await;
         let due = due.unwrap_or_else(|error| vec![Err(error)]);
@@ -131,10 +126,7 @@ impl Sweeper<'_> {
             return None;
         }
         let key = self.key.get_or_init(|| self.read_key()).await.as_ref()?;
-        let asked = self
-            .deps
-            .default_ai
-            .generation(key, generation, LOOK_UP_TIMEOUT);
+        let asked = self.deps.default_ai.generation(key, generation, LOOK_UP_TIMEOUT);
         match asked.await {
             Ok(usage) => {
                 self.failures.store(0, Ordering::Relaxed);
@@ -142,10 +134,7 @@ impl Sweeper<'_> {
             }
             Err(error) => {
                 if matches!(error, GenerationError::Refused(_)) {
-                    self.deps
-                        .vault
-                        .forget_platform_secret(&self.deps.default_ai_secret)
-                        .await;
+                    self.deps.vault.forget_platform_secret(&self.deps.default_ai_secret).await;
                 }
                 self.failures.fetch_add(1, Ordering::Relaxed);
                 edge::log_error(&error, "could not look a call's cost up");
@@ -157,7 +146,6 @@ impl Sweeper<'_> {
     async fn read_key(&self) -> Option<Arc<SecretString>> {
         let name = &self.deps.default_ai_secret;
         let key = self.deps.vault.platform_secret(name).await;
-        key.inspect_err(|error| edge::log_error(error, "could not read the default AI's key"))
-            .ok()
+        key.inspect_err(|error| edge::log_error(error, "could not read the default AI's key")).ok()
     }
 }

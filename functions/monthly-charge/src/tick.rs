@@ -49,18 +49,10 @@ pub async fn tick(
     report.swept = swept.ended;
     report.errors += swept.errors;
     // Last, because each request to Stripe may have to wait.
-    let payment_tasks = [
-        DueKind::StripeEvent,
-        DueKind::CheckoutSession,
-        DueKind::Cleanup,
-        DueKind::Refund,
-    ];
+    let payment_tasks =
+        [DueKind::StripeEvent, DueKind::CheckoutSession, DueKind::Cleanup, DueKind::Refund];
     report.errors += Box::pin(run_due(deps, &payment_tasks, now)).await;
-    let TickReport {
-        queued,
-        swept,
-        errors,
-    } = report;
+    let TickReport { queued, swept, errors } = report;
     tracing::info!(queued, swept, errors, "tick done");
     report
 }

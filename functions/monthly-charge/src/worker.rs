@@ -50,9 +50,7 @@ impl Record {
         let message: Message = serde_json::from_str(&self.body).ok()?;
         let sent = Timestamp::from_millisecond(self.attributes.sent.parse().ok()?).ok()?;
         let waited = now.duration_since(sent).as_mins().max(0);
-        let time = message
-            .time
-            .saturating_add(SignedDuration::from_mins(waited));
+        let time = message.time.saturating_add(SignedDuration::from_mins(waited));
         Some((message.account_ids, time.unwrap_or(message.time)))
     }
 }
@@ -73,9 +71,7 @@ struct Failure {
 impl BatchAnswer {
     /// Does the message stay in the queue?
     pub fn keeps(&self, message_id: &str) -> bool {
-        self.failures
-            .iter()
-            .any(|failure| failure.message_id == message_id)
+        self.failures.iter().any(|failure| failure.message_id == message_id)
     }
 }
 
@@ -112,11 +108,7 @@ pub async fn work(deps: &Deps, batch: Batch) -> (BatchAnswer, ChargeReport) {
     let records = batch.records.into_iter().enumerate();
     let failures = records
         .filter(|(at, _)| failed.contains(at))
-        .map(|(_, record)| Failure {
-            message_id: record.message_id,
-        });
-    let answer = BatchAnswer {
-        failures: failures.collect(),
-    };
+        .map(|(_, record)| Failure { message_id: record.message_id });
+    let answer = BatchAnswer { failures: failures.collect() };
     (answer, sum)
 }

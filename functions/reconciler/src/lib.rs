@@ -28,10 +28,7 @@ pub struct Deps {
 
 impl Deps {
     pub fn new(settings: Settings, clock: Clock, dynamodb: aws_sdk_dynamodb::Client) -> Self {
-        Self {
-            clock,
-            store: Store::new(dynamodb, settings.tables),
-        }
+        Self { clock, store: Store::new(dynamodb, settings.tables) }
     }
 }
 

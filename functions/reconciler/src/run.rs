@@ -137,10 +137,7 @@ impl Run<'_> {
         }
         self.mismatches += 1;
         if self.report.mismatches.len() < MAX_REPORTED {
-            self.report.mismatches.push(Mismatch {
-                account_number,
-                problems,
-            });
+            self.report.mismatches.push(Mismatch { account_number, problems });
         }
     }
 
@@ -151,11 +148,7 @@ impl Run<'_> {
         edge::metric("reconciliation_mismatches", self.mismatches);
         edge::metric("reconciliation_unread", count(unread));
         edge::metric("reconciliation_incomplete", u64::from(!complete));
-        Report {
-            unread,
-            complete,
-            ..self.report
-        }
+        Report { unread, complete, ..self.report }
     }
 }
 

@@ -12,9 +12,7 @@ pub struct Settings {
 impl Settings {
     /// The error names every missing or malformed setting.
     pub fn from_env(mut env: Env) -> Result<Self, SettingsError> {
-        let settings = Self {
-            tables: Tables::from_settings(|name| env.text(name)),
-        };
+        let settings = Self { tables: Tables::from_settings(|name| env.text(name)) };
         env.finish(settings)
     }
 }

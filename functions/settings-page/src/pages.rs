@@ -48,20 +48,14 @@ pub(crate) async fn plans(State(settings): State<Arc<Settings>>) -> Response {
 
 fn page(page: &Page, settings: &Settings) -> Response {
     let current = |title: &str| {
-        if title == page.title {
-            " aria-current=\"page\""
-        } else {
-            ""
-        }
+        if title == page.title { " aria-current=\"page\"" } else { "" }
     };
     let extra_module = settings.extra_module.filter(|_| page.is_extended);
-    let extra_module = extra_module.map_or_else(String::new, |module| {
-        format!(" data-extra-module=\"{}\"", escaped(module))
-    });
+    let extra_module = extra_module
+        .map_or_else(String::new, |module| format!(" data-extra-module=\"{}\"", escaped(module)));
     let price = settings.price_in_credits;
-    let price = price.map_or_else(String::new, |price| {
-        format!(" data-price-in-credits=\"{price}\"")
-    });
+    let price =
+        price.map_or_else(String::new, |price| format!(" data-price-in-credits=\"{price}\""));
     // Values from settings come last, so that no placeholder in them is replaced.
     let html = FRAME
         .replace("{{at_settings}}", current(INTEGRATIONS.title))
@@ -77,10 +71,7 @@ fn page(page: &Page, settings: &Settings) -> Response {
     let headers = [
         (CONTENT_SECURITY_POLICY, policy(settings)),
         // Browsers ignore this over http.
-        (
-            STRICT_TRANSPORT_SECURITY,
-            HeaderValue::from_static("max-age=31536000"),
-        ),
+        (STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000")),
         (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
         // The page names the assets' version.
         (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
@@ -109,8 +100,5 @@ fn policy(settings: &Settings) -> HeaderValue {
 }
 
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -91,10 +91,7 @@ async fn settings_are_escaped_in_attributes() {
 
 #[tokio::test]
 async fn only_the_settings_page_has_the_extra_module() {
-    let settings = Settings {
-        extra_module: Some("/x.js"),
-        ..settings()
-    };
+    let settings = Settings { extra_module: Some("/x.js"), ..settings() };
     for (path, is_there) in [("/settings/integrations", true), ("/plans", false)] {
         let request = Request::get(path).body(Body::empty()).unwrap();
         let page = crate::router(settings.clone()).oneshot(request).await;
@@ -134,19 +131,11 @@ async fn the_root_redirects_to_the_settings_page() {
 #[tokio::test]
 async fn only_the_current_version_is_cached_forever() {
     let html = text("/plans").await;
-    let script = addresses(&html)
-        .into_iter()
-        .find(|at| at.ends_with("/page.js"));
+    let script = addresses(&html).into_iter().find(|at| at.ends_with("/page.js"));
     let current = format!("/{}", script.unwrap());
     let file = get(&current).await;
-    assert_eq!(
-        header(&file, CACHE_CONTROL),
-        "public, max-age=31536000, immutable"
-    );
-    assert_eq!(
-        header(&file, CONTENT_TYPE),
-        "text/javascript; charset=utf-8"
-    );
+    assert_eq!(header(&file, CACHE_CONTROL), "public, max-age=31536000, immutable");
+    assert_eq!(header(&file, CONTENT_TYPE), "text/javascript; charset=utf-8");
     assert_eq!(header(&file, CONTENT_ENCODING), "gzip");
     assert_eq!(header(&file, ACCESS_CONTROL_ALLOW_ORIGIN), "*");
 
@@ -160,11 +149,7 @@ async fn only_the_current_version_is_cached_forever() {
         let there = base.join(&old).unwrap().join(header(&moved, LOCATION));
         assert_eq!(there.unwrap().path(), current);
     }
-    for path in [
-        "/assets/latest/none.js",
-        "/assets/page.js",
-        "/assets/latest/../lib.rs",
-    ] {
+    for path in ["/assets/latest/none.js", "/assets/page.js", "/assets/latest/../lib.rs"] {
         assert_eq!(get(path).await.status(), StatusCode::NOT_FOUND, "{path}");
     }
 }
@@ -178,24 +163,15 @@ async fn modules_import_existing_files() {
         let file = file.unwrap().file_name().into_string().unwrap();
         let path = format!("/assets/{LATEST}/{file}");
         let moved = get(&path).await;
-        assert_eq!(
-            moved.status(),
-            StatusCode::TEMPORARY_REDIRECT,
-            "{file} is not served"
-        );
+        assert_eq!(moved.status(), StatusCode::TEMPORARY_REDIRECT, "{file} is not served");
         if file.rsplit('.').next() != Some("js") {
             continue;
         }
         let source = std::fs::read_to_string(format!("{folder}/{file}")).unwrap();
         for line in source.lines().filter(|line| line.starts_with("import ")) {
             let from = line.split('"').nth(1).unwrap();
-            let name = from
-                .strip_prefix("./")
-                .unwrap_or_else(|| panic!("{file}: {from}"));
-            assert!(
-                std::path::Path::new(folder).join(name).exists(),
-                "{file}: {from}"
-            );
+            let name = from.strip_prefix("./").unwrap_or_else(|| panic!("{file}: {from}"));
+            assert!(std::path::Path::new(folder).join(name).exists(), "{file}: {from}");
             seen += 1;
         }
     }

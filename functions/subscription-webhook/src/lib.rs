@@ -58,9 +58,7 @@ impl Deps {
 /// The function's routes, for Lambda, `cargo dev` and the tests.
 pub fn router(deps: Deps) -> Router {
     let http = deps.settings.http.clone();
-    let routes = Router::new()
-        .route("/v1/webhooks/stripe", post(receive))
-        .with_state(deps);
+    let routes = Router::new().route("/v1/webhooks/stripe", post(receive)).with_state(deps);
     edge::app(routes, Shape::Problem, &http)
 }
 

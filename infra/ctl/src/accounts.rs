@@ -22,17 +22,13 @@ pub(crate) async fn carry_out(
     command: AccountCommand,
 ) -> Result<Report, Error> {
     match command {
-        AccountCommand::Create {
-            account,
-            plan,
-            version,
-        } => create(session, account.account, plan, version.version.unwrap_or(1)).await,
+        AccountCommand::Create { account, plan, version } => {
+            create(session, account.account, plan, version.version.unwrap_or(1)).await
+        }
         AccountCommand::Show { account } => show(session, account.account).await,
-        AccountCommand::SetPlan {
-            account,
-            plan,
-            version,
-        } => set_plan(session, account.account, plan, version.version).await,
+        AccountCommand::SetPlan { account, plan, version } => {
+            set_plan(session, account.account, plan, version.version).await
+        }
         AccountCommand::Delete { account, version } => {
             delete(session, account.account, version.version).await
         }
@@ -49,10 +45,7 @@ async fn create(
     let number = AccountNumber::new(edge::random_id("acct"));
     let number = number.map_err(|error| Error::refused(error.to_string()))?;
     let profile = Profile::new(plan, version, entry.at);
-    let created = session
-        .store
-        .accounts
-        .create(&id, &number, &profile, &entry);
+    let created = session.store.accounts.create(&id, &number, &profile, &entry);
     let created = created.await.map_err(|error| match error {
         source @ StoreError::Unavailable { .. } => look_at(&id)(source),
         error => Error::Store(error),
@@ -65,22 +58,17 @@ async fn create(
             )));
         }
         Created::Deleted => {
-            return Err(Error::refused(
-                match session.store.accounts.presence(&id).await? {
-                    Presence::Deleted {
-                        version,
-                        scrubbed: true,
-                    } => format!(
-                        "account {id} was deleted by version {version}; only a higher --version \
+            return Err(Error::refused(match session.store.accounts.presence(&id).await? {
+                Presence::Deleted { version, scrubbed: true } => format!(
+                    "account {id} was deleted by version {version}; only a higher --version \
                      creates it again"
-                    ),
-                    _ => format!(
-                        "account {id} was deleted, and not all of it is gone yet: once its open holds \
+                ),
+                _ => format!(
+                    "account {id} was deleted, and not all of it is gone yet: once its open holds \
                      have ended, `gretactl account delete {id}` or the next billing tick removes \
                      the rest"
-                    ),
-                },
-            ));
+                ),
+            }));
         }
     }
     let fields = Fields::new("account", &id)
@@ -121,11 +109,7 @@ async fn show(session: &Session<'_, '_>, id: AccountId) -> Result<Report, Error>
             return Ok(absent("deleted", Some(version), Some(scrubbed), text));
         }
     };
-    let entries = session
-        .store
-        .ledger
-        .history(&account.number, HISTORY_ENTRIES)
-        .await?;
+    let entries = session.store.ledger.history(&account.number, HISTORY_ENTRIES).await?;
     let profile = account.profile;
     let add_on = name_of(&profile.add_on.status());
     let add_on_text = match profile.add_on.paid_through() {
@@ -202,22 +186,19 @@ async fn set_plan(
         plan_text(plan_before, version_before),
     ))?;
     let mut changed = false;
-    let updated = session
-        .store
-        .accounts
-        .update(&id, Some(before), entry.at, |profile| {
-            let stored = profile.plans.version();
-            if (stored, profile.plan()) == (version, plan) {
-                return Ok(Vec::new());
-            }
-            // An update of the same version may be replaced on purpose, but not unknowingly.
-            if stored > version || (stored == version && given.is_none()) {
-                return Err(stored);
-            }
-            changed = true;
-            profile.apply_plan(plan, version, entry.at);
-            Ok(vec![Effect::History(entry.clone())])
-        });
+    let updated = session.store.accounts.update(&id, Some(before), entry.at, |profile| {
+        let stored = profile.plans.version();
+        if (stored, profile.plan()) == (version, plan) {
+            return Ok(Vec::new());
+        }
+        // An update of the same version may be replaced on purpose, but not unknowingly.
+        if stored > version || (stored == version && given.is_none()) {
+            return Err(stored);
+        }
+        changed = true;
+        profile.apply_plan(plan, version, entry.at);
+        Ok(vec![Effect::History(entry.clone())])
+    });
     let after = updated.await.map_err(|error| match error {
         UpdateError::NotFound => Error::gone(&id),
         UpdateError::Refused(stored) => Error::refused(format!(
@@ -262,9 +243,7 @@ async fn delete(
     let version = match session.store.accounts.presence(&id).await? {
         Presence::Never => return Err(Error::NoAccount(id)),
         // Only what is left of it is removed.
-        Presence::Deleted {
-            version: stored, ..
-        } => {
+        Presence::Deleted { version: stored, .. } => {
             let version = given.unwrap_or(stored).max(stored);
             if let Some(jump) = far_ahead(given, stored) {
                 let fields = Fields::new("account", &id)
@@ -301,10 +280,7 @@ async fn delete(
         Deletion::Done(profile) => profile,
     };
     let deleted_now = profile.is_some();
-    let left_to_tick = (
-        "left_to_tick",
-        "deleted by the billing tick, unless it is gone already",
-    );
+    let left_to_tick = ("left_to_tick", "deleted by the billing tick, unless it is gone already");
     let (secret, secret_text) = match profile.map(|profile| profile.key) {
         None => left_to_tick,
         Some(None) => ("none", "no key was connected"),
@@ -316,11 +292,7 @@ async fn delete(
     };
     // If this fails, the billing tick does it.
     let scrubbed = session.store.accounts.scrub(&id).await.unwrap_or(false);
-    let done = if deleted_now {
-        "deleted"
-    } else {
-        "it was deleted before"
-    };
+    let done = if deleted_now { "deleted" } else { "it was deleted before" };
     let fields = Fields::new("account", &id)
         .and("version", version)
         .and("key's secret", secret_text)

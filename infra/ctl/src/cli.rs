@@ -117,12 +117,7 @@ pub(crate) struct Global {
     )]
     pub(crate) operator: Option<String>,
     /// Settings as NAME=VALUE lines, which override the environment
-    #[arg(
-        long,
-        global = true,
-        value_name = "FILE",
-        help_heading = "Options of every command"
-    )]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Options of every command")]
     pub(crate) env_file: Option<PathBuf>,
 }
 
@@ -392,7 +387,7 @@ fn amount(text: &str) -> Result<Credits, String> {
     let credits = signed_amount(text)?;
     if credits.is_negative() {
         return Err(
-            "the amount must be positive; use `credits adjust` to remove credits".to_owned(),
+            "the amount must be positive; use `credits adjust` to remove credits".to_owned()
         );
     }
     Ok(credits)
@@ -414,17 +409,13 @@ fn reason(text: &str) -> Result<String, String> {
     let text = text.trim();
     let length = text.chars().count();
     if !(1..=MAX_REASON).contains(&length) || text.chars().any(char::is_control) {
-        return Err(format!(
-            "the reason must be one line of 1 to {MAX_REASON} characters"
-        ));
+        return Err(format!("the reason must be one line of 1 to {MAX_REASON} characters"));
     }
     Ok(text.to_owned())
 }
 
 fn entry_id(text: &str) -> Result<EntryId, String> {
-    let id = EntryId::new(text)
-        .ok()
-        .filter(|_| text.len() <= MAX_ENTRY_ID);
+    let id = EntryId::new(text).ok().filter(|_| text.len() <= MAX_ENTRY_ID);
     id.ok_or_else(|| format!("an entry's id has 1 to {MAX_ENTRY_ID} letters, digits, `_` or `-`"))
 }
 
@@ -443,10 +434,9 @@ fn segment(text: &str) -> Result<Segment, String> {
     let parts = text.split_once('/');
     let parts = parts.and_then(|(part, of)| Some((part.parse().ok()?, of.parse().ok()?)));
     match parts {
-        Some((part, of)) if (1..=of).contains(&part) && of <= 1_000_000 => Ok(Segment {
-            index: part - 1,
-            of,
-        }),
+        Some((part, of)) if (1..=of).contains(&part) && of <= 1_000_000 => {
+            Ok(Segment { index: part - 1, of })
+        }
         _ => Err("a segment is I/N, for example 1/4, with I from 1 to N".to_owned()),
     }
 }

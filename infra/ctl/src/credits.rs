@@ -21,37 +21,24 @@ pub(crate) async fn carry_out(
     match command {
         CreditsCommand::Grant(giving) => give(session, EntryKind::Grant, giving).await,
         CreditsCommand::Refund(giving) => give(session, EntryKind::Refund, giving).await,
-        CreditsCommand::Adjust {
-            account,
-            amount,
-            cause,
-        } => {
+        CreditsCommand::Adjust { account, amount, cause } => {
             let account = session.account(&account.account).await?;
             let order = Order::new(EntryKind::Adjustment, amount, cause)?;
             post(session, account, order).await
         }
-        CreditsCommand::Reverse {
-            account,
-            entry_id,
-            reason,
-        } => reverse(session, account.account, &entry_id, reason).await,
-        CreditsCommand::History {
-            account,
-            limit,
-            all,
-        } => {
+        CreditsCommand::Reverse { account, entry_id, reason } => {
+            reverse(session, account.account, &entry_id, reason).await
+        }
+        CreditsCommand::History { account, limit, all } => {
             let limit = if all { usize::MAX } else { limit as usize };
             history(session, account.account, limit).await
         }
-        CreditsCommand::Reconcile {
-            account: Some(account),
-            ..
-        } => reconcile_one(session, account).await,
-        CreditsCommand::Reconcile {
-            account: None,
-            segment,
-            ..
-        } => reconcile_all(session, segment.unwrap_or(Segment::ALL)).await,
+        CreditsCommand::Reconcile { account: Some(account), .. } => {
+            reconcile_one(session, account).await
+        }
+        CreditsCommand::Reconcile { account: None, segment, .. } => {
+            reconcile_all(session, segment.unwrap_or(Segment::ALL)).await
+        }
     }
 }
 
@@ -115,12 +102,7 @@ async fn reverse(
              adjust`"
         )));
     };
-    let order = Order {
-        id: own,
-        kind: EntryKind::Reversal,
-        amount,
-        reason,
-    };
+    let order = Order { id: own, kind: EntryKind::Reversal, amount, reason };
     post(session, account, order).await
 }
 
@@ -130,11 +112,7 @@ async fn post(
     order: Order,
 ) -> Result<Report, Error> {
     let actor = session.actor()?;
-    let known = session
-        .store
-        .ledger
-        .posting(&account.number, &order.id)
-        .await?;
+    let known = session.store.ledger.posting(&account.number, &order.id).await?;
     let posted = match known {
         Some(known) if (known.kind, known.amount) == (order.kind, order.amount) => Posted::Before,
         Some(_) => return Err(id_taken(&order.id)),
@@ -162,26 +140,16 @@ async fn post(
     };
     // The posting is made, whether or not the balance can be read.
     let after = session.store.accounts.get(&account.id).await.ok().flatten();
-    let done = if is_new {
-        "posted"
-    } else {
-        "this id was posted before; nothing moved"
-    };
+    let done = if is_new { "posted" } else { "this id was posted before; nothing moved" };
     let mut fields = Fields::new("account", &account.id)
         .and("entry", &order.id)
         .and("kind", order.kind.as_str())
         .and("amount", order.amount)
         .and("moved", moved);
-    if let Some(paid) = owed_change
-        .checked_neg()
-        .filter(|_| owed_change.is_negative())
-    {
+    if let Some(paid) = owed_change.checked_neg().filter(|_| owed_change.is_negative()) {
         fields = fields.and("of it, owed", format!("{paid} paid what was owed"));
     } else if owed_change != Credits::ZERO {
-        fields = fields.and(
-            "not taken",
-            format!("{owed_change}, which is owed from now on"),
-        );
+        fields = fields.and("not taken", format!("{owed_change}, which is owed from now on"));
     }
     fields = fields.and("reason", &order.reason).and("by", &actor);
     if let Some(after) = &after {
@@ -328,8 +296,7 @@ impl Reconciled {
                         let _ = writeln!(self.text, "{id}: {problem}");
                     }
                     let problems = found.problems;
-                    self.wrong
-                        .push(json!({"account_id": id, "problems": problems}));
+                    self.wrong.push(json!({"account_id": id, "problems": problems}));
                 }
             }
             Err(error) => self.unread(Some(id), &error),
@@ -339,8 +306,7 @@ impl Reconciled {
     fn unread(&mut self, id: Option<AccountId>, error: &StoreError) {
         let name = id.as_ref().map_or("an account", AccountId::as_str);
         let _ = writeln!(self.text, "{name}: could not be read: {error}");
-        self.unread
-            .push(json!({"account_id": id, "error": error.to_string()}));
+        self.unread.push(json!({"account_id": id, "error": error.to_string()}));
     }
 
     fn report(self) -> Report {
@@ -358,11 +324,7 @@ impl Reconciled {
              read",
             self.text, self.accounts, self.open_holds,
         );
-        if ok {
-            Report::new(json, text)
-        } else {
-            Report::failed(json, text)
-        }
+        if ok { Report::new(json, text) } else { Report::failed(json, text) }
     }
 }
 

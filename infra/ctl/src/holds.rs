@@ -16,13 +16,9 @@ pub(crate) async fn carry_out(
 ) -> Result<Report, Error> {
     match command {
         HoldsCommand::List { account } => list(session, account.account).await,
-        HoldsCommand::Resolve {
-            account,
-            call_id,
-            release: _,
-            charge,
-            reason,
-        } => resolve(session, account.account, &call_id, charge, &reason).await,
+        HoldsCommand::Resolve { account, call_id, release: _, charge, reason } => {
+            resolve(session, account.account, &call_id, charge, &reason).await
+        }
     }
 }
 
@@ -30,15 +26,7 @@ async fn list(session: &Session<'_, '_>, id: AccountId) -> Result<Report, Error>
     let number = session.number(&id).await?;
     let mut holds = session.store.holds.open(&number).await?;
     holds.sort_by_key(|open| open.created_at);
-    let headings = [
-        "call",
-        "amount",
-        "model",
-        "taken",
-        "next check",
-        "expires",
-        "generation",
-    ];
+    let headings = ["call", "amount", "model", "taken", "next check", "expires", "generation"];
     let mut table = Table::new(headings);
     let mut list = Vec::new();
     for open in &holds {
@@ -114,17 +102,10 @@ async fn resolve(
     let store = &session.store;
     let resolution = match charge {
         Some(charge) => {
-            let settled = store
-                .holds
-                .settle(&open.hold, charge, entry.at, &actor, Some(&entry));
+            let settled = store.holds.settle(&open.hold, charge, entry.at, &actor, Some(&entry));
             settled.await
         }
-        None => {
-            store
-                .holds
-                .release(&open.hold, entry.at, &actor, Some(&entry))
-                .await
-        }
+        None => store.holds.release(&open.hold, entry.at, &actor, Some(&entry)).await,
     };
     let resolution = resolution.map_err(Error::unknown("repeat it: a hold ends once"))?;
     let charged = match resolution {
@@ -132,11 +113,7 @@ async fn resolve(
         Resolution::Already(Some(state)) => return Err(ended(call, state, " just now")),
         Resolution::Already(None) => return Err(Error::refused("the hold is gone")),
     };
-    let done = if charged == Credits::ZERO {
-        "released"
-    } else {
-        "charged"
-    };
+    let done = if charged == Credits::ZERO { "released" } else { "charged" };
     let fields = Fields::new("account", &id)
         .and("call", call)
         .and("held", held)
@@ -165,11 +142,7 @@ fn facts(session: &Session<'_, '_>, open: &OpenHold) -> Fields {
         .and("generation", or_dash(open.generation_id.as_ref()));
     // A call that fails to end its hold has it checked at once.
     let may_run = now < open.next_check_at && now.duration_since(open.created_at) < FIRST_CHECK;
-    if may_run {
-        fields.and("attention", "the call may still be running")
-    } else {
-        fields
-    }
+    if may_run { fields.and("attention", "the call may still be running") } else { fields }
 }
 
 fn ended(call: &CallId, state: HoldState, when: &str) -> Error {

@@ -33,10 +33,7 @@ pub(crate) fn fields(fields: Fields, key: Option<&KeyFacts>) -> Fields {
         .and("sha-256", &key.sha256)
         .and("key state", name_of(&key.state))
         .and("checked", time(key.checked_at))
-        .and(
-            "saved",
-            format!("{} by {}", time(key.saved_at), key.saved_by),
-        )
+        .and("saved", format!("{} by {}", time(key.saved_at), key.saved_by))
         .and("limit", usd(&key.limit_usd))
         .and("remaining", usd(&key.limit_remaining_usd))
         .and("expires", or_dash(key.expires_at.as_ref()))
@@ -113,9 +110,5 @@ async fn forget(
         }
     })?;
     let secret = disconnected.secret;
-    Ok(report(
-        &id,
-        secret.is_some(),
-        matches!(secret, Some(Ok(()))),
-    ))
+    Ok(report(&id, secret.is_some(), matches!(secret, Some(Ok(())))))
 }

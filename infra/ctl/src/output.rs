@@ -22,19 +22,12 @@ pub(crate) struct Report {
 
 impl Report {
     pub(crate) fn new(json: Value, text: impl Display) -> Self {
-        Self {
-            text: text.to_string(),
-            json,
-            exit: Exit::Done,
-        }
+        Self { text: text.to_string(), json, exit: Exit::Done }
     }
 
     /// A report of something that is missing or wrong.
     pub(crate) fn failed(json: Value, text: impl Display) -> Self {
-        Self {
-            exit: Exit::Failed,
-            ..Self::new(json, text)
-        }
+        Self { exit: Exit::Failed, ..Self::new(json, text) }
     }
 
     pub(crate) fn print(&self, json: bool, console: &mut Console<'_>) -> Exit {
@@ -144,9 +137,7 @@ impl<const N: usize> Display for Table<N> {
         let widths: [usize; N] = std::array::from_fn(|column| width(column).unwrap_or_default());
         for row in &self.0 {
             let cells = row.iter().zip(widths);
-            let cells: Vec<_> = cells
-                .map(|(cell, width)| format!("{cell:width$}"))
-                .collect();
+            let cells: Vec<_> = cells.map(|(cell, width)| format!("{cell:width$}")).collect();
             writeln!(f, "{}", cells.join("  ").trim_end())?;
         }
         Ok(())

@@ -58,9 +58,7 @@ fn operator_of(env: &mut Env, global: &Global) -> Option<String> {
     }
     for variable in ["GRETA_OPERATOR", "USER"] {
         if let Some(name) = env.optional(variable) {
-            return operator(&name)
-                .inspect_err(|what| env.problem(variable, what.clone()))
-                .ok();
+            return operator(&name).inspect_err(|what| env.problem(variable, what.clone())).ok();
         }
     }
     None
@@ -68,20 +66,17 @@ fn operator_of(env: &mut Env, global: &Global) -> Option<String> {
 
 /// `NAME=VALUE` lines, except empty ones and those that begin with `#`. Values are taken literally.
 fn read_file(path: &Path) -> Result<Vec<(String, String)>, Error> {
-    let text = std::fs::read_to_string(path).map_err(|source| Error::EnvFile {
-        path: path.to_owned(),
-        source,
-    })?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| Error::EnvFile { path: path.to_owned(), source })?;
     let mut pairs = Vec::new();
     for (at, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let (name, value) = line.split_once('=').ok_or_else(|| Error::EnvLine {
-            path: path.to_owned(),
-            line: at + 1,
-        })?;
+        let (name, value) = line
+            .split_once('=')
+            .ok_or_else(|| Error::EnvLine { path: path.to_owned(), line: at + 1 })?;
         if name == "AWS_ACCESS_KEY_ID" {
             // A session token in the environment belongs to another key.
             pairs.insert(0, ("AWS_SESSION_TOKEN".to_owned(), String::new()));

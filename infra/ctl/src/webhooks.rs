@@ -74,8 +74,5 @@ async fn replay(session: &mut Session<'_, '_>, id: &str) -> Result<Report, Error
         .and("was", name_of(&event.state))
         .and("by", &actor);
     let json = json!({"event": event_json(&event), "actor": actor});
-    Ok(Report::new(
-        json,
-        format!("the next billing tick applies it\n\n{fields}"),
-    ))
+    Ok(Report::new(json, format!("the next billing tick applies it\n\n{fields}")))
 }

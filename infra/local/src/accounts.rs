@@ -89,9 +89,7 @@ pub async fn change_account(
             return Err(invalid("the account was deleted; use another id"));
         }
     }
-    let has_add_on = change
-        .add_on
-        .is_some_and(|status| status != AddOnStatus::None);
+    let has_add_on = change.add_on.is_some_and(|status| status != AddOnStatus::None);
     let stripe = stripe.filter(|_| has_add_on);
     let payer = stripe.map(StripeHandle::add_payer);
     let changed = store
@@ -128,27 +126,11 @@ fn add_on_in(status: AddOnStatus, id: &AccountId, now: Timestamp) -> AddOn {
     let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
     let generation = GenerationId::new(format!("dev-{id}-{}", now.as_second()));
     let fact = |fact: fn(GenerationId) -> Fact| fact(generation.clone());
-    let declined = |generation| Fact::Declined {
-        generation,
-        period: Period::FIRST.next(),
-    };
-    let grace_over = |generation| Fact::GraceOver {
-        generation,
-        period: Period::FIRST.next(),
-    };
-    let cancelled = |generation| Fact::Cancelled {
-        generation,
-        counter: 1,
-        while_due: None,
-    };
-    let period_over = |generation| Fact::PeriodOver {
-        generation,
-        period: Period::FIRST,
-    };
-    let month_ago = now
-        .to_zoned(TimeZone::UTC)
-        .saturating_sub(1.month())
-        .timestamp();
+    let declined = |generation| Fact::Declined { generation, period: Period::FIRST.next() };
+    let grace_over = |generation| Fact::GraceOver { generation, period: Period::FIRST.next() };
+    let cancelled = |generation| Fact::Cancelled { generation, counter: 1, while_due: None };
+    let period_over = |generation| Fact::PeriodOver { generation, period: Period::FIRST };
+    let month_ago = now.to_zoned(TimeZone::UTC).saturating_sub(1.month()).timestamp();
     let (at, facts) = match status {
         AddOnStatus::None => return AddOn::default(),
         AddOnStatus::Active => (now, vec![]),
@@ -161,11 +143,7 @@ fn add_on_in(status: AddOnStatus, id: &AccountId, now: Timestamp) -> AddOn {
         AddOnStatus::Ended => (month_ago, vec![fact(cancelled), fact(period_over)]),
     };
     let mut add_on = AddOn::default();
-    add_on.apply(Fact::Activated {
-        generation,
-        at,
-        collection: Collection::Card,
-    });
+    add_on.apply(Fact::Activated { generation, at, collection: Collection::Card });
     for fact in facts {
         add_on.apply(fact);
     }
@@ -179,9 +157,7 @@ async fn reach_balance(
     now: Timestamp,
 ) -> Result<Account, ApiError> {
     if balance.is_negative() {
-        return Err(invalid(
-            "`credits` is the balance to reach; it cannot be negative",
-        ));
+        return Err(invalid("`credits` is the balance to reach; it cannot be negative"));
     }
     let missing = balance.checked_sub(account.balance.balance());
     let missing = missing.ok_or_else(|| invalid("the amount of credits is too large"))?;

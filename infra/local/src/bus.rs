@@ -38,9 +38,7 @@ struct Kept {
 impl Bus {
     pub async fn start() -> io::Result<Self> {
         let kept = Arc::<Mutex<Kept>>::default();
-        let router = Router::new()
-            .route("/", post(respond))
-            .with_state(Arc::clone(&kept));
+        let router = Router::new().route("/", post(respond)).with_state(Arc::clone(&kept));
         let server = Server::start(router).await?;
         Ok(Self { server, kept })
     }
@@ -118,12 +116,7 @@ impl Kept {
         let time = time.map(Timestamp::from_duration).transpose();
         let time = time.map_err(|error| ("InvalidArgument", error.to_string()))?;
         let id = uuid::Uuid::new_v4().to_string();
-        tracing::info!(
-            bus = text("EventBusName"),
-            kind,
-            detail = text("Detail"),
-            "event accepted"
-        );
+        tracing::info!(bus = text("EventBusName"), kind, detail = text("Detail"), "event accepted");
         self.events.push(json!({
             "version": "0",
             "id": id,

@@ -86,10 +86,7 @@ enum Role {
 /// A panel on the settings page, to make a call and see how the switches route it.
 async fn try_a_call() -> impl IntoResponse {
     let javascript = HeaderValue::from_static("text/javascript; charset=utf-8");
-    (
-        [(CONTENT_TYPE, javascript)],
-        include_str!("../pages/try-a-call.js"),
-    )
+    ([(CONTENT_TYPE, javascript)], include_str!("../pages/try-a-call.js"))
 }
 
 async fn token(State(dev): State<Dev>, body: Body) -> Result<Json<Value>, ApiError> {
@@ -99,9 +96,7 @@ async fn token(State(dev): State<Dev>, body: Body) -> Result<Json<Value>, ApiErr
         Role::Member => "member",
     };
     let account = request.account_id.as_str();
-    let token = dev
-        .issuer
-        .token(account, role, dev.clock.now(), TOKEN_LIFETIME);
+    let token = dev.issuer.token(account, role, dev.clock.now(), TOKEN_LIFETIME);
     Ok(Json(json!({ "token": token })))
 }
 
@@ -172,10 +167,7 @@ async fn tick(State(dev): State<Dev>, body: Body) -> Result<Json<Value>, ApiErro
 async fn read<T: DeserializeOwned>(body: Body) -> Result<T, ApiError> {
     let body = edge::read_body(body, MAX_BODY).await?;
     serde_json::from_slice(&body).map_err(|error| {
-        ApiError::new(
-            Code::InvalidRequest,
-            format!("invalid request body: {error}"),
-        )
+        ApiError::new(Code::InvalidRequest, format!("invalid request body: {error}"))
     })
 }
 

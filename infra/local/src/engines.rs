@@ -113,9 +113,7 @@ impl Engines {
         });
 
         let secrets = Arc::new(Secrets::default());
-        let router = Router::new()
-            .route("/", post(respond))
-            .with_state(Arc::clone(&secrets));
+        let router = Router::new().route("/", post(respond)).with_state(Arc::clone(&secrets));
         let secrets_server = Server::start(router).await?;
         Ok(Self {
             dynamodb_url,

@@ -56,9 +56,7 @@ impl Functions {
         let env = || Env::from_pairs(settings.clone());
         macro_rules! deps {
             ($function:ident, $name:literal) => {{
-                let Clients {
-                    dynamodb, secrets, ..
-                } = clients_of($name);
+                let Clients { dynamodb, secrets, .. } = clients_of($name);
                 let settings = $function::Settings::from_env(env())?;
                 $function::Deps::new(settings, clock.clone(), dynamodb, secrets)
             }};
@@ -126,11 +124,7 @@ fn setting_names() -> BTreeSet<&'static str> {
 /// The settings in `env` that the functions read, or that seed the platform's secrets.
 pub fn passed_through(mut env: Env) -> BTreeMap<String, String> {
     let mut names = setting_names();
-    names.extend([
-        "DEFAULT_AI_API_KEY",
-        "STRIPE_API_KEY",
-        "STRIPE_WEBHOOK_SECRET",
-    ]);
+    names.extend(["DEFAULT_AI_API_KEY", "STRIPE_API_KEY", "STRIPE_WEBHOOK_SECRET"]);
     names.retain(|name| !EMBEDDED.contains(name));
     let value = |name: &'static str| Some((name.to_owned(), env.present(name)?));
     names.into_iter().filter_map(value).collect()
@@ -146,17 +140,10 @@ mod tests {
         for name in ["SECRETS_KMS_KEY", "FALLBACK_CAUSES", "ADD_ON_GRACE_DAYS"] {
             assert!(all.contains(name), "{name}");
         }
-        let seeds = [
-            "DEFAULT_AI_API_KEY",
-            "STRIPE_API_KEY",
-            "STRIPE_WEBHOOK_SECRET",
-        ];
+        let seeds = ["DEFAULT_AI_API_KEY", "STRIPE_API_KEY", "STRIPE_WEBHOOK_SECRET"];
         let names = all.iter().chain(&seeds).chain(&["HOME", "PATH"]);
         let passed = passed_through(Env::from_pairs(names.map(|name| (*name, "value"))));
-        let expected = all
-            .iter()
-            .chain(&seeds)
-            .filter(|name| !EMBEDDED.contains(name));
+        let expected = all.iter().chain(&seeds).filter(|name| !EMBEDDED.contains(name));
         let expected: BTreeSet<&str> = expected.copied().collect();
         let passed: BTreeSet<&str> = passed.keys().map(String::as_str).collect();
         assert_eq!(passed, expected);

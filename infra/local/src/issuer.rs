@@ -31,12 +31,7 @@ impl Issuer {
         let mut public_key = public_key.expect("a new key has a public half");
         public_key.common.public_key_use = Some(PublicKeyUse::Signature);
         public_key.common.key_id = public_key.thumbprint(ThumbprintHash::SHA256).ok();
-        Self {
-            name: issuer.into(),
-            audience: audience.into(),
-            public_key,
-            private_key,
-        }
+        Self { name: issuer.into(), audience: audience.into(), public_key, private_key }
     }
 
     pub fn issuer(&self) -> &str {
@@ -49,9 +44,7 @@ impl Issuer {
 
     /// The public keys, as [`JWKS_PATH`] serves them.
     pub fn jwks(&self) -> JwkSet {
-        JwkSet {
-            keys: vec![self.public_key.clone()],
-        }
+        JwkSet { keys: vec![self.public_key.clone()] }
     }
 
     pub fn router(&self) -> Router {
@@ -83,10 +76,8 @@ impl Issuer {
     }
 
     pub fn sign(&self, claims: Value) -> String {
-        let header = Header {
-            kid: self.public_key.common.key_id.clone(),
-            ..Header::new(Algorithm::EdDSA)
-        };
+        let header =
+            Header { kid: self.public_key.common.key_id.clone(), ..Header::new(Algorithm::EdDSA) };
         jsonwebtoken::encode(&header, &claims, &self.private_key).expect("JSON can be signed")
     }
 }
@@ -110,9 +101,7 @@ mod tests {
         let mut checks = Validation::new(Algorithm::EdDSA);
         checks.set_issuer(&["https://id.example"]);
         checks.set_audience(&["greta"]);
-        let claims = jsonwebtoken::decode::<Value>(&token, &key, &checks)
-            .unwrap()
-            .claims;
+        let claims = jsonwebtoken::decode::<Value>(&token, &key, &checks).unwrap().claims;
         assert_eq!(
             claims,
             json!({

@@ -48,9 +48,7 @@ impl Queue {
     /// Starts an empty one. Messages carry the time of `clock`.
     pub async fn start(config: &SdkConfig, clock: Clock) -> io::Result<Self> {
         let engine = Arc::<Engine>::default();
-        let router = Router::new()
-            .route("/", post(respond))
-            .with_state(Arc::clone(&engine));
+        let router = Router::new().route("/", post(respond)).with_state(Arc::clone(&engine));
         let server = Server::start(router).await?;
         let client = aws_sdk_sqs::Client::new(&config_at(config, &server.url(), None));
         client
@@ -63,11 +61,7 @@ impl Queue {
             .map_err(io::Error::other)?;
         let url = format!("{}/000000000000/{NAME}", server.url());
         let consumer = Consumer { client, url, clock };
-        Ok(Self {
-            server,
-            engine,
-            consumer,
-        })
+        Ok(Self { server, engine, consumer })
     }
 
     pub fn endpoint(&self) -> String {
@@ -126,10 +120,7 @@ pub struct Drained {
 
 /// The event in which Lambda hands these messages to the worker.
 pub fn event<'a>(messages: impl IntoIterator<Item = &'a ReceivedMessage>) -> Value {
-    let records: Vec<_> = messages
-        .into_iter()
-        .map(|message| &message.record)
-        .collect();
+    let records: Vec<_> = messages.into_iter().map(|message| &message.record).collect();
     json!({ "Records": records })
 }
 
@@ -145,10 +136,7 @@ impl Consumer {
             .await
             .expect("the queue responds");
         let messages = response.messages.unwrap_or_default();
-        messages
-            .iter()
-            .map(|message| self.received(message))
-            .collect()
+        messages.iter().map(|message| self.received(message)).collect()
     }
 
     fn received(&self, message: &Message) -> ReceivedMessage {
@@ -173,11 +161,7 @@ impl Consumer {
             "eventSourceARN": format!("arn:aws:sqs:{REGION}:000000000000:{NAME}"),
             "awsRegion": REGION,
         });
-        ReceivedMessage {
-            record,
-            receipt,
-            receives: u32::try_from(receives).unwrap_or(u32::MAX),
-        }
+        ReceivedMessage { record, receipt, receives: u32::try_from(receives).unwrap_or(u32::MAX) }
     }
 
     /// The engine has the system's time, the functions that of a clock that may be shifted.
@@ -233,11 +217,7 @@ impl Consumer {
 async fn respond(State(engine): State<Arc<Engine>>, headers: HeaderMap, body: Bytes) -> Response {
     let target = headers.get("x-amz-target");
     let is_batch = target.is_some_and(|target| target == "AmazonSQS.SendMessageBatch");
-    let (body, rejected) = if is_batch {
-        engine.reject_some(body)
-    } else {
-        (body, Vec::new())
-    };
+    let (body, rejected) = if is_batch { engine.reject_some(body) } else { (body, Vec::new()) };
     let response = handle(&engine.service, headers, body).await;
     if rejected.is_empty() {
         return into_response(response);

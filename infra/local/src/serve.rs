@@ -49,11 +49,7 @@ impl Server {
         let address = listener.local_addr()?;
         let (stop, stopped) = watch::channel(());
         let task = spawn(accept(listener, router, stopped));
-        Ok(Self {
-            address,
-            stop,
-            task,
-        })
+        Ok(Self { address, stop, task })
     }
 
     /// `http://127.0.0.1:PORT`
@@ -195,23 +191,11 @@ mod tests {
 
     #[test]
     fn only_loopback_hosts_pass() {
-        for host in [
-            "127.0.0.1:9000",
-            "localhost",
-            "LOCALHOST:1",
-            "[::1]:9000",
-            "127.9.9.9",
-        ] {
+        for host in ["127.0.0.1:9000", "localhost", "LOCALHOST:1", "[::1]:9000", "127.9.9.9"] {
             assert!(is_loopback(host), "{host}");
         }
-        for host in [
-            "",
-            "example.com",
-            "localhost.example.com:80",
-            "10.0.0.1",
-            "[::2]",
-            "0.0.0.0",
-        ] {
+        for host in ["", "example.com", "localhost.example.com:80", "10.0.0.1", "[::2]", "0.0.0.0"]
+        {
             assert!(!is_loopback(host), "{host}");
         }
     }

@@ -64,12 +64,7 @@ struct Grant {
 
 impl SignIn {
     pub(crate) fn new(issuer: Issuer, clock: Clock, jwks: &str) -> Self {
-        Self {
-            issuer,
-            clock,
-            jwks_url: format!("{jwks}{JWKS_PATH}"),
-            sessions: Arc::default(),
-        }
+        Self { issuer, clock, jwks_url: format!("{jwks}{JWKS_PATH}"), sessions: Arc::default() }
     }
 
     pub(crate) fn router(self) -> Router {
@@ -257,10 +252,7 @@ async fn end_session(
     let signed_out = set_session("", "; Max-Age=0");
     match request.post_logout_redirect_uri.filter(is_local) {
         Some(url) => (signed_out, Redirect::to(url.as_str())).into_response(),
-        None => (
-            signed_out,
-            Html("<!doctype html><title>Signed out</title><p>Signed out.</p>"),
-        )
+        None => (signed_out, Html("<!doctype html><title>Signed out</title><p>Signed out.</p>"))
             .into_response(),
     }
 }

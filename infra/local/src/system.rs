@@ -88,9 +88,8 @@ impl System {
     /// Starts everything, and returns once all of it responds.
     pub async fn start(options: Options) -> Result<Self, StartError> {
         let port = options.port;
-        let listener = serve::listener_on(port)
-            .await
-            .map_err(|source| StartError::Port { port, source })?;
+        let listener =
+            serve::listener_on(port).await.map_err(|source| StartError::Port { port, source })?;
         let public_url = format!("http://{}", listener.local_addr()?);
         let issuer = Issuer::new(&public_url, "greta");
         let jwks = Server::start(issuer.router()).await?;
@@ -209,12 +208,7 @@ impl System {
     /// The stored account, which must exist.
     pub async fn account(&self, id: &str) -> Account {
         let id = AccountId::new(id).expect("an account id");
-        let account = self
-            .store
-            .accounts
-            .get(&id)
-            .await
-            .expect("the engine responds");
+        let account = self.store.accounts.get(&id).await.expect("the engine responds");
         account.expect("the account exists")
     }
 
@@ -274,10 +268,7 @@ fn default_settings(
         ("AWS_ACCESS_KEY_ID", "local"),
         ("AWS_SECRET_ACCESS_KEY", "local"),
     ];
-    settings
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect()
+    settings.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 /// An OpenRouter simulator, unless the setting `name` already leads to the real service.

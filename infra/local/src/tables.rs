@@ -11,11 +11,7 @@ use serde_yaml_ng::Value;
 const TEMPLATE: &str = include_str!("../../template.yaml");
 
 /// The properties that an engine needs. `CreateTable` has them by the same names.
-const PROPERTIES: [&str; 3] = [
-    "AttributeDefinitions",
-    "KeySchema",
-    "GlobalSecondaryIndexes",
-];
+const PROPERTIES: [&str; 3] = ["AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes"];
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -121,12 +117,7 @@ mod tests {
                 Some("due KEYS_ONLY HASH:due_shard:S RANGE:due_at:S"),
                 None,
             ),
-            (
-                "LedgerTable",
-                "HASH:account_number:S RANGE:entry:S",
-                None,
-                None,
-            ),
+            ("LedgerTable", "HASH:account_number:S RANGE:entry:S", None, None),
             (
                 "HoldsTable",
                 "HASH:account_number:S RANGE:hold:S",

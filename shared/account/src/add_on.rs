@@ -124,9 +124,15 @@ pub enum Fact {
         at: Timestamp,
     },
     /// The event of this version made the account enterprise.
-    Upgraded { version: u64, at: Timestamp },
+    Upgraded {
+        version: u64,
+        at: Timestamp,
+    },
     /// The event of this version made the account standard.
-    Downgraded { version: u64, at: Timestamp },
+    Downgraded {
+        version: u64,
+        at: Timestamp,
+    },
 }
 
 /// All known facts about one account's add-on.
@@ -191,15 +197,8 @@ impl AddOn {
     /// Applies a fact. Facts that are already known, or overtaken by later ones, change nothing.
     pub fn apply(&mut self, fact: Fact) {
         match fact {
-            Fact::Activated {
-                generation,
-                at,
-                collection,
-            } => {
-                let activation = Activation {
-                    anchor: at,
-                    collection,
-                };
+            Fact::Activated { generation, at, collection } => {
+                let activation = Activation { anchor: at, collection };
                 let known = &mut self.generation_mut(generation).activation;
                 *known = Some(known.map_or(activation, |known| known.min(activation)));
             }
@@ -213,58 +212,34 @@ impl AddOn {
                 raise(&mut self.generation_mut(generation).last_grace_over, period);
             }
             Fact::PeriodOver { generation, period } => {
-                raise(
-                    &mut self.generation_mut(generation).last_period_over,
-                    period,
-                );
+                raise(&mut self.generation_mut(generation).last_period_over, period);
             }
-            Fact::Cancelled {
-                generation,
-                counter,
-                while_due,
-            } => {
+            Fact::Cancelled { generation, counter, while_due } => {
                 let did = Did::Cancel { while_due };
                 self.user_did(generation, UserAction { counter, did });
             }
-            Fact::Resumed {
-                generation,
-                counter,
-                at,
-            } => {
+            Fact::Resumed { generation, counter, at } => {
                 let did = Did::Resume { at };
                 self.user_did(generation, UserAction { counter, did });
             }
             Fact::RefundedInFull { generation, period } => {
                 self.generation_mut(generation).refunded.insert(period);
             }
-            Fact::Disputed {
-                generation,
-                period,
-                dispute,
-            } => {
+            Fact::Disputed { generation, period, dispute } => {
                 let disputes = &mut self.generation_mut(generation).disputes;
                 raise(&mut disputes.entry(dispute).or_default().period, period);
             }
-            Fact::DisputeClosed {
-                generation,
-                dispute,
-                won,
-                at,
-            } => {
+            Fact::DisputeClosed { generation, dispute, won, at } => {
                 let disputes = &mut self.generation_mut(generation).disputes;
                 let known = &mut disputes.entry(dispute).or_default().closed;
                 *known = (*known).max(Some(DisputeEnd { at, won }));
             }
-            Fact::Upgraded { version, at } => self.plan_changed(PlanChange {
-                version,
-                upgraded: true,
-                at,
-            }),
-            Fact::Downgraded { version, at } => self.plan_changed(PlanChange {
-                version,
-                upgraded: false,
-                at,
-            }),
+            Fact::Upgraded { version, at } => {
+                self.plan_changed(PlanChange { version, upgraded: true, at })
+            }
+            Fact::Downgraded { version, at } => {
+                self.plan_changed(PlanChange { version, upgraded: false, at })
+            }
         }
     }
 
@@ -358,11 +333,7 @@ impl AddOn {
             .iter()
             .filter_map(|(id, generation)| {
                 let activation = generation.activation?;
-                Some(Current {
-                    id,
-                    generation,
-                    activation,
-                })
+                Some(Current { id, generation, activation })
             })
             .max_by_key(|current| (current.activation, current.id))
     }
@@ -437,11 +408,7 @@ impl Generation {
         if disputes().any(|dispute| dispute.closed.is_none()) {
             return (AddOnStatus::Suspended, Some(Reason::Disputed));
         }
-        if let Some(UserAction {
-            did: Did::Cancel { while_due },
-            ..
-        }) = self.user_action
-        {
+        if let Some(UserAction { did: Did::Cancel { while_due }, .. }) = self.user_action {
             return if while_due.is_some() || self.paid_period_is_over() {
                 (AddOnStatus::Ended, Some(Reason::Cancelled))
             } else {

@@ -103,10 +103,7 @@ mod tests {
             assert_eq!(attempts.allowed(Purpose::Test, minute(n)), Ok(()));
             attempts.count(Purpose::Test, minute(n));
         }
-        assert_eq!(
-            attempts.allowed(Purpose::Test, minute(10)),
-            Err(minutes(50))
-        );
+        assert_eq!(attempts.allowed(Purpose::Test, minute(10)), Err(minutes(50)));
         assert_eq!(attempts.allowed(Purpose::Save, minute(59)), Err(minutes(1)));
         assert_eq!(attempts.allowed(Purpose::Test, minute(60)), Ok(()));
         attempts.count(Purpose::Test, minute(60));

@@ -30,11 +30,7 @@ pub struct Movement {
 impl Movement {
     /// Sets `amount` aside for one more call.
     pub fn hold(amount: Credits) -> Self {
-        Self {
-            held: amount,
-            open_holds: 1,
-            ..Self::default()
-        }
+        Self { held: amount, open_holds: 1, ..Self::default() }
     }
 
     /// Ends a hold of `held`, and charges `charged` of it.
@@ -78,12 +74,7 @@ impl Balance {
     /// `None` unless `0 ≤ held ≤ balance` and `owed ≥ 0`.
     pub fn new(balance: Credits, held: Credits, owed: Credits, open_holds: u32) -> Option<Self> {
         let sound = !held.is_negative() && held <= balance && !owed.is_negative();
-        sound.then_some(Self {
-            total: balance,
-            held,
-            owed,
-            open_holds,
-        })
+        sound.then_some(Self { total: balance, held, owed, open_holds })
     }
 
     /// All credits of the account, including the held ones.
@@ -124,10 +115,7 @@ impl Balance {
 
     /// A posting of `amount`; a negative amount takes credits, and never more than are available.
     pub fn adjust(self, amount: Credits) -> Result<Movement, BalanceError> {
-        let movement = Movement {
-            balance: amount,
-            ..Movement::default()
-        };
+        let movement = Movement { balance: amount, ..Movement::default() };
         self.moved(movement).map(|_| movement)
     }
 
@@ -136,10 +124,7 @@ impl Balance {
         if amount.is_negative() {
             return Err(BalanceError::OutOfRange);
         }
-        let credited = self.moved(Movement {
-            balance: amount,
-            ..Movement::default()
-        })?;
+        let credited = self.moved(Movement { balance: amount, ..Movement::default() })?;
         let taken = negative(self.owed.min(credited.available()))?;
         let balance = amount.checked_add(taken);
         Ok(Movement {
@@ -196,10 +181,7 @@ mod tests {
         assert_eq!(start.hold(credits(11), 64), Err(BalanceError::Insufficient));
         assert_eq!(start.hold(credits(1), 0), Err(BalanceError::TooManyHolds));
         let held = start.hold(credits(10), 64).unwrap();
-        assert_eq!(
-            (held.available(), held.held()),
-            (Credits::ZERO, credits(10))
-        );
+        assert_eq!((held.available(), held.held()), (Credits::ZERO, credits(10)));
         assert_eq!(held.hold(credits(1), 64), Err(BalanceError::Insufficient));
     }
 
@@ -211,10 +193,7 @@ mod tests {
         assert_eq!(above, Err(BalanceError::AboveHold));
         let end = Movement::end_hold(credits(4), credits(3)).unwrap();
         let settled = held.moved(end).unwrap();
-        assert_eq!(
-            (settled.balance(), settled.held()),
-            (credits(7), Credits::ZERO)
-        );
+        assert_eq!((settled.balance(), settled.held()), (credits(7), Credits::ZERO));
     }
 
     #[test]
@@ -233,11 +212,7 @@ mod tests {
         assert_eq!((paid.owed(), paid.available()), (Credits::ZERO, credits(6)));
         // Credits released meanwhile pay the amount owed, too.
         let released = Movement::end_hold(credits(7), Credits::ZERO).unwrap();
-        let next = reversed
-            .moved(released)
-            .unwrap()
-            .credit(credits(1))
-            .unwrap();
+        let next = reversed.moved(released).unwrap().credit(credits(1)).unwrap();
         assert_eq!((next.balance, next.owed), (credits(-4), credits(-5)));
     }
 

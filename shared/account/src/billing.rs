@@ -104,10 +104,7 @@ pub enum AddOnPurchase {
     /// The first period of a new generation.
     Generation,
     /// The open period.
-    Period {
-        generation: GenerationId,
-        period: Period,
-    },
+    Period { generation: GenerationId, period: Period },
 }
 
 /// Stripe's side of a checkout.

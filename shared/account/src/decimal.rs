@@ -40,10 +40,8 @@ pub(crate) fn parse(text: &str, scale: u32, excess: Excess) -> Result<(bool, u12
     let mut units: u128 = 0;
     for digit in whole.bytes().chain(fraction.bytes()) {
         let value = u128::from(digit.wrapping_sub(b'0'));
-        units = units
-            .checked_mul(10)
-            .and_then(|units| units.checked_add(value))
-            .ok_or(OutOfRange)?;
+        units =
+            units.checked_mul(10).and_then(|units| units.checked_add(value)).ok_or(OutOfRange)?;
     }
     if units == 0 {
         return Ok((false, 0));
@@ -57,9 +55,7 @@ pub(crate) fn parse(text: &str, scale: u32, excess: Excess) -> Result<(bool, u12
     let power = u32::try_from(shift.unsigned_abs()).unwrap_or(u32::MAX);
     let factor = 10_u128.checked_pow(power);
     let scaled = if shift >= 0 {
-        factor
-            .and_then(|factor| units.checked_mul(factor))
-            .ok_or(OutOfRange)?
+        factor.and_then(|factor| units.checked_mul(factor)).ok_or(OutOfRange)?
     } else {
         // A divisor beyond u128 exceeds all units: less than one unit is left.
         let divisor = factor.unwrap_or(u128::MAX);
@@ -124,10 +120,7 @@ mod tests {
     #[test]
     fn the_most_digits_are_less_than_one_unit() {
         let text = format!("{}e-50", u128::MAX);
-        assert_eq!(
-            parse(&text, 6, Excess::Refuse),
-            Err(DecimalError::TooManyDecimals)
-        );
+        assert_eq!(parse(&text, 6, Excess::Refuse), Err(DecimalError::TooManyDecimals));
         assert_eq!(parse(&text, 6, Excess::RoundUp), Ok((false, 1)));
     }
 
@@ -135,10 +128,7 @@ mod tests {
     fn rounds_up_digits_below_the_unit() {
         assert_eq!(parse("0.0000001", 6, Excess::RoundUp), Ok((false, 1)));
         assert_eq!(parse("1e-300", 18, Excess::RoundUp), Ok((false, 1)));
-        assert_eq!(
-            parse("2.0000000", 6, Excess::RoundUp),
-            Ok((false, 2_000_000))
-        );
+        assert_eq!(parse("2.0000000", 6, Excess::RoundUp), Ok((false, 2_000_000)));
     }
 
     #[test]

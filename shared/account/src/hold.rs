@@ -82,11 +82,7 @@ pub enum Resolution {
 impl Resolution {
     /// The result of a write that was refused, by the `stored` hold.
     pub fn of_refused(end: HoldState, stored: Option<HoldState>) -> Self {
-        if stored == Some(end) {
-            Self::Done(end)
-        } else {
-            Self::Already(stored)
-        }
+        if stored == Some(end) { Self::Done(end) } else { Self::Already(stored) }
     }
 
     /// The result of a write without a response. `None`: it may still be on its way; the sweeper
@@ -129,11 +125,7 @@ pub fn next_check(created_at: Timestamp, expires_at: Timestamp, now: Timestamp) 
     let age = now.duration_since(created_at);
     let wait = age.clamp(SHORTEST_WAIT, LONGEST_WAIT);
     let next = now.checked_add(wait).unwrap_or(expires_at);
-    if now < expires_at {
-        next.min(expires_at)
-    } else {
-        next
-    }
+    if now < expires_at { next.min(expires_at) } else { next }
 }
 
 #[cfg(test)]
@@ -167,10 +159,7 @@ mod tests {
         let ended = [
             (wish, Resolution::Done(wish)),
             (other, Resolution::Already(Some(other))),
-            (
-                HoldState::Released,
-                Resolution::Already(Some(HoldState::Released)),
-            ),
+            (HoldState::Released, Resolution::Already(Some(HoldState::Released))),
         ];
         for (stored, told) in ended {
             assert_eq!(Resolution::of_refused(wish, Some(stored)), told);

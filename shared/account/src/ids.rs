@@ -80,10 +80,7 @@ mod tests {
     #[test]
     fn ids_keep_to_their_alphabet_and_length() {
         for good in ["a", "A-Z_09", &"x".repeat(64)] {
-            assert_eq!(
-                AccountId::new(good).map(|id| id.as_str().to_owned()),
-                Ok(good.to_owned())
-            );
+            assert_eq!(AccountId::new(good).map(|id| id.as_str().to_owned()), Ok(good.to_owned()));
         }
         for bad in ["", "a b", "a/b", "ä", "a\n", "a.b", &"x".repeat(65)] {
             assert_eq!(AccountId::new(bad), Err(IdError), "{bad:?}");

@@ -12,11 +12,7 @@
 
 #![cfg_attr(
     not(test),
-    deny(
-        clippy::arithmetic_side_effects,
-        clippy::as_conversions,
-        clippy::indexing_slicing
-    )
+    deny(clippy::arithmetic_side_effects, clippy::as_conversions, clippy::indexing_slicing)
 )]
 
 pub mod add_on;
@@ -113,11 +109,8 @@ impl Profile {
             return Err(SwitchError::AlwaysUseKeyOn);
         }
         self.always_use_key = always;
-        self.enabled = if always_use_key == Some(true) {
-            true
-        } else {
-            enabled.unwrap_or(self.enabled)
-        };
+        self.enabled =
+            if always_use_key == Some(true) { true } else { enabled.unwrap_or(self.enabled) };
         Ok(())
     }
 }
@@ -195,10 +188,7 @@ mod tests {
     #[test]
     fn without_a_key_there_is_nothing_to_switch() {
         let mut profile = Profile::new(Plan::Enterprise, 1, Timestamp::UNIX_EPOCH);
-        assert_eq!(
-            profile.switch(Some(true), None),
-            Err(SwitchError::NotConnected)
-        );
+        assert_eq!(profile.switch(Some(true), None), Err(SwitchError::NotConnected));
     }
 
     #[test]

@@ -126,10 +126,7 @@ impl Usd {
 
     /// The amount in credits, rounded up to a micro-credit; `None` if it is too large.
     pub fn in_credits(self, rate: CreditsPerUsd) -> Option<Credits> {
-        let micros = self
-            .0
-            .checked_mul(u128::from(rate.0))?
-            .div_ceil(ATTO_TO_MICRO);
+        let micros = self.0.checked_mul(u128::from(rate.0))?.div_ceil(ATTO_TO_MICRO);
         i64::try_from(micros).ok().map(Credits)
     }
 
@@ -146,10 +143,8 @@ impl Usd {
         }
         let micros = u128::try_from(credits.0).unwrap_or(0);
         // Maximum number of atto-dollars whose rounded-up credits are within `micros`.
-        let budget = micros
-            .saturating_mul(ATTO_TO_MICRO)
-            .checked_div(u128::from(rate.0))
-            .unwrap_or(0);
+        let budget =
+            micros.saturating_mul(ATTO_TO_MICRO).checked_div(u128::from(rate.0)).unwrap_or(0);
         let left = budget.saturating_sub(fixed.0);
         let units = left.checked_div(self.0).unwrap_or(0);
         Some(u64::try_from(units).unwrap_or(u64::MAX))
@@ -183,11 +178,7 @@ impl CreditsPerUsd {
 
     /// `None` for zero.
     pub const fn new(credits: u32) -> Option<Self> {
-        if credits == 0 {
-            None
-        } else {
-            Some(Self(credits))
-        }
+        if credits == 0 { None } else { Some(Self(credits)) }
     }
 
     pub const fn get(self) -> u32 {
@@ -233,11 +224,7 @@ mod tests {
             ("1e-18", 1),
         ];
         for (text, micros) in table {
-            assert_eq!(
-                usd(text).in_credits(TEN),
-                Some(Credits::from_micros(micros)),
-                "{text}"
-            );
+            assert_eq!(usd(text).in_credits(TEN), Some(Credits::from_micros(micros)), "{text}");
         }
     }
 
@@ -248,10 +235,9 @@ mod tests {
 
     #[test]
     fn the_smallest_and_the_largest_amounts_survive_the_wire() {
-        for (micros, text) in [
-            (i64::MAX, "9223372036854.775807"),
-            (i64::MIN, "-9223372036854.775808"),
-        ] {
+        for (micros, text) in
+            [(i64::MAX, "9223372036854.775807"), (i64::MIN, "-9223372036854.775808")]
+        {
             let credits = Credits::from_micros(micros);
             assert_eq!(credits.to_string(), text);
             assert_eq!(text.parse(), Ok(credits));

@@ -13,11 +13,7 @@ impl Period {
 
     /// `None` for zero: periods are counted from 1.
     pub const fn new(number: u32) -> Option<Self> {
-        if number == 0 {
-            None
-        } else {
-            Some(Self(number))
-        }
+        if number == 0 { None } else { Some(Self(number)) }
     }
 
     pub const fn number(self) -> u32 {
@@ -137,11 +133,7 @@ mod tests {
     #[test]
     fn a_time_is_in_the_period_that_ends_after_it() {
         let at = |text: &str| text.parse::<Timestamp>().unwrap();
-        for anchor in [
-            "2026-01-31T10:00:00Z",
-            "2028-02-29T23:59:59Z",
-            "2026-03-01T00:00:00Z",
-        ] {
+        for anchor in ["2026-01-31T10:00:00Z", "2028-02-29T23:59:59Z", "2026-03-01T00:00:00Z"] {
             let anchor = at(anchor);
             assert_eq!(period_at(anchor, anchor), Period::FIRST);
             assert_eq!(period_at(anchor, at("2020-01-01T00:00:00Z")), Period::FIRST);

@@ -43,10 +43,7 @@ pub struct PlanChanged {
 impl Plans {
     /// The plan of a new account.
     pub fn new(plan: Plan, version: u64, at: Timestamp) -> Self {
-        Self {
-            newest: Seen { version, plan, at },
-            earlier: Vec::new(),
-        }
+        Self { newest: Seen { version, plan, at }, earlier: Vec::new() }
     }
 
     pub fn plan(&self) -> Plan {
@@ -137,10 +134,7 @@ mod tests {
     fn the_last_report_of_a_version_counts() {
         let mut plans = Plans::new(Plan::Standard, 3, at(3));
         plans.apply(Plan::Enterprise, 3, at(4));
-        assert_eq!(
-            (plans.plan(), plans.last_change()),
-            (Plan::Enterprise, None)
-        );
+        assert_eq!((plans.plan(), plans.last_change()), (Plan::Enterprise, None));
     }
 
     proptest! {

@@ -63,11 +63,7 @@ impl ModelPrices {
         ]
         .into_iter()
         .fold(required(listed.completion)?, Usd::max);
-        Some(Self {
-            text,
-            input: text.max(others),
-            output,
-        })
+        Some(Self { text, input: text.max(others), output })
     }
 
     /// The prices that bound a call that is charged by either of the two.
@@ -82,10 +78,7 @@ impl ModelPrices {
 
     /// The prices of a call; `only_text` says that its prompt contains nothing but text.
     pub fn of(&self, only_text: bool) -> TokenPrices {
-        TokenPrices {
-            input: if only_text { self.text } else { self.input },
-            output: self.output,
-        }
+        TokenPrices { input: if only_text { self.text } else { self.input }, output: self.output }
     }
 
     /// The cost of the cheapest call: an empty prompt and one output token.
@@ -140,10 +133,7 @@ pub fn ceiling(
     rate: CreditsPerUsd,
 ) -> Option<Ceiling> {
     let prices = model.prices.of(size.only_text);
-    let longest = [
-        size.output_limit,
-        model.max_output_tokens.or(model.context_length),
-    ];
+    let longest = [size.output_limit, model.max_output_tokens.or(model.context_length)];
     let least = min_output_tokens.min(size.output_limit.unwrap_or(u64::MAX));
     let limit_after = |prompt_tokens: u64| {
         let prompt = prices.input.times(prompt_tokens)?;
@@ -233,12 +223,7 @@ mod tests {
     }
 
     fn text(prompt_tokens: u64, output_limit: Option<u64>) -> CallSize {
-        CallSize {
-            prompt_tokens,
-            required_tokens: prompt_tokens,
-            only_text: true,
-            output_limit,
-        }
+        CallSize { prompt_tokens, required_tokens: prompt_tokens, only_text: true, output_limit }
     }
 
     /// The last credits can be spent: tokens around the text are held as far as credits are left.
@@ -283,50 +268,23 @@ mod tests {
         for only_text in [true, false] {
             assert_eq!(prices.of(only_text).output, "0.000004".parse().unwrap());
         }
-        let for_an_hour = ListedPrices {
-            input_cache_write_1h: Some("0.000002"),
-            ..full
-        };
+        let for_an_hour = ListedPrices { input_cache_write_1h: Some("0.000002"), ..full };
         let prices = ModelPrices::from_listed(&for_an_hour).unwrap();
         assert_eq!(prices.of(true).input, "0.000002".parse().unwrap());
         for not_text in [
-            ListedPrices {
-                image_output: Some("0.00003"),
-                ..full
-            },
-            ListedPrices {
-                audio_output: Some("0.00003"),
-                ..full
-            },
+            ListedPrices { image_output: Some("0.00003"), ..full },
+            ListedPrices { audio_output: Some("0.00003"), ..full },
         ] {
             let prices = ModelPrices::from_listed(&not_text).unwrap();
             assert_eq!(prices.of(true).output, "0.00003".parse().unwrap());
         }
         let no_price = [
-            ListedPrices {
-                prompt: None,
-                ..full
-            },
-            ListedPrices {
-                completion: None,
-                ..full
-            },
-            ListedPrices {
-                prompt: Some("-1"),
-                ..full
-            },
-            ListedPrices {
-                audio: Some("-1"),
-                ..full
-            },
-            ListedPrices {
-                completion: Some("free"),
-                ..full
-            },
-            ListedPrices {
-                request: Some("0.01"),
-                ..full
-            },
+            ListedPrices { prompt: None, ..full },
+            ListedPrices { completion: None, ..full },
+            ListedPrices { prompt: Some("-1"), ..full },
+            ListedPrices { audio: Some("-1"), ..full },
+            ListedPrices { completion: Some("free"), ..full },
+            ListedPrices { request: Some("0.01"), ..full },
         ];
         for listed in no_price {
             assert_eq!(ModelPrices::from_listed(&listed), None, "{listed:?}");
@@ -347,10 +305,7 @@ mod tests {
         // 100 input tokens cost 1,000 micro-credits, an output token 20.
         assert_eq!(limit(None, Credits::from_micros(1_000 + 20 * 30)), Some(30));
         assert_eq!(limit(None, Credits::from_micros(1_000 + 20 * 15)), None);
-        assert_eq!(
-            limit(Some(3), Credits::from_micros(1_000 + 20 * 3)),
-            Some(3)
-        );
+        assert_eq!(limit(Some(3), Credits::from_micros(1_000 + 20 * 3)), Some(3));
         assert_eq!(limit(Some(3), Credits::from_micros(1_000 + 20 * 2)), None);
         assert_eq!(limit(None, Credits::from_micros(999)), None);
     }
@@ -360,60 +315,28 @@ mod tests {
         let free = model("0", "0");
         let size = text(10, None);
         let ceiling = ceiling(&free, size, Credits::ZERO, 16, rate()).unwrap();
-        assert_eq!(
-            (ceiling.amount, ceiling.output_limit),
-            (Credits::ZERO, 4_000)
-        );
+        assert_eq!((ceiling.amount, ceiling.output_limit), (Credits::ZERO, 4_000));
     }
 
     #[test]
     fn the_response_reports_its_cost() {
         let prices = model("0.000001", "0.000002").prices.of(true);
         let usd = |text: &str| Some(text.parse().unwrap());
-        let tokens = Usage {
-            prompt_tokens: Some(10),
-            completion_tokens: Some(5),
-            ..Usage::default()
-        };
+        let tokens =
+            Usage { prompt_tokens: Some(10), completion_tokens: Some(5), ..Usage::default() };
         let table = [
+            (Usage { cost: usd("0.001"), ..tokens }, Some(10_000)),
+            (Usage { cost: usd("0"), ..tokens }, Some(0)),
             (
-                Usage {
-                    cost: usd("0.001"),
-                    ..tokens
-                },
-                Some(10_000),
-            ),
-            (
-                Usage {
-                    cost: usd("0"),
-                    ..tokens
-                },
-                Some(0),
-            ),
-            (
-                Usage {
-                    cost: usd("0"),
-                    upstream_inference_cost: usd("0.002"),
-                    ..tokens
-                },
+                Usage { cost: usd("0"), upstream_inference_cost: usd("0.002"), ..tokens },
                 Some(20_000),
             ),
             (
-                Usage {
-                    cost: usd("0.001"),
-                    upstream_inference_cost: usd("0.002"),
-                    ..tokens
-                },
+                Usage { cost: usd("0.001"), upstream_inference_cost: usd("0.002"), ..tokens },
                 Some(10_000),
             ),
             (tokens, Some(200)),
-            (
-                Usage {
-                    completion_tokens: None,
-                    ..tokens
-                },
-                None,
-            ),
+            (Usage { completion_tokens: None, ..tokens }, None),
             (Usage::default(), None),
         ];
         for (usage, micros) in table {

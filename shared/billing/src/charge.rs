@@ -10,11 +10,8 @@ use crate::profile::is_run_by_stripe;
 use crate::task::{LEASE, Step, Task, later};
 
 /// Delays between look-ups of an unknown outcome; the last one repeats.
-const LOOK_UP_DELAYS: [SignedDuration; 3] = [
-    SignedDuration::from_mins(5),
-    SignedDuration::from_hours(1),
-    SignedDuration::from_hours(24),
-];
+const LOOK_UP_DELAYS: [SignedDuration; 3] =
+    [SignedDuration::from_mins(5), SignedDuration::from_hours(1), SignedDuration::from_hours(24)];
 
 /// Maximum number of waived periods that are recorded, the latest ones: five years.
 pub(crate) const MAX_WAIVED: usize = 60;
@@ -36,9 +33,7 @@ pub(crate) fn next_step(profile: &Profile) -> Option<(Timestamp, Step)> {
         }
         (IntentState::None | IntentState::Idle { .. }, true) => {
             // An open checkout is expired first.
-            let at = charge
-                .attempt_at
-                .filter(|_| profile.billing.checkout.is_none())?;
+            let at = charge.attempt_at.filter(|_| profile.billing.checkout.is_none())?;
             (at.max(charge.next_at), Step::Attempt)
         }
     };
@@ -57,10 +52,7 @@ pub(crate) fn end_of_grace(profile: &Profile) -> Option<(Timestamp, Step)> {
     let subscription = profile.billing.subscription.as_ref();
     let is_current = !is_run_by_stripe(profile)
         || subscription.is_none_or(|subscription| subscription.checked_at >= Some(ends));
-    let fact = Fact::GraceOver {
-        generation: charge.generation.clone(),
-        period: charge.period,
-    };
+    let fact = Fact::GraceOver { generation: charge.generation.clone(), period: charge.period };
     (was_attempted && is_current).then_some((ends, Step::Apply(fact)))
 }
 
@@ -138,42 +130,25 @@ pub(crate) fn attempt(profile: &mut Profile, now: Timestamp) -> Option<Task> {
     let attempt = attempt_number(charge);
     charge.next_at = later(now, LEASE);
     if with_credits {
-        return Some(Task::TakeCredits {
-            generation,
-            period,
-            attempt,
-        });
+        return Some(Task::TakeCredits { generation, period, attempt });
     }
     if let IntentState::Idle { id } = &charge.intent {
         let id = id.clone();
         confirm(charge, &id, card, now);
-        return Some(Task::Confirm {
-            generation,
-            period,
-            id,
-            attempt,
-        });
+        return Some(Task::Confirm { generation, period, id, attempt });
     }
     if charge.intent == IntentState::None {
         charge.intents = charge.intents.saturating_add(1);
     }
     charge.intent = IntentState::Creating;
-    Some(Task::Create {
-        generation,
-        period,
-        intent: charge.intents,
-        attempt,
-    })
+    Some(Task::Create { generation, period, intent: charge.intents, attempt })
 }
 
 pub(crate) fn look_up(charge: &Charge) -> Option<Task> {
     let IntentState::Confirming { id, since, .. } = &charge.intent else {
         return None;
     };
-    Some(Task::LookUp {
-        id: id.clone(),
-        since: *since,
-    })
+    Some(Task::LookUp { id: id.clone(), since: *since })
 }
 
 pub(crate) fn is_confirming(charge: &Charge) -> bool {
@@ -201,10 +176,7 @@ pub fn intent_created(
         IntentState::Confirming { id: known, .. } if known == id => {}
         _ => return None,
     }
-    charge
-        .intent
-        .is_confirming(id)
-        .then(|| attempt_number(charge))
+    charge.intent.is_confirming(id).then(|| attempt_number(charge))
 }
 
 /// Applies that Stripe never received the attempt that was stored as under way. Returns the attempt
@@ -247,9 +219,7 @@ pub fn declined(
         return;
     }
     charge.declines = attempt;
-    charge.intent = id.map_or(IntentState::None, |id| IntentState::Idle {
-        id: id.to_owned(),
-    });
+    charge.intent = id.map_or(IntentState::None, |id| IntentState::Idle { id: id.to_owned() });
     charge.next_at = now;
     let start = anchor.zip(charge.period.before());
     let start = start.map(|(anchor, before)| end_of_period(anchor, before));
@@ -271,14 +241,10 @@ pub fn still_unknown(profile: &mut Profile, id: &str, now: Timestamp) {
     let Some(charge) = &mut profile.billing.charge else {
         return;
     };
-    if let IntentState::Confirming {
-        id: known, checks, ..
-    } = &mut charge.intent
+    if let IntentState::Confirming { id: known, checks, .. } = &mut charge.intent
         && known == id
     {
-        let delay = usize::try_from(*checks)
-            .ok()
-            .and_then(|at| LOOK_UP_DELAYS.get(at));
+        let delay = usize::try_from(*checks).ok().and_then(|at| LOOK_UP_DELAYS.get(at));
         let delay = delay.or(LOOK_UP_DELAYS.last()).copied().unwrap_or_default();
         *checks = checks.saturating_add(1);
         charge.next_at = later(now, delay);
@@ -308,11 +274,6 @@ fn attempt_number(charge: &Charge) -> u32 {
 }
 
 fn confirm(charge: &mut Charge, id: &str, card: Option<String>, now: Timestamp) {
-    charge.intent = IntentState::Confirming {
-        id: id.to_owned(),
-        card,
-        since: now,
-        checks: 0,
-    };
+    charge.intent = IntentState::Confirming { id: id.to_owned(), card, since: now, checks: 0 };
     charge.next_at = later(now, LEASE);
 }

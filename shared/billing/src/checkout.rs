@@ -18,11 +18,7 @@ pub(crate) fn next_step(profile: &Profile) -> Option<(Timestamp, Step)> {
     let checkout = profile.billing.checkout.as_ref()?;
     let wanted = is_wanted(profile, &checkout.purchase);
     let Some(session) = &checkout.session else {
-        let at = if wanted {
-            later(checkout.created_at, CREATION_TIME)
-        } else {
-            Timestamp::MIN
-        };
+        let at = if wanted { later(checkout.created_at, CREATION_TIME) } else { Timestamp::MIN };
         return Some((at, Step::DropCheckout));
     };
     let at = if wanted {

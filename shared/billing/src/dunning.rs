@@ -19,10 +19,7 @@ pub struct DunningError;
 impl Default for Dunning {
     /// Attempts on days 0, 1, 3, 5 and 7, and 8 days of grace.
     fn default() -> Self {
-        Self {
-            attempt_days: vec![0, 1, 3, 5, 7],
-            grace_days: 8,
-        }
+        Self { attempt_days: vec![0, 1, 3, 5, 7], grace_days: 8 }
     }
 }
 
@@ -31,10 +28,7 @@ impl Dunning {
         let increases = attempt_days.is_sorted_by(|before, after| before < after);
         let ends = attempt_days.last().is_some_and(|last| *last < grace_days);
         if increases && ends && attempt_days.first() == Some(&0) {
-            Ok(Self {
-                attempt_days,
-                grace_days,
-            })
+            Ok(Self { attempt_days, grace_days })
         } else {
             Err(DunningError)
         }
@@ -43,8 +37,7 @@ impl Dunning {
     /// The first attempt after `tried_at` in the period that started at `start`.
     pub(crate) fn attempt_after(&self, start: Timestamp, tried_at: Timestamp) -> Option<Timestamp> {
         let days = self.attempt_days.iter();
-        days.map(|days| days_after(start, *days))
-            .find(|day| *day > tried_at)
+        days.map(|days| days_after(start, *days)).find(|day| *day > tried_at)
     }
 
     pub(crate) fn grace_ends(&self, start: Timestamp) -> Timestamp {
@@ -53,8 +46,5 @@ impl Dunning {
 }
 
 fn days_after(start: Timestamp, days: u32) -> Timestamp {
-    later(
-        start,
-        SignedDuration::from_hours(i64::from(days).saturating_mul(24)),
-    )
+    later(start, SignedDuration::from_hours(i64::from(days).saturating_mul(24)))
 }

@@ -18,10 +18,7 @@ pub fn period_paid(
 ) -> bool {
     let counts = routing::payment_counts(profile, generation, period);
     if counts {
-        profile.add_on.apply(Fact::Paid {
-            generation: generation.clone(),
-            period,
-        });
+        profile.add_on.apply(Fact::Paid { generation: generation.clone(), period });
     }
     forget_paid(profile, stripe_id);
     counts
@@ -39,11 +36,7 @@ pub fn activate(
     let counts = checkout::is_wanted(profile, &AddOnPurchase::Generation);
     forget_paid(profile, generation.as_str());
     if counts {
-        profile.add_on.apply(Fact::Activated {
-            generation,
-            at,
-            collection,
-        });
+        profile.add_on.apply(Fact::Activated { generation, at, collection });
     }
     counts
 }
@@ -56,10 +49,7 @@ pub fn keep_card(profile: &mut Profile, payment_method: String, given_at: Timest
     {
         return known.payment_method == payment_method;
     }
-    profile.billing.card = Some(Card {
-        payment_method,
-        given_at,
-    });
+    profile.billing.card = Some(Card { payment_method, given_at });
     let is_charged_by_us = !is_run_by_stripe(profile);
     if let Some(charge) = &mut profile.billing.charge
         && charge.declines > 0
@@ -73,10 +63,7 @@ pub fn keep_card(profile: &mut Profile, payment_method: String, given_at: Timest
 /// Forgets the charge or checkout that `stripe_id` paid.
 fn forget_paid(profile: &mut Profile, stripe_id: &str) {
     let billing = &mut profile.billing;
-    let intent = billing
-        .charge
-        .as_ref()
-        .and_then(|charge| charge.intent.id());
+    let intent = billing.charge.as_ref().and_then(|charge| charge.intent.id());
     if intent == Some(stripe_id) {
         billing.charge = None;
     }

@@ -15,25 +15,11 @@ pub(crate) fn later(at: Timestamp, by: SignedDuration) -> Timestamp {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Task {
     /// Create the period's PaymentIntent number `intent` and confirm it as attempt `attempt`.
-    Create {
-        generation: GenerationId,
-        period: Period,
-        intent: u32,
-        attempt: u32,
-    },
+    Create { generation: GenerationId, period: Period, intent: u32, attempt: u32 },
     /// Confirm the PaymentIntent as attempt `attempt` of the period.
-    Confirm {
-        generation: GenerationId,
-        period: Period,
-        id: String,
-        attempt: u32,
-    },
+    Confirm { generation: GenerationId, period: Period, id: String, attempt: u32 },
     /// Take the price from the credits and mark the period paid, in one transaction.
-    TakeCredits {
-        generation: GenerationId,
-        period: Period,
-        attempt: u32,
-    },
+    TakeCredits { generation: GenerationId, period: Period, attempt: u32 },
     /// Find out what became of the PaymentIntent, which has been uncertain since `since`.
     LookUp { id: String, since: Timestamp },
     /// Cancel the PaymentIntent: it must not be paid any more.

@@ -47,14 +47,8 @@ fn task(profile: &mut Profile, now: Timestamp) -> Option<Task> {
 fn confirming(now: Timestamp) -> Profile {
     let mut profile = bought(Collection::Card);
     let create = task(&mut profile, now);
-    assert!(
-        matches!(create, Some(Task::Create { intent: 1, .. })),
-        "{create:?}"
-    );
-    assert_eq!(
-        intent_created(&mut profile, &g(), p(2), "pi_1", now),
-        Some(1)
-    );
+    assert!(matches!(create, Some(Task::Create { intent: 1, .. })), "{create:?}");
+    assert_eq!(intent_created(&mut profile, &g(), p(2), "pi_1", now), Some(1));
     profile
 }
 
@@ -68,32 +62,18 @@ fn a_period_is_charged_once_when_it_is_due() {
     let mut profile = bought(Collection::Card);
     assert_eq!(due_at(&profile), Some(due));
     assert_eq!(task(&mut profile, due - MINUTE), None);
-    let create = Task::Create {
-        generation: g(),
-        period: p(2),
-        intent: 1,
-        attempt: 1,
-    };
+    let create = Task::Create { generation: g(), period: p(2), intent: 1, attempt: 1 };
     assert_eq!(task(&mut profile, due), Some(create.clone()));
     // The task is leased; then it is repeated unchanged.
     assert_eq!(task(&mut profile, due + MINUTE), None);
     assert_eq!(task(&mut profile, due + LEASE), Some(create));
-    assert_eq!(
-        intent_created(&mut profile, &g(), p(2), "pi_1", due),
-        Some(1)
-    );
+    assert_eq!(intent_created(&mut profile, &g(), p(2), "pi_1", due), Some(1));
     // A response that was lost is applied again.
-    assert_eq!(
-        intent_created(&mut profile, &g(), p(2), "pi_1", due),
-        Some(1)
-    );
+    assert_eq!(intent_created(&mut profile, &g(), p(2), "pi_1", due), Some(1));
     assert!(period_paid(&mut profile, &g(), p(2), "pi_1"));
     assert_eq!(profile.billing.charge, None);
     assert_eq!(due_at(&profile), Some(at("2026-03-31T00:00:00Z")));
-    assert!(
-        !period_paid(&mut profile, &g(), p(2), "pi_2"),
-        "it is paid already"
-    );
+    assert!(!period_paid(&mut profile, &g(), p(2), "pi_2"), "it is paid already");
     assert_eq!(status(&profile), AddOnStatus::Active);
 }
 
@@ -117,20 +97,14 @@ fn declined_charges_are_retried_on_their_days_and_then_end_access() {
                 + days.last().unwrap_or(&0),
         );
         attempt += 1;
-        let confirm = Task::Confirm {
-            generation: g(),
-            period: p(2),
-            id: "pi_1".to_owned(),
-            attempt,
-        };
+        let confirm =
+            Task::Confirm { generation: g(), period: p(2), id: "pi_1".to_owned(), attempt };
         assert_eq!(task(&mut profile, due), Some(confirm));
     }
     assert_eq!((days, attempt), (vec![1, 3, 5, 7], 5));
     // Day 7 was the last: access ends with its decline, and the PaymentIntent is cancelled.
     let day_7 = start + DAY * 7;
-    let cancel = Task::Cancel {
-        id: "pi_1".to_owned(),
-    };
+    let cancel = Task::Cancel { id: "pi_1".to_owned() };
     assert_eq!(task(&mut profile, day_7), Some(cancel));
     assert_eq!(status(&profile), AddOnStatus::Suspended);
     intent_cancelled(&mut profile, "pi_1");
@@ -161,10 +135,7 @@ fn an_unknown_outcome_is_looked_up_at_growing_intervals_and_may_still_pay() {
         let due = due_at(&profile).unwrap();
         waits.push(due.duration_since(now).as_mins());
         now = due;
-        let look_up = Task::LookUp {
-            id: "pi_1".to_owned(),
-            since: start,
-        };
+        let look_up = Task::LookUp { id: "pi_1".to_owned(), since: start };
         assert_eq!(task(&mut profile, now), Some(look_up));
         still_unknown(&mut profile, "pi_1", now);
     }
@@ -192,10 +163,7 @@ fn an_attempt_that_never_arrived_is_the_same_attempt() {
     // An update about it brings the look-up forward.
     still_unknown(&mut profile, "pi_1", start);
     look_up_now(&mut profile, "pi_1", start + MINUTE);
-    assert!(matches!(
-        task(&mut profile, start + MINUTE),
-        Some(Task::LookUp { .. })
-    ));
+    assert!(matches!(task(&mut profile, start + MINUTE), Some(Task::LookUp { .. })));
 }
 
 /// Cancelling and charging meet in one value: an attempt that is not under way never begins.
@@ -206,14 +174,8 @@ fn nothing_is_confirmed_after_a_cancellation() {
     let mut profile = bought(Collection::Card);
     assert!(task(&mut profile, start).is_some());
     cancel(&mut profile).unwrap();
-    assert_eq!(
-        intent_created(&mut profile, &g(), p(2), "pi_1", start),
-        None
-    );
-    assert!(matches!(
-        task(&mut profile, start + LEASE),
-        Some(Task::Cancel { .. })
-    ));
+    assert_eq!(intent_created(&mut profile, &g(), p(2), "pi_1", start), None);
+    assert!(matches!(task(&mut profile, start + LEASE), Some(Task::Cancel { .. })));
     intent_cancelled(&mut profile, "pi_1");
     assert_eq!(task(&mut profile, start + LEASE), None);
     assert_eq!(status(&profile), AddOnStatus::Ended);
@@ -221,10 +183,7 @@ fn nothing_is_confirmed_after_a_cancellation() {
     let mut profile = confirming(start);
     cancel(&mut profile).unwrap();
     assert_eq!(task(&mut profile, start), None, "it has its lease");
-    assert!(matches!(
-        task(&mut profile, start + LEASE),
-        Some(Task::Cancel { .. })
-    ));
+    assert!(matches!(task(&mut profile, start + LEASE), Some(Task::Cancel { .. })));
     assert_eq!(status(&profile), AddOnStatus::Cancelling);
     let mut paid = profile.clone();
     assert!(period_paid(&mut paid, &g(), p(2), "pi_1"));
@@ -234,10 +193,7 @@ fn nothing_is_confirmed_after_a_cancellation() {
     // to be cancelled.
     assert_eq!(never_confirmed(&mut profile, "pi_1", start + LEASE), None);
     let cancel_task = task(&mut profile, start + LEASE);
-    assert!(
-        matches!(cancel_task, Some(Task::Cancel { .. })),
-        "{cancel_task:?}"
-    );
+    assert!(matches!(cancel_task, Some(Task::Cancel { .. })), "{cancel_task:?}");
     assert_eq!(status(&profile), AddOnStatus::Cancelling);
     assert!(period_paid(&mut profile.clone(), &g(), p(2), "pi_1"));
     intent_cancelled(&mut profile, "pi_1");
@@ -268,10 +224,7 @@ fn enterprise_owes_nothing_and_can_pay_nothing() {
     let start = at(DUE);
     let mut profile = confirming(start);
     profile.apply_plan(Plan::Enterprise, 2, start);
-    assert!(matches!(
-        task(&mut profile, start + LEASE),
-        Some(Task::Cancel { .. })
-    ));
+    assert!(matches!(task(&mut profile, start + LEASE), Some(Task::Cancel { .. })));
     assert!(!period_paid(&mut profile, &g(), p(2), "pi_1"));
     assert_eq!(profile.billing.charge, None);
     assert_eq!(due_at(&profile), None);
@@ -282,10 +235,7 @@ fn after_an_outage_only_the_current_period_is_charged() {
     let mut profile = bought(Collection::Card);
     let now = at("2026-06-09T00:00:00Z");
     let create = task(&mut profile, now);
-    assert!(
-        matches!(create, Some(Task::Create { period, .. }) if period == p(5)),
-        "{create:?}"
-    );
+    assert!(matches!(create, Some(Task::Create { period, .. }) if period == p(5)), "{create:?}");
     let waived = |profile: &Profile| waived_since(profile, &bought(Collection::Card));
     assert_eq!(waived(&profile), [p(2), p(3), p(4)]);
     // They are waived once.
@@ -309,10 +259,7 @@ fn missed_attempt_days_are_skipped() {
     let mut profile = confirming(start);
     declined(&mut profile, Some("pi_1"), 1, false, start, &dunning());
     let day_6 = start + DAY * 6;
-    assert!(matches!(
-        task(&mut profile, day_6),
-        Some(Task::Confirm { attempt: 2, .. })
-    ));
+    assert!(matches!(task(&mut profile, day_6), Some(Task::Confirm { attempt: 2, .. })));
     declined(&mut profile, Some("pi_1"), 2, false, day_6, &dunning());
     assert_eq!(due_at(&profile), Some(start + DAY * 7));
 }
@@ -321,11 +268,7 @@ fn missed_attempt_days_are_skipped() {
 fn credits_are_taken_without_a_payment_intent() {
     let start = at(DUE);
     let mut profile = bought(Collection::Credits);
-    let post = |attempt| Task::TakeCredits {
-        generation: g(),
-        period: p(2),
-        attempt,
-    };
+    let post = |attempt| Task::TakeCredits { generation: g(), period: p(2), attempt };
     assert_eq!(task(&mut profile, start), Some(post(1)));
     assert_eq!(task(&mut profile, start + MINUTE), None);
     declined(&mut profile, None, 1, false, start, &dunning());
@@ -362,16 +305,10 @@ fn checkout(purchase: AddOnPurchase, now: Timestamp) -> Checkout {
 fn an_abandoned_charge_that_begins_again_has_another_payment_intent() {
     let due = at(DUE);
     let mut profile = confirming(due);
-    let disputed = Fact::Disputed {
-        generation: g(),
-        period: p(1),
-        dispute: "du_1".to_owned(),
-    };
+    let disputed = Fact::Disputed { generation: g(), period: p(1), dispute: "du_1".to_owned() };
     profile.add_on.apply(disputed);
     let now = due + LEASE;
-    let cancel = Task::Cancel {
-        id: "pi_1".to_owned(),
-    };
+    let cancel = Task::Cancel { id: "pi_1".to_owned() };
     assert_eq!(task(&mut profile, now), Some(cancel));
     intent_cancelled(&mut profile, "pi_1");
     assert_eq!(task(&mut profile, now), None);
@@ -386,18 +323,13 @@ fn an_abandoned_charge_that_begins_again_has_another_payment_intent() {
     profile.add_on.apply(won);
     assert_eq!(status(&profile), AddOnStatus::Active);
     let create = task(&mut profile, now);
-    assert!(
-        matches!(create, Some(Task::Create { intent: 2, .. })),
-        "{create:?}"
-    );
+    assert!(matches!(create, Some(Task::Create { intent: 2, .. })), "{create:?}");
 }
 
 #[test]
 fn a_checkout_is_expired_when_it_ends_or_is_not_wanted() {
     let now = at("2026-01-10T00:00:00Z");
-    let close = Some(Task::ExpireCheckout {
-        session: "cs_2".to_owned(),
-    });
+    let close = Some(Task::ExpireCheckout { session: "cs_2".to_owned() });
     let mut new = Profile::new(Plan::Standard, 1, now);
     new.billing.checkout = Some(checkout(AddOnPurchase::Generation, now));
     assert_eq!(task(&mut new, now), None);
@@ -407,19 +339,9 @@ fn a_checkout_is_expired_when_it_ends_or_is_not_wanted() {
     assert_eq!(task(&mut upgraded, now), close);
     checkout_closed(&mut upgraded, "cs_2");
     assert_eq!(*upgraded.billing, Billing::default());
-    assert!(!activate(
-        &mut upgraded,
-        GenerationId::new("cs_2"),
-        now,
-        Collection::Card
-    ));
+    assert!(!activate(&mut upgraded, GenerationId::new("cs_2"), now, Collection::Card));
     // A paid checkout is gone.
-    assert!(activate(
-        &mut new,
-        GenerationId::new("cs_2"),
-        now,
-        Collection::Card
-    ));
+    assert!(activate(&mut new, GenerationId::new("cs_2"), now, Collection::Card));
     assert_eq!(new.billing.checkout, None);
 }
 
@@ -432,30 +354,16 @@ fn the_next_attempt_takes_the_place_of_an_open_checkout() {
     declined(&mut profile, Some("pi_1"), 1, false, start, &dunning());
     intent_cancelled(&mut profile, "pi_1");
     let day_1 = start + DAY;
-    profile.billing.checkout = Some(checkout(
-        AddOnPurchase::Period {
-            generation: g(),
-            period: p(2),
-        },
-        day_1 - MINUTE,
-    ));
+    profile.billing.checkout =
+        Some(checkout(AddOnPurchase::Period { generation: g(), period: p(2) }, day_1 - MINUTE));
     assert_eq!(task(&mut profile, day_1 - MINUTE), None);
-    assert!(matches!(
-        task(&mut profile, day_1),
-        Some(Task::ExpireCheckout { .. })
-    ));
+    assert!(matches!(task(&mut profile, day_1), Some(Task::ExpireCheckout { .. })));
     assert_eq!(task(&mut profile, day_1), None);
     checkout_closed(&mut profile, "cs_2");
     // The PaymentIntent was cancelled for the checkout: a second one is created.
     let create = task(&mut profile, day_1);
-    assert!(
-        matches!(create, Some(Task::Create { intent: 2, .. })),
-        "{create:?}"
-    );
-    assert_eq!(
-        intent_created(&mut profile, &g(), p(2), "pi_2", day_1),
-        Some(2)
-    );
+    assert!(matches!(create, Some(Task::Create { intent: 2, .. })), "{create:?}");
+    assert_eq!(intent_created(&mut profile, &g(), p(2), "pi_2", day_1), Some(2));
 }
 
 #[test]
@@ -481,18 +389,10 @@ fn the_latest_card_is_kept() {
 
 #[test]
 fn attempt_days_start_at_zero_increase_and_end_before_grace_does() {
-    for (days, grace) in [
-        (vec![], 8),
-        (vec![1], 8),
-        (vec![0, 0], 8),
-        (vec![0, 3, 2], 8),
-        (vec![0, 8], 8),
-    ] {
-        assert_eq!(
-            Dunning::new(days.clone(), grace),
-            Err(DunningError),
-            "{days:?}"
-        );
+    for (days, grace) in
+        [(vec![], 8), (vec![1], 8), (vec![0, 0], 8), (vec![0, 3, 2], 8), (vec![0, 8], 8)]
+    {
+        assert_eq!(Dunning::new(days.clone(), grace), Err(DunningError), "{days:?}");
     }
     assert!(Dunning::new(vec![0], 1).is_ok());
 }
@@ -506,10 +406,7 @@ fn a_new_card_is_tried_at_once() {
     assert_eq!(task(&mut profile, given), None);
     keep_card(&mut profile, "pm_2".to_owned(), given);
     assert_eq!(due_at(&profile), Some(given));
-    assert!(matches!(
-        task(&mut profile, given),
-        Some(Task::Confirm { attempt: 2, .. })
-    ));
+    assert!(matches!(task(&mut profile, given), Some(Task::Confirm { attempt: 2, .. })));
     // The attempt days stay the same.
     declined(&mut profile, Some("pi_1"), 2, false, given, &dunning());
     assert_eq!(due_at(&profile), Some(start + DAY * 3));
@@ -525,17 +422,9 @@ fn an_uncertain_subscription_update_is_sent_again() {
     assert_eq!(task(&mut profile, now), None);
     subscription_uncertain(&mut profile, "sub_1");
     let before = profile.billing.clone();
-    apply_remote_status(
-        &mut profile,
-        &before,
-        RemoteStatus::Runs { ends: true },
-        now,
-    );
+    apply_remote_status(&mut profile, &before, RemoteStatus::Runs { ends: true }, now);
     assert_eq!(status(&profile), AddOnStatus::Active);
-    let tell = Task::UpdateSubscription {
-        subscription: "sub_1".to_owned(),
-        ends: false,
-    };
+    let tell = Task::UpdateSubscription { subscription: "sub_1".to_owned(), ends: false };
     assert_eq!(task(&mut profile, now), Some(tell));
     subscription_updated(&mut profile, "sub_1", false);
     assert_eq!(task(&mut profile, now), None);

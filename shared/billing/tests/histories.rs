@@ -1,10 +1,7 @@
 //! Histories that the rules themselves produce: a profile buys, is charged, cancelled, disputed and
 //! moved between plans at random, and all facts about its add-on are applied again in any order.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on stops with a message"
-)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops with a message")]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -164,44 +161,29 @@ fn facts_between(before: &AddOn, after: &AddOn) -> Vec<Fact> {
         }
         let raised = |now: Option<Period>, known| now.filter(|_| now != known);
         facts.extend(
-            raised(now.last_paid, known.last_paid).map(|period| Fact::Paid {
-                generation: generation(),
-                period,
-            }),
+            raised(now.last_paid, known.last_paid)
+                .map(|period| Fact::Paid { generation: generation(), period }),
         );
         let declined = raised(now.last_declined, known.last_declined);
-        facts.extend(declined.map(|period| Fact::Declined {
-            generation: generation(),
-            period,
-        }));
+        facts.extend(declined.map(|period| Fact::Declined { generation: generation(), period }));
         let grace_over = raised(now.last_grace_over, known.last_grace_over);
-        facts.extend(grace_over.map(|period| Fact::GraceOver {
-            generation: generation(),
-            period,
-        }));
+        facts.extend(grace_over.map(|period| Fact::GraceOver { generation: generation(), period }));
         let period_over = raised(now.last_period_over, known.last_period_over);
-        facts.extend(period_over.map(|period| Fact::PeriodOver {
-            generation: generation(),
-            period,
-        }));
+        facts.extend(
+            period_over.map(|period| Fact::PeriodOver { generation: generation(), period }),
+        );
         let action = now.user_action.filter(|it| known.user_action != Some(*it));
         facts.extend(action.map(|UserAction { counter, did }| match did {
-            Did::Cancel { while_due } => Fact::Cancelled {
-                generation: generation(),
-                counter,
-                while_due,
-            },
-            Did::Resume { at } => Fact::Resumed {
-                generation: generation(),
-                counter,
-                at,
-            },
+            Did::Cancel { while_due } => {
+                Fact::Cancelled { generation: generation(), counter, while_due }
+            }
+            Did::Resume { at } => Fact::Resumed { generation: generation(), counter, at },
         }));
         let refunded = now.refunded.difference(&known.refunded);
-        facts.extend(refunded.map(|period| Fact::RefundedInFull {
-            generation: generation(),
-            period: *period,
-        }));
+        facts.extend(
+            refunded
+                .map(|period| Fact::RefundedInFull { generation: generation(), period: *period }),
+        );
         for (name, dispute) in &now.disputes {
             let known = known.disputes.get(name).cloned().unwrap_or_default();
             let period = raised(dispute.period, known.period);
@@ -295,23 +277,14 @@ impl Life {
                     let (generation, period) = self.objects[&self.paid[place]].clone();
                     let dispute = self.new_name("du");
                     self.disputes.push((dispute.clone(), generation.clone()));
-                    let fact = Fact::Disputed {
-                        generation,
-                        period,
-                        dispute,
-                    };
+                    let fact = Fact::Disputed { generation, period, dispute };
                     self.change(|profile| profile.add_on.apply(fact));
                 }
             }
             Op::Decide { dispute, won } => {
                 if let Some(place) = pick(dispute, self.disputes.len()) {
                     let (dispute, generation) = self.disputes[place].clone();
-                    let fact = Fact::DisputeClosed {
-                        generation,
-                        dispute,
-                        won,
-                        at: self.now,
-                    };
+                    let fact = Fact::DisputeClosed { generation, dispute, won, at: self.now };
                     self.change(|profile| profile.add_on.apply(fact));
                 }
             }
@@ -343,11 +316,7 @@ impl Life {
             expires_at: now + CHECKOUT_LIFE,
         };
         billing::begin_checkout(&mut self.profile, order.clone(), purchase, collection, now);
-        assert!(billing::checkout_created(
-            &mut self.profile,
-            &order,
-            session
-        ));
+        assert!(billing::checkout_created(&mut self.profile, &order, session));
     }
 
     /// The open session is paid, whether or not that is still wanted.
@@ -374,8 +343,7 @@ impl Life {
                 }
             }
             AddOnPurchase::Period { generation, period } => {
-                self.objects
-                    .insert(session.id.clone(), (generation, period));
+                self.objects.insert(session.id.clone(), (generation, period));
                 self.hear_paid(&session.id);
             }
         }
@@ -405,9 +373,7 @@ impl Life {
             assert_eq!(self.profile.add_on.collection(), is_collected, "{task:?}");
         }
         match task {
-            Task::Create {
-                generation, period, ..
-            } => {
+            Task::Create { generation, period, .. } => {
                 let id = self.new_name("pi");
                 let of = (generation.clone(), period);
                 self.objects.insert(id.clone(), of);
@@ -439,9 +405,7 @@ impl Life {
                 let standing = if over {
                     RemoteStatus::Over
                 } else {
-                    RemoteStatus::Runs {
-                        ends: luck == Luck::NeverArrived,
-                    }
+                    RemoteStatus::Runs { ends: luck == Luck::NeverArrived }
                 };
                 match luck {
                     Luck::Paid => {
@@ -471,11 +435,7 @@ impl Life {
             Task::CancelSubscription { subscription } => {
                 self.change(|profile| billing::subscription_ended(profile, &subscription));
             }
-            Task::TakeCredits {
-                generation,
-                period,
-                attempt,
-            } => {
+            Task::TakeCredits { generation, period, attempt } => {
                 let id = format!("{}-{}", generation.as_str(), period.number());
                 self.objects.insert(id.clone(), (generation, period));
                 if luck == Luck::Paid {

@@ -121,10 +121,7 @@ impl Card {
             key: profile.key.clone().map(KeyFacts::from),
             enabled: profile.enabled,
             always_use_key: profile.always_use_key,
-            credits: CreditFacts {
-                available,
-                minimum: policy.minimum_balance,
-            },
+            credits: CreditFacts { available, minimum: policy.minimum_balance },
             next_call: NextCall { payer, reason },
         }
     }
@@ -152,18 +149,11 @@ fn status(account: &Account, now: Timestamp, policy: &Policy, decision: Decision
     let profile = &account.profile;
     let entitled = routing::entitled(profile.plan(), &profile.add_on, now, policy);
     let Some(key) = &profile.key else {
-        return if entitled {
-            Status::Available
-        } else {
-            Status::NotEnabled
-        };
+        return if entitled { Status::Available } else { Status::NotEnabled };
     };
     let past_due =
         routing::add_on_renews(profile) && profile.add_on.status() == AddOnStatus::PastDue;
-    let under_minimum = decision
-        == Decision::Refuse {
-            reason: Reason::MinimumBalance,
-        };
+    let under_minimum = decision == Decision::Refuse { reason: Reason::MinimumBalance };
     if key.state == KeyState::Rejected || past_due || !entitled || under_minimum {
         Status::Attention
     } else if profile.enabled || profile.always_use_key {
@@ -258,11 +248,7 @@ mod tests {
         poor.balance = account(Plan::Standard, 999_999).balance;
         assert_eq!(card(&poor).status, Status::Attention);
         poor.profile.enabled = false;
-        assert_eq!(
-            card(&poor).status,
-            Status::Disabled,
-            "the minimum matters to BYOK only"
-        );
+        assert_eq!(card(&poor).status, Status::Disabled, "the minimum matters to BYOK only");
 
         let mut past_due = standard.clone();
         past_due.profile.add_on.apply(Fact::Declined {

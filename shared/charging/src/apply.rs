@@ -75,18 +75,13 @@ pub async fn apply_session(cx: Context<'_>, session: &CheckoutSession) -> Result
         _ => None,
     };
     if let Some((outcome, by_this_call)) = finished {
-        let applied = Applied {
-            order,
-            outcome,
-            by_this_call,
-        };
+        let applied = Applied { order, outcome, by_this_call };
         return Ok(finish(cx, applied).await);
     }
     let collection = Collection::Provider;
-    if let (true, Some(subscription)) = (
-        order.purchase == Purchase::Generation { collection },
-        &session.subscription,
-    ) {
+    if let (true, Some(subscription)) =
+        (order.purchase == Purchase::Generation { collection }, &session.subscription)
+    {
         return apply_new_subscription(cx, &order, session, subscription).await;
     }
     // The card, and Stripe's own time of the payment.
@@ -94,10 +89,7 @@ pub async fn apply_session(cx: Context<'_>, session: &CheckoutSession) -> Result
         Some(id) => Some(cx.stripe.intent(id).await?),
         None => None,
     };
-    let paid_at = intent
-        .as_ref()
-        .and_then(|intent| intent.paid_at)
-        .unwrap_or(cx.now);
+    let paid_at = intent.as_ref().and_then(|intent| intent.paid_at).unwrap_or(cx.now);
     let keep_card = |profile: &mut Profile| {
         let Some(intent) = &intent else { return };
         if let Some(customer) = intent.customer.as_ref().or(session.customer.as_ref()) {
@@ -122,10 +114,7 @@ async fn apply_new_subscription(
         Some(invoice) => Some(cx.stripe.invoice(invoice).await?),
         None => None,
     };
-    let paid_at = invoice
-        .as_ref()
-        .and_then(|invoice| invoice.paid_at)
-        .unwrap_or(cx.now);
+    let paid_at = invoice.as_ref().and_then(|invoice| invoice.paid_at).unwrap_or(cx.now);
     let intent = invoice.as_ref().and_then(|invoice| invoice.intent.as_ref());
     let stripe_ids = [
         Some(subscription.to_string()),

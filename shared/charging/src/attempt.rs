@@ -90,10 +90,7 @@ impl Worker<'_> {
         let order = PaymentOrder {
             stripe_id: id.to_owned(),
             account_number: account.number.clone(),
-            purchase: Purchase::Period {
-                generation: generation.clone(),
-                period,
-            },
+            purchase: Purchase::Period { generation: generation.clone(), period },
             amount_cents: PRICE_CENTS,
             created_at: self.cx.now,
         };
@@ -117,12 +114,7 @@ impl Worker<'_> {
         if let Some(attempt) = attempt {
             return self.confirm(&account, id, attempt).await;
         }
-        if !account
-            .profile
-            .billing
-            .open_payments()
-            .contains(&id.to_owned())
-        {
+        if !account.profile.billing.open_payments().contains(&id.to_owned()) {
             self.cancel_unstored(&intent).await;
         }
         Ok(())
@@ -175,10 +167,7 @@ impl Worker<'_> {
         let Some(charge) = account.profile.billing.charge.as_ref() else {
             return Ok(());
         };
-        let IntentState::Confirming {
-            card: Some(card), ..
-        } = &charge.intent
-        else {
+        let IntentState::Confirming { card: Some(card), .. } = &charge.intent else {
             return self.declined(account, Some(id), attempt, true).await;
         };
         let card = PaymentMethodId::new(card.as_str())?;

@@ -48,18 +48,9 @@ pub async fn buy_credits(
     credits: Credits,
 ) -> Result<Url> {
     let name = edge::new_id("ord");
-    let price = Price {
-        product: CREDITS,
-        amount: Cents::new(usd_cents),
-    };
-    let purpose = Purpose::Payment {
-        price,
-        keep_card: false,
-    };
-    let purchase = Purchase::Credits {
-        entry: EntryId::new(name.as_str())?,
-        credits,
-    };
+    let price = Price { product: CREDITS, amount: Cents::new(usd_cents) };
+    let purpose = Purpose::Payment { price, keep_card: false };
+    let purchase = Purchase::Credits { entry: EntryId::new(name.as_str())?, credits };
     // The web page waits for this order: Stripe reports to us, not to the browser.
     let query = format!("checkout=credits&order={name}");
     open(cx, account, &name, purpose, purchase, usd_cents, &query).await
@@ -123,11 +114,8 @@ pub(crate) async fn reopen(
         return Ok(None);
     };
     let (stripe, id) = (&cx.stripe, SessionId::new(session.id.as_str())?);
-    let found = if is_payable {
-        stripe.session(&id).await?
-    } else {
-        stripe.expire_session(&id).await?
-    };
+    let found =
+        if is_payable { stripe.session(&id).await? } else { stripe.expire_session(&id).await? };
     if found.paid {
         apply_session(cx, &found).await?;
         return Ok(None);
@@ -152,18 +140,12 @@ async fn create(
 ) -> Result<Option<Url>, NotBought> {
     let stripe = &cx.stripe;
     let customer = customer(cx, account).await?;
-    let price = Price {
-        product: ADD_ON,
-        amount: Cents::new(PRICE_CENTS),
-    };
+    let price = Price { product: ADD_ON, amount: Cents::new(PRICE_CENTS) };
     let ends = checkout.created_at.saturating_add(CHECKOUT_LIFE);
     let new = NewSession {
         purpose: match checkout.collection {
             Collection::Provider => Purpose::Subscription { price },
-            Collection::Card | Collection::Credits => Purpose::Payment {
-                price,
-                keep_card: true,
-            },
+            Collection::Card | Collection::Credits => Purpose::Payment { price, keep_card: true },
         },
         customer: Some(&customer),
         success_url: &return_url(cx, SETTINGS_PATH, "checkout=done"),
@@ -175,22 +157,15 @@ async fn create(
     let (Some(url), Some(expires_at)) = (&created.url, created.expires_at) else {
         return Err(NotBought::InProgress);
     };
-    let session = Session {
-        id: created.id.to_string(),
-        url: url.clone(),
-        expires_at,
-    };
+    let session = Session { id: created.id.to_string(), url: url.clone(), expires_at };
     let order = PaymentOrder {
         stripe_id: session.id.clone(),
         account_number: account.number.clone(),
         purchase: match &checkout.purchase {
-            AddOnPurchase::Generation => Purchase::Generation {
-                collection: checkout.collection,
-            },
-            AddOnPurchase::Period { generation, period } => Purchase::Period {
-                generation: generation.clone(),
-                period: *period,
-            },
+            AddOnPurchase::Generation => Purchase::Generation { collection: checkout.collection },
+            AddOnPurchase::Period { generation, period } => {
+                Purchase::Period { generation: generation.clone(), period: *period }
+            }
         },
         amount_cents: PRICE_CENTS,
         created_at: cx.now,

@@ -47,8 +47,5 @@ async fn cancel(cx: Context<'_>, stripe_id: &str) -> Result<bool> {
     if found.status == IntentStatus::Succeeded {
         apply_intent(cx, &found).await?;
     }
-    Ok(matches!(
-        found.status,
-        IntentStatus::Succeeded | IntentStatus::Canceled
-    ))
+    Ok(matches!(found.status, IntentStatus::Succeeded | IntentStatus::Canceled))
 }

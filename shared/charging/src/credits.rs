@@ -56,17 +56,12 @@ async fn pay(
     let order = PaymentOrder {
         stripe_id: entry.to_string(),
         account_number: account.number.clone(),
-        purchase: Purchase::Period {
-            generation: generation.clone(),
-            period,
-        },
+        purchase: Purchase::Period { generation: generation.clone(), period },
         amount_cents: PRICE_CENTS,
         created_at: at,
     };
     let ledger = &cx.store.ledger;
-    Ok(ledger
-        .pay_add_on(&account.id, &posting, &order, judge)
-        .await?)
+    Ok(ledger.pay_add_on(&account.id, &posting, &order, judge).await?)
 }
 
 /// The ledger is ordered by time: no entry is dated before the ones that exist.

@@ -13,11 +13,8 @@ use crate::refunds::{apply_failed_refund, apply_refund};
 use crate::stripe_subscription::apply_subscription;
 
 /// Delays between attempts to apply an event; the last one repeats.
-const RETRY_DELAYS: [SignedDuration; 3] = [
-    SignedDuration::from_mins(5),
-    SignedDuration::from_hours(1),
-    SignedDuration::from_hours(24),
-];
+const RETRY_DELAYS: [SignedDuration; 3] =
+    [SignedDuration::from_mins(5), SignedDuration::from_hours(1), SignedDuration::from_hours(24)];
 /// An event may be this far ahead of its payment. After that, it is not about one of ours.
 const MAX_LEAD: SignedDuration = SignedDuration::from_hours(24);
 /// An event that is pending for longer raises an alarm.
@@ -29,9 +26,7 @@ pub async fn receive(cx: Context<'_>, event: &Event) -> Result<EventState> {
     let content = serde_json::to_string(&event.notice)?;
     let (id, retry_at) = (event.id.as_str(), retry_at(cx, 0));
     let inbox = &cx.store.inbox;
-    let recorded = inbox
-        .record(id, &event.kind, &content, cx.now, retry_at)
-        .await?;
+    let recorded = inbox.record(id, &event.kind, &content, cx.now, retry_at).await?;
     if recorded.state != EventState::Pending {
         return Ok(recorded.state);
     }
@@ -102,27 +97,19 @@ async fn apply_notice(cx: Context<'_>, notice: &Notice) -> Result<PaymentUpdate>
     match notice {
         Notice::Checkout { session } => apply_session(cx, session).await,
         Notice::Intent(intent) => apply_intent(cx, intent).await,
-        Notice::Refunded {
-            intent: Some(intent),
-            amount_refunded,
-            full,
-        } => apply_refund(cx, intent, *amount_refunded, *full).await,
-        Notice::RefundFailed {
-            intent: Some(intent),
-        } => apply_failed_refund(cx, intent).await,
-        Notice::Dispute {
-            id,
-            intent: Some(intent),
-            amount,
-            state,
-        } => apply_dispute(cx, id, intent, (*amount, *state)).await,
+        Notice::Refunded { intent: Some(intent), amount_refunded, full } => {
+            apply_refund(cx, intent, *amount_refunded, *full).await
+        }
+        Notice::RefundFailed { intent: Some(intent) } => apply_failed_refund(cx, intent).await,
+        Notice::Dispute { id, intent: Some(intent), amount, state } => {
+            apply_dispute(cx, id, intent, (*amount, *state)).await
+        }
         Notice::Refunded { .. } | Notice::RefundFailed { .. } | Notice::Dispute { .. } => {
             Ok(PaymentUpdate::Ignored("not about a PaymentIntent"))
         }
-        Notice::Invoice {
-            id,
-            subscription: Some(subscription),
-        } => apply_subscription(cx, subscription, Some(id)).await,
+        Notice::Invoice { id, subscription: Some(subscription) } => {
+            apply_subscription(cx, subscription, Some(id)).await
+        }
         Notice::Invoice { .. } => Ok(PaymentUpdate::Ignored("not about a subscription")),
         Notice::Subscription { id } => apply_subscription(cx, id, None).await,
         Notice::Other => Ok(PaymentUpdate::Ignored("an event that is not used")),

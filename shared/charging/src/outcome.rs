@@ -34,27 +34,21 @@ pub(crate) async fn apply_payment(
     via: &[PaymentOrder],
     on_paid: impl Fn(&mut Profile),
 ) -> Result<PaymentUpdate> {
-    let applied = cx
-        .store
-        .payments
-        .apply(stripe_id, cx.now, |order, profile| {
-            let counts = match &order.purchase {
-                Purchase::Generation { collection } => {
-                    billing::activate(profile, GenerationId::new(stripe_id), paid_at, *collection)
-                }
-                Purchase::Period { generation, period } => {
-                    billing::period_paid(profile, generation, *period, stripe_id)
-                }
-                Purchase::Credits { .. } | Purchase::Card | Purchase::Via { .. } => false,
-            };
-            if counts {
-                on_paid(profile);
+    let applied = cx.store.payments.apply(stripe_id, cx.now, |order, profile| {
+        let counts = match &order.purchase {
+            Purchase::Generation { collection } => {
+                billing::activate(profile, GenerationId::new(stripe_id), paid_at, *collection)
             }
-            (
-                counts,
-                via.iter().cloned().map(Effect::PaymentOrder).collect(),
-            )
-        });
+            Purchase::Period { generation, period } => {
+                billing::period_paid(profile, generation, *period, stripe_id)
+            }
+            Purchase::Credits { .. } | Purchase::Card | Purchase::Via { .. } => false,
+        };
+        if counts {
+            on_paid(profile);
+        }
+        (counts, via.iter().cloned().map(Effect::PaymentOrder).collect())
+    });
     match applied.await? {
         Some(applied) => Ok(finish(cx, applied).await),
         None => Ok(PaymentUpdate::Ignored("not a payment of ours")),
@@ -169,10 +163,7 @@ async fn refund(cx: Context<'_>, intent: &IntentId) -> Result<Refund> {
 
 /// Alerts operators to a payment that was not refunded.
 pub(crate) fn report_failed_refund(stripe_id: &str) {
-    tracing::error!(
-        stripe_id,
-        "a payment cannot be refunded; an operator has to look"
-    );
+    tracing::error!(stripe_id, "a payment cannot be refunded; an operator has to look");
     edge::metric("refunds_failed", 1);
 }
 
@@ -180,9 +171,7 @@ pub(crate) fn report_failed_refund(stripe_id: &str) {
 pub(crate) fn via(order: &PaymentOrder, stripe_id: String) -> PaymentOrder {
     PaymentOrder {
         stripe_id,
-        purchase: Purchase::Via {
-            session: order.stripe_id.clone(),
-        },
+        purchase: Purchase::Via { session: order.stripe_id.clone() },
         ..order.clone()
     }
 }

@@ -36,10 +36,7 @@ pub(crate) async fn apply_refund(
         reverse(cx, &account, &order, (entry, *credits), cents).await?;
     } else if let (true, Some((generation, period))) = (full, period_paid_by(&order)) {
         let refunded = |profile: &mut Profile| {
-            profile.add_on.apply(Fact::RefundedInFull {
-                generation: generation.clone(),
-                period,
-            });
+            profile.add_on.apply(Fact::RefundedInFull { generation: generation.clone(), period });
         };
         cx.change(&account.id, refunded).await?;
     }

@@ -63,9 +63,7 @@ pub(crate) async fn post(
 /// The part of `credits` that `cents` of their price `of` stand for, rounded up.
 pub(crate) fn share(credits: Credits, cents: u64, of: u64) -> Credits {
     let micros = u128::try_from(credits.micros()).unwrap_or(0);
-    let part = micros
-        .saturating_mul(u128::from(cents))
-        .div_ceil(u128::from(of.max(1)));
+    let part = micros.saturating_mul(u128::from(cents)).div_ceil(u128::from(of.max(1)));
     Credits::from_micros(i64::try_from(part.min(micros)).unwrap_or(credits.micros()))
 }
 
@@ -75,19 +73,11 @@ mod tests {
 
     #[test]
     fn a_share_is_rounded_up_and_never_more_than_all() {
-        let table = [
-            (100, 0, 300, 0),
-            (100, 100, 300, 34),
-            (100, 300, 300, 100),
-            (100, 900, 300, 100),
-        ];
+        let table =
+            [(100, 0, 300, 0), (100, 100, 300, 34), (100, 300, 300, 100), (100, 900, 300, 100)];
         for (credits, cents, of, expected) in table {
             let credits = Credits::from_micros(credits);
-            assert_eq!(
-                share(credits, cents, of).micros(),
-                expected,
-                "{cents} of {of}"
-            );
+            assert_eq!(share(credits, cents, of).micros(), expected, "{cents} of {of}");
         }
     }
 }

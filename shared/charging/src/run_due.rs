@@ -22,10 +22,7 @@ const TOO_LONG_UNKNOWN: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// Runs what is due for the account at `now`. Safe to do late, twice, or twice at once; after an
 /// error, it stays due.
 pub async fn run_due(cx: Context<'_>, id: &AccountId) -> Result<ChargeReport> {
-    let mut worker = Worker {
-        cx,
-        report: ChargeReport::default(),
-    };
+    let mut worker = Worker { cx, report: ChargeReport::default() };
     for _ in 0..MAX_TASKS {
         match Box::pin(worker.run_next_task(id)).await {
             Ok(true) => {}
@@ -58,12 +55,7 @@ impl Worker<'_> {
 
     async fn run(&mut self, account: &Account, task: Task) -> Result<()> {
         match task {
-            Task::Create {
-                generation,
-                period,
-                intent,
-                attempt,
-            } => {
+            Task::Create { generation, period, intent, attempt } => {
                 let of = (&generation, period);
                 self.begin(account, of, intent, attempt).await
             }
@@ -86,11 +78,7 @@ impl Worker<'_> {
             Task::CancelSubscription { subscription } => {
                 cancel_subscription(self.cx, &subscription).await
             }
-            Task::TakeCredits {
-                generation,
-                period,
-                attempt,
-            } => {
+            Task::TakeCredits { generation, period, attempt } => {
                 match pay_period(self.cx, account, &generation, period).await? {
                     CreditPayment::Paid => self.report.charged += 1,
                     CreditPayment::NotOwed => {}
@@ -185,11 +173,7 @@ fn waived(before: &Profile, after: &Profile, at: Timestamp) -> Vec<Effect> {
         return Vec::new();
     };
     let (first, last) = (first.number(), last.number());
-    tracing::warn!(
-        first,
-        last,
-        "periods of the add-on were missed and are waived"
-    );
+    tracing::warn!(first, last, "periods of the add-on were missed and are waived");
     let count = u64::from(last.saturating_sub(first)).saturating_add(1);
     edge::metric("periods_waived", count);
     let entry = HistoryEntry {

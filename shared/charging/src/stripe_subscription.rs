@@ -137,10 +137,7 @@ async fn apply_invoice(
     let order = PaymentOrder {
         stripe_id: stripe_id.to_owned(),
         account_number: subscriber.order.account_number.clone(),
-        purchase: Purchase::Period {
-            generation: subscriber.generation.clone(),
-            period,
-        },
+        purchase: Purchase::Period { generation: subscriber.generation.clone(), period },
         amount_cents: PRICE_CENTS,
         created_at: cx.now,
     };
@@ -149,10 +146,7 @@ async fn apply_invoice(
         return Ok(PaymentUpdate::Ignored(reason));
     }
     payments.create_order(&order).await?;
-    let via = invoice
-        .intent
-        .as_ref()
-        .map(|intent| via(&order, intent.to_string()));
+    let via = invoice.intent.as_ref().map(|intent| via(&order, intent.to_string()));
     apply_payment(cx, stripe_id, cx.now, via.as_slice(), |_| {}).await
 }
 
@@ -220,10 +214,7 @@ pub(crate) async fn charge_subscription(
     let found = match stripe.charge_subscription_to(&id, card).await {
         Ok(found) => found,
         Err(error @ (PaymentError::Missing { .. } | PaymentError::Refused { .. })) => {
-            edge::log_error(
-                &error,
-                "Stripe does not charge the subscription to this card",
-            );
+            edge::log_error(&error, "Stripe does not charge the subscription to this card");
             return Ok(());
         }
         Err(error) => return Err(error.into()),

@@ -43,9 +43,9 @@ impl Worker<'_> {
         };
         edge::log_error(&error, "Stripe did not carry out a task; retrying later");
         let wait = match cause {
-            PaymentError::RateLimited {
-                retry_after: Some(wait),
-            } => SignedDuration::try_from(*wait).ok(),
+            PaymentError::RateLimited { retry_after: Some(wait) } => {
+                SignedDuration::try_from(*wait).ok()
+            }
             _ => None,
         };
         self.postpone(account, wait.unwrap_or(RETRY_DELAY)).await

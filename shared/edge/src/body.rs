@@ -55,9 +55,7 @@ impl Fields {
         };
         if members.is_empty() {
             let allowed = allowed.join("`, `");
-            return Err(invalid(format!(
-                "give at least one of the fields `{allowed}`"
-            )));
+            return Err(invalid(format!("give at least one of the fields `{allowed}`")));
         }
         for (at, (name, value)) in members.iter().enumerate() {
             let Some(name) = allowed.iter().find(|allowed| *allowed == name) else {
@@ -109,10 +107,7 @@ fn unknown_field(name: &str, allowed: &[&'static str]) -> ApiError {
         "a field is unknown".to_owned()
     };
     let allowed = allowed.join("`, `");
-    ApiError::new(
-        Code::UnknownField,
-        format!("{named}; there is only `{allowed}`"),
-    )
+    ApiError::new(Code::UnknownField, format!("{named}; there is only `{allowed}`"))
 }
 
 /// The members of an object in order, repeated ones included.
@@ -154,10 +149,7 @@ mod tests {
     use super::*;
 
     fn frames(frames: &[&'static str]) -> Body {
-        let frames: Vec<_> = frames
-            .iter()
-            .map(|frame| Ok::<_, Infallible>(*frame))
-            .collect();
+        let frames: Vec<_> = frames.iter().map(|frame| Ok::<_, Infallible>(*frame)).collect();
         Body::from_stream(stream::iter(frames))
     }
 
@@ -222,18 +214,10 @@ mod tests {
             (br#""secret""#, InvalidRequest, "object"),
             (b"{}", InvalidRequest, "`enabled`, `key`"),
             (br#"{"enabled": null}"#, InvalidRequest, "`enabled`"),
-            (
-                br#"{"enabled": true, "enabled": true}"#,
-                InvalidRequest,
-                "`enabled`",
-            ),
+            (br#"{"enabled": true, "enabled": true}"#, InvalidRequest, "`enabled`"),
             (br#"{"enabled": true, "role": 1}"#, UnknownField, "`role`"),
             (br#"{"Key": "secret"}"#, UnknownField, "`Key`"),
-            (
-                br#"{"secret-1": "key"}"#,
-                UnknownField,
-                "a field is unknown",
-            ),
+            (br#"{"secret-1": "key"}"#, UnknownField, "a field is unknown"),
             (br#"{"": "secret"}"#, UnknownField, "a field is unknown"),
         ];
         for (body, code, names) in table {

@@ -14,9 +14,7 @@ pub struct Clock {
 
 impl Clock {
     pub fn system() -> Self {
-        Self {
-            shift_millis: Arc::new(AtomicI64::new(0)),
-        }
+        Self { shift_millis: Arc::new(AtomicI64::new(0)) }
     }
 
     /// Now, in whole microseconds, the precision that the stores and the wire keep.
@@ -40,9 +38,7 @@ impl Clock {
             i64::MAX
         });
         self.shift_millis
-            .update(Ordering::Relaxed, Ordering::Relaxed, |shift| {
-                shift.saturating_add(millis)
-            });
+            .update(Ordering::Relaxed, Ordering::Relaxed, |shift| shift.saturating_add(millis));
     }
 }
 
@@ -63,10 +59,9 @@ mod tests {
 
     #[test]
     fn it_stops_at_the_ends_of_time() {
-        for (by, end) in [
-            (SignedDuration::MAX, Timestamp::MAX),
-            (SignedDuration::MIN, Timestamp::MIN),
-        ] {
+        for (by, end) in
+            [(SignedDuration::MAX, Timestamp::MAX), (SignedDuration::MIN, Timestamp::MIN)]
+        {
             let clock = Clock::system();
             clock.advance(by);
             clock.advance(by);

@@ -147,12 +147,7 @@ impl ApiError {
         if code == Code::InvalidToken {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        Self(Box::new(Parts {
-            code,
-            status: code.status(),
-            detail: detail.into(),
-            headers,
-        }))
+        Self(Box::new(Parts { code, status: code.status(), detail: detail.into(), headers }))
     }
 
     /// Logs the error with its causes and hides it behind `internal_error`. Call it once, where
@@ -278,14 +273,8 @@ mod tests {
         assert_eq!(names.len(), Code::ALL.len());
         for code in Code::ALL {
             let name = code.as_str();
-            assert!(
-                name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'),
-                "{name}"
-            );
-            assert!(
-                code.status().is_client_error() || code.status().is_server_error(),
-                "{name}"
-            );
+            assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}");
+            assert!(code.status().is_client_error() || code.status().is_server_error(), "{name}");
             assert_eq!(
                 code.openai_type() == "server_error",
                 code.status().is_server_error(),
@@ -296,17 +285,9 @@ mod tests {
 
     #[test]
     fn retry_after_is_whole_seconds_rounded_up() {
-        for (millis, header) in [
-            (0, "1"),
-            (1, "1"),
-            (1_000, "1"),
-            (1_001, "2"),
-            (59_999, "60"),
-        ] {
+        for (millis, header) in [(0, "1"), (1, "1"), (1_000, "1"), (1_001, "2"), (59_999, "60")] {
             let error = ApiError::new(Code::TooManyCalls, "wait");
-            let response = error
-                .with_retry_after(Duration::from_millis(millis))
-                .into_response();
+            let response = error.with_retry_after(Duration::from_millis(millis)).into_response();
             assert_eq!(response.headers()[RETRY_AFTER], header, "{millis}");
         }
     }
@@ -334,15 +315,9 @@ mod tests {
 
         let (log, _guard) = Log::capture();
         let error = ApiError::internal(&Outer("x".parse::<u8>().unwrap_err()));
-        assert_eq!(
-            (error.code(), error.detail()),
-            (Code::InternalError, INTERNAL_DETAIL)
-        );
+        assert_eq!((error.code(), error.detail()), (Code::InternalError, INTERNAL_DETAIL));
         let [line] = log.lines().try_into().unwrap();
-        assert_eq!(
-            line["error"],
-            "the table is gone: invalid digit found in string"
-        );
+        assert_eq!(line["error"], "the table is gone: invalid digit found in string");
         assert_eq!(line["level"], "ERROR");
     }
 }

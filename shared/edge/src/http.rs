@@ -44,10 +44,7 @@ pub enum Shape {
 /// Wraps a function's routes. Response bodies pass through unchanged.
 pub fn app(routes: Router, shape: Shape, settings: &HttpSettings) -> Router {
     // A single layer, because each one clones everything below it on every request.
-    let edge = Edge {
-        shape,
-        cors: cors(settings),
-    };
+    let edge = Edge { shape, cors: cors(settings) };
     routes.layer(middleware::from_fn_with_state(Arc::new(edge), around))
 }
 
@@ -55,9 +52,7 @@ pub fn app(routes: Router, shape: Shape, settings: &HttpSettings) -> Router {
 pub fn gateway(apps: impl IntoIterator<Item = Router>, settings: &HttpSettings) -> Router {
     // The app merged last handles what no route matches.
     let rest = app(Router::new(), Shape::Problem, settings);
-    apps.into_iter()
-        .fold(Router::new(), Router::merge)
-        .merge(rest)
+    apps.into_iter().fold(Router::new(), Router::merge).merge(rest)
 }
 
 struct Edge {
@@ -116,9 +111,7 @@ impl Edge {
         }
         let mut response = routes(request, next).await;
         // A cache must not serve a response without CORS headers to a page.
-        response
-            .headers_mut()
-            .append(VARY, HeaderValue::from_static("origin"));
+        response.headers_mut().append(VARY, HeaderValue::from_static("origin"));
         response
     }
 }
@@ -147,14 +140,9 @@ fn finish(response: Response, shape: Shape, id: &RequestId) -> (Response, Option
     if let Ok(id) = HeaderValue::from_str(&id.0) {
         headers.insert(X_REQUEST_ID, id);
     }
-    headers
-        .entry(CACHE_CONTROL)
-        .or_insert(HeaderValue::from_static("no-store"));
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    (
-        Response::from_parts(parts, body),
-        error.map(|error| error.code()),
-    )
+    (Response::from_parts(parts, body), error.map(|error| error.code()))
 }
 
 /// Explains the router's bare 404 and 405.
@@ -176,18 +164,8 @@ fn unrouted(status: StatusCode, headers: &http::HeaderMap, body: &Body) -> Optio
 fn cors(settings: &HttpSettings) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(AllowOrigin::list(settings.allowed_origins.clone()))
-        .allow_methods([
-            Method::GET,
-            Method::POST,
-            Method::PUT,
-            Method::PATCH,
-            Method::DELETE,
-        ])
-        .allow_headers([
-            AUTHORIZATION,
-            CONTENT_TYPE,
-            HeaderName::from_static("idempotency-key"),
-        ])
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+        .allow_headers([AUTHORIZATION, CONTENT_TYPE, HeaderName::from_static("idempotency-key")])
         .expose_headers(
             [
                 "x-greta-payer",

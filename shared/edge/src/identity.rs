@@ -148,9 +148,7 @@ fn bearer_token(headers: &HeaderMap) -> Result<&str, ApiError> {
         (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
     });
     match token {
-        None => Err(invalid(
-            "the Authorization header is not `Bearer` and a token",
-        )),
+        None => Err(invalid("the Authorization header is not `Bearer` and a token")),
         Some(token) if token.len() > MAX_TOKEN_BYTES => Err(invalid("the token is too long")),
         Some(token) => Ok(token),
     }
@@ -170,10 +168,7 @@ impl TokenHeader {
         let header = URL_SAFE_NO_PAD.decode(encoded).map_err(|_| malformed())?;
         let header: Map<String, Value> =
             serde_json::from_slice(&header).map_err(|_| malformed())?;
-        if ["crit", "jku", "jwk", "x5u"]
-            .iter()
-            .any(|name| header.contains_key(*name))
-        {
+        if ["crit", "jku", "jwk", "x5u"].iter().any(|name| header.contains_key(*name)) {
             return Err(invalid("the token's header names a key or an extension"));
         }
         let algorithm = match header.get("alg").and_then(Value::as_str) {
@@ -181,9 +176,7 @@ impl TokenHeader {
             Some("ES256") => Algorithm::ES256,
             Some("EdDSA") => Algorithm::EdDSA,
             _ => {
-                return Err(invalid(
-                    "the token's algorithm is not RS256, ES256 or EdDSA",
-                ));
+                return Err(invalid("the token's algorithm is not RS256, ES256 or EdDSA"));
             }
         };
         let key_id = match header.get("kid") {
@@ -225,11 +218,7 @@ impl Claims {
         if nbf.saturating_sub(LEEWAY) > now.as_second() {
             return Err(invalid("the token is not valid yet"));
         }
-        Ok(Caller {
-            subject: self.sub,
-            account: self.account_id,
-            role: self.role,
-        })
+        Ok(Caller { subject: self.sub, account: self.account_id, role: self.role })
     }
 }
 

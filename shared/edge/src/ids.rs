@@ -23,11 +23,7 @@ mod tests {
             assert_ne!(one, other);
             let digits = one.strip_prefix("call_").unwrap();
             assert_eq!(digits.len(), 32);
-            assert!(
-                digits
-                    .bytes()
-                    .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-            );
+            assert!(digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)));
             assert!(account::CallId::new(one).is_ok());
         }
     }

@@ -62,13 +62,7 @@ pub(crate) struct Loaded {
 
 impl Jwks {
     pub(crate) fn new(url: Url, clock: Clock, http: reqwest::Client) -> Self {
-        Self {
-            url,
-            http,
-            clock,
-            loaded: RwLock::new(None),
-            last_try: Mutex::new(None),
-        }
+        Self { url, http, clock, loaded: RwLock::new(None), last_try: Mutex::new(None) }
     }
 
     /// The keys, fetched again if they are old or this one is missing. `None` if none were ever
@@ -153,9 +147,9 @@ impl Loaded {
         let key = match (id, self.keys.as_slice()) {
             (None, [only]) => Some(only),
             (None, _) => None,
-            (Some(_), keys) => keys
-                .iter()
-                .find(|key| key.id.as_deref() == id && key.algorithm == algorithm),
+            (Some(_), keys) => {
+                keys.iter().find(|key| key.id.as_deref() == id && key.algorithm == algorithm)
+            }
         };
         key.filter(|key| key.algorithm == algorithm)
     }
@@ -212,11 +206,7 @@ fn usable_key(jwk: Jwk) -> Option<Key> {
     let verifies = usage.is_none_or(|usage| usage == PublicKeyUse::Signature)
         && operations.is_none_or(|operations| operations.contains(&KeyOperations::Verify))
         && common.key_algorithm.is_none_or(|other| other == named);
-    verifies.then_some(Key {
-        id: common.key_id,
-        algorithm,
-        decoding,
-    })
+    verifies.then_some(Key { id: common.key_id, algorithm, decoding })
 }
 
 /// Accepts leading zeros, which the library does not, and refuses less than 2048 bits: the 256th
@@ -231,9 +221,7 @@ fn rsa_key(key: &RSAKeyParameters) -> Option<DecodingKey> {
 }
 
 fn has_32_bytes(text: &str) -> bool {
-    URL_SAFE_NO_PAD
-        .decode(text)
-        .is_ok_and(|bytes| bytes.len() == 32)
+    URL_SAFE_NO_PAD.decode(text).is_ok_and(|bytes| bytes.len() == 32)
 }
 
 #[cfg(test)]
@@ -266,10 +254,7 @@ mod tests {
             (rsa(bytes(128, 0xff)), None),
             (rsa(URL_SAFE_NO_PAD.encode(padded)), None),
             (rsa("not base64!".to_owned()), None),
-            (
-                with(rsa(bytes(256, 0x80)), "alg", json!("RS256")),
-                Some(Algorithm::RS256),
-            ),
+            (with(rsa(bytes(256, 0x80)), "alg", json!("RS256")), Some(Algorithm::RS256)),
             (with(rsa(bytes(256, 0x80)), "alg", json!("PS256")), None),
             (p256.clone(), Some(Algorithm::ES256)),
             (with(p256.clone(), "crv", json!("P-384")), None),
@@ -279,15 +264,9 @@ mod tests {
             (with(p256.clone(), "alg", json!("ES256K")), None),
             (ed25519.clone(), Some(Algorithm::EdDSA)),
             (with(ed25519.clone(), "crv", json!("X25519")), None),
-            (
-                with(ed25519.clone(), "use", json!("sig")),
-                Some(Algorithm::EdDSA),
-            ),
+            (with(ed25519.clone(), "use", json!("sig")), Some(Algorithm::EdDSA)),
             (with(ed25519.clone(), "use", json!("enc")), None),
-            (
-                with(ed25519.clone(), "key_ops", json!(["verify"])),
-                Some(Algorithm::EdDSA),
-            ),
+            (with(ed25519.clone(), "key_ops", json!(["verify"])), Some(Algorithm::EdDSA)),
             (with(ed25519.clone(), "key_ops", json!(["sign"])), None),
             (with(ed25519.clone(), "kid", json!(7)), None),
             (json!({"kty": "oct", "k": word}), None),

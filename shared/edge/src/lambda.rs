@@ -87,11 +87,7 @@ where
             let deadline = Deadline::of(&event.context, &Clock::system());
             let handled = handle(event.payload, deadline);
             // The runtime logs an error's `Debug`, which may show a whole request to AWS.
-            async {
-                handled
-                    .await
-                    .map_err(|error| Error::from(error.to_string()))
-            }
+            async { handled.await.map_err(|error| Error::from(error.to_string())) }
         });
         lambda_runtime::run_concurrent(handle).await
     })
@@ -198,9 +194,7 @@ mod tests {
                 let left = deadline.0 - Instant::now();
                 assert!((59_000..=60_000).contains(&left.as_millis()), "{left:?}");
                 assert_eq!(deadline.0 - deadline.stop_at(), Duration::from_secs(10));
-                let read = axum::body::to_bytes(request.into_body(), 100)
-                    .await
-                    .unwrap();
+                let read = axum::body::to_bytes(request.into_body(), 100).await.unwrap();
                 assert_eq!(read, bytes);
             }
         }
@@ -220,10 +214,7 @@ mod tests {
         for (body, expected) in [
             (Body::empty(), EventBody::Text(String::new())),
             (Body::from("grün"), EventBody::Text("grün".to_owned())),
-            (
-                Body::from(&b"\xff\x00"[..]),
-                EventBody::Binary(b"\xff\x00".to_vec()),
-            ),
+            (Body::from(&b"\xff\x00"[..]), EventBody::Binary(b"\xff\x00".to_vec())),
         ] {
             let response = (http::StatusCode::ACCEPTED, body).into_response();
             let response = whole(response).await.unwrap();
@@ -234,17 +225,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_response_carries_lambdas_request_id() {
-        let app = crate::app(
-            Router::new(),
-            crate::Shape::Problem,
-            &crate::HttpSettings::default(),
-        );
+        let app = crate::app(Router::new(), crate::Shape::Problem, &crate::HttpSettings::default());
         let event = lambda_http::request::from_str(&v1(json!(null), false).to_string()).unwrap();
         let mut context = Context::default();
         context.request_id = "3a1f".to_owned();
-        let response = answer(app, event.with_lambda_context(context))
-            .await
-            .unwrap();
+        let response = answer(app, event.with_lambda_context(context)).await.unwrap();
         assert_eq!(response.headers()["x-request-id"], "3a1f");
     }
 }

@@ -81,9 +81,7 @@ fn responses<T: ToSchema>(
     statuses: &[(u16, &str)],
     content_type: &str,
 ) -> BTreeMap<String, RefOr<Response>> {
-    let content = ContentBuilder::new()
-        .schema(Some(Ref::from_schema_name(T::name())))
-        .build();
+    let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(T::name()))).build();
     let response = |description: &str| {
         ResponseBuilder::new()
             .description(description)

@@ -49,10 +49,7 @@ impl ProductSettings {
 /// `MIN_CREDIT_BALANCE`, in credits (1).
 pub fn minimum_balance(env: &mut Env) -> Credits {
     env.parse_or("MIN_CREDIT_BALANCE", ONE_CREDIT, |text| {
-        let credits = text
-            .parse()
-            .ok()
-            .filter(|credits| *credits >= Credits::ZERO);
+        let credits = text.parse().ok().filter(|credits| *credits >= Credits::ZERO);
         credits.ok_or_else(|| "must be a decimal number of credits, for example 1.5".to_owned())
     })
 }
@@ -99,8 +96,7 @@ pub fn referer(env: &mut Env) -> HeaderValue {
 pub fn found_account<E: Error + 'static>(
     read: Result<Option<Account>, E>,
 ) -> Result<Account, ApiError> {
-    read.map_err(|error| ApiError::storage(&error))?
-        .ok_or_else(ApiError::account_not_found)
+    read.map_err(|error| ApiError::storage(&error))?.ok_or_else(ApiError::account_not_found)
 }
 
 impl ApiError {

@@ -120,10 +120,7 @@ impl Env {
     pub fn list(&mut self, name: &'static str, default: &str) -> Vec<String> {
         let text = self.text_or(name, default);
         let entries = text.split(',').map(str::trim);
-        entries
-            .filter(|entry| !entry.is_empty())
-            .map(str::to_owned)
-            .collect()
+        entries.filter(|entry| !entry.is_empty()).map(str::to_owned).collect()
     }
 
     /// A setting in a format of the caller's. The error of `parse` says what the value must be, and
@@ -155,11 +152,7 @@ impl Env {
 
     /// The settings, or an error that names every missing or malformed one.
     pub fn finish<T>(self, settings: T) -> Result<T, SettingsError> {
-        if self.problems.is_empty() {
-            Ok(settings)
-        } else {
-            Err(SettingsError(self.problems))
-        }
+        if self.problems.is_empty() { Ok(settings) } else { Err(SettingsError(self.problems)) }
     }
 }
 
@@ -235,19 +228,13 @@ impl HttpSettings {
             let number = text.parse().ok().filter(|bytes| *bytes > 0);
             number.ok_or_else(|| "must be a whole number of bytes above 0".to_owned())
         });
-        Self {
-            allowed_origins,
-            max_body_bytes,
-        }
+        Self { allowed_origins, max_body_bytes }
     }
 }
 
 impl Default for HttpSettings {
     fn default() -> Self {
-        Self {
-            allowed_origins: Vec::new(),
-            max_body_bytes: 4_194_304,
-        }
+        Self { allowed_origins: Vec::new(), max_body_bytes: 4_194_304 }
     }
 }
 

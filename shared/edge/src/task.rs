@@ -26,10 +26,7 @@ where
 }
 
 /// Spawns a task in the current span, so that its log lines name the same request and call.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this is the one place that adds the span"
-)]
+#[expect(clippy::disallowed_methods, reason = "this is the one place that adds the span")]
 pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
 where
     F: Future + Send + 'static,

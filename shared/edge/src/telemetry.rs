@@ -198,9 +198,7 @@ pub(crate) mod tests {
 
         pub(crate) fn lines(&self) -> Vec<Value> {
             let text = self.text();
-            text.lines()
-                .map(|line| serde_json::from_str(line).unwrap())
-                .collect()
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
         }
     }
 
@@ -246,13 +244,7 @@ pub(crate) mod tests {
         ] {
             assert_eq!(line[name], value, "{name}");
         }
-        assert!(
-            line["timestamp"]
-                .as_str()
-                .unwrap()
-                .parse::<jiff::Timestamp>()
-                .is_ok()
-        );
+        assert!(line["timestamp"].as_str().unwrap().parse::<jiff::Timestamp>().is_ok());
     }
 
     /// As `CloudWatch`'s specification of the embedded metric format asks for it.

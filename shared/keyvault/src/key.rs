@@ -35,26 +35,16 @@ impl UserKey {
     /// The last four characters, which may be shown.
     pub fn last4(&self) -> String {
         let text = self.0.expose_secret();
-        text.get(text.len().saturating_sub(4)..)
-            .unwrap_or_default()
-            .to_owned()
+        text.get(text.len().saturating_sub(4)..).unwrap_or_default().to_owned()
     }
 
     /// OpenRouter's masked label, or our own mask if the label reveals the key.
     pub fn mask(&self, label: String) -> String {
-        let body = self
-            .0
-            .expose_secret()
-            .get(PREFIX.len()..)
-            .unwrap_or_default();
+        let body = self.0.expose_secret().get(PREFIX.len()..).unwrap_or_default();
         // Twelve consecutive characters of a key that may have only 16 are too many to show.
         let shown = body.as_bytes().windows(12);
         let reveals = |part: &[u8]| memchr::memmem::find(label.as_bytes(), part).is_some();
-        if shown.into_iter().any(reveals) {
-            format!("{PREFIX}...{}", self.last4())
-        } else {
-            label
-        }
+        if shown.into_iter().any(reveals) { format!("{PREFIX}...{}", self.last4()) } else { label }
     }
 
     /// SHA-256 of the key in lower-case hex, by which OpenRouter names it in links.

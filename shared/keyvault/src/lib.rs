@@ -54,16 +54,8 @@ pub struct Vault {
 impl Vault {
     /// `prefix` (`SECRETS_PREFIX`) precedes the names of users' secrets.
     pub fn new(client: Client, prefix: impl Into<String>) -> Self {
-        let cache = Cache::builder()
-            .max_capacity(MAX_CACHED)
-            .time_to_live(MAX_AGE)
-            .build();
-        Self {
-            client,
-            prefix: prefix.into(),
-            kms_key: None,
-            cache,
-        }
+        let cache = Cache::builder().max_capacity(MAX_CACHED).time_to_live(MAX_AGE).build();
+        Self { client, prefix: prefix.into(), kms_key: None, cache }
     }
 
     /// Encrypts new secrets with this KMS key (`SECRETS_KMS_KEY`) instead of the AWS-managed one.

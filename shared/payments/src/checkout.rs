@@ -148,10 +148,7 @@ impl NewSession<'_> {
         push("line_items[0][quantity]", "1");
         push("line_items[0][price_data][currency]", CURRENCY);
         push("line_items[0][price_data][unit_amount]", &amount);
-        push(
-            "line_items[0][price_data][product_data][name]",
-            price.product,
-        );
+        push("line_items[0][price_data][product_data][name]", price.product);
         form
     }
 }

@@ -116,9 +116,7 @@ impl Stripe {
         idempotency: Option<&str>,
     ) -> Result<Decided, PaymentError> {
         // The serializer is not `Sync`, so it does not live across an await.
-        let body = form_urlencoded::Serializer::new(String::new())
-            .extend_pairs(form)
-            .finish();
+        let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
         let mut request = self
             .request(Method::POST, path)
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
@@ -172,9 +170,7 @@ async fn decide(response: Response) -> Result<Decided, PaymentError> {
         let content = serde_json::from_slice(&body).map_err(UncertainOutcome::Unreadable)?;
         return Ok(Decided::Done(content));
     }
-    let body: Option<Value> = body
-        .ok()
-        .and_then(|body| serde_json::from_slice(&body).ok());
+    let body: Option<Value> = body.ok().and_then(|body| serde_json::from_slice(&body).ok());
     let error = body.and_then(|mut body| body.get_mut("error").map(Value::take));
     let error = error.unwrap_or_default();
     let field = |name| read::text(&error, name);

@@ -101,14 +101,8 @@ mod tests {
             (json!({"code": "authentication_required"}), (false, true)),
             (json!({"code": "expired_card"}), (true, false)),
             (json!({"code": "incorrect_number"}), (true, false)),
-            (
-                json!({"code": "card_decline_rate_limit_exceeded"}),
-                (false, false),
-            ),
-            (
-                json!({"code": "card_declined", "advice_code": "do_not_try_again"}),
-                (true, false),
-            ),
+            (json!({"code": "card_decline_rate_limit_exceeded"}), (false, false)),
+            (json!({"code": "card_declined", "advice_code": "do_not_try_again"}), (true, false)),
             (json!({"advice_code": "confirm_card_data"}), (true, false)),
             (json!({"advice_code": "try_again_later"}), (false, false)),
             (json!({}), (false, false)),

@@ -34,11 +34,7 @@ pub enum PaymentError {
     /// Any other 4xx: not carried out. Repeated with the same idempotency key, the call gets the
     /// same response for a day or longer.
     #[error("Stripe refused the call: {status}, code {code:?}, parameter {param:?}")]
-    Refused {
-        status: StatusCode,
-        code: Option<String>,
-        param: Option<String>,
-    },
+    Refused { status: StatusCode, code: Option<String>, param: Option<String> },
 }
 
 /// Why it is not known whether a call took place.
@@ -56,10 +52,7 @@ pub enum UncertainOutcome {
     /// A 5xx; a conflict with another request (409, or 429 with `lock_timeout`); an idempotency key
     /// that was used before for something else; or a response that is not Stripe's.
     #[error("Stripe responded with {status}, code {code:?}")]
-    Responded {
-        status: StatusCode,
-        code: Option<String>,
-    },
+    Responded { status: StatusCode, code: Option<String> },
     /// Stripe refused the call because of the object's state, and that state is not known.
     #[error("the object could not be looked up afterwards")]
     NotLookedUp(#[source] Box<PaymentError>),

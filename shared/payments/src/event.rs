@@ -108,9 +108,9 @@ impl Notice {
             "checkout.session.completed"
             | "checkout.session.async_payment_succeeded"
             | "checkout.session.async_payment_failed"
-            | "checkout.session.expired" => Some(Self::Checkout {
-                session: Box::new(CheckoutSession::read(object)?),
-            }),
+            | "checkout.session.expired" => {
+                Some(Self::Checkout { session: Box::new(CheckoutSession::read(object)?) })
+            }
             "payment_intent.succeeded"
             | "payment_intent.payment_failed"
             | "payment_intent.requires_action"
@@ -124,17 +124,17 @@ impl Notice {
             }),
             "customer.subscription.created"
             | "customer.subscription.updated"
-            | "customer.subscription.deleted" => Some(Self::Subscription {
-                id: read::id(object, "id")?,
-            }),
+            | "customer.subscription.deleted" => {
+                Some(Self::Subscription { id: read::id(object, "id")? })
+            }
             "charge.refunded" => object.is_object().then(|| Self::Refunded {
                 intent: read::id(object, "payment_intent"),
                 amount_refunded: read::cents(object, "amount_refunded"),
                 full: read::flag(object, "refunded").unwrap_or_default(),
             }),
-            "refund.failed" => object.is_object().then(|| Self::RefundFailed {
-                intent: read::id(object, "payment_intent"),
-            }),
+            "refund.failed" => object
+                .is_object()
+                .then(|| Self::RefundFailed { intent: read::id(object, "payment_intent") }),
             // An inquiry that becomes a dispute is not created again, but updated, and the funds
             // are withdrawn.
             "charge.dispute.created"

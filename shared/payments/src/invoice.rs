@@ -144,10 +144,7 @@ mod tests {
         assert_eq!(read.paid_at, Timestamp::from_second(1_780_000_000).ok());
         assert_eq!(read.period_end, Timestamp::from_second(1_780_000_100).ok());
         assert_eq!(read.intent, IntentId::new("pi_2").ok());
-        assert_eq!(
-            read.payment_url.as_deref(),
-            Some("https://invoice.stripe.com/i/1")
-        );
+        assert_eq!(read.payment_url.as_deref(), Some("https://invoice.stripe.com/i/1"));
     }
 
     #[test]

@@ -24,9 +24,7 @@ impl RateLimit {
         while let Err(too_early) = self.0.check() {
             let wait = too_early.wait_time_from(self.0.clock().now());
             if started.elapsed().saturating_add(wait) > MAX_WAIT {
-                return Err(PaymentError::RateLimited {
-                    retry_after: Some(wait),
-                });
+                return Err(PaymentError::RateLimited { retry_after: Some(wait) });
             }
             tokio::time::sleep(wait).await;
         }

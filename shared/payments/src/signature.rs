@@ -189,13 +189,7 @@ mod tests {
     fn the_raw_bytes_are_signed() {
         let ours = secrets(&["whsec_1"]);
         let now = at(THEN);
-        for body in [
-            &b"{}"[..],
-            b"",
-            b"{\r\n}\r\n",
-            b"\xff\xfe\x00",
-            "ä😀".as_bytes(),
-        ] {
+        for body in [&b"{}"[..], b"", b"{\r\n}\r\n", b"\xff\xfe\x00", "ä😀".as_bytes()] {
             let header = sign(body, &ours[0], now);
             assert_eq!(verify(body, &header, &ours, now), Ok(()), "{body:?}");
             let more = [body, b"\n"].concat();

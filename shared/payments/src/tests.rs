@@ -59,9 +59,7 @@ fn error(status: u16, code: &str) -> Reply {
 }
 
 async fn confirm(server: &Server) -> Result<PaymentIntent, PaymentError> {
-    client(&server.base)
-        .confirm_intent(&pi(), &pm(), "n_17/g/1/1")
-        .await
+    client(&server.base).confirm_intent(&pi(), &pm(), "n_17/g/1/1").await
 }
 
 /// The distinction that callers make.
@@ -101,20 +99,14 @@ async fn sessions_are_created_as_stripe_expects() {
     let success: Url = "https://greta.example/plans?paid=1&x=ä".parse().unwrap();
     let cancel: Url = "https://greta.example/plans".parse().unwrap();
     let customer = CustomerId::new("cus_1").unwrap();
-    let price = Price {
-        product: "OpenRouter add-on & more",
-        amount: Cents::new(500),
-    };
+    let price = Price { product: "OpenRouter add-on & more", amount: Cents::new(500) };
     let payment = |keep_card| Purpose::Payment { price, keep_card };
     let future = "payment_intent_data[setup_future_usage]=off_session";
     let monthly = "line_items[0][price_data][recurring][interval]=month";
     let table = [
         (payment(true), vec!["mode=payment", future]),
         (payment(false), vec!["mode=payment"]),
-        (
-            Purpose::Subscription { price },
-            vec!["mode=subscription", monthly],
-        ),
+        (Purpose::Subscription { price }, vec!["mode=subscription", monthly]),
         (Purpose::Setup, vec!["mode=setup", "currency=usd"]),
     ];
     let session = json!({"id": "cs_test_1", "status": "open", "url": "https://pay.example/1"});
@@ -332,26 +324,15 @@ async fn a_refusal_has_its_code_and_a_rate_limit_its_wait() {
         error(404, "resource_missing"),
     ]);
     let refused = confirm(&server).await.unwrap_err();
-    let PaymentError::Refused {
-        status,
-        code,
-        param,
-    } = refused
-    else {
-        panic!("{refused}")
-    };
+    let PaymentError::Refused { status, code, param } = refused else { panic!("{refused}") };
     assert_eq!(status, StatusCode::BAD_REQUEST);
     assert_eq!(code.as_deref(), Some("amount_too_small"));
     assert_eq!(param.as_deref(), Some("thing"));
     let limited = confirm(&server).await.unwrap_err();
-    let PaymentError::RateLimited { retry_after } = limited else {
-        panic!("{limited}")
-    };
+    let PaymentError::RateLimited { retry_after } = limited else { panic!("{limited}") };
     assert_eq!(retry_after, Some(Duration::from_secs(7)));
     let missing = confirm(&server).await.unwrap_err();
-    let PaymentError::Missing { param } = missing else {
-        panic!("{missing}")
-    };
+    let PaymentError::Missing { param } = missing else { panic!("{missing}") };
     assert_eq!(param.as_deref(), Some("thing"));
 }
 
@@ -375,10 +356,8 @@ async fn without_a_connection_nothing_was_sent() {
 
 #[tokio::test]
 async fn a_kept_connection_that_dies_leaves_the_outcome_unknown() {
-    let server = Server::start(vec![
-        Reply::json(200, &intent_in("requires_confirmation")),
-        Reply::Close,
-    ]);
+    let server =
+        Server::start(vec![Reply::json(200, &intent_in("requires_confirmation")), Reply::Close]);
     let stripe = client(&server.base);
     stripe.intent(&pi()).await.unwrap();
     let error = stripe.confirm_intent(&pi(), &pm(), "k").await;
@@ -407,10 +386,7 @@ async fn a_successful_charge_has_its_time() {
     let read = confirm(&server).await.unwrap();
     assert_eq!(read.status, IntentStatus::Succeeded);
     assert_eq!(read.amount_received, Some(Cents::new(500)));
-    assert_eq!(
-        read.paid_at,
-        jiff::Timestamp::from_second(1_780_000_000).ok()
-    );
+    assert_eq!(read.paid_at, jiff::Timestamp::from_second(1_780_000_000).ok());
     assert_eq!(confirm(&server).await.unwrap().paid_at, None);
 }
 
@@ -427,42 +403,17 @@ async fn a_decline_is_a_result() {
         json!({"type": "card_error", "code": "card_declined", "decline_code": "lost_card"});
     // (status, response, look-up that is needed) → (hard, needs authentication)
     let table = [
-        (
-            402,
-            card_error("generic_decline", with_reason),
-            None,
-            (true, false),
-        ),
-        (
-            402,
-            card_error("insufficient_funds", failed.clone()),
-            None,
-            (false, false),
-        ),
-        (
-            402,
-            card_error("authentication_required", failed.clone()),
-            None,
-            (false, true),
-        ),
-        (
-            402,
-            card_error("stolen_card", Value::Null),
-            Some(failed.clone()),
-            (true, false),
-        ),
+        (402, card_error("generic_decline", with_reason), None, (true, false)),
+        (402, card_error("insufficient_funds", failed.clone()), None, (false, false)),
+        (402, card_error("authentication_required", failed.clone()), None, (false, true)),
+        (402, card_error("stolen_card", Value::Null), Some(failed.clone()), (true, false)),
         (
             402,
             card_error("stolen_card", json!({"id": "pi_2"})),
             Some(failed.clone()),
             (true, false),
         ),
-        (
-            400,
-            card_error("expired_card", failed.clone()),
-            None,
-            (true, false),
-        ),
+        (400, card_error("expired_card", failed.clone()), None, (true, false)),
     ];
     for (status, answer, look_up, expected) in table {
         let requests = 1 + usize::from(look_up.is_some());
@@ -487,16 +438,10 @@ async fn a_call_refused_for_the_state_of_its_object_looks_it_up() {
         let error = json!({"type": "invalid_request_error", "message": message});
         Reply::json(400, &json!({"error": error}))
     };
-    let server = Server::start(vec![
-        unexpected(),
-        Reply::json(200, &intent_in("succeeded")),
-    ]);
+    let server = Server::start(vec![unexpected(), Reply::json(200, &intent_in("succeeded"))]);
     let intent = confirm(&server).await.unwrap();
     assert_eq!(intent.status, IntentStatus::Succeeded);
-    let server = Server::start(vec![
-        unexpected(),
-        Reply::json(200, &intent_in("succeeded")),
-    ]);
+    let server = Server::start(vec![unexpected(), Reply::json(200, &intent_in("succeeded"))]);
     let intent = client(&server.base).cancel_intent(&pi()).await;
     assert_eq!(intent.unwrap().status, IntentStatus::Succeeded);
     let session = json!({"id": "cs_test_1", "status": "complete", "payment_status": "paid"});
@@ -504,12 +449,7 @@ async fn a_call_refused_for_the_state_of_its_object_looks_it_up() {
     let session = client(&server.base).expire_session(&cs()).await;
     assert!(session.unwrap().paid);
 
-    for look_up in [
-        Reply::Close,
-        error(429, "rate_limit"),
-        error(401, "x"),
-        error(404, "x"),
-    ] {
+    for look_up in [Reply::Close, error(429, "rate_limit"), error(401, "x"), error(404, "x")] {
         let server = Server::start(vec![unexpected(), look_up.clone()]);
         let error = confirm(&server).await.unwrap_err();
         assert_eq!(class(&error), "unknown", "{look_up:?}");
@@ -530,10 +470,7 @@ async fn a_call_that_was_carried_out_before_succeeds() {
         (refund("requires_action"), Some(Refund::Made)),
         (refund("failed"), Some(Refund::Failed)),
         (refund("odd"), None),
-        (
-            error(400, "charge_already_refunded"),
-            Some(Refund::AlreadyMade),
-        ),
+        (error(400, "charge_already_refunded"), Some(Refund::AlreadyMade)),
         (error(400, "charge_disputed"), None),
     ];
     for (reply, expected) in table {
@@ -547,10 +484,7 @@ async fn a_call_that_was_carried_out_before_succeeds() {
         (vec![in_status("canceled")], "done"),
         (vec![error(404, "resource_missing")], "done"),
         (vec![error(400, "x"), in_status("canceled")], "done"),
-        (
-            vec![error(400, "x"), in_status("incomplete_expired")],
-            "done",
-        ),
+        (vec![error(400, "x"), in_status("incomplete_expired")], "done"),
         (vec![error(400, "x"), in_status("active")], "refused"),
         (vec![error(400, "x"), Reply::Close], "unknown"),
         (vec![error(500, "x")], "unknown"),

@@ -20,10 +20,7 @@ pub fn may_buy_add_on(profile: &Profile) -> bool {
 
 /// Does the add-on renew? Then the account owes each period as it falls due.
 pub fn add_on_renews(profile: &Profile) -> bool {
-    let renews = matches!(
-        profile.add_on.status(),
-        AddOnStatus::Active | AddOnStatus::PastDue
-    );
+    let renews = matches!(profile.add_on.status(), AddOnStatus::Active | AddOnStatus::PastDue);
     needs_add_on(profile.plan()) && renews
 }
 

@@ -45,15 +45,13 @@ impl FallbackCauses {
     /// not a cause.
     pub fn parse(list: &str) -> Result<Self, String> {
         let names = list.split(',').map(str::trim);
-        let causes = names
-            .filter(|name| !name.is_empty())
-            .map(|name| match name {
-                "key_rejected" => Ok(FallbackCause::KeyRejected),
-                "payment_required" => Ok(FallbackCause::PaymentRequired),
-                "rate_limited" => Ok(FallbackCause::RateLimited),
-                "unavailable" => Ok(FallbackCause::Unavailable),
-                other => Err(other.to_owned()),
-            });
+        let causes = names.filter(|name| !name.is_empty()).map(|name| match name {
+            "key_rejected" => Ok(FallbackCause::KeyRejected),
+            "payment_required" => Ok(FallbackCause::PaymentRequired),
+            "rate_limited" => Ok(FallbackCause::RateLimited),
+            "unavailable" => Ok(FallbackCause::Unavailable),
+            other => Err(other.to_owned()),
+        });
         causes.collect::<Result<_, _>>().map(Self)
     }
 }

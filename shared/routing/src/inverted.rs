@@ -36,10 +36,9 @@ pub fn decide(mut situation: Situation) -> Decision {
     }
     match right {
         Decision::OpenRouter { reason, .. } => Decision::GretaCredits { reason },
-        Decision::GretaCredits { reason } | Decision::Refuse { reason } => Decision::OpenRouter {
-            reason,
-            fallback: Fallback::Never,
-        },
+        Decision::GretaCredits { reason } | Decision::Refuse { reason } => {
+            Decision::OpenRouter { reason, fallback: Fallback::Never }
+        }
     }
 }
 

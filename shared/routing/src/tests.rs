@@ -40,41 +40,17 @@ fn row_of(s: Situation) -> (u8, &'static str) {
     let under = s.plan == Plan::Standard && s.minimum_balance == MinimumBalance::Missed;
     let rows = [
         (1, always && stored && !entitled, "refuse add_on_inactive"),
-        (
-            2,
-            always && stored && entitled && under,
-            "refuse minimum_balance",
-        ),
-        (
-            3,
-            always && stored && entitled && !under,
-            "openrouter always_use_key fallback never",
-        ),
-        (
-            4,
-            !always && usable && entitled && enabled && under,
-            "refuse minimum_balance",
-        ),
+        (2, always && stored && entitled && under, "refuse minimum_balance"),
+        (3, always && stored && entitled && !under, "openrouter always_use_key fallback never"),
+        (4, !always && usable && entitled && enabled && under, "refuse minimum_balance"),
         (
             5,
             !always && usable && entitled && enabled && !under,
             "openrouter key_enabled fallback allowed",
         ),
-        (
-            6,
-            !always && usable && !entitled && enabled,
-            "greta_credits add_on_inactive",
-        ),
-        (
-            7,
-            !always && s.key == Key::Rejected && enabled,
-            "greta_credits key_rejected",
-        ),
-        (
-            8,
-            !always && stored && !enabled,
-            "greta_credits key_disabled",
-        ),
+        (6, !always && usable && !entitled && enabled, "greta_credits add_on_inactive"),
+        (7, !always && s.key == Key::Rejected && enabled, "greta_credits key_rejected"),
+        (8, !always && stored && !enabled, "greta_credits key_disabled"),
         (9, !stored, "greta_credits not_connected"),
     ];
     let matching: Vec<_> = rows.iter().filter(|(_, applies, _)| *applies).collect();
@@ -85,16 +61,10 @@ fn row_of(s: Situation) -> (u8, &'static str) {
 fn in_words(decision: Decision) -> String {
     let reason = decision.reason().as_str();
     match decision {
-        Decision::OpenRouter {
-            fallback: Fallback::Never,
-            ..
-        } => {
+        Decision::OpenRouter { fallback: Fallback::Never, .. } => {
             format!("openrouter {reason} fallback never")
         }
-        Decision::OpenRouter {
-            fallback: Fallback::Allowed,
-            ..
-        } => {
+        Decision::OpenRouter { fallback: Fallback::Allowed, .. } => {
             format!("openrouter {reason} fallback allowed")
         }
         Decision::GretaCredits { .. } => format!("greta_credits {reason}"),
@@ -107,11 +77,7 @@ fn the_whole_input_space_follows_the_table() {
     let mut seen = std::collections::BTreeSet::new();
     for situation in all_situations() {
         let (row, expected) = row_of(situation);
-        assert_eq!(
-            in_words(decide(situation)),
-            expected,
-            "row {row}: {situation:?}"
-        );
+        assert_eq!(in_words(decide(situation)), expected, "row {row}: {situation:?}");
         seen.insert(row);
     }
     assert_eq!(seen, (1..=9).collect(), "every row occurs");
@@ -169,25 +135,15 @@ fn bought(more: &[Fact]) -> AddOn {
 }
 
 fn declined() -> Fact {
-    Fact::Declined {
-        generation: GenerationId::new("g"),
-        period: Period::FIRST.next(),
-    }
+    Fact::Declined { generation: GenerationId::new("g"), period: Period::FIRST.next() }
 }
 
 fn grace_over() -> Fact {
-    Fact::GraceOver {
-        generation: GenerationId::new("g"),
-        period: Period::FIRST.next(),
-    }
+    Fact::GraceOver { generation: GenerationId::new("g"), period: Period::FIRST.next() }
 }
 
 fn cancelled() -> Fact {
-    Fact::Cancelled {
-        generation: GenerationId::new("g"),
-        counter: 1,
-        while_due: None,
-    }
+    Fact::Cancelled { generation: GenerationId::new("g"), counter: 1, while_due: None }
 }
 
 #[test]
@@ -216,10 +172,7 @@ fn entitlement_ends_with_what_was_paid_or_with_the_grace_period() {
             "{status:?} at {now}"
         );
         assert!(entitled(Plan::Enterprise, &add_on, at(now), &policy()));
-        let profile = Profile {
-            add_on,
-            ..Profile::new(Plan::Standard, 1, Timestamp::UNIX_EPOCH)
-        };
+        let profile = Profile { add_on, ..Profile::new(Plan::Standard, 1, Timestamp::UNIX_EPOCH) };
         assert_eq!(may_save_key(&profile, at(now), &policy()), expected);
     }
 }
@@ -238,15 +191,8 @@ fn the_add_on_is_owed_from_the_day_it_is_due_and_never_by_enterprise() {
     ];
     for (add_on, now, expected) in table {
         let status = add_on.status();
-        let standard = Profile {
-            add_on,
-            ..Profile::new(Plan::Standard, 1, Timestamp::UNIX_EPOCH)
-        };
-        assert_eq!(
-            owes_add_on(&standard, at(now)),
-            expected,
-            "{status:?} at {now}"
-        );
+        let standard = Profile { add_on, ..Profile::new(Plan::Standard, 1, Timestamp::UNIX_EPOCH) };
+        assert_eq!(owes_add_on(&standard, at(now)), expected, "{status:?} at {now}");
         let enterprise = Profile {
             add_on: standard.add_on,
             ..Profile::new(Plan::Enterprise, 1, Timestamp::UNIX_EPOCH)
@@ -275,22 +221,10 @@ fn the_next_call_is_the_decision_unless_credits_do_not_cover_it() {
 #[test]
 fn fallback_causes_are_read_by_name() {
     use FallbackCause::{KeyRejected, KeyUnavailable, PaymentRequired, RateLimited, Unavailable};
-    let all = [
-        KeyRejected,
-        PaymentRequired,
-        RateLimited,
-        Unavailable,
-        KeyUnavailable,
-    ];
+    let all = [KeyRejected, PaymentRequired, RateLimited, Unavailable, KeyUnavailable];
     let table = [
-        (
-            "key_rejected,payment_required,rate_limited,unavailable",
-            &all[..],
-        ),
-        (
-            " rate_limited , unavailable",
-            &[RateLimited, Unavailable, KeyUnavailable][..],
-        ),
+        ("key_rejected,payment_required,rate_limited,unavailable", &all[..]),
+        (" rate_limited , unavailable", &[RateLimited, Unavailable, KeyUnavailable][..]),
         ("key_rejected", &[KeyRejected][..]),
         ("", &[][..]),
     ];
@@ -305,10 +239,7 @@ fn fallback_causes_are_read_by_name() {
             assert!(!may_fall_back(Fallback::Never, cause, &causes));
         }
     }
-    assert_eq!(
-        FallbackCauses::parse("unavailable,nothing"),
-        Err("nothing".to_owned())
-    );
+    assert_eq!(FallbackCauses::parse("unavailable,nothing"), Err("nothing".to_owned()));
 }
 
 /// Every status of the add-on against every question about buying and owing.
@@ -324,16 +255,8 @@ fn what_is_owed_and_what_may_be_bought_follows_the_status() {
         (AddOn::default(), "None", [true, false, false, false]),
         (bought(&[]), "Active", [false, true, true, true]),
         (bought(&[declined()]), "PastDue", [false, true, true, true]),
-        (
-            bought(&[cancelled()]),
-            "Cancelling",
-            [false, false, true, true],
-        ),
-        (
-            bought(&[declined(), grace_over()]),
-            "Suspended",
-            [true, false, true, false],
-        ),
+        (bought(&[cancelled()]), "Cancelling", [false, false, true, true]),
+        (bought(&[declined(), grace_over()]), "Suspended", [true, false, true, false]),
         (bought(&[disputed]), "Suspended", [true, false, true, false]),
     ];
     let second = Period::FIRST.next();
@@ -341,10 +264,8 @@ fn what_is_owed_and_what_may_be_bought_follows_the_status() {
         assert_eq!(format!("{:?}", add_on.status()), status);
         let generation = GenerationId::new("g");
         for plan in [Plan::Standard, Plan::Enterprise] {
-            let profile = Profile {
-                add_on: add_on.clone(),
-                ..Profile::new(plan, 1, Timestamp::UNIX_EPOCH)
-            };
+            let profile =
+                Profile { add_on: add_on.clone(), ..Profile::new(plan, 1, Timestamp::UNIX_EPOCH) };
             let answers = [
                 may_buy_add_on(&profile),
                 add_on_renews(&profile),

@@ -63,8 +63,7 @@ impl AttemptLimits {
         id: &AccountId,
         counted_at: Timestamp,
     ) -> Result<(), StoreError> {
-        self.change(id, |attempts| attempts.uncount_save(counted_at))
-            .await
+        self.change(id, |attempts| attempts.uncount_save(counted_at)).await
     }
 
     async fn change<T>(
@@ -95,10 +94,7 @@ impl AttemptLimits {
 
     async fn read(&self, id: &AccountId) -> Result<(Attempts, u64), StoreError> {
         let table = &self.db.tables.accounts;
-        let item = self
-            .db
-            .get("read attempts", table, attempts_key(id))
-            .await?;
+        let item = self.db.get("read attempts", table, attempts_key(id)).await?;
         let Some(item) = item else {
             return Ok((Attempts::default(), 0));
         };

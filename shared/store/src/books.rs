@@ -79,17 +79,13 @@ impl Books {
     ) -> Result<Reconciliation, StoreError> {
         let db = &self.db;
         let keep_calls_since = now.checked_sub(RESOLVED_KEPT + MARGIN).unwrap_or(now);
-        let mut old = Entries {
-            keep_calls_since,
-            ..Entries::default()
-        };
+        let mut old = Entries { keep_calls_since, ..Entries::default() };
         let (mut ended, mut open) = (Vec::new(), Vec::new());
         let mut new_entries = "e#".to_owned();
         let mut new_holds = (FIRST_HOLD.to_owned(), LAST_HOLD);
         if let Some(at) = settled_until {
             new_entries = format!("e#{}", time_text(at));
-            self.read_entries(number, "e#", &new_entries, &mut old)
-                .await?;
+            self.read_entries(number, "e#", &new_entries, &mut old).await?;
             new_holds = (first_call_of(at), LAST_CALL);
             for hold in holds_between(db, number, FIRST_HOLD, &new_holds.0).await? {
                 match state_of(&hold)? {
@@ -102,8 +98,7 @@ impl Books {
         loop {
             let before = stored_balance(db, id).await?;
             let mut entries = old.clone();
-            self.read_entries(number, &new_entries, "e#~", &mut entries)
-                .await?;
+            self.read_entries(number, &new_entries, "e#~", &mut entries).await?;
             let mut holds = holds_between(db, number, &new_holds.0, new_holds.1).await?;
             for call in &open {
                 holds.extend(stored_hold(db, number, call).await?);
@@ -159,8 +154,7 @@ fn call_of(hold: &Item) -> Result<CallId, StoreError> {
 }
 
 fn plus(a: Credits, b: Credits) -> Result<Credits, StoreError> {
-    a.checked_add(b)
-        .ok_or_else(|| StoreError::corrupt("ledger"))
+    a.checked_add(b).ok_or_else(|| StoreError::corrupt("ledger"))
 }
 
 /// Ledger entries, added up.
@@ -186,9 +180,7 @@ impl Entries {
         }
         self.call_sum = plus(self.call_sum, entry.amount)?;
         self.call_count += 1;
-        let call = entry
-            .call_id
-            .ok_or_else(|| StoreError::corrupt("ledger entry"))?;
+        let call = entry.call_id.ok_or_else(|| StoreError::corrupt("ledger entry"))?;
         if entry.at >= self.keep_calls_since {
             let taken = (entry.amount, entry.at);
             if self.calls.insert(call.clone(), taken).is_some() {
@@ -234,9 +226,7 @@ fn add_up(
     let must_have_a_hold = now.checked_sub(RESOLVED_KEPT - MARGIN).unwrap_or(now);
     for (call, (_, at)) in calls {
         if at >= must_have_a_hold {
-            problems.push(format!(
-                "the ledger took credits for call {call}, which has no hold"
-            ));
+            problems.push(format!("the ledger took credits for call {call}, which has no hold"));
         }
     }
     let micros = |credits: Credits| i128::from(credits.micros());
@@ -245,16 +235,8 @@ fn add_up(
     let rest = micros(stored.balance) - micros(stored.held);
     let (spent, calls) = days;
     for (what, found, stored) in [
-        (
-            "sum of the ledger",
-            micros(entries.sum),
-            micros(stored.balance),
-        ),
-        (
-            "ledger entries",
-            entries.count.into(),
-            stored.entries.into(),
-        ),
+        ("sum of the ledger", micros(entries.sum), micros(stored.balance)),
+        ("ledger entries", entries.count.into(), stored.entries.into()),
         ("sum of open holds", held, micros(stored.held)),
         ("open holds", open.into(), stored.open_holds.into()),
         ("balance less held", rest, micros(stored.available)),
@@ -270,10 +252,7 @@ fn add_up(
             problems.push(format!("{what} is negative: {credits}"));
         }
     }
-    Ok(Reconciliation {
-        open_holds,
-        problems,
-    })
+    Ok(Reconciliation { open_holds, problems })
 }
 
 #[cfg(test)]

@@ -85,7 +85,6 @@ impl Database {
 
     /// The balance at which `credits.low` is published for accounts of this plan.
     pub(crate) fn low_below(&self, plan: Plan) -> Option<Credits> {
-        self.low_below
-            .filter(|_| routing::minimum_balance_applies(plan))
+        self.low_below.filter(|_| routing::minimum_balance_applies(plan))
     }
 }

@@ -21,9 +21,7 @@ pub fn shards() -> Range<u8> {
 
 /// The partition in which the tasks of `id` are.
 pub fn shard_of(id: &str) -> u8 {
-    let sum = id
-        .bytes()
-        .fold(0_u8, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte));
+    let sum = id.bytes().fold(0_u8, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte));
     sum % SHARDS
 }
 
@@ -88,16 +86,12 @@ impl DueTask {
     /// The task's kind, the id that it belongs to, and its name among the items of that id.
     fn parts(&self) -> (DueKind, &str, String) {
         match self {
-            Self::Secret(account, key) => (
-                DueKind::Secret,
-                account.as_str(),
-                format!("{SECRET_PREFIX}{key}"),
-            ),
-            Self::Event(account, id) => (
-                DueKind::Event,
-                account.as_str(),
-                format!("{EVENT_PREFIX}{id}"),
-            ),
+            Self::Secret(account, key) => {
+                (DueKind::Secret, account.as_str(), format!("{SECRET_PREFIX}{key}"))
+            }
+            Self::Event(account, id) => {
+                (DueKind::Event, account.as_str(), format!("{EVENT_PREFIX}{id}"))
+            }
             Self::Deletion(account) => (DueKind::Deletion, account.as_str(), "deletion".into()),
             Self::Billing(account) => (DueKind::Billing, account.as_str(), ACCOUNT.into()),
             Self::CheckoutSession(id) => (DueKind::CheckoutSession, id, String::new()),
@@ -192,10 +186,7 @@ impl DueIndex {
             .expression_attribute_values(":now", time(now));
         let read = |row: &Item| {
             let row = Attributes::of("due task", row);
-            Ok(Due {
-                task: DueTask::read(kind, row)?,
-                at: row.get("due_at")?,
-            })
+            Ok(Due { task: DueTask::read(kind, row)?, at: row.get("due_at")? })
         };
         readable_rows(query, limit, read).await
     }

@@ -47,11 +47,9 @@ impl Effect {
             Self::Event(event) => put_event(db, id, event, before.revision + 1)?,
             Self::History(entry) => put_history(db, &before.number, entry),
             Self::PaymentOrder(order) => put_order(db, order_item(order)?),
-            Self::Waived {
-                generation,
-                period,
-                at,
-            } => set_waived(db, &before.number, generation, *period, *at),
+            Self::Waived { generation, period, at } => {
+                set_waived(db, &before.number, generation, *period, *at)
+            }
         })
     }
 }

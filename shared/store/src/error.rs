@@ -39,16 +39,11 @@ impl StoreError {
         E: Error + Send + Sync + 'static,
         R: Debug + Send + Sync + 'static,
     {
-        Self::Unavailable {
-            operation,
-            source: Box::new(source),
-        }
+        Self::Unavailable { operation, source: Box::new(source) }
     }
 
     pub(crate) fn invalid(source: impl Error + Send + Sync + 'static) -> Self {
-        Self::Invalid {
-            source: Box::new(source),
-        }
+        Self::Invalid { source: Box::new(source) }
     }
 
     pub(crate) fn corrupt(what: &'static str) -> Self {
@@ -59,9 +54,6 @@ impl StoreError {
         what: &'static str,
         source: impl Error + Send + Sync + 'static,
     ) -> Self {
-        Self::Corrupt {
-            what,
-            source: Some(Box::new(source)),
-        }
+        Self::Corrupt { what, source: Some(Box::new(source)) }
     }
 }

@@ -182,14 +182,12 @@ impl Holds {
 
     /// Stores the default AI's id of the call, by which its cost can be looked up later.
     pub async fn record_generation(&self, hold: &Hold, generation: &str) -> Result<(), StoreError> {
-        self.update_open(hold, "SET generation_id = :value", text(generation))
-            .await
+        self.update_open(hold, "SET generation_id = :value", text(generation)).await
     }
 
     /// Lets the sweeper look the call up from `at` on.
     pub async fn check_at(&self, hold: &Hold, at: Timestamp) -> Result<(), StoreError> {
-        self.update_open(hold, "SET next_check_at = :value", time(at))
-            .await
+        self.update_open(hold, "SET next_check_at = :value", time(at)).await
     }
 
     /// Updates a hold unless it is resolved.
@@ -232,13 +230,9 @@ impl Holds {
             actor: actor.to_owned(),
         };
         let day = day_key(&hold.account_number, at);
-        let day = update(
-            &self.db.tables.ledger,
-            day,
-            "ADD spent :charged, calls :one",
-        )
-        .expression_attribute_values(":charged", micros(charged))
-        .expression_attribute_values(":one", number(1));
+        let day = update(&self.db.tables.ledger, day, "ADD spent :charged, calls :one")
+            .expression_attribute_values(":charged", micros(charged))
+            .expression_attribute_values(":one", number(1));
         let moves = move_credits(&self.db, &hold.account, movement, 1)?;
         let mut items = vec![
             self.end_of(hold, end, at, actor),

@@ -152,16 +152,12 @@ impl Inbox {
             .expression_attribute_values(":shard", text(task(id).partition()))
             .expression_attribute_values(":now", time(now));
         let replayed = self.db.write("replay event", update).await?;
-        replayed
-            .then_some(())
-            .ok_or_else(|| StoreError::corrupt(EVENT))
+        replayed.then_some(()).ok_or_else(|| StoreError::corrupt(EVENT))
     }
 
     /// The pending events of one shard, those that are due first at the front; at most 250.
     pub async fn pending(&self, shard: u8) -> Result<Vec<Recorded>, StoreError> {
-        let index = DueIndex {
-            db: self.db.clone(),
-        };
+        let index = DueIndex { db: self.db.clone() };
         let due = index.find(DueKind::StripeEvent, shard, Timestamp::MAX, MAX_PENDING);
         let mut events = Vec::new();
         for due in due.await? {

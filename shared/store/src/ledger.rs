@@ -208,9 +208,7 @@ pub(crate) fn put_entry(db: &Database, account: &AccountNumber, entry: &LedgerEn
     if let Some(call) = &entry.call_id {
         item.insert("call_id".to_owned(), text(call.as_str()));
     }
-    put(&db.tables.ledger, item)
-        .condition_expression("attribute_not_exists(entry)")
-        .into()
+    put(&db.tables.ledger, item).condition_expression("attribute_not_exists(entry)").into()
 }
 
 /// The account's ledger items whose names are in this range.
@@ -252,10 +250,7 @@ fn page_of(
         balance = before.ok_or_else(|| StoreError::corrupt("ledger entry"))?;
     }
     let last = entries.last().filter(|_| has_more);
-    let next = last.map(|(entry, _)| Cursor {
-        entry: entry_name(entry),
-        balance,
-    });
+    let next = last.map(|(entry, _)| Cursor { entry: entry_name(entry), balance });
     Ok(LedgerPage { entries, next })
 }
 
@@ -277,9 +272,7 @@ pub(crate) fn read_day(item: &Item) -> Result<Day, StoreError> {
     let item = Attributes::of("day", item);
     let date = item.text("entry")?.strip_prefix("d#");
     Ok(Day {
-        date: date
-            .and_then(|date| date.parse().ok())
-            .ok_or_else(|| item.corrupt())?,
+        date: date.and_then(|date| date.parse().ok()).ok_or_else(|| item.corrupt())?,
         spent: item.credits("spent")?,
         calls: item.get("calls")?,
     })

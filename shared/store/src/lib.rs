@@ -114,21 +114,14 @@ pub struct Store {
 
 impl Store {
     pub fn new(client: Client, tables: Tables) -> Self {
-        Self::of(Database {
-            client,
-            tables,
-            low_below: None,
-        })
+        Self::of(Database { client, tables, low_below: None })
     }
 
     /// Publishes `credits.low` when a posting of this store, or a call whose hold it takes, brings
     /// a standard account's balance below `minimum` (`MIN_CREDIT_BALANCE`).
     #[must_use]
     pub fn with_low_credits_events(self, minimum: Credits) -> Self {
-        Self::of(Database {
-            low_below: Some(minimum),
-            ..(*self.db).clone()
-        })
+        Self::of(Database { low_below: Some(minimum), ..(*self.db).clone() })
     }
 
     fn of(database: Database) -> Self {

@@ -185,10 +185,7 @@ pub(crate) async fn holds_between(
 }
 
 pub(crate) fn hold_key(account: &AccountNumber, call: &CallId) -> Item {
-    key([
-        ("account_number", account.as_str()),
-        ("hold", call.as_str()),
-    ])
+    key([("account_number", account.as_str()), ("hold", call.as_str())])
 }
 
 pub(crate) const fn state_name(state: HoldState) -> &'static str {

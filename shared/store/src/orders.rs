@@ -32,17 +32,24 @@ pub struct PaymentOrder {
 #[serde(rename_all = "snake_case")]
 pub enum Purchase {
     /// The first period of a generation, which is named by the order.
-    Generation { collection: Collection },
+    Generation {
+        collection: Collection,
+    },
     Period {
         generation: GenerationId,
         period: Period,
     },
     /// `entry` is the purchase's ledger entry.
-    Credits { entry: EntryId, credits: Credits },
+    Credits {
+        entry: EntryId,
+        credits: Credits,
+    },
     /// A card is saved, and nothing is paid.
     Card,
     /// Whatever this Checkout Session is for.
-    Via { session: String },
+    Via {
+        session: String,
+    },
 }
 
 /// The outcome of a payment.
@@ -90,9 +97,7 @@ pub(crate) fn read_order(
 
 /// Stores the item of an order, unless it is there already.
 pub(crate) fn put_order(db: &Database, item: Item) -> Write {
-    put(&db.tables.charges, item)
-        .condition_expression("attribute_not_exists(payer)")
-        .into()
+    put(&db.tables.charges, item).condition_expression("attribute_not_exists(payer)").into()
 }
 
 /// Sets an order's one outcome, and makes its refund due where it needs one.
@@ -108,9 +113,7 @@ pub(crate) fn set_outcome(
         .expression_attribute_values(":at", time(at));
     let set = "SET outcome = :outcome, heard_at = :at";
     if outcome != Outcome::RefundDue {
-        return Ok(update
-            .update_expression(format!("{set} REMOVE due_shard, due_at"))
-            .into());
+        return Ok(update.update_expression(format!("{set} REMOVE due_shard, due_at")).into());
     }
     let shard = DueTask::Refund(order.stripe_id.clone()).partition();
     Ok(update
@@ -150,9 +153,7 @@ pub(crate) fn set_waived(
     // Needs no condition: it overwrites nothing, and the profile's own condition guards it.
     let key = charge_key(account, generation.as_str(), period);
     let expression = "SET waived_at = if_not_exists(waived_at, :at)";
-    update(&db.tables.charges, key, expression)
-        .expression_attribute_values(":at", time(at))
-        .into()
+    update(&db.tables.charges, key, expression).expression_attribute_values(":at", time(at)).into()
 }
 
 pub(crate) fn charge_key(account: &AccountNumber, generation: &str, period: Period) -> Item {

@@ -87,11 +87,7 @@ impl Outbox {
             .expression_attribute_values(":due", time(event.due))
             .expression_attribute_values(":one", number(1));
         let claimed = self.db.write("claim event", update).await?;
-        Ok(claimed.then(|| StoredEvent {
-            due: until,
-            tries: event.tries + 1,
-            ..event.clone()
-        }))
+        Ok(claimed.then(|| StoredEvent { due: until, tries: event.tries + 1, ..event.clone() }))
     }
 
     /// Puts an event off until `until`, unless another tick has claimed it since it was read.
@@ -105,9 +101,7 @@ impl Outbox {
         at: Timestamp,
         until: Timestamp,
     ) -> Result<(), StoreError> {
-        let index = DueIndex {
-            db: self.db.clone(),
-        };
+        let index = DueIndex { db: self.db.clone() };
         index.postpone(&Due { task, at }, until).await.map(drop)
     }
 

@@ -95,11 +95,7 @@ impl Payments {
                 return Ok(None);
             };
             if let Some(outcome) = known {
-                return Ok(Some(Applied {
-                    order,
-                    outcome,
-                    by_this_call: false,
-                }));
+                return Ok(Some(Applied { order, outcome, by_this_call: false }));
             }
             let account = account_by_number(&self.db, &order.account_number).await?;
             let (outcome, items) = match account {
@@ -119,11 +115,7 @@ impl Payments {
             };
             let written = self.db.transact("apply payment", items).await;
             if retry.is_done(written.map(Transacted::succeeded)).await? {
-                return Ok(Some(Applied {
-                    order,
-                    outcome,
-                    by_this_call: true,
-                }));
+                return Ok(Some(Applied { order, outcome, by_this_call: true }));
             }
         }
     }
@@ -139,11 +131,7 @@ impl Payments {
         at: Timestamp,
     ) -> Result<(Outcome, Vec<Write>), StoreError> {
         let db = &self.db;
-        let outcome = if owed {
-            Outcome::Counted
-        } else {
-            Outcome::RefundDue
-        };
+        let outcome = if owed { Outcome::Counted } else { Outcome::RefundDue };
         let mut items = vec![set_outcome(db, order, outcome, at)?];
         if after.profile != before.profile {
             after.revision += 1;

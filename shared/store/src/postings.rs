@@ -185,10 +185,7 @@ impl Ledger {
                 .expression_attribute_values(":number", text(before.number.as_str()))
                 .expression_attribute_values(":needed", micros(plan.needed()))
                 .expression_attribute_values(":owed_before", micros(before.balance.owed()));
-            let now = Posted::Now {
-                balance: plan.movement.balance,
-                owed: plan.movement.owed,
-            };
+            let now = Posted::Now { balance: plan.movement.balance, owed: plan.movement.owed };
             let items = self.posting_items(&before, posting, &plan, moves)?;
             let (was_unknown, error) = match self.db.transact(operation, items).await {
                 Ok(Transacted::Done) => return Ok(now),
@@ -207,11 +204,7 @@ impl Ledger {
             let stored = self.posting(&before.number, posting.id).await?;
             let stored = stored.ok_or(error)?;
             let again = posting.again(&stored)?;
-            return Ok(if was_unknown && stored.at == posting.at {
-                now
-            } else {
-                again
-            });
+            return Ok(if was_unknown && stored.at == posting.at { now } else { again });
         }
     }
 
@@ -224,11 +217,8 @@ impl Ledger {
         plan: &Plan,
         moves: UpdateBuilder,
     ) -> Result<Vec<Write>, StoreError> {
-        let id = put(
-            &self.db.tables.ledger,
-            posting_item(&before.number, posting),
-        )
-        .condition_expression("attribute_not_exists(entry)");
+        let id = put(&self.db.tables.ledger, posting_item(&before.number, posting))
+            .condition_expression("attribute_not_exists(entry)");
         let mut items = vec![id.into()];
         let taken = plan.movement.balance.checked_neg().unwrap_or(Credits::ZERO);
         match Crossing::by(taken, self.db.low_below(before.profile.plan())) {

@@ -31,12 +31,7 @@ impl Retry {
     }
 
     pub(crate) fn at_most(max: u32, operation: &'static str) -> Self {
-        Self {
-            operation,
-            max,
-            tried: 0,
-            was_unknown: false,
-        }
+        Self { operation, max, tried: 0, was_unknown: false }
     }
 
     pub(crate) fn is_first_try(&self) -> bool {

@@ -200,11 +200,8 @@ impl Database {
             if code_is("ConditionalCheckFailed") {
                 return Ok(Transacted::Cancelled(reasons.to_vec()));
             }
-            let passing = [
-                "TransactionConflict",
-                "ThrottlingError",
-                "ProvisionedThroughputExceeded",
-            ];
+            let passing =
+                ["TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"];
             if !passing.into_iter().any(code_is) {
                 return Err(StoreError::unavailable(operation, error));
             }

@@ -145,10 +145,7 @@ impl Answer {
 
     /// The body, chunk by chunk.
     pub fn into_stream(self) -> Stream {
-        Stream {
-            response: self.response,
-            idle: self.idle,
-        }
+        Stream { response: self.response, idle: self.idle }
     }
 
     /// The whole body of a response that is not streamed.

@@ -33,12 +33,7 @@ impl TimeOuts {
     /// For a function that only asks short questions.
     pub const fn for_questions(connect: Duration) -> Self {
         let short = Duration::from_secs(30);
-        Self {
-            connect,
-            head_stream: short,
-            plain: short,
-            idle: short,
-        }
+        Self { connect, head_stream: short, plain: short, idle: short }
     }
 }
 
@@ -75,12 +70,7 @@ impl Upstream {
     /// `base` is the API's root, for example `https://openrouter.ai/api/v1`; `referer` is our name
     /// there (`PUBLIC_BASE_URL`).
     pub fn new(http: Client, base: &Url, time_outs: TimeOuts, referer: HeaderValue) -> Self {
-        Self {
-            http,
-            base: base.as_str().trim_end_matches('/').to_owned(),
-            time_outs,
-            referer,
-        }
+        Self { http, base: base.as_str().trim_end_matches('/').to_owned(), time_outs, referer }
     }
 
     /// `path` may have a query.
@@ -195,9 +185,6 @@ mod tests {
         let address = server(response.to_owned()).await;
         let broken = read(get(address).await, 11).await.unwrap_err();
         assert!(!broken.is::<LengthLimitError>(), "{broken:?}");
-        assert!(
-            !format!("{broken:?}").contains(&address.to_string()),
-            "{broken:?}"
-        );
+        assert!(!format!("{broken:?}").contains(&address.to_string()), "{broken:?}");
     }
 }

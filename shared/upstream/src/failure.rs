@@ -91,11 +91,7 @@ mod tests {
         ];
         for (status, body, expected) in table {
             let status = StatusCode::from_u16(status).unwrap();
-            assert_eq!(
-                Failure::of(status, body.as_bytes()),
-                expected,
-                "{status} {body}"
-            );
+            assert_eq!(Failure::of(status, body.as_bytes()), expected, "{status} {body}");
         }
     }
 }

@@ -102,10 +102,7 @@ mod tests {
         let byok = usage_from_generation(byok).unwrap();
         assert!(byok.cost.is_some_and(account::Usd::is_zero));
         assert_eq!(byok.upstream_inference_cost, "0.0012".parse().ok());
-        assert_eq!(
-            usage_from_generation(br#"{"data":{}}"#).unwrap(),
-            Usage::default()
-        );
+        assert_eq!(usage_from_generation(br#"{"data":{}}"#).unwrap(), Usage::default());
         for bad in [&b"<html>"[..], b"{}", br#"{"data":null}"#] {
             assert!(usage_from_generation(bad).is_err());
         }

@@ -30,10 +30,7 @@ const SHIPPED: &str = include_str!("shipped_prices.json");
 #[derive(Debug, thiserror::Error)]
 pub enum ModelsError {
     #[error("upstream responded with {status} to a request for its models")]
-    Refused {
-        status: StatusCode,
-        failure: Failure,
-    },
+    Refused { status: StatusCode, failure: Failure },
     #[error("upstream could not be asked for its models")]
     Unreachable(#[source] AskError),
 }
@@ -82,11 +79,7 @@ impl PriceBook {
             prices: Arc::new(prices_from_json(SHIPPED.as_bytes()).unwrap_or_default()),
             fresh_until: None,
         };
-        Self {
-            upstream,
-            cached: Arc::new(RwLock::new(cached)),
-            fetching: Arc::default(),
-        }
+        Self { upstream, cached: Arc::new(RwLock::new(cached)), fetching: Arc::default() }
     }
 
     /// The model with its prices; `None` if the list has none that limit a call's cost.
@@ -138,10 +131,7 @@ impl PriceBook {
                 tracing::warn!(%error, "could not fetch the default AI's model list; keeping the old prices");
             }
         }
-        Cached {
-            prices: old,
-            fresh_until: Some(Instant::now() + RETRY_PAUSE),
-        }
+        Cached { prices: old, fresh_until: Some(Instant::now() + RETRY_PAUSE) }
     }
 
     fn cached(&self) -> Cached {
@@ -274,10 +264,7 @@ mod tests {
         ids.sort_unstable();
         assert_eq!(ids, ["a", "free"]);
         let a = &prices["a"];
-        assert_eq!(
-            (a.context_length, a.max_output_tokens),
-            (Some(100), Some(50))
-        );
+        assert_eq!((a.context_length, a.max_output_tokens), (Some(100), Some(50)));
     }
 
     #[test]
@@ -328,10 +315,7 @@ mod tests {
         assert!(!priced("0.005", searches));
         assert!(priced(r#""0""#, searches));
         assert!(priced("null", searches));
-        assert!(priced(
-            r#""0.01""#,
-            r#"["max_tokens","tools","web_search_options"]"#
-        ));
+        assert!(priced(r#""0.01""#, r#"["max_tokens","tools","web_search_options"]"#));
         assert!(priced(r#""0.01""#, r#"["max_tokens"]"#));
         assert!(priced(r#""0.01""#, "null"));
     }

@@ -33,11 +33,7 @@ impl Lines {
     /// With another maximum length, line ends not counted; for tests.
     #[doc(hidden)]
     pub fn of_at_most(max_line: usize) -> Self {
-        Self {
-            max_line,
-            partial: BytesMut::new(),
-            too_long: false,
-        }
+        Self { max_line, partial: BytesMut::new(), too_long: false }
     }
 
     /// Adds the next chunk of the stream, and returns the lines that it completes.
@@ -258,28 +254,16 @@ mod tests {
 
     #[test]
     fn lines_have_one_meaning_each() {
-        let usage = Usage {
-            cost: "0.5".parse().ok(),
-            ..Usage::default()
-        };
+        let usage = Usage { cost: "0.5".parse().ok(), ..Usage::default() };
         let table = [
             ("data: [DONE]", Line::Done),
             ("data:[DONE]\r\n", Line::Done),
             ("data: {\"usage\":{\"cost\":0.5}}\n", Line::Usage(usage)),
             ("data: {\"usage\":null}\n", Line::Data),
-            (
-                "data: {\"error\":{\"code\":502},\"choices\":[]}\n",
-                Line::Error(None),
-            ),
+            ("data: {\"error\":{\"code\":502},\"choices\":[]}\n", Line::Error(None)),
             ("data: {\"error\":\"gone\"}\n", Line::Error(None)),
-            (
-                "data: {\"error\":null,\"usage\":{\"cost\":0.5}}\n",
-                Line::Usage(usage),
-            ),
-            (
-                "data: {\"error\":{},\"usage\":{\"cost\":0.5}}\n",
-                Line::Error(Some(usage)),
-            ),
+            ("data: {\"error\":null,\"usage\":{\"cost\":0.5}}\n", Line::Usage(usage)),
+            ("data: {\"error\":{},\"usage\":{\"cost\":0.5}}\n", Line::Error(Some(usage))),
             ("data: {\"choices\":[]}\n", Line::Data),
             ("data: {\"usage\":\n", Line::Data),
             ("data: [{\"usage\":1,\"cost\":5},null]\n", Line::Data),
@@ -307,23 +291,11 @@ mod tests {
     fn a_member_is_added_and_nothing_else_changes() {
         let line = Bytes::from_static(b"data: {\"a\": {\"b\":1} }\r\n");
         let longer = with_member(&line, "greta", "{\"x\":2}").unwrap();
-        assert_eq!(
-            &longer[..],
-            b"data: {\"a\": {\"b\":1} ,\"greta\":{\"x\":2}}\r\n"
-        );
+        assert_eq!(&longer[..], b"data: {\"a\": {\"b\":1} ,\"greta\":{\"x\":2}}\r\n");
         assert_eq!(with_member(&Bytes::from_static(b": {}\n"), "g", "1"), None);
-        assert_eq!(
-            with_member(&Bytes::from_static(b"data: x\n"), "g", "1"),
-            None
-        );
-        assert_eq!(
-            with_member(&Bytes::from_static(b"data: [{}]\n"), "g", "1"),
-            None
-        );
-        assert_eq!(
-            chunk_id(b"data: {\"id\":\"gen-1\"}\n").as_deref(),
-            Some("gen-1")
-        );
+        assert_eq!(with_member(&Bytes::from_static(b"data: x\n"), "g", "1"), None);
+        assert_eq!(with_member(&Bytes::from_static(b"data: [{}]\n"), "g", "1"), None);
+        assert_eq!(chunk_id(b"data: {\"id\":\"gen-1\"}\n").as_deref(), Some("gen-1"));
         assert_eq!(chunk_id(b"data: {}\n"), None);
         assert_eq!(chunk_id(b"data: [\"gen-1\"]\n"), None);
     }

@@ -46,9 +46,8 @@ fn a_choice_failed(choices: &str) -> bool {
 pub fn usage_from_json(json: &str) -> Option<Usage> {
     let fields: Fields<'_> = serde_json::from_str(json).ok()?;
     let count = |name: &str| fields.get(name)?.get().parse().ok();
-    let details: Option<Fields<'_>> = fields
-        .get("cost_details")
-        .and_then(|raw| serde_json::from_str(raw.get()).ok());
+    let details: Option<Fields<'_>> =
+        fields.get("cost_details").and_then(|raw| serde_json::from_str(raw.get()).ok());
     let upstream_inference_cost = details
         .as_ref()
         .and_then(|details| details.get("upstream_inference_cost")?.get().parse().ok());
@@ -82,19 +81,9 @@ mod tests {
             (r#"{"error":{"code":502}}"#, true),
             (r#"{"choices":[{},{"error":{"code":502}}]}"#, true),
         ] {
-            assert_eq!(
-                PlainAnswer::from_json(body.as_bytes()).failed,
-                failed,
-                "{body}"
-            );
+            assert_eq!(PlainAnswer::from_json(body.as_bytes()).failed, failed, "{body}");
         }
-        for none in [
-            &b"{}"[..],
-            br#"{"usage":null}"#,
-            br#"{"usage":7}"#,
-            b"[",
-            b"",
-        ] {
+        for none in [&b"{}"[..], br#"{"usage":null}"#, br#"{"usage":7}"#, b"[", b""] {
             assert_eq!(PlainAnswer::from_json(none).usage, None);
         }
     }

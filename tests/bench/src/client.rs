@@ -45,11 +45,7 @@ pub(crate) struct Reading {
 
 impl Reading {
     pub(crate) fn since(started: Instant) -> Self {
-        Self {
-            started,
-            moments: Moments::default(),
-            buffer: BytesMut::new(),
-        }
+        Self { started, moments: Moments::default(), buffer: BytesMut::new() }
     }
 
     pub(crate) fn head(&mut self) {
@@ -68,9 +64,7 @@ impl Reading {
                 if self.moments.first_content == 0 {
                     self.moments.first_content = now;
                 }
-                self.moments
-                    .transits
-                    .push(read_at.saturating_sub(created_at));
+                self.moments.transits.push(read_at.saturating_sub(created_at));
             }
         }
     }
@@ -95,10 +89,7 @@ impl Connection {
             // What broke it, the call tells.
             let _ = connection.await;
         });
-        Ok(Self {
-            sender,
-            target: target.clone(),
-        })
+        Ok(Self { sender, target: target.clone() })
     }
 
     /// Sends one call with this body; its answer's head is there.

@@ -42,12 +42,8 @@ impl Parts {
         let (asking_relay, asking_port) = world.play("asking-relay", &settings).await?;
         let (reading_relay, reading_port) = world.play("reading-relay", &settings).await?;
         let (proxy, proxy_port) = world.play("proxy", &settings).await?;
-        let target = |name, port, path, token: &str| Target {
-            name,
-            port,
-            path,
-            token: token.to_owned(),
-        };
+        let target =
+            |name, port, path, token: &str| Target { name, port, path, token: token.to_owned() };
         let (theirs, ours) = ("/chat/completions", "/v1/chat/completions");
         Ok(Self {
             relay,
@@ -66,13 +62,7 @@ impl Parts {
     }
 
     fn processes(&self) -> [&Process; 4] {
-        let Self {
-            relay,
-            asking_relay,
-            reading_relay,
-            proxy,
-            ..
-        } = self;
+        let Self { relay, asking_relay, reading_relay, proxy, .. } = self;
         [relay, asking_relay, reading_relay, proxy]
     }
 
@@ -90,20 +80,9 @@ impl Parts {
 
 /// Everything, in turn, as often as there are rounds.
 pub(crate) async fn measure(world: &World, options: &Options) -> Result<Section, Error> {
-    let (alone, together) = (
-        Parts::start(world, 1).await?,
-        Parts::start(world, 32).await?,
-    );
-    let one = [
-        "plain, 1 connection",
-        "streamed, 1 stream",
-        "streamed 5 ms apart, 1 stream",
-    ];
-    let many = [
-        "plain, 32 connections",
-        "streamed, 32 streams",
-        "streamed 5 ms apart, 32 streams",
-    ];
+    let (alone, together) = (Parts::start(world, 1).await?, Parts::start(world, 32).await?);
+    let one = ["plain, 1 connection", "streamed, 1 stream", "streamed 5 ms apart, 1 stream"];
+    let many = ["plain, 32 connections", "streamed, 32 streams", "streamed 5 ms apart, 32 streams"];
     let one = Way::all(one, 1, options.calls);
     let many = Way::all(many, 32, options.calls * 4);
     let ways: Vec<Way> = one.into_iter().chain(many).collect();
@@ -116,22 +95,14 @@ pub(crate) async fn measure(world: &World, options: &Options) -> Result<Section,
         let others = [&alone, &together].map(Parts::processes);
         let others = others.as_flattened();
         world.pin(true, others)?;
-        let store = if round > 0 {
-            &mut stored
-        } else {
-            &mut uncounted
-        };
+        let store = if round > 0 { &mut stored } else { &mut uncounted };
         read_account(world, options.calls, store.row(READ)).await?;
         hold_and_settle(world, options.calls / 4, store.row(HOLD)).await?;
         for (way, table) in ways.iter().zip(&mut tables) {
             world.pin(way.is_pinned(), others)?;
             let parts = if way.at_once > 1 { &together } else { &alone };
             for target in &parts.targets {
-                let table = if round > 0 {
-                    &mut *table
-                } else {
-                    &mut uncounted
-                };
+                let table = if round > 0 { &mut *table } else { &mut uncounted };
                 let middle = parts.in_the_middle(target);
                 let called = call(target, way, middle, table.row(target.name)).await;
                 called.map_err(|error| format!("{}, {}: {error}", target.name, way.name))?;
@@ -141,9 +112,7 @@ pub(crate) async fn measure(world: &World, options: &Options) -> Result<Section,
     let mut text = String::from("\n## Through a server\n");
     text.push_str(&stored.markdown());
     let all = tables.iter().chain([&stored]);
-    let json = all
-        .map(|table| (table.title.to_owned(), table.json()))
-        .collect();
+    let json = all.map(|table| (table.title.to_owned(), table.json())).collect();
     for table in &tables {
         text.push_str(&table.markdown());
     }

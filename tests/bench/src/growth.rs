@@ -29,12 +29,7 @@ pub(crate) async fn measure(world: &World, options: &Options) -> Result<Section,
     let (relay, relay_port) = world.play("relay", settings).await?;
     let (proxy, proxy_port) = world.play("proxy", settings).await?;
     world.pin(true, &[&relay, &proxy])?;
-    let target = |name, port, path| Target {
-        name,
-        port,
-        path,
-        token: world.with_key.clone(),
-    };
+    let target = |name, port, path| Target { name, port, path, token: world.with_key.clone() };
     let own = target("ai-proxy, own key", proxy_port, "/v1/chat/completions");
     let targets = [
         target("direct", world.upstream_port, "/chat/completions"),
@@ -76,10 +71,7 @@ async fn with_bodies(
         let [direct, relay, own] = p50.map(|sample| sample.p50());
         let (relay, own) = (added(relay, direct), added(own, direct));
         let (shown, relay_shown, own_shown) = (micros(direct), micros(relay), micros(own));
-        let _ = writeln!(
-            text,
-            "| {content} | {shown} | {relay_shown} | {own_shown} |"
-        );
+        let _ = writeln!(text, "| {content} | {shown} | {relay_shown} | {own_shown} |");
         rows.push(json!({
             "content_bytes": content,
             "direct_ns": direct,
@@ -118,10 +110,7 @@ async fn with_accounts(
         let (p50, p99, read) = (called.p50(), called.p99(), read.end.p50());
         let memory = resident_kb(proxy.id())?;
         let (shown, shown99, read_shown) = (micros(p50), micros(p99), micros(read));
-        let _ = writeln!(
-            text,
-            "| {count} | {shown} | {shown99} | {read_shown} | {memory} |"
-        );
+        let _ = writeln!(text, "| {count} | {shown} | {shown99} | {read_shown} | {memory} |");
         rows.push(json!({
             "accounts": count,
             "own_p50_ns": p50,

@@ -50,11 +50,7 @@ pub(crate) async fn measure(world: &World, _: &Options) -> Result<Section, Error
         let _ = writeln!(text, "| {name} | {count} |");
     }
     let json = counts.into_iter().map(|(name, count)| (name, json!(count)));
-    Ok(Section {
-        text,
-        json: Value::Object(json.collect()),
-        aims: Vec::new(),
-    })
+    Ok(Section { text, json: Value::Object(json.collect()), aims: Vec::new() })
 }
 
 fn per_time(less: u64, more: u64, times: u32) -> u64 {
@@ -95,18 +91,12 @@ async fn of_calls(
 /// What a process takes for its start and for doing a part so many times.
 fn of_part(world: &World, part: Part, times: u32) -> Result<u64, Error> {
     let settings = &world.system.settings;
-    let pairs = settings
-        .iter()
-        .map(|(name, value)| format!("{name}={value}"));
+    let pairs = settings.iter().map(|(name, value)| format!("{name}={value}"));
     let pairs: Vec<String> = pairs.collect();
     let times = times.to_string();
     let mut arguments = vec!["part", part.name(), &times, &world.with_key];
     arguments.extend(pairs.iter().map(String::as_str));
-    collected(under_callgrind(
-        world.this(),
-        &arguments,
-        settings.iter().cloned(),
-    )?)
+    collected(under_callgrind(world.this(), &arguments, settings.iter().cloned())?)
 }
 
 /// Does a part so many times, in a process of its own that is counted. The settings (`NAME=value`) are those of the

@@ -51,10 +51,7 @@ pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) fn nanoseconds() -> Nanos {
     let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let nanos = since_1970.map(|time| time.as_nanos());
-    nanos
-        .ok()
-        .and_then(|nanos| u64::try_from(nanos).ok())
-        .unwrap_or(0)
+    nanos.ok().and_then(|nanos| u64::try_from(nanos).ok()).unwrap_or(0)
 }
 
 pub(crate) fn nanos_since(started: Instant) -> Nanos {
@@ -123,15 +120,8 @@ impl Options {
     }
 }
 
-const SECTIONS: [&str; 7] = [
-    "parts",
-    "instructions",
-    "writes",
-    "gateway",
-    "runtime",
-    "memory",
-    "growth",
-];
+const SECTIONS: [&str; 7] =
+    ["parts", "instructions", "writes", "gateway", "runtime", "memory", "growth"];
 
 /// What came out of a part of the measurements.
 pub(crate) struct Section {

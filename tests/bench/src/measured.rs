@@ -72,10 +72,7 @@ const STREAM: [Column; 5] = [
 
 impl Table {
     pub(crate) fn new(title: &'static str) -> Self {
-        Self {
-            title,
-            rows: Vec::new(),
-        }
+        Self { title, rows: Vec::new() }
     }
 
     /// The row of this name, to add to.
@@ -125,10 +122,7 @@ impl Table {
 
     pub(crate) fn json(&self) -> Value {
         let rows = self.rows.iter();
-        Value::Object(
-            rows.map(|(name, it)| ((*name).to_owned(), it.json()))
-                .collect(),
-        )
+        Value::Object(rows.map(|(name, it)| ((*name).to_owned(), it.json())).collect())
     }
 }
 

@@ -27,28 +27,16 @@ pub(crate) async fn measure(world: &World, _: &Options) -> Result<Section, Error
     settings.push(max_concurrency(500));
     world.pin(false, &[])?;
     let callers = [
-        (
-            "own key",
-            &world.with_key,
-            "memory of a stream by one's own key, 500 open",
-        ),
-        (
-            "credits",
-            &world.on_credits,
-            "memory of a stream on credits, 500 open",
-        ),
+        ("own key", &world.with_key, "memory of a stream by one's own key, 500 open"),
+        ("credits", &world.on_credits, "memory of a stream on credits, 500 open"),
     ];
     for (payer, token, what) in callers {
         for open in OPEN {
             eprintln!("memory, {payer}, {open} streams");
             // A process of its own: what one has taken it may keep.
             let (process, port) = world.play("proxy", &settings).await?;
-            let target = Target {
-                name: "",
-                port,
-                path: "/v1/chat/completions",
-                token: token.clone(),
-            };
+            let target =
+                Target { name: "", port, path: "/v1/chat/completions", token: token.clone() };
             let mut first = Connection::to(&target).await?;
             for _ in 0..20 {
                 first.call(&body(upstream::MODEL, true)).await?;
@@ -92,9 +80,5 @@ pub(crate) async fn measure(world: &World, _: &Options) -> Result<Section, Error
             }
         }
     }
-    Ok(Section {
-        text,
-        json: Value::Array(json),
-        aims,
-    })
+    Ok(Section { text, json: Value::Array(json), aims })
 }

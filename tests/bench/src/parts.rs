@@ -33,14 +33,8 @@ pub(crate) enum Part {
 
 impl Part {
     /// Those that wait for nobody.
-    pub(crate) const PURE: [Self; 6] = [
-        Self::Token,
-        Self::Payer,
-        Self::Settings,
-        Self::Key,
-        Self::SmallChunks,
-        Self::LargeChunks,
-    ];
+    pub(crate) const PURE: [Self; 6] =
+        [Self::Token, Self::Payer, Self::Settings, Self::Key, Self::SmallChunks, Self::LargeChunks];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -144,23 +138,13 @@ pub(crate) async fn measure(world: &World, options: &Options) -> Result<Section,
     let mut text =
         String::from("\n## The parts by themselves\n\n| | p50, ns | p99, ns |\n|---|--:|--:|\n");
     for (part, sample) in &samples {
-        let _ = writeln!(
-            text,
-            "| {} | {} | {} |",
-            part.name(),
-            sample.p50(),
-            sample.p99()
-        );
+        let _ = writeln!(text, "| {} | {} | {} |", part.name(), sample.p50(), sample.p99());
     }
     let json = samples.iter().map(|(part, sample)| {
         let value = json!({"p50_ns": sample.p50(), "p99_ns": sample.p99()});
         (part.name().to_owned(), value)
     });
-    Ok(Section {
-        text,
-        json: Value::Object(json.collect()),
-        aims: Vec::new(),
-    })
+    Ok(Section { text, json: Value::Object(json.collect()), aims: Vec::new() })
 }
 
 /// What `ai-proxy` works with, in this process.

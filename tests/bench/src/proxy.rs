@@ -11,10 +11,7 @@ use crate::Error;
 pub(crate) async fn run(port: u16) -> Result<(), Error> {
     edge::telemetry::init();
     let app = ai_proxy::router(deps().await?);
-    crate::serve::serve(port, move |request| {
-        app.clone().oneshot(request.map(Body::new))
-    })
-    .await
+    crate::serve::serve(port, move |request| app.clone().oneshot(request.map(Body::new))).await
 }
 
 /// What the function works with, by the settings of the environment.

@@ -71,9 +71,7 @@ impl Function {
         let all = all.map_err(|error| format!("{}: {error}", way.name))?;
         measured.elapsed += nanos_since(started);
         let used = cpu(self.process.id())?.saturating_sub(before);
-        measured
-            .cpu
-            .push(used / u64::try_from((each * way.at_once).max(1))?);
+        measured.cpu.push(used / u64::try_from((each * way.at_once).max(1))?);
         for moments in all.into_iter().flatten() {
             measured.take(moments);
         }
@@ -98,16 +96,10 @@ pub(crate) async fn measure(world: &World, options: &Options) -> Result<Section,
     for (program, after_first, at_once) in &memory {
         let _ = writeln!(text, "| {program} | {after_first} | {at_once} |");
     }
-    let json = tables
-        .iter()
-        .map(|table| (table.title.to_owned(), table.json()));
+    let json = tables.iter().map(|table| (table.title.to_owned(), table.json()));
     let mut json: serde_json::Map<String, Value> = json.collect();
     json.insert("resident_kb".to_owned(), json!(memory));
-    Ok(Section {
-        text,
-        json: Value::Object(json),
-        aims,
-    })
+    Ok(Section { text, json: Value::Object(json), aims })
 }
 
 async fn one_by_one(world: &World, options: &Options) -> Result<(Vec<Table>, Vec<Aim>), Error> {
@@ -143,12 +135,8 @@ async fn one_by_one(world: &World, options: &Options) -> Result<(Vec<Table>, Vec
                 table.row(DIRECT).take(connection.call(&way.body).await?);
             }
             table.row(DIRECT).elapsed += nanos_since(began);
-            ai_proxy
-                .call(way, &world.with_key, table.row(WITH_KEY))
-                .await?;
-            ai_proxy
-                .call(way, &world.on_credits, table.row(ON_CREDITS))
-                .await?;
+            ai_proxy.call(way, &world.with_key, table.row(WITH_KEY)).await?;
+            ai_proxy.call(way, &world.on_credits, table.row(ON_CREDITS)).await?;
         }
     }
     let aims = aims(&tables).ok_or("a row of the aims is missing")?;
@@ -201,11 +189,7 @@ fn aims(tables: &[Table]) -> Option<Vec<Aim>> {
 type Memory = Vec<(&'static str, u64, u64)>;
 
 async fn at_once(world: &World, options: &Options) -> Result<(Vec<Table>, Memory), Error> {
-    let names = [
-        "plain, 32 at once",
-        "streamed, 32 at once",
-        "streamed 5 ms apart, 32 at once",
-    ];
+    let names = ["plain, 32 at once", "streamed, 32 at once", "streamed 5 ms apart, 32 at once"];
     let ways = Way::all(names, 32, options.calls * 2);
     let mut tables: Vec<Table> = ways.iter().map(|way| Table::new(way.name)).collect();
     world.pin(false, &[])?;

@@ -38,13 +38,9 @@ impl RuntimeApi {
     pub(crate) async fn start() -> Result<Self, Error> {
         let port = serve::free_port()?;
         let (events, receiver) = mpsc::unbounded_channel();
-        let state = Arc::new(State {
-            events: tokio::sync::Mutex::new(receiver),
-            given: Mutex::default(),
-        });
-        edge::spawn(serve::serve(port, move |request| {
-            Arc::clone(&state).answer(request)
-        }));
+        let state =
+            Arc::new(State { events: tokio::sync::Mutex::new(receiver), given: Mutex::default() });
+        edge::spawn(serve::serve(port, move |request| Arc::clone(&state).answer(request)));
         serve::until_listening(port).await?;
         Ok(Self { port, events })
     }
@@ -163,14 +159,10 @@ pub(crate) fn event(token: &str, body: &Bytes) -> Bytes {
         ("X-Forwarded-Port", "443"),
         ("X-Forwarded-Proto", "https"),
     ];
-    let single: Value = headers
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), json!(value)))
-        .collect();
-    let several: Value = headers
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), json!([value])))
-        .collect();
+    let single: Value =
+        headers.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
+    let several: Value =
+        headers.iter().map(|(name, value)| ((*name).to_owned(), json!([value]))).collect();
     let event = json!({
         "resource": path,
         "path": path,

@@ -45,11 +45,7 @@ impl System {
         let arguments = ["--port", &port.to_string(), "--env-file", &file];
         let process = Process::start(program, &arguments, &settings)?;
         serve::until_listening(port).await?;
-        let mut system = Self {
-            process,
-            port,
-            settings: Vec::new(),
-        };
+        let mut system = Self { process, port, settings: Vec::new() };
         // It listens before it is set up; the file is written when it is.
         let written = loop {
             match std::fs::read_to_string(&env_file) {
@@ -59,9 +55,8 @@ impl System {
         };
         std::fs::remove_file(&env_file)?;
         let lines = written.lines().filter_map(|line| line.split_once('='));
-        let all: BTreeMap<String, String> = lines
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect();
+        let all: BTreeMap<String, String> =
+            lines.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         system.settings = all.into_iter().collect();
         system.make_accounts().await?;
         Ok(system)
@@ -69,8 +64,7 @@ impl System {
 
     async fn make_accounts(&self) -> Result<(), Error> {
         let byok = json!({"plan": "enterprise"});
-        self.ask(Method::PUT, &format!("/_dev/accounts/{BYOK}"), "", &byok)
-            .await?;
+        self.ask(Method::PUT, &format!("/_dev/accounts/{BYOK}"), "", &byok).await?;
         self.account_with_credits(CREDITS).await?;
         let key = json!({"key": "sk-or-v1-bench-0123456789abcdef"});
         let token = self.token(BYOK).await?;

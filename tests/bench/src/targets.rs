@@ -60,11 +60,7 @@ pub(crate) fn markdown(aims: &[Aim]) -> String {
         let met = if aim.is_met() { "yes" } else { "**no**" };
         let (own, of) = (aim.unit.show(aim.own), aim.unit.show(aim.of));
         let (ratio, at_most) = (hundredths(aim.ratio()), hundredths(aim.at_most));
-        let _ = writeln!(
-            text,
-            "| {} | {own} | {of} | {ratio} | {at_most} | {met} |",
-            aim.what
-        );
+        let _ = writeln!(text, "| {} | {own} | {of} | {ratio} | {at_most} | {met} |", aim.what);
     }
     text
 }

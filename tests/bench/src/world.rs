@@ -61,10 +61,7 @@ impl World {
         settings: &[(String, String)],
     ) -> Result<(Process, u16), Error> {
         let port = serve::free_port()?;
-        let (own, upstream) = (
-            port.to_string(),
-            format!("127.0.0.1:{}", self.upstream_port),
-        );
+        let (own, upstream) = (port.to_string(), format!("127.0.0.1:{}", self.upstream_port));
         let process = Process::start(&self.this, &["play", role, &own, &upstream], settings)?;
         serve::until_listening(port).await?;
         Ok((process, port))
@@ -123,12 +120,7 @@ pub(crate) struct Way {
 
 impl Way {
     fn new(name: &'static str, model: &str, stream: bool, at_once: usize, calls: usize) -> Self {
-        Self {
-            name,
-            body: body(model, stream),
-            at_once,
-            calls: calls.max(at_once),
-        }
+        Self { name, body: body(model, stream), at_once, calls: calls.max(at_once) }
     }
 
     /// Plain and streamed calls, `at_once` at a time, of which there are `calls` plain ones.

@@ -29,10 +29,7 @@ pub(crate) async fn of_a_call(store: &Store, account: &Account) -> Result<(), Er
         at: now,
         model: "bench",
         tariff: Tariff {
-            prices: TokenPrices {
-                input: Usd::ZERO,
-                output: Usd::ZERO,
-            },
+            prices: TokenPrices { input: Usd::ZERO, output: Usd::ZERO },
             rate: CreditsPerUsd::ONE,
         },
         idempotency: None,
@@ -41,10 +38,7 @@ pub(crate) async fn of_a_call(store: &Store, account: &Account) -> Result<(), Er
     let hold = store.holds.take(account, &hold).await?;
     let hold = hold.taken().ok_or("no hold")?;
     store.holds.record_generation(&hold, "gen-bench").await?;
-    store
-        .holds
-        .settle(&hold, amount, now, "bench", None)
-        .await?;
+    store.holds.settle(&hold, amount, now, "bench", None).await?;
     Ok(())
 }
 

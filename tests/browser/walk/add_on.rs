@@ -19,9 +19,7 @@ async fn an_add_on_that_lapses_is_said_and_bought_again() {
 
     world.account("acme", json!({"add_on": "suspended"})).await;
     browser.look_again().await;
-    browser
-        .says("[data-cause=\"lapsed\"]", "is not active")
-        .await;
+    browser.says("[data-cause=\"lapsed\"]", "is not active").await;
     world.paid_by("greta_credits", "add_on_inactive").await;
     browser.act("subscribe").await;
     browser.act("select").await;
@@ -36,12 +34,7 @@ async fn an_add_on_that_lapses_is_said_and_bought_again() {
 async fn what_is_due_is_paid_on_the_providers_page() {
     let world = World::start().await;
     let browser = &world.browser;
-    world
-        .account(
-            "acme",
-            json!({"plan": "standard", "credits": "50", "add_on": "past_due"}),
-        )
-        .await;
+    world.account("acme", json!({"plan": "standard", "credits": "50", "add_on": "past_due"})).await;
     world.sign_in("acme", "owner").await;
     browser.act("pay").await;
     browser.press("button.pay").await;
@@ -62,9 +55,7 @@ async fn a_cancelled_add_on_stays_until_its_date_and_can_be_kept() {
 
     browser.act("cancel").await;
     browser.act("confirm-cancel").await;
-    browser
-        .says("[data-add-on=\"cancelling\"]", "It stays until")
-        .await;
+    browser.says("[data-add-on=\"cancelling\"]", "It stays until").await;
     browser.says(".note.success", "It stays until").await;
     browser.act("resume").await;
     browser.find("[data-add-on=\"active\"]").await;
@@ -117,9 +108,7 @@ async fn an_add_on_is_paid_with_credits() {
 
     world.account("acme", json!({"credits": "60"})).await;
     browser.open(&world.page("/plans")).await;
-    browser
-        .says("[data-action=\"select\"]", "Pay 50 Greta")
-        .await;
+    browser.says("[data-action=\"select\"]", "Pay 50 Greta").await;
     browser.act("select").await;
     browser.says(".note.success", "The add-on is active").await;
     browser.open(&world.page("/settings/integrations")).await;
@@ -157,9 +146,7 @@ async fn an_add_on_that_was_bought_elsewhere_is_said() {
     browser.find("[data-action=\"select\"]").await;
     world.account("acme", json!({"add_on": "active"})).await;
     browser.act("select").await;
-    browser
-        .says("[data-code=\"already_subscribed\"]", "already active")
-        .await;
+    browser.says("[data-code=\"already_subscribed\"]", "already active").await;
     browser.gone("[data-action=\"select\"]").await;
     browser.says("section", "The add-on is active").await;
     world.is_clean(&[409]).await;

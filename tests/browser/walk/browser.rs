@@ -142,10 +142,7 @@ impl Browser {
             if Instant::now() > end {
                 let page = self.run("return document.body.innerText", vec![]).await;
                 let shown = self.shown().await;
-                panic!(
-                    "{what} did not come; at {}:\n{page}\n{shown}",
-                    self.url().await
-                );
+                panic!("{what} did not come; at {}:\n{page}\n{shown}", self.url().await);
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -159,17 +156,13 @@ impl Browser {
 
     /// Waits for a visible element.
     pub(crate) async fn find(&self, selector: &str) -> Element<'_> {
-        self.until(selector, async || self.look(selector).await)
-            .await
+        self.until(selector, async || self.look(selector).await).await
     }
 
     /// Waits for it to be gone.
     pub(crate) async fn gone(&self, selector: &str) {
         let what = format!("the end of {selector}");
-        self.until(&what, async || {
-            self.look(selector).await.is_none().then_some(())
-        })
-        .await;
+        self.until(&what, async || self.look(selector).await.is_none().then_some(())).await;
     }
 
     /// Waits until the element's text has `part`.
@@ -212,10 +205,8 @@ impl Browser {
 
     /// Waits until the focus is on such an element.
     pub(crate) async fn focus_is(&self, selector: &str) {
-        let script = format!(
-            "(() => {{ {FOCUSED} return element?.matches({}) }})()",
-            json!(selector)
-        );
+        let script =
+            format!("(() => {{ {FOCUSED} return element?.matches({}) }})()", json!(selector));
         self.wait_for(&script).await;
     }
 
@@ -233,9 +224,7 @@ impl Browser {
 
     pub(crate) async fn fill(&self, selector: &str, text: &str) {
         let field = self.find(selector).await;
-        self.post(&format!("/element/{}/clear", field.id), json!({}))
-            .await
-            .unwrap();
+        self.post(&format!("/element/{}/clear", field.id), json!({})).await.unwrap();
         field.type_in(text).await;
     }
 
@@ -290,8 +279,7 @@ impl Browser {
     /// From now on each page begins with this script, before any of its own.
     pub(crate) async fn begin_with(&self, script: &str) {
         let script = json!({"source": script});
-        self.cdp("Page.addScriptToEvaluateOnNewDocument", script)
-            .await;
+        self.cdp("Page.addScriptToEvaluateOnNewDocument", script).await;
     }
 
     /// What went over the wire since the beginning.
@@ -308,25 +296,19 @@ impl Browser {
 
     /// The page asks again, as when it is seen again.
     pub(crate) async fn look_again(&self) {
-        self.run("window.dispatchEvent(new Event('focus'))", vec![])
-            .await;
+        self.run("window.dispatchEvent(new Event('focus'))", vec![]).await;
     }
 
     /// The body of an answer, if the browser still has it.
     pub(crate) async fn body_of(&self, request: &str) -> Option<String> {
-        let body = self
-            .cdp("Network.getResponseBody", json!({"requestId": request}))
-            .await;
+        let body = self.cdp("Network.getResponseBody", json!({"requestId": request})).await;
         body["body"].as_str().map(str::to_owned)
     }
 
     /// Another tab of the same browser, in front; returns both, the one before first.
     pub(crate) async fn new_tab(&self, url: &str) -> (Value, Value) {
         let before = self.get("/window").await;
-        let new = self
-            .post("/window/new", json!({"type": "tab"}))
-            .await
-            .unwrap();
+        let new = self.post("/window/new", json!({"type": "tab"})).await.unwrap();
         let new = new["handle"].clone();
         self.switch_to(&new).await;
         self.open(url).await;
@@ -340,20 +322,17 @@ impl Browser {
     pub(crate) async fn set_width(&self, width: u32) {
         let metrics =
             json!({"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": width < 600});
-        self.cdp("Emulation.setDeviceMetricsOverride", metrics)
-            .await;
+        self.cdp("Emulation.setDeviceMetricsOverride", metrics).await;
     }
 
     pub(crate) async fn set_scheme(&self, scheme: &str) {
         let features = json!([{"name": "prefers-color-scheme", "value": scheme}]);
-        self.cdp("Emulation.setEmulatedMedia", json!({"features": features}))
-            .await;
+        self.cdp("Emulation.setEmulatedMedia", json!({"features": features})).await;
     }
 
     pub(crate) async fn set_offline(&self, offline: bool) {
         let conditions = json!({"offline": offline, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1});
-        self.cdp("Network.emulateNetworkConditions", conditions)
-            .await;
+        self.cdp("Network.emulateNetworkConditions", conditions).await;
     }
 
     /// The whole page as a picture.
@@ -441,8 +420,7 @@ impl Element<'_> {
 
     /// What of it can be read; `None` if it is gone.
     async fn text(&self) -> Option<String> {
-        self.read("return arguments[0].innerText ?? arguments[0].textContent")
-            .await
+        self.read("return arguments[0].innerText ?? arguments[0].textContent").await
     }
 
     /// What was typed into it.
@@ -457,10 +435,7 @@ impl Element<'_> {
     }
 
     async fn read(&self, script: &str) -> Option<String> {
-        let read = self
-            .browser
-            .try_to_run(script, vec![self.reference()])
-            .await;
+        let read = self.browser.try_to_run(script, vec![self.reference()]).await;
         Some(read.ok()?.as_str()?.to_owned())
     }
 
@@ -483,22 +458,14 @@ pub(crate) struct Traffic(Vec<Value>);
 
 impl Traffic {
     fn of<'a>(&'a self, method: &'a str) -> impl Iterator<Item = &'a Value> {
-        self.0
-            .iter()
-            .filter(move |event| event["method"] == method)
-            .map(|event| &event["params"])
+        self.0.iter().filter(move |event| event["method"] == method).map(|event| &event["params"])
     }
 
     /// The requests' methods and URLs.
     pub(crate) fn requests(&self) -> Vec<(String, String)> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         self.of("Network.requestWillBeSent")
-            .map(|event| {
-                (
-                    text(&event["request"]["method"]),
-                    text(&event["request"]["url"]),
-                )
-            })
+            .map(|event| (text(&event["request"]["method"]), text(&event["request"]["url"])))
             .collect()
     }
 

@@ -8,16 +8,12 @@ use crate::world::{KEY, World};
 async fn credits_are_bought_and_arrive() {
     let world = World::start().await;
     let browser = &world.browser;
-    world
-        .account("acme", json!({"plan": "standard", "credits": "0.5"}))
-        .await;
+    world.account("acme", json!({"plan": "standard", "credits": "0.5"})).await;
     world.account("acme", json!({"add_on": "active"})).await;
     world.save_key("acme", KEY).await;
     world.sign_in("acme", "owner").await;
     world.paid_by("none", "minimum_balance").await;
-    browser
-        .says("[data-cause=\"minimum\"]", "under the minimum")
-        .await;
+    browser.says("[data-cause=\"minimum\"]", "under the minimum").await;
     browser.says("[data-fact=\"available\"]", "0.5").await;
 
     browser.act("credits").await;
@@ -38,14 +34,10 @@ async fn credits_are_bought_and_arrive() {
 async fn the_ledger_is_paged_and_the_days_are_drawn() {
     let world = World::start().await;
     let browser = &world.browser;
-    world
-        .account("acme", json!({"plan": "standard", "credits": "50"}))
-        .await;
+    world.account("acme", json!({"plan": "standard", "credits": "50"})).await;
     let call = json!({"messages": [{"role": "user", "content": "Hello"}]});
     for _ in 0..24 {
-        let answer = world
-            .call("acme", "POST", "/v1/chat/completions", call.clone())
-            .await;
+        let answer = world.call("acme", "POST", "/v1/chat/completions", call.clone()).await;
         assert!(answer["choices"].is_array(), "{answer}");
     }
     world.sign_in("acme", "owner").await;
@@ -72,9 +64,7 @@ async fn a_day_is_the_same_everywhere() {
     let rich = json!({"plan": "standard", "credits": "50"});
     world.account("acme", rich).await;
     let call = json!({"messages": [{"role": "user", "content": "Hello"}]});
-    world
-        .call("acme", "POST", "/v1/chat/completions", call)
-        .await;
+    world.call("acme", "POST", "/v1/chat/completions", call).await;
     world.sign_in("acme", "owner").await;
     let today = "return new Date().toLocaleDateString('en', {dateStyle: 'long', timeZone: 'UTC'})";
     // Eleven hours behind, and fourteen ahead: in one of them it is another day at any time.

@@ -35,14 +35,10 @@ async fn another_front_end_embeds_the_element_in_five_lines() {
     world.status("available").await;
     world.connect(KEY).await;
     world.status("connected").await;
-    browser
-        .wait_for("heard.includes('openrouter-change')")
-        .await;
+    browser.wait_for("heard.includes('openrouter-change')").await;
     // The host opens the payment page in its own way.
     browser.act("card").await;
-    browser
-        .wait_for("heard.includes('openrouter-checkout')")
-        .await;
+    browser.wait_for("heard.includes('openrouter-checkout')").await;
     assert!(browser.url().await.starts_with(&host.url()));
     host.stop().await;
     world.stop().await;
@@ -67,10 +63,7 @@ async fn an_origin_that_is_not_allowed_gets_nothing() {
     let host = Router::new().route("/", get(async move || Html(page)));
     let host = Server::on(listener, host).unwrap();
     world.browser.open(&host.url()).await;
-    world
-        .browser
-        .says("[data-code=\"unreachable\"]", "is not responding")
-        .await;
+    world.browser.says("[data-code=\"unreachable\"]", "is not responding").await;
     host.stop().await;
     world.stop().await;
 }

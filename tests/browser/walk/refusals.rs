@@ -17,26 +17,12 @@ async fn each_refusal_of_a_key_has_its_own_words() {
     browser.act("connect").await;
 
     browser.act("save").await;
-    browser
-        .says("#key-problem", "Paste your OpenRouter API key")
-        .await;
+    browser.says("#key-problem", "Paste your OpenRouter API key").await;
     let cases = [
         ("hello", "begins with sk-or-v1-", false),
-        (
-            "sk-or-v1-rejected-0123456789abcdef",
-            "does not accept this key",
-            false,
-        ),
-        (
-            "sk-or-v1-management-0123456789abcdef",
-            "management key",
-            false,
-        ),
-        (
-            "sk-or-v1-down-0123456789abcdef",
-            "is not responding at the moment",
-            true,
-        ),
+        ("sk-or-v1-rejected-0123456789abcdef", "does not accept this key", false),
+        ("sk-or-v1-management-0123456789abcdef", "management key", false),
+        ("sk-or-v1-down-0123456789abcdef", "is not responding at the moment", true),
     ];
     for (key, words, stays) in cases {
         world.try_key(key).await;
@@ -68,9 +54,7 @@ async fn a_key_without_the_add_on_leads_to_plans() {
     browser.act("connect").await;
     world.account("acme", json!({"add_on": "ended"})).await;
     world.try_key(KEY).await;
-    browser
-        .says("#key-problem", "needs the OpenRouter add-on")
-        .await;
+    browser.says("#key-problem", "needs the OpenRouter add-on").await;
     world.status("not_enabled").await;
     browser.act("plans").await;
     browser.find("[data-action=\"select\"]").await;
@@ -86,30 +70,14 @@ async fn a_member_sees_everything_and_changes_nothing() {
     world.sign_in("acme", "member").await;
     world.status("connected").await;
     world.paid_by("openrouter", "key_enabled").await;
-    browser
-        .says("#members", "only an owner can change them")
-        .await;
+    browser.says("#members", "only an owner can change them").await;
     browser.traffic().await;
-    let actions = [
-        "test",
-        "replace",
-        "disconnect",
-        "enabled",
-        "always_use_key",
-        "cancel",
-        "card",
-        "buy",
-    ];
+    let actions =
+        ["test", "replace", "disconnect", "enabled", "always_use_key", "cancel", "card", "buy"];
     for action in actions {
         let button = browser.find(&format!("[data-action=\"{action}\"]")).await;
-        assert_eq!(
-            button.attribute("aria-disabled").await.as_deref(),
-            Some("true")
-        );
-        let why = button
-            .attribute("aria-describedby")
-            .await
-            .unwrap_or_default();
+        assert_eq!(button.attribute("aria-disabled").await.as_deref(), Some("true"));
+        let why = button.attribute("aria-describedby").await.unwrap_or_default();
         assert!(why.contains("members"), "{action} says why");
         button.click().await.unwrap();
     }
@@ -130,12 +98,7 @@ async fn offline_is_said_and_passes() {
     browser.set_offline(true).await;
     browser.act("save").await;
     browser.says("#key-problem", "You are offline").await;
-    browser
-        .says(
-            ".notes [data-code=\"unreachable\"]",
-            "shows the state as of",
-        )
-        .await;
+    browser.says(".notes [data-code=\"unreachable\"]", "shows the state as of").await;
     assert_eq!(typed(&world).await, KEY);
     browser.set_offline(false).await;
     browser.act("save").await;
@@ -169,35 +132,21 @@ async fn each_refusal_of_a_purchase_has_its_own_words() {
         (402, "insufficient_credits", "nothing was charged"),
         (400, "something_new", "The words of something_new."),
         (502, "payment_provider_unavailable", "Nothing was charged"),
-        (
-            503,
-            "storage_unavailable",
-            "Something went wrong on our side",
-        ),
-        (
-            503,
-            "identity_unavailable",
-            "Something went wrong on our side",
-        ),
+        (503, "storage_unavailable", "Something went wrong on our side"),
+        (503, "identity_unavailable", "Something went wrong on our side"),
         (403, "not_owner", "Only an owner"),
         (500, "internal_error", "Something went wrong on our side"),
     ];
     for (status, code, words) in cases {
         browser.run(answer, vec![json!(status), json!(code)]).await;
         browser.act("select").await;
-        browser
-            .says(&format!("[data-code=\"{code}\"]"), words)
-            .await;
+        browser.says(&format!("[data-code=\"{code}\"]"), words).await;
     }
     // An answer that was cut off says nothing; what became of it is asked.
-    let cut = answer
-        .replace("JSON.stringify(problem)", "'{'")
-        .replace("{status}", "{status: 200}");
+    let cut = answer.replace("JSON.stringify(problem)", "'{'").replace("{status}", "{status: 200}");
     browser.run(&cut, vec![json!(200), json!("")]).await;
     browser.act("select").await;
-    browser
-        .says("[data-code=\"unreachable\"]", "is not responding")
-        .await;
+    browser.says("[data-code=\"unreachable\"]", "is not responding").await;
     browser.act("select").await;
     browser.find("button.pay").await;
     world.stop().await;

@@ -15,9 +15,7 @@ async fn a_token_that_expires_while_the_page_is_open_is_renewed_without_a_login(
     browser.says("#key-problem", "sign-in has expired").await;
     let field = browser.find("#key").await;
     assert_eq!(field.value().await, KEY);
-    browser
-        .press("#key-problem [data-action=\"sign-in\"]")
-        .await;
+    browser.press("#key-problem [data-action=\"sign-in\"]").await;
     // No login page in between: the authority still knows the user.
     browser.gone("#key").await;
     world.status("available").await;
@@ -71,9 +69,7 @@ async fn a_refresh_token_is_used_once_and_until_it_is_refused() {
     browser.says(".note.success", "accepts your key").await;
     browser.pass(3_600_000).await;
     browser.act("test").await;
-    browser
-        .says("[data-code=\"sign_in\"]", "sign-in has expired")
-        .await;
+    browser.says("[data-code=\"sign_in\"]", "sign-in has expired").await;
     let tried = json!(["first", "second", "second"]);
     assert_eq!(browser.run(renewals, vec![]).await, tried);
     world.stop().await;
@@ -133,10 +129,7 @@ async fn an_unknown_account_is_said() {
     world.sign_in("nobody", "owner").await;
     world
         .browser
-        .says(
-            "[data-code=\"account_not_found\"]",
-            "does not belong to a Greta account",
-        )
+        .says("[data-code=\"account_not_found\"]", "does not belong to a Greta account")
         .await;
     world.stop().await;
 }

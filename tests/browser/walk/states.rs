@@ -8,10 +8,7 @@ use crate::world::{KEY, World};
 
 /// Where `npm ci --prefix tests/browser` puts them.
 fn rules() -> String {
-    let file = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/node_modules/axe-core/axe.min.js"
-    );
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/node_modules/axe-core/axe.min.js");
     std::fs::read_to_string(file).expect("axe-core is there: npm ci --prefix tests/browser")
 }
 
@@ -24,9 +21,8 @@ async fn problems(world: &World) -> Vec<String> {
     let violations = report["violations"].as_array().cloned().unwrap_or_default();
     let line = |violation: &Value| {
         let nodes = violation["nodes"].as_array().into_iter().flatten();
-        let targets: Vec<String> = nodes
-            .map(|node| format!("{} {}", node["target"], node["failureSummary"]))
-            .collect();
+        let targets: Vec<String> =
+            nodes.map(|node| format!("{} {}", node["target"], node["failureSummary"])).collect();
         format!("{}: {}", violation["id"], targets.join(" | "))
     };
     violations.iter().map(line).collect()
@@ -39,10 +35,7 @@ async fn a_problem_is_found() {
     let pale = "document.querySelector('openrouter-integration').shadowRoot.querySelector('h2').style.color = '#ddd'";
     world.browser.run(pale, vec![]).await;
     let found = problems(&world).await;
-    assert!(
-        found.iter().any(|line| line.contains("color-contrast")),
-        "{found:?}"
-    );
+    assert!(found.iter().any(|line| line.contains("color-contrast")), "{found:?}");
     world.stop().await;
 }
 
@@ -100,9 +93,7 @@ async fn not_enabled_and_plans() {
     browser.open(&world.page("/settings/integrations")).await;
     browser.find("#sign-in").await;
     look(&world, "signed-out").await;
-    world
-        .account("acme", json!({"plan": "standard", "credits": "10"}))
-        .await;
+    world.account("acme", json!({"plan": "standard", "credits": "10"})).await;
     world.sign_in("acme", "owner").await;
     world.status("not_enabled").await;
     look(&world, "not-enabled").await;
@@ -150,40 +141,19 @@ async fn available_form_refusal_connected_and_questions() {
 #[tokio::test(flavor = "multi_thread")]
 async fn enterprise() {
     let change = json!({"plan": "enterprise", "credits": "20"});
-    account_state(
-        "enterprise",
-        change,
-        None,
-        Value::Null,
-        "[data-status=\"available\"]",
-    )
-    .await;
+    account_state("enterprise", change, None, Value::Null, "[data-status=\"available\"]").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn past_due() {
     let then = json!({"add_on": "past_due"});
-    account_state(
-        "past-due",
-        standard(),
-        Some(KEY),
-        then,
-        "[data-cause=\"past_due\"]",
-    )
-    .await;
+    account_state("past-due", standard(), Some(KEY), then, "[data-cause=\"past_due\"]").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lapsed() {
     let then = json!({"add_on": "suspended"});
-    account_state(
-        "lapsed",
-        standard(),
-        Some(KEY),
-        then,
-        "[data-cause=\"lapsed\"]",
-    )
-    .await;
+    account_state("lapsed", standard(), Some(KEY), then, "[data-cause=\"lapsed\"]").await;
 }
 
 /// Who wants no credits to be touched, and has no right to use the key: nobody pays.
@@ -225,49 +195,22 @@ async fn nobody_signs_in() {
 #[tokio::test(flavor = "multi_thread")]
 async fn under_the_minimum() {
     let then = json!({"credits": "0.5"});
-    account_state(
-        "minimum",
-        standard(),
-        Some(KEY),
-        then,
-        "[data-cause=\"minimum\"]",
-    )
-    .await;
+    account_state("minimum", standard(), Some(KEY), then, "[data-cause=\"minimum\"]").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_credits() {
     let change = json!({"plan": "standard", "credits": "0"});
-    account_state(
-        "no-credits",
-        change,
-        None,
-        Value::Null,
-        "[data-cause=\"insufficient\"]",
-    )
-    .await;
+    account_state("no-credits", change, None, Value::Null, "[data-cause=\"insufficient\"]").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_near_its_end() {
     let key = "sk-or-v1-expiring-0123456789abcdef";
-    account_state(
-        "expiring",
-        standard(),
-        Some(key),
-        Value::Null,
-        "[data-warning=\"expiry\"]",
-    )
-    .await;
+    account_state("expiring", standard(), Some(key), Value::Null, "[data-warning=\"expiry\"]")
+        .await;
     let key = "sk-or-v1-limited-0123456789abcdef";
-    account_state(
-        "limit",
-        standard(),
-        Some(key),
-        Value::Null,
-        "[data-warning=\"limit\"]",
-    )
-    .await;
+    account_state("limit", standard(), Some(key), Value::Null, "[data-warning=\"limit\"]").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -277,9 +220,7 @@ async fn rejected_spent_member_offline() {
     world.account("acme", standard()).await;
     let call = json!({"messages": [{"role": "user", "content": "Hello"}]});
     for _ in 0..3 {
-        world
-            .call("acme", "POST", "/v1/chat/completions", call.clone())
-            .await;
+        world.call("acme", "POST", "/v1/chat/completions", call.clone()).await;
     }
     world.save_key("acme", KEY).await;
     let openrouter = world.system.openrouter.as_ref().unwrap();

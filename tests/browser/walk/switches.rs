@@ -46,9 +46,7 @@ async fn two_tabs_agree() {
     let hears = "delete document.querySelector('openrouter-integration').refresh";
     browser.run(hears, vec![]).await;
     browser.act("test").await;
-    browser
-        .says("[data-code=\"not_connected\"]", "no longer a key")
-        .await;
+    browser.says("[data-code=\"not_connected\"]", "no longer a key").await;
     world.status("available").await;
     world.stop().await;
 }
@@ -99,9 +97,7 @@ async fn the_keyboard_is_enough() {
     browser.tab_to("disconnect").await;
     browser.keys(key::ENTER).await;
     browser.find("dialog[open]").await;
-    browser
-        .focus_is("dialog[open] [data-action=\"keep\"]")
-        .await;
+    browser.focus_is("dialog[open] [data-action=\"keep\"]").await;
     browser.keys(key::ESCAPE).await;
     browser.gone("dialog[open]").await;
     browser.focus_is("[data-action=\"disconnect\"]").await;

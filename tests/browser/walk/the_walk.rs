@@ -11,9 +11,7 @@ const MOST_BYTES: u64 = 80_000;
 async fn a_standard_account_buys_connects_switches_and_disconnects() {
     let world = World::start().await;
     let browser = &world.browser;
-    world
-        .account("walker", json!({"plan": "standard", "credits": "10"}))
-        .await;
+    world.account("walker", json!({"plan": "standard", "credits": "10"})).await;
 
     world.sign_in("walker", "owner").await;
     world.status("not_enabled").await;
@@ -24,18 +22,14 @@ async fn a_standard_account_buys_connects_switches_and_disconnects() {
     assert!((10_000..MOST_BYTES).contains(&bytes), "{bytes} bytes");
 
     browser.act("subscribe").await;
-    browser
-        .says("h2", "Power your AI with OpenRouter – $5 Add-on")
-        .await;
+    browser.says("h2", "Power your AI with OpenRouter – $5 Add-on").await;
     browser.act("select").await;
     browser.press("button.pay").await;
     world.status("available").await;
     browser.says(".note.success", "OpenRouter is enabled").await;
 
     world.connect(&format!("  {KEY} ")).await;
-    browser
-        .says(".note.success", "OpenRouter API key saved successfully.")
-        .await;
+    browser.says(".note.success", "OpenRouter API key saved successfully.").await;
     world.status("connected").await;
     world.paid_by("openrouter", "key_enabled").await;
     browser.says("dl.facts", "sk-or-v1-wal...def").await;
@@ -83,9 +77,7 @@ async fn an_enterprise_account_connects_at_once_and_replaces_its_key() {
     browser.says("dl.facts", "sk-or-v1-oth...ef0").await;
 
     browser.open(&world.page("/plans")).await;
-    browser
-        .says("section", "Your plan includes OpenRouter")
-        .await;
+    browser.says("section", "Your plan includes OpenRouter").await;
     assert!(!browser.has("[data-action=\"select\"]").await);
     world.is_clean(&[]).await;
     only_our_own_hosts(&world).await;
@@ -121,10 +113,7 @@ async fn a_typed_key_leaves_no_trace() {
     ";
     let everywhere = format!("return (async () => {{ {everywhere} }})()");
     let text = browser.run(&everywhere, vec![]).await.to_string();
-    assert!(
-        text.contains("sk-or-v1-wal...def"),
-        "the label is looked at"
-    );
+    assert!(text.contains("sk-or-v1-wal...def"), "the label is looked at");
     assert!(!text.contains("0123456789abcdef"));
 
     let mut looked_at = Vec::new();
@@ -135,9 +124,7 @@ async fn a_typed_key_leaves_no_trace() {
             looked_at.push(url);
         }
     }
-    let saved = looked_at
-        .iter()
-        .filter(|url| url.ends_with("/openrouter/key"));
+    let saved = looked_at.iter().filter(|url| url.ends_with("/openrouter/key"));
     assert_eq!(saved.count(), 1, "{looked_at:?}");
     world.stop().await;
 }

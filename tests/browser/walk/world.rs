@@ -28,10 +28,7 @@ impl World {
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect();
-        let options = Options {
-            settings,
-            ..Options::default()
-        };
+        let options = Options { settings, ..Options::default() };
         Self {
             system: Box::new(System::start(options).await.unwrap()),
             browser: Browser::start().await,
@@ -112,16 +109,11 @@ impl World {
     pub(crate) async fn call(&self, account: &str, method: &str, path: &str, body: Value) -> Value {
         let token = self.system.token(account, "owner");
         let url = format!("{}{path}", self.system.url());
-        let request = self
-            .http
-            .request(method.parse().unwrap(), url)
-            .bearer_auth(token);
+        let request = self.http.request(method.parse().unwrap(), url).bearer_auth(token);
         let request = if body.is_null() {
             request
         } else {
-            request
-                .header("content-type", "application/json")
-                .body(body.to_string())
+            request.header("content-type", "application/json").body(body.to_string())
         };
         let answer = request.send().await.unwrap();
         let text = answer.text().await.unwrap();
@@ -175,9 +167,7 @@ impl World {
     }
 
     pub(crate) async fn status(&self, status: &str) {
-        self.browser
-            .find(&format!("[data-status=\"{status}\"]"))
-            .await;
+        self.browser.find(&format!("[data-status=\"{status}\"]")).await;
     }
 
     /// Nothing went wrong in the browser, but for refusals of these statuses.

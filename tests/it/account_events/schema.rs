@@ -21,11 +21,7 @@ impl Judges {
         let place = document["$id"].as_str().unwrap();
         compiler.add_resource(place, document.clone()).unwrap();
         let events = compiler.compile(place, &mut schemas).unwrap();
-        Self {
-            document,
-            schemas,
-            events,
-        }
+        Self { document, schemas, events }
     }
 
     /// Whether both accept the event; they must agree.
@@ -53,13 +49,8 @@ fn both() -> [Value; 2] {
 fn the_examples_are_events() {
     let judges = Judges::new();
     let examples = judges.document["examples"].as_array().unwrap();
-    let kinds = examples
-        .iter()
-        .map(|example| example["detail-type"].as_str().unwrap());
-    assert_eq!(
-        kinds.collect::<Vec<_>>(),
-        ["account.upserted", "account.deleted"]
-    );
+    let kinds = examples.iter().map(|example| example["detail-type"].as_str().unwrap());
+    assert_eq!(kinds.collect::<Vec<_>>(), ["account.upserted", "account.deleted"]);
     for event in examples.iter().chain(&both()) {
         assert!(judges.accept(event), "{event}");
     }
@@ -103,10 +94,7 @@ fn malformed_events_are_refused() {
         ("/time", json!(null)),
         ("/detail", json!(null)),
         ("/detail", json!([])),
-        (
-            "/detail",
-            json!("{\"account_id\":\"acme\",\"plan\":\"standard\",\"version\":7}"),
-        ),
+        ("/detail", json!("{\"account_id\":\"acme\",\"plan\":\"standard\",\"version\":7}")),
         ("/detail/account_id", json!("")),
         ("/detail/account_id", json!("x".repeat(65))),
         ("/detail/account_id", json!("a b")),
@@ -127,20 +115,9 @@ fn malformed_events_are_refused() {
         }
     }
     let [upserted, deleted] = both();
-    for plan in [
-        json!("free"),
-        json!("Standard"),
-        json!(null),
-        json!({"standard": null}),
-    ] {
-        assert!(
-            !judges.accept(&with(&upserted, "/detail/plan", &plan)),
-            "{plan}"
-        );
-        assert!(
-            judges.accept(&with(&deleted, "/detail/plan", &plan)),
-            "not read"
-        );
+    for plan in [json!("free"), json!("Standard"), json!(null), json!({"standard": null})] {
+        assert!(!judges.accept(&with(&upserted, "/detail/plan", &plan)), "{plan}");
+        assert!(judges.accept(&with(&deleted, "/detail/plan", &plan)), "not read");
     }
     for event in [json!(null), json!([]), json!("account.upserted"), json!({})] {
         assert!(!judges.accept(&event), "{event}");

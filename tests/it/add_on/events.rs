@@ -27,11 +27,7 @@ async fn a_bad_signature_is_refused() {
         let request = world.request(Method::POST, "/v1/webhooks/stripe");
         let request = request.header("stripe-signature", header).body(body);
         let reply = world.send(request).await;
-        assert_eq!(
-            reply.error(),
-            (400, "invalid_signature".to_owned()),
-            "{header}"
-        );
+        assert_eq!(reply.error(), (400, "invalid_signature".to_owned()), "{header}");
     }
 }
 
@@ -99,17 +95,10 @@ async fn what_we_did_not_ask_for_changes_nothing() {
         expires_at: world.system.clock.now() + DAY / 2,
     };
     let made = stripe.create_session(&foreign, "x").await.unwrap();
-    world
-        .provider()
-        .pay(made.id.as_str(), Card::Succeeds)
-        .unwrap();
+    world.provider().pay(made.id.as_str(), Card::Succeeds).unwrap();
     world.provider().until_delivered().await;
     assert_eq!(status(&world).await, "none");
-    assert_eq!(
-        world.provider().payments()[0].refunded,
-        0,
-        "it is not ours to give back"
-    );
+    assert_eq!(world.provider().payments()[0].refunded, 0, "it is not ours to give back");
 }
 
 /// A page of ours that was paid otherwise than we asked: it is kept with its reason, and people are told.

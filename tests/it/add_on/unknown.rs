@@ -7,20 +7,14 @@ use super::*;
 /// The charge took place and its answer was lost: it is looked up, not made again.
 #[tokio::test]
 async fn an_unknown_outcome_is_looked_up() {
-    for (card, kept_after) in [
-        (Card::TimesOutAfterCharging, 2),
-        (Card::TimesOutBeforeCharging, 2),
-    ] {
+    for (card, kept_after) in [(Card::TimesOutAfterCharging, 2), (Card::TimesOutBeforeCharging, 2)]
+    {
         let world = bought().await;
         world.provider().script(&customer(&world), &[card]);
         // Only the look-up is to tell.
         world.provider().set_delivery(Delivery::Drop);
         let report = world.tick_when_due().await;
-        assert_eq!(
-            (&report["charged"], &report["unknown"]),
-            (&json!(0), &json!(1)),
-            "{card:?}"
-        );
+        assert_eq!((&report["charged"], &report["unknown"]), (&json!(0), &json!(1)), "{card:?}");
         let report = world.tick_after(SignedDuration::from_mins(6)).await;
         assert_eq!(report["charged"], 1, "{card:?}: {report}");
         assert_eq!(kept(&world), kept_after);
@@ -52,10 +46,7 @@ async fn a_charge_that_broke_off_anywhere_is_made_once() {
             world.tick_in(SignedDuration::ZERO).await;
             let at = format!("{delivery:?}, after {place} requests");
             // How many requests the webhook makes depends on who is faster.
-            assert!(
-                world.wire.revive() || delivery == Delivery::Immediate,
-                "{at}"
-            );
+            assert!(world.wire.revive() || delivery == Delivery::Immediate, "{at}");
             for _ in 0..4 {
                 world.tick_after(LEASE * 2).await;
             }
@@ -129,19 +120,10 @@ async fn a_later_attempt_of_unknown_outcome_is_the_same_attempt() {
             "{card:?}: {report}"
         );
         let confirmed = |requests: Vec<ApiRequest>| {
-            let confirms = requests
-                .into_iter()
-                .filter(|it| it.path.ends_with("/confirm"));
-            confirms
-                .filter_map(|it| it.idempotency_key)
-                .collect::<BTreeSet<_>>()
-                .len()
+            let confirms = requests.into_iter().filter(|it| it.path.ends_with("/confirm"));
+            confirms.filter_map(|it| it.idempotency_key).collect::<BTreeSet<_>>().len()
         };
-        assert_eq!(
-            confirmed(world.provider().seen()),
-            2,
-            "{card:?}: two attempts"
-        );
+        assert_eq!(confirmed(world.provider().seen()), 2, "{card:?}: two attempts");
         world.tick_after(DAY * 3).await;
         assert_eq!(kept(&world), 2, "{card:?}");
         assert_eq!(status(&world).await, "active");

@@ -142,11 +142,7 @@ fn paths_in(code: &str) -> Vec<String> {
             }
             expand(String::new(), tree.trim_end_matches(';'), &mut paths);
         } else if let Some(module) = item.strip_prefix("mod ") {
-            paths.extend(
-                module
-                    .strip_suffix(';')
-                    .map(|module| format!("self::{module}")),
-            );
+            paths.extend(module.strip_suffix(';').map(|module| format!("self::{module}")));
         } else {
             let words = line.split(|c| !is_path(c)).map(str::to_owned);
             paths.extend(words.filter(|word| word.contains("::")));
@@ -194,11 +190,7 @@ fn resolve(files: &BTreeMap<String, String>, file: &str, path: &str) -> Option<S
             break;
         }
     }
-    let file = if module.is_empty() {
-        "lib".to_owned()
-    } else {
-        module.join("/")
-    };
+    let file = if module.is_empty() { "lib".to_owned() } else { module.join("/") };
     Some(file)
 }
 
@@ -229,36 +221,18 @@ fn byok_cannot_reach_credits() {
     let reachable = imports.reachable_from("byok");
     let is_credits = |file: &&String| file.starts_with("credits");
     assert_eq!(reachable.iter().find(is_credits), None);
-    assert!(
-        imports.0["chat"].contains("credits"),
-        "the check sees credits"
-    );
+    assert!(imports.0["chat"].contains("credits"), "the check sees credits");
 }
 
 /// The checks above see every kind of path, and only those of shipped code.
 #[test]
 fn imports_are_found_in_every_form() {
     let files = [
-        (
-            "lib",
-            "pub(crate) mod a;\nmod b;\nmod c;\n#[cfg(test)]\nmod tests;\n",
-        ),
-        (
-            "a",
-            "mod inner;\nuse crate::{b::X, c::{self, Y}};\nuse inner::Z;\n",
-        ),
-        (
-            "a/inner",
-            "use super::super::c;\nfn f() -> crate::b::X { g() }\n",
-        ),
-        (
-            "b",
-            "// use crate::a;\n#[cfg(test)]\nmod tests {\n    use crate::a;\n}\n",
-        ),
-        (
-            "c",
-            "use super::b::{W as V};\nfn f() { super::Root::new(); }\n",
-        ),
+        ("lib", "pub(crate) mod a;\nmod b;\nmod c;\n#[cfg(test)]\nmod tests;\n"),
+        ("a", "mod inner;\nuse crate::{b::X, c::{self, Y}};\nuse inner::Z;\n"),
+        ("a/inner", "use super::super::c;\nfn f() -> crate::b::X { g() }\n"),
+        ("b", "// use crate::a;\n#[cfg(test)]\nmod tests {\n    use crate::a;\n}\n"),
+        ("c", "use super::b::{W as V};\nfn f() { super::Root::new(); }\n"),
         ("tests", "use crate::a;\n"),
     ];
     let files = files.map(|(name, source)| (name.to_owned(), source.to_owned()));

@@ -23,11 +23,7 @@ async fn take(world: &World, store: &Store, call: &str, amount: &str) -> Hold {
 
 async fn settle(world: &World, store: &Store, hold: &Hold, cost: &str) {
     let now = world.system.clock.now();
-    let settled = store
-        .holds
-        .settle(hold, credits(cost), now, "test", None)
-        .await
-        .unwrap();
+    let settled = store.holds.settle(hold, credits(cost), now, "test", None).await.unwrap();
     assert!(matches!(settled, Resolution::Done(_)), "{settled:?}");
 }
 
@@ -179,10 +175,7 @@ async fn of_two_calls_that_end_at_once_one_crosses() {
     let (undisturbed, now) = (world.system.store.clone(), world.system.clock.now());
     world.wire.meanwhile(TRANSACTION, async move {
         let cost = "0.6".parse().unwrap();
-        let settled = undisturbed
-            .holds
-            .settle(&others, cost, now, "test", None)
-            .await;
+        let settled = undisturbed.holds.settle(&others, cost, now, "test", None).await;
         settled.unwrap();
     });
     settle(&world, &store, &mine, "0.6").await;
@@ -196,9 +189,7 @@ async fn of_two_calls_that_end_at_once_one_crosses() {
     let store_of_others = world.system.store.clone();
     let cross = async move {
         let cost = credits("1");
-        let settled = store_of_others
-            .holds
-            .settle(&others, cost, now, "test", None);
+        let settled = store_of_others.holds.settle(&others, cost, now, "test", None);
         settled.await.unwrap();
     };
     world.wire.meanwhile(TRANSACTION, cross);
@@ -261,12 +252,7 @@ async fn postings_at_once_tell_of_one_crossing() {
     let acme = AccountId::new("acme").unwrap();
     // What is taken by mine, and by another one just before it: mine crosses only after it, or would
     // have crossed without it.
-    let table = [
-        ("-0.6", "-0.6", 1),
-        ("-0.4", "-1.5", 1),
-        ("-1.2", "0.5", 0),
-        ("-0.2", "-1.2", 1),
-    ];
+    let table = [("-0.6", "-0.6", 1), ("-0.4", "-1.5", 1), ("-1.2", "0.5", 0), ("-0.2", "-1.2", 1)];
     for (number, (mine, others, crossed)) in table.into_iter().enumerate() {
         world.set("acme", json!({"credits": "3"})).await;
         world.set("acme", json!({"credits": "2"})).await;
@@ -282,11 +268,7 @@ async fn postings_at_once_tell_of_one_crossing() {
         let posting = posting(&one, mine, now);
         store.ledger.post(&acme, &posting).await.unwrap();
         world.settled_balance("acme").await;
-        assert_eq!(
-            told(&world).await.len() - before,
-            crossed,
-            "{mine} {others}"
-        );
+        assert_eq!(told(&world).await.len() - before, crossed, "{mine} {others}");
     }
 }
 
@@ -300,9 +282,6 @@ async fn a_deleted_account_has_no_low_credits() {
     crate::add_on::deleted(&world).await;
     settle(&world, &store, &hold, "2").await;
     assert_eq!(told(&world).await, Vec::<Value>::new());
-    assert_eq!(
-        world.tick_in(SignedDuration::from_hours(2)).await["errors"],
-        0
-    );
+    assert_eq!(world.tick_in(SignedDuration::from_hours(2)).await["errors"], 0);
     assert_eq!(world.waiting("acme").await, Vec::<String>::new());
 }

@@ -26,11 +26,7 @@ impl Judge {
         let place = document["$id"].as_str().unwrap();
         compiler.add_resource(place, document.clone()).unwrap();
         let events = compiler.compile(place, &mut schemas).unwrap();
-        Self {
-            document,
-            schemas,
-            events,
-        }
+        Self { document, schemas, events }
     }
 
     fn accepts(&self, event: &Value) -> bool {
@@ -57,21 +53,14 @@ impl Judge {
 }
 
 fn names(object: &Value) -> BTreeSet<&str> {
-    object
-        .as_object()
-        .unwrap()
-        .keys()
-        .map(String::as_str)
-        .collect()
+    object.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
 #[test]
 fn there_is_an_example_of_each_kind() {
     let judge = Judge::new();
     let examples = judge.document["examples"].as_array().unwrap();
-    let kinds = examples
-        .iter()
-        .map(|example| example["detail-type"].as_str().unwrap());
+    let kinds = examples.iter().map(|example| example["detail-type"].as_str().unwrap());
     assert_eq!(kinds.collect::<BTreeSet<_>>(), judge.kinds());
     for example in examples {
         assert!(judge.accepts(example), "{example}");
@@ -107,9 +96,7 @@ async fn what_is_sent_fits() {
 
     let judge = Judge::new();
     let events = world.system.domain_events();
-    let kinds = events
-        .iter()
-        .map(|event| event["detail-type"].as_str().unwrap());
+    let kinds = events.iter().map(|event| event["detail-type"].as_str().unwrap());
     assert_eq!(kinds.collect::<BTreeSet<_>>(), judge.kinds());
     for event in &events {
         assert!(judge.accepts(event), "{event}");

@@ -18,10 +18,7 @@ use crate::support::World;
 async fn accounts_are_made_shown_and_changed() {
     let world = World::start().await;
     let made = done(&world, "account create acme --plan standard").await;
-    assert_eq!(
-        (&made["plan"], &made["plan_version"]),
-        (&json!("standard"), &json!(1))
-    );
+    assert_eq!((&made["plan"], &made["plan_version"]), (&json!("standard"), &json!(1)));
     assert_eq!(made["actor"], "operator:anna");
     let again = failed(&world, "account create acme --plan enterprise").await;
     assert!(again.contains("already"), "{again}");
@@ -32,37 +29,22 @@ async fn accounts_are_made_shown_and_changed() {
     assert_eq!(shown["state"], "live");
     let facts = &shown["account"];
     assert_eq!(facts["plan"], "standard");
-    assert_eq!(
-        facts["add_on"],
-        json!({"status": "none", "paid_through": null})
-    );
-    assert_eq!(
-        (&facts["key"], &facts["enabled"]),
-        (&Value::Null, &json!(false))
-    );
+    assert_eq!(facts["add_on"], json!({"status": "none", "paid_through": null}));
+    assert_eq!((&facts["key"], &facts["enabled"]), (&Value::Null, &json!(false)));
     let nothing =
         json!({"balance": "0", "held": "0", "available": "0", "owed": "0", "open_holds": 0});
     assert_eq!(facts["credits"], nothing);
     assert_eq!(facts["history"][0]["what"], "created: standard, version 1");
 
     let set = done(&world, "account set-plan acme enterprise").await;
-    assert_eq!(
-        (&set["plan"], &set["plan_version"]),
-        (&json!("enterprise"), &json!(2))
-    );
-    assert_eq!(
-        (&set["changed"], &set["plan_before"]),
-        (&json!(true), &json!("standard"))
-    );
+    assert_eq!((&set["plan"], &set["plan_version"]), (&json!("enterprise"), &json!(2)));
+    assert_eq!((&set["changed"], &set["plan_before"]), (&json!(true), &json!("standard")));
     let again = text(&world, "account set-plan acme enterprise --version 2").await;
     assert!(again.contains("nothing was changed"), "{again}");
     let older = failed(&world, "account set-plan acme standard --version 1").await;
     assert!(older.contains("stored version is 2"), "{older}");
     let same = done(&world, "account set-plan acme standard --version 2").await;
-    assert_eq!(
-        (&same["plan"], &same["changed"]),
-        (&json!("standard"), &json!(true))
-    );
+    assert_eq!((&same["plan"], &same["changed"]), (&json!("standard"), &json!(true)));
 
     let shown = text(&world, "account show acme").await;
     for part in [
@@ -126,10 +108,7 @@ async fn an_account_is_deleted_with_its_key() {
     );
     assert_eq!(world.engines().secret_names().await.len(), before - 1);
     let (actor, what) = history(&world, &number).await.remove(0);
-    assert_eq!(
-        (actor.as_str(), what.as_str()),
-        ("operator:anna", "deleted, version 5")
-    );
+    assert_eq!((actor.as_str(), what.as_str()), ("operator:anna", "deleted, version 5"));
     let again = text(&world, "account delete acme").await;
     assert!(again.contains("it was deleted before"), "{again}");
     let shown = run(&world, "account show acme", NOBODY).await;
@@ -148,10 +127,7 @@ async fn an_account_is_deleted_with_its_key() {
         let gone = failed(&world, line).await;
         assert!(gone.contains("was deleted (version 5)"), "{line}: {gone}");
         let never = failed(&world, &line.replace("acme", "nobody")).await;
-        assert!(
-            never.contains("there is no account nobody"),
-            "{line}: {never}"
-        );
+        assert!(never.contains("there is no account nobody"), "{line}: {never}");
     }
     let anew = failed(&world, "account create acme --plan standard --version 5").await;
     assert!(anew.contains("higher --version"), "{anew}");
@@ -170,32 +146,14 @@ async fn a_deletion_waits_for_the_last_hold() {
     let anew = failed(&world, "account create acme --plan standard --version 9").await;
     assert!(anew.contains("not all of it is gone"), "{anew}");
     let shown = run(&world, "account show acme", NOBODY).await;
-    assert!(
-        shown.out.contains("until all holds have ended"),
-        "{}",
-        shown.out
-    );
+    assert!(shown.out.contains("until all holds have ended"), "{}", shown.out);
     done(&world, "credits reconcile acme").await;
-    done(
-        &world,
-        "holds resolve acme call_1 --charge 0.001 --reason=late",
-    )
-    .await;
+    done(&world, "holds resolve acme call_1 --charge 0.001 --reason=late").await;
     let entries = history(&world, &number).await;
     assert_eq!(entries[0].1, "hold of call call_1 charged with 0.001: late");
-    let presence = || async {
-        world
-            .system
-            .store
-            .accounts
-            .presence(&account_id("acme"))
-            .await
-            .unwrap()
-    };
-    let gone = |scrubbed| Presence::Deleted {
-        version: 1,
-        scrubbed,
-    };
+    let presence =
+        || async { world.system.store.accounts.presence(&account_id("acme")).await.unwrap() };
+    let gone = |scrubbed| Presence::Deleted { version: 1, scrubbed };
     assert_eq!(presence().await, gone(false));
     tick(&world).await;
     assert_eq!(presence().await, gone(true));
@@ -221,11 +179,7 @@ async fn a_version_far_ahead_is_confirmed() {
     let asked = run(&world, far, Some("yes\n")).await;
     assert_eq!(asked.exit, Exit::Done, "{}", asked.err);
     // A system whose versions are times is not kept from them.
-    done(
-        &world,
-        "account set-plan acme standard --version 1800000000000",
-    )
-    .await;
+    done(&world, "account set-plan acme standard --version 1800000000000").await;
     let next = "account set-plan acme enterprise";
     assert_eq!(run(&world, next, NOBODY).await.exit, Exit::Done);
     assert_eq!(version().await, 1_800_000_000_001_u64);

@@ -29,16 +29,10 @@ async fn credits_are_given_and_taken_once_by_their_id() {
     world.set("acme", json!({})).await;
     let grant = "credits grant acme 12.5 --reason=beta --id beta-acme";
     let first = done(&world, grant).await;
-    assert_eq!(
-        (&first["posted"], &first["moved"]),
-        (&json!(true), &json!("12.5"))
-    );
+    assert_eq!((&first["posted"], &first["moved"]), (&json!(true), &json!("12.5")));
     assert_eq!(first["credits"]["balance"], "12.5");
     let again = done(&world, grant).await;
-    assert_eq!(
-        (&again["posted"], &again["moved"]),
-        (&json!(false), &json!("0"))
-    );
+    assert_eq!((&again["posted"], &again["moved"]), (&json!(false), &json!("0")));
     let again = text(&world, grant).await;
     assert!(again.contains("nothing moved"), "{again}");
     // Nothing is left to confirm.
@@ -55,10 +49,7 @@ async fn credits_are_given_and_taken_once_by_their_id() {
     let id = refund["entry_id"].as_str().unwrap();
     assert!(id.starts_with("refund_"), "{id}");
     let adjusted = done(&world, "credits adjust acme -3 --reason=mistake --id adj-1").await;
-    assert_eq!(
-        (&adjusted["moved"], &adjusted["kind"]),
-        (&json!("-3"), &json!("adjustment"))
-    );
+    assert_eq!((&adjusted["moved"], &adjusted["kind"]), (&json!("-3"), &json!("adjustment")));
     let adjusted = text(&world, "credits adjust acme +1 --reason=mistake").await;
     assert!(adjusted.contains("balance 11, held 0"), "{adjusted}");
     let too_much = failed(&world, "credits adjust acme -11.000001 --reason=mistake").await;
@@ -68,20 +59,10 @@ async fn credits_are_given_and_taken_once_by_their_id() {
     let entries = shown["entries"].as_array().unwrap();
     let of = |entry: &Value| {
         let text = |name: &str| entry[name].as_str().unwrap().to_owned();
-        (
-            text("kind"),
-            text("amount"),
-            text("balance_after"),
-            text("note"),
-        )
+        (text("kind"), text("amount"), text("balance_after"), text("note"))
     };
     let row = |kind: &str, amount: &str, after: &str, note: &str| {
-        (
-            kind.to_owned(),
-            amount.to_owned(),
-            after.to_owned(),
-            note.to_owned(),
-        )
+        (kind.to_owned(), amount.to_owned(), after.to_owned(), note.to_owned())
     };
     assert_eq!(
         entries.iter().map(of).collect::<Vec<_>>(),
@@ -92,11 +73,7 @@ async fn credits_are_given_and_taken_once_by_their_id() {
             row("grant", "12.5", "12.5", "beta"),
         ]
     );
-    assert!(
-        entries
-            .iter()
-            .all(|entry| entry["actor"] == "operator:anna")
-    );
+    assert!(entries.iter().all(|entry| entry["actor"] == "operator:anna"));
     assert_eq!(world.settled_balance("acme").await, "11");
 }
 
@@ -112,19 +89,12 @@ async fn a_reversal_takes_what_is_there_and_the_rest_is_owed() {
     let reversed = done(&world, reverse).await;
     assert_eq!(reversed["entry_id"], "reversal-beta-1");
     assert_eq!(
-        (
-            &reversed["amount"],
-            &reversed["moved"],
-            &reversed["owed_change"]
-        ),
+        (&reversed["amount"], &reversed["moved"], &reversed["owed_change"]),
         (&json!("-10"), &json!("-4"), &json!("6"))
     );
     assert_eq!(reversed["credits"]["owed"], "6");
     let again = done(&world, reverse).await;
-    assert_eq!(
-        (&again["posted"], &again["credits"]["owed"]),
-        (&json!(false), &json!("6"))
-    );
+    assert_eq!((&again["posted"], &again["credits"]["owed"]), (&json!(false), &json!("6")));
 
     // The next grant pays first.
     let grant = text(&world, "credits grant acme 8 --reason=again").await;
@@ -139,11 +109,7 @@ async fn a_reversal_takes_what_is_there_and_the_rest_is_owed() {
 
     let purchase = "x".repeat(56);
     post(&world, &purchase, EntryKind::Purchase, "bought").await;
-    let long = failed(
-        &world,
-        &format!("credits reverse acme {purchase} --reason=r"),
-    )
-    .await;
+    let long = failed(&world, &format!("credits reverse acme {purchase} --reason=r")).await;
     assert!(long.contains("no room"), "{long}");
 }
 
@@ -154,13 +120,7 @@ async fn the_ledger_is_read_page_by_page() {
     let empty = text(&world, "credits history acme").await;
     assert!(empty.contains("no entries"), "{empty}");
     for entry in 0..103 {
-        post(
-            &world,
-            &format!("grant-{entry}"),
-            EntryKind::Grant,
-            "\u{1b}[2Jred",
-        )
-        .await;
+        post(&world, &format!("grant-{entry}"), EntryKind::Grant, "\u{1b}[2Jred").await;
     }
     for (options, count, more) in [
         ("", 50, true),
@@ -171,21 +131,14 @@ async fn the_ledger_is_read_page_by_page() {
     ] {
         let shown = done(&world, &format!("credits history acme {options}")).await;
         let entries = shown["entries"].as_array().unwrap();
-        assert_eq!(
-            (entries.len(), &shown["more"]),
-            (count, &json!(more)),
-            "{options}"
-        );
+        assert_eq!((entries.len(), &shown["more"]), (count, &json!(more)), "{options}");
         let oldest = entries.last().unwrap()["balance_after"].as_str().unwrap();
         let oldest: Credits = oldest.parse().unwrap();
         assert_eq!(oldest.micros(), 104 - i64::try_from(count).unwrap());
     }
     let shown = text(&world, "credits history acme --limit 2").await;
     assert!(shown.contains("there are older ones"), "{shown}");
-    assert!(
-        !shown.contains('\u{1b}'),
-        "other people's text steers no terminal"
-    );
+    assert!(!shown.contains('\u{1b}'), "other people's text steers no terminal");
 }
 
 #[tokio::test]
@@ -199,10 +152,7 @@ async fn books_that_do_not_add_up_are_told() {
     let good = done(&world, "credits reconcile acme").await;
     assert_eq!((&good["ok"], &good["accounts"]), (&json!(true), &json!(1)));
     let good = done(&world, "credits reconcile --all").await;
-    assert_eq!(
-        (&good["accounts"], &good["open_holds"]),
-        (&json!(4), &json!(1))
-    );
+    assert_eq!((&good["accounts"], &good["open_holds"]), (&json!(4), &json!(1)));
 
     let tamper = world.engines().dynamodb().update_item();
     tamper
@@ -226,11 +176,7 @@ async fn books_that_do_not_add_up_are_told() {
     }
     let shown = run(&world, "credits reconcile --all", NOBODY).await;
     assert_eq!(shown.exit, Exit::Failed);
-    assert!(
-        shown.out.contains("acme: sum of the ledger"),
-        "{}",
-        shown.out
-    );
+    assert!(shown.out.contains("acme: sum of the ledger"), "{}", shown.out);
     assert!(shown.out.contains("1 do not add up"), "{}", shown.out);
 
     // The segments are all accounts together, and each account once.

@@ -18,58 +18,24 @@ async fn holds_are_ended_by_hand_once() {
     let listed = done(&world, "holds list acme").await;
     let calls: Vec<_> = listed["holds"].as_array().unwrap().iter().collect();
     assert_eq!(
-        calls
-            .iter()
-            .map(|hold| hold["call_id"].as_str().unwrap())
-            .collect::<Vec<_>>(),
+        calls.iter().map(|hold| hold["call_id"].as_str().unwrap()).collect::<Vec<_>>(),
         ["call_1", "call_2", "call_3"]
     );
-    assert_eq!(
-        (&calls[0]["amount"], &calls[0]["model"]),
-        (&json!("0.001"), &json!("some/model"))
-    );
+    assert_eq!((&calls[0]["amount"], &calls[0]["model"]), (&json!("0.001"), &json!("some/model")));
     let listed = text(&world, "holds list acme").await;
     assert!(listed.contains("call_2  0.001"), "{listed}");
 
-    let above = failed(
-        &world,
-        "holds resolve acme call_1 --charge 0.0011 --reason=r",
-    )
-    .await;
-    assert!(
-        above.contains("more than the 0.001 that are held"),
-        "{above}"
-    );
-    let asked = run(
-        &world,
-        "holds resolve acme call_3 --release --reason=r",
-        Some(""),
-    )
-    .await;
+    let above = failed(&world, "holds resolve acme call_1 --charge 0.0011 --reason=r").await;
+    assert!(above.contains("more than the 0.001 that are held"), "{above}");
+    let asked = run(&world, "holds resolve acme call_3 --release --reason=r", Some("")).await;
     assert_eq!(asked.exit, Exit::Usage);
     assert!(asked.err.contains("may still be running"), "{}", asked.err);
-    let asked = run(
-        &world,
-        "holds resolve acme call_1 --release --reason=r",
-        Some(""),
-    )
-    .await;
+    let asked = run(&world, "holds resolve acme call_1 --release --reason=r", Some("")).await;
     assert!(!asked.err.contains("may still be running"), "{}", asked.err);
 
-    let charged = done(
-        &world,
-        "holds resolve acme call_1 --charge 0.0004 --reason=invoice",
-    )
-    .await;
-    assert_eq!(
-        (&charged["held"], &charged["charged"]),
-        (&json!("0.001"), &json!("0.0004"))
-    );
-    let released = text(
-        &world,
-        "holds resolve acme call_2 --release --reason=outage",
-    )
-    .await;
+    let charged = done(&world, "holds resolve acme call_1 --charge 0.0004 --reason=invoice").await;
+    assert_eq!((&charged["held"], &charged["charged"]), (&json!("0.001"), &json!("0.0004")));
+    let released = text(&world, "holds resolve acme call_2 --release --reason=outage").await;
     assert!(released.starts_with("released"), "{released}");
     for end in ["--release", "--charge 0.0004"] {
         let line = format!("holds resolve acme call_1 {end} --reason=r");
@@ -86,10 +52,7 @@ async fn holds_are_ended_by_hand_once() {
     assert_eq!(world.settled_balance("acme").await, "6.9996");
     let ledger = done(&world, "credits history acme --limit 1").await;
     let entry = &ledger["entries"][0];
-    assert_eq!(
-        (&entry["call_id"], &entry["actor"]),
-        (&json!("call_1"), &json!("operator:anna"))
-    );
+    assert_eq!((&entry["call_id"], &entry["actor"]), (&json!("call_1"), &json!("operator:anna")));
     let anna = |what: &str| ("operator:anna".to_owned(), what.to_owned());
     assert_eq!(
         history(&world, &number(&world, "acme").await).await[..3],

@@ -42,13 +42,8 @@ async fn a_key_is_forgotten_and_never_shown() {
     );
     assert_eq!(names().await.len(), before - 1);
     let card = owner.card().await;
-    assert_eq!(
-        (&card["key"], &card["always_use_key"]),
-        (&Value::Null, &json!(false))
-    );
-    let (actor, what) = history(&world, &number(&world, "acme").await)
-        .await
-        .remove(0);
+    assert_eq!((&card["key"], &card["always_use_key"]), (&Value::Null, &json!(false)));
+    let (actor, what) = history(&world, &number(&world, "acme").await).await.remove(0);
     assert_eq!(actor, "operator:anna");
     assert!(what.contains("disconnected: leaked"), "{what}");
 
@@ -59,9 +54,7 @@ async fn a_key_is_forgotten_and_never_shown() {
 
     // What Secrets Manager does not do now, the tick does.
     owner.save_key(KEY).await;
-    world
-        .engines()
-        .fail_secrets(None, SecretsFault::AccessDenied);
+    world.engines().fail_secrets(None, SecretsFault::AccessDenied);
     let left = text(&world, "key forget acme --reason=again").await;
     assert!(left.contains("the billing tick does"), "{left}");
     world.engines().heal_secrets();
@@ -100,10 +93,7 @@ async fn a_key_that_was_not_shown_is_not_forgotten() {
     assert_eq!(owner.card().await["key"]["last4"], last4);
     assert_eq!(owner.test_key().await.status, 200, "its secret is there");
     let history = history(&world, &number(&world, "acme").await).await;
-    assert!(
-        history.iter().all(|(actor, _)| actor != "operator:anna"),
-        "{history:?}"
-    );
+    assert!(history.iter().all(|(actor, _)| actor != "operator:anna"), "{history:?}");
 
     // One that is gone meanwhile is as gone as was wished.
     let gone = async || assert_eq!(owner.disconnect().await.status, 200);

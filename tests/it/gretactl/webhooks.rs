@@ -12,10 +12,7 @@ async fn events_that_are_not_applied_are_listed_and_replayed() {
     let world = World::start().await;
     world.set("acme", json!({})).await;
     let none = text(&world, "webhooks list").await;
-    assert!(
-        none.contains("all events that were received are applied"),
-        "{none}"
-    );
+    assert!(none.contains("all events that were received are applied"), "{none}");
     let provider = world.system.stripe.as_ref().unwrap();
     let session = add_on::session(&world).await;
     provider.set_delivery(local::stripe::Delivery::Hold);
@@ -45,8 +42,5 @@ async fn events_that_are_not_applied_are_listed_and_replayed() {
     assert_eq!(report["errors"], 0);
     assert_eq!(provider.payments()[0].refunded, 0);
     let unknown = failed(&world, "webhooks replay evt_none").await;
-    assert!(
-        unknown.contains("no event evt_none was received"),
-        "{unknown}"
-    );
+    assert!(unknown.contains("no event evt_none was received"), "{unknown}");
 }

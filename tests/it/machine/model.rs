@@ -201,11 +201,7 @@ impl Model {
         fault: Disturbance,
         fence_lost: bool,
     ) -> Answer {
-        let in_use = |key: u8| {
-            self.keys
-                .get(&key)
-                .is_some_and(|(_, until)| *until > self.now)
-        };
+        let in_use = |key: u8| self.keys.get(&key).is_some_and(|(_, until)| *until > self.now);
         let refused = if key.is_some_and(in_use) {
             Some(Answer::Duplicate)
         } else if self.open() >= MAX_HOLDS {
@@ -279,10 +275,7 @@ impl Model {
 
     fn which(&self, are: impl Fn(&Call) -> bool) -> Vec<usize> {
         let calls = self.calls.iter().enumerate();
-        calls
-            .filter(|(_, call)| are(call))
-            .map(|(number, _)| number)
-            .collect()
+        calls.filter(|(_, call)| are(call)).map(|(number, _)| number).collect()
     }
 
     fn due(&self) -> Vec<usize> {
@@ -346,11 +339,7 @@ impl ReferenceStateMachine for Model {
             1 => (Just(EntryKind::Refund), 0..100_i64),
         ];
         let post = (kinds, fault());
-        let post = post.prop_map(|((kind, amount), fault)| Step::Post {
-            kind,
-            amount,
-            fault,
-        });
+        let post = post.prop_map(|((kind, amount), fault)| Step::Post { kind, amount, fault });
         let pass = prop_oneof![
             4 => 1..40_i64,
             2 => 300..2_000_i64,
@@ -358,11 +347,7 @@ impl ReferenceStateMachine for Model {
         ];
         let pass = pass.prop_map(|minutes| Step::Pass { minutes });
         // Of several ends at once nobody knows which one meets the fault.
-        let sweep_fault = if state.ends_due() == 1 {
-            fault().boxed()
-        } else {
-            Just(None).boxed()
-        };
+        let sweep_fault = if state.ends_due() == 1 { fault().boxed() } else { Just(None).boxed() };
         let sweep = sweep_fault.prop_map(|fault| Step::Sweep { fault });
         let mut steps = vec![(3, post.boxed()), (3, pass.boxed()), (3, sweep.boxed())];
         if state.last_posting.is_some() {
@@ -387,25 +372,15 @@ impl ReferenceStateMachine for Model {
             }
         };
         of(5, state.which(|call| call.owned), |call, cost, fault| {
-            let end = if cost < 0 {
-                End::Release
-            } else {
-                End::Settle(cost)
-            };
+            let end = if cost < 0 { End::Release } else { End::Settle(cost) };
             Step::End { call, end, fault }
         });
-        of(1, state.which(|call| call.owned), |call, _, _| {
-            Step::Crash { call }
-        });
-        of(1, state.which(Call::can_end_again), |call, _, _| {
-            Step::EndAgain { call }
-        });
-        of(4, state.which(Call::can_be_provided), |call, cost, _| {
-            Step::Provide {
-                call,
-                cost: cost.abs(),
-                id_stored: cost >= 0,
-            }
+        of(1, state.which(|call| call.owned), |call, _, _| Step::Crash { call });
+        of(1, state.which(Call::can_end_again), |call, _, _| Step::EndAgain { call });
+        of(4, state.which(Call::can_be_provided), |call, cost, _| Step::Provide {
+            call,
+            cost: cost.abs(),
+            id_stored: cost >= 0,
         });
         proptest::strategy::Union::new_weighted(steps).boxed()
     }
@@ -427,23 +402,12 @@ impl ReferenceStateMachine for Model {
 
     fn apply(mut state: Self, step: &Step) -> Self {
         state.expected = match *step {
-            Step::Post {
-                kind,
-                amount,
-                fault,
-            } => state.post(kind, amount, fault),
+            Step::Post { kind, amount, fault } => state.post(kind, amount, fault),
             Step::PostAgain => Answer::PostedBefore,
-            Step::Hold {
-                amount,
-                key,
-                fault,
-                fence_lost,
-            } => state.hold(amount, key, fault, fence_lost),
-            Step::Provide {
-                call,
-                cost,
-                id_stored,
-            } => {
+            Step::Hold { amount, key, fault, fence_lost } => {
+                state.hold(amount, key, fault, fence_lost)
+            }
+            Step::Provide { call, cost, id_stored } => {
                 let call = &mut state.calls[call];
                 (call.cost, call.id_stored) = (Some(cost), id_stored);
                 Answer::Nothing

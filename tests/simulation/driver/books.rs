@@ -110,10 +110,7 @@ impl Simulation {
             let told = |name: &str| payment.metadata.get(name).cloned();
             let period = told("period").and_then(|period| period.parse().ok());
             Paid {
-                account: customer["metadata"]["account"]
-                    .as_str()
-                    .unwrap_or_default()
-                    .to_owned(),
+                account: customer["metadata"]["account"].as_str().unwrap_or_default().to_owned(),
                 object: payment
                     .session
                     .or(payment.invoice)
@@ -121,10 +118,7 @@ impl Simulation {
                 cents: payment.amount,
                 refunded: payment.refunded,
                 at: payment.at,
-                decided_at: confirmed
-                    .get(&payment.intent)
-                    .copied()
-                    .unwrap_or(payment.at),
+                decided_at: confirmed.get(&payment.intent).copied().unwrap_or(payment.at),
                 asked_for: told("generation").zip(period),
             }
         });
@@ -136,29 +130,16 @@ impl Simulation {
         let (store, before) = (&self.system.store, now - HOUR);
         let mut left = Vec::new();
         for shard in store::shards() {
-            let accounts = store
-                .due
-                .find(store::DueKind::Billing, shard, before, 100)
-                .await
-                .unwrap();
+            let accounts =
+                store.due.find(store::DueKind::Billing, shard, before, 100).await.unwrap();
             left.extend(accounts.iter().map(|it| format!("{it:?}")));
-            let refunds = store
-                .due
-                .find(store::DueKind::Refund, shard, before, 100)
-                .await
-                .unwrap();
+            let refunds = store.due.find(store::DueKind::Refund, shard, before, 100).await.unwrap();
             left.extend(refunds.iter().map(|it| format!("{it:?}")));
-            let wind_ups = store
-                .due
-                .find(store::DueKind::Cleanup, shard, before, 100)
-                .await
-                .unwrap();
+            let wind_ups =
+                store.due.find(store::DueKind::Cleanup, shard, before, 100).await.unwrap();
             left.extend(wind_ups.iter().map(|it| format!("{it:?}")));
-            let events = store
-                .due
-                .find(store::DueKind::StripeEvent, shard, before, 100)
-                .await
-                .unwrap();
+            let events =
+                store.due.find(store::DueKind::StripeEvent, shard, before, 100).await.unwrap();
             left.extend(events.iter().map(|it| format!("{it:?}")));
         }
         left

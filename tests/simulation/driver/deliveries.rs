@@ -63,25 +63,17 @@ impl Simulation {
         for event in self.provider().take_held() {
             if event.kind == "payment_intent.processing" {
                 let at = self.sooner_or_later();
-                self.slow.push(Due {
-                    at,
-                    what: event.object.clone(),
-                });
+                self.slow.push(Due { at, what: event.object.clone() });
             }
             self.counts.declines += usize::from(event.kind == "payment_intent.payment_failed");
             if self.is_quiet() {
-                self.webhooks.push(Due {
-                    at: now,
-                    what: event,
-                });
+                self.webhooks.push(Due { at: now, what: event });
                 continue;
             }
             // What nobody asks for later: pages on which credits are bought, or a card is given.
             let is_page = event.kind.starts_with("checkout.session.");
             let page = is_page.then(|| self.provider().object(&event.object));
-            let is_only_told = page
-                .flatten()
-                .is_some_and(|page| page["amount_total"] != 500);
+            let is_only_told = page.flatten().is_some_and(|page| page["amount_total"] != 500);
             if !is_only_told && self.chance(12) {
                 self.counts.lost_webhooks += 1;
                 continue;
@@ -94,10 +86,7 @@ impl Simulation {
             for _ in 0..copies {
                 let at = self.sooner_or_later();
                 self.counts.late_webhooks += usize::from(at > now + DAY);
-                self.webhooks.push(Due {
-                    at,
-                    what: event.clone(),
-                });
+                self.webhooks.push(Due { at, what: event.clone() });
             }
         }
     }

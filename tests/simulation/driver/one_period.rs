@@ -83,10 +83,7 @@ async fn die(scenario: Scenario, collection: Collection, deaths: Option<usize>) 
         jobs.push(simulation.last_steps_before(scenario, subject).await);
     }
     for (place, (job, note)) in jobs.into_iter().enumerate() {
-        let weather = Weather {
-            stops_at: deaths.map(|_| place + 1),
-            losses: 0,
-        };
+        let weather = Weather { stops_at: deaths.map(|_| place + 1), losses: 0 };
         let process = simulation.process().await;
         let work = process.begin(job, simulation.now(), weather);
         let ended = end(&process, work, false).await;
@@ -280,11 +277,7 @@ impl Simulation {
     /// A request of the user's that nothing disturbs.
     async fn ask(&mut self, subject: usize, method: Method) -> Answer {
         let life = self.subjects[subject].life.unwrap();
-        let what = if method == Method::DELETE {
-            What::Cancel
-        } else {
-            What::Subscribe
-        };
+        let what = if method == Method::DELETE { What::Cancel } else { What::Subscribe };
         let note = self.begin_act(life, what);
         let job = self.route(subject, method, SUBSCRIPTION, None);
         self.work(job, 1, note).await.unwrap()

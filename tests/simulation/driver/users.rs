@@ -113,16 +113,8 @@ impl Simulation {
 
     pub(super) fn begin_act(&mut self, life: usize, what: What) -> Note {
         let acts = &mut self.lives[life].acts;
-        acts.push(Act {
-            what,
-            began: self.system.clock.now(),
-            over: None,
-            answer: None,
-        });
-        Note::Act {
-            life,
-            act: acts.len() - 1,
-        }
+        acts.push(Act { what, began: self.system.clock.now(), over: None, answer: None });
+        Note::Act { life, act: acts.len() - 1 }
     }
 
     async fn subscribe(&mut self, subject: usize, life: usize) {
@@ -321,10 +313,8 @@ impl Simulation {
         };
         let at = self.now();
         let account = self.store.accounts.get(id).await.unwrap();
-        let policy = Policy {
-            minimum_balance: Credits::ZERO,
-            grace: SignedDuration::from_hours(8 * 24),
-        };
+        let policy =
+            Policy { minimum_balance: Credits::ZERO, grace: SignedDuration::from_hours(8 * 24) };
         let is_entitled = |account: &account::Account| {
             let profile = &account.profile;
             entitled(profile.plan(), &profile.add_on, at, &policy)
@@ -332,10 +322,9 @@ impl Simulation {
         self.counts.observations += 1;
         let status = account.as_ref().map(|it| it.profile.add_on.status());
         self.counts.suspended += usize::from(status == Some(AddOnStatus::Suspended));
-        self.lives[life].seen.push(Seen {
-            at,
-            entitled: account.as_ref().is_some_and(is_entitled),
-        });
+        self.lives[life]
+            .seen
+            .push(Seen { at, entitled: account.as_ref().is_some_and(is_entitled) });
     }
 }
 

@@ -89,21 +89,13 @@ impl<'a> CreditsRequest<'a> {
             },
         };
         let limits = [limit("max_tokens")?, limit("max_completion_tokens")?];
-        Ok(Self {
-            prompt,
-            output_limit: limits.into_iter().flatten().min(),
-            members,
-        })
+        Ok(Self { prompt, output_limit: limits.into_iter().flatten().min(), members })
     }
 
     /// The size of the call on `model`. If the prompt has parts other than text, only the model's
     /// context length bounds it.
     pub(super) fn size(&self, model: &PricedModel) -> Result<CallSize, ApiError> {
-        let Prompt {
-            text,
-            around,
-            only_text,
-        } = self.prompt;
+        let Prompt { text, around, only_text } = self.prompt;
         let all = text.saturating_add(around);
         let required = text.saturating_add(around.saturating_sub(WAIVED_TOKENS));
         let (prompt_tokens, required_tokens) = match (only_text, model.context_length) {
@@ -114,12 +106,7 @@ impl<'a> CreditsRequest<'a> {
             (false, Some(context)) => (context, context),
             (false, None) => return Err(unsupported("parts other than text on this model")),
         };
-        Ok(CallSize {
-            prompt_tokens,
-            required_tokens,
-            only_text,
-            output_limit: self.output_limit,
-        })
+        Ok(CallSize { prompt_tokens, required_tokens, only_text, output_limit: self.output_limit })
     }
 
     /// The body that is sent to the default AI.
@@ -197,11 +184,7 @@ mod tests {
     fn model(context_length: Option<u64>) -> PricedModel {
         PricedModel {
             id: "a/b".to_owned(),
-            prices: ModelPrices {
-                text: Usd::ZERO,
-                input: Usd::ZERO,
-                output: Usd::ZERO,
-            },
+            prices: ModelPrices { text: Usd::ZERO, input: Usd::ZERO, output: Usd::ZERO },
             context_length,
             max_output_tokens: None,
         }
@@ -225,9 +208,7 @@ mod tests {
         ];
         for body in refused {
             let request = request(&body);
-            let error = CreditsRequest::new(&request)
-                .err()
-                .map(|error| error.code());
+            let error = CreditsRequest::new(&request).err().map(|error| error.code());
             assert_eq!(error, Some(Code::UnsupportedOnCredits), "{body}");
         }
     }
@@ -241,9 +222,7 @@ mod tests {
         for stream in [json!(1), json!("true"), json!([true]), json!({})] {
             let body = json!({"messages": messages(), "stream": stream});
             let request = request(&body);
-            let refused = CreditsRequest::new(&request)
-                .err()
-                .map(|error| error.code());
+            let refused = CreditsRequest::new(&request).err().map(|error| error.code());
             assert_eq!(refused, Some(Code::InvalidRequest), "{body}");
         }
     }
@@ -302,12 +281,7 @@ mod tests {
         let effort = json!({"effort": "low"});
         let more = json!({"effort": "low", "max_tokens": 100_000});
         assert_eq!(sent(&more), Some(effort));
-        for other in [
-            json!({}),
-            json!({"max_tokens": 7}),
-            json!(["low"]),
-            json!("low"),
-        ] {
+        for other in [json!({}), json!({"max_tokens": 7}), json!(["low"]), json!("low")] {
             assert_eq!(sent(&other), None, "{other}");
         }
     }
@@ -318,10 +292,7 @@ mod tests {
         let text = CreditsRequest::new(&text).unwrap();
         let bytes = u64::try_from(messages().to_string().len()).unwrap() + TEMPLATE_TOKENS;
         let tokens = |credits_request: &CreditsRequest<'_>, context| {
-            credits_request
-                .size(&model(context))
-                .map(|size| size.prompt_tokens)
-                .ok()
+            credits_request.size(&model(context)).map(|size| size.prompt_tokens).ok()
         };
         assert_eq!(tokens(&text, Some(1_000)), Some(bytes));
         assert_eq!(tokens(&text, None), Some(bytes));
@@ -337,11 +308,7 @@ mod tests {
         for messages in not_text {
             let request = request(&json!({"messages": messages}));
             let credits_request = CreditsRequest::new(&request).unwrap();
-            assert_eq!(
-                tokens(&credits_request, Some(1_000)),
-                Some(1_000),
-                "{messages}"
-            );
+            assert_eq!(tokens(&credits_request, Some(1_000)), Some(1_000), "{messages}");
             assert_eq!(tokens(&credits_request, None), None, "{messages}");
         }
         let parts = json!([{"role": "user", "content": [{"type": "text", "text": "hi"}]}]);
@@ -364,11 +331,7 @@ mod tests {
         for (name, member) in [("tools", tools), ("response_format", format)] {
             let tokens = rewritten_tokens(&member.to_string());
             let with_it = of(json!({"messages": messages(), name: member}));
-            assert_eq!(
-                with_it,
-                (plain.0 + tokens, plain.1 + TOOLS_TOKENS),
-                "{name}"
-            );
+            assert_eq!(with_it, (plain.0 + tokens, plain.1 + TOOLS_TOKENS), "{name}");
         }
         // In a message, too.
         let text = "{\"a\":[1,2]}";
@@ -393,10 +356,7 @@ mod tests {
     fn the_waiver_is_limited() {
         let required = |messages: Value| {
             let request = request(&json!({"messages": messages}));
-            let size = CreditsRequest::new(&request)
-                .unwrap()
-                .size(&model(None))
-                .unwrap();
+            let size = CreditsRequest::new(&request).unwrap().size(&model(None)).unwrap();
             (size.required_tokens, size.prompt_tokens)
         };
         assert_eq!(required(messages()).0, 2);
@@ -422,9 +382,7 @@ mod tests {
         ];
         for body in twice {
             let request = ChatRequest::parse(Bytes::from_static(body.as_bytes())).unwrap();
-            let error = CreditsRequest::new(&request)
-                .err()
-                .map(|error| error.code());
+            let error = CreditsRequest::new(&request).err().map(|error| error.code());
             assert_eq!(error, Some(Code::InvalidRequest), "{body}");
         }
     }

@@ -34,10 +34,7 @@ impl HeldCall {
         }
         let now = self.deps.clock.now();
         let store = &self.deps.store;
-        let settled = store
-            .holds
-            .settle(&self.hold, cost, now, RESOLVED_BY, None)
-            .await;
+        let settled = store.holds.settle(&self.hold, cost, now, RESOLVED_BY, None).await;
         match settled.map(Resolution::state) {
             Ok(Some(HoldState::Settled(charged))) => {
                 tracing::info!(%charged, model = self.hold.model, "call settled");
@@ -58,13 +55,7 @@ impl HeldCall {
     /// Returns the held credits, because the call did not take place.
     pub(super) async fn release(&self) {
         let now = self.deps.clock.now();
-        match self
-            .deps
-            .store
-            .holds
-            .release(&self.hold, now, RESOLVED_BY, None)
-            .await
-        {
+        match self.deps.store.holds.release(&self.hold, now, RESOLVED_BY, None).await {
             Ok(_) => edge::metric("holds_released", 1),
             Err(error) => {
                 edge::log_error(&error, "could not release the hold");

@@ -39,10 +39,7 @@ pub(super) async fn take(
             amount: ceiling.amount,
             at: deps.clock.now(),
             model: &model.id,
-            tariff: Tariff {
-                prices: model.prices.of(true),
-                rate,
-            },
+            tariff: Tariff { prices: model.prices.of(true), rate },
             idempotency: call.idempotency.as_deref(),
             max_holds: settings.max_concurrent_holds,
         };
@@ -79,12 +76,7 @@ pub(super) async fn take(
 async fn uncovered(deps: &Deps, account: &Account, call: &Call) -> ApiError {
     if let Some(hash) = &call.idempotency {
         let now = deps.clock.now();
-        match deps
-            .store
-            .holds
-            .idempotency_key_in_use(account, hash, now)
-            .await
-        {
+        match deps.store.holds.idempotency_key_in_use(account, hash, now).await {
             Ok(true) => return duplicate(),
             Ok(false) => {}
             Err(error) => return ApiError::storage(&error),

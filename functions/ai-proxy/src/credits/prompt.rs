@@ -41,11 +41,7 @@ impl Prompt {
     /// Measures the prompt of a request. Anything not known to be text counts as something else:
     /// images and sound become tokens, but not by the length of their text.
     pub(super) fn measure(members: &Members<'_>) -> Result<Self, ApiError> {
-        let mut prompt = Self {
-            text: 0,
-            around: TEMPLATE_TOKENS,
-            only_text: true,
-        };
+        let mut prompt = Self { text: 0, around: TEMPLATE_TOKENS, only_text: true };
         if let Some(messages) = members.get("messages") {
             prompt.add_messages(messages)?;
         }

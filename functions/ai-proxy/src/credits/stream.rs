@@ -216,10 +216,7 @@ impl Client {
     }
 
     fn stop(&mut self, state: ClientState) {
-        tracing::info!(
-            ?state,
-            "client stopped reading; draining upstream to settle"
-        );
+        tracing::info!(?state, "client stopped reading; draining upstream to settle");
         self.truncated.store(true, Ordering::Relaxed);
         self.state = state;
     }

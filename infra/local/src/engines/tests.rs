@@ -34,9 +34,7 @@ fn debit(amount: i64) -> TransactWriteItem {
         .condition_expression("available >= :amount")
         .expression_attribute_values(":amount", n(amount))
         .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-    TransactWriteItem::builder()
-        .update(update.build().unwrap())
-        .build()
+    TransactWriteItem::builder().update(update.build().unwrap()).build()
 }
 
 fn hold(id: &str) -> TransactWriteItem {
@@ -49,9 +47,7 @@ fn hold(id: &str) -> TransactWriteItem {
         .condition_expression("attribute_not_exists(#hold)")
         .expression_attribute_names("#hold", "hold")
         .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-    TransactWriteItem::builder()
-        .put(put.build().unwrap())
-        .build()
+    TransactWriteItem::builder().put(put.build().unwrap()).build()
 }
 
 async fn with_account(client: &aws_sdk_dynamodb::Client, available: i64) {
@@ -61,10 +57,7 @@ async fn with_account(client: &aws_sdk_dynamodb::Client, available: i64) {
 }
 
 async fn available(client: &aws_sdk_dynamodb::Client) -> AttributeValue {
-    let get = client
-        .get_item()
-        .table_name("AccountsTable")
-        .consistent_read(true);
+    let get = client.get_item().table_name("AccountsTable").consistent_read(true);
     let get = get.key("account_id", s("a")).key("item", s("account"));
     get.send().await.unwrap().item.unwrap()["available"].clone()
 }
@@ -74,39 +67,25 @@ async fn a_transaction_is_atomic_and_reports_why_it_failed() {
     let (_engines, client) = started().await;
     with_account(&client, 100).await;
     let both = |amount, id| {
-        client
-            .transact_write_items()
-            .transact_items(debit(amount))
-            .transact_items(hold(id))
+        client.transact_write_items().transact_items(debit(amount)).transact_items(hold(id))
     };
 
     both(60, "h1").send().await.unwrap();
     assert_eq!(available(&client).await, n(40));
 
-    let error = both(60, "h2")
-        .send()
-        .await
-        .unwrap_err()
-        .into_service_error();
+    let error = both(60, "h2").send().await.unwrap_err().into_service_error();
     let aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError::TransactionCanceledException(error) = error else {
         panic!("{error}");
     };
     let reasons = error.cancellation_reasons();
-    let codes: Vec<_> = reasons
-        .iter()
-        .map(|reason| reason.code().unwrap())
-        .collect();
+    let codes: Vec<_> = reasons.iter().map(|reason| reason.code().unwrap()).collect();
     assert_eq!(codes, ["ConditionalCheckFailed", "None"]);
     assert_eq!(reasons[0].item().unwrap()["available"], n(40));
     assert!(reasons[1].item().is_none());
 
     let error = both(1, "h1").send().await.unwrap_err().into_service_error();
     assert_eq!(error.code(), Some("TransactionCanceledException"));
-    assert_eq!(
-        available(&client).await,
-        n(40),
-        "the debit was rolled back with the hold"
-    );
+    assert_eq!(available(&client).await, n(40), "the debit was rolled back with the hold");
 }
 
 #[tokio::test]
@@ -201,37 +180,19 @@ async fn a_sparse_index_lists_items_with_its_keys() {
     let rest = rest.send().await.unwrap();
     let mut found: Vec<_> = page.items().iter().chain(rest.items()).collect();
     found.sort_by_key(|item| item["hold"].as_s().unwrap().clone());
-    let holds: Vec<_> = found
-        .iter()
-        .map(|item| item["hold"].as_s().unwrap().as_str())
-        .collect();
+    let holds: Vec<_> = found.iter().map(|item| item["hold"].as_s().unwrap().as_str()).collect();
     assert_eq!(holds, ["h1", "h2"]);
     let mut members: Vec<_> = found[0].keys().map(String::as_str).collect();
     members.sort_unstable();
-    assert_eq!(
-        members,
-        ["account_number", "check_shard", "hold", "next_check_at"]
-    );
-    assert!(
-        due("2025-01-01T00:00:00Z", 10)
-            .send()
-            .await
-            .unwrap()
-            .items()
-            .is_empty()
-    );
+    assert_eq!(members, ["account_number", "check_shard", "hold", "next_check_at"]);
+    assert!(due("2025-01-01T00:00:00Z", 10).send().await.unwrap().items().is_empty());
 }
 
 #[tokio::test]
 async fn concurrent_debits_never_go_below_zero() {
     let (_engines, client) = started().await;
     with_account(&client, 100).await;
-    let debits = (0..64).map(|_| {
-        client
-            .transact_write_items()
-            .transact_items(debit(7))
-            .send()
-    });
+    let debits = (0..64).map(|_| client.transact_write_items().transact_items(debit(7)).send());
     let results = futures_util::future::join_all(debits).await;
     assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 14);
     assert_eq!(available(&client).await, n(2));
@@ -242,33 +203,13 @@ async fn a_secret_is_created_once() {
     let engines = Engines::start().await.unwrap();
     let client = engines.secrets();
     let create = || client.create_secret().name("greta/openrouter/a/k1");
-    create()
-        .secret_string("sk")
-        .client_request_token("t".repeat(32))
-        .send()
-        .await
-        .unwrap();
-    create()
-        .secret_string("sk")
-        .client_request_token("t".repeat(32))
-        .send()
-        .await
-        .unwrap();
-    let error = create()
-        .secret_string("other")
-        .send()
-        .await
-        .unwrap_err()
-        .into_service_error();
+    create().secret_string("sk").client_request_token("t".repeat(32)).send().await.unwrap();
+    create().secret_string("sk").client_request_token("t".repeat(32)).send().await.unwrap();
+    let error = create().secret_string("other").send().await.unwrap_err().into_service_error();
     assert!(error.is_resource_exists_exception(), "{error}");
     assert_eq!(engines.secret_names().await, ["greta/openrouter/a/k1"]);
 
-    let get = || {
-        client
-            .get_secret_value()
-            .secret_id("greta/openrouter/a/k1")
-            .send()
-    };
+    let get = || client.get_secret_value().secret_id("greta/openrouter/a/k1").send();
     assert_eq!(get().await.unwrap().secret_string(), Some("sk"));
     let delete = || {
         let delete = client.delete_secret().secret_id("greta/openrouter/a/k1");
@@ -290,13 +231,7 @@ async fn secrets_manager_fails_on_demand() {
     let config = engines.secrets().config().to_builder();
     let once = aws_sdk_secretsmanager::config::retry::RetryConfig::disabled();
     let client = aws_sdk_secretsmanager::Client::from_conf(config.retry_config(once).build());
-    let create = || {
-        client
-            .create_secret()
-            .name("one")
-            .secret_string("sk")
-            .send()
-    };
+    let create = || client.create_secret().name("one").secret_string("sk").send();
     let get = || client.get_secret_value().secret_id("one").send();
 
     let faults = [
@@ -320,23 +255,13 @@ async fn secrets_manager_fails_on_demand() {
     engines.heal_secrets();
     get().await.unwrap();
     let operations = engines.secret_operations();
-    assert_eq!(
-        operations
-            .iter()
-            .filter(|name| *name == "GetSecretValue")
-            .count(),
-        3
-    );
+    assert_eq!(operations.iter().filter(|name| *name == "GetSecretValue").count(), 3);
 }
 
 #[tokio::test]
 async fn stopped_engines_are_gone() {
     let engines = Engines::start().await.unwrap();
-    let address = engines
-        .dynamodb_url
-        .strip_prefix("http://")
-        .unwrap()
-        .to_owned();
+    let address = engines.dynamodb_url.strip_prefix("http://").unwrap().to_owned();
     tokio::net::TcpStream::connect(&address).await.unwrap();
     engines.stop().await;
     assert!(tokio::net::TcpStream::connect(&address).await.is_err());

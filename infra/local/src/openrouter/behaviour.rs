@@ -79,9 +79,7 @@ const NAMED: &[(&str, Behaviour)] = &[
 ];
 
 /// The error statuses in the model list.
-const STATUSES: [u16; 14] = [
-    400, 401, 402, 403, 404, 408, 413, 422, 429, 500, 502, 503, 524, 529,
-];
+const STATUSES: [u16; 14] = [400, 401, 402, 403, 404, 408, 413, 422, 429, 500, 502, 503, 524, 529];
 
 /// The delays in the model list, in milliseconds; other numbers work as well, unlisted.
 const LISTED_DELAYS_MS: [u64; 6] = [10, 50, 200, 500, 1000, 3000];
@@ -93,13 +91,9 @@ const SLOW_CHUNKS: &str = "slow-chunks-";
 /// Every behaviour in the model list.
 pub(super) fn names() -> impl Iterator<Item = String> {
     let delays = [SLOW_HEAD, SLOW_CHUNKS].into_iter().flat_map(|prefix| {
-        LISTED_DELAYS_MS
-            .into_iter()
-            .map(move |delay| format!("{prefix}{delay}"))
+        LISTED_DELAYS_MS.into_iter().map(move |delay| format!("{prefix}{delay}"))
     });
-    let statuses = STATUSES
-        .into_iter()
-        .map(|status| format!("{STATUS}{status}"));
+    let statuses = STATUSES.into_iter().map(|status| format!("{STATUS}{status}"));
     let named = NAMED.iter().map(|(name, _)| (*name).to_owned());
     named.chain(statuses).chain(delays)
 }
@@ -115,9 +109,7 @@ pub(super) fn of_model(model: &str) -> Option<Behaviour> {
     }
     if let Some(status) = name.strip_prefix(STATUS) {
         let status = status.parse().ok();
-        return status
-            .filter(|status| STATUSES.contains(status))
-            .map(Behaviour::Status);
+        return status.filter(|status| STATUSES.contains(status)).map(Behaviour::Status);
     }
     let delay = |ms: &str| ms.parse().ok().map(Duration::from_millis);
     if let Some(ms) = name.strip_prefix(SLOW_HEAD) {

@@ -54,11 +54,7 @@ impl Completion {
             text.split_whitespace().map(str::to_owned).collect()
         };
         let limit = usize::try_from(max_tokens.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
-        let finish_reason = if words.len() > limit {
-            "length"
-        } else {
-            "stop"
-        };
+        let finish_reason = if words.len() > limit { "length" } else { "stop" };
         words.truncate(limit);
         let chunks = words.chunks(if is_big { BIG_CHUNK } else { 1 });
         let chunks = chunks.enumerate().map(|(index, words)| Chunk {
@@ -107,10 +103,7 @@ impl Completion {
             events.push((self.event([choice("delta", &delta, None)], None), words));
         }
         let nothing = json!({"role": "assistant", "content": ""});
-        events.push((
-            self.event([self.last_choice("delta", &nothing)], None),
-            words,
-        ));
+        events.push((self.event([self.last_choice("delta", &nothing)], None), words));
         if let Some(usage) = self.usage() {
             events.push((self.event([], Some(usage)), words));
         }
@@ -140,11 +133,7 @@ impl Completion {
         if self.behaviour == Behaviour::MidstreamError {
             return json!({"error": provider_error(), "user_id": USER_ID}).to_string();
         }
-        let text: String = self
-            .chunks
-            .iter()
-            .map(|chunk| chunk.text.as_str())
-            .collect();
+        let text: String = self.chunks.iter().map(|chunk| chunk.text.as_str()).collect();
         let message = json!({"role": "assistant", "content": text, "refusal": null});
         let choice = self.last_choice("message", &message);
         self.json("chat.completion", &[choice], self.usage(), None)

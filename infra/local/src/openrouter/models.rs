@@ -46,8 +46,7 @@ static MODELS: LazyLock<Models> = LazyLock::new(|| {
 /// The ids of all models in the list.
 pub fn listed() -> Vec<String> {
     let real = MODELS.listed.iter().map(|model| model.id.clone());
-    real.chain(behaviour::names().map(|name| format!("{LISTED}{name}")))
-        .collect()
+    real.chain(behaviour::names().map(|name| format!("{LISTED}{name}"))).collect()
 }
 
 /// The response of `GET /models`.
@@ -106,9 +105,7 @@ impl Model {
         let cost = || {
             let prompt = usd(&self.prompt)?.times(prompt_tokens)?;
             let completion = usd(&self.completion)?.times(completion_tokens)?;
-            prompt
-                .checked_add(completion)?
-                .checked_add(usd(&self.request)?)
+            prompt.checked_add(completion)?.checked_add(usd(&self.request)?)
         };
         cost().expect("the cost of a simulated call can be counted")
     }
@@ -147,11 +144,7 @@ mod tests {
         ];
         for (model, prompt, completion, expected) in table {
             let (_, found) = find(model).unwrap();
-            assert_eq!(
-                found.cost(prompt, completion).to_string(),
-                expected,
-                "{model}"
-            );
+            assert_eq!(found.cost(prompt, completion).to_string(), expected, "{model}");
         }
         assert!(find("nobody/nothing").is_none());
         assert_eq!(find("openrouter/auto").unwrap().0, DEFAULT_MODEL);
@@ -170,15 +163,9 @@ mod tests {
         assert_eq!(pricing("perplexity/sonar")["request"], "0.005");
         assert_eq!(pricing("sim-priced/cut")["completion"], "0.0000006");
         assert!(
-            models
-                .iter()
-                .any(|model| model["top_provider"]["max_completion_tokens"].is_null())
+            models.iter().any(|model| model["top_provider"]["max_completion_tokens"].is_null())
         );
-        assert!(
-            models
-                .iter()
-                .all(|model| !model["id"].as_str().unwrap().starts_with(UNLISTED))
-        );
+        assert!(models.iter().all(|model| !model["id"].as_str().unwrap().starts_with(UNLISTED)));
         assert_eq!(models.len(), listed().len());
     }
 }

@@ -31,17 +31,9 @@ enum Step {
 
 /// The response's body. The call's record follows what is sent.
 pub(super) fn body(completion: Completion, stream: bool, call: OpenCall) -> Body {
-    let steps = if stream {
-        stream_steps(&completion)
-    } else {
-        plain_steps(&completion)
-    };
+    let steps = if stream { stream_steps(&completion) } else { plain_steps(&completion) };
     call.progress(0, completion.billing(0));
-    let playback = Playback {
-        completion,
-        steps: steps.into_iter().peekable(),
-        call,
-    };
+    let playback = Playback { completion, steps: steps.into_iter().peekable(), call };
     Body::from_stream(stream::unfold(playback, Playback::next))
 }
 
@@ -177,16 +169,8 @@ mod tests {
         let text = Bytes::from("data: ✓ naïve\r\n\r\n");
         let chunks = split(&text);
         assert_eq!(chunks.concat(), text);
-        assert!(
-            chunks
-                .iter()
-                .all(|chunk| !chunk.is_empty() && chunk.len() <= SPLIT_AT)
-        );
-        assert!(
-            chunks
-                .iter()
-                .any(|chunk| std::str::from_utf8(chunk).is_err())
-        );
+        assert!(chunks.iter().all(|chunk| !chunk.is_empty() && chunk.len() <= SPLIT_AT));
+        assert!(chunks.iter().any(|chunk| std::str::from_utf8(chunk).is_err()));
         assert!(chunks.iter().any(|chunk| chunk.ends_with(b"\r")));
     }
 }

@@ -130,11 +130,7 @@ pub(super) struct Inner {
 
 impl Shared {
     pub(super) fn new(slow_key: Duration) -> Arc<Self> {
-        Arc::new(Self {
-            slow_key,
-            calls: watch::Sender::new(Vec::new()),
-            inner: Mutex::default(),
-        })
+        Arc::new(Self { slow_key, calls: watch::Sender::new(Vec::new()), inner: Mutex::default() })
     }
 
     pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -156,10 +152,7 @@ impl Shared {
             index = calls.len();
             calls.push(call);
         });
-        OpenCall {
-            shared: Arc::clone(self),
-            index,
-        }
+        OpenCall { shared: Arc::clone(self), index }
     }
 }
 

@@ -175,16 +175,9 @@ async fn respond(completion: Completion, call: OpenCall, stream: bool) -> Respon
         _ => {}
     }
     let id = HeaderValue::from_str(&completion.generation_id).expect("ids are ASCII");
-    let content_type = if stream {
-        "text/event-stream"
-    } else {
-        "application/json"
-    };
+    let content_type = if stream { "text/event-stream" } else { "application/json" };
     let body: Body = playback::body(completion, stream, call);
-    let head = [
-        (CONTENT_TYPE, HeaderValue::from_static(content_type)),
-        (X_GENERATION_ID, id),
-    ];
+    let head = [(CONTENT_TYPE, HeaderValue::from_static(content_type)), (X_GENERATION_ID, id)];
     let cache = stream.then_some([(CACHE_CONTROL, "no-cache")]);
     (head, cache.map(axum::response::AppendHeaders), body).into_response()
 }

@@ -18,25 +18,17 @@ impl Rig {
         let redirects = reqwest::redirect::Policy::none();
         Self {
             sim: OpenRouterSimulator::with_slow_key(slow_key).await.unwrap(),
-            client: reqwest::Client::builder()
-                .redirect(redirects)
-                .build()
-                .unwrap(),
+            client: reqwest::Client::builder().redirect(redirects).build().unwrap(),
         }
     }
 
     fn get(&self, path: &str, key: &str) -> reqwest::RequestBuilder {
-        self.client
-            .get(format!("{}{path}", self.sim.base_url()))
-            .bearer_auth(key)
+        self.client.get(format!("{}{path}", self.sim.base_url())).bearer_auth(key)
     }
 
     fn chat(&self, key: &str, body: &Value) -> reqwest::RequestBuilder {
         let url = format!("{}/chat/completions", self.sim.base_url());
-        self.client
-            .post(url)
-            .bearer_auth(key)
-            .body(body.to_string())
+        self.client.post(url).bearer_auth(key).body(body.to_string())
     }
 
     fn call(&self, model: &str, stream: bool) -> reqwest::RequestBuilder {
@@ -45,12 +37,7 @@ impl Rig {
 
     /// The whole body of a response, or what arrived before it broke.
     async fn read(&self, model: &str, stream: bool) -> (Vec<u8>, bool) {
-        let mut pieces = self
-            .call(model, stream)
-            .send()
-            .await
-            .unwrap()
-            .bytes_stream();
+        let mut pieces = self.call(model, stream).send().await.unwrap().bytes_stream();
         let mut body = Vec::new();
         while let Some(piece) = pieces.next().await {
             match piece {
@@ -88,10 +75,7 @@ fn json_of(text: &str) -> Value {
 
 /// The data of each event.
 fn data(stream: &str) -> Vec<&str> {
-    stream
-        .lines()
-        .filter_map(|line| line.strip_prefix("data: "))
-        .collect()
+    stream.lines().filter_map(|line| line.strip_prefix("data: ")).collect()
 }
 
 async fn json_body(request: reqwest::RequestBuilder) -> (u16, Value) {
@@ -106,36 +90,11 @@ async fn a_key_behaves_as_its_text_says_until_told_otherwise() {
     let rest = "0123456789abcdef";
     let table = [
         (format!("sk-or-v1-{rest}"), 200, json!(false), json!(12.3)),
-        (
-            format!("sk-or-v1-slow{rest}"),
-            200,
-            json!(false),
-            json!(12.3),
-        ),
-        (
-            format!("sk-or-v1-limited{rest}"),
-            200,
-            json!(false),
-            json!(0),
-        ),
-        (
-            format!("sk-or-v1-management{rest}"),
-            200,
-            json!(true),
-            json!(12.3),
-        ),
-        (
-            format!("sk-or-v1-rejected{rest}"),
-            401,
-            Value::Null,
-            Value::Null,
-        ),
-        (
-            format!("sk-or-v1-down{rest}"),
-            503,
-            Value::Null,
-            Value::Null,
-        ),
+        (format!("sk-or-v1-slow{rest}"), 200, json!(false), json!(12.3)),
+        (format!("sk-or-v1-limited{rest}"), 200, json!(false), json!(0)),
+        (format!("sk-or-v1-management{rest}"), 200, json!(true), json!(12.3)),
+        (format!("sk-or-v1-rejected{rest}"), 401, Value::Null, Value::Null),
+        (format!("sk-or-v1-down{rest}"), 503, Value::Null, Value::Null),
         ("sk-or-v1-short".to_owned(), 401, Value::Null, Value::Null),
         (format!("sk-xx-v1-{rest}"), 401, Value::Null, Value::Null),
     ];
@@ -167,11 +126,7 @@ async fn only_the_model_list_is_public() {
     let base = rig.sim.base_url();
     for path in ["/key", "/generation?id=gen-1"] {
         let (status, body) = json_body(rig.client.get(format!("{base}{path}"))).await;
-        assert_eq!(
-            (status, &body["error"]["code"]),
-            (401, &json!(401)),
-            "{path}"
-        );
+        assert_eq!((status, &body["error"]["code"]), (401, &json!(401)), "{path}");
     }
     let chat = rig.client.post(format!("{base}/chat/completions"));
     let chat = chat.body(request(DEFAULT_MODEL, false).to_string());
@@ -179,23 +134,15 @@ async fn only_the_model_list_is_public() {
     assert_eq!(rig.last().key_sha256, None);
     let (status, body) = json_body(rig.client.get(format!("{base}/models"))).await;
     assert_eq!(status, 200);
-    assert_eq!(
-        body["data"].as_array().unwrap().len(),
-        listed_models().len()
-    );
+    assert_eq!(body["data"].as_array().unwrap().len(), listed_models().len());
 }
 
 #[tokio::test]
 async fn a_plain_response_states_its_exact_cost_and_is_recorded() {
     let rig = Rig::start().await;
-    let call = rig
-        .call(DEFAULT_MODEL, false)
-        .header("X-OpenRouter-Title", "Greta");
+    let call = rig.call(DEFAULT_MODEL, false).header("X-OpenRouter-Title", "Greta");
     let answer = call.send().await.unwrap();
-    let id = answer.headers()["x-generation-id"]
-        .to_str()
-        .unwrap()
-        .to_owned();
+    let id = answer.headers()["x-generation-id"].to_str().unwrap().to_owned();
     let text = answer.text().await.unwrap();
     // 13 bytes in: 4 tokens; 12 words out.
     assert!(text.contains(r#""cost":0.0000078,"#), "{text}");
@@ -215,14 +162,7 @@ async fn a_plain_response_states_its_exact_cost_and_is_recorded() {
     assert_eq!(call.body, request(DEFAULT_MODEL, false).to_string());
 
     let path = format!("/generation?id={id}");
-    let found = rig
-        .get(&path, KEY)
-        .send()
-        .await
-        .unwrap()
-        .text()
-        .await
-        .unwrap();
+    let found = rig.get(&path, KEY).send().await.unwrap().text().await.unwrap();
     assert!(found.contains(r#""total_cost":0.0000078,"#), "{found}");
     let other = "sk-or-v1-another9876543210";
     assert_eq!(json_body(rig.get(&path, other)).await.0, 404);
@@ -246,12 +186,7 @@ async fn a_stream_looks_like_openrouters() {
     assert_eq!(finish["choices"][0]["finish_reason"], "stop");
     let content: String = events[..events.len() - 3]
         .iter()
-        .map(|event| {
-            json_of(event)["choices"][0]["delta"]["content"]
-                .as_str()
-                .unwrap()
-                .to_owned()
-        })
+        .map(|event| json_of(event)["choices"][0]["delta"]["content"].as_str().unwrap().to_owned())
         .collect();
     assert!(content.ends_with("to: one two three"), "{content}");
     assert_eq!(events.len(), 12 + 3);
@@ -272,21 +207,12 @@ async fn a_response_ends_at_its_limit() {
 #[tokio::test]
 async fn errors_look_like_openrouters() {
     let rig = Rig::start().await;
-    let statuses = [
-        400, 401, 402, 403, 404, 408, 413, 422, 429, 500, 502, 503, 524, 529,
-    ];
+    let statuses = [400, 401, 402, 403, 404, 408, 413, 422, 429, 500, 502, 503, 524, 529];
     for status in statuses {
         for family in ["sim", "sim-priced"] {
-            let answer = rig
-                .call(&format!("{family}/status-{status}"), true)
-                .send()
-                .await
-                .unwrap();
+            let answer = rig.call(&format!("{family}/status-{status}"), true).send().await.unwrap();
             assert_eq!(answer.status().as_u16(), status);
-            let retry = answer
-                .headers()
-                .get("retry-after")
-                .map(|value| value.to_str().unwrap());
+            let retry = answer.headers().get("retry-after").map(|value| value.to_str().unwrap());
             assert_eq!(retry, (status == 429).then_some("7"));
             let body = json_of(&answer.text().await.unwrap());
             assert_eq!(body["error"]["code"], status);
@@ -295,20 +221,11 @@ async fn errors_look_like_openrouters() {
             assert_eq!(rig.last().cost, "0");
         }
     }
-    assert_eq!(
-        json_body(rig.get("/key", KEY)).await.0,
-        200,
-        "the key itself is fine"
-    );
+    assert_eq!(json_body(rig.get("/key", KEY)).await.0, 200, "the key itself is fine");
 
     let (status, body) = json_body(rig.call("sim/status-403-limit", false)).await;
     assert_eq!(status, 403);
-    assert!(
-        body["error"]["message"]
-            .as_str()
-            .unwrap()
-            .starts_with("Key limit exceeded")
-    );
+    assert!(body["error"]["message"].as_str().unwrap().starts_with("Key limit exceeded"));
     let (status, body) = json_body(rig.call("sim/status-403-moderation", false)).await;
     assert_eq!(status, 403);
     assert_eq!(body["error"]["metadata"]["flagged_input"], "one two three");
@@ -316,12 +233,7 @@ async fn errors_look_like_openrouters() {
     assert_eq!(moved.status(), 302);
     assert_eq!(json_body(rig.call("nobody/nothing", false)).await.0, 400);
     assert_eq!(json_body(rig.call("sim/nothing", false)).await.0, 400);
-    assert_eq!(
-        json_body(rig.chat(KEY, &json!({"model": DEFAULT_MODEL})))
-            .await
-            .0,
-        400
-    );
+    assert_eq!(json_body(rig.chat(KEY, &json!({"model": DEFAULT_MODEL}))).await.0, 400);
 }
 
 #[tokio::test]
@@ -349,10 +261,7 @@ async fn a_broken_response_costs_what_was_generated() {
         let path = format!("/generation?id={}", rig.last().generation_id);
         let (_, found) = json_body(rig.get(&path, KEY)).await;
         assert_eq!(found["data"]["cancelled"], true);
-        assert_eq!(
-            found["data"]["tokens_completion"],
-            rig.last().completion_tokens
-        );
+        assert_eq!(found["data"]["tokens_completion"], rig.last().completion_tokens);
         assert!(rig.last().completion_tokens >= 2);
         let (_, complete) = rig.read(model, false).await;
         assert!(!complete, "{model}");
@@ -364,11 +273,7 @@ async fn a_reader_that_leaves_leaves_a_record() {
     let rig = Rig::start().await;
     let answer = rig.call("sim/stall", true).send().await.unwrap();
     let path = format!("/generation?id={}", rig.last().generation_id);
-    assert_eq!(
-        json_body(rig.get(&path, KEY)).await.0,
-        404,
-        "it is not over yet"
-    );
+    assert_eq!(json_body(rig.get(&path, KEY)).await.0, 404, "it is not over yet");
     let mut pieces = answer.bytes_stream();
     let mut text = String::new();
     while data(&text).len() < 2 {
@@ -404,10 +309,7 @@ async fn streams_misbehave_on_demand() {
     assert!(text.contains(r#""cost":7.8e-06,"#), "{text}");
     let text = rig.whole("sim/zero-cost-byok", true).await;
     assert!(text.contains(r#""cost":0,"#), "{text}");
-    assert!(
-        text.contains(r#""upstream_inference_cost":0.0000078}"#),
-        "{text}"
-    );
+    assert!(text.contains(r#""upstream_inference_cost":0.0000078}"#), "{text}");
     let text = rig.whole("sim/midstream-error", true).await;
     let last = json_of(data(&text).pop().unwrap());
     assert_eq!(last["error"]["code"], "server_error");
@@ -422,12 +324,7 @@ async fn streams_misbehave_on_demand() {
     let text = rig.whole("sim/slow-chunks-1", true).await;
     assert_eq!(data(&text).len(), data(&usual).len());
 
-    let mut pieces = rig
-        .call("sim/split", true)
-        .send()
-        .await
-        .unwrap()
-        .bytes_stream();
+    let mut pieces = rig.call("sim/split", true).send().await.unwrap().bytes_stream();
     let mut inside_character = false;
     let mut all = Vec::new();
     while let Some(piece) = pieces.next().await {
@@ -436,10 +333,7 @@ async fn streams_misbehave_on_demand() {
         all.extend_from_slice(&piece);
     }
     assert!(inside_character);
-    assert_eq!(
-        data(std::str::from_utf8(&all).unwrap()).len(),
-        data(&usual).len()
-    );
+    assert_eq!(data(std::str::from_utf8(&all).unwrap()).len(), data(&usual).len());
 }
 
 #[tokio::test]
@@ -454,10 +348,7 @@ async fn plain_responses_misbehave_on_demand() {
     assert_eq!(body("sim/slow-head-1").await["object"], "chat.completion");
     assert_eq!(body("sim/split").await["object"], "chat.completion");
     assert_eq!(body("openrouter/auto").await["model"], DEFAULT_MODEL);
-    assert_eq!(
-        body("meta-llama/llama-3.3-70b-instruct:free").await["usage"]["cost"],
-        0
-    );
+    assert_eq!(body("meta-llama/llama-3.3-70b-instruct:free").await["usage"]["cost"], 0);
     let big = body("sim-priced/big").await;
     let content = big["choices"][0]["message"]["content"].as_str().unwrap();
     assert!(content.len() >= 2 * 1024 * 1024 - 1);

@@ -45,12 +45,7 @@ pub struct ApiResponse {
 
 impl ApiResponse {
     pub(super) fn new(status: u16, body: String) -> Self {
-        Self {
-            status,
-            body,
-            replayed: false,
-            lost: false,
-        }
+        Self { status, body, replayed: false, lost: false }
     }
 }
 
@@ -146,10 +141,7 @@ impl Admission {
         Some(match &used.first {
             _ if used.fingerprint != fingerprint => ApiError::key_reused(key).into(),
             None => ApiError::key_in_use(key).into(),
-            Some(first) => ApiResponse {
-                replayed: true,
-                ..first.clone()
-            },
+            Some(first) => ApiResponse { replayed: true, ..first.clone() },
         })
     }
 

@@ -42,8 +42,7 @@ impl StripeState {
             }
         };
         response.lost |= std::mem::take(&mut self.response_lost);
-        self.admission
-            .finish(request, &response, is_result, self.now);
+        self.admission.finish(request, &response, is_result, self.now);
         response
     }
 

@@ -33,31 +33,11 @@ impl Card {
         (Self::Succeeds, "succeeds", "Succeeds"),
         (Self::DeclinesSoftly, "declines_softly", "Declines softly"),
         (Self::DeclinesHard, "declines_hard", "Declines hard"),
-        (
-            Self::DeclinesLater,
-            "declines_later",
-            "Succeeds, then declines",
-        ),
-        (
-            Self::NeedsAuthentication,
-            "authentication",
-            "Needs authentication later",
-        ),
-        (
-            Self::TimesOutAfterCharging,
-            "charges_silently",
-            "Charges and then times out",
-        ),
-        (
-            Self::TimesOutAfterDeclining,
-            "declines_silently",
-            "Declines and then times out",
-        ),
-        (
-            Self::TimesOutBeforeCharging,
-            "times_out",
-            "Times out before charging",
-        ),
+        (Self::DeclinesLater, "declines_later", "Succeeds, then declines"),
+        (Self::NeedsAuthentication, "authentication", "Needs authentication later"),
+        (Self::TimesOutAfterCharging, "charges_silently", "Charges and then times out"),
+        (Self::TimesOutAfterDeclining, "declines_silently", "Declines and then times out"),
+        (Self::TimesOutBeforeCharging, "times_out", "Times out before charging"),
         (Self::Processing, "processing", "Takes a while"),
     ];
 
@@ -84,10 +64,7 @@ impl Card {
 
     /// The charge is attempted, and the response never arrives.
     pub(super) fn loses_response(self) -> bool {
-        matches!(
-            self,
-            Self::TimesOutAfterCharging | Self::TimesOutAfterDeclining
-        )
+        matches!(self, Self::TimesOutAfterCharging | Self::TimesOutAfterDeclining)
     }
 }
 

@@ -15,12 +15,7 @@ pub(super) struct ApiError {
 
 impl ApiError {
     fn new(status: u16, error: Value) -> Self {
-        Self {
-            status,
-            error,
-            is_result: false,
-            no_response: false,
-        }
+        Self { status, error, is_result: false, no_response: false }
     }
 
     pub(super) fn request(status: u16, code: Option<&str>, message: &str) -> Self {
@@ -82,24 +77,15 @@ impl ApiError {
 
     /// The resource's state does not allow the request.
     pub(super) fn state(code: Option<&str>, message: &str) -> Self {
-        Self {
-            is_result: true,
-            ..Self::request(400, code, message)
-        }
+        Self { is_result: true, ..Self::request(400, code, message) }
     }
 
     /// The card was declined.
     pub(super) fn declined(error: Value) -> Self {
-        Self {
-            is_result: true,
-            ..Self::new(402, error)
-        }
+        Self { is_result: true, ..Self::new(402, error) }
     }
 
     pub(super) fn no_response() -> Self {
-        Self {
-            no_response: true,
-            ..Self::new(504, Value::Null)
-        }
+        Self { no_response: true, ..Self::new(504, Value::Null) }
     }
 }

@@ -139,10 +139,7 @@ impl StripeHandle {
 
     /// From now on, events are sent to `url`, signed with `secret`.
     pub fn set_webhook(&self, url: &str, secret: &str) {
-        self.inner().endpoint = Some(Endpoint {
-            url: url.to_owned(),
-            secret: secret.to_owned(),
-        });
+        self.inner().endpoint = Some(Endpoint { url: url.to_owned(), secret: secret.to_owned() });
     }
 
     /// Decides what becomes of events from now on.

@@ -53,17 +53,13 @@ impl Params {
             rest.strip_suffix(']').map(str::to_owned)
         };
         let pairs = self.0.iter();
-        pairs
-            .filter_map(|(full, value)| Some((inner(full)?, value.clone())))
-            .collect()
+        pairs.filter_map(|(full, value)| Some((inner(full)?, value.clone()))).collect()
     }
 
     /// Repeated `name[]`, or `name[0]`, `name[1]`, …
     pub(super) fn list(&self, name: &str) -> Vec<&str> {
-        let is_item = |full: &str| {
-            full.strip_prefix(name)
-                .is_some_and(|rest| rest.starts_with('['))
-        };
+        let is_item =
+            |full: &str| full.strip_prefix(name).is_some_and(|rest| rest.starts_with('['));
         let pairs = self.0.iter().filter(|(full, _)| is_item(full));
         pairs.map(|(_, value)| value.as_str()).collect()
     }

@@ -59,11 +59,7 @@ pub(super) struct PaymentMethod {
 impl PaymentMethod {
     pub(super) fn json(&self) -> Value {
         let card = json!({"brand": "visa", "last4": "4242", "exp_month": 12, "exp_year": 2099});
-        shown(
-            "payment_method",
-            self,
-            json!({"type": "card", "card": card}),
-        )
+        shown("payment_method", self, json!({"type": "card", "card": card}))
     }
 }
 

@@ -160,20 +160,13 @@ fn no_such_card() -> Response {
 }
 
 fn checkout_page(state: &StripeState, id: &str, problem: Option<&PayError>) -> Response {
-    let page = state
-        .sessions
-        .get(id)
-        .map(|session| page::checkout(session, problem));
+    let page = state.sessions.get(id).map(|session| page::checkout(session, problem));
     page_response(page, problem)
 }
 
 fn invoice_page(state: &StripeState, id: &str, problem: Option<&PayError>) -> Response {
     let page = state.invoices.get(id).map(|invoice| {
-        page::invoice(
-            invoice,
-            &state.subscriptions[&invoice.subscription],
-            problem,
-        )
+        page::invoice(invoice, &state.subscriptions[&invoice.subscription], problem)
     });
     page_response(page, problem)
 }

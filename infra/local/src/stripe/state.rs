@@ -91,11 +91,7 @@ pub struct StripeState {
 impl StripeState {
     /// An empty state, whose pages are below `base_url`.
     pub fn new(base_url: &str, livemode: bool) -> Self {
-        Self {
-            base_url: base_url.to_owned(),
-            livemode,
-            ..Self::default()
-        }
+        Self { base_url: base_url.to_owned(), livemode, ..Self::default() }
     }
 
     /// From now on, callers need this secret key.
@@ -105,11 +101,7 @@ impl StripeState {
 
     /// From now on, the `next` requests get a 429, then those above `per_second`.
     pub fn limit_rate(&mut self, next: u32, per_second: Option<usize>) {
-        self.admission.rate_limit = RateLimit {
-            next,
-            per_second,
-            ..RateLimit::default()
-        };
+        self.admission.rate_limit = RateLimit { next, per_second, ..RateLimit::default() };
     }
 
     /// All requests to the API, in the order of their arrival.
@@ -221,12 +213,7 @@ impl StripeState {
 
     pub fn add_customer(&mut self, email: Option<String>) -> String {
         let id = self.new_id("cus");
-        let customer = Customer {
-            id: id.clone(),
-            created: self.now,
-            email,
-            ..Customer::default()
-        };
+        let customer = Customer { id: id.clone(), created: self.now, email, ..Customer::default() };
         self.customers.insert(id.clone(), customer);
         id
     }
@@ -241,12 +228,7 @@ impl StripeState {
     /// Adds a payment method; without a customer, it can be charged only once. Returns its id.
     pub fn add_method(&mut self, customer: Option<String>, card: Card) -> String {
         let id = self.new_id("pm");
-        let method = PaymentMethod {
-            id: id.clone(),
-            created: self.now,
-            customer,
-            card,
-        };
+        let method = PaymentMethod { id: id.clone(), created: self.now, customer, card };
         self.methods.insert(id.clone(), method);
         id
     }

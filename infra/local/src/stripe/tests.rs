@@ -55,17 +55,12 @@ fn start_of_2026() -> Timestamp {
 
 impl Rig {
     async fn start() -> Self {
-        let stripe = StripeSimulator::start(Clock::system(), false)
-            .await
-            .unwrap();
+        let stripe = StripeSimulator::start(Clock::system(), false).await.unwrap();
         stripe.set_api_key(KEY);
         stripe.set_time(start_of_2026());
         let redirects = reqwest::redirect::Policy::none();
         let client = reqwest::Client::builder().redirect(redirects).build();
-        Self {
-            stripe,
-            client: client.unwrap(),
-        }
+        Self { stripe, client: client.unwrap() }
     }
 
     fn url(&self, path: &str) -> String {
@@ -92,9 +87,7 @@ impl Rig {
     }
 
     async fn post(&self, path: &str, form: &[(&str, &str)]) -> Answer {
-        answer(self.request(Method::POST, path, form))
-            .await
-            .unwrap()
+        answer(self.request(Method::POST, path, form)).await.unwrap()
     }
 
     /// `None` if the connection was closed.
@@ -104,9 +97,7 @@ impl Rig {
     }
 
     async fn customer(&self) -> String {
-        self.post("/v1/customers", &[("email", "a@example.com")])
-            .await
-            .id()
+        self.post("/v1/customers", &[("email", "a@example.com")]).await.id()
     }
 
     /// An unconfirmed PaymentIntent of 500 cents, for a new customer with this card.
@@ -139,10 +130,7 @@ impl Rig {
     async fn session(&self, mode: &str, extra: &[(&str, &str)]) -> Answer {
         let mut form = vec![
             ("mode", mode),
-            (
-                "success_url",
-                "http://shop.test/ok?id={CHECKOUT_SESSION_ID}",
-            ),
+            ("success_url", "http://shop.test/ok?id={CHECKOUT_SESSION_ID}"),
             ("cancel_url", "http://shop.test/no?a=1&b=2"),
             ("client_reference_id", "order-1"),
             ("metadata[order]", "1"),
@@ -186,8 +174,7 @@ impl Rig {
 
     /// The subscription's next period begins, or is still due, and its payment ends like this.
     fn collect(&self, subscription: &str, outcome: ChargeOutcome) -> Result<(), NotPossible> {
-        self.stripe
-            .act(|state| state.collect(subscription, outcome))
+        self.stripe.act(|state| state.collect(subscription, outcome))
     }
 
     fn later(&self, by: SignedDuration) {
@@ -203,11 +190,7 @@ async fn answer(request: reqwest::RequestBuilder) -> Option<Answer> {
     let status = answer.status().as_u16();
     let body = answer.bytes().await.ok()?;
     let body = serde_json::from_slice(&body).unwrap();
-    Some(Answer {
-        status,
-        replayed,
-        body,
-    })
+    Some(Answer { status, replayed, body })
 }
 
 #[test]
@@ -246,11 +229,7 @@ fn the_state_is_deterministic() {
                 ("payment_method", &method),
             ];
             let intent = call(&mut state, "/v1/payment_intents", &form);
-            call(
-                &mut state,
-                &format!("/v1/payment_intents/{intent}/confirm"),
-                &[],
-            );
+            call(&mut state, &format!("/v1/payment_intents/{intent}/confirm"), &[]);
         }
         assert_eq!(state.payments().len(), 24);
         (replies, state.take_events())
@@ -266,20 +245,14 @@ async fn the_system_starts_one_unless_another_is_set() {
     let url = system.stripe.as_ref().unwrap().base_url();
     assert_eq!(system.settings["STRIPE_API_BASE_URL"], url);
     let client = reqwest::Client::new();
-    let get = || {
-        client
-            .get(format!("{url}/v1/customers/cus_9"))
-            .bearer_auth(KEY)
-    };
+    let get = || client.get(format!("{url}/v1/customers/cus_9")).bearer_auth(KEY);
     assert_eq!(get().send().await.unwrap().status(), 404);
     system.stop().await;
     assert!(get().send().await.is_err());
 
     let mut options = Options::default();
     let elsewhere = ("STRIPE_API_BASE_URL", "https://api.stripe.com");
-    options
-        .settings
-        .insert(elsewhere.0.to_owned(), elsewhere.1.to_owned());
+    options.settings.insert(elsewhere.0.to_owned(), elsewhere.1.to_owned());
     let system = System::start(options).await.unwrap();
     assert!(system.stripe.is_none());
     assert_eq!(system.settings[elsewhere.0], elsewhere.1);

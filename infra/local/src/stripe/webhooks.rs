@@ -8,11 +8,8 @@ use jiff::Timestamp;
 use super::state::Event;
 
 /// How long an event that was not accepted waits before each retry.
-pub(super) const RETRY_DELAYS: [Duration; 3] = [
-    Duration::from_millis(50),
-    Duration::from_millis(500),
-    Duration::from_secs(2),
-];
+pub(super) const RETRY_DELAYS: [Duration; 3] =
+    [Duration::from_millis(50), Duration::from_millis(500), Duration::from_secs(2)];
 
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(20);
 

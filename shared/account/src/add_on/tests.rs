@@ -17,11 +17,7 @@ fn p(number: u32) -> Period {
 }
 
 fn activated(name: &str, when: &str) -> Fact {
-    Fact::Activated {
-        generation: g(name),
-        at: at(when),
-        collection: Collection::Card,
-    }
+    Fact::Activated { generation: g(name), at: at(when), collection: Collection::Card }
 }
 
 fn bought() -> Fact {
@@ -29,85 +25,47 @@ fn bought() -> Fact {
 }
 
 fn paid(period: u32) -> Fact {
-    Fact::Paid {
-        generation: g("g1"),
-        period: p(period),
-    }
+    Fact::Paid { generation: g("g1"), period: p(period) }
 }
 
 fn declined(period: u32) -> Fact {
-    Fact::Declined {
-        generation: g("g1"),
-        period: p(period),
-    }
+    Fact::Declined { generation: g("g1"), period: p(period) }
 }
 
 fn grace_over(period: u32) -> Fact {
-    Fact::GraceOver {
-        generation: g("g1"),
-        period: p(period),
-    }
+    Fact::GraceOver { generation: g("g1"), period: p(period) }
 }
 
 fn cancelled(counter: u64, while_due: Option<u32>) -> Fact {
-    Fact::Cancelled {
-        generation: g("g1"),
-        counter,
-        while_due: while_due.map(p),
-    }
+    Fact::Cancelled { generation: g("g1"), counter, while_due: while_due.map(p) }
 }
 
 fn resumed(counter: u64, when: &str) -> Fact {
-    Fact::Resumed {
-        generation: g("g1"),
-        counter,
-        at: at(when),
-    }
+    Fact::Resumed { generation: g("g1"), counter, at: at(when) }
 }
 
 fn period_over(period: u32) -> Fact {
-    Fact::PeriodOver {
-        generation: g("g1"),
-        period: p(period),
-    }
+    Fact::PeriodOver { generation: g("g1"), period: p(period) }
 }
 
 fn refunded(period: u32) -> Fact {
-    Fact::RefundedInFull {
-        generation: g("g1"),
-        period: p(period),
-    }
+    Fact::RefundedInFull { generation: g("g1"), period: p(period) }
 }
 
 fn disputed(period: u32) -> Fact {
-    Fact::Disputed {
-        generation: g("g1"),
-        period: p(period),
-        dispute: "dp_1".to_owned(),
-    }
+    Fact::Disputed { generation: g("g1"), period: p(period), dispute: "dp_1".to_owned() }
 }
 
 fn dispute_closed(won: bool, when: &str) -> Fact {
-    Fact::DisputeClosed {
-        generation: g("g1"),
-        dispute: "dp_1".to_owned(),
-        won,
-        at: at(when),
-    }
+    Fact::DisputeClosed { generation: g("g1"), dispute: "dp_1".to_owned(), won, at: at(when) }
 }
 
 fn upgraded(version: u64, when: &str) -> Fact {
-    Fact::Upgraded {
-        version,
-        at: at(when),
-    }
+    Fact::Upgraded { version, at: at(when) }
 }
 
 fn downgraded(version: u64, when: &str) -> Fact {
-    Fact::Downgraded {
-        version,
-        at: at(when),
-    }
+    Fact::Downgraded { version, at: at(when) }
 }
 
 fn after(facts: &[Fact]) -> AddOn {
@@ -137,62 +95,24 @@ fn histories() -> Vec<(Vec<Fact>, AddOnStatus)> {
         (vec![bought(), declined(2), grace_over(2)], Suspended),
         (vec![bought(), declined(2), grace_over(2), paid(2)], Active),
         (vec![bought(), cancelled(1, Option::None)], Cancelling),
-        (
-            vec![bought(), cancelled(1, Option::None), paid(2)],
-            Cancelling,
-        ),
-        (
-            vec![bought(), cancelled(1, Option::None), resumed(2, FEB_10)],
-            Active,
-        ),
-        (
-            vec![bought(), cancelled(1, Option::None), period_over(1)],
-            Ended,
-        ),
-        (
-            vec![
-                bought(),
-                cancelled(1, Option::None),
-                paid(2),
-                period_over(1),
-            ],
-            Cancelling,
-        ),
+        (vec![bought(), cancelled(1, Option::None), paid(2)], Cancelling),
+        (vec![bought(), cancelled(1, Option::None), resumed(2, FEB_10)], Active),
+        (vec![bought(), cancelled(1, Option::None), period_over(1)], Ended),
+        (vec![bought(), cancelled(1, Option::None), paid(2), period_over(1)], Cancelling),
         (vec![bought(), declined(2), cancelled(1, Some(2))], Ended),
-        (
-            vec![bought(), declined(2), cancelled(1, Some(2)), paid(2)],
-            Ended,
-        ),
+        (vec![bought(), declined(2), cancelled(1, Some(2)), paid(2)], Ended),
         (vec![bought(), refunded(1)], Ended),
         (vec![bought(), paid(2), refunded(1)], Active),
         (vec![bought(), disputed(1)], Suspended),
-        (
-            vec![bought(), disputed(1), dispute_closed(true, FEB_10)],
-            Active,
-        ),
-        (
-            vec![bought(), disputed(1), dispute_closed(true, DEC_01)],
-            Ended,
-        ),
-        (
-            vec![bought(), disputed(1), dispute_closed(false, FEB_10)],
-            Ended,
-        ),
+        (vec![bought(), disputed(1), dispute_closed(true, FEB_10)], Active),
+        (vec![bought(), disputed(1), dispute_closed(true, DEC_01)], Ended),
+        (vec![bought(), disputed(1), dispute_closed(false, FEB_10)], Ended),
         (vec![bought(), paid(2), disputed(1)], Active),
         (vec![bought(), upgraded(2, FEB_10)], Ended),
         (vec![bought(), disputed(1), upgraded(2, FEB_10)], Ended),
-        (
-            vec![bought(), disputed(1), downgraded(2, FEB_10)],
-            Suspended,
-        ),
-        (
-            vec![bought(), upgraded(2, FEB_10), downgraded(3, FEB_20)],
-            Cancelling,
-        ),
-        (
-            vec![bought(), upgraded(2, FEB_10), downgraded(3, MAR_05)],
-            Ended,
-        ),
+        (vec![bought(), disputed(1), downgraded(2, FEB_10)], Suspended),
+        (vec![bought(), upgraded(2, FEB_10), downgraded(3, FEB_20)], Cancelling),
+        (vec![bought(), upgraded(2, FEB_10), downgraded(3, MAR_05)], Ended),
         (
             vec![
                 bought(),
@@ -203,12 +123,7 @@ fn histories() -> Vec<(Vec<Fact>, AddOnStatus)> {
             Active,
         ),
         (
-            vec![
-                bought(),
-                declined(2),
-                grace_over(2),
-                activated("g2", "2026-04-01T00:00:00Z"),
-            ],
+            vec![bought(), declined(2), grace_over(2), activated("g2", "2026-04-01T00:00:00Z")],
             Active,
         ),
         (
@@ -220,14 +135,7 @@ fn histories() -> Vec<(Vec<Fact>, AddOnStatus)> {
             ],
             Active,
         ),
-        (
-            vec![
-                bought(),
-                activated("g2", "2026-04-01T00:00:00Z"),
-                declined(2),
-            ],
-            Active,
-        ),
+        (vec![bought(), activated("g2", "2026-04-01T00:00:00Z"), declined(2)], Active),
     ]
 }
 
@@ -270,37 +178,22 @@ fn each_change_for_other_systems_is_reported_once() {
         vec![
             (bought(), (Some(Activated), None)),
             (disputed(1), (Some(Suspended), Some(Disputed))),
-            (
-                dispute_closed(true, "2026-02-10T00:00:00Z"),
-                (Some(Activated), None),
-            ),
+            (dispute_closed(true, "2026-02-10T00:00:00Z"), (Some(Activated), None)),
             (refunded(1), (Some(Ended), Some(Refunded))),
         ],
         vec![
             (bought(), (Some(Activated), None)),
             (disputed(1), (Some(Suspended), Some(Disputed))),
-            (
-                dispute_closed(false, "2026-02-10T00:00:00Z"),
-                (Some(Ended), Some(Disputed)),
-            ),
+            (dispute_closed(false, "2026-02-10T00:00:00Z"), (Some(Ended), Some(Disputed))),
         ],
         vec![
             (bought(), (Some(Activated), None)),
-            (
-                upgraded(2, "2026-02-10T00:00:00Z"),
-                (Some(Ended), Some(PlanChanged)),
-            ),
+            (upgraded(2, "2026-02-10T00:00:00Z"), (Some(Ended), Some(PlanChanged))),
             // The paid period is accessible again.
-            (
-                downgraded(3, "2026-02-11T00:00:00Z"),
-                (Some(Activated), None),
-            ),
+            (downgraded(3, "2026-02-11T00:00:00Z"), (Some(Activated), None)),
         ],
         // Bought again before the end of the first generation is known.
-        vec![
-            (bought(), (Some(Activated), None)),
-            (activated_again(), (Some(Activated), None)),
-        ],
+        vec![(bought(), (Some(Activated), None)), (activated_again(), (Some(Activated), None))],
     ];
     for history in table {
         let mut add_on = AddOn::default();
@@ -317,10 +210,7 @@ fn each_change_for_other_systems_is_reported_once() {
 
 #[test]
 fn paid_through_is_the_end_of_the_last_paid_period() {
-    assert_eq!(
-        after(&[bought()]).paid_through(),
-        Some(at("2026-02-28T00:00:00Z"))
-    );
+    assert_eq!(after(&[bought()]).paid_through(), Some(at("2026-02-28T00:00:00Z")));
     let two = after(&[bought(), paid(2)]);
     assert_eq!(two.paid_through(), Some(at("2026-03-31T00:00:00Z")));
     let upgraded = after(&[bought(), upgraded(2, "2026-02-10T00:00:00Z")]);
@@ -361,19 +251,10 @@ fn every_fact_in_every_state() {
         ("active", vec![bought()]),
         ("past due", vec![bought(), declined(2)]),
         ("cancelling", vec![bought(), cancelled(1, None)]),
-        (
-            "suspended, unpaid",
-            vec![bought(), declined(2), grace_over(2)],
-        ),
+        ("suspended, unpaid", vec![bought(), declined(2), grace_over(2)]),
         ("suspended, disputed", vec![bought(), disputed(1)]),
-        (
-            "ended, paid time over",
-            vec![bought(), cancelled(1, None), period_over(1)],
-        ),
-        (
-            "ended, cancelled unpaid",
-            vec![bought(), declined(2), cancelled(1, Some(2))],
-        ),
+        ("ended, paid time over", vec![bought(), cancelled(1, None), period_over(1)]),
+        ("ended, cancelled unpaid", vec![bought(), declined(2), cancelled(1, Some(2))]),
     ];
     let facts: [(&str, Fact); 15] = [
         ("activated, a new generation", activated("g2", MAR_05)),
@@ -408,11 +289,7 @@ fn every_fact_in_every_state() {
             let (before, mut add_on) = (after(before).status(), after(before));
             add_on.apply(what.clone());
             let now = add_on.status();
-            let cell = if now == before {
-                "\u{b7}".to_owned()
-            } else {
-                name(now)
-            };
+            let cell = if now == before { "\u{b7}".to_owned() } else { name(now) };
             write!(table, " {cell} |").unwrap();
         }
     }

@@ -137,11 +137,7 @@ mod tests {
             ("false", 5, 5),
         ];
         for (json, read, rewritten) in table {
-            assert_eq!(
-                (read_bytes(json), rewritten_tokens(json)),
-                (read, rewritten),
-                "{json}"
-            );
+            assert_eq!((read_bytes(json), rewritten_tokens(json)), (read, rewritten), "{json}");
         }
     }
 

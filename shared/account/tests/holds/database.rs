@@ -44,21 +44,12 @@ pub(crate) enum Actor {
 /// A write to one call's hold, with the rest of its transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Request {
-    Hold {
-        amount: Credits,
-    },
+    Hold { amount: Credits },
     Fence,
     RecordGeneration,
     CheckAt(Timestamp),
-    Claim {
-        due: Timestamp,
-        next: Timestamp,
-    },
-    End {
-        amount: Credits,
-        end: End,
-        by: Actor,
-    },
+    Claim { due: Timestamp, next: Timestamp },
+    End { amount: Credits, end: End, by: Actor },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,11 +78,7 @@ impl Fate {
     /// The fates that a request can still meet.
     pub(crate) fn of_requests(state: &State) -> &'static [Self] {
         const ALL: [Fate; 4] = [Fate::Answered, Fate::Lost, Fate::Late, Fate::Repeated];
-        if state.faults_left > 0 {
-            &ALL
-        } else {
-            &ALL[..1]
-        }
+        if state.faults_left > 0 { &ALL } else { &ALL[..1] }
     }
 }
 
@@ -194,11 +181,8 @@ impl Holds {
             hold.outran |= hold.by == Actor::Fence;
             return Answer::Met(hold.state, hold.amount);
         }
-        let max_holds = if self.breaks(Broken::PlacesUnchecked) {
-            u32::MAX
-        } else {
-            self.scope.max_holds
-        };
+        let max_holds =
+            if self.breaks(Broken::PlacesUnchecked) { u32::MAX } else { self.scope.max_holds };
         let before = books.read().ok_or(BalanceError::OutOfRange);
         let after = before.and_then(|balance| balance.hold(amount, max_holds));
         if let Err(refused) = after
@@ -244,11 +228,7 @@ impl Holds {
         end: End,
         by: Actor,
     ) -> Result<Option<Credits>, Answer> {
-        let before = if self.breaks(Broken::EndUnchecked) {
-            HoldState::Open
-        } else {
-            hold.state
-        };
+        let before = if self.breaks(Broken::EndUnchecked) { HoldState::Open } else { hold.state };
         let Ok(mut after) = before.end(end, amount) else {
             hold.outran |= hold.by != by;
             return Err(Answer::ConditionFailed);
@@ -271,9 +251,7 @@ impl Holds {
 
     /// Reads the balance, or makes the posting planned by it.
     pub(crate) fn post(&self, state: &mut State, posting: usize) -> Option<()> {
-        let State {
-            books, postings, ..
-        } = state;
+        let State { books, postings, .. } = state;
         let Posting::Planned(before) = postings[posting] else {
             postings[posting] = Posting::Planned(books.read()?);
             return Some(());

@@ -21,10 +21,7 @@
 //!
 //! The search is complete within the bounds of each [`Scope`]: so many calls, sweepers and faults.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on stops with a message"
-)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops with a message")]
 
 mod database;
 mod processes;
@@ -199,10 +196,7 @@ fn minus(a: Credits, b: Credits) -> Credits {
 impl Call {
     fn new() -> Self {
         Self {
-            process: Process::Taking {
-                amount: WISH,
-                planned_again: false,
-            },
+            process: Process::Taking { amount: WISH, planned_again: false },
             hold: None,
             entries: Vec::new(),
             cost: None,
@@ -224,8 +218,7 @@ impl Call {
     fn tidy(&mut self) {
         if let Some(hold) = &self.hold {
             self.late.retain(|request| hold.is_concerned_by(request));
-            self.sweepers
-                .retain(|sweeper| hold.is_concerned_by(&sweeper.request(hold)));
+            self.sweepers.retain(|sweeper| hold.is_concerned_by(&sweeper.request(hold)));
         }
         self.late.sort_unstable();
         self.sweepers.sort_unstable();
@@ -253,9 +246,7 @@ impl Holds {
         }
         let moments = [START + FIRST_CHECK, START + LIFE];
         let ahead = moments.into_iter().find(|moment| *moment > state.now);
-        let checks = calls
-            .iter()
-            .filter_map(|call| call.open_hold()?.next_check_at);
+        let checks = calls.iter().filter_map(|call| call.open_hold()?.next_check_at);
         ahead.or_else(|| checks.filter(|check| *check > state.now).min())
     }
 }
@@ -313,12 +304,9 @@ impl Model for Holds {
                 let found = Sweeper::finding(state.calls[call].open_hold()?, state.now)?;
                 state.calls[call].sweepers.push(found);
             }
-            Action::Sweep {
-                call,
-                sweeper,
-                fate,
-                told,
-            } => self.sweep(&mut state, call, sweeper, fate, told)?,
+            Action::Sweep { call, sweeper, fate, told } => {
+                self.sweep(&mut state, call, sweeper, fate, told)?
+            }
             Action::Post { posting } => self.post(&mut state, posting)?,
             Action::Pass { until } => state.now = until,
         }
@@ -357,19 +345,9 @@ const TWO_CALLS: Scope = Scope {
     long_lived: false,
 };
 
-const ONE_PLACE: Scope = Scope {
-    sweepers: 1,
-    max_holds: 1,
-    costs: &[1, 5],
-    ..TWO_CALLS
-};
+const ONE_PLACE: Scope = Scope { sweepers: 1, max_holds: 1, costs: &[1, 5], ..TWO_CALLS };
 
-const POSTINGS: Scope = Scope {
-    sweepers: 1,
-    faults: 1,
-    postings: true,
-    ..TWO_CALLS
-};
+const POSTINGS: Scope = Scope { sweepers: 1, faults: 1, postings: true, ..TWO_CALLS };
 
 /// All properties hold, and at least `states` were seen: no search shrinks to nothing unnoticed.
 fn assert_all(scope: Scope, states: usize) {
@@ -402,35 +380,17 @@ fn two_calls_beside_postings() {
 /// A property that nothing can break says nothing: each is broken here by leaving out a rule.
 #[test]
 fn every_rule_is_needed_and_every_property_can_fail() {
-    let two = Scope {
-        faults: 1,
-        sweepers: 1,
-        ..TWO_CALLS
-    };
-    let one = Scope {
-        calls: 1,
-        faults: 2,
-        ..two
-    };
-    let one_place = Scope {
-        max_holds: 1,
-        ..two
-    };
-    let postings = Scope {
-        postings: true,
-        ..one
-    };
+    let two = Scope { faults: 1, sweepers: 1, ..TWO_CALLS };
+    let one = Scope { calls: 1, faults: 2, ..two };
+    let one_place = Scope { max_holds: 1, ..two };
+    let postings = Scope { postings: true, ..one };
     let dear = Scope { costs: &[5], ..one };
     let table: [(Broken, Scope, &[&'static str]); 16] = [
         (Broken::AvailableUnchecked, two, &[property::AVAILABLE]),
         (Broken::PlacesUnchecked, one_place, &[property::PLACES]),
         (Broken::HoldTwice, one, &[property::HELD]),
         (Broken::FenceUnchecked, one, &[property::HELD]),
-        (
-            Broken::EndUnchecked,
-            one,
-            &[property::ENDS_ONCE, property::CHARGED_ONCE],
-        ),
+        (Broken::EndUnchecked, one, &[property::ENDS_ONCE, property::CHARGED_ONCE]),
         (Broken::CostUncapped, dear, &[property::ABOVE]),
         (Broken::NoEntry, one, &[property::LEDGER]),
         (Broken::PostingUnchecked, postings, &[property::AVAILABLE]),
@@ -445,10 +405,7 @@ fn every_rule_is_needed_and_every_property_can_fail() {
     ];
     let mut can_fail = BTreeSet::<&str>::new();
     for (broken, scope, names) in table {
-        let model = Holds {
-            scope,
-            broken: Some(broken),
-        };
+        let model = Holds { scope, broken: Some(broken) };
         let enough = HasDiscoveries::AllOf(names.iter().copied().collect());
         let checker = model.checker().finish_when(enough).spawn_bfs().join();
         for name in names {

@@ -105,9 +105,7 @@ impl Process {
 
     /// Whether the default AI's id was stored or not, the call ends its hold if it can.
     fn after_recording(amount: Credits, usage: Option<Credits>) -> Self {
-        usage
-            .map(End::Settle)
-            .map_or(Self::Leaving, |end| Self::Ending { amount, end })
+        usage.map(End::Settle).map_or(Self::Leaving, |end| Self::Ending { amount, end })
     }
 }
 
@@ -141,15 +139,9 @@ impl Holds {
         }
         match process {
             Process::Meeting { .. } | Process::Asking { .. } => {
-                steps.push(Action::Read {
-                    call,
-                    answered: true,
-                });
+                steps.push(Action::Read { call, answered: true });
                 if state.faults_left > 0 {
-                    steps.push(Action::Read {
-                        call,
-                        answered: false,
-                    });
+                    steps.push(Action::Read { call, answered: false });
                 }
             }
             Process::Holding { .. } => {
@@ -184,26 +176,20 @@ impl Holds {
                 .held(amount, state, stored)
                 .map_or(Process::Gone, |amount| Process::Holding { amount }),
             (
-                Process::Taking {
-                    planned_again: false,
-                    ..
-                },
+                Process::Taking { planned_again: false, .. },
                 Answer::Refused(BalanceError::Insufficient, available),
-            ) if available > Credits::ZERO => Process::Taking {
-                amount: WISH.min(available),
-                planned_again: true,
-            },
+            ) if available > Credits::ZERO => {
+                Process::Taking { amount: WISH.min(available), planned_again: true }
+            }
             (Process::Fencing { .. }, Answer::Done) => Process::GivenUp,
             (Process::Fencing { amount }, _) => Process::Meeting { amount },
             (Process::Recording { amount, usage }, _) => Process::after_recording(amount, usage),
-            (Process::Ending { amount, end }, Answer::Done) => Process::Ended {
-                resolution: Resolution::Done(end.of(amount)),
-                answered: true,
-            },
-            (Process::Ending { amount, end }, _) => Process::Asking {
-                end: end.of(amount),
-                answered: true,
-            },
+            (Process::Ending { amount, end }, Answer::Done) => {
+                Process::Ended { resolution: Resolution::Done(end.of(amount)), answered: true }
+            }
+            (Process::Ending { amount, end }, _) => {
+                Process::Asking { end: end.of(amount), answered: true }
+            }
             _ => Process::Gone,
         }
     }
@@ -219,15 +205,11 @@ impl Holds {
             Process::Taking { amount, .. } => Process::Fencing { amount },
             Process::Recording { amount, usage } => Process::after_recording(amount, usage),
             Process::Ending { amount, end } if self.breaks(Broken::SilenceIsAnEnd) => {
-                Process::Ended {
-                    resolution: Resolution::Done(end.of(amount)),
-                    answered: false,
-                }
+                Process::Ended { resolution: Resolution::Done(end.of(amount)), answered: false }
             }
-            Process::Ending { amount, end } => Process::Asking {
-                end: end.of(amount),
-                answered: false,
-            },
+            Process::Ending { amount, end } => {
+                Process::Asking { end: end.of(amount), answered: false }
+            }
             _ => Process::Gone,
         }
     }
@@ -251,10 +233,8 @@ impl Holds {
                     true => Some(Resolution::of_refused(end, state)),
                     false => Resolution::of_unanswered(end, state),
                 };
-                resolution.map_or(Process::Leaving, |resolution| Process::Ended {
-                    resolution,
-                    answered,
-                })
+                resolution
+                    .map_or(Process::Leaving, |resolution| Process::Ended { resolution, answered })
             }
             process => process,
         }
@@ -265,21 +245,13 @@ impl Holds {
             return Some(stored);
         }
         let held = hold::held(state, stored)?;
-        Some(if self.breaks(Broken::LastPlanIsTheHold) {
-            asked
-        } else {
-            held
-        })
+        Some(if self.breaks(Broken::LastPlanIsTheHold) { asked } else { held })
     }
 }
 
 impl Sweeper {
     pub(crate) fn finding(hold: &StoredHold, now: Timestamp) -> Option<Self> {
-        Some(Self::Looking {
-            due: hold.next_check_at?,
-            generation: hold.generation,
-            now,
-        })
+        Some(Self::Looking { due: hold.next_check_at?, generation: hold.generation, now })
     }
 
     pub(crate) fn request(self, hold: &StoredHold) -> Request {
@@ -288,11 +260,7 @@ impl Sweeper {
                 let next = next_check(START, START + LIFE, now);
                 Request::Claim { due, next }
             }
-            Self::Ending { end } => Request::End {
-                amount: hold.amount,
-                end,
-                by: Actor::Sweeper,
-            },
+            Self::Ending { end } => Request::End { amount: hold.amount, end, by: Actor::Sweeper },
         }
     }
 }
@@ -301,21 +269,10 @@ impl Holds {
     pub(crate) fn steps_of_sweepers(&self, state: &State, index: usize, steps: &mut Vec<Action>) {
         let call = &state.calls[index];
         for (sweeper, kind) in call.sweepers.iter().enumerate() {
-            let step = |fate, told| Action::Sweep {
-                call: index,
-                sweeper,
-                fate,
-                told,
-            };
+            let step = |fate, told| Action::Sweep { call: index, sweeper, fate, told };
             let fates = Fate::of_requests(state).iter();
             steps.extend(fates.map(|&fate| step(fate, false)));
-            let can_ask = matches!(
-                kind,
-                Sweeper::Looking {
-                    generation: true,
-                    ..
-                }
-            );
+            let can_ask = matches!(kind, Sweeper::Looking { generation: true, .. });
             if can_ask && call.cost.is_some() {
                 steps.push(step(Fate::Answered, true));
             }

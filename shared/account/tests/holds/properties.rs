@@ -87,9 +87,7 @@ pub(crate) fn always() -> Vec<Property> {
             })
         }),
         Property::always(GIVEN_UP, |_, state| {
-            every_hold(state, |call, hold| {
-                call.process != Process::GivenUp || !hold.is_open()
-            })
+            every_hold(state, |call, hold| call.process != Process::GivenUp || !hold.is_open())
         }),
         Property::always(TOLD, |_, state| {
             every_hold(state, |call, hold| match call.process {
@@ -114,14 +112,10 @@ pub(crate) fn always() -> Vec<Property> {
 pub(crate) fn sometimes() -> Vec<Property> {
     vec![
         Property::sometimes("a call settles its own hold", |_, state| {
-            some_hold(state, |call, hold| {
-                hold.by == Actor::Call && call.charged() > Credits::ZERO
-            })
+            some_hold(state, |call, hold| hold.by == Actor::Call && call.charged() > Credits::ZERO)
         }),
         Property::sometimes("a call gives its hold back", |_, state| {
-            some_hold(state, |_, hold| {
-                hold.by == Actor::Call && hold.state == HoldState::Released
-            })
+            some_hold(state, |_, hold| hold.by == Actor::Call && hold.state == HoldState::Released)
         }),
         Property::sometimes("the sweeper settles a hold", |_, state| {
             some_hold(state, |call, hold| {
@@ -143,10 +137,8 @@ pub(crate) fn sometimes() -> Vec<Property> {
         }),
         Property::sometimes("a lost answer is recognised as an end", |_, state| {
             some_hold(state, |call, hold| {
-                let recognised = Process::Ended {
-                    resolution: Resolution::Done(hold.state),
-                    answered: false,
-                };
+                let recognised =
+                    Process::Ended { resolution: Resolution::Done(hold.state), answered: false };
                 hold.by == Actor::Call && call.process == recognised
             })
         }),

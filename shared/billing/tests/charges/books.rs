@@ -41,11 +41,7 @@ impl Stored {
         serde_json::to_vec(&(profile.plan(), &profile.add_on, &profile.billing))
             .unwrap()
             .hash(&mut hasher);
-        Self {
-            due: billing::due_at(&profile),
-            hash: hasher.finish(),
-            profile: Arc::new(profile),
-        }
+        Self { due: billing::due_at(&profile), hash: hasher.finish(), profile: Arc::new(profile) }
     }
 
     pub(crate) fn profile(&self) -> &Profile {
@@ -121,12 +117,7 @@ impl State {
             self.stored = before;
             return false;
         }
-        self.payments.push(Payment {
-            object,
-            purchase,
-            counted: 0,
-            given_back: 0,
-        });
+        self.payments.push(Payment { object, purchase, counted: 0, given_back: 0 });
         self.payments.sort_unstable();
         true
     }

@@ -22,10 +22,7 @@
 //!
 //! The search is complete within the bounds of each [`Scope`].
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on stops with a message"
-)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops with a message")]
 
 mod books;
 mod properties;
@@ -265,11 +262,7 @@ impl State {
 
 impl Charges {
     fn new(scope: Scope, broken: &'static [Broken]) -> Self {
-        Self {
-            scope,
-            broken,
-            dunning: Dunning::new(vec![0, 1], 2).unwrap(),
-        }
+        Self { scope, broken, dunning: Dunning::new(vec![0, 1], 2).unwrap() }
     }
 
     fn breaks(&self, rule: Broken) -> bool {
@@ -370,11 +363,9 @@ impl Model for Charges {
                 self.go(&mut state, worker);
             }
             Action::Go { worker } => self.go(&mut state, worker),
-            Action::Call {
-                worker,
-                fate,
-                verdict,
-            } => self.call(&mut state, worker, fate, verdict)?,
+            Action::Call { worker, fate, verdict } => {
+                self.call(&mut state, worker, fate, verdict)?
+            }
             Action::Crash { worker } => {
                 state.left.crashes -= 1;
                 state.workers.remove(worker);
@@ -434,50 +425,17 @@ const CHARGING: Scope = Scope {
     deliveries: 2,
 };
 
-const ACTING: Scope = Scope {
-    acts: 2,
-    upgrades: 1,
-    stalls: 0,
-    deliveries: 1,
-    ..CHARGING
-};
+const ACTING: Scope = Scope { acts: 2, upgrades: 1, stalls: 0, deliveries: 1, ..CHARGING };
 
-const ACTING_SLOWLY: Scope = Scope {
-    crashes: 0,
-    stalls: 1,
-    time_outs: 0,
-    ..ACTING
-};
+const ACTING_SLOWLY: Scope = Scope { crashes: 0, stalls: 1, time_outs: 0, ..ACTING };
 
-const IN_PROCESS: Scope = Scope {
-    crashes: 0,
-    stalls: 0,
-    processings: 1,
-    ..CHARGING
-};
+const IN_PROCESS: Scope = Scope { crashes: 0, stalls: 0, processings: 1, ..CHARGING };
 
-const BUYING: Scope = Scope {
-    purchase: 1,
-    acts: 0,
-    crashes: 0,
-    time_outs: 0,
-    ..CHARGING
-};
+const BUYING: Scope = Scope { purchase: 1, acts: 0, crashes: 0, time_outs: 0, ..CHARGING };
 
-const BUYING_TWICE: Scope = Scope {
-    purchase: 2,
-    stalls: 0,
-    deliveries: 1,
-    ..BUYING
-};
+const BUYING_TWICE: Scope = Scope { purchase: 2, stalls: 0, deliveries: 1, ..BUYING };
 
-const BUYING_AND_ACTING: Scope = Scope {
-    acts: 1,
-    upgrades: 1,
-    stalls: 0,
-    deliveries: 1,
-    ..BUYING
-};
+const BUYING_AND_ACTING: Scope = Scope { acts: 1, upgrades: 1, stalls: 0, deliveries: 1, ..BUYING };
 
 /// All properties hold, and at least `states` were seen, so that no search shrinks unnoticed.
 fn assert_all(scope: Scope, states: usize) {
@@ -517,22 +475,14 @@ fn a_checkout_beside_workers_that_stall() {
 #[test]
 fn a_checkout_beside_workers_that_stop() {
     let (stalls, crashes) = (0, 1);
-    let scope = Scope {
-        crashes,
-        stalls,
-        ..BUYING
-    };
+    let scope = Scope { crashes, stalls, ..BUYING };
     assert_all(scope, 80_000);
 }
 
 #[test]
 fn a_checkout_beside_calls_without_a_response() {
     let (stalls, time_outs) = (0, 1);
-    let scope = Scope {
-        stalls,
-        time_outs,
-        ..BUYING
-    };
+    let scope = Scope { stalls, time_outs, ..BUYING };
     assert_all(scope, 160_000);
 }
 
@@ -549,77 +499,28 @@ fn a_checkout_and_a_change_of_mind() {
 /// A property that cannot fail says nothing: each is violated here by breaking a rule.
 #[test]
 fn every_rule_is_needed_and_every_property_can_fail() {
-    let two_buy = Scope {
-        stalls: 1,
-        deliveries: 0,
-        ..BUYING_TWICE
-    };
-    let no_faults = Scope {
-        crashes: 0,
-        stalls: 0,
-        time_outs: 0,
-        deliveries: 0,
-        ..CHARGING
-    };
-    let upgrade = Scope {
-        upgrades: 1,
-        ..CHARGING
-    };
+    let two_buy = Scope { stalls: 1, deliveries: 0, ..BUYING_TWICE };
+    let no_faults = Scope { crashes: 0, stalls: 0, time_outs: 0, deliveries: 0, ..CHARGING };
+    let upgrade = Scope { upgrades: 1, ..CHARGING };
     let table: [(&[Broken], Scope, &[&'static str]); 16] = [
-        (
-            &[Broken::ConfirmedUnwritten],
-            CHARGING,
-            &[property::ASKED, property::CANCELLED],
-        ),
+        (&[Broken::ConfirmedUnwritten], CHARGING, &[property::ASKED, property::CANCELLED]),
         (
             // Without a fault, only a second worker can find an attempt that has not arrived.
             &[Broken::NumberRisesByItself, Broken::LeaseIgnored],
             no_faults,
             &[property::DECLINES],
         ),
-        (
-            &[Broken::NumberRisesByItself],
-            CHARGING,
-            &[property::DECLINES],
-        ),
-        (
-            &[Broken::SilenceIsADecline],
-            CHARGING,
-            &[property::DECLINES],
-        ),
-        (
-            &[Broken::SilenceIsTheEnd],
-            CHARGING,
-            &[property::HEARD, property::ONE_PAYABLE],
-        ),
-        (
-            &[Broken::OldDeclineBelieved],
-            CHARGING,
-            &[property::DECLINES],
-        ),
-        (
-            &[Broken::CancelPutOff],
-            no_faults,
-            &[property::COMES_TO_AN_END],
-        ),
+        (&[Broken::NumberRisesByItself], CHARGING, &[property::DECLINES]),
+        (&[Broken::SilenceIsADecline], CHARGING, &[property::DECLINES]),
+        (&[Broken::SilenceIsTheEnd], CHARGING, &[property::HEARD, property::ONE_PAYABLE]),
+        (&[Broken::OldDeclineBelieved], CHARGING, &[property::DECLINES]),
+        (&[Broken::CancelPutOff], no_faults, &[property::COMES_TO_AN_END]),
         (&[Broken::CancelNotRead], CHARGING, &[property::HEARD]),
         (&[Broken::CloseNotRead], BUYING, &[property::HEARD]),
         (&[Broken::OnlyForgotten], BUYING, &[property::ONE_PAYABLE]),
-        (
-            &[Broken::CheckoutBesideObject],
-            BUYING,
-            &[property::ONE_PAYABLE],
-        ),
-        (
-            &[Broken::CheckoutBesideObject, Broken::CountedUnowed],
-            BUYING,
-            &[property::ONE_KEPT],
-        ),
-        (
-            &[Broken::ForgottenOnceMade],
-            two_buy,
-            &[property::ONE_PAYABLE],
-        ),
+        (&[Broken::CheckoutBesideObject], BUYING, &[property::ONE_PAYABLE]),
+        (&[Broken::CheckoutBesideObject, Broken::CountedUnowed], BUYING, &[property::ONE_KEPT]),
+        (&[Broken::ForgottenOnceMade], two_buy, &[property::ONE_PAYABLE]),
         (&[Broken::DecidedTwice], CHARGING, &[property::ONE_OUTCOME]),
         (&[Broken::CountedUnowed], upgrade, &[property::OWED]),
         (&[Broken::OutcomeApart], CHARGING, &[property::STATUS]),

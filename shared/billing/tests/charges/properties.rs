@@ -34,18 +34,13 @@ pub(crate) fn always() -> Vec<Property> {
     vec![
         Property::always(ONE_KEPT, |_, state| kept(state, AddOnPurchase::Period) <= 1),
         Property::always(OWED, |_, state| !state.went(Wrong::CountedUnowed)),
-        Property::always(CANCELLED, |_, state| {
-            !state.went(Wrong::ConfirmedAfterCancelling)
-        }),
+        Property::always(CANCELLED, |_, state| !state.went(Wrong::ConfirmedAfterCancelling)),
         Property::always(ASKED, |_, state| !state.went(Wrong::ConfirmedUnasked)),
         Property::always(ONE_PAYABLE, |_, state| {
-            let payable = state
-                .payments
-                .iter()
-                .filter(|payment| match payment.object {
-                    StripeRef::Intent(number) => state.stripe.intent(number).is_payable(),
-                    StripeRef::Session(order) => state.stripe.session(order).is_open(state.now),
-                });
+            let payable = state.payments.iter().filter(|payment| match payment.object {
+                StripeRef::Intent(number) => state.stripe.intent(number).is_payable(),
+                StripeRef::Session(order) => state.stripe.session(order).is_open(state.now),
+            });
             payable.count() <= 1
         }),
         Property::always(DECLINES, |_, state| {
@@ -61,11 +56,7 @@ pub(crate) fn always() -> Vec<Property> {
             state.now <= due() + SOON && !state.went(Wrong::Stuck)
         }),
         Property::always(HEARD, |_, state| {
-            !state.is_done()
-                || state
-                    .stripe
-                    .succeeded()
-                    .all(|object| state.is_heard(object))
+            !state.is_done() || state.stripe.succeeded().all(|object| state.is_heard(object))
         }),
         Property::always(STATUS, |_, state| {
             let profile = state.stored.profile();
@@ -121,10 +112,9 @@ pub(crate) fn sometimes(scope: Scope) -> Vec<Property> {
             Property::sometimes("a new generation is bought", |_, state| {
                 kept(state, AddOnPurchase::Generation) > 0
             }),
-            Property::sometimes(
-                "an object follows one cancelled for a checkout",
-                |_, state| state.stripe.intents.len() > 1,
-            ),
+            Property::sometimes("an object follows one cancelled for a checkout", |_, state| {
+                state.stripe.intents.len() > 1
+            }),
         ]);
     }
     properties

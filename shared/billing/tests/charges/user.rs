@@ -88,11 +88,7 @@ fn order_of(name: &str) -> u8 {
 
 impl Buyer {
     pub(crate) fn new(now: Timestamp) -> Self {
-        Self {
-            now,
-            stalled: false,
-            at: Buying::Read,
-        }
+        Self { now, stalled: false, at: Buying::Read }
     }
 }
 
@@ -167,10 +163,7 @@ impl State {
             wanted
         });
         let unwanted = written && !wanted;
-        unwanted.then_some(Buying::ExpireSession {
-            order,
-            unwanted: true,
-        })
+        unwanted.then_some(Buying::ExpireSession { order, unwanted: true })
     }
 }
 
@@ -186,18 +179,14 @@ impl Charges {
             Buying::Read => return self.read(state, now),
             Buying::CancelIntent { number } => {
                 return match state.stripe.cancel(number) {
-                    Status::Succeeded => Some(Buying::Apply {
-                        object: StripeRef::Intent(number),
-                    }),
+                    Status::Succeeded => Some(Buying::Apply { object: StripeRef::Intent(number) }),
                     Status::Canceled => Some(Buying::Gone { number }),
                     _ => None,
                 };
             }
             Buying::LookUpIntent { number } => {
                 return match state.stripe.intent(number).status {
-                    Status::Succeeded => Some(Buying::Apply {
-                        object: StripeRef::Intent(number),
-                    }),
+                    Status::Succeeded => Some(Buying::Apply { object: StripeRef::Intent(number) }),
                     Status::Canceled => Some(Buying::Gone { number }),
                     Status::RequiresPaymentMethod { .. } => Some(Buying::LookUpNow { number }),
                     _ => None,
@@ -225,11 +214,7 @@ impl Charges {
                     Some(Buying::Closed { order })
                 };
             }
-            Buying::Make {
-                order,
-                purchase,
-                created_at,
-            } => {
+            Buying::Make { order, purchase, created_at } => {
                 let ends = created_at + CHECKOUT_LIFE;
                 let made = state.stripe.open_session(order, ends, state.now);
                 return made.then_some(Buying::Made { order, purchase });
@@ -327,10 +312,7 @@ impl Charges {
             },
             (None, false) => Buying::ForgetMaking { order },
             (Some(_), true) => Buying::LookUpSession { order },
-            (Some(_), false) => Buying::ExpireSession {
-                order,
-                unwanted: false,
-            },
+            (Some(_), false) => Buying::ExpireSession { order, unwanted: false },
         })
     }
 }

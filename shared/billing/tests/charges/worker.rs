@@ -57,29 +57,13 @@ pub(crate) enum Ask {
 /// Has Stripe's response, or knows that there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Write {
-    Made {
-        number: u8,
-    },
-    Paid {
-        object: StripeRef,
-    },
-    Declined {
-        number: u8,
-        attempt: u32,
-        no_more: bool,
-    },
-    NeverConfirmed {
-        number: u8,
-    },
-    Unknown {
-        number: u8,
-    },
-    Gone {
-        number: u8,
-    },
-    Closed {
-        order: u8,
-    },
+    Made { number: u8 },
+    Paid { object: StripeRef },
+    Declined { number: u8, attempt: u32, no_more: bool },
+    NeverConfirmed { number: u8 },
+    Unknown { number: u8 },
+    Gone { number: u8 },
+    Closed { order: u8 },
     PutOff,
     Nothing,
 }
@@ -113,11 +97,7 @@ impl Fate {
 
 impl Worker {
     pub(crate) fn new(now: Timestamp) -> Self {
-        Self {
-            now,
-            stalled: false,
-            at: At::Free,
-        }
+        Self { now, stalled: false, at: At::Free }
     }
 }
 
@@ -148,12 +128,8 @@ impl State {
     }
 
     pub(crate) fn verdicts(&self, number: u8, attempt: u32) -> &'static [Verdict] {
-        const ALL: [Verdict; 4] = [
-            Verdict::Success,
-            Verdict::SoftDecline,
-            Verdict::HardDecline,
-            Verdict::Processing,
-        ];
+        const ALL: [Verdict; 4] =
+            [Verdict::Success, Verdict::SoftDecline, Verdict::HardDecline, Verdict::Processing];
         if !self.stripe.would_attempt(number, attempt) {
             NO_VERDICT
         } else if self.left.processings > 0 {
@@ -193,17 +169,11 @@ impl Charges {
             At::Write(write) => self.write(state, now, write),
             At::Ask(_) => Some(at),
         };
-        state
-            .workers
-            .extend(at.map(|at| Worker { now, stalled, at }));
+        state.workers.extend(at.map(|at| Worker { now, stalled, at }));
     }
 
     fn take_on(&self, state: &mut State, now: Timestamp) -> Option<At> {
-        let until = if self.breaks(Broken::LeaseIgnored) {
-            now + AGAIN
-        } else {
-            now
-        };
+        let until = if self.breaks(Broken::LeaseIgnored) { now + AGAIN } else { now };
         let task = state.change(|profile| billing::take_task(profile, until, &self.dunning));
         let attempt = state.stored.declines() + 1;
         let number = |id: &str| match StripeRef::of(id) {
@@ -216,30 +186,15 @@ impl Charges {
             return None;
         };
         let ask = match task {
-            Task::Create {
-                generation: of,
-                period,
-                intent: object,
-                ..
-            } => {
+            Task::Create { generation: of, period, intent: object, .. } => {
                 assert_eq!((of, period), (generation(), due_period()));
                 let number = u8::try_from(object).unwrap();
                 Ask::Create { number }
             }
-            Task::Confirm { id, attempt, .. } => Ask::Confirm {
-                number: number(&id),
-                attempt,
-            },
-            Task::LookUp { id, .. } => Ask::LookUp {
-                number: number(&id),
-                attempt,
-            },
-            Task::Cancel { id } => Ask::Cancel {
-                number: number(&id),
-            },
-            Task::ExpireCheckout { session } => Ask::Close {
-                order: number(&session),
-            },
+            Task::Confirm { id, attempt, .. } => Ask::Confirm { number: number(&id), attempt },
+            Task::LookUp { id, .. } => Ask::LookUp { number: number(&id), attempt },
+            Task::Cancel { id } => Ask::Cancel { number: number(&id) },
+            Task::ExpireCheckout { session } => Ask::Close { order: number(&session) },
             Task::TakeCredits { .. } => unreachable!("no account is collected from credits"),
             Task::CheckSubscription { .. }
             | Task::UpdateSubscription { .. }
@@ -294,11 +249,8 @@ impl Charges {
                 }
             }
             Ask::Cancel { number } => {
-                let said = if fate.arrives() {
-                    state.stripe.cancel(number)
-                } else {
-                    Status::Processing
-                };
+                let said =
+                    if fate.arrives() { state.stripe.cancel(number) } else { Status::Processing };
                 match said {
                     _ if self.breaks(Broken::CancelPutOff) => Write::PutOff,
                     _ if self.breaks(Broken::CancelNotRead) => Write::Gone { number },
@@ -326,11 +278,7 @@ impl Charges {
         let at = match (fate, ask, answer) {
             (Fate::Answered, ..) | (_, Ask::CallOff { .. }, _) => answer,
             (_, Ask::Confirm { number, attempt }, _) if self.breaks(Broken::SilenceIsADecline) => {
-                Write::Declined {
-                    number,
-                    attempt,
-                    no_more: false,
-                }
+                Write::Declined { number, attempt, no_more: false }
             }
             (_, Ask::Confirm { number, .. }, _) if self.breaks(Broken::SilenceIsTheEnd) => {
                 Write::Gone { number }
@@ -356,14 +304,10 @@ impl Charges {
     /// The attempt's outcome, by the PaymentIntent's status.
     fn came(number: u8, attempt: u32, said: Status) -> Write {
         match said {
-            Status::Succeeded => Write::Paid {
-                object: StripeRef::Intent(number),
-            },
-            Status::RequiresPaymentMethod { hard } => Write::Declined {
-                number,
-                attempt,
-                no_more: hard,
-            },
+            Status::Succeeded => Write::Paid { object: StripeRef::Intent(number) },
+            Status::RequiresPaymentMethod { hard } => {
+                Write::Declined { number, attempt, no_more: hard }
+            }
             Status::RequiresConfirmation => Write::NeverConfirmed { number },
             Status::Canceled => Write::Gone { number },
             Status::Processing => Write::Unknown { number },
@@ -390,20 +334,12 @@ impl Charges {
                 if let next @ Some(_) = confirm(number, attempt) {
                     return next;
                 }
-                if state
-                    .stored
-                    .object()
-                    .is_none_or(|(known, _)| known != object)
-                {
+                if state.stored.object().is_none_or(|(known, _)| known != object) {
                     return Some(At::Ask(Ask::CallOff { number }));
                 }
             }
             Write::Paid { object } => self.apply_payment(state, object),
-            Write::Declined {
-                number,
-                attempt,
-                no_more,
-            } => {
+            Write::Declined { number, attempt, no_more } => {
                 let name = StripeRef::Intent(number).name();
                 state.change(|profile| {
                     billing::declined(profile, Some(&name), attempt, no_more, now, &self.dunning);

@@ -32,17 +32,11 @@ async fn refused() -> ApiError {
 fn routes() -> Router {
     Router::new()
         .route("/ok", get(async || "fine"))
-        .route(
-            "/cached",
-            get(async || ([(CACHE_CONTROL, "max-age=60")], "fine")),
-        )
+        .route("/cached", get(async || ([(CACHE_CONTROL, "max-age=60")], "fine")))
         .route("/refused", get(refused).post(refused))
         .route("/bare", get(async || StatusCode::CONFLICT))
         .route("/own-404", get(async || (StatusCode::NOT_FOUND, "mine")))
-        .route(
-            "/panic",
-            get(async || -> &'static str { panic!("at the disco") }),
-        )
+        .route("/panic", get(async || -> &'static str { panic!("at the disco") }))
 }
 
 fn request(method: Method, path: &str) -> Request {
@@ -121,10 +115,7 @@ async fn every_response_has_the_safe_headers() {
     ] {
         let (_, headers, _) = fetch(&app, method.clone(), path).await;
         assert_eq!(headers[CACHE_CONTROL], "no-store", "{method} {path}");
-        assert_eq!(
-            headers[X_CONTENT_TYPE_OPTIONS], "nosniff",
-            "{method} {path}"
-        );
+        assert_eq!(headers[X_CONTENT_TYPE_OPTIONS], "nosniff", "{method} {path}");
         assert_eq!(headers[VARY], "origin", "{method} {path}");
         assert!(headers.contains_key(X_REQUEST_ID), "{method} {path}");
     }
@@ -151,32 +142,14 @@ async fn unknown_paths_and_methods() {
 
 #[tokio::test]
 async fn several_apps_merge() {
-    let ai = app(
-        Router::new().route("/v1/chat", post(refused)),
-        Shape::OpenAi,
-        &settings(),
-    );
-    let card = app(
-        Router::new().route("/v1/card", get(refused)),
-        Shape::Problem,
-        &settings(),
-    );
-    let pages = app(
-        Router::new().route("/", get(async || "page")),
-        Shape::Problem,
-        &settings(),
-    );
+    let ai = app(Router::new().route("/v1/chat", post(refused)), Shape::OpenAi, &settings());
+    let card = app(Router::new().route("/v1/card", get(refused)), Shape::Problem, &settings());
+    let pages = app(Router::new().route("/", get(async || "page")), Shape::Problem, &settings());
     let merged = ai.clone().merge(card.clone()).merge(pages.clone());
     for (name, app) in [
         ("merge", merged),
-        (
-            "gateway",
-            gateway([ai.clone(), card.clone(), pages.clone()], &settings()),
-        ),
-        (
-            "gateway, the AI last",
-            gateway([pages, card, ai], &settings()),
-        ),
+        ("gateway", gateway([ai.clone(), card.clone(), pages.clone()], &settings())),
+        ("gateway, the AI last", gateway([pages, card, ai], &settings())),
     ] {
         let code = async |method: Method, path: &str| {
             let (status, headers, body) = fetch(&app, method, path).await;
@@ -188,22 +161,10 @@ async fn several_apps_merge() {
         let openai =
             |status: u16, code: &str| (status, code.to_owned(), "application/json".to_owned());
         let problem = |status: u16, code: &str| {
-            (
-                status,
-                code.to_owned(),
-                "application/problem+json".to_owned(),
-            )
+            (status, code.to_owned(), "application/problem+json".to_owned())
         };
-        assert_eq!(
-            code(Method::POST, "/v1/chat").await,
-            openai(401, "invalid_token"),
-            "{name}"
-        );
-        assert_eq!(
-            code(Method::GET, "/v1/card").await,
-            problem(401, "invalid_token"),
-            "{name}"
-        );
+        assert_eq!(code(Method::POST, "/v1/chat").await, openai(401, "invalid_token"), "{name}");
+        assert_eq!(code(Method::GET, "/v1/card").await, problem(401, "invalid_token"), "{name}");
         assert_eq!(
             code(Method::GET, "/v1/chat").await,
             openai(405, "method_not_allowed"),
@@ -214,21 +175,13 @@ async fn several_apps_merge() {
             problem(405, "method_not_allowed"),
             "{name}"
         );
-        assert_eq!(
-            code(Method::GET, "/v1").await,
-            problem(404, "not_found"),
-            "{name}"
-        );
+        assert_eq!(code(Method::GET, "/v1").await, problem(404, "not_found"), "{name}");
         let (_, headers, _) = fetch(&app, Method::GET, "/v1/chat").await;
         assert_eq!(headers[ALLOW], "POST", "{name}");
         let (status, _, _) = fetch(&app, Method::OPTIONS, "/v1/nowhere").await;
         assert_eq!(status, StatusCode::OK, "{name}");
         let (status, _, body) = fetch(&app, Method::GET, "/").await;
-        assert_eq!(
-            (status, &body[..]),
-            (StatusCode::OK, &b"page"[..]),
-            "{name}"
-        );
+        assert_eq!((status, &body[..]), (StatusCode::OK, &b"page"[..]), "{name}");
     }
 }
 
@@ -239,21 +192,12 @@ async fn a_preflight_is_answered_before_identity_and_for_any_path() {
         let mut request = request(Method::OPTIONS, path);
         let headers = request.headers_mut();
         headers.insert(ORIGIN, HeaderValue::from_static(OURS));
-        headers.insert(
-            ACCESS_CONTROL_REQUEST_METHOD,
-            HeaderValue::from_static("PATCH"),
-        );
-        headers.insert(
-            ACCESS_CONTROL_REQUEST_HEADERS,
-            HeaderValue::from_static("authorization"),
-        );
+        headers.insert(ACCESS_CONTROL_REQUEST_METHOD, HeaderValue::from_static("PATCH"));
+        headers.insert(ACCESS_CONTROL_REQUEST_HEADERS, HeaderValue::from_static("authorization"));
         let (status, headers, body) = send(&app, request).await;
         assert_eq!((status, body.len()), (StatusCode::OK, 0));
         assert_eq!(headers[ACCESS_CONTROL_ALLOW_ORIGIN], OURS);
-        assert_eq!(
-            headers[ACCESS_CONTROL_ALLOW_METHODS],
-            "GET,POST,PUT,PATCH,DELETE"
-        );
+        assert_eq!(headers[ACCESS_CONTROL_ALLOW_METHODS], "GET,POST,PUT,PATCH,DELETE");
         assert_eq!(
             headers[ACCESS_CONTROL_ALLOW_HEADERS],
             "authorization,content-type,idempotency-key"
@@ -277,26 +221,17 @@ async fn only_our_origins_are_allowed() {
         (&nobody, Some(OURS), false),
     ] {
         let app = app(routes(), Shape::Problem, settings);
-        for (method, path) in [
-            (Method::OPTIONS, "/ok"),
-            (Method::GET, "/ok"),
-            (Method::GET, "/refused"),
-        ] {
+        for (method, path) in
+            [(Method::OPTIONS, "/ok"), (Method::GET, "/ok"), (Method::GET, "/refused")]
+        {
             let mut request = request(method.clone(), path);
             if let Some(origin) = origin {
-                request
-                    .headers_mut()
-                    .insert(ORIGIN, HeaderValue::from_static(origin));
+                request.headers_mut().insert(ORIGIN, HeaderValue::from_static(origin));
             }
             let (_, headers, _) = send(&app, request).await;
-            let named = headers
-                .get(ACCESS_CONTROL_ALLOW_ORIGIN)
-                .map(|value| value.to_str().unwrap());
-            assert_eq!(
-                named,
-                allowed.then_some(OURS),
-                "{method} {path} from {origin:?}"
-            );
+            let named =
+                headers.get(ACCESS_CONTROL_ALLOW_ORIGIN).map(|value| value.to_str().unwrap());
+            assert_eq!(named, allowed.then_some(OURS), "{method} {path} from {origin:?}");
             assert_eq!(headers[VARY], "origin");
             if origin.is_some() && method == Method::GET {
                 assert_eq!(

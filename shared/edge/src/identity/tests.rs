@@ -33,27 +33,15 @@ async fn good_tokens_of_each_algorithm() {
     assert_eq!(world.issuer.requests(), 1);
 
     // A key of the set signs with another key's algorithm, and under another key's id.
-    for (named, key) in [
-        (&rsa, &p256),
-        (&p256, &rsa),
-        (&ed25519, &p256),
-        (&p256, &ed25519),
-    ] {
+    for (named, key) in [(&rsa, &p256), (&p256, &rsa), (&ed25519, &p256), (&p256, &ed25519)] {
         let mut header = key.header();
         header.kid = Some(named.id.to_owned());
-        world
-            .refusal(&key.sign_with(&header, &world.claims()))
-            .await;
+        world.refusal(&key.sign_with(&header, &world.claims())).await;
     }
     // RSA keys are for RS256 and nothing else.
     for algorithm in [Algorithm::RS384, Algorithm::RS512, Algorithm::PS256] {
-        let header = Header {
-            alg: algorithm,
-            ..rsa.header()
-        };
-        world
-            .refusal(&rsa.sign_with(&header, &world.claims()))
-            .await;
+        let header = Header { alg: algorithm, ..rsa.header() };
+        world.refusal(&rsa.sign_with(&header, &world.claims())).await;
     }
 }
 
@@ -69,16 +57,8 @@ async fn claims_are_checked() {
         ("exp", json!(format!("{}", now + 100)), false),
         ("exp", json!(-1), false),
         ("exp", Value::Null, false),
-        (
-            "exp",
-            serde_json::from_str(&format!("{}.5", now + 10)).unwrap(),
-            true,
-        ),
-        (
-            "exp",
-            serde_json::from_str(&format!("{}.5", now - 70)).unwrap(),
-            false,
-        ),
+        ("exp", serde_json::from_str(&format!("{}.5", now + 10)).unwrap(), true),
+        ("exp", serde_json::from_str(&format!("{}.5", now - 70)).unwrap(), false),
         ("exp", json!(u64::MAX), false),
         ("nbf", json!(now + 50), true),
         ("nbf", json!(now + 70), false),
@@ -129,10 +109,7 @@ async fn claims_are_checked() {
         }
     }
     // The same claim twice.
-    let payload = world
-        .claims()
-        .to_string()
-        .replacen('{', r#"{"role":"member","#, 1);
+    let payload = world.claims().to_string().replacen('{', r#"{"role":"member","#, 1);
     let raw: Box<serde_json::value::RawValue> = serde_json::from_str(&payload).unwrap();
     let token = jsonwebtoken::encode(&key.header(), &raw, &key.private).unwrap();
     world.refusal(&token).await;
@@ -194,10 +171,7 @@ async fn forged_tokens_are_refused_and_bad_headers_before_any_key_lookup() {
     // HMAC with the public key as the secret.
     let public = key.public();
     for secret in [public["n"].as_str().unwrap(), &public.to_string()] {
-        let header = Header {
-            alg: Algorithm::HS256,
-            ..key.header()
-        };
+        let header = Header { alg: Algorithm::HS256, ..key.header() };
         let secret = EncodingKey::from_secret(secret.as_bytes());
         let token = jsonwebtoken::encode(&header, &claims, &secret).unwrap();
         world.refusal(&token).await;
@@ -239,10 +213,7 @@ async fn the_token_comes_in_one_authorization_header() {
         (&[format!("bearer {token}")], true),
         (&[format!("BEARER   {token} ")], true),
         (&[], false),
-        (
-            &[format!("Bearer {token}"), format!("Bearer {token}")],
-            false,
-        ),
+        (&[format!("Bearer {token}"), format!("Bearer {token}")], false),
         (&[format!("Bearer {token}"), "Basic eDp5".to_owned()], false),
         (&[format!("Bearer {token}, Bearer {token}")], false),
         (&[format!("Basic {token}")], false),
@@ -266,16 +237,8 @@ async fn the_token_comes_in_one_authorization_header() {
     }
     // No other header identifies the caller.
     let mut headers = HeaderMap::new();
-    for name in [
-        "cookie",
-        "x-account-id",
-        "x-forwarded-user",
-        "proxy-authorization",
-    ] {
-        headers.insert(
-            name,
-            HeaderValue::from_str(&format!("Bearer {token}")).unwrap(),
-        );
+    for name in ["cookie", "x-account-id", "x-forwarded-user", "proxy-authorization"] {
+        headers.insert(name, HeaderValue::from_str(&format!("Bearer {token}")).unwrap());
     }
     assert!(world.identity.caller(&headers).await.is_err());
 }
@@ -306,9 +269,7 @@ async fn callers_are_extracted_and_members_held_back() {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
         }
         let request = request.body(Body::empty()).unwrap();
-        let response = tower::ServiceExt::oneshot(app.clone(), request)
-            .await
-            .unwrap();
+        let response = tower::ServiceExt::oneshot(app.clone(), request).await.unwrap();
         assert_eq!(response.status(), status);
     }
 }

@@ -106,10 +106,7 @@ fn origins_are_exact() {
             "https://a.example, http://localhost:5173",
             Some(&["https://a.example", "http://localhost:5173"][..]),
         ),
-        (
-            "https://a.example:8443",
-            Some(&["https://a.example:8443"][..]),
-        ),
+        ("https://a.example:8443", Some(&["https://a.example:8443"][..])),
         ("*", None),
         ("null", None),
         ("https://*.example", None),
@@ -136,18 +133,10 @@ fn origins_are_exact() {
 
 #[test]
 fn body_limit() {
-    for (text, bytes) in [
-        ("", Some(4_194_304)),
-        ("1", Some(1)),
-        ("0", None),
-        ("4M", None),
-    ] {
+    for (text, bytes) in [("", Some(4_194_304)), ("1", Some(1)), ("0", None), ("4M", None)] {
         let mut env = env(&[("MAX_BODY_BYTES", text)]);
         let settings = HttpSettings::from_env(&mut env);
-        let limit = env
-            .finish(settings)
-            .ok()
-            .map(|settings| settings.max_body_bytes);
+        let limit = env.finish(settings).ok().map(|settings| settings.max_body_bytes);
         assert_eq!(limit, bytes, "{text}");
     }
 }

@@ -25,14 +25,7 @@ fn only_what_is_no_event_is_an_error() {
     for body in [&b""[..], b"not json", b"\xff", b"{\"id\":"] {
         assert!(matches!(Event::parse(body), Err(EventError::NotJson(_))));
     }
-    for body in [
-        "[]",
-        "{}",
-        "null",
-        r#"{"id":7}"#,
-        r#"{"id":"evt/1"}"#,
-        r#"{"id":""}"#,
-    ] {
+    for body in ["[]", "{}", "null", r#"{"id":7}"#, r#"{"id":"evt/1"}"#, r#"{"id":""}"#] {
         let parsed = Event::parse(body.as_bytes());
         assert!(matches!(parsed, Err(EventError::NoId(_))), "{body}");
     }
@@ -54,10 +47,7 @@ fn types_and_shapes_that_we_do_not_know_are_nothing_to_us() {
         ("payment_intent.succeeded", json!({"id": 7})),
         ("payment_intent.succeeded", json!([])),
         ("invoice.paid", Value::Null),
-        (
-            "customer.subscription.deleted",
-            json!({"object": "subscription"}),
-        ),
+        ("customer.subscription.deleted", json!({"object": "subscription"})),
         ("charge.refunded", json!("ch_1")),
         ("charge.dispute.created", json!({"status": "lost"})),
     ];
@@ -79,12 +69,7 @@ fn a_session_is_read_as_the_api_returns_it() {
         "payment_status": "paid", "setup_intent": null, "status": "complete",
         "subscription": null, "url": null,
     });
-    for kind in [
-        "completed",
-        "async_payment_succeeded",
-        "async_payment_failed",
-        "expired",
-    ] {
+    for kind in ["completed", "async_payment_succeeded", "async_payment_failed", "expired"] {
         let read = notice(&format!("checkout.session.{kind}"), &session);
         let expected = CheckoutSession {
             id: "cs_test_a1Ae6ClgOkjygKwrf9B3L6ITtUuZW4Xx9FivL6DZYoYFdfAefQxsYpJJd3"
@@ -155,15 +140,8 @@ fn a_payment_is_read_from_old_and_new_shapes() {
         assert_eq!(read.status, IntentStatus::Succeeded);
         assert_eq!(read.amount_received, Some(Cents::new(500)));
         assert_eq!(read.customer, crate::CustomerId::new("cus_1").ok());
-        assert_eq!(
-            read.payment_method,
-            crate::PaymentMethodId::new("pm_1").ok()
-        );
-        assert_eq!(
-            (read.paid_at, read.decline),
-            (None, None),
-            "not told by an event"
-        );
+        assert_eq!(read.payment_method, crate::PaymentMethodId::new("pm_1").ok());
+        assert_eq!((read.paid_at, read.decline), (None, None), "not told by an event");
     }
     let failed = json!({
         "id": "pi_1", "object": "payment_intent", "amount": 500, "amount_received": 0,
@@ -226,11 +204,7 @@ fn refunds_are_cumulative() {
         };
         assert_eq!(notice("charge.refunded", &wire), expected);
     }
-    let least = Notice::Refunded {
-        intent: None,
-        amount_refunded: None,
-        full: false,
-    };
+    let least = Notice::Refunded { intent: None, amount_refunded: None, full: false };
     assert_eq!(notice("charge.refunded", &json!({"id": "ch_1"})), least);
 }
 

@@ -84,10 +84,7 @@ impl Server {
     pub(super) fn start(replies: Vec<Reply>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
-        let state = State {
-            replies: replies.into(),
-            ..State::default()
-        };
+        let state = State { replies: replies.into(), ..State::default() };
         let state = Arc::new(Mutex::new(state));
         let shared = Arc::clone(&state);
         thread::spawn(move || {
@@ -152,12 +149,7 @@ fn read(reader: &mut BufReader<TcpStream>) -> Option<Asked> {
     let length = length.map_or(0, |(_, value)| value.parse().unwrap());
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    Some(Asked {
-        method,
-        path,
-        headers,
-        body,
-    })
+    Some(Asked { method, path, headers, body })
 }
 
 /// A port on which nobody listens.

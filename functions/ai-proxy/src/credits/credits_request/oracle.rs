@@ -84,47 +84,23 @@ fn texts() -> Vec<(&'static str, String)> {
     let samples = [
         ("nothing", ""),
         ("a letter", "a"),
-        (
-            "English",
-            "The quick brown fox jumps over the lazy dog, again and again.",
-        ),
-        (
-            "German",
-            "Donaudampfschifffahrtsgesellschaftskapitän, Rechtsschutzversicherung",
-        ),
+        ("English", "The quick brown fox jumps over the lazy dog, again and again."),
+        ("German", "Donaudampfschifffahrtsgesellschaftskapitän, Rechtsschutzversicherung"),
         (
             "Rust",
             "fn main() -> Result<(), Box<dyn Error>> {\n    let x: Vec<_> = a.iter().map(|b| b?.c).collect();\n}\n",
         ),
-        (
-            "Python",
-            "def f(x):\n\treturn [y ** 2 for y in range(x) if y % 3 == 0]  # \u{2026}\n",
-        ),
-        (
-            "JSON",
-            r#"{"a":[1,2.5e-7,null,{"b":"c\"d\\"}],"e":{"f":[[],{}]}}"#,
-        ),
-        (
-            "Chinese",
-            "我能吞下玻璃而不伤身体。人工智能正在改变世界,龘靐齉齾。",
-        ),
-        (
-            "Japanese",
-            "私はガラスを食べられます。それは私を傷つけません。ヴァイオリン㍿",
-        ),
-        (
-            "Korean",
-            "나는 유리를 먹을 수 있어요. 그래도 아프지 않아요. 뷁뛣",
-        ),
+        ("Python", "def f(x):\n\treturn [y ** 2 for y in range(x) if y % 3 == 0]  # \u{2026}\n"),
+        ("JSON", r#"{"a":[1,2.5e-7,null,{"b":"c\"d\\"}],"e":{"f":[[],{}]}}"#),
+        ("Chinese", "我能吞下玻璃而不伤身体。人工智能正在改变世界,龘靐齉齾。"),
+        ("Japanese", "私はガラスを食べられます。それは私を傷つけません。ヴァイオリン㍿"),
+        ("Korean", "나는 유리를 먹을 수 있어요. 그래도 아프지 않아요. 뷁뛣"),
         ("Arabic", "أنا قادر على أكل الزجاج و هذا لا يؤلمني. ﷽"),
         ("Hindi", "मैं काँच खा सकता हूँ और मुझे उससे कोई चोट नहीं पहुंचती"),
         ("Thai", "ฉันกินกระจกได้ แต่มันไม่ทำให้ฉันเจ็บ"),
         ("Amharic", "ሰማይ አይታረስ ንጉሥ አይከሰስ።"),
         ("emoji", "👩‍👩‍👧‍👦🏳️‍🌈👍🏿🇩🇪🧑🏽‍🚀 \u{1fae8}\u{1fa77}"),
-        (
-            "zalgo",
-            "Z\u{351}\u{36b}\u{343}a\u{36d}\u{489}l\u{348}g\u{361}o\u{33c}",
-        ),
+        ("zalgo", "Z\u{351}\u{36b}\u{343}a\u{36d}\u{489}l\u{348}g\u{361}o\u{33c}"),
         ("base64", base64),
         ("hex", &hex),
         ("controls", &controls),
@@ -132,18 +108,10 @@ fn texts() -> Vec<(&'static str, String)> {
         ("hieroglyphs", &rare),
         ("spaces", "        \t\t\n\n\n   \r\n"),
         ("one letter", "zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz"),
-        (
-            "digits",
-            "3.14159265358979323846264338327950288419716939937510",
-        ),
-        (
-            "special tokens",
-            "<|endoftext|><|im_start|>system<|im_sep|>[INST]</s>",
-        ),
+        ("digits", "3.14159265358979323846264338327950288419716939937510"),
+        ("special tokens", "<|endoftext|><|im_start|>system<|im_sep|>[INST]</s>"),
     ];
-    let once = samples
-        .iter()
-        .map(|(kind, text)| (*kind, (*text).to_owned()));
+    let once = samples.iter().map(|(kind, text)| (*kind, (*text).to_owned()));
     let often = samples.iter().map(|(kind, text)| (*kind, text.repeat(40)));
     once.chain(often).collect()
 }
@@ -160,10 +128,7 @@ fn no_tokeniser_exceeds_the_bound_for_a_text() {
         }
         let parts = json!([{"type": "text", "text": text}, {"type": "text", "text": text}]);
         let body = json!({"messages": [{"role": "user", "content": parts}]}).to_string();
-        assert!(
-            bound(&body) >= chat_tokens(&[("user", &text.repeat(2))]),
-            "{kind}"
-        );
+        assert!(bound(&body) >= chat_tokens(&[("user", &text.repeat(2))]), "{kind}");
     }
 }
 
@@ -173,9 +138,7 @@ fn forms(json: &Value) -> Vec<String> {
     let compact = json.to_string();
     let html = ['<', '>', '&', '\'']
         .iter()
-        .fold(compact.clone(), |html, c| {
-            html.replace(*c, &format!("\\u{:04x}", u32::from(*c)))
-        });
+        .fold(compact.clone(), |html, c| html.replace(*c, &format!("\\u{:04x}", u32::from(*c))));
     let written = |formatter: PrettyFormatter<'_>| formatted(json, formatter);
     let spaced = written(PrettyFormatter::with_indent(b"")).replace(",\n", ", ");
     vec![
@@ -190,25 +153,21 @@ fn forms(json: &Value) -> Vec<String> {
 
 fn formatted(json: &Value, formatter: impl Formatter) -> String {
     let mut bytes = Vec::new();
-    json.serialize(&mut Serializer::with_formatter(&mut bytes, formatter))
-        .unwrap();
+    json.serialize(&mut Serializer::with_formatter(&mut bytes, formatter)).unwrap();
     String::from_utf8(bytes).unwrap()
 }
 
 /// The highest token count of any form of `json` in any vocabulary.
 fn rewritten(json: &Value) -> usize {
-    let counts = forms(json)
-        .into_iter()
-        .map(|form| most_tokens(&WITH_INDENTATION, &form));
+    let counts = forms(json).into_iter().map(|form| most_tokens(&WITH_INDENTATION, &form));
     counts.max().unwrap()
 }
 
 /// JSON of every kind: with all texts, with nothing but structure, and with numbers.
 fn schemas() -> Vec<(String, Value)> {
     let texts = texts().into_iter();
-    let mut schemas: Vec<(String, Value)> = texts
-        .map(|(kind, text)| (kind.to_owned(), json!({"q": {"enum": [text, "a"]}})))
-        .collect();
+    let mut schemas: Vec<(String, Value)> =
+        texts.map(|(kind, text)| (kind.to_owned(), json!({"q": {"enum": [text, "a"]}}))).collect();
     let digits: Vec<u32> = (0..2_000).map(|number| number % 10).collect();
     let deep = |levels: usize| (0..levels).fold(json!([1, 2]), |inner, _| json!([inner, {}]));
     let wide = |levels: usize| {
@@ -219,20 +178,11 @@ fn schemas() -> Vec<(String, Value)> {
     let exponents = vec![10_000_000_000_000_000_000_u64; 500];
     schemas.extend([
         ("digits".to_owned(), json!({ "enum": digits })),
-        (
-            "empty objects".to_owned(),
-            json!({ "enum": vec![json!({}); 500] }),
-        ),
-        (
-            "pairs".to_owned(),
-            json!({ "enum": vec![json!({"a": 1}); 500] }),
-        ),
+        ("empty objects".to_owned(), json!({ "enum": vec![json!({}); 500] })),
+        ("pairs".to_owned(), json!({ "enum": vec![json!({"a": 1}); 500] })),
         ("deep".to_owned(), deep(60)),
         ("wide".to_owned(), wide(8)),
-        (
-            "truths".to_owned(),
-            json!({ "enum": vec![json!(true); 500] }),
-        ),
+        ("truths".to_owned(), json!({ "enum": vec![json!(true); 500] })),
         ("exponents".to_owned(), json!({ "enum": exponents })),
         (
             "JSON in a string".to_owned(),

@@ -21,13 +21,7 @@ async fn a_confirmation_ends_as_its_card_says() {
             "insufficient_funds",
             "requires_payment_method",
         ),
-        (
-            Card::DeclinesHard,
-            402,
-            "card_declined",
-            "lost_card",
-            "requires_payment_method",
-        ),
+        (Card::DeclinesHard, 402, "card_declined", "lost_card", "requires_payment_method"),
         (
             Card::NeedsAuthentication,
             402,
@@ -43,10 +37,7 @@ async fn a_confirmation_ends_as_its_card_says() {
         assert_eq!(rig.get(&path).await.body["status"], "requires_confirmation");
         let answer = rig.confirm(&intent, &method, &intent).await.unwrap();
         assert_eq!(answer.status, status, "{card:?}");
-        let shown = rig
-            .get(&format!("{path}?expand[]=latest_charge"))
-            .await
-            .body;
+        let shown = rig.get(&format!("{path}?expand[]=latest_charge")).await.body;
         assert_eq!(shown["status"], ends, "{card:?}");
         if status == 402 {
             assert_eq!(answer.error(), ("card_error", code, decline));
@@ -58,10 +49,7 @@ async fn a_confirmation_ends_as_its_card_says() {
     }
     let (succeeded, failed) = ("payment_intent.succeeded", "payment_intent.payment_failed");
     let processing = "payment_intent.processing";
-    assert_eq!(
-        rig.kinds(),
-        [succeeded, failed, failed, failed, failed, processing]
-    );
+    assert_eq!(rig.kinds(), [succeeded, failed, failed, failed, failed, processing]);
     assert_eq!(rig.stripe.payments().len(), 1);
 }
 
@@ -72,10 +60,7 @@ async fn attempts_follow_a_script_and_then_the_card() {
     let customer = rig.stripe.object(&intent).unwrap()["customer"].clone();
     let customer = customer.as_str().unwrap();
     rig.stripe.set_card(customer, Card::DeclinesHard);
-    rig.stripe.script(
-        customer,
-        &[Card::DeclinesSoftly, Card::TimesOutBeforeCharging],
-    );
+    rig.stripe.script(customer, &[Card::DeclinesSoftly, Card::TimesOutBeforeCharging]);
     let mut declines = Vec::new();
     for attempt in ["1", "2", "2", "3"] {
         if attempt == "3" {
@@ -84,19 +69,9 @@ async fn attempts_follow_a_script_and_then_the_card() {
         let answer = rig.confirm(&intent, &method, attempt).await;
         declines.push(answer.map(|answer| answer.error().2.to_owned()));
     }
-    let expected = [
-        Some("insufficient_funds"),
-        None,
-        Some("lost_card"),
-        Some(""),
-    ];
+    let expected = [Some("insufficient_funds"), None, Some("lost_card"), Some("")];
     assert_eq!(declines, expected.map(|it| it.map(str::to_owned)));
-    let keys: Vec<_> = rig
-        .stripe
-        .seen()
-        .into_iter()
-        .map(|it| it.idempotency_key)
-        .collect();
+    let keys: Vec<_> = rig.stripe.seen().into_iter().map(|it| it.idempotency_key).collect();
     let sent = ["1", "2", "2", "3"].map(|key| Some(key.to_owned()));
     assert_eq!(keys[keys.len() - 4..], sent);
 }
@@ -122,14 +97,9 @@ async fn a_lost_response_is_replayed() {
     assert_eq!(rig.stripe.payments().len(), 1);
 
     let session = rig.session("payment", &[]).await.id();
-    let pay = rig
-        .client
-        .post(rig.url(&format!("/checkout/{session}/pay")));
+    let pay = rig.client.post(rig.url(&format!("/checkout/{session}/pay")));
     assert!(pay.body("card=charges_silently").send().await.is_err());
-    assert_eq!(
-        rig.stripe.object(&session).unwrap()["payment_status"],
-        "paid"
-    );
+    assert_eq!(rig.stripe.object(&session).unwrap()["payment_status"], "paid");
 }
 
 #[tokio::test]
@@ -138,9 +108,7 @@ async fn a_processing_payment_ends_on_command() {
     for succeeded in [true, false] {
         let (intent, method) = rig.intent(Card::Processing).await;
         rig.confirm(&intent, &method, &intent).await.unwrap();
-        let cancel = rig
-            .post(&format!("/v1/payment_intents/{intent}/cancel"), &[])
-            .await;
+        let cancel = rig.post(&format!("/v1/payment_intents/{intent}/cancel"), &[]).await;
         assert_eq!(cancel.error().1, "payment_intent_unexpected_state");
         rig.stripe.finish(&intent, succeeded).unwrap();
         rig.stripe.finish(&intent, succeeded).unwrap_err();
@@ -158,15 +126,9 @@ async fn a_processing_payment_ends_on_command() {
         let paid = rig.stripe.object(&session).unwrap()["payment_status"] == "paid";
         assert_eq!(paid, succeeded);
         let expected = if succeeded {
-            [
-                "payment_intent.succeeded",
-                "checkout.session.async_payment_succeeded",
-            ]
+            ["payment_intent.succeeded", "checkout.session.async_payment_succeeded"]
         } else {
-            [
-                "payment_intent.payment_failed",
-                "checkout.session.async_payment_failed",
-            ]
+            ["payment_intent.payment_failed", "checkout.session.async_payment_failed"]
         };
         assert_eq!(rig.kinds(), expected);
     }
@@ -198,18 +160,12 @@ async fn a_payment_intent_changes_only_if_its_status_allows() {
 
     let paid = rig.paid_intent().await;
     unexpected(&rig.post(&cancel(&paid), &[]).await);
-    unexpected(
-        &rig.post(&format!("/v1/payment_intents/{paid}/confirm"), &[])
-            .await,
-    );
+    unexpected(&rig.post(&format!("/v1/payment_intents/{paid}/confirm"), &[]).await);
 
     // After a decline, a payment method must be given again.
     let (declined, method) = rig.intent(Card::DeclinesSoftly).await;
     rig.confirm(&declined, &method, "first").await.unwrap();
-    unexpected(
-        &rig.post(&format!("/v1/payment_intents/{declined}/confirm"), &[])
-            .await,
-    );
+    unexpected(&rig.post(&format!("/v1/payment_intents/{declined}/confirm"), &[]).await);
 
     let session = rig.session("payment", &[]).await.id();
     rig.stripe.pay(&session, Card::DeclinesSoftly).unwrap_err();
@@ -235,10 +191,7 @@ async fn a_payment_is_refunded_once() {
         async { answer(request).await.unwrap() }
     };
     let part = refund("200").await;
-    assert_eq!(
-        (&part.body["status"], &part.body["amount"]),
-        (&json!("succeeded"), &json!(200))
-    );
+    assert_eq!((&part.body["status"], &part.body["amount"]), (&json!("succeeded"), &json!(200)));
     assert_eq!(refund("301").await.status, 400);
     rig.stripe.refund_in_dashboard(&intent, 100).unwrap();
     assert_eq!(refund("").await.body["amount"], 200);
@@ -249,18 +202,13 @@ async fn a_payment_is_refunded_once() {
         assert_eq!(event.kind, "charge.refunded");
         let body: Value = serde_json::from_str(&event.body).unwrap();
         let charge = &body["data"]["object"];
-        (
-            charge["amount_refunded"].clone(),
-            charge["refunded"].clone(),
-        )
+        (charge["amount_refunded"].clone(), charge["refunded"].clone())
     });
     let expected = [(200, false), (300, false), (500, true)];
     assert!(bodies.eq(expected.map(|(cents, full)| (json!(cents), json!(full)))));
 
     let (unpaid, _) = rig.intent(Card::Succeeds).await;
-    let refused = rig
-        .post("/v1/refunds", &[("payment_intent", &unpaid)])
-        .await;
+    let refused = rig.post("/v1/refunds", &[("payment_intent", &unpaid)]).await;
     assert_eq!(refused.status, 400);
 }
 
@@ -272,9 +220,7 @@ async fn a_dispute_is_opened_and_closed() {
     for won in [true, false] {
         let dispute = rig.stripe.dispute(&intent).unwrap();
         rig.stripe.dispute(&intent).unwrap_err();
-        let refund = rig
-            .post("/v1/refunds", &[("payment_intent", &intent)])
-            .await;
+        let refund = rig.post("/v1/refunds", &[("payment_intent", &intent)]).await;
         assert_eq!(refund.error().1, "charge_disputed");
         rig.stripe.close_dispute(&dispute, won).unwrap();
         rig.stripe.close_dispute(&dispute, won).unwrap_err();
@@ -282,9 +228,6 @@ async fn a_dispute_is_opened_and_closed() {
         assert_eq!(shown["status"], if won { "won" } else { "lost" });
         assert_eq!(shown["payment_intent"], *intent);
         assert_eq!(rig.stripe.payments()[0].disputed, !won);
-        assert_eq!(
-            rig.kinds(),
-            ["charge.dispute.created", "charge.dispute.closed"]
-        );
+        assert_eq!(rig.kinds(), ["charge.dispute.created", "charge.dispute.closed"]);
     }
 }

@@ -61,10 +61,7 @@ async fn a_session_is_paid_once_on_its_page() {
     assert_eq!(shown, [json!("complete"), json!("paid"), Value::Null]);
     let intent = &paid["payment_intent"];
     assert_eq!(intent["metadata"]["order"], "1");
-    assert_eq!(
-        intent["latest_charge"]["created"],
-        start_of_2026().as_second()
-    );
+    assert_eq!(intent["latest_charge"]["created"], start_of_2026().as_second());
     let kinds = rig.kinds();
     let expected = [
         "payment_intent.payment_failed",
@@ -99,19 +96,13 @@ async fn a_card_can_be_charged_later_only_if_it_was_saved() {
     let rig = Rig::start().await;
     let customer = rig.customer().await;
     let keep = ("payment_intent_data[setup_future_usage]", "off_session");
-    for (mode, more, kept) in [
-        ("payment", vec![], false),
-        ("payment", vec![keep], true),
-        ("setup", vec![], true),
-    ] {
+    for (mode, more, kept) in
+        [("payment", vec![], false), ("payment", vec![keep], true), ("setup", vec![], true)]
+    {
         let more = [more, vec![("customer", customer.as_str())]].concat();
         let session = rig.session(mode, &more).await.id();
         rig.stripe.pay(&session, Card::Succeeds).unwrap();
-        let expand = if mode == "setup" {
-            "setup_intent"
-        } else {
-            "payment_intent"
-        };
+        let expand = if mode == "setup" { "setup_intent" } else { "payment_intent" };
         let path = format!("/v1/checkout/sessions/{session}?expand[]={expand}");
         let session = rig.get(&path).await.body;
         let method = session[expand]["payment_method"].as_str().unwrap();
@@ -141,11 +132,8 @@ async fn an_open_session_expires_on_request_or_in_time() {
     let expired = rig.post(&expire, &[]).await;
     assert_eq!(expired.body["status"], "expired");
     assert_eq!(rig.post(&expire, &[]).await.status, 400);
-    let expected = [
-        "payment_intent.payment_failed",
-        "payment_intent.canceled",
-        "checkout.session.expired",
-    ];
+    let expected =
+        ["payment_intent.payment_failed", "payment_intent.canceled", "checkout.session.expired"];
     assert_eq!(rig.kinds(), expected);
 
     let now = start_of_2026().as_second();
@@ -161,13 +149,8 @@ async fn an_open_session_expires_on_request_or_in_time() {
 
     let late = rig.session("payment", &[]).await.id();
     rig.later(SignedDuration::from_hours(24));
-    assert_eq!(
-        rig.stripe.pay(&late, Card::Succeeds),
-        Err(PayError::Expired)
-    );
-    let page = rig
-        .page(Method::GET, &format!("/checkout/{late}"), "")
-        .await;
+    assert_eq!(rig.stripe.pay(&late, Card::Succeeds), Err(PayError::Expired));
+    let page = rig.page(Method::GET, &format!("/checkout/{late}"), "").await;
     assert!(page.2.contains("has expired"));
     assert!(rig.stripe.payments().is_empty());
 }

@@ -26,18 +26,10 @@ async fn parameters_are_checked() {
     let usd = ("currency", "usd");
     let table = [
         (vec![usd], "parameter_missing", "amount"),
-        (
-            vec![usd, ("amount", "500"), ("amonut", "5")],
-            "parameter_unknown",
-            "amonut",
-        ),
+        (vec![usd, ("amount", "500"), ("amonut", "5")], "parameter_unknown", "amonut"),
         (vec![usd, ("amount", "49")], "amount_too_small", "amount"),
         (vec![usd, ("amount", "five")], "", "amount"),
-        (
-            vec![usd, ("amount", "500"), ("customer", "cus_9")],
-            "resource_missing",
-            "customer",
-        ),
+        (vec![usd, ("amount", "500"), ("customer", "cus_9")], "resource_missing", "customer"),
     ];
     for (form, code, parameter) in table {
         let answer = rig.post("/v1/payment_intents", &form).await;
@@ -48,20 +40,10 @@ async fn parameters_are_checked() {
     // Expansions are also checked before anything is done.
     let (intent, _) = rig.intent(Card::Succeeds).await;
     let confirm = format!("/v1/payment_intents/{intent}/confirm");
-    assert_eq!(
-        rig.post(&confirm, &[("expand[]", "last_charge")])
-            .await
-            .status,
-        400
-    );
+    assert_eq!(rig.post(&confirm, &[("expand[]", "last_charge")]).await.status, 400);
     assert!(rig.stripe.payments().is_empty());
-    let paid = rig
-        .post(&confirm, &[("expand[]", "latest_charge.customer")])
-        .await;
-    assert_eq!(
-        paid.body["latest_charge"]["customer"]["email"],
-        "a@example.com"
-    );
+    let paid = rig.post(&confirm, &[("expand[]", "latest_charge.customer")]).await;
+    assert_eq!(paid.body["latest_charge"]["customer"]["email"], "a@example.com");
 }
 
 #[tokio::test]
@@ -74,10 +56,9 @@ async fn an_idempotency_key_repeats_its_first_result_for_a_day() {
     rig.later(SignedDuration::from_secs(24 * 3600 - 1));
     let again = rig.keyed("k", customers, create).await.unwrap();
     assert_eq!((again.replayed, &again.body), (true, &first.body));
-    for (path, form) in [
-        (customers, [("email", "b@example.com")].as_slice()),
-        ("/v1/payment_intents", create),
-    ] {
+    for (path, form) in
+        [(customers, [("email", "b@example.com")].as_slice()), ("/v1/payment_intents", create)]
+    {
         let other = rig.keyed("k", path, form).await.unwrap();
         assert_eq!((other.status, other.error().0), (400, "idempotency_error"));
     }
@@ -89,8 +70,7 @@ async fn an_idempotency_key_repeats_its_first_result_for_a_day() {
     let (intent, method) = rig.intent(Card::DeclinesSoftly).await;
     let customer = rig.stripe.object(&intent).unwrap()["customer"].clone();
     rig.confirm(&intent, &method, "confirm").await.unwrap();
-    rig.stripe
-        .set_card(customer.as_str().unwrap(), Card::Succeeds);
+    rig.stripe.set_card(customer.as_str().unwrap(), Card::Succeeds);
     let again = rig.confirm(&intent, &method, "confirm").await.unwrap();
     assert_eq!((again.status, again.replayed), (402, true));
     rig.confirm(&intent, &method, "confirm-2").await.unwrap();
@@ -100,10 +80,7 @@ async fn an_idempotency_key_repeats_its_first_result_for_a_day() {
     }
 
     // A request that was not executed has no result.
-    let bad = rig
-        .keyed("free", customers, &[("emial", "")])
-        .await
-        .unwrap();
+    let bad = rig.keyed("free", customers, &[("emial", "")]).await.unwrap();
     assert_eq!(bad.status, 400);
     rig.stripe.limit_rate(1, None);
     let busy = rig.keyed("free", customers, create).await.unwrap();
@@ -124,10 +101,7 @@ async fn a_key_in_use_is_refused_even_if_its_caller_left() {
         () = rig.stripe.until_paused() => {}
     }
     let second = rig.confirm(&intent, &method, "k").await.unwrap();
-    assert_eq!(
-        (second.status, second.error().1),
-        (409, "idempotency_key_in_use")
-    );
+    assert_eq!((second.status, second.error().1), (409, "idempotency_key_in_use"));
     let other = rig.keyed("k", "/v1/refunds", &[]).await.unwrap();
     assert_eq!(other.error().0, "idempotency_error");
     assert!(rig.stripe.payments().is_empty());

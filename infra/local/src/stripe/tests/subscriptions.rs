@@ -5,18 +5,11 @@ use super::*;
 #[tokio::test]
 async fn a_subscription_is_paid_monthly() {
     let rig = Rig::start().await;
-    let session = rig
-        .session(
-            "subscription",
-            &[("subscription_data[metadata][account]", "a")],
-        )
-        .await;
+    let session =
+        rig.session("subscription", &[("subscription_data[metadata][account]", "a")]).await;
     let session = session.id();
     rig.stripe.pay(&session, Card::Succeeds).unwrap();
-    let shown = rig
-        .get(&format!("/v1/checkout/sessions/{session}?expand[]=invoice"))
-        .await
-        .body;
+    let shown = rig.get(&format!("/v1/checkout/sessions/{session}?expand[]=invoice")).await.body;
     assert_eq!(shown["payment_intent"], Value::Null);
     let id = shown["subscription"].as_str().unwrap().to_owned();
     let details = &shown["invoice"]["parent"]["subscription_details"];
@@ -36,9 +29,7 @@ async fn a_subscription_is_paid_monthly() {
     let path = format!("/v1/subscriptions/{id}");
     let state = async || {
         let shown = rig.get(&path).await.body;
-        let end = shown["items"]["data"][0]["current_period_end"]
-            .as_i64()
-            .unwrap();
+        let end = shown["items"]["data"][0]["current_period_end"].as_i64().unwrap();
         let end = Timestamp::from_second(end).unwrap().to_string();
         (shown["status"].as_str().unwrap().to_owned(), end)
     };
@@ -46,11 +37,7 @@ async fn a_subscription_is_paid_monthly() {
     assert_eq!(state().await, expected("active", "02-28"));
     rig.collect(&id, ChargeOutcome::Succeeded).unwrap();
     assert_eq!(state().await, expected("active", "03-31"));
-    let renewed = [
-        "payment_intent.succeeded",
-        "invoice.paid",
-        "customer.subscription.updated",
-    ];
+    let renewed = ["payment_intent.succeeded", "invoice.paid", "customer.subscription.updated"];
     assert_eq!(rig.kinds(), renewed);
     for _ in 0..2 {
         rig.collect(&id, ChargeOutcome::DECLINED).unwrap();
@@ -68,14 +55,8 @@ async fn a_subscription_is_paid_monthly() {
     assert_eq!(payments.len(), 3);
     let invoice = payments[2].invoice.as_ref().unwrap();
     let invoice = rig.get(&format!("/v1/invoices/{invoice}")).await.body;
-    assert_eq!(
-        (&invoice["attempt_count"], &invoice["status"]),
-        (&json!(3), &json!("paid"))
-    );
-    assert_eq!(
-        rig.stripe.object(&id).unwrap()["latest_invoice"],
-        invoice["id"]
-    );
+    assert_eq!((&invoice["attempt_count"], &invoice["status"]), (&json!(3), &json!("paid")));
+    assert_eq!(rig.stripe.object(&id).unwrap()["latest_invoice"], invoice["id"]);
     rig.kinds();
 }
 
@@ -91,15 +72,9 @@ async fn a_subscription_ends_at_once_or_with_its_period() {
         rig.kinds();
         id.as_str().unwrap().to_owned()
     };
-    let (updated, deleted) = (
-        "customer.subscription.updated",
-        "customer.subscription.deleted",
-    );
+    let (updated, deleted) = ("customer.subscription.updated", "customer.subscription.deleted");
     let path = |id: &str| format!("/v1/subscriptions/{id}");
-    let (ends, stays) = (
-        [("cancel_at_period_end", "true")],
-        [("cancel_at_period_end", "false")],
-    );
+    let (ends, stays) = ([("cancel_at_period_end", "true")], [("cancel_at_period_end", "false")]);
 
     let id = subscribe().await;
     assert_eq!(rig.get(&path(&id)).await.body["customer"], *customer);
@@ -152,14 +127,8 @@ async fn subscriptions_renew_in_time_and_an_open_invoice_is_paid_or_voided() {
     rig.stripe.renew_due();
     let (status, invoice) = latest();
     assert_eq!(status, "past_due");
-    let shown = rig
-        .get(&format!("/v1/invoices/{invoice}?expand[]=payments"))
-        .await
-        .body;
-    assert_eq!(
-        (&shown["status"], &shown["attempt_count"]),
-        (&json!("open"), &json!(1))
-    );
+    let shown = rig.get(&format!("/v1/invoices/{invoice}?expand[]=payments")).await.body;
+    assert_eq!((&shown["status"], &shown["attempt_count"]), (&json!("open"), &json!(1)));
     let payment = &shown["payments"]["data"][0]["payment"];
     assert!(payment["payment_intent"].is_string(), "{shown}");
     let page = shown["hosted_invoice_url"].as_str().unwrap();
@@ -174,11 +143,7 @@ async fn subscriptions_renew_in_time_and_an_open_invoice_is_paid_or_voided() {
     assert_eq!(latest().0, "active");
     assert_eq!(rig.stripe.payments().len(), 4);
     let void = |invoice: &str| format!("/v1/invoices/{invoice}/void");
-    assert_eq!(
-        rig.post(&void(&invoice), &[]).await.status,
-        400,
-        "already paid"
-    );
+    assert_eq!(rig.post(&void(&invoice), &[]).await.status, 400, "already paid");
     // A void invoice cannot be paid.
     rig.stripe.set_time(later + 24.hours() * 62);
     rig.stripe.renew_due();

@@ -16,14 +16,9 @@ struct Seen {
 
 impl Receiver {
     async fn start(refusals: usize) -> Self {
-        let seen = Arc::new(Mutex::new(Seen {
-            refusals,
-            ids: Vec::new(),
-        }));
+        let seen = Arc::new(Mutex::new(Seen { refusals, ids: Vec::new() }));
         let router = Router::new().route("/hook", post(receive));
-        let server = Server::start(router.with_state(Arc::clone(&seen)))
-            .await
-            .unwrap();
+        let server = Server::start(router.with_state(Arc::clone(&seen))).await.unwrap();
         Self { server, seen }
     }
 
@@ -40,11 +35,7 @@ async fn receive(
     let event: Value = serde_json::from_slice(&body).unwrap();
     // Verified independently of the sender's code.
     let header = headers["stripe-signature"].to_str().unwrap();
-    let (time, tag) = header
-        .strip_prefix("t=")
-        .unwrap()
-        .split_once(",v1=")
-        .unwrap();
+    let (time, tag) = header.strip_prefix("t=").unwrap().split_once(",v1=").unwrap();
     let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, SECRET.as_bytes());
     let signed = [time.as_bytes(), b".", &body].concat();
     let tag: Vec<u8> = (0..tag.len())
@@ -67,8 +58,7 @@ async fn events_are_delivered_as_configured() {
     let hook = Receiver::start(1).await;
     rig.paid_intent().await;
     let event = rig.stripe.events().pop().unwrap();
-    rig.stripe
-        .set_webhook(&format!("{}/hook", hook.server.url()), SECRET);
+    rig.stripe.set_webhook(&format!("{}/hook", hook.server.url()), SECRET);
     let body: Value = serde_json::from_str(&event.body).unwrap();
     for (name, value) in [
         ("object", json!("event")),

@@ -49,11 +49,7 @@ impl KeyPair {
             }
             other => unreachable!("{other:?} is not one of ours"),
         };
-        Self {
-            id,
-            algorithm,
-            private,
-        }
+        Self { id, algorithm, private }
     }
 
     pub(super) fn ed25519(id: &'static str) -> Self {
@@ -139,11 +135,7 @@ impl World {
         crate::spawn(axum::serve(listener, routes).into_future());
         let clock = Clock::system();
         let identity = identity(&format!("http://{address}/jwks"), &clock);
-        Self {
-            issuer,
-            identity,
-            clock,
-        }
+        Self { issuer, identity, clock }
     }
 
     pub(super) fn claims(&self) -> Value {

@@ -88,11 +88,7 @@ async fn keys_are_kept_while_the_issuer_is_down() {
         for (seconds, requests) in [(0, 1), (50, 1), (11, 2)] {
             world.later(seconds);
             world.check(&token).await.unwrap();
-            assert_eq!(
-                world.issuer.requests(),
-                before + requests,
-                "{status} after {seconds} s"
-            );
+            assert_eq!(world.issuer.requests(), before + requests, "{status} after {seconds} s");
         }
     }
     // Back again.
@@ -122,9 +118,7 @@ async fn an_issuer_that_was_never_up() {
     world.later(2);
     unavailable().await;
     // A token that no key could make valid is refused all the same.
-    world
-        .refusal(&format!("{}.e30.", encoded(&json!({"alg": "none"}))))
-        .await;
+    world.refusal(&format!("{}.e30.", encoded(&json!({"alg": "none"})))).await;
     world.issuer.publish(&[key.public()]);
     world.later(2);
     world.check(&token).await.unwrap();
