@@ -196,39 +196,21 @@ fn copies(template: &Item, at: u32) -> [Item; 2] {
 }
 
 fn deps(system: &System, meter: &Meter, pace: u32) -> monthly_charge::Deps {
-    let pace = [("STRIPE_REQUESTS_PER_SECOND".to_owned(), pace.to_string())];
-    let env = edge::Env::from_pairs(system.settings.clone()).with(pace);
-    let config = system.engines.sdk_config();
-    let queue = aws_sdk_sqs::config::Builder::from(&config)
-        .endpoint_url(system.queue.endpoint())
-        .http_client(meter.http());
-    monthly_charge::Deps::new(
-        monthly_charge::Settings::from_env(env).unwrap(),
-        system.clock.clone(),
-        dynamodb(system, meter),
-        system.engines.secrets(),
-        system.bus.client_over(&config, None),
-        aws_sdk_sqs::Client::from_conf(queue.build()),
-    )
-    .unwrap()
+    let pace = ("STRIPE_REQUESTS_PER_SECOND".to_owned(), pace.to_string());
+    monthly_charge::Deps::new(setup(system, meter, Some(pace))).unwrap()
 }
 
 fn webhook(system: &System, meter: &Meter) -> Router {
-    let env = edge::Env::from_pairs(system.settings.clone());
-    let deps = subscription_webhook::Deps::new(
-        subscription_webhook::Settings::from_env(env).unwrap(),
-        system.clock.clone(),
-        dynamodb(system, meter),
-        system.engines.secrets(),
-    );
+    let deps = subscription_webhook::Deps::new(setup(system, meter, None));
     subscription_webhook::router(deps.unwrap())
 }
 
-fn dynamodb(system: &System, meter: &Meter) -> aws_sdk_dynamodb::Client {
-    let config = aws_sdk_dynamodb::config::Builder::from(&system.engines.sdk_config())
-        .endpoint_url(&system.engines.dynamodb_url)
-        .http_client(meter.http());
-    aws_sdk_dynamodb::Client::from_conf(config.build())
+fn setup(system: &System, meter: &Meter, more: Option<(String, String)>) -> edge::Setup {
+    edge::Setup {
+        env: edge::Env::from_pairs(system.settings.clone()).with(more),
+        clock: system.clock.clone(),
+        aws: system.aws_config().into_builder().http_client(meter.http()).build(),
+    }
 }
 
 /// Carries requests to AWS, and counts them, with the capacity that the engine says they take.

@@ -17,14 +17,12 @@ use std::time::Duration;
 
 use ai_proxy::Deps;
 use allocation_counter::AllocationInfo;
-use aws_sdk_dynamodb::Client as DynamoDb;
-use aws_sdk_secretsmanager::Client as SecretsManager;
 use aws_smithy_runtime_api::client::http::http_client_fn;
 use axum::Router;
 use axum::body::Body;
 use axum::routing::post;
 use bytes::Bytes;
-use edge::{Clock, Env};
+use edge::{Clock, Env, Setup};
 use futures_util::future::join_all;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{Request, StatusCode};
@@ -157,21 +155,13 @@ async fn set_up(system: &System, upstream: &str) -> Given {
     put("/v1/integrations/openrouter/key", &with_key, key).await;
     let mut settings = system.settings.clone();
     settings.insert("OPENROUTER_BASE_URL".to_owned(), upstream.to_owned());
-    let config = system.engines.sdk_config();
-    let dynamodb_url = system.engines.dynamodb_url.clone();
-    let secrets_url = system.engines.secrets_url.clone();
     Given {
         deps: Box::new(move || {
-            let settings = ai_proxy::Settings::from_env(Env::from_pairs(settings)).unwrap();
             let connector = local::engines::connector();
-            let http = http_client_fn(move |_, _| connector.clone());
-            let of = |url| {
-                let config = config.to_builder().http_client(http.clone());
-                config.endpoint_url(url).build()
-            };
-            let dynamodb = DynamoDb::new(&of(dynamodb_url));
-            let secrets = SecretsManager::new(&of(secrets_url));
-            Deps::new(settings, Clock::system(), dynamodb, secrets).unwrap()
+            let aws = local::engines::aws_config(&settings).into_builder();
+            let aws = aws.http_client(http_client_fn(move |_, _| connector.clone())).build();
+            let env = Env::from_pairs(settings);
+            Deps::new(Setup { env, clock: Clock::system(), aws }).unwrap()
         }),
         with_key: format!("Bearer {with_key}"),
         on_credits: format!("Bearer {}", system.token(ON_CREDITS, "owner")),

@@ -125,16 +125,10 @@ async fn a_message_names_at_most_25_accounts() {
 async fn a_queue_that_is_long_is_not_made_longer() {
     let world = World::with_due(30).await;
     // 600 seconds' work is in it, but for that of a message.
-    let settings = [("STRIPE_REQUESTS_PER_SECOND".to_owned(), "1".to_owned())];
-    let settings = edge::Env::from_pairs(world.system.settings.clone()).with(settings);
-    let settings = monthly_charge::Settings::from_env(settings).unwrap();
-    let (dynamodb, secrets) = world.clients_over(world.wire.clone());
-    let (clock, bus, queue) = (world.system.clock.clone(), world.event_bus(), world.queue());
-    let deps =
-        monthly_charge::Deps::new(settings, clock, dynamodb, secrets, bus, queue.clone()).unwrap();
+    let deps = world.monthly_charge(&[("STRIPE_REQUESTS_PER_SECOND", "1")]);
     let url = world.system.queue.url();
     for _ in 0..23 {
-        let sent = queue.send_message().queue_url(url).message_body("{}");
+        let sent = deps.queue.send_message().queue_url(url).message_body("{}");
         sent.send().await.unwrap();
     }
     let time = world.due_in(SignedDuration::ZERO);

@@ -8,6 +8,7 @@
 use account::{AccountId, Credits, CreditsPerUsd, Usd};
 use axum::body::Body;
 use axum::http::Request;
+use edge::Setup;
 use jiff::SignedDuration;
 use local::openrouter::{CallOutcome, RecordedCall};
 use serde_json::{Value, json};
@@ -47,14 +48,6 @@ impl Death {
     }
 }
 
-/// What a process is made from.
-struct Process {
-    env: edge::Env,
-    clock: edge::Clock,
-    dynamodb: aws_sdk_dynamodb::Client,
-    secrets: aws_sdk_secretsmanager::Client,
-}
-
 /// A world with a relay before each upstream.
 struct Mortal {
     world: World,
@@ -82,11 +75,8 @@ impl Mortal {
         }
         let steps = Steps::until(dies_at);
         let request = request(&owner.token, &account, scenario);
-        let make_call = |process: Process| async move {
-            let settings = ai_proxy::Settings::from_env(process.env).unwrap();
-            let deps =
-                ai_proxy::Deps::new(settings, process.clock, process.dynamodb, process.secrets);
-            let router = ai_proxy::router(deps.unwrap());
+        let make_call = |setup: Setup| async move {
+            let router = ai_proxy::router(ai_proxy::Deps::new(setup).unwrap());
             let response = router.oneshot(request).await.unwrap();
             // The caller reads to the end, whatever that is.
             axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
@@ -105,32 +95,24 @@ impl Mortal {
     }
 
     /// Runs `work` in a process of its own. True if it lived to its end.
-    async fn run<W>(&self, steps: &Steps, work: impl FnOnce(Process) -> W + Send + 'static) -> bool
+    async fn run<W>(&self, steps: &Steps, work: impl FnOnce(Setup) -> W + Send + 'static) -> bool
     where
         W: Future<Output = ()>,
     {
         self.openrouter.0.count(steps);
         self.default_ai.0.count(steps);
-        let mut settings = self.world.system.settings.clone();
-        for (name, relay) in
-            [("OPENROUTER_BASE_URL", &self.openrouter), ("DEFAULT_AI_BASE_URL", &self.default_ai)]
-        {
-            settings.insert(name.to_owned(), format!("{}/api/v1", relay.1));
-        }
-        let (dynamodb, secrets) = self.world.clients_over(Wire::of(steps.clone()));
-        let process = Process {
-            env: edge::Env::from_pairs(settings),
-            clock: self.world.system.clock.clone(),
-            dynamodb,
-            secrets,
-        };
+        let [openrouter, default_ai] =
+            [&self.openrouter, &self.default_ai].map(|relay| format!("{}/api/v1", relay.1));
+        let upstreams =
+            [("OPENROUTER_BASE_URL", &*openrouter), ("DEFAULT_AI_BASE_URL", &default_ai)];
+        let setup = self.world.setup(Wire::of(steps.clone()), &upstreams);
         let steps = steps.clone();
         // A runtime of its own is the process: when it goes, every task in it stops where it is.
         let run = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.unwrap().block_on(async move {
                 tokio::select! {
-                    () = work(process) => true,
+                    () = work(setup) => true,
                     () = steps.death() => false,
                 }
             })
@@ -315,12 +297,8 @@ async fn the_sweeper() {
         assert_eq!(holds.as_array().unwrap().len(), 1);
 
         let steps = Steps::until(dies_at);
-        let (bus, queue) = (mortal.world.event_bus(), mortal.world.queue());
-        let sweep = move |process: Process| async move {
-            let settings = monthly_charge::Settings::from_env(process.env).unwrap();
-            let Process { clock, dynamodb, secrets, .. } = process;
-            let deps =
-                monthly_charge::Deps::new(settings, clock, dynamodb, secrets, bus, queue).unwrap();
+        let sweep = move |setup: Setup| async move {
+            let deps = monthly_charge::Deps::new(setup).unwrap();
             let time = now + SignedDuration::from_mins(2);
             monthly_charge::tick(&deps, time, |_| false).await;
         };

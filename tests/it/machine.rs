@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use account::{Account, AccountId, AccountNumber, CallId, Credits, EntryId, Plan, Profile};
 use aws_sdk_dynamodb::config::retry::RetryConfig;
-use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use jiff::{SignedDuration, Timestamp};
 use proptest::test_runner::{Config, FileFailurePersistence, RngSeed};
 use proptest_state_machine::{StateMachineTest, prop_state_machine};
@@ -51,28 +50,18 @@ impl Ground {
             .unwrap();
         let world = runtime.block_on(World::start());
         let wire = Wire::default();
-        let http = SharedHttpClient::new(wire.clone());
-        let engines = world.engines();
-        let config = aws_sdk_dynamodb::config::Builder::from(&engines.sdk_config())
-            .endpoint_url(&engines.dynamodb_url)
-            // Throttled requests are sent again at once: nobody is at the other end.
-            .retry_config(RetryConfig::standard().with_initial_backoff(Duration::from_micros(1)))
-            .http_client(http.clone())
-            .build();
-        let dynamodb = aws_sdk_dynamodb::Client::from_conf(config);
-        let settings = edge::Env::from_pairs(world.system.settings.clone());
-        let settings = monthly_charge::Settings::from_env(settings).unwrap();
-        let clock = world.system.clock.clone();
-        let secrets = engines.secrets();
-        let (bus, queue) = (world.event_bus(), world.queue());
-        let sweeper =
-            monthly_charge::Deps::new(settings, clock, dynamodb.clone(), secrets, bus, queue);
+        let mut setup = world.setup(wire.clone(), &[]);
+        // Throttled requests are sent again at once: nobody is at the other end.
+        let retry = RetryConfig::standard().with_initial_backoff(Duration::from_micros(1));
+        setup.aws = setup.aws.into_builder().retry_config(retry).build();
+        let dynamodb = aws_sdk_dynamodb::Client::new(&setup.aws);
+        let sweeper = monthly_charge::Deps::new(setup).unwrap();
         Self {
             store: Store::new(dynamodb, world.system.tables.clone()),
             runtime,
             world,
             wire,
-            sweeper: sweeper.unwrap(),
+            sweeper,
         }
     }
 }

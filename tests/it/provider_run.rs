@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use account::AccountId;
 use aws_sdk_dynamodb::types::AttributeValue;
 use charging::Charging;
-use edge::Env;
 use http::Method;
 use jiff::SignedDuration;
 use local::stripe::{Card, Delivery};
@@ -76,13 +75,10 @@ fn asked(world: &World, method: Method, path: &str) -> usize {
 
 /// A worker of a deployment with another setting.
 pub(crate) fn worker(world: &World, collection: &str) -> Charging {
-    let mut settings = world.system.settings.clone();
-    settings.insert("ADD_ON_COLLECTION".to_owned(), collection.to_owned());
-    let mut env = Env::from_pairs(settings);
-    let settings = charging::Settings::from_env(&mut env);
-    let (clock, store) = (world.system.clock.clone(), world.store_over_the_wire());
+    let mut setup = world.setup(world.wire.clone(), &[("ADD_ON_COLLECTION", collection)]);
+    let settings = charging::Settings::from_env(&mut setup.env);
     let http = edge::http_client(settings.connect).unwrap();
-    Charging::new(settings, clock, store, world.engines().secrets(), http)
+    Charging::new(settings, &setup, http)
 }
 
 async fn work(world: &World, worker: &Charging) {

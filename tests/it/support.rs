@@ -123,31 +123,26 @@ impl World {
         &self.system.engines
     }
 
-    /// Clients of the engines whose requests go over `wire`.
-    pub(crate) fn clients_over(
-        &self,
-        wire: Wire,
-    ) -> (aws_sdk_dynamodb::Client, aws_sdk_secretsmanager::Client) {
-        let http = SharedHttpClient::new(wire);
-        let engines = self.engines();
-        (engines.dynamodb_over(Some(http.clone())), engines.secrets_over(Some(http)))
+    /// What a function is built from, with `changed` settings. Its requests to AWS go over `wire`.
+    pub(crate) fn setup(&self, wire: Wire, changed: &[(&str, &str)]) -> edge::Setup {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let aws = self.system.aws_config().into_builder();
+        edge::Setup {
+            env: edge::Env::from_pairs(self.system.settings.clone())
+                .with(changed.iter().map(owned)),
+            clock: self.system.clock.clone(),
+            aws: aws.http_client(SharedHttpClient::new(wire)).build(),
+        }
     }
 
-    /// A client of the event bus without faults.
-    pub(crate) fn event_bus(&self) -> aws_sdk_eventbridge::Client {
-        let config = self.engines().sdk_config();
-        self.system.bus.client_over(&config, None)
-    }
-
-    /// A client of the queue without faults.
-    pub(crate) fn queue(&self) -> aws_sdk_sqs::Client {
-        let config = self.engines().sdk_config();
-        self.system.queue.client_over(&config, None)
+    /// `monthly-charge` over the functions' wire, with `changed` settings.
+    pub(crate) fn monthly_charge(&self, changed: &[(&str, &str)]) -> monthly_charge::Deps {
+        monthly_charge::Deps::new(self.setup(self.wire.clone(), changed)).unwrap()
     }
 
     /// A store whose requests go over the functions' wire, with its faults.
     pub(crate) fn store_over_the_wire(&self) -> store::Store {
-        let (dynamodb, _) = self.clients_over(self.wire.clone());
+        let dynamodb = aws_sdk_dynamodb::Client::new(&self.setup(self.wire.clone(), &[]).aws);
         store::Store::new(dynamodb, self.system.tables.clone())
     }
 

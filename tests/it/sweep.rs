@@ -73,15 +73,8 @@ async fn a_call_is_charged_on_its_own_terms() {
     let world = World::start().await;
     world.set("acme", json!({"credits": "7"})).await;
     left_open(&world.owner("acme"), "sim-priced/no-usage").await;
-    let mut settings = world.system.settings.clone();
-    settings.insert("CREDITS_PER_USD".to_owned(), "1000".to_owned());
-    let settings = monthly_charge::Settings::from_env(edge::Env::from_pairs(settings)).unwrap();
-    let (dynamodb, secrets) = world.clients_over(world.wire.clone());
-    let clock = world.system.clock.clone();
-    let time = clock.now() + minutes(1);
-    let bus = world.event_bus();
-    let queue = world.queue();
-    let deps = monthly_charge::Deps::new(settings, clock, dynamodb, secrets, bus, queue).unwrap();
+    let deps = world.monthly_charge(&[("CREDITS_PER_USD", "1000")]);
+    let time = deps.clock.now() + minutes(1);
     assert_eq!(monthly_charge::tick(&deps, time, |_| false).await.swept, 1);
     let call = world.default_ai().calls().pop().unwrap();
     assert_eq!(spent(&world).await, cost(&call));

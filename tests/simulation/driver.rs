@@ -118,8 +118,9 @@ impl Simulation {
             dynamodb: Direct::to(&system.engines),
             gate: None,
         };
-        let client = system.engines.dynamodb_over(Some(SharedHttpClient::new(wire)));
-        let store = Store::new(client, system.tables.clone());
+        let aws = system.aws_config().into_builder();
+        let aws = aws.http_client(SharedHttpClient::new(wire)).build();
+        let store = Store::new(aws_sdk_dynamodb::Client::new(&aws), system.tables.clone());
         let mut dice = Rng::with_seed(plan.seed);
         let mut processes = Vec::new();
         for _ in 0..PROCESSES {

@@ -161,7 +161,8 @@ impl Gate {
     }
 }
 
-/// Carries a process's requests to the store. Searches for work are no steps: nothing depends on them.
+/// Carries a process's requests to AWS. Reads of the due index and of secrets are no steps, because
+/// nothing depends on them.
 #[derive(Debug, Clone)]
 pub(crate) struct Wire {
     pub(crate) connector: SharedHttpConnector,
@@ -200,7 +201,7 @@ impl HttpConnector for Wire {
         let wire = self.clone();
         HttpConnectorFuture::new(async move {
             let target = request.headers().get("x-amz-target").unwrap_or_default();
-            let is_step = !target.ends_with(".Query");
+            let is_step = !target.ends_with(".Query") && !target.starts_with("secretsmanager.");
             let gate = wire.gate.as_ref().filter(|_| is_step);
             let Some(gate) = gate else {
                 return wire.send(request).await;

@@ -1,12 +1,10 @@
 //! A process: all functions that have to do with payments, as a deployment runs them, behind one gate. It
 //! does one piece of work at a time.
 
-use std::collections::BTreeMap;
-
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use axum::Router;
 use axum::body::Body;
-use edge::Env;
+use edge::{Env, Setup};
 use http::{Method, Request};
 use jiff::Timestamp;
 use local::serve::Server;
@@ -79,52 +77,31 @@ impl Process {
         // Nobody waits for the wall clock.
         let pace = "STRIPE_REQUESTS_PER_SECOND".to_owned();
         settings.insert(pace, "10000".to_owned());
-        let env = |settings: &BTreeMap<String, String>| Env::from_pairs(settings.clone());
         let wire = Wire {
             connector: local::engines::connector(),
             dynamodb: Direct::to(&system.engines),
             gate: Some(gate.clone()),
         };
-        let clock = || system.clock.clone();
-        let dynamodb = || system.engines.dynamodb_over(Some(SharedHttpClient::new(wire.clone())));
-        let secrets = || system.engines.secrets();
-        let routes = |collection: Collection| {
-            let mut settings = settings.clone();
-            let name = collection.name().to_owned();
-            settings.insert("ADD_ON_COLLECTION".to_owned(), name);
-            let settings = integration_settings::Settings::from_env(env(&settings)).unwrap();
-            let deps =
-                integration_settings::Deps::new(settings, clock(), dynamodb(), secrets()).unwrap();
-            integration_settings::router(deps)
+        let aws = system.aws_config().into_builder();
+        let aws = aws.http_client(SharedHttpClient::new(wire)).build();
+        let setup = |more: &[(&str, &str)]| Setup {
+            env: Env::from_pairs(settings.clone())
+                .with(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))),
+            clock: system.clock.clone(),
+            aws: aws.clone(),
         };
-        let config = system.engines.sdk_config();
-        let http = || Some(SharedHttpClient::new(wire.clone()));
-        let bus = system.bus.client_over(&config, http());
-        let queue = system.queue.client_over(&config, http());
-        let webhook = subscription_webhook::Deps::new(
-            subscription_webhook::Settings::from_env(env(&settings)).unwrap(),
-            clock(),
-            dynamodb(),
-            secrets(),
-        );
-        let monthly_charge = monthly_charge::Deps::new(
-            monthly_charge::Settings::from_env(env(&settings)).unwrap(),
-            clock(),
-            dynamodb(),
-            secrets(),
-            bus,
-            queue,
-        );
+        let routes = |collection: Collection| {
+            let deps =
+                integration_settings::Deps::new(setup(&[("ADD_ON_COLLECTION", collection.name())]));
+            integration_settings::router(deps.unwrap())
+        };
         Self {
             routes: Collection::ALL.map(routes),
-            webhook: subscription_webhook::router(webhook.unwrap()),
-            monthly_charge: monthly_charge.unwrap(),
-            account_events: account_events::Deps::new(
-                account_events::Settings::from_env(env(&settings)).unwrap(),
-                clock(),
-                dynamodb(),
-                secrets(),
+            webhook: subscription_webhook::router(
+                subscription_webhook::Deps::new(setup(&[])).unwrap(),
             ),
+            monthly_charge: monthly_charge::Deps::new(setup(&[])).unwrap(),
+            account_events: account_events::Deps::new(setup(&[])).unwrap(),
             gate,
             _way: way,
         }

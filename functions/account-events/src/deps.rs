@@ -1,6 +1,6 @@
 //! Everything that the function works with.
 
-use edge::Clock;
+use edge::{Clock, SettingsError, Setup};
 use keyvault::Vault;
 use store::Store;
 
@@ -15,16 +15,14 @@ pub struct Deps {
 }
 
 impl Deps {
-    pub fn new(
-        settings: Settings,
-        clock: Clock,
-        dynamodb: aws_sdk_dynamodb::Client,
-        secrets: aws_sdk_secretsmanager::Client,
-    ) -> Self {
-        Self {
-            clock,
+    pub fn new(setup: Setup) -> Result<Self, SettingsError> {
+        let settings = Settings::from_env(setup.env)?;
+        let dynamodb = aws_sdk_dynamodb::Client::new(&setup.aws);
+        let secrets = aws_sdk_secretsmanager::Client::new(&setup.aws);
+        Ok(Self {
+            clock: setup.clock,
             store: Store::new(dynamodb, settings.tables),
             vault: Vault::new(secrets, settings.secrets_prefix),
-        }
+        })
     }
 }

@@ -1,15 +1,11 @@
 //! The Lambda function `account-events`.
 
-use account_events::{Deps, Settings};
-use edge::Clock;
+use account_events::Deps;
+use edge::Setup;
 
 fn main() -> Result<(), edge::Error> {
     edge::serve_events(async |env| {
-        let settings = Settings::from_env(env)?;
-        let aws = edge::aws_config().load().await;
-        let dynamodb = aws_sdk_dynamodb::Client::new(&aws);
-        let secrets = aws_sdk_secretsmanager::Client::new(&aws);
-        let deps = Deps::new(settings, Clock::system(), dynamodb, secrets);
+        let deps = Deps::new(Setup::new(env).await)?;
         Ok(move |event, _| {
             let deps = deps.clone();
             async move { account_events::handle(&deps, &event).await }

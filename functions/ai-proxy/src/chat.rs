@@ -66,8 +66,8 @@ async fn route(
     deadline: Option<Deadline>,
     receipt: &mut Receipt,
 ) -> Result<Response, ApiError> {
-    let caller = deps.identity.caller(headers).await?;
-    let body = edge::read_body(body, deps.settings.product.http.max_body_bytes).await?;
+    let caller = deps.api.identity.caller(headers).await?;
+    let body = edge::read_body(body, deps.api.settings.http.max_body_bytes).await?;
     let call = Call {
         id: receipt.call.clone(),
         request: ChatRequest::parse(body)?,
@@ -75,10 +75,10 @@ async fn route(
         deadline,
         started: Instant::now(),
     };
-    let account = deps.account(&caller.account).await?;
-    let now = deps.clock.now();
+    let account = deps.api.account(&caller.account).await?;
+    let now = deps.api.clock.now();
     let account = key_health::recheck_if_due(deps, account, now).await;
-    let situation = Situation::of(&account, now, &deps.settings.product.policy);
+    let situation = Situation::of(&account, now, &deps.api.settings.policy);
     match routing::decide(situation) {
         Decision::Refuse { reason } => {
             receipt.refused(reason.as_str());
@@ -129,7 +129,7 @@ async fn byok_or_fallback(
 
 /// API Gateway gives up on a silent connection, so a second plain call must still fit.
 fn leaves_time_for_another(deps: &Deps, call: &Call) -> bool {
-    call.request.streamed || call.started.elapsed() < deps.settings.time_outs.plain / 2
+    call.request.streamed || call.started.elapsed() < deps.api.settings.time_outs.plain / 2
 }
 
 fn refusal(reason: Reason) -> ApiError {

@@ -80,7 +80,7 @@ async fn hold_and_call(
         .inspect_err(|error| receipt.refused(error.code().as_str()))
         .map_err(CreditsError::Refused)?;
     receipt.model = Some(held.hold.model.clone());
-    let answer = match deps.default_ai.chat(&key, body, call.kind()).await {
+    let answer = match deps.api.default_ai.chat(&key, body, call.kind()).await {
         Ok(answer) if answer.status().is_success() => answer,
         failed => {
             held.release().await;

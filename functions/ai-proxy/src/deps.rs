@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use account::{Account, AccountId};
-use edge::{ApiError, Clock, Identity};
+use account::Account;
+use api::Api;
+use edge::Setup;
 use keyvault::{Vault, VaultError};
 use secrecy::SecretString;
-use store::Store;
-use upstream::{PriceBook, Upstream};
-use url::Url;
+use upstream::Upstream;
 
 use crate::running::Running;
 use crate::settings::Settings;
@@ -17,46 +16,26 @@ use crate::settings::Settings;
 #[derive(Clone)]
 pub struct Deps {
     pub settings: Arc<Settings>,
-    pub clock: Clock,
-    pub identity: Identity,
-    pub store: Store,
+    pub api: Api,
     pub vault: Vault,
     pub openrouter: Upstream,
-    pub default_ai: Upstream,
-    /// The default AI's prices.
-    pub prices: PriceBook,
     /// Calls with an open hold in this process.
     pub running: Running,
 }
 
 impl Deps {
-    pub fn new(
-        settings: Settings,
-        clock: Clock,
-        dynamodb: aws_sdk_dynamodb::Client,
-        secrets: aws_sdk_secretsmanager::Client,
-    ) -> Result<Self, edge::Error> {
-        let (time_outs, referer) = (settings.time_outs, &settings.product.referer);
-        let http = edge::http_client(time_outs.connect)?;
-        let upstream = |base: &Url| Upstream::new(http.clone(), base, time_outs, referer.clone());
-        let default_ai = upstream(&settings.product.default_ai_url);
+    pub fn new(setup: Setup) -> Result<Self, edge::Error> {
+        let settings = Settings::from_env(setup.env.clone())?;
+        let secrets = aws_sdk_secretsmanager::Client::new(&setup.aws);
+        let mut api = Api::new(settings.api.clone(), &setup)?;
+        api.store = api.store.with_low_credits_events(settings.api.policy.minimum_balance);
         Ok(Self {
-            identity: Identity::new(&settings.product.identity, clock.clone(), http.clone()),
-            clock,
-            store: Store::new(dynamodb, settings.tables.clone())
-                .with_low_credits_events(settings.product.policy.minimum_balance),
             vault: Vault::new(secrets, &settings.secrets_prefix),
-            openrouter: upstream(&settings.openrouter_url),
-            prices: PriceBook::new(default_ai.clone()),
+            openrouter: api.upstream(&settings.openrouter_url),
+            api,
             running: Running::default(),
-            default_ai,
             settings: Arc::new(settings),
         })
-    }
-
-    /// The caller's account, in one consistent read.
-    pub(crate) async fn account(&self, id: &AccountId) -> Result<Account, ApiError> {
-        edge::found_account(self.store.accounts.get(id).await)
     }
 
     /// The account's own key. No other key ever stands in for it.

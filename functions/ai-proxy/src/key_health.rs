@@ -33,6 +33,7 @@ pub(crate) async fn recheck_if_due(deps: &Deps, account: Account, now: Timestamp
 async fn recheck(deps: &Deps, account: Account, saved: &SavedKey, now: Timestamp) -> Account {
     // Claims the check, so that parallel calls do not make it as well.
     let claimed = deps
+        .api
         .store
         .accounts
         .update(&account.id, Some(account.clone()), now, |profile| {
@@ -57,6 +58,7 @@ async fn recheck(deps: &Deps, account: Account, saved: &SavedKey, now: Timestamp
         return account;
     };
     let accepted = deps
+        .api
         .store
         .accounts
         .update(&account.id, Some(account.clone()), now, |profile| {
@@ -78,9 +80,10 @@ pub(crate) async fn confirm_rejection(deps: &Deps, account: &Account, key: &Secr
     if !matches!(checked, Err(KeyCheckError::Rejected)) {
         return;
     }
-    let now = deps.clock.now();
+    let now = deps.api.clock.now();
     let mut newly_rejected = false;
     let marked = deps
+        .api
         .store
         .accounts
         .update(&account.id, Some(account.clone()), now, |profile| {

@@ -1,15 +1,8 @@
 //! The Lambda function `ai-proxy`.
 
-use ai_proxy::{Deps, Settings};
-use edge::Clock;
+use ai_proxy::Deps;
+use edge::Setup;
 
 fn main() -> Result<(), edge::Error> {
-    edge::serve_streaming(async |env| {
-        let settings = Settings::from_env(env)?;
-        let aws = edge::aws_config().load().await;
-        let dynamodb = aws_sdk_dynamodb::Client::new(&aws);
-        let secrets = aws_sdk_secretsmanager::Client::new(&aws);
-        let deps = Deps::new(settings, Clock::system(), dynamodb, secrets)?;
-        Ok(ai_proxy::router(deps))
-    })
+    edge::serve_streaming(async |env| Ok(ai_proxy::router(Deps::new(Setup::new(env).await)?)))
 }

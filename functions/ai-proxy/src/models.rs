@@ -41,11 +41,11 @@ async fn models(
     headers: &HeaderMap,
     receipt: &mut Receipt,
 ) -> Result<Bytes, ApiError> {
-    let caller = deps.identity.caller(headers).await?;
-    let account = deps.account(&caller.account).await?;
-    let product = &deps.settings.product;
-    let situation = Situation::of(&account, deps.clock.now(), &product.policy);
-    let prices = &deps.prices;
+    let caller = deps.api.identity.caller(headers).await?;
+    let account = deps.api.account(&caller.account).await?;
+    let product = &deps.api.settings;
+    let situation = Situation::of(&account, deps.api.clock.now(), &product.policy);
+    let prices = &deps.api.prices;
     let cheapest = prices.cheapest_call(&product.default_ai_model, product.rate);
     let available = account.balance.available();
     let covered = cheapest.await.is_some_and(|cheapest| available >= cheapest);
@@ -68,7 +68,7 @@ async fn default_ai_models(deps: &Deps) -> Result<Bytes, ApiError> {
         DefaultAiKind::OpenRouter => None,
         DefaultAiKind::OpenAi => Some(credits::platform_key(deps).await?),
     };
-    let list = deps.default_ai.models(key.as_deref()).await;
+    let list = deps.api.default_ai.models(key.as_deref()).await;
     list.map_err(|error| {
         edge::log_error(&error, "could not list the default AI's models");
         ApiError::new(

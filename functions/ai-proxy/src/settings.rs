@@ -1,16 +1,14 @@
 //! The function's settings.
 
-use edge::{Env, ProductSettings, SettingsError};
+use edge::{Env, SettingsError};
 use routing::FallbackCauses;
-use store::Tables;
 use upstream::{DefaultAiKind, TimeOuts};
 use url::Url;
 
 /// See the contract's section 7.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    pub product: ProductSettings,
-    pub tables: Tables,
+    pub api: api::Settings,
     pub secrets_prefix: String,
     pub fallback_causes: FallbackCauses,
     pub min_output_tokens: u64,
@@ -19,15 +17,20 @@ pub struct Settings {
     pub default_ai_kind: DefaultAiKind,
     /// The name of the secret with the default AI's key.
     pub default_ai_secret: String,
-    pub time_outs: TimeOuts,
 }
 
 impl Settings {
     /// The error names every missing or malformed setting.
     pub fn from_env(mut env: Env) -> Result<Self, SettingsError> {
+        let api = api::Settings::from_env(&mut env);
+        let time_outs = TimeOuts {
+            connect: api.time_outs.connect,
+            head_stream: env.millis_or("UPSTREAM_HEAD_STREAM_MS", 60_000),
+            plain: env.millis_or("UPSTREAM_HEAD_PLAIN_MS", 280_000),
+            idle: env.millis_or("UPSTREAM_IDLE_MS", 120_000),
+        };
         let settings = Self {
-            product: ProductSettings::from_env(&mut env),
-            tables: Tables::from_settings(|name| env.text(name)),
+            api: api::Settings { time_outs, ..api },
             secrets_prefix: env.text_or("SECRETS_PREFIX", "greta/openrouter/"),
             fallback_causes: fallback_causes(&mut env),
             min_output_tokens: env.number_or("MIN_OUTPUT_TOKENS", 16, 1..=1_000_000),
@@ -38,12 +41,6 @@ impl Settings {
             openrouter_url: env.url_or("OPENROUTER_BASE_URL", "https://openrouter.ai/api/v1"),
             default_ai_kind: env.parse_or("DEFAULT_AI_KIND", DefaultAiKind::OpenRouter, str::parse),
             default_ai_secret: env.text("DEFAULT_AI_SECRET"),
-            time_outs: TimeOuts {
-                connect: env.millis_or("UPSTREAM_CONNECT_MS", 3_000),
-                head_stream: env.millis_or("UPSTREAM_HEAD_STREAM_MS", 60_000),
-                plain: env.millis_or("UPSTREAM_HEAD_PLAIN_MS", 280_000),
-                idle: env.millis_or("UPSTREAM_IDLE_MS", 120_000),
-            },
         };
         env.finish(settings)
     }

@@ -40,13 +40,13 @@ pub(crate) async fn read(
     State(deps): State<Deps>,
     caller: Caller,
 ) -> Result<Json<Balance>, ApiError> {
-    let balance = deps.account(&caller.account).await?.balance;
+    let balance = deps.api.account(&caller.account).await?.balance;
     Ok(Json(Balance {
         available: balance.available(),
         held: balance.held(),
         total: balance.balance(),
         owed: balance.owed(),
-        minimum: deps.settings.product.policy.minimum_balance,
+        minimum: deps.api.settings.policy.minimum_balance,
     }))
 }
 
@@ -89,7 +89,7 @@ pub(crate) async fn ledger(
 ) -> Result<Json<Ledger>, ApiError> {
     let query = QueryParameters::parse(&uri)?;
     let limit = query.number("limit", 50, 100)?;
-    let account = deps.account(&caller.account).await?;
+    let account = deps.api.account(&caller.account).await?;
     let cursor =
         match query.get("cursor") {
             None => None,
@@ -98,7 +98,7 @@ pub(crate) async fn ledger(
             })?),
         };
     let limit = u8::try_from(limit).unwrap_or(u8::MAX);
-    let page = deps.store.ledger.page(&account, cursor.as_ref(), limit);
+    let page = deps.api.store.ledger.page(&account, cursor.as_ref(), limit);
     let page = page.await.map_err(|error| ApiError::storage(&error))?;
     let entries = page.entries.into_iter().map(|(entry, balance_after)| Entry {
         id: entry.id,
@@ -141,10 +141,10 @@ pub(crate) async fn daily(
     uri: Uri,
 ) -> Result<Json<Daily>, ApiError> {
     let days = QueryParameters::parse(&uri)?.number("days", 30, 366)?;
-    let account = deps.account(&caller.account).await?;
-    let last = deps.clock.now().to_zoned(TimeZone::UTC).date();
+    let account = deps.api.account(&caller.account).await?;
+    let last = deps.api.clock.now().to_zoned(TimeZone::UTC).date();
     let first = last.saturating_sub((days - 1).days());
-    let stored = deps.store.ledger.days(&account.number, first..=last).await;
+    let stored = deps.api.store.ledger.days(&account.number, first..=last).await;
     let stored = stored.map_err(|error| ApiError::storage(&error))?;
     let stored: HashMap<Date, store::Day> = stored.into_iter().map(|day| (day.date, day)).collect();
     let dates = first.series(1.day()).take_while(|date| *date <= last);

@@ -28,8 +28,8 @@ pub(crate) struct Switches {
     responses((status = 200, description = "The integration card", body = Card), edge::openapi::ReadProblems),
 ))]
 pub(crate) async fn read(State(deps): State<Deps>, caller: Caller) -> Result<Json<Card>, ApiError> {
-    let account = deps.account(&caller.account).await?;
-    Ok(Json(deps.card(&account, &caller).await))
+    let account = deps.api.account(&caller.account).await?;
+    Ok(Json(deps.api.card(&account, &caller).await))
 }
 
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -49,14 +49,15 @@ pub(crate) async fn switch(
     body: Body,
 ) -> Result<Json<Switched>, ApiError> {
     caller.require_owner()?;
-    let body = edge::read_body(body, deps.settings.product.http.max_body_bytes).await?;
+    let body = edge::read_body(body, deps.api.settings.http.max_body_bytes).await?;
     let fields = Fields::parse(&body, &["enabled", "always_use_key"])?;
     let enabled = fields.optional_bool("enabled")?;
     let always_use_key = fields.optional_bool("always_use_key")?;
     let switched = deps
+        .api
         .store
         .accounts
-        .update(&caller.account, None, deps.clock.now(), |profile| {
+        .update(&caller.account, None, deps.api.clock.now(), |profile| {
             profile.switch(enabled, always_use_key)?;
             Ok::<_, SwitchError>(Vec::new())
         })
@@ -79,5 +80,5 @@ pub(crate) async fn switch(
         always_use_key = account.profile.always_use_key,
         "switches changed"
     );
-    Ok(Json(Switched { integration: deps.card(&account, &caller).await }))
+    Ok(Json(Switched { integration: deps.api.card(&account, &caller).await }))
 }

@@ -52,17 +52,17 @@ pub(crate) async fn subscribe(
     caller: Caller,
 ) -> Result<Json<Subscribed>, ApiError> {
     caller.require_owner()?;
-    let account = deps.account(&caller.account).await?;
+    let account = deps.api.account(&caller.account).await?;
     count_payment_page(&deps, &account).await?;
-    let bought = charging::buy_add_on(deps.charging.at(deps.clock.now()), account).await;
+    let bought = charging::buy_add_on(deps.charging.at(deps.api.clock.now()), account).await;
     let (checkout_url, what) = match bought.map_err(not_bought)? {
         Bought::Checkout(url) => (Some(url.into()), "Checkout Session opened"),
         Bought::Paid => (None, "add-on paid for in credits"),
         Bought::Resumed => (None, "add-on resumed"),
     };
     tracing::info!(by = caller.subject, "{what}");
-    let account = deps.account(&caller.account).await?;
-    Ok(Json(Subscribed { checkout_url, integration: deps.card(&account, &caller).await }))
+    let account = deps.api.account(&caller.account).await?;
+    Ok(Json(Subscribed { checkout_url, integration: deps.api.card(&account, &caller).await }))
 }
 
 /// Access lasts until the end of the paid period.
@@ -77,9 +77,10 @@ pub(crate) async fn cancel(
     caller.require_owner()?;
     let mut cancelled = false;
     let updated = deps
+        .api
         .store
         .accounts
-        .update(&caller.account, None, deps.clock.now(), |profile| {
+        .update(&caller.account, None, deps.api.clock.now(), |profile| {
             match billing::cancel(profile) {
                 Ok(()) => cancelled = true,
                 // Our own write, whose response was lost.
@@ -99,18 +100,18 @@ pub(crate) async fn cancel(
     })?;
     tracing::info!(by = caller.subject, "add-on cancelled");
     // Cancels open payments at once; if that fails, the billing tick does it.
-    let cx = deps.charging.at(deps.clock.now());
+    let cx = deps.charging.at(deps.api.clock.now());
     if let Err(error) = charging::run_due(cx, &account.id).await {
         edge::log_error(&error, "open payment left to the billing tick");
     }
-    let account = deps.account(&caller.account).await?;
-    Ok(Json(Cancelled { integration: deps.card(&account, &caller).await }))
+    let account = deps.api.account(&caller.account).await?;
+    Ok(Json(Cancelled { integration: deps.api.card(&account, &caller).await }))
 }
 
 /// Limits the requests of one account that may open a Checkout Session, because all accounts share
 /// Stripe's rate limit.
 async fn count_payment_page(deps: &Deps, account: &Account) -> Result<(), ApiError> {
-    let counted = deps.store.attempts.count(&account.id, Purpose::Page, deps.clock.now());
+    let counted = deps.api.store.attempts.count(&account.id, Purpose::Page, deps.api.clock.now());
     let counted = counted.await.map_err(|error| ApiError::storage(&error))?;
     let AttemptLimit::WaitFor(wait) = counted else {
         return Ok(());
@@ -174,9 +175,9 @@ pub(crate) async fn replace_card(
     caller: Caller,
 ) -> Result<Json<PaymentPage>, ApiError> {
     caller.require_owner()?;
-    let account = deps.account(&caller.account).await?;
+    let account = deps.api.account(&caller.account).await?;
     count_payment_page(&deps, &account).await?;
-    let url = charging::replace_card(deps.charging.at(deps.clock.now()), &account).await;
+    let url = charging::replace_card(deps.charging.at(deps.api.clock.now()), &account).await;
     let checkout_url = url.map_err(not_bought)?.into();
     tracing::info!(by = caller.subject, "Checkout Session for a new card opened");
     Ok(Json(PaymentPage { checkout_url }))
@@ -193,7 +194,7 @@ pub(crate) async fn buy_credits(
     body: Body,
 ) -> Result<Json<PaymentPage>, ApiError> {
     caller.require_owner()?;
-    let product = &deps.settings.product;
+    let product = &deps.api.settings;
     let body = edge::read_body(body, product.http.max_body_bytes).await?;
     let fields = Fields::parse(&body, &["usd"])?;
     let usd = fields.required_string("usd")?.parse::<Usd>().ok();
@@ -207,9 +208,9 @@ pub(crate) async fn buy_credits(
              \"25\"",
         ));
     };
-    let account = deps.account(&caller.account).await?;
+    let account = deps.api.account(&caller.account).await?;
     count_payment_page(&deps, &account).await?;
-    let now = deps.clock.now();
+    let now = deps.api.clock.now();
     let url = charging::buy_credits(deps.charging.at(now), &account, cents, credits);
     let url = url.await.map_err(|error| not_bought(error.into()))?;
     tracing::info!(by = caller.subject, cents, "Checkout Session for credits opened");

@@ -17,12 +17,12 @@ pub(crate) async fn disconnect(
     caller: Caller,
 ) -> Result<Json<Changed>, ApiError> {
     caller.require_owner()?;
-    let now = deps.clock.now();
-    let (store, vault, account) = (&deps.store, &deps.vault, &caller.account);
+    let now = deps.api.clock.now();
+    let (store, vault, account) = (&deps.api.store, &deps.vault, &caller.account);
     let disconnected = disconnect_key(store, vault, account, |_| Ok(()), now, None).await;
     let disconnected = disconnected.map_err(update_error)?;
     if disconnected.secret.is_some() {
         tracing::info!(by = caller.subject, "key disconnected");
     }
-    Ok(Json(Changed { integration: deps.card(&disconnected.account, &caller).await }))
+    Ok(Json(Changed { integration: deps.api.card(&disconnected.account, &caller).await }))
 }

@@ -32,7 +32,7 @@ pub use settings::Settings;
 
 /// The function's routes, for Lambda, `cargo dev` and the tests.
 pub fn router(deps: Deps) -> Router {
-    let http = deps.settings.product.http.clone();
+    let http = deps.api.settings.http.clone();
     let key = put(save::save).delete(disconnect::disconnect);
     let routes = Router::new()
         .route("/v1/integrations/openrouter/key", key)

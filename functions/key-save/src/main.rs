@@ -1,15 +1,8 @@
 //! The Lambda function `key-save`.
 
-use edge::Clock;
-use key_save::{Deps, Settings};
+use edge::Setup;
+use key_save::Deps;
 
 fn main() -> Result<(), edge::Error> {
-    edge::serve(async |env| {
-        let settings = Settings::from_env(env)?;
-        let aws = edge::aws_config().load().await;
-        let dynamodb = aws_sdk_dynamodb::Client::new(&aws);
-        let secrets = aws_sdk_secretsmanager::Client::new(&aws);
-        let deps = Deps::new(settings, Clock::system(), dynamodb, secrets)?;
-        Ok(key_save::router(deps))
-    })
+    edge::serve(async |env| Ok(key_save::router(Deps::new(Setup::new(env).await)?)))
 }

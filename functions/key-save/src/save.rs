@@ -51,31 +51,31 @@ pub(crate) async fn save(
     body: Body,
 ) -> Result<Json<Saved>, ApiError> {
     caller.require_owner()?;
-    let account = deps.account(&caller.account).await?;
-    let now = deps.clock.now();
-    if !routing::may_save_key(&account.profile, now, &deps.settings.product.policy) {
+    let account = deps.api.account(&caller.account).await?;
+    let now = deps.api.clock.now();
+    if !routing::may_save_key(&account.profile, now, &deps.api.settings.policy) {
         return Err(ApiError::new(
             Code::AddOnRequired,
             "connecting a key needs the OpenRouter add-on; subscribe under Plans & Pricing",
         ));
     }
-    let allowed = deps.store.attempts.check(&account.id, Purpose::Save, now);
+    let allowed = deps.api.store.attempts.check(&account.id, Purpose::Save, now);
     within_limit(allowed.await)?;
     let key = parse_key(body, &deps).await?;
     check::count(&deps, &account.id, Purpose::Save, now).await?;
     let stored = check_and_store(&deps, &account, &caller, &key, now).await;
     if stored.is_err() {
         // Only successful saves count against the limit of saves.
-        let uncounted = deps.store.attempts.return_save(&account.id, now).await;
+        let uncounted = deps.api.store.attempts.return_save(&account.id, now).await;
         if let Err(error) = uncounted {
             edge::log_error(&error, "a failed save still counts against the limit");
         }
     }
-    Ok(Json(Saved { message: SAVED, integration: deps.card(&stored?, &caller).await }))
+    Ok(Json(Saved { message: SAVED, integration: deps.api.card(&stored?, &caller).await }))
 }
 
 async fn parse_key(body: Body, deps: &Deps) -> Result<UserKey, ApiError> {
-    let body = edge::read_body(body, deps.settings.product.http.max_body_bytes).await?;
+    let body = edge::read_body(body, deps.api.settings.http.max_body_bytes).await?;
     let fields = Fields::parse(&body, &["key"])?;
     UserKey::parse(fields.required_string("key")?)
         .map_err(|error| ApiError::new(Code::InvalidKeyFormat, error.to_string()))
@@ -91,7 +91,7 @@ async fn check_and_store(
     let facts = check_new(deps, key).await?;
     let id = KeyId::new(edge::new_id("key")).map_err(|error| ApiError::internal(&error))?;
     let due = now + ORPHAN_AGE;
-    let intended = deps.store.secrets.add(&account.id, &id, due).await;
+    let intended = deps.api.store.secrets.add(&account.id, &id, due).await;
     intended.map_err(|error| ApiError::storage(&error))?;
     let created = deps.vault.create(&account.id, &id, key).await;
     created.map_err(|error| ApiError::storage(&error))?;
@@ -132,9 +132,10 @@ async fn switch_to(
 ) -> Result<Account, ApiError> {
     let mut replaced = None;
     let switched = deps
+        .api
         .store
         .accounts
-        .update(account, None, deps.clock.now(), |profile| {
+        .update(account, None, deps.api.clock.now(), |profile| {
             let before = profile.key.as_ref().map(|key| key.id.clone());
             if before.as_ref() == Some(&saved.id) {
                 return Ok::<_, Infallible>(Vec::new());
@@ -150,7 +151,7 @@ async fn switch_to(
     tracing::info!(by = saved.saved_by, replaced = replaced.is_some(), "key saved");
     if let Some(old) = replaced {
         // If this fails, it is logged, and the billing tick deletes the secret.
-        let _ = delete_secret(&deps.store, &deps.vault, &account.id, &old, due).await;
+        let _ = delete_secret(&deps.api.store, &deps.vault, &account.id, &old, due).await;
     }
     Ok(account)
 }

@@ -19,9 +19,9 @@ pub(crate) async fn test_key(
     caller: Caller,
 ) -> Result<Json<Changed>, ApiError> {
     caller.require_owner()?;
-    let account = deps.account(&caller.account).await?;
+    let account = deps.api.account(&caller.account).await?;
     let tested = account.profile.key.clone().ok_or_else(not_connected)?;
-    let now = deps.clock.now();
+    let now = deps.api.clock.now();
     check::count(&deps, &account.id, Purpose::Test, now).await?;
     let key = deps.vault.user_key(&account.id, &tested.id).await;
     let key = key.map_err(|error| {
@@ -34,6 +34,7 @@ pub(crate) async fn test_key(
     })?;
     let facts = check::check(&deps, &key).await?;
     let updated = deps
+        .api
         .store
         .accounts
         .update(&account.id, Some(account.clone()), now, |profile| {
@@ -50,11 +51,11 @@ pub(crate) async fn test_key(
     let account = match updated {
         Ok(account) => account,
         // The result is about a key that the account no longer has, so it is dropped.
-        Err(UpdateError::Refused(Replaced)) => deps.account(&account.id).await?,
+        Err(UpdateError::Refused(Replaced)) => deps.api.account(&account.id).await?,
         Err(UpdateError::NotFound) => return Err(ApiError::account_not_found()),
         Err(UpdateError::Store(error)) => return Err(ApiError::storage(&error)),
     };
-    Ok(Json(Changed { integration: deps.card(&account, &caller).await }))
+    Ok(Json(Changed { integration: deps.api.card(&account, &caller).await }))
 }
 
 #[derive(Debug, thiserror::Error)]

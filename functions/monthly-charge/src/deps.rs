@@ -1,7 +1,7 @@
 //! Everything that the function works with.
 
 use charging::Charging;
-use edge::Clock;
+use edge::{Clock, Setup};
 use keyvault::Vault;
 use store::Store;
 use upstream::{DefaultAiKind, TimeOuts, Upstream};
@@ -32,37 +32,26 @@ pub struct Deps {
 }
 
 impl Deps {
-    /// Fails if the HTTP client cannot be built.
-    pub fn new(
-        settings: Settings,
-        clock: Clock,
-        dynamodb: aws_sdk_dynamodb::Client,
-        secrets: aws_sdk_secretsmanager::Client,
-        event_bus: aws_sdk_eventbridge::Client,
-        queue: aws_sdk_sqs::Client,
-    ) -> Result<Self, edge::Error> {
+    pub fn new(setup: Setup) -> Result<Self, edge::Error> {
+        let settings = Settings::from_env(setup.env.clone())?;
         let (interval, pace) = (settings.stripe_interval(), settings.charges_per_second());
-        let time_outs = TimeOuts::for_questions(settings.connect);
-        let http = edge::http_client(settings.connect)?;
-        let store = Store::new(dynamodb, settings.tables);
-        let charging = Charging::new(
-            settings.charging,
-            clock.clone(),
-            store.clone(),
-            secrets.clone(),
-            http.clone(),
-        );
+        let time_outs = TimeOuts::for_questions(settings.charging.connect);
+        let http = edge::http_client(settings.charging.connect)?;
+        let dynamodb = aws_sdk_dynamodb::Client::new(&setup.aws);
+        let secrets = aws_sdk_secretsmanager::Client::new(&setup.aws);
+        let store = Store::new(dynamodb, settings.charging.tables.clone());
+        let charging = Charging::new(settings.charging, &setup, http.clone());
         Ok(Self {
             charging: charging.with_rate_limit(interval),
-            clock,
+            clock: setup.clock,
             store,
             vault: Vault::new(secrets, settings.secrets_prefix),
             default_ai: Upstream::new(http, &settings.default_ai_url, time_outs, settings.referer),
             default_ai_kind: settings.default_ai_kind,
             default_ai_secret: settings.default_ai_secret,
-            event_bus,
+            event_bus: aws_sdk_eventbridge::Client::new(&setup.aws),
             event_bus_name: settings.event_bus,
-            queue,
+            queue: aws_sdk_sqs::Client::new(&setup.aws),
             queue_url: settings.queue_url,
             pace,
         })

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use edge::{Env, SettingsError};
 use http::HeaderValue;
-use store::Tables;
 use upstream::DefaultAiKind;
 use url::Url;
 
@@ -17,13 +16,11 @@ const REQUESTS_PER_CHARGE: u32 = 2;
 /// See the contract's section 7.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    pub tables: Tables,
     pub secrets_prefix: String,
     pub default_ai_url: Url,
     pub default_ai_kind: DefaultAiKind,
     /// The name of the secret that holds the default AI's key.
     pub default_ai_secret: String,
-    pub connect: Duration,
     pub charging: charging::Settings,
     /// `STRIPE_REQUESTS_PER_SECOND`: maximum rate of all workers and the tick together.
     pub requests_per_second: u32,
@@ -41,12 +38,10 @@ impl Settings {
     /// Fails with one error that names every missing or malformed setting.
     pub fn from_env(mut env: Env) -> Result<Self, SettingsError> {
         let settings = Self {
-            tables: Tables::from_settings(|name| env.text(name)),
             secrets_prefix: env.text_or("SECRETS_PREFIX", "greta/openrouter/"),
             default_ai_url: env.url("DEFAULT_AI_BASE_URL"),
             default_ai_kind: env.parse_or("DEFAULT_AI_KIND", DefaultAiKind::OpenRouter, str::parse),
             default_ai_secret: env.text("DEFAULT_AI_SECRET"),
-            connect: env.millis_or("UPSTREAM_CONNECT_MS", 3_000),
             charging: charging::Settings::from_env(&mut env),
             requests_per_second: number(&mut env, "STRIPE_REQUESTS_PER_SECOND", 20, 10_000),
             charge_concurrency: number(&mut env, CHARGE_CONCURRENCY, 5, 1_000),

@@ -10,7 +10,7 @@ mod event;
 mod run;
 mod settings;
 
-use edge::{Clock, Deadline};
+use edge::{Clock, Deadline, SettingsError, Setup};
 use serde_json::Value;
 use store::Store;
 
@@ -27,8 +27,10 @@ pub struct Deps {
 }
 
 impl Deps {
-    pub fn new(settings: Settings, clock: Clock, dynamodb: aws_sdk_dynamodb::Client) -> Self {
-        Self { clock, store: Store::new(dynamodb, settings.tables) }
+    pub fn new(setup: Setup) -> Result<Self, SettingsError> {
+        let settings = Settings::from_env(setup.env)?;
+        let dynamodb = aws_sdk_dynamodb::Client::new(&setup.aws);
+        Ok(Self { clock: setup.clock, store: Store::new(dynamodb, settings.tables) })
     }
 }
 

@@ -12,12 +12,11 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::routing::post;
 use charging::Charging;
-use edge::{ApiError, Clock, Code, Shape};
+use edge::{ApiError, Clock, Code, Setup, Shape};
 use http::{HeaderMap, StatusCode};
 use keyvault::Vault;
 use payments::{Event, signature};
 use secrecy::SecretString;
-use store::Store;
 
 pub use settings::Settings;
 
@@ -31,25 +30,15 @@ pub struct Deps {
 }
 
 impl Deps {
-    pub fn new(
-        settings: Settings,
-        clock: Clock,
-        dynamodb: aws_sdk_dynamodb::Client,
-        secrets: aws_sdk_secretsmanager::Client,
-    ) -> Result<Self, edge::Error> {
-        let store = Store::new(dynamodb, settings.tables.clone());
+    pub fn new(setup: Setup) -> Result<Self, edge::Error> {
+        let settings = Settings::from_env(setup.env.clone())?;
         let http = edge::http_client(settings.charging.connect)?;
+        let secrets = aws_sdk_secretsmanager::Client::new(&setup.aws);
         Ok(Self {
-            charging: Charging::new(
-                settings.charging.clone(),
-                clock.clone(),
-                store,
-                secrets.clone(),
-                http,
-            ),
+            charging: Charging::new(settings.charging.clone(), &setup, http),
             // It reads no users' secrets, so there is no prefix.
             vault: Vault::new(secrets, String::new()),
-            clock,
+            clock: setup.clock,
             settings: Arc::new(settings),
         })
     }

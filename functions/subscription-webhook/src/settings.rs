@@ -1,13 +1,11 @@
 //! The function's settings.
 
 use edge::{Env, HttpSettings, SettingsError};
-use store::Tables;
 
 /// See the contract's section 7.
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub http: HttpSettings,
-    pub tables: Tables,
     pub charging: charging::Settings,
     /// `STRIPE_WEBHOOK_SECRETS`: the names of the signing secrets; several during a rotation.
     pub webhook_secrets: Vec<String>,
@@ -18,7 +16,6 @@ impl Settings {
     pub fn from_env(mut env: Env) -> Result<Self, SettingsError> {
         let settings = Self {
             http: HttpSettings::from_env(&mut env),
-            tables: Tables::from_settings(|name| env.text(name)),
             charging: charging::Settings::from_env(&mut env),
             webhook_secrets: env.list("STRIPE_WEBHOOK_SECRETS", ""),
         };

@@ -4,8 +4,6 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use aws_config::SdkConfig;
-use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
@@ -15,7 +13,7 @@ use http::{HeaderMap, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use crate::engines::{REGION, config_at};
+use crate::engines::REGION;
 use crate::serve::{self, Server};
 
 /// The most entries of a request.
@@ -45,15 +43,6 @@ impl Bus {
 
     pub fn url(&self) -> String {
         self.server.url()
-    }
-
-    /// A client of this bus whose requests `http` carries.
-    pub fn client_over(
-        &self,
-        config: &SdkConfig,
-        http: Option<SharedHttpClient>,
-    ) -> aws_sdk_eventbridge::Client {
-        aws_sdk_eventbridge::Client::new(&config_at(config, &self.url(), http))
     }
 
     /// The accepted events, in order, in the envelope that a rule's target receives.

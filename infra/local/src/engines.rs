@@ -4,14 +4,15 @@
 //! Invariant: nothing here takes the place of the product's own code. Faults are injected on the
 //! wire.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
 use aws_smithy_http_client::{Builder, Connector};
-use aws_smithy_runtime_api::client::http::{SharedHttpClient, SharedHttpConnector};
+use aws_smithy_runtime_api::client::http::SharedHttpConnector;
+use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
@@ -39,17 +40,28 @@ pub enum EnginesError {
     Database(#[source] dynoxide::DynoxideError),
 }
 
-/// The configuration of a client of the service at `endpoint`, whose requests `http` carries, if
-/// given.
-pub(crate) fn config_at(
-    config: &SdkConfig,
-    endpoint: &str,
-    http: Option<SharedHttpClient>,
-) -> SdkConfig {
-    let http = http.or_else(|| config.http_client());
-    let mut config = config.clone().into_builder().endpoint_url(endpoint);
-    config.set_http_client(http);
-    config.build()
+/// Tells the SDK the settings that begin with `AWS_ENDPOINT_URL`, as a deployed function's
+/// environment does.
+#[derive(Debug)]
+struct Endpoints(BTreeMap<String, String>);
+
+impl LoadServiceConfig for Endpoints {
+    fn load_config(&self, key: ServiceConfigKey<'_>) -> Option<String> {
+        let service = key.service_id().to_uppercase().replace(' ', "_");
+        self.0.get(&format!("{}_{service}", key.env())).cloned()
+    }
+}
+
+/// The configuration of clients of the embedded services, whose endpoints are in `settings`.
+pub fn aws_config(settings: &BTreeMap<String, String>) -> SdkConfig {
+    let credentials = Credentials::new("local", "local", None, None, "local");
+    SdkConfig::builder()
+        .behavior_version(BehaviorVersion::v2026_01_12())
+        .http_client(Builder::new().build_http())
+        .region(Region::from_static(REGION))
+        .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .service_config(Endpoints(settings.clone()))
+        .build()
 }
 
 /// Has an emulated AWS service handle a request.
@@ -83,8 +95,6 @@ pub struct Engines {
     database: dynoxide::Database,
     secrets: Arc<Secrets>,
     secrets_server: Server,
-    /// Carries the requests of their clients.
-    http: SharedHttpClient,
     dynamodb_stop: oneshot::Sender<()>,
     dynamodb_task: JoinHandle<()>,
 }
@@ -121,7 +131,6 @@ impl Engines {
             database,
             secrets,
             secrets_server,
-            http: Builder::new().build_http(),
             dynamodb_stop,
             dynamodb_task,
         })
@@ -132,35 +141,20 @@ impl Engines {
         &self.database
     }
 
-    /// The configuration of any SDK client, without an endpoint.
-    pub fn sdk_config(&self) -> SdkConfig {
-        let credentials = Credentials::new("local", "local", None, None, "local");
-        SdkConfig::builder()
-            .behavior_version(BehaviorVersion::v2026_01_12())
-            .http_client(self.http.clone())
-            .region(Region::from_static(REGION))
-            .credentials_provider(SharedCredentialsProvider::new(credentials))
-            .build()
+    /// The settings by which clients find the engines.
+    pub fn settings(&self) -> BTreeMap<String, String> {
+        BTreeMap::from([
+            ("AWS_ENDPOINT_URL_DYNAMODB".to_owned(), self.dynamodb_url.clone()),
+            ("AWS_ENDPOINT_URL_SECRETS_MANAGER".to_owned(), self.secrets_url.clone()),
+        ])
     }
 
     pub fn dynamodb(&self) -> aws_sdk_dynamodb::Client {
-        self.dynamodb_over(None)
-    }
-
-    /// A client of this DynamoDB whose requests `http` carries.
-    pub fn dynamodb_over(&self, http: Option<SharedHttpClient>) -> aws_sdk_dynamodb::Client {
-        let config = config_at(&self.sdk_config(), &self.dynamodb_url, http);
-        aws_sdk_dynamodb::Client::new(&config)
+        aws_sdk_dynamodb::Client::new(&aws_config(&self.settings()))
     }
 
     pub fn secrets(&self) -> aws_sdk_secretsmanager::Client {
-        self.secrets_over(None)
-    }
-
-    /// A client of this Secrets Manager whose requests `http` carries.
-    pub fn secrets_over(&self, http: Option<SharedHttpClient>) -> aws_sdk_secretsmanager::Client {
-        let config = config_at(&self.sdk_config(), &self.secrets_url, http);
-        aws_sdk_secretsmanager::Client::new(&config)
+        aws_sdk_secretsmanager::Client::new(&aws_config(&self.settings()))
     }
 
     pub async fn secret_names(&self) -> Vec<String> {

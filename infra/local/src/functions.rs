@@ -1,12 +1,11 @@
 //! The functions, each with its own settings and its own clients of AWS, as in a deployment.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::error::Error;
+use std::sync::Arc;
 
-use account::Credits;
+use aws_config::SdkConfig;
 use axum::Router;
-use edge::{Clock, Env, HttpSettings, SettingsError};
-use store::Tables;
+use edge::{Clock, Env, Setup};
 
 use crate::dev::TRY_A_CALL;
 
@@ -20,25 +19,9 @@ const EMBEDDED: [&str; 6] = [
     "CHARGE_QUEUE_URL",
 ];
 
-#[derive(Debug, thiserror::Error)]
-pub enum FunctionsError {
-    #[error(transparent)]
-    Settings(#[from] SettingsError),
-    #[error("could not set up a function")]
-    Function(#[source] Box<dyn Error + Send + Sync>),
-}
-
-pub(crate) struct Clients {
-    pub(crate) dynamodb: aws_sdk_dynamodb::Client,
-    pub(crate) secrets: aws_sdk_secretsmanager::Client,
-    pub(crate) event_bus: aws_sdk_eventbridge::Client,
-    pub(crate) queue: aws_sdk_sqs::Client,
-}
-
 pub(crate) struct Functions {
-    pub(crate) http: HttpSettings,
-    pub(crate) tables: Tables,
-    pub(crate) minimum_balance: Credits,
+    /// The settings that the functions with a product route share.
+    pub(crate) shared: Arc<api::Settings>,
     pub(crate) account_events: account_events::Deps,
     pub(crate) monthly_charge: monthly_charge::Deps,
     pub(crate) reconciler: reconciler::Deps,
@@ -47,59 +30,32 @@ pub(crate) struct Functions {
 }
 
 impl Functions {
-    /// Sets up all functions; `clients_of` returns the clients of the function of this name.
+    /// Sets up all functions; `aws` is the configuration of the function of this name.
     pub(crate) fn new(
         settings: &BTreeMap<String, String>,
         clock: &Clock,
-        clients_of: impl Fn(&'static str) -> Clients,
-    ) -> Result<Self, FunctionsError> {
+        aws: impl Fn(&'static str) -> SdkConfig,
+    ) -> Result<Self, edge::Error> {
         let env = || Env::from_pairs(settings.clone());
-        macro_rules! deps {
-            ($function:ident, $name:literal) => {{
-                let Clients { dynamodb, secrets, .. } = clients_of($name);
-                let settings = $function::Settings::from_env(env())?;
-                $function::Deps::new(settings, clock.clone(), dynamodb, secrets)
-            }};
-        }
-        let failed = FunctionsError::Function;
-        let proxy_settings = ai_proxy::Settings::from_env(env())?;
-        let ai_proxy = deps!(ai_proxy, "ai-proxy").map_err(failed)?;
-        let key_save = deps!(key_save, "key-save").map_err(failed)?;
-        let integration_settings =
-            deps!(integration_settings, "integration-settings").map_err(failed)?;
-        let subscription_webhook =
-            deps!(subscription_webhook, "subscription-webhook").map_err(failed)?;
-        let reconciler = reconciler::Deps::new(
-            reconciler::Settings::from_env(env())?,
-            clock.clone(),
-            clients_of("reconciler").dynamodb,
-        );
-        let clients = clients_of("monthly-charge");
-        let monthly_charge = monthly_charge::Deps::new(
-            monthly_charge::Settings::from_env(env())?,
-            clock.clone(),
-            clients.dynamodb,
-            clients.secrets,
-            clients.event_bus,
-            clients.queue,
-        );
+        let setup = |function| Setup { env: env(), clock: clock.clone(), aws: aws(function) };
+        let ai_proxy = ai_proxy::Deps::new(setup("ai-proxy"))?;
+        let key_save = key_save::Deps::new(setup("key-save"))?;
+        let integration_settings = integration_settings::Deps::new(setup("integration-settings"))?;
+        let subscription_webhook = subscription_webhook::Deps::new(setup("subscription-webhook"))?;
+        let pages = settings_page::Settings::from_env(env())?;
+        let pages = settings_page::Settings { extra_module: Some(TRY_A_CALL), ..pages };
         Ok(Self {
-            http: proxy_settings.product.http,
-            tables: proxy_settings.tables,
-            minimum_balance: proxy_settings.product.policy.minimum_balance,
-            account_events: deps!(account_events, "account-events"),
-            monthly_charge: monthly_charge.map_err(failed)?,
-            reconciler,
+            shared: Arc::clone(&ai_proxy.api.settings),
+            account_events: account_events::Deps::new(setup("account-events"))?,
+            monthly_charge: monthly_charge::Deps::new(setup("monthly-charge"))?,
+            reconciler: reconciler::Deps::new(setup("reconciler"))?,
             running: ai_proxy.running.clone(),
             apps: vec![
                 ai_proxy::router(ai_proxy),
                 key_save::router(key_save),
                 integration_settings::router(integration_settings),
                 subscription_webhook::router(subscription_webhook),
-                settings_page::router(settings_page::Settings {
-                    extra_module: Some(TRY_A_CALL),
-                    ..settings_page::Settings::from_env(env())?
-                }),
+                settings_page::router(pages),
             ],
         })
     }

@@ -1,13 +1,12 @@
 //! The queue of due accounts: SQS's wire protocol on loopback, and a consumer that hands the
 //! messages to the worker as Lambda does in a deployment.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use aws_config::SdkConfig;
 use aws_sdk_sqs::types::{Message, MessageSystemAttributeName, QueueAttributeName};
-use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
@@ -21,7 +20,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use winterbaume_sqs::SqsService;
 
-use crate::engines::{REGION, config_at, handle, into_response};
+use crate::engines::{REGION, aws_config, handle, into_response};
 use crate::serve::{self, Server};
 
 const NAME: &str = "charges";
@@ -46,11 +45,12 @@ struct Engine {
 
 impl Queue {
     /// Starts an empty one. Messages carry the time of `clock`.
-    pub async fn start(config: &SdkConfig, clock: Clock) -> io::Result<Self> {
+    pub async fn start(clock: Clock) -> io::Result<Self> {
         let engine = Arc::<Engine>::default();
         let router = Router::new().route("/", post(respond)).with_state(Arc::clone(&engine));
         let server = Server::start(router).await?;
-        let client = aws_sdk_sqs::Client::new(&config_at(config, &server.url(), None));
+        let endpoint = BTreeMap::from([("AWS_ENDPOINT_URL_SQS".to_owned(), server.url())]);
+        let client = aws_sdk_sqs::Client::new(&aws_config(&endpoint));
         client
             .create_queue()
             .queue_name(NAME)
@@ -70,15 +70,6 @@ impl Queue {
 
     pub fn url(&self) -> &str {
         &self.consumer.url
-    }
-
-    /// A client of this SQS whose requests `http` carries.
-    pub fn client_over(
-        &self,
-        config: &SdkConfig,
-        http: Option<SharedHttpClient>,
-    ) -> aws_sdk_sqs::Client {
-        aws_sdk_sqs::Client::new(&config_at(config, &self.endpoint(), http))
     }
 
     /// The next `messages` are rejected. Other messages of the same request are accepted.

@@ -5,6 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use account::{Account, AccountId};
+use aws_config::SdkConfig;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use edge::{ApiError, Clock, Deadline};
 use serde_json::Value;
@@ -14,7 +15,7 @@ use crate::accounts::{self, change_account};
 use crate::bus::Bus;
 use crate::dev::{self, Dev};
 use crate::engines::{self, Engines, EnginesError};
-use crate::functions::{Clients, Functions, FunctionsError};
+use crate::functions::Functions;
 use crate::issuer::{Issuer, JWKS_PATH};
 use crate::openrouter::{DEFAULT_MODEL, OpenRouterSimulator};
 use crate::queue::{Drained, Queue};
@@ -59,8 +60,8 @@ pub enum StartError {
     Tables(#[from] dynoxide::DynoxideError),
     #[error("could not create the platform's secrets")]
     Secrets(#[source] Box<dyn std::error::Error + Send + Sync>),
-    #[error(transparent)]
-    Functions(#[from] FunctionsError),
+    #[error("could not set up a function")]
+    Function(#[source] edge::Error),
 }
 
 pub struct System {
@@ -96,7 +97,7 @@ impl System {
         let engines = Engines::start().await?;
         let bus = Bus::start().await?;
         let clock = Clock::system();
-        let queue = Queue::start(&engines.sdk_config(), clock.clone()).await?;
+        let queue = Queue::start(clock.clone()).await?;
         let mut settings = default_settings(&engines, &bus, &queue, &issuer, &jwks, &public_url);
         settings.extend(options.settings);
         let openrouter = openrouter_unless_set(&mut settings, "OPENROUTER_BASE_URL").await?;
@@ -111,17 +112,16 @@ impl System {
         }
         seed_platform_secrets(&engines, &mut settings).await?;
         let functions = Functions::new(&settings, &clock, |function| {
-            let http = options.aws_http.as_ref().map(|http| http(function));
-            let config = engines.sdk_config();
-            Clients {
-                dynamodb: engines.dynamodb_over(http.clone()),
-                secrets: engines.secrets_over(http.clone()),
-                event_bus: bus.client_over(&config, http.clone()),
-                queue: queue.client_over(&config, http),
+            let config = engines::aws_config(&settings).into_builder();
+            match &options.aws_http {
+                Some(http) => config.http_client(http(function)).build(),
+                None => config.build(),
             }
-        })?;
-        let store = Store::new(engines.dynamodb(), functions.tables.clone())
-            .with_low_credits_events(functions.minimum_balance);
+        })
+        .map_err(StartError::Function)?;
+        let (tables, policy) = (functions.shared.tables.clone(), functions.shared.policy);
+        let store = Store::new(engines.dynamodb(), tables.clone())
+            .with_low_credits_events(policy.minimum_balance);
         let dev = Dev {
             issuer: issuer.clone(),
             clock: clock.clone(),
@@ -132,11 +132,11 @@ impl System {
             running: functions.running.clone(),
             sign_in: SignIn::new(issuer.clone(), clock.clone(), &jwks.url()),
         };
-        let mut apps = vec![dev::router(dev, &functions.http)];
+        let mut apps = vec![dev::router(dev, &functions.shared.http)];
         if !options.backends_only {
             apps.extend(functions.apps);
         }
-        let gateway = Server::on(listener, edge::gateway(apps, &functions.http))?;
+        let gateway = Server::on(listener, edge::gateway(apps, &functions.shared.http))?;
         Ok(Self {
             engines,
             openrouter,
@@ -147,7 +147,7 @@ impl System {
             issuer,
             clock,
             store,
-            tables: functions.tables,
+            tables,
             settings,
             account_events: functions.account_events,
             monthly_charge: functions.monthly_charge,
@@ -164,6 +164,11 @@ impl System {
             change_account(&self.store, stripe, &id, change, now).await?;
         }
         Ok(())
+    }
+
+    /// The configuration of AWS clients, as the functions have it.
+    pub fn aws_config(&self) -> SdkConfig {
+        engines::aws_config(&self.settings)
     }
 
     /// Runs `account-events` with an event of the bus.
@@ -260,15 +265,14 @@ fn default_settings(
         ("OIDC_CLIENT_ID", sign_in::CLIENT_ID),
         ("EVENT_BUS", "greta"),
         ("CHARGE_QUEUE_URL", queue.url()),
-        ("AWS_ENDPOINT_URL_DYNAMODB", &engines.dynamodb_url),
-        ("AWS_ENDPOINT_URL_SECRETS_MANAGER", &engines.secrets_url),
         ("AWS_ENDPOINT_URL_EVENTBRIDGE", &bus_url),
         ("AWS_ENDPOINT_URL_SQS", &sqs_url),
         ("AWS_REGION", engines::REGION),
         ("AWS_ACCESS_KEY_ID", "local"),
         ("AWS_SECRET_ACCESS_KEY", "local"),
     ];
-    settings.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    engines.settings().into_iter().chain(settings).collect()
 }
 
 /// An OpenRouter simulator, unless the setting `name` already leads to the real service.

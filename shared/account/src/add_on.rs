@@ -235,10 +235,10 @@ impl AddOn {
                 *known = (*known).max(Some(DisputeEnd { at, won }));
             }
             Fact::Upgraded { version, at } => {
-                self.plan_changed(PlanChange { version, upgraded: true, at })
+                self.plan_changed(PlanChange { version, upgraded: true, at });
             }
             Fact::Downgraded { version, at } => {
-                self.plan_changed(PlanChange { version, upgraded: false, at })
+                self.plan_changed(PlanChange { version, upgraded: false, at });
             }
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use account::{Account, AccountId, Profile};
-use edge::Clock;
+use edge::{Clock, Setup};
 use jiff::{SignedDuration, Timestamp};
 use keyvault::Vault;
 use payments::Stripe;
@@ -37,21 +37,17 @@ pub struct Context<'a> {
 }
 
 impl Charging {
-    /// `secrets` reads Stripe's API key.
-    pub fn new(
-        settings: Settings,
-        clock: Clock,
-        store: Store,
-        secrets: aws_sdk_secretsmanager::Client,
-        http: reqwest::Client,
-    ) -> Self {
+    pub fn new(settings: Settings, setup: &Setup, http: reqwest::Client) -> Self {
+        let dynamodb = aws_sdk_dynamodb::Client::new(&setup.aws);
+        let secrets = aws_sdk_secretsmanager::Client::new(&setup.aws);
         // It reads no users' secrets, so it needs no prefix.
         let vault = Vault::new(secrets, String::new());
         let key_name = settings.api_secret.clone();
         Self {
-            store: store.with_low_credits_events(settings.minimum_balance),
+            store: Store::new(dynamodb, settings.tables.clone())
+                .with_low_credits_events(settings.minimum_balance),
             stripe: Stripe::new(http, &settings.api_url, vault, key_name),
-            clock,
+            clock: setup.clock.clone(),
             settings: Arc::new(settings),
         }
     }

@@ -6,6 +6,7 @@ use account::Credits;
 use account::add_on::Collection;
 use billing::Dunning;
 use edge::Env;
+use store::Tables;
 use url::Url;
 
 const ATTEMPT_DAYS: &str = "ADD_ON_ATTEMPT_DAYS";
@@ -13,6 +14,7 @@ const ATTEMPT_DAYS: &str = "ADD_ON_ATTEMPT_DAYS";
 /// See the contract's section 7.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    pub tables: Tables,
     /// `STRIPE_API_BASE_URL`, without a version.
     pub api_url: Url,
     /// `STRIPE_API_SECRET`: the name of the secret that holds Stripe's API key.
@@ -36,6 +38,7 @@ impl Settings {
     /// Reads the settings; problems are kept in `env`.
     pub fn from_env(env: &mut Env) -> Self {
         Self {
+            tables: Tables::from_settings(|name| env.text(name)),
             api_url: env.url_or("STRIPE_API_BASE_URL", "https://api.stripe.com"),
             api_secret: env.text("STRIPE_API_SECRET"),
             livemode: env.parse_or("STRIPE_LIVEMODE", false, |text| {

@@ -1,10 +1,10 @@
-//! The configuration that all AWS clients share.
+//! What functions are built from, and the configuration that all AWS clients share.
 
 use std::time::Duration;
 
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, ConfigLoader};
+use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig};
 use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
@@ -12,9 +12,26 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use webpki_root_certs::TLS_SERVER_ROOT_CERTS;
 
+use crate::clock::Clock;
+use crate::settings::Env;
+
 const CONNECT_TIME: Duration = Duration::from_secs(1);
 /// For a whole attempt, from connecting to the end of the response's body.
 const ATTEMPT_TIME: Duration = Duration::from_secs(3);
+
+/// What a function is built from.
+pub struct Setup {
+    pub env: Env,
+    pub clock: Clock,
+    pub aws: SdkConfig,
+}
+
+impl Setup {
+    /// For a function that runs on Lambda.
+    pub async fn new(env: Env) -> Self {
+        Self { env, clock: Clock::system(), aws: aws_config().load().await }
+    }
+}
 
 /// The SDK takes region, credentials, endpoints, FIPS, dual stack and retries from the environment.
 /// On Lambda all of them are there, so it asks the network for nothing.

@@ -26,7 +26,7 @@ mod task;
 pub mod telemetry;
 
 pub use self::http::{Shape, app, gateway};
-pub use aws::aws_config;
+pub use aws::{Setup, aws_config};
 pub use body::{Fields, read_body};
 pub use clock::Clock;
 pub use error::{ApiError, Code, log_error};
@@ -34,9 +34,7 @@ pub use identity::{Caller, Identity, Role};
 pub use ids::{new_id, random_id};
 pub use lambda::{Deadline, Error, RequestId, serve, serve_events, serve_streaming};
 pub use outbound::{HttpClientError, http_client};
-pub use product::{
-    ProductSettings, collection, found_account, minimum_balance, price_in_credits, referer,
-};
+pub use product::{collection, credits_per_usd, minimum_balance, price_in_credits, referer};
 pub use settings::{Env, HttpSettings, IdentitySettings, SettingNames, SettingsError};
 pub use task::{block_on, spawn};
 pub use telemetry::metric;

@@ -5,46 +5,13 @@ use std::time::Duration;
 
 use account::add_on::Collection;
 use account::billing::PRICE_CENTS;
-use account::{Account, Credits, CreditsPerUsd, Usd};
+use account::{Credits, CreditsPerUsd, Usd};
 use http::HeaderValue;
-use jiff::SignedDuration;
-use routing::Policy;
-use url::Url;
 
 use crate::error::{ApiError, Code, log_error};
-use crate::settings::{Env, HttpSettings, IdentitySettings};
+use crate::settings::Env;
 
 const ONE_CREDIT: Credits = Credits::from_micros(1_000_000);
-const DAY: SignedDuration = SignedDuration::from_hours(24);
-
-/// The settings of every function with a product route.
-#[derive(Debug, Clone)]
-pub struct ProductSettings {
-    pub http: HttpSettings,
-    pub identity: IdentitySettings,
-    /// `MIN_CREDIT_BALANCE` (credits, 1) and `ADD_ON_GRACE_DAYS` (8).
-    pub policy: Policy,
-    /// `CREDITS_PER_USD` (10).
-    pub rate: CreditsPerUsd,
-    pub default_ai_url: Url,
-    pub default_ai_model: String,
-    /// `PUBLIC_BASE_URL`, our name upstream.
-    pub referer: HeaderValue,
-}
-
-impl ProductSettings {
-    pub fn from_env(env: &mut Env) -> Self {
-        Self {
-            http: HttpSettings::from_env(env),
-            identity: IdentitySettings::from_env(env),
-            policy: routing_policy(env),
-            rate: credits_per_usd(env),
-            default_ai_url: env.url("DEFAULT_AI_BASE_URL"),
-            default_ai_model: env.text("DEFAULT_AI_MODEL"),
-            referer: referer(env),
-        }
-    }
-}
 
 /// `MIN_CREDIT_BALANCE`, in credits (1).
 pub fn minimum_balance(env: &mut Env) -> Credits {
@@ -52,14 +19,6 @@ pub fn minimum_balance(env: &mut Env) -> Credits {
         let credits = text.parse().ok().filter(|credits| *credits >= Credits::ZERO);
         credits.ok_or_else(|| "must be a decimal number of credits, for example 1.5".to_owned())
     })
-}
-
-fn routing_policy(env: &mut Env) -> Policy {
-    let days = env.number_or("ADD_ON_GRACE_DAYS", 8, 0..=365);
-    Policy {
-        minimum_balance: minimum_balance(env),
-        grace: DAY.saturating_mul(i32::try_from(days).unwrap_or(i32::MAX)),
-    }
 }
 
 /// `ADD_ON_COLLECTION` (`card`): who collects from accounts that buy from now on.
@@ -79,7 +38,8 @@ pub fn price_in_credits(env: &mut Env) -> Credits {
     price.in_credits(credits_per_usd(env)).unwrap_or_default()
 }
 
-fn credits_per_usd(env: &mut Env) -> CreditsPerUsd {
+/// `CREDITS_PER_USD` (10).
+pub fn credits_per_usd(env: &mut Env) -> CreditsPerUsd {
     let credits = env.number_or("CREDITS_PER_USD", 10, 1..=1_000_000);
     let credits = u32::try_from(credits).ok().and_then(CreditsPerUsd::new);
     credits.unwrap_or(CreditsPerUsd::ONE)
@@ -90,13 +50,6 @@ pub fn referer(env: &mut Env) -> HeaderValue {
     // A URL is ASCII, so it is a valid header value.
     HeaderValue::from_str(env.url("PUBLIC_BASE_URL").as_str())
         .unwrap_or(HeaderValue::from_static("https://greta.example/"))
-}
-
-/// The account that a read found; 404 without one, 503 if the read failed.
-pub fn found_account<E: Error + 'static>(
-    read: Result<Option<Account>, E>,
-) -> Result<Account, ApiError> {
-    read.map_err(|error| ApiError::storage(&error))?.ok_or_else(ApiError::account_not_found)
 }
 
 impl ApiError {

@@ -17,6 +17,7 @@ use url::{Host, Url};
 pub type SettingNames = Arc<Mutex<BTreeSet<&'static str>>>;
 
 /// A snapshot of the environment, the names read so far, and the problems found.
+#[derive(Clone)]
 pub struct Env {
     variables: HashMap<String, String>,
     names: SettingNames,

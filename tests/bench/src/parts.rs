@@ -5,11 +5,12 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use account::{Account, AccountId};
-use ai_proxy::{Deps, Settings};
+use ai_proxy::Deps;
 use bytes::Bytes;
-use edge::{Clock, Env};
+use edge::{Clock, Env, Setup};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use keyvault::Vault;
 use routing::Situation;
 use serde_json::{Value, json};
 use upstream::sse::Scanner;
@@ -77,7 +78,7 @@ impl Parts {
         let id = AccountId::new(BYOK)?;
         Ok(Self {
             headers: HeaderMap::from_iter([(AUTHORIZATION, token.parse()?)]),
-            account: deps.store.accounts.get(&id).await?.ok_or("no account")?,
+            account: deps.api.store.accounts.get(&id).await?.ok_or("no account")?,
             id,
             deps,
             settings,
@@ -92,15 +93,16 @@ impl Parts {
         for _ in 0..times {
             match part {
                 Part::Token => {
-                    black_box(deps.identity.caller(&self.headers).await).map_err(|_| "no token")?;
+                    black_box(deps.api.identity.caller(&self.headers).await)
+                        .map_err(|_| "no token")?;
                 }
                 Part::Payer => {
-                    let (now, policy) = (self.account.created_at, &deps.settings.product.policy);
+                    let (now, policy) = (self.account.created_at, &deps.api.settings.policy);
                     black_box(routing::decide(Situation::of(&self.account, now, policy)));
                 }
                 Part::Settings => {
                     let env = Env::from_pairs(self.settings.iter().cloned());
-                    black_box(Settings::from_env(env).is_ok());
+                    black_box(ai_proxy::Settings::from_env(env).is_ok());
                 }
                 Part::Key => {
                     let key = self.account.profile.key.as_ref().ok_or("no key")?;
@@ -109,7 +111,7 @@ impl Parts {
                 Part::SmallChunks => scan(&self.small),
                 Part::LargeChunks => scan(&self.large),
                 Part::AccountRead => {
-                    black_box(deps.store.accounts.get(&self.id).await?);
+                    black_box(deps.api.store.accounts.get(&self.id).await?);
                 }
             }
         }
@@ -149,10 +151,12 @@ pub(crate) async fn measure(world: &World, options: &Options) -> Result<Section,
 
 /// What `ai-proxy` works with, in this process.
 async fn deps(world: &World) -> Result<Deps, Error> {
-    let settings = Settings::from_env(Env::from_pairs(world.system.settings.iter().cloned()))?;
-    let dynamodb = aws_sdk_dynamodb::Client::new(&world.system.aws(DYNAMODB).await?);
+    let env = Env::from_pairs(world.system.settings.iter().cloned());
+    let aws = world.system.aws(DYNAMODB).await?;
+    let mut deps = Deps::new(Setup { env, clock: Clock::system(), aws })?;
     let secrets = aws_sdk_secretsmanager::Client::new(&world.system.aws(SECRETS_MANAGER).await?);
-    Deps::new(settings, Clock::system(), dynamodb, secrets)
+    deps.vault = Vault::new(secrets, &deps.settings.secrets_prefix);
+    Ok(deps)
 }
 
 /// A megabyte of chunks, each a piece of its own.

@@ -1,8 +1,8 @@
 //! `ai-proxy` as a server: the routes that Lambda calls, behind the same listener as the relay.
 
-use ai_proxy::{Deps, Settings};
+use ai_proxy::Deps;
 use axum::body::Body;
-use edge::{Clock, Env};
+use edge::{Env, Setup};
 use tower::ServiceExt as _;
 
 use crate::Error;
@@ -16,9 +16,5 @@ pub(crate) async fn run(port: u16) -> Result<(), Error> {
 
 /// What the function works with, by the settings of the environment.
 pub(crate) async fn deps() -> Result<Deps, Error> {
-    let settings = Settings::from_env(Env::process())?;
-    let aws = edge::aws_config().load().await;
-    let dynamodb = aws_sdk_dynamodb::Client::new(&aws);
-    let secrets = aws_sdk_secretsmanager::Client::new(&aws);
-    Deps::new(settings, Clock::system(), dynamodb, secrets)
+    Deps::new(Setup::new(Env::process()).await)
 }

@@ -33,7 +33,7 @@ pub(crate) enum First {
 impl First {
     pub(crate) async fn read() -> Result<Self, Error> {
         let deps = proxy::deps().await?;
-        Ok(Self::Read(deps.store, AccountId::new(BYOK)?))
+        Ok(Self::Read(deps.api.store, AccountId::new(BYOK)?))
     }
 
     pub(crate) fn ask() -> Result<Self, Error> {

@@ -26,11 +26,11 @@ pub(super) async fn model_for(
     call: &Call,
     route: Route,
 ) -> Result<PricedModel, ApiError> {
-    let default = &deps.settings.product.default_ai_model;
+    let default = &deps.api.settings.default_ai_model;
     let requested = call.request.model.as_ref().unwrap_or(default);
-    let mut priced = deps.prices.model(requested).await;
+    let mut priced = deps.api.prices.model(requested).await;
     if priced.is_none() && route == Route::Fallback {
-        priced = deps.prices.model(default).await;
+        priced = deps.api.prices.model(default).await;
     }
     priced.ok_or_else(|| {
         if requested == default {

@@ -32,8 +32,8 @@ impl HeldCall {
         if cost > self.hold.amount && !self.may_exceed_hold {
             tracing::error!(%cost, held = %self.hold.amount, "a call cost more than its ceiling");
         }
-        let now = self.deps.clock.now();
-        let store = &self.deps.store;
+        let now = self.deps.api.clock.now();
+        let store = &self.deps.api.store;
         let settled = store.holds.settle(&self.hold, cost, now, RESOLVED_BY, None).await;
         match settled.map(Resolution::state) {
             Ok(Some(HoldState::Settled(charged))) => {
@@ -54,8 +54,8 @@ impl HeldCall {
 
     /// Returns the held credits, because the call did not take place.
     pub(super) async fn release(&self) {
-        let now = self.deps.clock.now();
-        match self.deps.store.holds.release(&self.hold, now, RESOLVED_BY, None).await {
+        let now = self.deps.api.clock.now();
+        match self.deps.api.store.holds.release(&self.hold, now, RESOLVED_BY, None).await {
             Ok(_) => edge::metric("holds_released", 1),
             Err(error) => {
                 edge::log_error(&error, "could not release the hold");
@@ -67,15 +67,15 @@ impl HeldCall {
     /// Makes the hold due for the sweeper, which looks up the call's cost.
     pub(super) async fn leave_to_sweeper(&self, why: &'static str) {
         tracing::warn!(why, "hold left to the sweeper");
-        let now = self.deps.clock.now();
-        if let Err(error) = self.deps.store.holds.check_at(&self.hold, now).await {
+        let now = self.deps.api.clock.now();
+        if let Err(error) = self.deps.api.store.holds.check_at(&self.hold, now).await {
             edge::log_error(&error, "the hold waits for its first scheduled check");
         }
     }
 
     /// Stores the generation id while the response goes on.
     pub(super) fn record_generation(&self, id: String) -> JoinHandle<()> {
-        let (store, hold) = (self.deps.store.clone(), self.hold.clone());
+        let (store, hold) = (self.deps.api.store.clone(), self.hold.clone());
         // Boxed, so that its memory is freed when it ends, and not with the `JoinHandle`.
         edge::spawn(Box::pin(async move {
             if let Err(error) = store.holds.record_generation(&hold, &id).await {

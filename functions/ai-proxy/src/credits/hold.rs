@@ -27,7 +27,7 @@ pub(super) async fn take(
     // Before there is a hold, so that the sweeper never sees the hold without its call.
     let running = deps.running.begin(&call.id);
     let settings = &deps.settings;
-    let rate = settings.product.rate;
+    let rate = settings.api.rate;
     let mut available = account.balance.available();
     for _ in 0..ATTEMPTS {
         let ceiling = ceiling(model, size, available, settings.min_output_tokens, rate);
@@ -37,13 +37,13 @@ pub(super) async fn take(
         let new = NewHold {
             call: &call.id,
             amount: ceiling.amount,
-            at: deps.clock.now(),
+            at: deps.api.clock.now(),
             model: &model.id,
             tariff: Tariff { prices: model.prices.of(true), rate },
             idempotency: call.idempotency.as_deref(),
             max_holds: settings.max_concurrent_holds,
         };
-        let taken = deps.store.holds.take(account, &new).await;
+        let taken = deps.api.store.holds.take(account, &new).await;
         match taken.map_err(store_error)? {
             HoldOutcome::Taken(hold) => {
                 let call = HeldCall {
@@ -75,8 +75,8 @@ pub(super) async fn take(
 /// `Idempotency-Key` holds them.
 async fn uncovered(deps: &Deps, account: &Account, call: &Call) -> ApiError {
     if let Some(hash) = &call.idempotency {
-        let now = deps.clock.now();
-        match deps.store.holds.idempotency_key_in_use(account, hash, now).await {
+        let now = deps.api.clock.now();
+        match deps.api.store.holds.idempotency_key_in_use(account, hash, now).await {
             Ok(true) => return duplicate(),
             Ok(false) => {}
             Err(error) => return ApiError::storage(&error),

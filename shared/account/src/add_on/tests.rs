@@ -77,7 +77,6 @@ fn after(facts: &[Fact]) -> AddOn {
 }
 
 /// Histories from the contract's table, with the status after each.
-#[expect(clippy::too_many_lines, reason = "one table")]
 fn histories() -> Vec<(Vec<Fact>, AddOnStatus)> {
     use AddOnStatus::{Active, Cancelling, Ended, None, PastDue, Suspended};
     const FEB_10: &str = "2026-02-10T00:00:00Z";

@@ -305,7 +305,7 @@ impl Model for Holds {
                 state.calls[call].sweepers.push(found);
             }
             Action::Sweep { call, sweeper, fate, told } => {
-                self.sweep(&mut state, call, sweeper, fate, told)?
+                self.sweep(&mut state, call, sweeper, fate, told)?;
             }
             Action::Post { posting } => self.post(&mut state, posting)?,
             Action::Pass { until } => state.now = until,

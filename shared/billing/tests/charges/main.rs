@@ -364,7 +364,7 @@ impl Model for Charges {
             }
             Action::Go { worker } => self.go(&mut state, worker),
             Action::Call { worker, fate, verdict } => {
-                self.call(&mut state, worker, fate, verdict)?
+                self.call(&mut state, worker, fate, verdict)?;
             }
             Action::Crash { worker } => {
                 state.left.crashes -= 1;
