@@ -42,7 +42,7 @@ pub(crate) struct Cancelled {
     integration: Card,
 }
 
-/// Buys, resumes or pays what is due, depending on the add-on's state.
+/// Starts or resumes the add-on, or pays what is due, depending on the add-on's state.
 #[cfg_attr(feature = "openapi", utoipa::path(
     post, path = "/v1/integrations/openrouter/subscription", tag = "add-on", operation_id = "subscribe",
     responses((status = 200, description = "Bought, resumed, or a page to pay on", body = Subscribed), edge::openapi::ChangeProblems),

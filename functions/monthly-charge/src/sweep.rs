@@ -24,7 +24,7 @@ use upstream::{DefaultAiKind, GenerationError};
 use crate::deps::Deps;
 
 /// The sweeper's name in the ledger.
-const ACTOR: &str = "sweeper";
+const SWEEPER: &str = "sweeper";
 /// Maximum number of holds in one tick and shard; more wait for the next tick.
 const HOLDS_PER_SHARD: i32 = 250;
 const CONCURRENT_HOLDS: usize = 16;
@@ -98,8 +98,8 @@ impl Sweeper<'_> {
         let at = self.now.max(self.deps.clock.now());
         let hold = &open.hold;
         let resolution = match end {
-            End::Settle(cost) => store.holds.settle(hold, cost, at, ACTOR, None).await?,
-            End::Release => store.holds.release(hold, at, ACTOR, None).await?,
+            End::Settle(cost) => store.holds.settle(hold, cost, at, SWEEPER, None).await?,
+            End::Release => store.holds.release(hold, at, SWEEPER, None).await?,
         };
         let call = hold.call.as_str();
         match resolution {

@@ -28,7 +28,7 @@ pub enum Bought {
     Resumed,
 }
 
-/// Buys the add-on, pays its open period, or resumes it, as the account's state requires. At no
+/// Starts the add-on, pays its open period, or resumes it, as the account's state requires. At no
 /// time can two things be paid at once.
 pub async fn buy_add_on(cx: Context<'_>, mut account: Account) -> Result<Bought, NotBought> {
     for _ in 0..MAX_STEPS {

@@ -36,10 +36,13 @@ pub(crate) struct Worker<'a> {
 }
 
 impl Worker<'_> {
-    /// Has the current task retried later if Stripe did not carry it out.
+    /// Has the current task retried later if Stripe did not carry it out. A Stripe key that cannot
+    /// be read stops every account, so it fails the queue's message, which raises an alarm.
     pub(crate) async fn put_off(&self, account: &Account, error: ChargingError) -> Result<()> {
-        let ChargingError::Stripe(cause) = &error else {
-            return Err(error);
+        let cause = match &error {
+            ChargingError::Stripe(PaymentError::Key(_)) => return Err(error),
+            ChargingError::Stripe(cause) => cause,
+            _ => return Err(error),
         };
         edge::log_error(&error, "Stripe did not carry out a task; retrying later");
         let wait = match cause {
