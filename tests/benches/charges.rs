@@ -53,9 +53,9 @@ async fn main() {
     let accounts: u32 = numbers.next().unwrap_or(100_000);
     let pace: u32 = numbers.next().unwrap_or(10_000);
     let system = System::start(Options::default()).await.unwrap();
-    let provider = system.stripe.as_ref().unwrap();
+    let stripe = system.stripe.as_ref().unwrap();
     // Webhooks come when all is charged.
-    provider.set_delivery(Delivery::Hold);
+    stripe.set_delivery(Delivery::Hold);
     let due = make_accounts(&system, accounts).await;
     let time = due + SignedDuration::from_mins(1);
 
@@ -87,13 +87,13 @@ async fn main() {
     }
     assert_eq!((charged, dead_letters), (accounts, 0));
     let charging = meter.take();
-    let events = provider.take_held();
+    let events = stripe.take_held();
     let told = u32::try_from(events.len()).unwrap();
     let webhook = webhook(&system, &meter);
     let began = Instant::now();
     let applied = stream::iter(events).for_each_concurrent(10, async |event| {
         let request = Request::post(WEBHOOK_PATH)
-            .header("stripe-signature", provider.signature(&event).unwrap())
+            .header("stripe-signature", stripe.signature(&event).unwrap())
             .body(Body::from(event.body))
             .unwrap();
         let response = webhook.clone().oneshot(request).await.unwrap();
@@ -102,7 +102,7 @@ async fn main() {
     applied.await;
     print_speed("webhooks, 10 at once", told, began.elapsed());
     let telling = meter.take();
-    let payments = provider.payments();
+    let payments = stripe.payments();
     let objects: BTreeSet<_> = payments.iter().map(|payment| &payment.intent).collect();
     let charged = (payments.len(), objects.len());
     let everyone = usize::try_from(accounts).unwrap();
@@ -115,7 +115,7 @@ async fn main() {
     print_costs("charging", accounts, &charging);
     print_costs("a webhook", told, &telling);
     let mut asked = BTreeMap::<_, u32>::new();
-    for request in provider.seen() {
+    for request in stripe.seen() {
         let parts = request.path.split('/').map(|part| match part {
             id if id.starts_with("pi_") => "{id}",
             part => part,

@@ -52,7 +52,7 @@ fn main() {
             accounts,
             months,
             by_credits: BY_CREDITS[place],
-            by_provider: BY_PROVIDER[place],
+            by_stripe: BY_PROVIDER[place],
         };
         let began = Instant::now();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

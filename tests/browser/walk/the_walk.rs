@@ -134,11 +134,11 @@ async fn only_our_own_hosts(world: &World) {
     let requests = world.browser.all_traffic().await.requests();
     assert!(requests.len() > 5, "requests are seen");
     let own = world.system.url();
-    let provider = world.provider().base_url();
-    let provider = provider.trim_end_matches("/v1").to_owned();
+    let stripe = world.stripe().base_url();
+    let stripe = stripe.trim_end_matches("/v1").to_owned();
     for (_, url) in requests {
         // The payment provider's page is another site, which is gone to.
-        let known = url.starts_with(&own) || url.starts_with(&provider) || url.starts_with("data:");
+        let known = url.starts_with(&own) || url.starts_with(&stripe) || url.starts_with("data:");
         assert!(known, "{url} is asked");
     }
 }

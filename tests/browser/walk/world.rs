@@ -67,27 +67,27 @@ impl World {
     /// The settings page of one who has paid for the add-on, which nobody has told of yet.
     pub(crate) async fn paid_in_silence() -> Self {
         let world = Self::start().await;
-        let (browser, provider) = (&world.browser, world.provider());
+        let (browser, stripe) = (&world.browser, world.stripe());
         let change = json!({"plan": "standard", "credits": "10"});
         world.account("acme", change).await;
         world.sign_in("acme", "owner").await;
         browser.act("subscribe").await;
         browser.act("select").await;
-        provider.set_delivery(Delivery::Hold);
+        stripe.set_delivery(Delivery::Hold);
         browser.press("button.pay").await;
         browser.find("#waiting").await;
         world
     }
 
-    pub(crate) fn provider(&self) -> &StripeSimulator {
-        let provider = self.system.stripe.as_ref();
-        provider.expect("the simulated one is in place")
+    pub(crate) fn stripe(&self) -> &StripeSimulator {
+        let stripe = self.system.stripe.as_ref();
+        stripe.expect("the simulated one is in place")
     }
 
     /// The provider tells of what it kept to itself.
     pub(crate) async fn tell_of_payments(&self) {
-        for event in self.provider().take_held() {
-            self.provider().deliver(&event).await.unwrap();
+        for event in self.stripe().take_held() {
+            self.stripe().deliver(&event).await.unwrap();
         }
     }
 
