@@ -299,7 +299,7 @@ fn alarms(log: &Log) -> usize {
     let count = logged.lines().filter(|line| line.contains(alarm)).count();
     let counted = logged.matches("\"refunds_failed\"").count();
     assert_eq!(count, counted, "{logged}");
-    told
+    count
 }
 
 /// A bank may return a refund days later, whatever has become of the account.

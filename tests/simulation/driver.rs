@@ -452,6 +452,6 @@ async fn end(process: &Process, mut work: JoinHandle<Answer>, stalls: bool) -> E
     work.abort();
     // It was aborted.
     let _ = work.await;
-    process.gate.bury();
+    process.gate.discard();
     Ended::Died
 }

@@ -134,9 +134,9 @@ async fn payments_with_other_terms_than_ours_change_nothing() {
         assert!(stored.reason.unwrap().contains(reason), "{reason}");
         assert_eq!(status(&world).await, "none", "{reason}");
         let logged = log.text();
-        let mut told = logged.lines().filter(|line| line.contains(reason));
+        let mut alarms = logged.lines().filter(|line| line.contains(reason));
         let alarm = "a payment is not what we ordered";
-        assert!(told.any(|line| line.contains(alarm)), "{reason}");
+        assert!(alarms.any(|line| line.contains(alarm)), "{reason}");
         assert!(logged.contains("payments_not_as_asked"));
     }
     // With its original terms, it counts.
