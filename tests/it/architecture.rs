@@ -96,7 +96,7 @@ fn the_pure_crates_depend_on_an_allow_list() {
     }
 }
 
-/// Who pays, who is entitled, who owes: one crate answers, and these four ask it.
+/// One crate decides who pays, who is entitled and who owes; these four functions use it.
 #[test]
 fn functions_that_decide_about_money_depend_on_routing() {
     let packages = packages();

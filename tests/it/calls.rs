@@ -73,11 +73,11 @@ async fn body_size_is_limited() {
     let reply = owner.call(Method::PATCH, path, &of_size(1_001)).await;
     assert_eq!(reply.error(), (413, "body_too_large".to_owned()));
     // Without a Content-Length.
-    let pieces =
+    let chunks =
         futures_util::stream::iter((0..3).map(|_| Ok::<_, std::io::Error>("x".repeat(500))));
     let request = owner
         .request(Method::POST, "/v1/chat/completions")
-        .body(reqwest::Body::wrap_stream(pieces));
+        .body(reqwest::Body::wrap_stream(chunks));
     let reply = world.send(request).await;
     assert_eq!(reply.error(), (413, "body_too_large".to_owned()));
 }

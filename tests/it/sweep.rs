@@ -144,7 +144,7 @@ async fn a_hold_unknown_for_a_day_is_released() {
     }
 }
 
-/// While the default AI is down it is not lookups hundreds of times, no hold is lost, and the next
+/// While the default AI is down it is not queried hundreds of times, no hold is lost, and the next
 /// tick settles.
 #[tokio::test]
 async fn a_default_ai_that_is_down_gets_few_requests() {

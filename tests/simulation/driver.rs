@@ -51,7 +51,7 @@ struct Subject {
     sessions: Vec<String>,
 }
 
-/// A process that stands still.
+/// A paused process.
 struct Zombie {
     process: Process,
     work: JoinHandle<Answer>,

@@ -167,7 +167,7 @@ impl Gate {
 pub(crate) struct Wire {
     pub(crate) connector: SharedHttpConnector,
     pub(crate) dynamodb: Direct,
-    /// `None`: no gate in the proxy.
+    /// `None`: no gate in the way.
     pub(crate) gate: Option<Gate>,
 }
 

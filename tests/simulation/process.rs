@@ -21,7 +21,7 @@ use super::gate::{Confirmed, Faults, Gate, Wire, proxy_to};
 
 pub(crate) struct Process {
     pub(crate) gate: Gate,
-    /// The routes, one router per proxy of collection.
+    /// The routes, one router per way of collecting.
     routes: [Router; 3],
     webhook: Router,
     monthly_charge: monthly_charge::Deps,

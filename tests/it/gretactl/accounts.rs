@@ -243,7 +243,7 @@ async fn env_with(world: &World, fate: Fate) -> Env {
     env(world).with([("AWS_ENDPOINT_URL_DYNAMODB".to_owned(), url)])
 }
 
-/// An operator who is told that nothing was created would create it again.
+/// If it were reported as failed, an operator would create the account again.
 #[tokio::test]
 async fn an_unknown_creation_is_reported_as_unknown() {
     let world = World::start().await;
