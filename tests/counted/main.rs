@@ -39,7 +39,7 @@ use tower::ServiceExt as _;
 const WITH_KEY: &str = "acme";
 const ON_CREDITS: &str = "umbrella";
 /// Number of calls in flight in tests with several.
-const AT_ONCE: usize = 32;
+const CONCURRENT_CALLS: usize = 32;
 /// Length of a long body.
 const LONG: usize = 4_000_000;
 /// Number of counted calls, after some warm-up calls.
@@ -180,7 +180,7 @@ async fn set_up(system: &System, upstream: &str) -> Setup {
 
 /// An AI whose response depends on the model's name.
 fn upstream() -> Router {
-    let all_calls = std::sync::Arc::new(Barrier::new(AT_ONCE));
+    let all_calls = std::sync::Arc::new(Barrier::new(CONCURRENT_CALLS));
     let answer = async move |body: Bytes| {
         let model = String::from_utf8_lossy(&body[..100.min(body.len())]).into_owned();
         if model.contains("together") {
@@ -272,8 +272,8 @@ fn calls_wait_side_by_side_on_one_thread() {
     let function = Function::start();
     for model in ["together", "stream-together"] {
         let body = chat(model, 100);
-        let calls = (0..AT_ONCE).map(|_| function.call(&function.with_key, &body));
+        let calls = (0..CONCURRENT_CALLS).map(|_| function.call(&function.with_key, &body));
         let answered = function.runtime.block_on(join_all(calls));
-        assert_eq!(answered.len(), AT_ONCE, "{model}");
+        assert_eq!(answered.len(), CONCURRENT_CALLS, "{model}");
     }
 }
