@@ -28,10 +28,11 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 TEMPLATE = ROOT / "infra/template.yaml"
 CHECKS = []
 
-# Actions without a resource: https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsx-ray.html
+# Actions without a resource:
+# https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsx-ray.html
 WITHOUT_RESOURCE = {"xray:PutTelemetryRecords", "xray:PutTraceSegments"}
 
-# Permissions that a role needs although its function's code makes no such request: AWS uses them.
+# Permissions that a role needs although its function makes no such request: AWS uses them.
 BY_AWS = {
     "logs:CreateLogStream",
     "logs:PutLogEvents",
@@ -147,7 +148,7 @@ def streams(template):
         streamed = integration.get("responseTransferMode") == "STREAM"
         uri = integration["uri"]["Fn::Sub"].endswith("/response-streaming-invocations")
         if ours != streamed or ours != uri:
-            yield f"{path} is {'streamed' if streamed else 'buffered'}; its function responds the other way"
+            yield f"{path} is {'streamed' if streamed else 'buffered'}, but its function is not"
         if ours and integration.get("timeoutInMillis") != 900_000:
             yield f"{path} is cut off after {integration.get('timeoutInMillis', 29_000)} ms"
         seen += ours
@@ -236,11 +237,11 @@ def roles(template, actions):
             yield f"{name} uses {action} on {resource} without permission"
         for action, resource in sorted(granted - done.get(name, set())):
             if not {action, (name, action, resource)} & BY_AWS:
-                yield f"{name} has {action} on {resource}, and never uses it"
+                yield f"{name} has {action} on {resource} but never uses it"
 
 
 @check
-def gateway_answers(template):
+def gateway_responses(template):
     """Clients of both error shapes can read API Gateway's own responses."""
     for api in template.of("AWS::ApiGateway::RestApi").values():
         answers = api["Body"].get("x-amazon-apigateway-gateway-responses", {})
@@ -262,11 +263,11 @@ def gateway_answers(template):
             elif error["code"] != body["code"] or not body["type"].endswith(f"/{body['code']}"):
                 yield f"{kind} has several codes"
             if str(body.get("status", answer.get("statusCode"))) != str(answer.get("statusCode")):
-                yield f"{kind} says {body.get('status')}, but is {answer.get('statusCode')}"
+                yield f"{kind} has status {body.get('status')} in its body, but is {answer.get('statusCode')}"
 
 
 @check
-def bodies_as_they_are(template):
+def binary_bodies(template):
     """Bodies are passed as binary: escaped text would exceed the size of an event."""
     for api in template.of("AWS::ApiGateway::RestApi").values():
         types = [str(it).replace("~1", "/") for it in api.get("BinaryMediaTypes", [])]
@@ -435,7 +436,7 @@ def logs_without_content(template):
 
 @check
 def alarms(template):
-    """Each alarm notifies somebody, names its runbook, and watches a metric that exists."""
+    """Each alarm has a recipient, a runbook and an existing metric."""
     operations = (ROOT / "docs/operations.md").read_text()
     headings = {
         re.sub(r"[^a-z0-9 -]", "", it.lower()).replace(" ", "-")

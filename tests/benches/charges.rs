@@ -1,9 +1,9 @@
-//! What the monthly charge costs: so many due accounts are queued and charged, and the provider's webhooks of it
-//! applied, against the embedded
-//! engine. Prints tables, and fails unless each account was charged once.
+//! The cost of the monthly charge: due accounts are queued and charged, and Stripe's webhooks
+//! applied, against the embedded engine. Prints tables, and fails unless each account was charged
+//! once.
 //!
-//! `cargo bench --package tests --bench charges --profile simulation -- [ACCOUNTS] [REQUESTS A SECOND]`, by default
-//! 100,000 of them, and as many of one kind at the provider as can be set.
+//! `cargo bench --package tests --bench charges --profile simulation -- [ACCOUNTS] [REQUESTS A
+//! SECOND]`, by default 100,000 accounts and the highest rate limit that can be set.
 
 #![expect(
     clippy::unwrap_used,
@@ -40,7 +40,7 @@ use tower::ServiceExt as _;
 
 const WEBHOOK_PATH: &str = "/v1/webhooks/stripe";
 
-/// For so long are payments followed whose outcome is not known.
+/// How long payments with an unknown outcome are followed.
 const FOLLOWED: SignedDuration = SignedDuration::from_hours(2);
 
 #[tokio::main]
@@ -51,16 +51,16 @@ async fn main() {
     }
     let mut numbers = std::env::args().filter_map(|argument| argument.parse().ok());
     let accounts: u32 = numbers.next().unwrap_or(100_000);
-    let pace: u32 = numbers.next().unwrap_or(10_000);
+    let rate: u32 = numbers.next().unwrap_or(10_000);
     let system = System::start(Options::default()).await.unwrap();
-    let provider = system.stripe.as_ref().unwrap();
-    // Webhooks come when all is charged.
-    provider.set_delivery(Delivery::Hold);
-    let due = make_accounts(&system, accounts).await;
+    let stripe = system.stripe.as_ref().unwrap();
+    // Webhooks are delivered once everything is charged.
+    stripe.set_delivery(Delivery::Hold);
+    let due = create_accounts(&system, accounts).await;
     let time = due + SignedDuration::from_mins(1);
 
     let meter = Meter::default();
-    let deps = deps(&system, &meter, pace);
+    let deps = deps(&system, &meter, rate);
     println!("| step | accounts | time | accounts a second |\n|---|--:|--:|--:|");
     let began = Instant::now();
     let mut queued = 0;
@@ -76,7 +76,7 @@ async fn main() {
     let Drained { report, dead_letters } = system.queue.consumer.drain(&deps).await;
     print_speed("charging", accounts, began.elapsed());
     let (mut charged, mut later) = (report.charged, time);
-    // Where the provider did not answer in time, it is asked again, as on any machine that is too busy.
+    // If Stripe did not respond in time, as on a busy machine, the outcome is looked up.
     if charged < accounts {
         println!("{} outcomes were not known at first", accounts - charged);
     }
@@ -87,22 +87,22 @@ async fn main() {
     }
     assert_eq!((charged, dead_letters), (accounts, 0));
     let charging = meter.take();
-    let events = provider.take_held();
-    let told = u32::try_from(events.len()).unwrap();
+    let events = stripe.take_held();
+    let delivered = u32::try_from(events.len()).unwrap();
     let webhook = webhook(&system, &meter);
     let began = Instant::now();
     let applied = stream::iter(events).for_each_concurrent(10, async |event| {
         let request = Request::post(WEBHOOK_PATH)
-            .header("stripe-signature", provider.signature(&event).unwrap())
+            .header("stripe-signature", stripe.signature(&event).unwrap())
             .body(Body::from(event.body))
             .unwrap();
         let response = webhook.clone().oneshot(request).await.unwrap();
         assert!(response.status().is_success());
     });
     applied.await;
-    print_speed("webhooks, 10 at once", told, began.elapsed());
-    let telling = meter.take();
-    let payments = provider.payments();
+    print_speed("webhooks, 10 at once", delivered, began.elapsed());
+    let webhooks = meter.take();
+    let payments = stripe.payments();
     let objects: BTreeSet<_> = payments.iter().map(|payment| &payment.intent).collect();
     let charged = (payments.len(), objects.len());
     let everyone = usize::try_from(accounts).unwrap();
@@ -113,17 +113,17 @@ async fn main() {
     );
     print_costs("queueing", accounts, &queueing);
     print_costs("charging", accounts, &charging);
-    print_costs("a webhook", told, &telling);
-    let mut asked = BTreeMap::<_, u32>::new();
-    for request in provider.seen() {
+    print_costs("a webhook", delivered, &webhooks);
+    let mut requests = BTreeMap::<_, u32>::new();
+    for request in stripe.seen() {
         let parts = request.path.split('/').map(|part| match part {
             id if id.starts_with("pi_") => "{id}",
             part => part,
         });
         let path = parts.collect::<Vec<_>>().join("/");
-        *asked.entry(format!("{} {path}", request.method)).or_default() += 1;
+        *requests.entry(format!("{} {path}", request.method)).or_default() += 1;
     }
-    for (name, count) in asked {
+    for (name, count) in requests {
         println!("| charging | {name} | {} | | |", per(count.into(), accounts));
     }
     system.stop().await;
@@ -149,13 +149,13 @@ fn print_costs(step: &str, accounts: u32, costs: &BTreeMap<String, Cost>) {
     }
 }
 
-/// Copies one account that is due within a month; when that is.
-async fn make_accounts(system: &System, accounts: u32) -> jiff::Timestamp {
+/// Copies one account that is due within a month; returns when it is due.
+async fn create_accounts(system: &System, accounts: u32) -> jiff::Timestamp {
     let (id, now) = (AccountId::new("template").unwrap(), system.clock.now());
     let stripe = system.stripe.as_deref();
     let change = AccountChange { add_on: Some(AddOnStatus::Active), ..AccountChange::default() };
-    let made = change_account(&system.store, stripe, &id, change, now).await;
-    let due = billing::due_at(&made.unwrap().profile).unwrap();
+    let created = change_account(&system.store, stripe, &id, change, now).await;
+    let due = billing::due_at(&created.unwrap().profile).unwrap();
     let (client, table) = (system.engines.dynamodb(), &system.tables.accounts);
     let key = [("account_id", "template"), ("item", "account")];
     let key = HashMap::from(key.map(|(name, value)| (name.to_owned(), S(value.to_owned()))));
@@ -178,7 +178,7 @@ async fn make_accounts(system: &System, accounts: u32) -> jiff::Timestamp {
 
 type Item = HashMap<String, AttributeValue>;
 
-/// An account, and the way from its number to it.
+/// An account, and the item that leads from its number to it.
 fn copies(template: &Item, at: u32) -> [Item; 2] {
     let (id, number) = (format!("account-{at}"), format!("number-{at}"));
     let shard = store::shard_of(&id);
@@ -191,13 +191,13 @@ fn copies(template: &Item, at: u32) -> [Item; 2] {
     };
     let shard = format!("billing#{shard}");
     let own = [("account_id", id.as_str()), ("account_number", &number), ("due_shard", &shard)];
-    let way = [("account_id", number.as_str()), ("item", "number"), ("id", &id)];
-    [changed(template, &own), changed(&Item::new(), &way)]
+    let number_item = [("account_id", number.as_str()), ("item", "number"), ("id", &id)];
+    [changed(template, &own), changed(&Item::new(), &number_item)]
 }
 
-fn deps(system: &System, meter: &Meter, pace: u32) -> monthly_charge::Deps {
-    let pace = ("STRIPE_REQUESTS_PER_SECOND".to_owned(), pace.to_string());
-    monthly_charge::Deps::new(setup(system, meter, Some(pace))).unwrap()
+fn deps(system: &System, meter: &Meter, rate: u32) -> monthly_charge::Deps {
+    let rate = ("STRIPE_REQUESTS_PER_SECOND".to_owned(), rate.to_string());
+    monthly_charge::Deps::new(setup(system, meter, Some(rate))).unwrap()
 }
 
 fn webhook(system: &System, meter: &Meter) -> Router {
@@ -213,7 +213,7 @@ fn setup(system: &System, meter: &Meter, more: Option<(String, String)>) -> edge
     }
 }
 
-/// Carries requests to AWS, and counts them, with the capacity that the engine says they take.
+/// Carries requests to AWS and counts them, with the capacity that the engine reports.
 #[derive(Debug, Clone)]
 struct Meter {
     connector: SharedHttpConnector,
@@ -283,7 +283,7 @@ impl Meter {
                 _ => cost.write_units += units,
             }
         }
-        // DynamoDB bills a condition that fails like the write.
+        // DynamoDB bills a failed condition like a write.
         cost.write_units += f64::from(u8::from(is_refused));
     }
 }

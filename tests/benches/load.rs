@@ -1,5 +1,5 @@
 //! Holds and settlements under load: 64 clients on one account, then on 64 accounts, each for 30 s,
-//! against the embedded engine. Prints a table, and fails on any violation of the books.
+//! against the embedded engine. Prints a table, and fails if the books do not add up.
 //!
 //! `cargo bench --package tests --bench load --profile simulation`; `LOAD_SECONDS` shortens it.
 
@@ -44,7 +44,7 @@ async fn main() {
     }
 }
 
-/// What one client saw.
+/// One client's results.
 #[derive(Default)]
 struct Seen {
     latencies: Vec<Duration>,
@@ -175,14 +175,14 @@ async fn account(store: &Store, number: usize, system: &System) -> Account {
     store.accounts.get(&id).await.unwrap().unwrap()
 }
 
-/// How much of an account's books is wrong after all calls have ended.
+/// Number of errors in an account's books after all calls have ended.
 async fn violations_of(system: &System, account: &Account, charged: i64) -> usize {
     let now = system.clock.now();
     let books = system.store.books.reconcile(&account.id, &account.number, now);
     let mut problems = books.await.unwrap().problems;
     let balance = system.account(account.id.as_str()).await.balance;
     if balance.balance().micros() != START - charged {
-        problems.push(format!("{charged} were charged, but {balance:?} is left"));
+        problems.push(format!("{charged} charged, but the balance is {balance:?}"));
     }
     if balance.held() != Credits::ZERO {
         problems.push(format!("still held: {balance:?}"));

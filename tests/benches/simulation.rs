@@ -1,5 +1,5 @@
-//! The simulation of many accounts over years, in release mode: `--seeds FROM..TO --accounts N --months N`.
-//! Prints what was done and every violation, and fails if there is one.
+//! Simulates many accounts over years, in release mode: `--seeds FROM..TO --accounts N --months N`.
+//! Prints counts and every violation, and fails if there is one.
 //!
 //! `cargo bench --package tests --bench simulation --profile simulation -- --seeds 1..9`
 
@@ -19,10 +19,10 @@ mod simulation;
 
 use simulation::{Counts, Plan, judge, run};
 
-/// Who collects, of a hundred accounts, by the seed's last two bits: all by card, half of them with
-/// credits, all ways, all by the provider.
+/// Percentages by the seed's last two bits: all by card, half with credits, all ways, all by
+/// Stripe's subscriptions.
 const BY_CREDITS: [u32; 4] = [0, 50, 30, 0];
-const BY_PROVIDER: [u32; 4] = [0, 0, 40, 100];
+const BY_STRIPE: [u32; 4] = [0, 0, 40, 100];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
@@ -52,19 +52,19 @@ fn main() {
             accounts,
             months,
             by_credits: BY_CREDITS[place],
-            by_provider: BY_PROVIDER[place],
+            by_stripe: BY_STRIPE[place],
         };
         let began = Instant::now();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let ran = runtime.unwrap().block_on(Box::pin(run(plan)));
-        let problems = judge(&ran.record);
+        let finished = runtime.unwrap().block_on(Box::pin(run(plan)));
+        let problems = judge(&finished.record);
         for problem in &problems {
             println!("seed {seed}: {problem}");
         }
-        print!("{}", ran.record.about(&problems));
+        print!("{}", finished.record.about(&problems));
         let seconds = began.elapsed().as_secs();
-        println!("seed {seed}: {} violations in {seconds} s: {}", problems.len(), ran.counts);
-        total.add(&ran.counts);
+        println!("seed {seed}: {} violations in {seconds} s: {}", problems.len(), finished.counts);
+        total.add(&finished.counts);
         violations += problems.len();
     }
     let seconds = began.elapsed().as_secs();

@@ -1,9 +1,9 @@
-//! What a call takes, counted and not timed: allocations, copies of bodies, and that it waits for nothing but its
-//! own futures.
+//! A call's costs, counted and not timed: allocations and copies of bodies; and that a call waits
+//! only in its own futures.
 //!
-//! `ai-proxy` runs here on the thread of the test, as where Lambda hands out one event at a time, and everything
-//! around it on another one: an allocation on this thread is the function's. An allocator that counts for a
-//! whole program is why these tests have one of their own.
+//! `ai-proxy` runs on the test's thread, as if Lambda handed out one event at a time, and
+//! everything else on another thread: an allocation on this thread is the function's. These tests
+//! have their own binary because the allocator counts for a whole program.
 
 #![allow(
     clippy::unwrap_used,
@@ -22,7 +22,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::routing::post;
 use bytes::Bytes;
-use edge::{Clock, Env, Setup};
+use edge::{Clock, Env};
 use futures_util::future::join_all;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{Request, StatusCode};
@@ -36,27 +36,27 @@ use tower::ServiceExt as _;
 
 const WITH_KEY: &str = "acme";
 const ON_CREDITS: &str = "umbrella";
-/// So many calls are in flight where several are.
-const AT_ONCE: usize = 32;
-/// Of a body that is long.
+/// Number of calls in flight in tests with several.
+const CONCURRENT_CALLS: usize = 32;
+/// Length of a long body.
 const LONG: usize = 4_000_000;
-/// Calls that are counted, after some that set everything up.
+/// Number of counted calls, after some warm-up calls.
 const COUNTED: u64 = 20;
 
-/// `ai-proxy` on this thread, and what is around it on another.
+/// `ai-proxy` on this thread, with its surroundings on another.
 struct Function {
     runtime: Runtime,
     app: Router,
     with_key: String,
     on_credits: String,
     stop: Option<oneshot::Sender<()>>,
-    around: Option<JoinHandle<()>>,
-    /// What making it ready for its first call allocated.
+    surroundings: Option<JoinHandle<()>>,
+    /// The allocations before its first call.
     started: AllocationInfo,
 }
 
-/// What the function is given.
-struct Given {
+/// The function's dependencies and tokens.
+struct Setup {
     deps: Box<dyn FnOnce() -> Deps + Send>,
     with_key: String,
     on_credits: String,
@@ -64,35 +64,35 @@ struct Given {
 
 impl Function {
     fn start() -> Self {
-        let (give, given) = mpsc::channel();
+        let (send_setup, setup) = mpsc::channel();
         let (stop, stopped) = oneshot::channel();
-        let around = thread::spawn(move || {
+        let surroundings = thread::spawn(move || {
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let upstream = Server::start(upstream()).await.unwrap();
                 let system = System::start(Options::default()).await.unwrap();
-                give.send(set_up(&system, &upstream.url()).await).unwrap();
+                send_setup.send(set_up(&system, &upstream.url()).await).unwrap();
                 // The test is over.
                 let _ = stopped.await;
                 system.stop().await;
             });
         });
-        let given: Given = given.recv().unwrap();
+        let setup: Setup = setup.recv().unwrap();
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         let mut app = None;
-        let started = allocation_counter::measure(|| app = Some(ai_proxy::router((given.deps)())));
+        let started = allocation_counter::measure(|| app = Some(ai_proxy::router((setup.deps)())));
         Self {
             app: app.unwrap(),
             started,
             runtime,
-            with_key: given.with_key,
-            on_credits: given.on_credits,
+            with_key: setup.with_key,
+            on_credits: setup.on_credits,
             stop: Some(stop),
-            around: Some(around),
+            surroundings: Some(surroundings),
         }
     }
 
-    /// What one call allocates.
+    /// The allocations of one call.
     fn allocations(&self, token: &str, body: &Bytes) -> AllocationInfo {
         let calls = |times: u64| {
             for _ in 0..times {
@@ -108,7 +108,7 @@ impl Function {
         }
     }
 
-    /// Makes a call and reads its answer to the end; gives its length.
+    /// Makes a call and reads its response to the end; returns its length.
     async fn call(&self, token: &str, body: &Bytes) -> usize {
         let request = Request::post("/v1/chat/completions")
             .header(AUTHORIZATION, token)
@@ -119,9 +119,9 @@ impl Function {
         let (status, mut body) = (response.status(), response.into_body());
         let mut length = 0;
         while let Some(frame) = body.frame().await {
-            let piece = frame.unwrap().into_data().unwrap_or_default();
-            assert_eq!(status, StatusCode::OK, "{}", String::from_utf8_lossy(&piece));
-            length += piece.len();
+            let chunk = frame.unwrap().into_data().unwrap_or_default();
+            assert_eq!(status, StatusCode::OK, "{}", String::from_utf8_lossy(&chunk));
+            length += chunk.len();
         }
         length
     }
@@ -130,14 +130,14 @@ impl Function {
 impl Drop for Function {
     fn drop(&mut self) {
         drop(self.stop.take());
-        if let Some(around) = self.around.take() {
-            let ended = around.join();
+        if let Some(surroundings) = self.surroundings.take() {
+            let ended = surroundings.join();
             assert!(ended.is_ok() || thread::panicking(), "the system stopped");
         }
     }
 }
 
-async fn set_up(system: &System, upstream: &str) -> Given {
+async fn set_up(system: &System, upstream: &str) -> Setup {
     let http = reqwest::Client::new();
     let put = async |path: &str, token: &str, body: serde_json::Value| {
         let request = http.put(format!("{}{path}", system.url()));
@@ -155,31 +155,31 @@ async fn set_up(system: &System, upstream: &str) -> Given {
     put("/v1/integrations/openrouter/key", &with_key, key).await;
     let mut settings = system.settings.clone();
     settings.insert("OPENROUTER_BASE_URL".to_owned(), upstream.to_owned());
-    Given {
+    Setup {
         deps: Box::new(move || {
             let connector = local::engines::connector();
             let aws = local::engines::aws_config(&settings).into_builder();
             let aws = aws.http_client(http_client_fn(move |_, _| connector.clone())).build();
             let env = Env::from_pairs(settings);
-            Deps::new(Setup { env, clock: Clock::system(), aws }).unwrap()
+            Deps::new(edge::Setup { env, clock: Clock::system(), aws }).unwrap()
         }),
         with_key: format!("Bearer {with_key}"),
         on_credits: format!("Bearer {}", system.token(ON_CREDITS, "owner")),
     }
 }
 
-/// An AI that answers what the model's name asks for.
+/// An AI whose response depends on the model's name.
 fn upstream() -> Router {
-    let everybody = std::sync::Arc::new(Barrier::new(AT_ONCE));
+    let all_calls = std::sync::Arc::new(Barrier::new(CONCURRENT_CALLS));
     let answer = async move |body: Bytes| {
-        let asked = String::from_utf8_lossy(&body[..100.min(body.len())]).into_owned();
-        if asked.contains("together") {
-            // Nobody is answered before everybody has asked.
-            let all = tokio::time::timeout(Duration::from_secs(30), everybody.wait()).await;
+        let model = String::from_utf8_lossy(&body[..100.min(body.len())]).into_owned();
+        if model.contains("together") {
+            // Nobody gets a response before all calls have arrived.
+            let all = tokio::time::timeout(Duration::from_secs(30), all_calls.wait()).await;
             assert!(all.is_ok(), "the calls did not come at once");
         }
-        let long = if asked.contains("long") { LONG } else { 100 };
-        if asked.contains("stream") {
+        let long = if model.contains("long") { LONG } else { 100 };
+        if model.contains("stream") {
             let chunk = Bytes::from(format!("data: {{\"choices\":[{}]}}\n\n", " ".repeat(9_000)));
             let chunks = std::iter::repeat_n(chunk, long / 9_000 + 1);
             let done = std::iter::once(Bytes::from_static(b"data: [DONE]\n\n"));
@@ -206,14 +206,15 @@ fn upstream() -> Router {
 fn chat(model: &str, content: usize) -> Bytes {
     let stream = model.contains("stream");
     let messages = [json!({"role": "user", "content": "w".repeat(content)})];
-    // The model comes first: upstream looks at the beginning only.
+    // The model comes first, because upstream looks only at the beginning.
     let messages = serde_json::to_string(&messages).unwrap();
     let body = format!("{{\"model\":\"{model}\",\"stream\":{stream},\"messages\":{messages}}}");
     Bytes::from(body)
 }
 
-/// The limits are a tenth above the last count: 591 and 109 kB for a call on the user's own key, most of
-/// them in the SDK's read of the account; 2,339 and 338 kB on credits, most of them in the SDK's writes.
+/// The limits are a tenth above the last count: 591 and 109 kB for a call on the user's own key,
+/// most of them in the SDK's read of the account; 2,339 and 338 kB on credits, most of them in the
+/// SDK's writes.
 #[test]
 fn a_call_allocates_within_bounds() {
     let function = Function::start();
@@ -230,7 +231,7 @@ fn a_call_allocates_within_bounds() {
     }
 }
 
-/// For the function's own start, without the AWS configuration and the runtime: 989 allocations, which
+/// The function's own start, without the AWS configuration and the runtime: 989 allocations, which
 /// keep 151 kB.
 #[test]
 fn a_start_allocates_within_bounds() {
@@ -247,22 +248,22 @@ fn a_body_is_not_copied() {
     let long = of("short", LONG);
     let more = long.bytes_total.saturating_sub(small.bytes_total);
     assert!(more < 10_000, "a long request: {more} bytes more");
-    // What is read from a connection needs a buffer, again and again the same one.
+    // Reading from a connection needs a buffer, but reuses it.
     for model in ["long", "stream-long"] {
         let long = of(model, 100);
         let more = long.bytes_total.saturating_sub(small.bytes_total);
-        assert!(more < 1_000_000, "a long answer: {more} bytes more");
+        assert!(more < 1_000_000, "a long response: {more} bytes more");
     }
 }
 
-/// With one thread, a call that waited otherwise than in its future would keep the others from being sent.
+/// On one thread, a call that blocked outside its future would keep the others from being sent.
 #[test]
 fn calls_wait_side_by_side_on_one_thread() {
     let function = Function::start();
     for model in ["together", "stream-together"] {
         let body = chat(model, 100);
-        let calls = (0..AT_ONCE).map(|_| function.call(&function.with_key, &body));
+        let calls = (0..CONCURRENT_CALLS).map(|_| function.call(&function.with_key, &body));
         let answered = function.runtime.block_on(join_all(calls));
-        assert_eq!(answered.len(), AT_ONCE, "{model}");
+        assert_eq!(answered.len(), CONCURRENT_CALLS, "{model}");
     }
 }

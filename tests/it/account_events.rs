@@ -1,4 +1,4 @@
-//! Account events of Greta's core system: at least once, late, and in any order.
+//! Account events from Greta's core system: at least once, late, and in any order.
 
 mod schema;
 
@@ -16,7 +16,7 @@ use store::{EntryKind, Hold, PostRefused, Posting, Presence, Resolution};
 use crate::support::{KEY, World, new_hold, refused};
 use crate::wire::Fault;
 
-/// The time at which the event of this version was sent.
+/// When the event of this version was sent.
 fn time_of(version: u64) -> Timestamp {
     let start: Timestamp = "2026-11-23T10:00:00Z".parse().unwrap();
     start + SignedDuration::from_hours(i64::try_from(version).unwrap())
@@ -51,7 +51,7 @@ fn id(name: &str) -> AccountId {
 }
 
 impl World {
-    /// The outcome of the event, or the error for which the bus keeps it.
+    /// The outcome of the event, or the error that keeps it on the bus.
     async fn apply(&self, event: &Value) -> Result<String, String> {
         let answer = self.system.account_event(event).await;
         let answer = answer.map_err(|error| error.to_string())?;
@@ -146,8 +146,8 @@ async fn an_account_is_created_and_changes_its_plan() {
         (upserted("acme", "standard", 7), "changed", (Plan::Standard, 7)),
         (upserted("acme", "standard", 4), "late", (Plan::Standard, 7)),
     ];
-    for (event, done, (plan, version)) in table {
-        assert_eq!(world.apply(&event).await.as_deref(), Ok(done), "{event}");
+    for (event, outcome, (plan, version)) in table {
+        assert_eq!(world.apply(&event).await.as_deref(), Ok(outcome), "{event}");
         assert_eq!(world.plan_of("acme").await, (plan, version, None), "{event}");
     }
     let account = world.system.account("acme").await;
@@ -156,7 +156,7 @@ async fn an_account_is_created_and_changes_its_plan() {
     let rows = world.ledger_rows(account.number.as_str()).await;
     let history = [3, 6, 7].map(|version| format!("h#{:.6}#upserted-{version}", time_of(version)));
     assert_eq!(rows, history);
-    // It is an account like any other.
+    // It works like any other account.
     let card = world.owner("acme").card().await;
     assert_eq!((&card["plan"], &card["status"]), (&json!("standard"), &json!("not_enabled")));
 }
@@ -234,8 +234,8 @@ async fn the_plan_and_the_add_on_do_not_depend_on_the_order_of_events() {
                 upserted(&name, "enterprise", 2),
                 upserted(&name, "standard", 5),
             ];
-            for (heard, event) in delivery.iter().enumerate() {
-                if heard == buys_after {
+            for (delivered, event) in delivery.iter().enumerate() {
+                if delivered == buys_after {
                     buy(&world, &name, bought).await;
                 }
                 world.apply(&history[*event]).await.unwrap();
@@ -311,8 +311,8 @@ async fn deletion_removes_the_key_and_keeps_the_books() {
     assert_eq!(refused(posted), Err(PostRefused::NoAccount));
 
     // An open hold keeps the account's number until it ends.
-    let told = world.apply(&upserted("acme", "standard", 10)).await;
-    assert!(told.unwrap_err().contains("try again"));
+    let result = world.apply(&upserted("acme", "standard", 10)).await;
+    assert!(result.unwrap_err().contains("try again"));
     assert_eq!(world.tick_in(SignedDuration::from_secs(1)).await["errors"], 0);
     assert_eq!(world.presence("acme").await, still_open);
     let cost = Credits::from_micros(400);
@@ -390,7 +390,7 @@ async fn a_secret_that_cannot_be_deleted_is_left_to_the_tick() {
         let world = World::start().await;
         world.enterprise_with_key("acme", "7").await;
         world.engines().fail_secrets(Some("DeleteSecret"), fault);
-        // The sender's clock is a day ahead; the secret is due by ours.
+        // The sender's clock is a day ahead; the secret is due by our clock.
         let mut end = deleted("acme", 9);
         end["time"] = json!(world.system.clock.now() + hours(24));
         assert_eq!(world.apply(&end).await.as_deref(), Ok("deleted"));
@@ -406,9 +406,9 @@ async fn a_secret_that_cannot_be_deleted_is_left_to_the_tick() {
 /// error, and the next delivery applies it.
 #[tokio::test]
 async fn after_any_fault_the_event_is_applied_or_delivered_again() {
-    use Fault::{AnswerLost, Conflict, NeverArrives, Repeated, Throttled};
-    let everywhere = [AnswerLost, NeverArrives, Repeated];
-    let of_writes = [AnswerLost, NeverArrives, Repeated, Throttled, Conflict];
+    use Fault::{Conflict, NeverArrives, Repeated, ResponseLost, Throttled};
+    let everywhere = [ResponseLost, NeverArrives, Repeated];
+    let of_writes = [ResponseLost, NeverArrives, Repeated, Throttled, Conflict];
     let table = [
         ("GetItem", &everywhere[..]),
         ("TransactWriteItems", &of_writes),
@@ -478,19 +478,19 @@ async fn a_deletion_interrupted_anywhere_is_finished() {
         let world = World::start().await;
         world.enterprise_with_key("acme", "7").await;
         world.wire.die_after(requests);
-        let told = world.apply(&deleted("acme", 9)).await;
+        let result = world.apply(&deleted("acme", 9)).await;
         if !world.wire.revive() {
             break;
         }
         deaths += 1;
-        if told.is_err() {
+        if result.is_err() {
             assert_eq!(world.apply(&deleted("acme", 9)).await.as_deref(), Ok("deleted"));
         }
         assert_eq!(world.tick_in(hours(2)).await["errors"], 0);
         assert_eq!(world.secrets_of("acme").await, Vec::<String>::new(), "{requests}");
         assert_eq!(world.stored("acme").await, tombstone(), "{requests}");
     }
-    assert!(deaths >= 5, "read, delete, secret, its note, scrub: {deaths}");
+    assert!(deaths >= 5, "read, delete, secret, its due record, scrub: {deaths}");
 }
 
 #[tokio::test]
@@ -502,10 +502,10 @@ async fn concurrent_events_of_an_account_are_all_applied() {
             upserted("acme", plan, version)
         })
         .collect();
-    let told = events.iter().map(|event| world.apply(event));
-    let told = futures_util::future::join_all(told).await;
-    for (event, told) in events.iter().zip(told) {
-        if told.is_err() {
+    let result = events.iter().map(|event| world.apply(event));
+    let result = futures_util::future::join_all(result).await;
+    for (event, result) in events.iter().zip(result) {
+        if result.is_err() {
             until_done(&world, event).await;
         }
     }
@@ -513,7 +513,7 @@ async fn concurrent_events_of_an_account_are_all_applied() {
     assert_eq!(plan, (Plan::Enterprise, 12, AddOnStatus::None));
 }
 
-/// Whichever event comes first, the account exists in the end, as the newer one says.
+/// Whichever event comes first, the account exists in the end, in the newer event's state.
 #[tokio::test]
 async fn a_deletion_does_not_swallow_a_newer_event() {
     let world = World::start().await;

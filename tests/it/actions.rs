@@ -1,5 +1,5 @@
-//! What each function asks of AWS while the tests run: the permissions that its role must grant, and no
-//! others. `infra/checks` compares them with the template.
+//! The AWS permissions that each function uses while the tests run, which its role must grant, and
+//! no others. `infra/checks` compares them with the template.
 
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
@@ -8,19 +8,19 @@ use std::sync::{LazyLock, Mutex};
 
 use serde_json::Value;
 
-/// A line for each function, action of IAM and resource, by the resource's name in the template. The tests
-/// add to it; whoever compares it removes it before.
+/// A line for each function, IAM action and resource, named as in the template. The tests append to
+/// it; delete it before a comparison.
 const FILE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/aws-actions");
 
-static NOTED: LazyLock<Mutex<BTreeSet<String>>> = LazyLock::new(Mutex::default);
+static RECORDED: LazyLock<Mutex<BTreeSet<String>>> = LazyLock::new(Mutex::default);
 
-/// Keeps what a request needs permission for. `target` is the one of AWS's JSON protocols, for example
+/// Records the permissions that a request needs. `target` is that of AWS's JSON protocols, such as
 /// `DynamoDB_20120810.GetItem`.
 pub(crate) fn note(function: &str, target: &str, body: &[u8]) {
     let body: Value = serde_json::from_slice(body).unwrap();
     for (action, resource) in needed(target, &body) {
         let line = format!("{function} {action} {resource}\n");
-        if NOTED.lock().unwrap().insert(line.clone()) {
+        if RECORDED.lock().unwrap().insert(line.clone()) {
             let file = OpenOptions::new().create(true).append(true).open(FILE);
             file.unwrap().write_all(line.as_bytes()).unwrap();
         }
@@ -56,11 +56,11 @@ fn needed(target: &str, body: &Value) -> Vec<(String, String)> {
             one("sqs", action, "ChargeQueue".to_owned())
         }
         "AWSEvents" => one("events", operation, "EventBus".to_owned()),
-        _ => panic!("{target} needs what?"),
+        _ => panic!("unknown permission for {target}"),
     }
 }
 
-/// A transaction needs what its parts would need by themselves.
+/// A transaction needs the permissions of its parts.
 fn in_transaction(item: &Value) -> impl Iterator<Item = (String, String)> {
     let parts = item.as_object().unwrap().iter();
     parts.map(|(kind, part)| {
@@ -69,7 +69,7 @@ fn in_transaction(item: &Value) -> impl Iterator<Item = (String, String)> {
             "Put" => "PutItem",
             "Update" => "UpdateItem",
             "Delete" => "DeleteItem",
-            _ => panic!("{kind} in a transaction needs what?"),
+            _ => panic!("unknown permission for {kind} in a transaction"),
         };
         let table = part["TableName"].as_str().unwrap();
         (format!("dynamodb:{action}"), table.to_owned())

@@ -14,22 +14,22 @@ use crate::wire::Fault;
 
 pub(crate) const ROUTE: &str = "/v1/integrations/openrouter/subscription";
 pub(crate) const CARD_ROUTE: &str = "/v1/integrations/openrouter/subscription/payment-method";
-/// Longer than a step belongs to whoever took it on.
+/// Longer than a worker's claim on an account.
 pub(crate) const LEASE: SignedDuration = SignedDuration::from_mins(3);
 pub(crate) const DAY: SignedDuration = SignedDuration::from_hours(24);
 
 impl World {
-    pub(crate) fn provider(&self) -> &StripeSimulator {
+    pub(crate) fn stripe(&self) -> &StripeSimulator {
         self.system.stripe.as_ref().unwrap()
     }
 
-    /// Has time pass, and the billing tick come.
+    /// Advances the clock and runs a billing tick.
     pub(crate) async fn tick_after(&self, time: SignedDuration) -> Value {
         self.system.clock.advance(time);
         self.tick_in(SignedDuration::ZERO).await
     }
 
-    /// Has time pass until what is paid is over.
+    /// Advances the clock just past `paid_through`.
     pub(crate) async fn wait_until_due(&self) {
         let card = self.owner("acme").card().await;
         let due = card["add_on"]["paid_through"].as_str().unwrap();
@@ -43,7 +43,7 @@ impl World {
         self.tick_in(SignedDuration::ZERO).await
     }
 
-    /// Greta's core system tells.
+    /// Sends an event from Greta's core system.
     pub(crate) async fn account_event(&self, kind: &str, detail: Value) {
         let event = json!({
             "source": "greta.core",
@@ -55,7 +55,7 @@ impl World {
     }
 }
 
-// Each with a new token: they end within a day.
+// Each request gets a new token: tokens expire within a day.
 
 pub(crate) async fn subscribe(world: &World) -> Reply {
     let owner = world.owner("acme");
@@ -67,7 +67,7 @@ pub(crate) async fn cancel(world: &World) -> Reply {
     world.send(owner.request(Method::DELETE, ROUTE)).await
 }
 
-/// The checkout session that `subscribe` leads to.
+/// The Checkout Session that `subscribe` opens.
 pub(crate) async fn session(world: &World) -> String {
     let reply = subscribe(world).await;
     assert_eq!(reply.status, 200, "{}", reply.text());
@@ -77,9 +77,9 @@ pub(crate) async fn session(world: &World) -> String {
 
 pub(crate) async fn pay(world: &World, card: Card) {
     let session = session(world).await;
-    let provider = world.provider();
-    provider.pay(&session, card).unwrap();
-    provider.until_delivered().await;
+    let stripe = world.stripe();
+    stripe.pay(&session, card).unwrap();
+    stripe.until_delivered().await;
 }
 
 pub(crate) async fn status(world: &World) -> String {
@@ -88,7 +88,7 @@ pub(crate) async fn status(world: &World) -> String {
 }
 
 pub(crate) fn customer(world: &World) -> String {
-    let payments = world.provider().payments();
+    let payments = world.stripe().payments();
     payments[0].customer.clone().unwrap()
 }
 
@@ -97,13 +97,13 @@ pub(crate) async fn deleted(world: &World) {
     world.account_event("account.deleted", detail).await;
 }
 
-/// What was paid and not given back.
+/// Number of payments that were not refunded.
 pub(crate) fn kept(world: &World) -> usize {
-    let payments = world.provider().payments();
+    let payments = world.stripe().payments();
     payments.iter().filter(|payment| payment.refunded == 0).count()
 }
 
-/// A system with an account that bought the add-on just now.
+/// A system with an account that has just bought the add-on.
 pub(crate) async fn bought() -> World {
     let world = World::start().await;
     world.set("acme", json!({})).await;
@@ -112,58 +112,58 @@ pub(crate) async fn bought() -> World {
     world
 }
 
-/// The session of the page that `reply` leads to.
+/// The Checkout Session that `reply` links to.
 pub(crate) fn session_of(reply: &Reply) -> String {
     assert_eq!(reply.status, 200, "{}", reply.text());
     let url = reply.json()["checkout_url"].as_str().unwrap().to_owned();
     url.rsplit('/').next().unwrap().to_owned()
 }
 
-/// Delivers all that happened, in the order that `order` makes of it.
+/// Delivers all past events again, in the order that `order` gives them.
 pub(crate) async fn deliver_again(
     world: &World,
     order: impl FnOnce(&mut Vec<local::stripe::Event>),
 ) {
-    let provider = world.provider();
-    let mut events = provider.events();
+    let stripe = world.stripe();
+    let mut events = stripe.events();
     order(&mut events);
     for event in &events {
-        provider.deliver(event).await.unwrap();
+        stripe.deliver(event).await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn the_add_on_is_bought_on_the_providers_page_and_then_charged_each_month() {
+async fn the_add_on_is_bought_at_checkout_and_then_charged_each_month() {
     let world = World::start().await;
     world.set("acme", json!({})).await;
     assert_eq!(world.owner("acme").card().await["status"], "not_enabled");
     let first = session(&world).await;
-    assert_eq!(session(&world).await, first, "an open page is shown again");
-    world.provider().pay(&first, Card::Succeeds).unwrap();
-    world.provider().until_delivered().await;
+    assert_eq!(session(&world).await, first, "an open Checkout Session is reused");
+    world.stripe().pay(&first, Card::Succeeds).unwrap();
+    world.stripe().until_delivered().await;
     let card = world.owner("acme").card().await;
     assert_eq!(card["status"], "available");
     assert_eq!(card["add_on"]["status"], "active");
     assert_eq!(card["add_on"]["next_charge_at"], card["add_on"]["paid_through"]);
     assert_eq!(subscribe(&world).await.error(), (409, "already_subscribed".to_owned()));
-    // Before it is due nothing happens, and then it happens once.
+    // Nothing happens before it is due, and then it happens once.
     assert_eq!(world.tick_after(DAY * 20).await["charged"], 0);
     for month in 2..=13 {
         let report = world.tick_when_due().await;
         assert_eq!(report["charged"], 1, "month {month}: {report}");
         assert_eq!(world.tick_after(SignedDuration::ZERO).await["charged"], 0);
-        world.provider().until_delivered().await;
+        world.stripe().until_delivered().await;
         assert_eq!(kept(&world), month);
         assert_eq!(status(&world).await, "active");
     }
-    let payments = world.provider().payments();
+    let payments = world.stripe().payments();
     assert!(payments.iter().all(|payment| payment.amount == 500 && payment.currency == "usd"));
 }
 
 #[tokio::test]
-async fn a_declined_card_is_tried_on_its_days_and_then_access_ends() {
+async fn a_declined_card_is_retried_on_schedule_and_then_access_ends() {
     let world = bought().await;
-    world.provider().set_card(&customer(&world), Card::DeclinesSoftly);
+    world.stripe().set_card(&customer(&world), Card::DeclinesSoftly);
     let report = world.tick_when_due().await;
     assert_eq!((&report["charged"], &report["declined"]), (&json!(0), &json!(1)));
     assert_eq!(status(&world).await, "past_due");
@@ -177,7 +177,7 @@ async fn a_declined_card_is_tried_on_its_days_and_then_access_ends() {
     }
     assert_eq!(days, [0, 1, 3, 5, 7]);
     assert_eq!(kept(&world), 1);
-    // Regained, from now on.
+    // Bought again; a new period starts now.
     pay(&world, Card::Succeeds).await;
     assert_eq!(status(&world).await, "active");
     assert_eq!(world.tick_when_due().await["charged"], 1);
@@ -185,21 +185,21 @@ async fn a_declined_card_is_tried_on_its_days_and_then_access_ends() {
 }
 
 #[tokio::test]
-async fn what_is_past_due_can_be_paid_at_once() {
+async fn a_past_due_period_can_be_paid_at_once() {
     let world = bought().await;
-    world.provider().set_card(&customer(&world), Card::DeclinesHard);
+    world.stripe().set_card(&customer(&world), Card::DeclinesHard);
     world.tick_when_due().await;
     assert_eq!(status(&world).await, "past_due");
     pay(&world, Card::Succeeds).await;
     assert_eq!(status(&world).await, "active");
     assert_eq!(world.tick_after(DAY).await["charged"], 0);
     assert_eq!(kept(&world), 2);
-    // The new card is the one that is charged from then on.
+    // The new card is the one charged from then on.
     assert_eq!(world.tick_when_due().await["charged"], 1);
 }
 
 #[tokio::test]
-async fn cancelling_keeps_what_is_paid_and_can_be_taken_back() {
+async fn cancelling_keeps_the_paid_period_and_can_be_undone() {
     let world = bought().await;
     let reply = cancel(&world).await;
     assert_eq!(reply.json()["integration"]["add_on"]["status"], "cancelling");
@@ -215,7 +215,7 @@ async fn cancelling_keeps_what_is_paid_and_can_be_taken_back() {
 }
 
 #[tokio::test]
-async fn a_cancellation_cannot_be_taken_back_once_what_is_paid_is_over() {
+async fn a_cancellation_cannot_be_undone_after_the_paid_period() {
     for collection in ["card", "credits", "provider"] {
         let world = World::with_settings(&[("ADD_ON_COLLECTION", collection)]).await;
         world.set("acme", json!({"credits": "1000"})).await;
@@ -231,9 +231,9 @@ async fn a_cancellation_cannot_be_taken_back_once_what_is_paid_is_over() {
         };
         let first = anchor().await;
         world.wait_until_due().await;
-        // No tick has come since.
-        world.provider().renew_due();
-        world.provider().until_delivered().await;
+        // No tick has run since.
+        world.stripe().renew_due();
+        world.stripe().until_delivered().await;
         let bought = subscribe(&world).await.json();
         let new = if collection == "credits" {
             bought["integration"]["add_on"]["status"] == "active"
@@ -241,13 +241,13 @@ async fn a_cancellation_cannot_be_taken_back_once_what_is_paid_is_over() {
             bought["checkout_url"].is_string()
         };
         assert!(new, "{collection}: {bought}");
-        let has_begun_anew = anchor().await > first;
-        assert_eq!(has_begun_anew, collection == "credits", "{collection}");
+        let started_over = anchor().await > first;
+        assert_eq!(started_over, collection == "credits", "{collection}");
     }
 }
 
 #[tokio::test]
-async fn only_an_owner_buys_and_cancels() {
+async fn only_an_owner_can_buy_and_cancel() {
     let world = World::start().await;
     world.set("acme", json!({})).await;
     let member = world.caller("acme", "member");
@@ -264,31 +264,31 @@ async fn only_an_owner_buys_and_cancels() {
 }
 
 #[tokio::test]
-async fn a_new_card_pays_what_the_old_one_did_not() {
+async fn a_new_card_pays_what_the_old_one_could_not() {
     let world = bought().await;
     let new_card = || async {
         let owner = world.owner("acme");
         world.send(owner.request(Method::POST, CARD_ROUTE)).await
     };
-    world.provider().set_card(&customer(&world), Card::DeclinesHard);
+    world.stripe().set_card(&customer(&world), Card::DeclinesHard);
     world.tick_when_due().await;
     world.tick_after(DAY).await;
     assert_eq!(status(&world).await, "past_due");
     let session = session_of(&new_card().await);
-    world.provider().pay(&session, Card::Succeeds).unwrap();
-    world.provider().until_delivered().await;
+    world.stripe().pay(&session, Card::Succeeds).unwrap();
+    world.stripe().until_delivered().await;
     let report = world.tick_after(SignedDuration::from_secs(1)).await;
     assert_eq!(report["charged"], 1, "{report}");
     assert_eq!(status(&world).await, "active");
     assert_eq!(kept(&world), 2);
-    // Where nothing is charged, there is no card to replace.
+    // With nothing to charge, there is no card to replace.
     cancel(&world).await;
     world.tick_when_due().await;
     assert_eq!(new_card().await.error(), (409, "not_subscribed".to_owned()));
 }
 
 #[tokio::test]
-async fn credits_are_bought_on_the_providers_page() {
+async fn credits_are_bought_at_checkout() {
     let world = World::start().await;
     world.set("acme", json!({})).await;
     let owner = world.owner("acme");
@@ -300,11 +300,11 @@ async fn credits_are_bought_on_the_providers_page() {
         assert_eq!(checkout(wrong).await.error(), (400, "invalid_request".to_owned()));
     }
     let session = session_of(&checkout(json!("12.34")).await);
-    let provider = world.provider();
-    provider.pay(&session, Card::Succeeds).unwrap();
-    provider.until_delivered().await;
-    for event in provider.events() {
-        provider.deliver(&event).await.unwrap();
+    let stripe = world.stripe();
+    stripe.pay(&session, Card::Succeeds).unwrap();
+    stripe.until_delivered().await;
+    for event in stripe.events() {
+        stripe.deliver(&event).await.unwrap();
     }
     let ledger = owner.ledger().await;
     assert_eq!(ledger.len(), 1);
@@ -316,7 +316,7 @@ async fn credits_are_bought_on_the_providers_page() {
 }
 
 #[tokio::test]
-async fn an_add_on_that_was_set_is_charged_like_one_that_was_bought() {
+async fn an_add_on_set_by_the_dev_route_is_charged_like_a_bought_one() {
     let world = World::start().await;
     for (add_on, charged) in [("active", 1), ("past_due", 1), ("cancelling", 0)] {
         world.set("acme", json!({"add_on": add_on})).await;
@@ -336,12 +336,12 @@ async fn credits_can_pay_for_the_add_on() {
     let twice = tokio::join!(subscribe(&world), subscribe(&world));
     let mut answers = [twice.0.status.as_u16(), twice.1.status.as_u16()];
     answers.sort_unstable();
-    assert_eq!(answers, [200, 409], "once, however often one clicks");
+    assert_eq!(answers, [200, 409], "paid once despite two clicks");
     assert_eq!(status(&world).await, "active");
     assert_eq!(world.settled_balance("acme").await, "70");
     assert_eq!(world.tick_when_due().await["charged"], 1);
     assert_eq!(world.settled_balance("acme").await, "20");
-    // Without credits it is past due, and regained by the same route once there are some.
+    // Without credits it is past due; the same route restores it once there are some.
     assert_eq!(world.tick_when_due().await["declined"], 1);
     assert_eq!(status(&world).await, "past_due");
     assert_eq!(subscribe(&world).await.error(), (402, "insufficient_credits".to_owned()));
@@ -353,14 +353,14 @@ async fn credits_can_pay_for_the_add_on() {
     let add_on = ledger.iter().filter(|entry| entry["kind"] == "add_on");
     let amounts: Vec<_> = add_on.map(|entry| entry["amount"].clone()).collect();
     assert_eq!(amounts, ["-50", "-50", "-50"]);
-    assert_eq!(world.provider().seen().len(), 0, "the provider has no part in it");
+    assert_eq!(world.stripe().seen().len(), 0, "Stripe is not involved");
     assert_eq!(world.shown("acme").await["reconciliation"]["ok"], true);
 }
 
-/// Each state that a user can see, and what each route makes of it: buying, cancelling, replacing the card,
-/// buying credits.
+/// Each state that a user can see, and how each route responds: buying, cancelling, replacing the
+/// card, buying credits.
 #[tokio::test]
-async fn every_state_answers_to_every_route() {
+async fn every_state_responds_to_every_route() {
     let routes = [
         (Method::POST, ROUTE),
         (Method::DELETE, ROUTE),
@@ -404,9 +404,9 @@ async fn every_state_answers_to_every_route() {
                 _ => "resumed".to_owned(),
             });
             if url.is_string() && *route == ROUTE {
-                let provider = world.provider();
-                provider.pay(&session_of(&reply), Card::Succeeds).unwrap();
-                provider.until_delivered().await;
+                let stripe = world.stripe();
+                stripe.pay(&session_of(&reply), Card::Succeeds).unwrap();
+                stripe.until_delivered().await;
                 assert_eq!(status(&world).await, "active", "{state}");
             }
         }
@@ -414,41 +414,41 @@ async fn every_state_answers_to_every_route() {
     };
     for (state, expected) in table {
         assert_eq!(answers(state, "standard").await, expected, "{state}");
-        // Enterprise needs none of it.
+        // Enterprise needs no add-on.
         assert_eq!(answers(state, "enterprise").await, enterprise, "{state}");
     }
 }
 
-/// The second click finds the first one's call still being carried out at the provider.
+/// The second click arrives while Stripe still handles the first one's request.
 #[tokio::test]
-async fn two_clicks_at_once_open_one_page() {
+async fn two_clicks_at_once_open_one_checkout_session() {
     let world = World::start().await;
     world.set("acme", json!({"plan": "standard"})).await;
-    let (owner, provider) = (world.owner("acme"), world.provider());
+    let (owner, stripe) = (world.owner("acme"), world.stripe());
     let click = || owner.call(Method::POST, ROUTE, &Value::Null);
-    let customers_asked_for = || {
-        let seen = provider.seen();
+    let customer_requests = || {
+        let seen = stripe.seen();
         let of = seen.iter().filter(|it| it.path.ends_with("/customers"));
         of.count()
     };
-    provider.pause_at("/customers");
-    let carry_out = async {
-        while customers_asked_for() < 2 {
+    stripe.pause_at("/customers");
+    let release_stripe = async {
+        while customer_requests() < 2 {
             tokio::task::yield_now().await;
         }
-        provider.resume();
+        stripe.resume();
     };
-    let (one, other, ()) = tokio::join!(click(), click(), carry_out);
+    let (one, other, ()) = tokio::join!(click(), click(), release_stripe);
     for answer in [&one, &other] {
         assert_eq!(answer.status, 200, "{answer:?}");
     }
     assert_eq!(session_of(&one), session_of(&other));
-    assert!(customers_asked_for() > 2, "the refused one was asked again");
+    assert!(customer_requests() > 2, "the refused request was retried");
 }
 
-/// The provider's limit of requests is one for all accounts.
+/// Section 5 of the contract: at most 60 requests for payment pages per account per hour.
 #[tokio::test]
-async fn sixty_payment_pages_in_an_hour() {
+async fn payment_page_requests_are_limited_to_60_per_hour() {
     let world = World::start().await;
     world.set("acme", json!({"plan": "standard"})).await;
     let owner = world.owner("acme");

@@ -99,14 +99,14 @@ async fn a_missing_secret_fails_closed() {
     nothing_moved(&world, &owner, "acme").await;
 }
 
-/// A call that was routed before the switch may not hold credits after it.
+/// A call that was routed before the switch may not take a hold after it.
 #[tokio::test]
 async fn a_call_in_progress_keeps_the_promise_too() {
-    let (asked, mut is_asked) = tokio::sync::mpsc::channel(1);
+    let (called, mut is_called) = tokio::sync::mpsc::channel(1);
     let fail = Arc::new(Notify::new());
     let failing = Arc::clone(&fail);
     let chat = async move || {
-        asked.send(()).await.unwrap();
+        called.send(()).await.unwrap();
         failing.notified().await;
         http::StatusCode::INTERNAL_SERVER_ERROR
     };
@@ -116,7 +116,7 @@ async fn a_call_in_progress_keeps_the_promise_too() {
     let world = World::with_settings(&[("OPENROUTER_BASE_URL", &upstream.url())]).await;
     let owner = world.enterprise_with_key("acme", "7").await;
     let switch = async {
-        is_asked.recv().await.unwrap();
+        is_called.recv().await.unwrap();
         let switched = owner.switch(json!({"always_use_key": true})).await;
         assert_eq!(switched.status, 200);
         fail.notify_one();
@@ -140,5 +140,5 @@ async fn the_promise_is_not_dropped_by_accident() {
     assert_eq!(both.json()["integration"]["status"], "disabled");
     let path = "/v1/integrations/openrouter";
     let on = owner.call(Method::PATCH, path, &json!({"always_use_key": true})).await.json();
-    assert_eq!(on["integration"]["enabled"], true, "always also enables");
+    assert_eq!(on["integration"]["enabled"], true, "turning always on also enables the key");
 }

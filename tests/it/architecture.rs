@@ -1,4 +1,4 @@
-//! What may depend on what, read from the packages themselves.
+//! Which packages may depend on which, read from cargo's metadata.
 
 mod imports;
 
@@ -8,13 +8,13 @@ use std::process::Command;
 use serde_json::Value;
 
 struct Packages {
-    /// Direct dependencies by package name, without those of tests.
+    /// Direct dependencies by package name, without dev-dependencies.
     dependencies: BTreeMap<String, BTreeSet<String>>,
-    /// The workspace's own.
+    /// The workspace's own packages.
     members: BTreeSet<String>,
 }
 
-/// What cargo answers. Offline: what is built here is on this machine.
+/// Cargo's output. Offline, because everything needed is already on this machine.
 fn cargo(arguments: &[&str]) -> String {
     let answer = Command::new(env!("CARGO")).args(arguments).output().unwrap();
     let errors = String::from_utf8_lossy(&answer.stderr);
@@ -59,7 +59,7 @@ impl Packages {
     }
 }
 
-/// All that `package` depends on, however deep, as it is built by itself.
+/// All that `package` depends on, directly or not, when built by itself.
 fn tree_of(package: &str) -> BTreeSet<String> {
     let tree = ["tree", "--offline", "--locked", "--edges", "normal"];
     let format = ["--prefix", "none", "--format", "{p}", "--package", package];
@@ -68,7 +68,7 @@ fn tree_of(package: &str) -> BTreeSet<String> {
     names.map(str::to_owned).collect()
 }
 
-/// No I/O, no async, no clock, no AWS types, no logging can come in unseen.
+/// No I/O, async, clock, AWS types or logging can slip in.
 #[test]
 fn the_pure_crates_depend_on_an_allow_list() {
     let allowed = [
@@ -90,20 +90,20 @@ fn the_pure_crates_depend_on_an_allow_list() {
     ];
     for package in ["account", "billing", "routing", "card"] {
         let tree = tree_of(package);
-        assert!(tree.contains("jiff"), "the tree was read");
+        assert!(tree.contains("jiff"), "the tree is not empty");
         let more: Vec<_> = tree.iter().filter(|name| !allowed.contains(&name.as_str())).collect();
         assert_eq!(more, Vec::<&String>::new(), "{package}");
     }
 }
 
-/// A version of the runtime beyond the patched one would come without the patch, and cargo only warn.
+/// A newer version of the runtime client would silently lack the patch: cargo only warns.
 #[test]
 fn the_runtimes_client_is_the_patched_one() {
     let lock = include_str!("../../Cargo.lock");
     let package = "[[package]]\nname = \"lambda_runtime_api_client\"\n";
     let found: Vec<&str> = lock.split(package).skip(1).collect();
     let [one] = found.as_slice() else {
-        panic!("{} of them", found.len());
+        panic!("found {} versions", found.len());
     };
     let (one, _) = one.split_once("\n\n").unwrap();
     assert!(!one.contains("source = "), "from the registry: {one}");
@@ -118,7 +118,7 @@ fn the_runtimes_client_is_the_patched_one() {
 /// functions → charging, api → edge, store, keyvault, upstream, payments → card, billing, routing →
 /// account.
 #[test]
-fn arrows_point_down_only() {
+fn dependencies_point_down_only() {
     let packages = packages();
     let middle = ["edge", "payments", "store", "upstream"];
     let below = ["account", "billing", "card", "keyvault", "routing"];
@@ -126,7 +126,7 @@ fn arrows_point_down_only() {
         let own = packages.own_of(package);
         assert!(own.iter().all(|name| below.contains(name)), "{package} → {own:?}");
     }
-    // What joins some of them for several functions.
+    // Each combines some of them for several functions.
     let allowed = |name: &&str| middle.contains(name) || below.contains(name);
     for package in ["api", "charging"] {
         let own = packages.own_of(package);

@@ -1,4 +1,4 @@
-//! The store's promises that no single call shows.
+//! Promises of the store that no single call shows.
 
 use std::convert::Infallible;
 
@@ -27,7 +27,7 @@ fn call(name: &str) -> CallId {
 }
 
 #[tokio::test]
-async fn a_hold_ends_once_whoever_ends_it() {
+async fn a_hold_is_resolved_once() {
     let world = World::start().await;
     world.set("acme", json!({"credits": "7"})).await;
     let account = world.system.account("acme").await;
@@ -45,7 +45,7 @@ async fn a_hold_ends_once_whoever_ends_it() {
     assert_eq!(done.count(), 1, "{ends:?}");
     world.settled_balance("acme").await;
 
-    // The same end again finds itself done; another one finds it taken.
+    // Repeating the same resolution reports it as done; another one finds the hold resolved.
     let held = hold(&world, &account, &call("call_2"), None, now).await.taken().unwrap();
     for _ in 0..2 {
         assert_eq!(
@@ -59,7 +59,7 @@ async fn a_hold_ends_once_whoever_ends_it() {
     );
     world.settled_balance("acme").await;
 
-    // Never more than was held.
+    // Never more than the hold.
     let held = hold(&world, &account, &call("call_3"), None, now).await.taken().unwrap();
     let more = Credits::from_micros(5_000);
     let most = Resolution::Done(HoldState::Settled(Credits::from_micros(1_000)));
@@ -67,9 +67,9 @@ async fn a_hold_ends_once_whoever_ends_it() {
     world.settled_balance("acme").await;
 }
 
-/// A hold whose transaction was never answered either is there, or can never come.
+/// A hold whose transaction got no response either exists or can never appear.
 #[tokio::test]
-async fn a_hold_that_got_lost_is_fenced() {
+async fn a_lost_hold_is_fenced() {
     let world = World::start().await;
     world.set("acme", json!({"credits": "7"})).await;
     let owner = world.owner("acme");
@@ -89,13 +89,13 @@ async fn a_hold_that_got_lost_is_fenced() {
     assert_eq!(send().await.status, 200, "the idempotency key is free");
 }
 
-/// The hold's transaction is still running when its fence comes: that is waited out.
+/// The hold's transaction is still running when its fence arrives: the fence waits.
 #[tokio::test]
-async fn a_fence_waits_for_the_hold_on_its_way() {
+async fn a_fence_waits_for_a_hold_in_flight() {
     let world = World::start().await;
     world.set("acme", json!({"credits": "7"})).await;
     let owner = world.owner("acme");
-    world.wire.lose_next_answer_of("TransactWriteItems");
+    world.wire.lose_next_response_of("TransactWriteItems");
     world.wire.conflict_with_next("PutItem", 3);
     assert_eq!(owner.say_hello().await.status, 200);
     let spent = world.settled_balance("acme").await;
@@ -107,10 +107,10 @@ async fn a_fence_waits_for_the_hold_on_its_way() {
     assert_eq!(world.settled_balance("acme").await, spent);
 }
 
-/// A call plans its hold anew, and then meets its own first one, which arrived late: all of that is
-/// held, and all of it ends.
+/// A call plans a second hold and then finds its own first one, which arrived late: the whole first
+/// hold counts, and is resolved.
 #[tokio::test]
-async fn a_hold_of_an_earlier_plan_is_held_whole() {
+async fn an_earlier_plans_hold_is_kept_whole() {
     let world = World::start().await;
     world.set("acme", json!({"credits": "7"})).await;
     let account = world.system.account("acme").await;
@@ -119,7 +119,7 @@ async fn a_hold_of_an_earlier_plan_is_held_whole() {
     let smaller = new_hold(&first.call, Credits::from_micros(400), now);
     let found = world.system.store.holds.take(&account, &smaller).await.unwrap().taken().unwrap();
     assert_eq!(found.amount, first.amount);
-    // Found behind its own fence, too.
+    // It is found behind its own fence, too.
     let store = world.store_over_the_wire();
     world.wire.swallow_next("TransactWriteItems");
     let found = store.holds.take(&account, &smaller).await.unwrap().taken().unwrap();
@@ -128,9 +128,9 @@ async fn a_hold_of_an_earlier_plan_is_held_whole() {
     assert_eq!(world.settled_balance("acme").await, "6.999999");
 }
 
-/// The fence's own answer is lost, and the SDK sends it again: it finds itself, not the hold.
+/// The fence's response is lost and the SDK sends it again: it finds itself, not the hold.
 #[tokio::test]
-async fn a_fence_is_not_taken_for_the_hold() {
+async fn a_fence_is_not_mistaken_for_the_hold() {
     let world = World::start().await;
     world.set("acme", json!({"credits": "7"})).await;
     let owner = world.owner("acme");
@@ -143,7 +143,7 @@ async fn a_fence_is_not_taken_for_the_hold() {
     assert_eq!(owner.say_hello().await.status, 200);
 }
 
-/// A write that the SDK repeats after a lost answer counts once.
+/// A write that the SDK repeats after a lost response counts once.
 #[tokio::test]
 async fn a_repeated_write_counts_once() {
     let world = World::start().await;
@@ -153,7 +153,7 @@ async fn a_repeated_write_counts_once() {
     }
     world.wire.repeat_next("PutItem");
     assert_eq!(owner.test_key().await.status, 200);
-    // One save and five tests are counted: four more, and no fifth.
+    // One save and five tests are counted: four more are allowed, and no fifth.
     for _ in 0..4 {
         assert_eq!(owner.test_key().await.status, 200);
     }
@@ -168,7 +168,7 @@ async fn a_repeated_write_counts_once() {
 }
 
 #[tokio::test]
-async fn releasing_leaves_a_later_calls_idempotency_key_alone() {
+async fn releasing_keeps_a_later_calls_idempotency_key() {
     let world = World::start().await;
     world.set("acme", json!({"credits": "7"})).await;
     let account = world.system.account("acme").await;
@@ -185,9 +185,10 @@ async fn releasing_leaves_a_later_calls_idempotency_key_alone() {
     assert!(fourth.taken().is_some(), "a released call's key is free");
 }
 
-/// The first call holds nearly everything: its repetition is told that it is one.
+/// The first call holds nearly everything: a second one with its idempotency key is still reported
+/// as a duplicate.
 #[tokio::test]
-async fn a_repetition_is_told_so_even_without_credits() {
+async fn a_duplicate_is_reported_even_without_credits() {
     let world = World::start().await;
     world.set("acme", json!({"credits": "0.01"})).await;
     let owner = world.owner("acme");
@@ -218,7 +219,7 @@ fn saved(id: &KeyId, at: Timestamp) -> SavedKey {
     }
 }
 
-/// A save that took so long that the clean-up took its secret does not put it in force.
+/// A save so slow that the clean-up has deleted its secret does not put its key in force.
 #[tokio::test]
 async fn clean_up_and_save_cannot_both_win() {
     let world = World::start().await;
@@ -243,7 +244,7 @@ async fn clean_up_and_save_cannot_both_win() {
     assert!(world.system.account("acme").await.profile.key.is_none());
 }
 
-/// The proof can fail: books that were tampered with are found out, and not repaired.
+/// The proof can fail: tampered books are detected, and not repaired.
 #[tokio::test]
 async fn reconciliation_finds_what_does_not_add_up() {
     use aws_sdk_dynamodb::types::AttributeValue::{N, S};

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::support::{KEY, World, hello};
 
 #[tokio::test]
-async fn malformed_bodies_go_nowhere() {
+async fn malformed_bodies_are_refused_before_any_request() {
     let world = World::start().await;
     world.set("poor", json!({"credits": "7"})).await;
     let byok = world.enterprise_with_key("acme", "7").await;
@@ -56,7 +56,7 @@ async fn early_responses_do_not_break_connections() {
 }
 
 #[tokio::test]
-async fn bodies_have_a_limit() {
+async fn body_size_is_limited() {
     let world = World::with_settings(&[("MAX_BODY_BYTES", "1000")]).await;
     let owner = world.enterprise_with_key("acme", "7").await;
     let of_size = |size: usize| {
@@ -73,11 +73,11 @@ async fn bodies_have_a_limit() {
     let reply = owner.call(Method::PATCH, path, &of_size(1_001)).await;
     assert_eq!(reply.error(), (413, "body_too_large".to_owned()));
     // Without a Content-Length.
-    let pieces =
+    let chunks =
         futures_util::stream::iter((0..3).map(|_| Ok::<_, std::io::Error>("x".repeat(500))));
     let request = owner
         .request(Method::POST, "/v1/chat/completions")
-        .body(reqwest::Body::wrap_stream(pieces));
+        .body(reqwest::Body::wrap_stream(chunks));
     let reply = world.send(request).await;
     assert_eq!(reply.error(), (413, "body_too_large".to_owned()));
 }
@@ -166,7 +166,7 @@ async fn a_plain_response_is_passed_on_unchanged() {
 }
 
 #[tokio::test]
-async fn the_model_list_comes_from_the_next_payer() {
+async fn the_model_list_comes_from_the_next_calls_payer() {
     let world = World::start().await;
     world.set("acme", json!({"plan": "enterprise", "credits": "0"})).await;
     let owner = world.owner("acme");

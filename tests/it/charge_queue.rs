@@ -13,11 +13,11 @@ use crate::support::World;
 use crate::wire::Fault;
 
 const MONTH: SignedDuration = SignedDuration::from_hours(31 * 24);
-/// Longer than an account that was queued is left alone.
+/// Longer than a queued account is left alone.
 const LATER: SignedDuration = SignedDuration::from_mins(16);
 
 impl World {
-    /// A system with so many accounts whose add-on is due within a month.
+    /// A system with this many accounts whose add-on is due within a month.
     async fn with_due(accounts: usize) -> Self {
         let world = Self::start().await;
         let set = (0..accounts).map(|number| {
@@ -25,17 +25,17 @@ impl World {
             async move { world.set(&id, json!({"add_on": "active"})).await }
         });
         stream::iter(set).buffer_unordered(16).count().await;
-        // What others are to hear of that is delivered, and does not fail later.
+        // Deliver the domain events of that now, so that none fails later.
         assert_eq!(world.plan_at(world.system.clock.now()).await, (0, 0));
         world
     }
 
-    /// In a month, when all are due, and some.
+    /// In a month, when all are due, plus `more`.
     fn due_in(&self, more: SignedDuration) -> Timestamp {
         self.system.clock.now() + MONTH + more
     }
 
-    /// A tick without the worker.
+    /// A tick without the worker: how many accounts it queued, and its errors.
     async fn plan_at(&self, time: Timestamp) -> (u64, u64) {
         let report = self.system.monthly_charge(&json!({ "time": time })).await;
         let report = report.unwrap();
@@ -56,17 +56,17 @@ impl World {
 
     /// Everyone was charged once, and the system agrees.
     async fn assert_charged_once(&self, accounts: usize) {
-        let payments = self.provider().payments();
+        let payments = self.stripe().payments();
         assert_eq!(payments.len(), accounts);
         let payers: BTreeSet<_> = payments.iter().map(|payment| &payment.customer).collect();
         assert_eq!(payers.len(), accounts);
         assert!(payments.iter().all(|payment| payment.refunded == 0));
-        self.provider().until_delivered().await;
+        self.stripe().until_delivered().await;
         let (queued, errors) = self.plan_at(self.due_in(LATER)).await;
         assert_eq!((queued, errors), (0, 0), "nothing is due any more");
     }
 
-    /// A row of the index in the partition of `acme`, due for long.
+    /// An overdue row of the due index, in the shard of `acme`.
     async fn put_due_row(&self, id: &str, item: &str, profile: bool) {
         let shard = store::shard_of("acme");
         let row = [
@@ -120,11 +120,11 @@ async fn a_message_names_at_most_25_accounts() {
     assert_eq!(everyone.len(), 60);
 }
 
-/// What the workers will not come to in time waits in the index.
+/// Accounts that the workers cannot reach in time wait in the index.
 #[tokio::test]
-async fn a_queue_that_is_long_is_not_made_longer() {
+async fn a_full_queue_gets_no_more_messages() {
     let world = World::with_due(30).await;
-    // 600 seconds' work is in it, but for that of a message.
+    // The queue holds all but one message's share of 600 seconds' work.
     let deps = world.monthly_charge(&[("STRIPE_REQUESTS_PER_SECOND", "1")]);
     let url = world.system.queue.url();
     for _ in 0..23 {
@@ -135,10 +135,10 @@ async fn a_queue_that_is_long_is_not_made_longer() {
     let planned = async || monthly_charge::tick(&deps, time, |_| false).await.queued;
     let first = planned().await;
     assert!((1..=16).contains(&first), "one of each shard: {first}");
-    assert_eq!(planned().await, 0, "it is full");
+    assert_eq!(planned().await, 0, "the queue is full");
     world.take().await;
     let second = planned().await;
-    assert!(second > 0, "and goes on");
+    assert!(second > 0, "planning continues");
     world.wire.disturb("GetQueueAttributes", Fault::NeverArrives, 1);
     assert_eq!(world.plan_at(time).await, (0, 1));
     assert_eq!(world.plan_at(time).await.0, 30 - u64::from(first + second));
@@ -146,7 +146,7 @@ async fn a_queue_that_is_long_is_not_made_longer() {
 
 /// The queue delivers at least once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_that_comes_twice_charges_once() {
+async fn a_message_delivered_twice_charges_once() {
     let world = World::with_due(10).await;
     world.plan_at(world.due_in(SignedDuration::ZERO)).await;
     let taken = world.take().await;
@@ -160,25 +160,25 @@ async fn a_message_that_comes_twice_charges_once() {
 }
 
 #[tokio::test]
-async fn what_a_lost_message_named_comes_back() {
+async fn accounts_of_a_lost_message_are_queued_again() {
     let world = World::with_due(30).await;
     let time = world.due_in(SignedDuration::ZERO);
     assert_eq!(world.plan_at(time).await, (30, 0));
     let lost = world.take().await;
     assert_eq!(lost.len(), 2);
     let soon = time + SignedDuration::from_mins(14);
-    assert_eq!(world.plan_at(soon).await, (0, 0), "it may only be late");
+    assert_eq!(world.plan_at(soon).await, (0, 0), "the message may just be late");
     assert_eq!(world.plan_at(time + LATER).await, (30, 0));
     let drained = world.system.drain_queue().await;
     assert_eq!(drained.report.charged, 30);
-    // And found again after all.
+    // The lost messages turn up after all.
     assert_eq!(world.work(&queue::event(&lost)).await, [""; 0]);
     world.assert_charged_once(30).await;
 }
 
-/// What goes wrong with one account is nobody else's loss.
+/// One account's failure affects no other account.
 #[tokio::test]
-async fn only_the_message_of_a_failing_account_stays() {
+async fn only_a_failing_accounts_message_stays() {
     let world = World::with_due(60).await;
     world.plan_at(world.due_in(SignedDuration::ZERO)).await;
     let taken = world.take().await;
@@ -186,24 +186,24 @@ async fn only_the_message_of_a_failing_account_stays() {
     world.wire.refuse_about(Some(&victim));
     let event = queue::event(&taken);
     assert_eq!(world.work(&event).await, [taken[1].message_id()]);
-    assert_eq!(world.provider().payments().len(), 59);
+    assert_eq!(world.stripe().payments().len(), 59);
     assert_eq!(
         world.work(&queue::event([&taken[1]])).await,
         [taken[1].message_id()],
-        "as long as it fails"
+        "while it fails"
     );
     world.wire.refuse_about(None);
     assert_eq!(world.work(&event).await, [""; 0]);
     world.assert_charged_once(60).await;
 }
 
-/// The local queue gives up on what fails again and again, and the index brings it back.
+/// The local queue gives up on a message that keeps failing, and the index brings its account back.
 #[tokio::test]
-async fn a_message_is_not_tried_for_ever() {
+async fn a_message_is_not_retried_forever() {
     let world = World::with_due(30).await;
     let time = world.due_in(SignedDuration::ZERO);
     world.wire.refuse_about(Some("acme-3-"));
-    // It cannot even be taken on.
+    // The account cannot even be claimed.
     assert_eq!(world.plan_at(time).await, (29, 1));
     assert_eq!(world.system.drain_queue().await.report.charged, 29);
     world.wire.refuse_about(None);
@@ -218,27 +218,27 @@ async fn a_message_is_not_tried_for_ever() {
 }
 
 #[tokio::test]
-async fn what_the_queue_does_not_accept_comes_back() {
+async fn accounts_the_queue_rejects_are_queued_again() {
     let world = World::with_due(60).await;
     let time = world.due_in(SignedDuration::ZERO);
     world.system.queue.reject(2);
     assert_eq!(world.plan_at(time).await, (10, 2), "two messages");
     assert_eq!(world.system.drain_queue().await.report.charged, 10);
     world.wire.disturb("SendMessageBatch", Fault::NeverArrives, 1);
-    assert_eq!(world.plan_at(time + LATER).await, (0, 2), "none at all");
-    // Put in, without anybody knowing.
-    world.wire.disturb("SendMessageBatch", Fault::AnswerLost, 1);
+    assert_eq!(world.plan_at(time + LATER).await, (0, 2), "no message");
+    // Queued, although the response was lost.
+    world.wire.disturb("SendMessageBatch", Fault::ResponseLost, 1);
     assert_eq!(world.plan_at(time + LATER * 2).await, (0, 2));
     assert_eq!(world.plan_at(time + LATER * 2).await, (0, 0));
     assert_eq!(world.plan_at(time + LATER * 3).await, (50, 0));
-    // Of two messages at once about an account, both can see that it is paid.
+    // Of two concurrent messages about an account, both can see that it is paid.
     assert!(world.system.drain_queue().await.report.charged >= 50);
     world.assert_charged_once(60).await;
 }
 
-/// What is in the way of one account is in nobody else's.
+/// One unreadable account blocks no other.
 #[tokio::test]
-async fn rows_and_accounts_that_cannot_be_read_block_nobody() {
+async fn unreadable_rows_and_accounts_block_no_others() {
     let world = World::with_due(30).await;
     world.put_due_row("not an account", "account", false).await;
     world.put_due_row("acme", "something else", false).await;
@@ -250,7 +250,7 @@ async fn rows_and_accounts_that_cannot_be_read_block_nobody() {
 }
 
 #[tokio::test]
-async fn a_message_that_cannot_be_read_stays_and_the_others_are_done() {
+async fn an_unreadable_message_stays_and_the_others_are_processed() {
     let world = World::with_due(2).await;
     let time = world.due_in(SignedDuration::ZERO);
     let sent = world.system.clock.now().as_millisecond().to_string();
@@ -264,19 +264,20 @@ async fn a_message_that_cannot_be_read_stays_and_the_others_are_done() {
         record("empty", "{}"),
     ]});
     assert_eq!(world.work(&event).await, ["text", "id", "empty"]);
-    assert_eq!(world.provider().payments().len(), 2);
-    // What is neither a tick nor a batch is an error as a whole.
+    assert_eq!(world.stripe().payments().len(), 2);
+    // An event that is neither a tick nor a batch is an error as a whole.
     for event in [json!({"Records": [{"body": "{}"}]}), json!({})] {
         assert!(world.system.monthly_charge(&event).await.is_err());
     }
 }
 
-/// The worker's time is the tick's, and as much later as the message waited.
+/// The worker's time is the tick's, plus the time that the message waited.
 #[tokio::test]
-async fn a_message_that_waited_is_worked_off_at_its_own_time() {
+async fn a_delayed_message_is_processed_at_its_own_time() {
     let (minutes, seconds) = (SignedDuration::from_mins, SignedDuration::from_secs);
     let table = [
-        // Found due so long before it is, waited so long, charged then.
+        // How long before it is due the account is queued, how long the message waits, and the
+        // charges after that.
         (minutes(1), seconds(59), 0),
         (minutes(10), seconds(599), 0),
         (minutes(10), seconds(600), 1),
@@ -291,7 +292,7 @@ async fn a_message_that_waited_is_worked_off_at_its_own_time() {
         let attributes = json!({"SentTimestamp": sent.as_millisecond().to_string()});
         let record = json!({"messageId": "1", "body": body.to_string(), "attributes": attributes});
         assert_eq!(world.work(&json!({"Records": [record]})).await, [""; 0]);
-        let payments = world.provider().payments().len();
+        let payments = world.stripe().payments().len();
         assert_eq!(payments, charged, "{early} before, waited {waited}");
     }
 }

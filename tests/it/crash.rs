@@ -1,9 +1,9 @@
-//! The process that makes a call dies, at each step of its input and output in turn; time passes, and
-//! the sweeper runs, and dies in the same way. The steps are counted as they come: nobody lists them.
+//! The process that makes a call dies at each step of its I/O in turn. Time passes; the sweeper
+//! runs, and dies in the same way. Steps are counted as they happen, so nobody has to list them.
 //!
-//! Whatever the step, the books are right afterwards, and the account was charged exactly what the
-//! provider's record says, but for one window: between the provider's taking the call and the
-//! generation id's being stored nobody can tell what the call did cost, and it costs nothing.
+//! After every step the books are right, and the account is charged exactly the cost in the default
+//! AI's record. The one exception: between the default AI's accepting the call and the generation
+//! id's being stored, nobody can know the cost, and the call is free.
 
 use account::{AccountId, Credits, CreditsPerUsd, Usd};
 use axum::body::Body;
@@ -20,25 +20,25 @@ use crate::wire::Wire;
 
 const START: &str = "7";
 
-/// A kind of call, and what it must come to.
+/// A kind of call and its expected end.
 #[derive(Clone, Copy)]
 struct Scenario {
-    /// The account has a key, and OpenRouter refuses: credits pay for the fallback.
+    /// The account has a key and OpenRouter refuses: credits pay for the fallback.
     fallback: bool,
     stream: bool,
     model: &'static str,
-    /// The provider takes the call and says sooner or later what it did cost.
+    /// The default AI accepts the call and reports its cost sooner or later.
     costs: bool,
 }
 
-/// What became of a call whose process died.
+/// The outcome of a call whose process died.
 #[derive(Debug)]
 struct Death {
     account: String,
-    /// The step that it died at, and those before.
+    /// The step at which it died, and those before it.
     steps: Vec<String>,
     hold: Option<Value>,
-    /// It lived to the end.
+    /// It ran to the end.
     survived: bool,
 }
 
@@ -48,7 +48,7 @@ impl Death {
     }
 }
 
-/// A world with a relay before each upstream.
+/// A world with a relay in front of each upstream.
 struct Mortal {
     world: World,
     openrouter: (Relay, String),
@@ -64,7 +64,7 @@ impl Mortal {
         Self { world, openrouter, default_ai }
     }
 
-    /// Makes a call in a process of its own, which dies at step `dies_at`.
+    /// Makes a call in its own process, which dies at step `dies_at`.
     async fn call(&self, scenario: Scenario, dies_at: usize) -> Death {
         let account = format!("acme-{dies_at}");
         let plan = if scenario.fallback { "enterprise" } else { "standard" };
@@ -78,11 +78,11 @@ impl Mortal {
         let make_call = |setup: Setup| async move {
             let router = ai_proxy::router(ai_proxy::Deps::new(setup).unwrap());
             let response = router.oneshot(request).await.unwrap();
-            // The caller reads to the end, whatever that is.
+            // The caller reads to the end, wherever that is.
             axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
         };
         let survived = self.run(&steps, make_call).await;
-        // The provider notices that its reader is gone.
+        // The default AI notices that its reader is gone.
         let ended = |calls: &[RecordedCall]| calls.iter().all(RecordedCall::has_ended);
         self.world.default_ai().until(ended).await;
         let holds = self.world.shown(&account).await["holds"].take();
@@ -94,7 +94,7 @@ impl Mortal {
         }
     }
 
-    /// Runs `work` in a process of its own. True if it lived to its end.
+    /// Runs `work` in its own process. True if it ran to the end.
     async fn run<W>(&self, steps: &Steps, work: impl FnOnce(Setup) -> W + Send + 'static) -> bool
     where
         W: Future<Output = ()>,
@@ -107,7 +107,7 @@ impl Mortal {
             [("OPENROUTER_BASE_URL", &*openrouter), ("DEFAULT_AI_BASE_URL", &default_ai)];
         let setup = self.world.setup(Wire::of(steps.clone()), &upstreams);
         let steps = steps.clone();
-        // A runtime of its own is the process: when it goes, every task in it stops where it is.
+        // The process is a runtime: dropping it stops every task where it is.
         let run = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.unwrap().block_on(async move {
@@ -120,7 +120,7 @@ impl Mortal {
         tokio::task::spawn_blocking(run).await.unwrap()
     }
 
-    /// The provider's record of the account's call.
+    /// The default AI's record of the account's call.
     fn record(&self, account: &str) -> Option<RecordedCall> {
         let calls = self.world.default_ai().calls();
         let marker = format!("to {account}.");
@@ -128,7 +128,7 @@ impl Mortal {
             |call: &RecordedCall| String::from_utf8_lossy(&call.body).contains(&marker);
         let mut calls = calls.into_iter().filter(of_account);
         let call = calls.next();
-        assert!(calls.next().is_none(), "one call reaches the provider");
+        assert!(calls.next().is_none(), "one call reaches the default AI");
         call
     }
 }
@@ -155,7 +155,7 @@ fn in_credits(record: &RecordedCall) -> Credits {
     cost.in_credits(CreditsPerUsd::new(10).unwrap()).unwrap()
 }
 
-/// Dies at every step of `scenario`, and looks at what it came to.
+/// Dies at every step of `scenario` and checks each outcome.
 async fn die_everywhere(scenario: Scenario) {
     let mortal = Mortal::start().await;
     let mut deaths = Vec::new();
@@ -166,9 +166,9 @@ async fn die_everywhere(scenario: Scenario) {
         if survived {
             break;
         }
-        assert!(deaths.len() < 200, "the call comes to an end");
+        assert!(deaths.len() < 200, "the call ends");
     }
-    // Once before its time, so that the first look-up of a hold is not its last; then past its end.
+    // Once early, so that a hold's first look-up is not its last; then past its end.
     for minutes in [0, 25, 25 * 60] {
         let report = mortal.world.tick_in(SignedDuration::from_mins(minutes)).await;
         assert_eq!(report["errors"], 0);
@@ -178,10 +178,10 @@ async fn die_everywhere(scenario: Scenario) {
     for death in &deaths {
         let charged = charged(&mortal, death).await;
         let record = mortal.record(&death.account);
-        let taken = record.as_ref().filter(|call| call.outcome != CallOutcome::Refused(500));
-        let cost = taken.map_or(Credits::ZERO, in_credits);
+        let accepted = record.as_ref().filter(|call| call.outcome != CallOutcome::Refused(500));
+        let cost = accepted.map_or(Credits::ZERO, in_credits);
         let id_stored = match &death.hold {
-            // It ended before the process did.
+            // The hold was resolved before the process died.
             None => true,
             Some(hold) => !hold["generation_id"].is_null(),
         };
@@ -195,7 +195,7 @@ async fn die_everywhere(scenario: Scenario) {
             }
         }
         if record.is_some() {
-            let held = death.steps.iter().position(|step| step == "TransactWriteItems answered");
+            let held = death.steps.iter().position(|step| step == "TransactWriteItems response");
             assert!(held.is_some(), "no call without a hold: {death:?}");
         }
         retries(&mortal, death, charged, scenario).await;
@@ -203,13 +203,13 @@ async fn die_everywhere(scenario: Scenario) {
     let last = deaths.last().unwrap();
     assert!(last.survived && last.steps.len() > 8, "{last:?}");
     if scenario.costs {
-        assert!(charged_after_death > 1, "the sweeper had something to settle");
-        // The one window: from the provider's taking the call to the id's being stored.
+        assert!(charged_after_death > 1, "the sweeper settled some calls");
+        // The one window: after the default AI accepted the call, before its id was stored.
         let window = |step: &str| {
             step.starts_with("POST /api/v1/chat/completions")
-                || step.starts_with("UpdateItem asked")
+                || step.starts_with("UpdateItem request")
         };
-        assert!(!unknown.is_empty(), "the window was met");
+        assert!(!unknown.is_empty(), "some death hit the window");
         assert!(unknown.iter().all(|step| window(step)), "{unknown:?}");
     } else {
         assert_eq!(unknown, Vec::<&str>::new());
@@ -223,10 +223,10 @@ async fn charged(mortal: &Mortal, death: &Death) -> Credits {
     start.checked_sub(balance).unwrap()
 }
 
-/// Whoever sends the call again, as a client does that got no answer, does not pay twice.
+/// A client that got no response and sends the call again does not pay twice.
 async fn retries(mortal: &Mortal, death: &Death, charged: Credits, scenario: Scenario) {
     if scenario.fallback {
-        // OpenRouter may pay for it this time.
+        // OpenRouter may pay this time.
         return;
     }
     let owner = mortal.world.owner(&death.account);
@@ -262,8 +262,8 @@ async fn a_streamed_fallback() {
         .await;
 }
 
-/// The answer does not say what it did cost: the sweeper has to find out, even of the call that
-/// lived to its end.
+/// The response does not report its cost: the sweeper has to look it up, even for a call that ran
+/// to the end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_without_usage() {
     die_everywhere(Scenario { stream: true, model: "sim-priced/no-usage", ..PLAIN }).await;
@@ -280,7 +280,7 @@ async fn a_refused_call() {
     die_everywhere(Scenario { model: "sim-priced/status-500", costs: false, ..PLAIN }).await;
 }
 
-/// The sweeper dies at each of its own steps; the next one finishes what it began.
+/// The sweeper dies at each of its own steps; the next run finishes its work.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_sweeper() {
     let mortal = Mortal::start().await;
@@ -312,7 +312,7 @@ async fn the_sweeper() {
         let at = steps.names();
         assert_eq!(start.checked_sub(balance), Some(cost), "died at {at:?}");
         if survived {
-            assert!(dies_at > 40, "it looked through all shards: {at:?}");
+            assert!(dies_at > 40, "the sweep covers all shards: {at:?}");
             assert!(at.iter().any(|step| step == "GET /api/v1/generation head"));
             break;
         }

@@ -37,7 +37,7 @@ async fn the_charge_is_the_cost_rounded_up() {
 }
 
 #[tokio::test]
-async fn only_bounded_members_reach_the_default_ai() {
+async fn only_fields_with_bounded_cost_reach_the_default_ai() {
     let world = World::start().await;
     world.set("acme", json!({"credits": "7"})).await;
     let owner = world.owner("acme");
@@ -87,7 +87,7 @@ async fn low_credits_shorten_the_response() {
     let limit = sent["max_tokens"].as_u64().unwrap();
     assert!((16..170).contains(&limit), "{limit}");
 
-    // Enough for the prompt and 10 tokens: below the minimum of 16, but all that the caller wants.
+    // Covers the prompt and 10 tokens: below the minimum of 16, but all that the caller wants.
     world.set("acme", json!({"credits": "0.0001"})).await;
     let refused = owner.say_hello().await;
     assert_eq!(refused.error(), (402, "insufficient_credits".to_owned()));
@@ -105,7 +105,7 @@ async fn parallel_calls_never_overspend() {
     let owner = world.owner("acme");
     let mut body = hello();
     body["max_tokens"] = json!(50);
-    let watched = async {
+    let calls_done = async {
         let replies = join_all((0..300).map(|_| owner.chat(&body))).await;
         replies.iter().map(|reply| reply.status.as_u16()).collect::<Vec<_>>()
     };
@@ -117,7 +117,7 @@ async fn parallel_calls_never_overspend() {
         }
     };
     let statuses = tokio::select! {
-        statuses = watched => statuses,
+        statuses = calls_done => statuses,
         () = watch => unreachable!("it never ends"),
     };
     assert!(statuses.iter().all(|status| [200, 402, 429].contains(status)), "{statuses:?}");
@@ -132,7 +132,7 @@ async fn parallel_calls_never_overspend() {
     assert_eq!(world.settled_balance("acme").await, left(&calls));
     assert_ne!(left(&calls), "0");
 
-    // The rest can be spent until it no longer covers the cheapest call.
+    // The remainder can be spent until it no longer covers the cheapest call.
     let mut smallest = hello();
     smallest["messages"][0]["content"] = json!("");
     smallest["max_tokens"] = json!(1);
@@ -223,7 +223,7 @@ async fn an_idempotency_key_is_paid_for_once() {
     let owner = world.owner("acme");
     assert_eq!(with_key(&owner, model, "k1").await.status, 200);
 
-    // Calls that OpenRouter billed are not recorded.
+    // Calls that OpenRouter paid for are not recorded.
     world.set("acme", json!({"plan": "enterprise"})).await;
     owner.save_key(crate::support::KEY).await;
     for _ in 0..2 {
@@ -233,7 +233,7 @@ async fn an_idempotency_key_is_paid_for_once() {
 }
 
 #[tokio::test]
-async fn an_open_call_keeps_its_idempotency_key() {
+async fn an_open_call_keeps_its_idempotency_key_in_use() {
     let world = World::start().await;
     world.set("acme", json!({"credits": "7"})).await;
     let owner = world.owner("acme");
@@ -272,7 +272,7 @@ async fn the_ledger_is_read_in_pages_newest_first() {
     assert_eq!(paged, whole);
     let exactly = owner.ledger().await.len();
     let all = owner.get(&format!("/v1/credits/ledger?limit={exactly}")).await.json();
-    assert_eq!(all["next_cursor"], Value::Null, "nothing is behind the last entry");
+    assert_eq!(all["next_cursor"], Value::Null, "nothing follows the last entry");
     let times: Vec<_> = whole.iter().map(|entry| entry["at"].as_str().unwrap()).collect();
     assert!(times.is_sorted_by(|a, b| a >= b), "{times:?}");
     let last = whole.last().unwrap();
@@ -291,7 +291,7 @@ async fn the_ledger_is_read_in_pages_newest_first() {
 }
 
 #[tokio::test]
-async fn credits_and_days_are_shown() {
+async fn credits_and_daily_totals_are_shown() {
     let world = World::start().await;
     world.set("acme", json!({"credits": "7"})).await;
     let owner = world.owner("acme");
@@ -320,7 +320,7 @@ async fn credits_and_days_are_shown() {
     }
 }
 
-/// The requests to DynamoDB of each path, counted on the wire (contract, section 4).
+/// The DynamoDB requests of each path, counted on the wire.
 #[tokio::test]
 async fn each_path_makes_the_documented_requests() {
     let world = World::start().await;
@@ -353,14 +353,14 @@ async fn each_path_makes_the_documented_requests() {
     assert_eq!(world.wire.take(), ["GetItem"]);
 }
 
-/// A write whose response is lost has succeeded, and is not repeated.
+/// A write whose response is lost has succeeded and is not repeated.
 #[tokio::test]
-async fn a_lost_response_moves_nothing_twice() {
+async fn a_lost_response_moves_credits_once() {
     let world = World::start().await;
     world.set("acme", json!({"credits": "7"})).await;
     let owner = world.owner("acme");
     // The response to the hold is lost.
-    world.wire.lose_next_answer_of("TransactWriteItems");
+    world.wire.lose_next_response_of("TransactWriteItems");
     assert_eq!(owner.say_hello().await.status, 200);
     world.settled_balance("acme").await;
     assert_eq!(owner.ledger().await.len(), 2);
@@ -371,7 +371,7 @@ async fn a_lost_response_moves_nothing_twice() {
     let lose = async {
         let sent = |calls: &[local::openrouter::RecordedCall]| calls.len() == 2;
         world.default_ai().until(sent).await;
-        world.wire.lose_next_answer_of("TransactWriteItems");
+        world.wire.lose_next_response_of("TransactWriteItems");
     };
     let (reply, ()) = tokio::join!(call, lose);
     assert_eq!(reply.status, 200);
@@ -392,7 +392,7 @@ async fn transaction_conflicts_are_retried() {
     let reply = owner.say_hello().await;
     assert_eq!(reply.status, 200, "{}", reply.text());
     assert_eq!(reply.header("x-greta-payer"), "greta_credits");
-    // A hold that never gets through is refused as too many calls, and moves nothing.
+    // A hold that never gets through is refused as too many calls and moves nothing.
     let before = world.settled_balance("acme").await;
     world.wire.conflict_with_next("TransactWriteItems", 1_000);
     assert_eq!(owner.say_hello().await.error(), (429, "too_many_calls".to_owned()));

@@ -1,4 +1,4 @@
-//! What others hear of: written with what it tells of, delivered until it is accepted.
+//! Domain events: written with the change that they report, and delivered until accepted.
 
 mod credits_low;
 mod schema;
@@ -9,7 +9,7 @@ use aws_sdk_dynamodb::types::AttributeValue::{self, S};
 use http::Method;
 use jiff::{SignedDuration, Timestamp};
 use local::openrouter::KeyBehaviour;
-use local::stripe::{Card, StripeSimulator};
+use local::stripe::Card;
 use serde_json::{Value, json};
 
 use crate::support::{KEY, World};
@@ -25,11 +25,7 @@ fn minutes(minutes: i64) -> SignedDuration {
 }
 
 impl World {
-    fn stripe(&self) -> &StripeSimulator {
-        self.system.stripe.as_ref().unwrap()
-    }
-
-    /// Has time pass, and the billing tick come.
+    /// Advances the clock and runs a billing tick.
     async fn tick_later(&self, time: SignedDuration) -> Value {
         self.system.clock.advance(time);
         self.tick_in(NOW).await
@@ -53,9 +49,9 @@ impl World {
     async fn buy(&self, card: Card) {
         let answer = self.subscription(Method::POST).await;
         let url = answer["checkout_url"].as_str().unwrap();
-        let provider = self.stripe();
-        provider.pay(url.rsplit('/').next().unwrap(), card).unwrap();
-        provider.until_delivered().await;
+        let stripe = self.stripe();
+        stripe.pay(url.rsplit('/').next().unwrap(), card).unwrap();
+        stripe.until_delivered().await;
     }
 
     fn set_card(&self, card: Card) {
@@ -64,21 +60,21 @@ impl World {
         self.stripe().set_card(&customer, card);
     }
 
-    /// The kinds of what the bus was given, in order.
-    fn told(&self) -> Vec<String> {
+    /// The kinds of the events on the bus, in order.
+    fn sent(&self) -> Vec<String> {
         let kind = |event: &Value| event["detail-type"].as_str().unwrap().to_owned();
         self.system.domain_events().iter().map(kind).collect()
     }
 
-    /// The details of what the bus was given of this kind.
-    fn told_of(&self, kind: &str) -> Vec<Value> {
+    /// The details of the events of this kind on the bus.
+    fn sent_of(&self, kind: &str) -> Vec<Value> {
         let events = self.system.domain_events().into_iter();
         let of_kind = events.filter(|event| event["detail-type"] == kind);
         of_kind.map(|event| event["detail"].clone()).collect()
     }
 
-    /// The ids of the events that wait.
-    async fn waiting(&self, account: &str) -> Vec<String> {
+    /// The ids of the undelivered events.
+    async fn undelivered(&self, account: &str) -> Vec<String> {
         let found = self
             .engines()
             .dynamodb()
@@ -97,7 +93,7 @@ impl World {
         items.iter().map(id).collect()
     }
 
-    /// Puts a row into the accounts' table that the product would not write.
+    /// Puts a row into the accounts table that the product would not write.
     async fn put_row(&self, row: &[(&str, &str)]) {
         let item = row.iter().map(|(name, value)| ((*name).to_owned(), S((*value).to_owned())));
         let put = self.engines().dynamodb().put_item();
@@ -106,18 +102,18 @@ impl World {
     }
 }
 
-/// A system with an account that bought the add-on just now, of which others heard.
+/// A system with an account that has just bought the add-on, and whose event is delivered.
 async fn bought() -> World {
     let world = World::start().await;
     world.set("acme", json!({"credits": "7"})).await;
     world.buy(Card::Succeeds).await;
     assert_eq!(world.tick_in(NOW).await["errors"], 0);
-    assert_eq!(world.told(), ["add_on.activated"]);
+    assert_eq!(world.sent(), ["add_on.activated"]);
     world
 }
 
 #[tokio::test]
-async fn each_change_of_the_add_on_is_told_once() {
+async fn each_change_of_the_add_on_is_sent_once() {
     let world = bought().await;
     world.set_card(Card::DeclinesSoftly);
     world.tick_at_next_period().await;
@@ -126,7 +122,7 @@ async fn each_change_of_the_add_on_is_told_once() {
     }
     world.buy(Card::Succeeds).await;
     world.tick_in(NOW).await;
-    // A month is paid, and one that was past due: of neither is anything to tell.
+    // A month is paid, and a past-due one: neither is an event.
     world.tick_at_next_period().await;
     world.set_card(Card::DeclinesHard);
     world.tick_at_next_period().await;
@@ -145,29 +141,29 @@ async fn each_change_of_the_add_on_is_told_once() {
         "add_on.past_due",
         "add_on.ended",
     ];
-    assert_eq!(world.told(), expected);
-    assert_eq!(world.waiting("acme").await, Vec::<String>::new());
+    assert_eq!(world.sent(), expected);
+    assert_eq!(world.undelivered("acme").await, Vec::<String>::new());
 
-    // With what a mail needs.
+    // The events contain what an email needs.
     let time = |value: &Value| value.as_str().unwrap().parse::<Timestamp>().unwrap();
-    let activated = world.told_of("add_on.activated");
+    let activated = world.sent_of("add_on.activated");
     assert_eq!(activated[0]["next_charge_at"], activated[0]["paid_through"]);
-    let past_due = world.told_of("add_on.past_due");
+    let past_due = world.sent_of("add_on.past_due");
     let due = time(&past_due[0]["paid_through"]);
     assert_eq!(time(&past_due[0]["next_attempt_at"]), due + DAY);
     assert_eq!(time(&past_due[0]["access_until"]), due + DAY * 8);
     assert!(time(&past_due[0]["at"]) >= due);
     assert_eq!(past_due[1]["next_attempt_at"], Value::Null, "a hard decline");
-    assert_eq!(world.told_of("add_on.suspended")[0]["reason"], "unpaid");
-    assert_eq!(world.told_of("add_on.ended")[0]["reason"], "cancelled");
+    assert_eq!(world.sent_of("add_on.suspended")[0]["reason"], "unpaid");
+    assert_eq!(world.sent_of("add_on.ended")[0]["reason"], "cancelled");
     let mut ids: Vec<_> = world.system.domain_events();
     ids.sort_by_key(|event| event["detail"]["id"].to_string());
     ids.dedup_by_key(|event| event["detail"]["id"].to_string());
-    assert_eq!(ids.len(), expected.len(), "each has a name of its own");
+    assert_eq!(ids.len(), expected.len(), "each has its own id");
 }
 
 #[tokio::test]
-async fn every_way_to_change_the_add_on_is_told() {
+async fn every_way_to_change_the_add_on_sends_events() {
     let world = World::start().await;
     world.set("acme", json!({"add_on": "active"})).await;
     world.set("acme", json!({"add_on": "past_due"})).await;
@@ -185,8 +181,8 @@ async fn every_way_to_change_the_add_on_is_told() {
         "add_on.activated",
         "add_on.ended",
     ];
-    assert_eq!(world.told(), expected);
-    let reasons = world.told_of("add_on.ended");
+    assert_eq!(world.sent(), expected);
+    let reasons = world.sent_of("add_on.ended");
     assert_eq!(
         (&reasons[0]["reason"], &reasons[1]["reason"]),
         (&json!("cancelled"), &json!("plan_changed"))
@@ -194,7 +190,7 @@ async fn every_way_to_change_the_add_on_is_told() {
 }
 
 #[tokio::test]
-async fn a_rejected_key_is_told_once() {
+async fn a_rejected_key_is_reported_once() {
     let world = World::start().await;
     let owner = world.enterprise_with_key("acme", "7").await;
     world.openrouter().set_key(KEY, KeyBehaviour::Rejected);
@@ -203,16 +199,16 @@ async fn a_rejected_key_is_told_once() {
     }
     world.tick_in(NOW).await;
     world.tick_in(minutes(1)).await;
-    assert_eq!(world.told(), ["key.rejected"]);
+    assert_eq!(world.sent(), ["key.rejected"]);
     let text = world.system.domain_events()[0].to_string();
     assert!(!text.contains("sk-or"), "{text}");
 }
 
-/// The write that makes the event: lost before or after it took place, or sent twice.
+/// The write that stores the event is lost before or after it takes effect, or is sent twice.
 #[tokio::test]
-async fn a_write_that_goes_wrong_makes_no_second_event() {
-    use Fault::{AnswerLost, Conflict, NeverArrives, Repeated, Throttled};
-    for fault in [AnswerLost, Repeated, NeverArrives, Throttled, Conflict] {
+async fn a_failed_write_makes_no_second_event() {
+    use Fault::{Conflict, NeverArrives, Repeated, ResponseLost, Throttled};
+    for fault in [ResponseLost, Repeated, NeverArrives, Throttled, Conflict] {
         let world = bought().await;
         world.set_card(Card::DeclinesHard);
         world.wire.disturb("UpdateItem", fault, 1);
@@ -224,8 +220,8 @@ async fn a_write_that_goes_wrong_makes_no_second_event() {
         for _ in 0..3 {
             world.tick_later(minutes(10)).await;
         }
-        assert_eq!(world.told(), ["add_on.activated", "add_on.past_due"], "{fault:?}");
-        // The same of a payment that is heard of.
+        assert_eq!(world.sent(), ["add_on.activated", "add_on.past_due"], "{fault:?}");
+        // The same for a payment that Stripe reports.
         world.tick_later(DAY * 9).await;
         let answer = world.subscription(Method::POST).await;
         let url = answer["checkout_url"].as_str().unwrap();
@@ -240,12 +236,12 @@ async fn a_write_that_goes_wrong_makes_no_second_event() {
         world.tick_later(minutes(10)).await;
         let expected =
             ["add_on.activated", "add_on.past_due", "add_on.suspended", "add_on.activated"];
-        assert_eq!(world.told(), expected, "{fault:?}");
+        assert_eq!(world.sent(), expected, "{fault:?}");
     }
 }
 
 #[tokio::test]
-async fn what_is_not_accepted_is_sent_again_later_and_later() {
+async fn rejected_events_are_retried_with_backoff() {
     let world = World::start().await;
     world.system.bus.throttle(Some("add_on.activated"));
     for account in ["acme", "other"] {
@@ -265,17 +261,17 @@ async fn what_is_not_accepted_is_sent_again_later_and_later() {
         }
     }
     assert_eq!(failed, [0, 1, 3, 7, 15, 31, 63, 123]);
-    assert_eq!(world.told(), ["key.rejected"], "others of the batch are taken");
+    assert_eq!(world.sent(), ["key.rejected"], "the batch's other events are accepted");
     world.system.bus.heal();
     assert_eq!(world.tick_in(minutes(200)).await["errors"], 0);
-    assert_eq!(world.told_of("add_on.activated").len(), 2);
+    assert_eq!(world.sent_of("add_on.activated").len(), 2);
     world.tick_in(minutes(400)).await;
-    assert_eq!(world.told().len(), 3);
+    assert_eq!(world.sent().len(), 3);
 }
 
-/// Of one account nothing overtakes.
+/// Events of one account stay in order.
 #[tokio::test]
-async fn the_order_of_an_account_is_kept() {
+async fn an_accounts_events_stay_in_order() {
     let world = World::start().await;
     world.system.bus.throttle(Some("add_on.activated"));
     world.set("acme", json!({"add_on": "active"})).await;
@@ -284,7 +280,7 @@ async fn the_order_of_an_account_is_kept() {
     world.set("acme", json!({"add_on": "ended"})).await;
     world.set("other", json!({"add_on": "past_due"})).await;
     assert_eq!(world.tick_in(NOW).await["errors"], 0);
-    assert_eq!(world.told().len(), 1, "the other account does not wait");
+    assert_eq!(world.sent().len(), 1, "the other account does not wait");
     world.system.bus.heal();
     world.tick_in(minutes(2)).await;
     let acme = world.system.domain_events().into_iter();
@@ -293,19 +289,19 @@ async fn the_order_of_an_account_is_kept() {
     assert_eq!(kinds, ["add_on.activated", "add_on.past_due", "add_on.ended"]);
 }
 
-/// The bus took it, and nobody knows: it is sent again, as the same event.
+/// The bus accepted it but the response was lost: it is sent again as the same event.
 #[tokio::test]
-async fn doubles_are_the_same_event() {
-    use Fault::{AnswerLost, NeverArrives, Repeated};
+async fn duplicates_are_the_same_event() {
+    use Fault::{NeverArrives, Repeated, ResponseLost};
     let table = [
-        ("PutEvents", AnswerLost, 2),
+        ("PutEvents", ResponseLost, 2),
         ("PutEvents", Repeated, 2),
         ("PutEvents", NeverArrives, 1),
-        // It was taken, and stays in the outbox.
+        // Accepted by the bus, but still in the outbox.
         ("DeleteItem", NeverArrives, 2),
-        ("DeleteItem", AnswerLost, 1),
-        // Nobody knows who took it on.
-        ("UpdateItem", AnswerLost, 1),
+        ("DeleteItem", ResponseLost, 1),
+        // The claim may or may not have been stored.
+        ("UpdateItem", ResponseLost, 1),
         ("UpdateItem", NeverArrives, 1),
         ("Query", NeverArrives, 1),
     ];
@@ -316,15 +312,15 @@ async fn doubles_are_the_same_event() {
         world.tick_in(NOW).await;
         world.wire.disturb(operation, fault, 0);
         assert_eq!(world.tick_in(minutes(10)).await["errors"], 0);
-        assert_eq!(world.waiting("acme").await, Vec::<String>::new());
-        let told = world.told_of("add_on.activated");
-        assert_eq!(told.len(), times, "{operation} {fault:?}");
-        assert!(told.iter().all(|detail| *detail == told[0]), "{told:?}");
+        assert_eq!(world.undelivered("acme").await, Vec::<String>::new());
+        let sent = world.sent_of("add_on.activated");
+        assert_eq!(sent.len(), times, "{operation} {fault:?}");
+        assert!(sent.iter().all(|detail| *detail == sent[0]), "{sent:?}");
     }
 }
 
 #[tokio::test]
-async fn many_are_delivered_ten_at_a_time_and_once() {
+async fn many_events_are_delivered_once() {
     let world = World::start().await;
     for number in 0..23 {
         let account = format!("acme-{number}");
@@ -332,28 +328,29 @@ async fn many_are_delivered_ten_at_a_time_and_once() {
         world.set(&account, json!({"add_on": "ended"})).await;
     }
     world.wire.take();
-    // Two ticks at once.
+    // Two concurrent ticks.
     let reports = tokio::join!(world.tick_in(NOW), world.tick_in(NOW));
     assert_eq!((&reports.0["errors"], &reports.1["errors"]), (&json!(0), &json!(0)));
     world.tick_in(minutes(10)).await;
-    let mut told = BTreeMap::<String, Vec<String>>::new();
+    let mut sent = BTreeMap::<String, Vec<String>>::new();
     for event in world.system.domain_events() {
         let account = event["detail"]["account_id"].as_str().unwrap().to_owned();
         let kind = event["detail-type"].as_str().unwrap().to_owned();
-        told.entry(account).or_default().push(kind);
+        sent.entry(account).or_default().push(kind);
     }
-    assert_eq!(told.len(), 23);
-    for (account, kinds) in told {
+    assert_eq!(sent.len(), 23);
+    for (account, kinds) in sent {
         assert_eq!(kinds, ["add_on.activated", "add_on.ended"], "{account}");
     }
 }
 
-/// Rows that nobody can read are told of, and stand in nobody's way.
+/// Unreadable rows are reported and block no others.
 #[tokio::test]
-async fn an_unreadable_row_blocks_nobody() {
+async fn unreadable_rows_block_no_other_events() {
     let world = World::start().await;
     world.set("acme", json!({"add_on": "active"})).await;
-    // The whole front of the account's shard, by the same name; and one in the account's own outbox.
+    // They fill the front of the account's shard under one name; another one is in the account's
+    // own outbox.
     let shard = format!("event#{}", store::shard_of("acme"));
     for number in 0..260 {
         let id = format!("not an account {number}");
@@ -373,11 +370,11 @@ async fn an_unreadable_row_blocks_nobody() {
     ];
     world.put_row(&row).await;
     assert_eq!(world.tick_in(NOW).await["errors"], 261);
-    assert_eq!(world.told(), ["add_on.activated"]);
-    // What can be put off is.
+    assert_eq!(world.sent(), ["add_on.activated"]);
+    // Rows that can be postponed are.
     assert_eq!(world.tick_in(minutes(1)).await["errors"], 260);
     assert_eq!(world.tick_in(minutes(61)).await["errors"], 261);
-    // Gone before it is put off: it does not come back by that.
+    // A row deleted before it is postponed does not reappear.
     let key = [("account_id", "acme"), ("item", "event#x")];
     let key = key.map(|(name, value)| (name.to_owned(), S(value.to_owned())));
     let remove = world.engines().dynamodb().delete_item();
@@ -386,12 +383,12 @@ async fn an_unreadable_row_blocks_nobody() {
         remove.send().await.unwrap();
     });
     world.tick_in(minutes(122)).await;
-    assert_eq!(world.waiting("acme").await, Vec::<String>::new());
+    assert_eq!(world.undelivered("acme").await, Vec::<String>::new());
 }
 
-/// Two ticks that found the same event: one of them sends it.
+/// Two ticks find the same event: one of them sends it.
 #[tokio::test]
-async fn an_event_is_taken_on_by_one() {
+async fn only_one_tick_claims_an_event() {
     let world = World::start().await;
     world.set("acme", json!({"add_on": "active"})).await;
     let (store, now) = (&world.system.store, world.system.clock.now());
@@ -404,7 +401,7 @@ async fn an_event_is_taken_on_by_one() {
     assert_eq!(claimed.count(), 1);
 }
 
-/// What nobody heard yet goes with the account.
+/// Undelivered events are deleted with the account.
 #[tokio::test]
 async fn a_deleted_account_leaves_no_event() {
     let world = World::start().await;
@@ -412,13 +409,13 @@ async fn a_deleted_account_leaves_no_event() {
     world.set("acme", json!({"add_on": "active"})).await;
     world.set("other", json!({"add_on": "active"})).await;
     assert_eq!(world.tick_in(NOW).await["errors"], 2);
-    assert_eq!(world.waiting("acme").await.len(), 1);
+    assert_eq!(world.undelivered("acme").await.len(), 1);
     crate::add_on::deleted(&world).await;
     world.tick_in(NOW).await;
-    assert_eq!(world.waiting("acme").await, Vec::<String>::new());
+    assert_eq!(world.undelivered("acme").await, Vec::<String>::new());
     world.system.bus.heal();
     assert_eq!(world.tick_in(minutes(60)).await["errors"], 0);
-    let told = world.told_of("add_on.activated");
-    assert_eq!(told.len(), 1);
-    assert_eq!(told[0]["account_id"], "other");
+    let sent = world.sent_of("add_on.activated");
+    assert_eq!(sent.len(), 1);
+    assert_eq!(sent[0]["account_id"], "other");
 }

@@ -19,7 +19,7 @@ const CAUSES: [(&str, &str, u16, &str); 14] = [
     ("sim/status-529", "unavailable", 502, "openrouter_unavailable"),
     ("sim/redirect", "unavailable", 502, "openrouter_unavailable"),
     ("sim/reset", "unavailable", 502, "openrouter_unavailable"),
-    // Nothing listens there, so there is never a connection.
+    // Nothing listens there, so no connection is made.
     ("(no connection)", "unavailable", 502, "openrouter_unavailable"),
 ];
 
@@ -87,7 +87,7 @@ async fn the_callers_own_errors_and_timeouts_never_fall_back() {
 }
 
 #[tokio::test]
-async fn without_credits_openrouters_own_error_stands() {
+async fn without_credits_openrouters_own_error_is_returned() {
     let world = World::start().await;
     let owner = world.enterprise_with_key("acme", "0").await;
     for (model, _, status, code) in CAUSES {
@@ -104,7 +104,7 @@ async fn without_credits_openrouters_own_error_stands() {
 }
 
 #[tokio::test]
-async fn calls_that_credits_may_not_pay_for_do_not_fall_back() {
+async fn calls_that_credits_cannot_pay_for_do_not_fall_back() {
     let world = World::start().await;
     let owner = world.enterprise_with_key("acme", "7").await;
     let mut body = hello();
@@ -145,7 +145,7 @@ async fn a_deployment_can_turn_fallback_off() {
 }
 
 #[tokio::test]
-async fn an_unreadable_secret_is_a_cause_of_its_own() {
+async fn an_unreadable_secret_has_its_own_cause() {
     use local::engines::SecretsFault;
     let world = World::start().await;
     let owner = world.enterprise_with_key("acme", "7").await;

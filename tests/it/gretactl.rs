@@ -1,5 +1,5 @@
-//! The operator's tool, in this process, against the system's own engines: here what is true of all
-//! commands, in a module each what the groups of commands do.
+//! The operator's tool, run in this process against the system's own engines. This file tests what
+//! all commands share; each group of commands has its own module.
 
 mod accounts;
 mod credits;
@@ -19,14 +19,14 @@ use serde_json::{Value, json};
 
 use crate::support::{KEY, World, new_hold};
 
-/// What a command did.
+/// The result of a command.
 struct Ran {
     exit: Exit,
     out: String,
     err: String,
 }
 
-/// Nobody is there to confirm.
+/// No one is there to confirm.
 const NOBODY: Option<&str> = None;
 
 async fn run_in(env: Env, line: &str, answer: Option<&str>) -> Ran {
@@ -60,7 +60,7 @@ async fn run(world: &World, line: &str, answer: Option<&str>) -> Ran {
     run_in(env(world), line, answer).await
 }
 
-/// The text of a command that is done.
+/// The output of a command that succeeds.
 async fn text(world: &World, line: &str) -> String {
     let ran = run(world, &format!("{line} --yes"), NOBODY).await;
     assert_eq!(ran.exit, Exit::Done, "{line}: {}{}", ran.out, ran.err);
@@ -68,7 +68,7 @@ async fn text(world: &World, line: &str) -> String {
     ran.out
 }
 
-/// The JSON of a command, and how it ended.
+/// A command's JSON and exit code.
 async fn json_of(world: &World, line: &str) -> (Exit, Value) {
     let ran = run(world, &format!("{line} --yes --json"), NOBODY).await;
     assert_eq!(ran.err, "", "{line}");
@@ -76,14 +76,14 @@ async fn json_of(world: &World, line: &str) -> (Exit, Value) {
     (ran.exit, json.unwrap_or_else(|_| panic!("{}", ran.out)))
 }
 
-/// The JSON of a command that is done.
+/// The JSON of a command that succeeds.
 async fn done(world: &World, line: &str) -> Value {
     let (exit, json) = json_of(world, line).await;
     assert_eq!(exit, Exit::Done, "{line}: {json}");
     json
 }
 
-/// Why a command failed.
+/// The error of a command that fails.
 async fn failed(world: &World, line: &str) -> String {
     let (exit, json) = json_of(world, line).await;
     assert_eq!(exit, Exit::Failed, "{line}: {json}");
@@ -98,14 +98,14 @@ async fn number(world: &World, id: &str) -> AccountNumber {
     world.system.account(id).await.number
 }
 
-/// Who did what to the account, newest first.
+/// The actor and action of each history entry, newest first.
 async fn history(world: &World, number: &AccountNumber) -> Vec<(String, String)> {
     let history = world.system.store.ledger.history(number, 20).await.unwrap();
     let entries = history.into_iter();
     entries.map(|entry| (entry.actor, entry.what)).collect()
 }
 
-/// Leaves a hold of 0.001 credits open, taken so long ago.
+/// Leaves open a hold of 0.001 credits that is `age` old.
 async fn hold(world: &World, id: &str, call: &str, age: SignedDuration) {
     let account = world.system.account(id).await;
     let call = CallId::new(call).unwrap();
@@ -160,9 +160,9 @@ async fn amounts_that_make_no_sense_are_refused() {
     assert_eq!(world.settled_balance("acme").await, "7");
 }
 
-/// Asked without an answer, or answered with anything but yes, nothing is changed.
+/// With no answer, or any answer but yes, nothing changes.
 #[tokio::test]
-async fn nothing_is_done_without_a_yes() {
+async fn nothing_changes_without_a_yes() {
     let world = World::start().await;
     world.enterprise_with_key("acme", "0").await;
     done(&world, "credits grant acme 7 --reason=r --id grant-1").await;
@@ -213,7 +213,7 @@ async fn nothing_is_done_without_a_yes() {
 }
 
 #[tokio::test]
-async fn a_change_needs_somebody_who_makes_it() {
+async fn a_change_needs_an_operator_name() {
     let world = World::start().await;
     world.set("acme", json!({"credits": "7"})).await;
     let nameless = || Env::from_pairs(world.system.settings.clone());
@@ -230,7 +230,7 @@ async fn a_change_needs_somebody_who_makes_it() {
         assert!(ran.err.contains("--operator"), "{line}: {}", ran.err);
     }
     let ran = run_in(nameless(), "account show acme", NOBODY).await;
-    assert_eq!(ran.exit, Exit::Done, "looking needs no name");
+    assert_eq!(ran.exit, Exit::Done, "reading needs no operator name");
     let grant = "credits grant acme 1 --reason=r --yes --json";
     let user = ("USER".to_owned(), "berta".to_owned());
     let by = |ran: Ran| serde_json::from_str::<Value>(&ran.out).unwrap()["actor"].clone();
@@ -243,7 +243,7 @@ async fn a_change_needs_somebody_who_makes_it() {
 }
 
 #[tokio::test]
-async fn settings_come_from_the_environment_and_over_it_from_a_file() {
+async fn an_env_file_overrides_the_environment() {
     let world = World::start().await;
     world.set("acme", json!({})).await;
     let none = || Env::from_pairs([("ACCOUNTS_TABLE", "x"), ("AWS_SESSION_TOKEN", "x")]);
@@ -271,7 +271,7 @@ async fn settings_come_from_the_environment_and_over_it_from_a_file() {
 }
 
 #[tokio::test]
-async fn the_help_is_enough() {
+async fn the_help_lists_everything() {
     let env = || Env::from_pairs::<String, String>([]);
     let help = run_in(env(), "--help", NOBODY).await;
     assert_eq!((help.exit, help.err.as_str()), (Exit::Done, ""));

@@ -55,7 +55,7 @@ async fn logs_name_a_calls_payer() {
     let owner = world.owner("acme");
     owner.save_key(KEY).await;
     let reply = owner.say_hello().await;
-    let told = [
+    let expected = [
         format!("call_id=\"{}\"", reply.header("x-greta-call-id")),
         format!("generation_id=\"{}\"", reply.header("x-generation-id")),
         "payer=\"openrouter\"".to_owned(),
@@ -64,8 +64,8 @@ async fn logs_name_a_calls_payer() {
     ];
     let logged = log.text();
     let mut answered = logged.lines().filter(|line| line.contains("answered"));
-    let tells = |line: &str| told.iter().all(|told| line.contains(told));
-    assert!(answered.any(tells), "{told:?} in {logged}");
+    let matches_all = |line: &str| expected.iter().all(|expected| line.contains(expected));
+    assert!(answered.any(matches_all), "{expected:?} in {logged}");
 }
 
 /// Reads are not logged with the user's name.
@@ -95,17 +95,17 @@ async fn logs_name_the_user_of_each_change() {
         let ours = logged.lines().filter(|line| line.contains("request_id="));
         ours.filter(|line| line.contains("user_acme_owner")).count()
     };
-    for (method, path, body, told) in changes {
+    for (method, path, body, expected) in changes {
         owner.card().await;
-        assert!(!log.text().contains(told), "{told}, too early");
+        assert!(!log.text().contains(expected), "{expected}, too early");
         let before = named(&log.text());
-        assert_eq!(owner.call(method, path, body).await.status, 200, "{told}");
+        assert_eq!(owner.call(method, path, body).await.status, 200, "{expected}");
         let logged = log.text();
-        let line = logged.lines().find(|line| line.contains(told));
-        let line = line.unwrap_or_else(|| panic!("{told}: {logged}"));
+        let line = logged.lines().find(|line| line.contains(expected));
+        let line = line.unwrap_or_else(|| panic!("{expected}: {logged}"));
         assert!(line.contains("by=\"user_acme_owner\""), "{line}");
         assert!(line.contains("account=\"acme\""), "{line}");
-        assert_eq!(named(&logged), before + 1, "{told}");
+        assert_eq!(named(&logged), before + 1, "{expected}");
     }
 }
 

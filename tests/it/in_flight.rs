@@ -1,5 +1,5 @@
-//! The account changes while a payment is under way: what is owed stands, what is not is given back once,
-//! and nothing is left that somebody could still pay.
+//! The account changes while a payment is in progress: a payment that is owed stands, one that is
+//! not is refunded once, and nothing payable is left.
 
 use http::Method;
 use jiff::SignedDuration;
@@ -12,40 +12,40 @@ use crate::add_on::{
 use crate::support::World;
 use crate::wire::Fault;
 
-/// Where a payment stands when the account changes.
+/// The state of a payment when the account changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Moment {
-    /// Its object is being made.
+    /// Its PaymentIntent is being created.
     Creating,
-    /// Its object was made, and whoever made it could not write that down.
-    CreatedUnwritten,
-    /// The attempt is at the provider, which takes its time and then charges.
+    /// Its PaymentIntent was created, but its id could not be stored.
+    CreatedUnstored,
+    /// The attempt is at Stripe, which takes its time and then charges.
     Confirming,
     /// The same, but the card is then declined.
-    ConfirmingInVain,
-    /// It was charged, and the answer is lost.
-    ChargedUnheard,
-    /// The attempt never arrived, and nobody knows.
-    LostOnTheWay,
-    /// It was declined, and is to be tried again.
+    ConfirmingDeclined,
+    /// It was charged, and the response was lost.
+    ChargedResponseLost,
+    /// The attempt never arrived, and its outcome is unknown.
+    RequestLost,
+    /// It was declined and will be retried.
     Declined,
-    /// The user was shown the page on which what is past due can be paid.
-    Page,
-    /// It was paid there just now.
-    PagePaid,
-    /// The same, and the money is on its way for some days.
-    PageInProcess,
-    /// The page on which the add-on is bought is open.
-    FirstPage,
-    FirstPagePaid,
+    /// A Checkout Session for the past-due period is open.
+    SessionOpen,
+    /// That session was just paid.
+    SessionPaid,
+    /// The same, but the payment takes days to process.
+    SessionProcessing,
+    /// The Checkout Session that buys the add-on is open.
+    FirstSession,
+    FirstSessionPaid,
 }
 
 use Moment::{
-    ChargedUnheard, Confirming, ConfirmingInVain, CreatedUnwritten, Creating, Declined, FirstPage,
-    FirstPagePaid, LostOnTheWay, Page, PageInProcess, PagePaid,
+    ChargedResponseLost, Confirming, ConfirmingDeclined, CreatedUnstored, Creating, Declined,
+    FirstSession, FirstSessionPaid, RequestLost, SessionOpen, SessionPaid, SessionProcessing,
 };
 
-/// Where it ends: the add-on's status, the card's, the payments made, and how many of them are kept.
+/// The end state: the add-on's status, the card's, the payments made, and how many are kept.
 type End = (&'static str, &'static str, usize, usize);
 
 const GONE: &str = "gone";
@@ -70,14 +70,14 @@ impl World {
         self.send(owner.request(Method::DELETE, ROUTE)).await;
     }
 
-    /// Attempts to charge a card so far.
+    /// Number of attempts to charge a card.
     fn confirmations(&self) -> usize {
-        let seen = self.provider().seen();
+        let seen = self.stripe().seen();
         let confirms = seen.iter().filter(|it| it.path.ends_with("/confirm"));
         confirms.count()
     }
 
-    async fn standing(&self) -> (String, String) {
+    async fn statuses(&self) -> (String, String) {
         let reply = self.owner("acme").get("/v1/integrations/openrouter").await;
         if reply.status == 404 {
             return (GONE.to_owned(), GONE.to_owned());
@@ -87,26 +87,29 @@ impl World {
         (text(&card["add_on"]["status"]), text(&card["status"]))
     }
 
-    /// The account is past due, and its card would be charged again.
+    /// The account is past due, and its card would now succeed.
     async fn declined(&self) {
-        self.provider().set_card(&customer(self), Card::DeclinesSoftly);
+        self.stripe().set_card(&customer(self), Card::DeclinesSoftly);
         self.tick_when_due().await;
         assert_eq!(status(self).await, "past_due");
-        self.provider().set_card(&customer(self), Card::Succeeds);
+        self.stripe().set_card(&customer(self), Card::Succeeds);
     }
 }
 
 impl Moment {
     fn is_first(self) -> bool {
-        matches!(self, FirstPage | FirstPagePaid)
+        matches!(self, FirstSession | FirstSessionPaid)
     }
 
-    /// There is something that the provider's events tell.
-    fn has_news(self) -> bool {
-        matches!(self, Confirming | ChargedUnheard | PagePaid | PageInProcess | FirstPagePaid)
+    /// Stripe sends events about it.
+    fn has_events(self) -> bool {
+        matches!(
+            self,
+            Confirming | ChargedResponseLost | SessionPaid | SessionProcessing | FirstSessionPaid
+        )
     }
 
-    /// Has `act` take place at this moment.
+    /// Runs `act` at this moment.
     async fn with(self, delivery: Delivery, act: impl AsyncFn(&World)) -> World {
         let world = if self.is_first() {
             let world = World::start().await;
@@ -115,139 +118,141 @@ impl Moment {
         } else {
             bought().await
         };
-        let provider = world.provider();
-        provider.set_delivery(delivery);
-        let script = |card| provider.script(&customer(&world), &[card]);
-        let hold_back = async |path_end| {
+        let stripe = world.stripe();
+        stripe.set_delivery(delivery);
+        let script = |card| stripe.script(&customer(&world), &[card]);
+        let act_while_paused = async |path_end| {
             world.wait_until_due().await;
-            provider.pause_at(path_end);
+            stripe.pause_at(path_end);
             let tick = world.tick_in(SignedDuration::ZERO);
             let meanwhile = async {
-                provider.until_paused().await;
+                stripe.until_paused().await;
                 act(&world).await;
-                provider.resume();
+                stripe.resume();
             };
             futures_util::future::join(tick, meanwhile).await;
         };
         match self {
-            Creating => hold_back("/payment_intents").await,
-            Confirming => hold_back("/confirm").await,
-            ConfirmingInVain => {
+            Creating => act_while_paused("/payment_intents").await,
+            Confirming => act_while_paused("/confirm").await,
+            ConfirmingDeclined => {
                 script(Card::DeclinesSoftly);
-                hold_back("/confirm").await;
+                act_while_paused("/confirm").await;
             }
-            CreatedUnwritten => {
+            CreatedUnstored => {
                 world.wait_until_due().await;
                 world.wire.disturb("TransactWriteItems", Fault::NeverArrives, 2);
                 world.tick_in(SignedDuration::ZERO).await;
-                assert_eq!((provider.payable().len(), world.confirmations()), (1, 0));
+                assert_eq!((stripe.payable().len(), world.confirmations()), (1, 0));
             }
-            ChargedUnheard | LostOnTheWay => {
+            ChargedResponseLost | RequestLost => {
                 script(match self {
-                    ChargedUnheard => Card::TimesOutAfterCharging,
+                    ChargedResponseLost => Card::TimesOutAfterCharging,
                     _ => Card::TimesOutBeforeCharging,
                 });
                 assert_eq!(world.tick_when_due().await["unknown"], 1);
             }
             Declined => world.declined().await,
-            Page | PagePaid | PageInProcess | FirstPage | FirstPagePaid => {
+            SessionOpen | SessionPaid | SessionProcessing | FirstSession | FirstSessionPaid => {
                 if !self.is_first() {
                     world.declined().await;
                 }
-                let page = session(&world).await;
+                let session_id = session(&world).await;
                 match self {
-                    PagePaid | FirstPagePaid => drop(provider.pay(&page, Card::Succeeds).unwrap()),
-                    PageInProcess => drop(provider.pay(&page, Card::Processing).unwrap()),
+                    SessionPaid | FirstSessionPaid => {
+                        drop(stripe.pay(&session_id, Card::Succeeds).unwrap())
+                    }
+                    SessionProcessing => drop(stripe.pay(&session_id, Card::Processing).unwrap()),
                     _ => {}
                 }
             }
         }
-        if !matches!(self, Creating | Confirming | ConfirmingInVain) {
+        if !matches!(self, Creating | Confirming | ConfirmingDeclined) {
             act(&world).await;
         }
         world
     }
 
-    /// What comes of it, whether the provider's events come at once or, where they tell something, never.
+    /// Checks the end state, with Stripe's events delivered promptly and, if there are any, never.
     async fn assert_end(self, act: impl AsyncFn(&World), end: End) {
         let deliveries = [Delivery::Hold, Delivery::Drop];
-        let deliveries = &deliveries[..if self.has_news() { 2 } else { 1 }];
+        let deliveries = &deliveries[..if self.has_events() { 2 } else { 1 }];
         for &delivery in deliveries {
             let at = format!("{self:?}, {delivery:?}");
             let world = Box::pin(self.with(delivery, &act)).await;
-            let provider = world.provider();
+            let stripe = world.stripe();
             let confirmations = world.confirmations();
-            for event in provider.take_held() {
-                provider.deliver(&event).await.unwrap();
+            for event in stripe.take_held() {
+                stripe.deliver(&event).await.unwrap();
             }
             if delivery == Delivery::Hold {
-                provider.set_delivery(Delivery::Immediate);
+                stripe.set_delivery(Delivery::Immediate);
             }
             for step in [LEASE * 2, DAY / 8, DAY * 2, DAY * 7] {
                 let report = world.tick_after(step).await;
                 assert_eq!(report["errors"], 0, "{at}: {report}");
-                for object in provider.payable() {
-                    let found = provider.object(&object).unwrap();
+                for object in stripe.payable() {
+                    let found = stripe.object(&object).unwrap();
                     if step > DAY && found["status"] == "processing" {
-                        provider.finish(&object, true).unwrap();
+                        stripe.finish(&object, true).unwrap();
                     }
                 }
-                provider.until_delivered().await;
+                stripe.until_delivered().await;
             }
-            let (add_on, card) = world.standing().await;
-            let payments = provider.payments();
+            let (add_on, card) = world.statuses().await;
+            let payments = stripe.payments();
             let found = (add_on.as_str(), card.as_str(), payments.len(), kept(&world));
             assert_eq!(found, end, "{at}");
             assert!(payments.iter().all(|it| [0, 500].contains(&it.refunded)), "{at}");
             assert_eq!(world.confirmations(), confirmations, "{at}");
-            // The id of an object that nobody wrote down is not known; nobody but us could confirm it.
-            let left = usize::from(self == CreatedUnwritten);
-            assert_eq!(provider.payable().len(), left, "{at}");
+            // The id of an unstored PaymentIntent is unknown, but only we could confirm it.
+            let left = usize::from(self == CreatedUnstored);
+            assert_eq!(stripe.payable().len(), left, "{at}");
             if add_on != "active" && delivery == Delivery::Hold {
                 assert_eq!(world.tick_after(DAY * 40).await["charged"], 0, "{at}");
-                assert_eq!(provider.payments().len(), payments.len(), "{at}");
+                assert_eq!(stripe.payments().len(), payments.len(), "{at}");
             }
         }
     }
 }
 
 #[tokio::test]
-async fn an_upgrade_gives_back_what_comes_too_late() {
+async fn an_upgrade_refunds_late_payments() {
     let table: [(Moment, End); 12] = [
         (Creating, ("ended", "available", 1, 1)),
-        (CreatedUnwritten, ("ended", "available", 1, 1)),
+        (CreatedUnstored, ("ended", "available", 1, 1)),
         (Confirming, ("ended", "available", 2, 1)),
-        (ConfirmingInVain, ("ended", "available", 1, 1)),
-        (ChargedUnheard, ("ended", "available", 2, 1)),
-        (LostOnTheWay, ("ended", "available", 1, 1)),
+        (ConfirmingDeclined, ("ended", "available", 1, 1)),
+        (ChargedResponseLost, ("ended", "available", 2, 1)),
+        (RequestLost, ("ended", "available", 1, 1)),
         (Declined, ("ended", "available", 1, 1)),
-        (Page, ("ended", "available", 1, 1)),
-        (PagePaid, ("ended", "available", 2, 1)),
-        (PageInProcess, ("ended", "available", 2, 1)),
-        (FirstPage, ("none", "available", 0, 0)),
-        (FirstPagePaid, ("none", "available", 1, 0)),
+        (SessionOpen, ("ended", "available", 1, 1)),
+        (SessionPaid, ("ended", "available", 2, 1)),
+        (SessionProcessing, ("ended", "available", 2, 1)),
+        (FirstSession, ("none", "available", 0, 0)),
+        (FirstSessionPaid, ("none", "available", 1, 0)),
     ];
     for (moment, end) in table {
         moment.assert_end(World::upgrade, end).await;
     }
 }
 
-/// What was paid for is over, so that nothing comes back; what was not bought yet can be.
+/// The paid add-on is over and does not come back; one that was not bought yet can still be bought.
 #[tokio::test]
-async fn an_upgrade_that_is_taken_back_still_ends_what_was_due() {
+async fn an_undone_upgrade_still_ends_what_was_due() {
     let table: [(Moment, End); 12] = [
         (Creating, ("ended", "not_enabled", 1, 1)),
-        (CreatedUnwritten, ("ended", "not_enabled", 1, 1)),
+        (CreatedUnstored, ("ended", "not_enabled", 1, 1)),
         (Confirming, ("ended", "not_enabled", 2, 1)),
-        (ConfirmingInVain, ("ended", "not_enabled", 1, 1)),
-        (ChargedUnheard, ("ended", "not_enabled", 2, 1)),
-        (LostOnTheWay, ("ended", "not_enabled", 1, 1)),
+        (ConfirmingDeclined, ("ended", "not_enabled", 1, 1)),
+        (ChargedResponseLost, ("ended", "not_enabled", 2, 1)),
+        (RequestLost, ("ended", "not_enabled", 1, 1)),
         (Declined, ("ended", "not_enabled", 1, 1)),
-        (Page, ("ended", "not_enabled", 1, 1)),
-        (PagePaid, ("ended", "not_enabled", 2, 1)),
-        (PageInProcess, ("ended", "not_enabled", 2, 1)),
-        (FirstPage, ("none", "not_enabled", 0, 0)),
-        (FirstPagePaid, ("cancelling", "available", 1, 1)),
+        (SessionOpen, ("ended", "not_enabled", 1, 1)),
+        (SessionPaid, ("ended", "not_enabled", 2, 1)),
+        (SessionProcessing, ("ended", "not_enabled", 2, 1)),
+        (FirstSession, ("none", "not_enabled", 0, 0)),
+        (FirstSessionPaid, ("cancelling", "available", 1, 1)),
     ];
     for (moment, end) in table {
         moment.assert_end(World::upgrade_and_back, end).await;
@@ -255,70 +260,70 @@ async fn an_upgrade_that_is_taken_back_still_ends_what_was_due() {
 }
 
 #[tokio::test]
-async fn a_deletion_gives_back_what_comes_too_late() {
+async fn a_deletion_refunds_late_payments() {
     let table: [(Moment, End); 12] = [
         (Creating, (GONE, GONE, 1, 1)),
-        (CreatedUnwritten, (GONE, GONE, 1, 1)),
+        (CreatedUnstored, (GONE, GONE, 1, 1)),
         (Confirming, (GONE, GONE, 2, 1)),
-        (ConfirmingInVain, (GONE, GONE, 1, 1)),
-        (ChargedUnheard, (GONE, GONE, 2, 1)),
-        (LostOnTheWay, (GONE, GONE, 1, 1)),
+        (ConfirmingDeclined, (GONE, GONE, 1, 1)),
+        (ChargedResponseLost, (GONE, GONE, 2, 1)),
+        (RequestLost, (GONE, GONE, 1, 1)),
         (Declined, (GONE, GONE, 1, 1)),
-        (Page, (GONE, GONE, 1, 1)),
-        (PagePaid, (GONE, GONE, 2, 1)),
-        (PageInProcess, (GONE, GONE, 2, 1)),
-        (FirstPage, (GONE, GONE, 0, 0)),
-        (FirstPagePaid, (GONE, GONE, 1, 0)),
+        (SessionOpen, (GONE, GONE, 1, 1)),
+        (SessionPaid, (GONE, GONE, 2, 1)),
+        (SessionProcessing, (GONE, GONE, 2, 1)),
+        (FirstSession, (GONE, GONE, 0, 0)),
+        (FirstSessionPaid, (GONE, GONE, 1, 0)),
     ];
     for (moment, end) in table {
         moment.assert_end(deleted, end).await;
     }
 }
 
-/// One that is under way stands if it succeeds; what was past due is given up.
+/// A payment in progress stands if it succeeds; a past-due one is cancelled.
 #[tokio::test]
-async fn a_cancellation_keeps_what_was_under_way() {
+async fn a_cancellation_keeps_a_payment_in_progress() {
     let table: [(Moment, End); 12] = [
         (Creating, ("ended", "not_enabled", 1, 1)),
-        (CreatedUnwritten, ("ended", "not_enabled", 1, 1)),
+        (CreatedUnstored, ("ended", "not_enabled", 1, 1)),
         (Confirming, ("cancelling", "available", 2, 2)),
-        (ConfirmingInVain, ("ended", "not_enabled", 1, 1)),
-        (ChargedUnheard, ("cancelling", "available", 2, 2)),
-        (LostOnTheWay, ("ended", "not_enabled", 1, 1)),
+        (ConfirmingDeclined, ("ended", "not_enabled", 1, 1)),
+        (ChargedResponseLost, ("cancelling", "available", 2, 2)),
+        (RequestLost, ("ended", "not_enabled", 1, 1)),
         (Declined, ("ended", "not_enabled", 1, 1)),
-        (Page, ("ended", "not_enabled", 1, 1)),
-        (PagePaid, ("ended", "not_enabled", 2, 1)),
-        (PageInProcess, ("ended", "not_enabled", 2, 1)),
+        (SessionOpen, ("ended", "not_enabled", 1, 1)),
+        (SessionPaid, ("ended", "not_enabled", 2, 1)),
+        (SessionProcessing, ("ended", "not_enabled", 2, 1)),
         // There is nothing to cancel yet.
-        (FirstPage, ("none", "not_enabled", 0, 0)),
-        (FirstPagePaid, ("active", "available", 1, 1)),
+        (FirstSession, ("none", "not_enabled", 0, 0)),
+        (FirstSessionPaid, ("active", "available", 1, 1)),
     ];
     for (moment, end) in table {
         moment.assert_end(World::cancel, end).await;
     }
 }
 
-/// Nobody is shown a page that came too late.
+/// Nobody is sent to a Checkout Session that was created too late.
 #[tokio::test]
-async fn a_page_that_is_made_meanwhile_is_closed() {
+async fn a_session_created_too_late_is_expired() {
     let table = [("upgrade", (409, "add_on_not_needed")), ("deletion", (404, "account_not_found"))];
     for (act, refusal) in table {
         let world = World::start().await;
         world.set("acme", json!({})).await;
-        let provider = world.provider();
-        provider.pause_at("/checkout/sessions");
+        let stripe = world.stripe();
+        stripe.pause_at("/checkout/sessions");
         let meanwhile = async {
-            provider.until_paused().await;
+            stripe.until_paused().await;
             match act {
                 "upgrade" => world.upgrade().await,
                 _ => deleted(&world).await,
             }
-            provider.resume();
+            stripe.resume();
         };
         let (reply, ()) = futures_util::future::join(subscribe(&world), meanwhile).await;
         assert_eq!(reply.error(), (refusal.0, refusal.1.to_owned()), "{act}");
-        let made = provider.seen().into_iter();
+        let made = stripe.seen().into_iter();
         let made = made.filter(|it| it.path == "/v1/checkout/sessions");
-        assert_eq!((made.count(), provider.payable()), (1, vec![]), "{act}");
+        assert_eq!((made.count(), stripe.payable()), (1, vec![]), "{act}");
     }
 }

@@ -1,4 +1,4 @@
-//! The inbox of the provider's events: each is recorded once, and what became of it stays.
+//! The inbox of Stripe's events: each is recorded once, and its outcome stays.
 
 use jiff::{SignedDuration, Timestamp};
 use store::{EventState, Store};
@@ -12,7 +12,7 @@ async fn inbox() -> (World, Store, Timestamp) {
     (world, store, now)
 }
 
-/// How many events are to be applied again.
+/// Number of events that are due to be applied.
 async fn due(store: &Store) -> usize {
     let mut due = 0;
     for shard in store::shards() {
@@ -22,7 +22,7 @@ async fn due(store: &Store) -> usize {
 }
 
 #[tokio::test]
-async fn an_event_that_comes_again_stands_as_it_was_left() {
+async fn a_repeated_event_keeps_its_state() {
     let (_world, store, now) = inbox().await;
     assert_eq!(due(&store).await, 1);
     let (ignored, reason) = (EventState::Ignored, Some("not ours"));
@@ -36,19 +36,19 @@ async fn an_event_that_comes_again_stands_as_it_was_left() {
     assert_eq!(due(&store).await, 0);
 }
 
-/// Who tried in vain while somebody else succeeded.
+/// One attempt fails while another one succeeds.
 #[tokio::test]
-async fn an_event_that_was_ended_meanwhile_is_not_kept_for_another_try() {
+async fn an_event_ended_meanwhile_is_not_kept_for_retry() {
     let (_world, store, now) = inbox().await;
     let applied = EventState::Applied;
     store.inbox.end("evt_1", applied, None, now).await.unwrap();
-    store.inbox.keep("evt_1", "in vain", now).await.unwrap();
+    store.inbox.keep("evt_1", "failed", now).await.unwrap();
     let stored = store.inbox.get("evt_1").await.unwrap().unwrap();
     assert_eq!((stored.state, stored.reason), (applied, None));
     assert_eq!(due(&store).await, 0);
 }
 
-/// What a person has replayed, or the tick ends, was recorded: nothing comes into being by it.
+/// Only a recorded event can be replayed or ended: neither creates one.
 #[tokio::test]
 async fn an_event_that_was_never_recorded_stays_unknown() {
     let (_world, store, now) = inbox().await;

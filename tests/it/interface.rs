@@ -102,8 +102,8 @@ async fn the_helpers_work_on_loopback_only() {
         let request = world.request(method, path).header("host", "evil.example").body("{}");
         assert_eq!(world.send(request).await.status, 404, "{path}");
     }
-    let asked = json!({"account_id": "acme", "role": "member"});
-    let request = world.request(Method::POST, "/_dev/token").body(asked.to_string());
+    let request_body = json!({"account_id": "acme", "role": "member"});
+    let request = world.request(Method::POST, "/_dev/token").body(request_body.to_string());
     let token = world.send(request).await.json()["token"].as_str().unwrap().to_owned();
     world.set("acme", json!({"credits": "3.5"})).await;
     let request = world.request(Method::GET, "/v1/credits").bearer_auth(token);

@@ -1,5 +1,5 @@
-//! Each answer of `routing` is needed: with one of them inverted, a flow test of every function
-//! that depends on it fails.
+//! Every answer of `routing` matters: inverting one makes a flow test of each function that depends
+//! on it fail.
 //!
 //! Each case runs one test of this binary again, as a child process with `ROUTING_INVERTED` set
 //! (shared/routing/src/inverted.rs). `tests/invert-routing` runs all flow tests that way.
@@ -8,18 +8,18 @@ use std::process::Command;
 
 const CALL: &str = "calls::a_plain_response_is_passed_on_unchanged";
 const FALLBACK: &str = "fallback::each_cause_goes_to_the_default_ai_once";
-const LOW_CREDITS: &str = "domain_events::credits_low::a_call_that_goes_below_the_minimum_tells";
+const LOW_CREDITS: &str =
+    "domain_events::credits_low::a_call_that_crosses_the_minimum_sends_an_event";
 const SAVE: &str = "keys::a_saved_key_is_confirmed_in_the_products_wording";
-const CARD: &str = "next_call::every_row_does_what_it_announces";
+const CARD: &str = "next_call::every_row_does_what_the_card_predicts";
 const BUY: &str = "add_on::credits_can_pay_for_the_add_on";
-const MONTH: &str =
-    "add_on::the_add_on_is_bought_on_the_providers_page_and_then_charged_each_month";
-const PAY: &str = "add_on::what_is_past_due_can_be_paid_at_once";
-const DECLINED: &str = "add_on::a_declined_card_is_tried_on_its_days_and_then_access_ends";
-const STRIPE_RUNS: &str = "provider_run::the_provider_collects_each_month_and_we_follow";
-const STRIPE_ENDED: &str = "provider_run::what_is_over_at_the_provider_is_not_said_to_go_on";
-const STRIPE_EVENTS: &str = "provider_run::the_order_of_events_does_not_matter";
-const LATE: &str = "provider_run::what_is_paid_late_and_not_owed_any_more_is_given_back";
+const MONTH: &str = "add_on::the_add_on_is_bought_at_checkout_and_then_charged_each_month";
+const PAY: &str = "add_on::a_past_due_period_can_be_paid_at_once";
+const DECLINED: &str = "add_on::a_declined_card_is_retried_on_schedule_and_then_access_ends";
+const STRIPE_RUNS: &str = "stripe_subscription::stripe_collects_each_month_and_we_follow";
+const STRIPE_ENDED: &str = "stripe_subscription::an_ended_subscription_is_not_resumed";
+const STRIPE_EVENTS: &str = "stripe_subscription::the_order_of_events_does_not_matter";
+const LATE: &str = "stripe_subscription::a_late_payment_that_is_not_owed_is_refunded";
 
 /// An answer of routing, a function that asks for it, and a flow test of that function.
 const CASES: [(&str, &str, &str); 21] = [
@@ -47,7 +47,7 @@ const CASES: [(&str, &str, &str); 21] = [
 ];
 
 #[test]
-fn every_answer_is_needed_by_every_function_that_asks() {
+fn inverting_any_answer_fails_a_test_of_each_function_that_asks() {
     let mut unnoticed = Vec::new();
     for (answer, function, test) in CASES {
         let output = Command::new(std::env::current_exe().unwrap())

@@ -79,7 +79,7 @@ async fn a_refused_key_changes_nothing() {
 }
 
 #[tokio::test]
-async fn the_checks_come_in_the_contracts_order() {
+async fn checks_run_in_the_order_of_section_2() {
     let world = World::start().await;
     world.set("acme", json!({})).await;
     let path = "/v1/integrations/openrouter/key";
@@ -112,7 +112,7 @@ async fn the_checks_come_in_the_contracts_order() {
 }
 
 #[tokio::test]
-async fn ten_checks_and_five_saves_in_an_hour() {
+async fn checks_and_saves_per_hour_are_limited() {
     let world = World::start().await;
     let owner = world.enterprise_with_key("acme", "0").await;
     for _ in 0..4 {
@@ -123,7 +123,7 @@ async fn ten_checks_and_five_saves_in_an_hour() {
     let wait: i64 = refused.header("retry-after").parse().unwrap();
     assert!((3_500..=3_600).contains(&wait), "{wait}");
     for _ in 0..5 {
-        assert_eq!(owner.test_key().await.status, 200, "saves do not use up tests");
+        assert_eq!(owner.test_key().await.status, 200, "the save limit is separate");
     }
     assert_eq!(owner.test_key().await.error(), (429, "too_many_attempts".to_owned()));
     assert_eq!(world.openrouter().key_checks(), 10);
@@ -170,7 +170,7 @@ async fn a_swap_and_a_disconnect_affect_the_next_call() {
         (&card["key"], &card["enabled"], &card["always_use_key"]),
         (&Value::Null, &json!(false), &json!(false))
     );
-    assert_eq!(owner.disconnect().await.json(), gone, "twice is once");
+    assert_eq!(owner.disconnect().await.json(), gone, "disconnecting is idempotent");
     assert_eq!(user_secrets(&world).await, Vec::<String>::new());
     let reply = owner.say_hello().await;
     assert_eq!(reply.receipt(), ("greta_credits".to_owned(), "not_connected".to_owned()));
@@ -251,7 +251,7 @@ async fn a_lapsed_account_can_still_manage_its_key() {
 }
 
 #[tokio::test]
-async fn a_member_reads_and_calls_and_changes_nothing() {
+async fn a_member_can_read_and_call_but_not_change() {
     let world = World::start().await;
     let owner = world.enterprise_with_key("acme", "7").await;
     let member = world.caller("acme", "member");
@@ -274,7 +274,7 @@ async fn a_member_reads_and_calls_and_changes_nothing() {
     assert_eq!(member.say_hello().await.status, 200);
 }
 
-/// The process dies after the first request to AWS, then after the second, and so on; a later tick
+/// The process dies after its first request to AWS, then after the second, and so on; a later tick
 /// cleans up. The loop ends with the first run in which no request was refused.
 async fn crash_everywhere(start: impl AsyncFn(&Caller<'_>), act: impl AsyncFn(&Caller<'_>)) {
     for survived in 0.. {
@@ -312,7 +312,7 @@ async fn tick(world: &World, later: SignedDuration) {
     assert_eq!(report["errors"], 0, "{report}");
 }
 
-async fn nothing_before(_: &Caller<'_>) {}
+async fn no_key_before(_: &Caller<'_>) {}
 
 async fn connected_before(owner: &Caller<'_>) {
     assert_eq!(owner.save_key(OTHER_KEY).await.status, 200);
@@ -320,7 +320,7 @@ async fn connected_before(owner: &Caller<'_>) {
 
 #[tokio::test]
 async fn a_crash_anywhere_in_connecting_is_harmless() {
-    crash_everywhere(nothing_before, async |owner| {
+    crash_everywhere(no_key_before, async |owner| {
         drop(owner.save_key(KEY).await);
     })
     .await;
@@ -346,7 +346,7 @@ async fn a_crash_anywhere_in_disconnecting_is_harmless() {
 async fn a_lost_response_to_the_switch_is_a_success() {
     let world = World::start().await;
     let owner = world.enterprise_with_key("acme", "7").await;
-    world.wire.lose_next_answer_of("TransactWriteItems");
+    world.wire.lose_next_response_of("TransactWriteItems");
     assert_eq!(owner.save_key(OTHER_KEY).await.status, 200);
     assert_eq!(owner.card().await["key"]["sha256"], key_sha256(OTHER_KEY));
     assert_eq!(owner.say_hello().await.header("x-greta-payer"), "openrouter");
@@ -356,7 +356,7 @@ async fn a_lost_response_to_the_switch_is_a_success() {
 }
 
 #[tokio::test]
-async fn a_secrets_manager_that_fails_keeps_the_old_key() {
+async fn a_secrets_manager_failure_keeps_the_old_key() {
     let world = World::start().await;
     let owner = world.enterprise_with_key("acme", "7").await;
     let before = owner.card().await;
@@ -369,7 +369,7 @@ async fn a_secrets_manager_that_fails_keeps_the_old_key() {
     assert_eq!(user_secrets(&world).await.len(), 2);
     world.engines().heal_secrets();
     tick(&world, SignedDuration::from_mins(59)).await;
-    assert_eq!(user_secrets(&world).await.len(), 2, "not before its hour");
+    assert_eq!(user_secrets(&world).await.len(), 2, "not before an hour has passed");
     tick(&world, SignedDuration::from_mins(61)).await;
     assert_eq!(user_secrets(&world).await.len(), 1);
     assert_eq!(owner.say_hello().await.header("x-greta-payer"), "openrouter");

@@ -1,6 +1,6 @@
-//! Random histories of credits against a simple model: grants, reversals, holds, their ends by the
-//! call, by the sweeper and by time, lost answers, crashes and clocks that jump. After every step the
-//! store must have answered as the model says, and the balance must be the model's.
+//! Random histories of credits against a simple model: grants, reversals, holds, and their
+//! resolution by the call, the sweeper or time, with lost responses, crashes and clock jumps. After
+//! every step the store's answer and the balance must match the model's.
 
 mod model;
 
@@ -23,8 +23,8 @@ use crate::wire::{Fault, Wire};
 
 const PLATFORM_KEY: &str = "sk-or-v1-greta-platform-key-0000";
 
-/// What all histories share: the engines, and a runtime for them.
-struct Ground {
+/// Shared by all histories: the engines, and a runtime for them.
+struct Shared {
     runtime: Runtime,
     world: World,
     wire: Wire,
@@ -33,15 +33,15 @@ struct Ground {
 }
 
 thread_local! {
-    /// Each machine has its own, so that they run side by side. It lives as long as the tests.
-    static GROUND: &'static Ground = Box::leak(Box::new(Ground::new()));
+    /// Each state machine has its own, so that they run in parallel. It lives as long as the tests.
+    static SHARED: &'static Shared = Box::leak(Box::new(Shared::new()));
 }
 
-fn ground() -> &'static Ground {
-    GROUND.with(|ground| *ground)
+fn shared() -> &'static Shared {
+    SHARED.with(|shared| *shared)
 }
 
-impl Ground {
+impl Shared {
     fn new() -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -51,7 +51,7 @@ impl Ground {
         let world = runtime.block_on(World::start());
         let wire = Wire::default();
         let mut setup = world.setup(wire.clone(), &[]);
-        // Throttled requests are sent again at once: nobody is at the other end.
+        // Retry throttled requests at once: nobody else uses these tables.
         let retry = RetryConfig::standard().with_initial_backoff(Duration::from_micros(1));
         setup.aws = setup.aws.into_builder().retry_config(retry).build();
         let dynamodb = aws_sdk_dynamodb::Client::new(&setup.aws);
@@ -68,7 +68,7 @@ impl Ground {
 
 /// One account of the real store.
 struct Sut {
-    /// As it was at first; nobody changes its profile.
+    /// As created; its profile never changes.
     account: Account,
     /// The model's time 0.
     base: Timestamp,
@@ -81,8 +81,8 @@ impl Sut {
         self.base + SignedDuration::from_mins(model.now)
     }
 
-    /// An id that sorts with those of young calls: the books are then right at the first look, and the
-    /// second one is not waited for.
+    /// An id that sorts with those of new calls, so that the first check of the books passes and
+    /// does not wait for a second one.
     fn call_id(&self, call: usize) -> CallId {
         CallId::new(format!("call_z{}-{call}", self.name)).unwrap()
     }
@@ -100,7 +100,7 @@ impl Sut {
             note: "why",
             actor: "machine",
         };
-        match ground().store.ledger.post(&self.account.id, &posting).await {
+        match shared().store.ledger.post(&self.account.id, &posting).await {
             Ok(Posted::Now { balance, owed }) => {
                 Answer::Posted { balance: balance.micros(), owed: owed.micros() }
             }
@@ -119,7 +119,7 @@ impl Sut {
             max_holds: MAX_HOLDS,
             ..new_hold(&call, Credits::from_micros(amount), self.at(model))
         };
-        let taken = ground().store.holds.take(&self.account, &new).await;
+        let taken = shared().store.holds.take(&self.account, &new).await;
         let (hold, answer) = match taken {
             Ok(HoldOutcome::Taken(hold)) => (Some(hold), Answer::Held),
             Ok(HoldOutcome::Insufficient(_)) => (None, Answer::Insufficient),
@@ -138,9 +138,9 @@ impl Sut {
         let resolved = match end {
             End::Settle(cost) => {
                 let cost = Credits::from_micros(cost);
-                ground().store.holds.settle(hold, cost, at, "machine", None).await
+                shared().store.holds.settle(hold, cost, at, "machine", None).await
             }
-            End::Release => ground().store.holds.release(hold, at, "machine", None).await,
+            End::Release => shared().store.holds.release(hold, at, "machine", None).await,
         };
         match resolved {
             Ok(Resolution::Done(state)) => Answer::Ended(state),
@@ -150,15 +150,15 @@ impl Sut {
         }
     }
 
-    async fn provide(&self, call: usize, cost: i64, id_stored: bool) {
-        let default_ai = ground().world.default_ai();
+    async fn accept(&self, call: usize, cost: i64, id_stored: bool) {
+        let default_ai = shared().world.default_ai();
         // A micro-credit is a micro-dollar here.
         let usd = Credits::from_micros(cost).to_string();
         default_ai.remember(PLATFORM_KEY, &self.generation(call), &usd);
         if id_stored {
             let hold = self.holds[call].as_ref().unwrap();
             let id = self.generation(call);
-            ground().store.holds.record_generation(hold, &id).await.unwrap();
+            shared().store.holds.record_generation(hold, &id).await.unwrap();
         }
     }
 
@@ -168,7 +168,7 @@ impl Sut {
             .collect();
         shards.sort_unstable();
         shards.dedup();
-        let swept = monthly_charge::sweep(&ground().sweeper, shards, self.at(model), |_| false);
+        let swept = monthly_charge::sweep(&shared().sweeper, shards, self.at(model), |_| false);
         let monthly_charge::Swept { ended, errors } = swept.await;
         Answer::Swept { ended, errors }
     }
@@ -183,8 +183,8 @@ impl Sut {
                 self.post(model.last_number, kind, amount, self.at(model)).await
             }
             Step::Hold { amount, key, .. } => self.hold(model, amount, key).await,
-            Step::Provide { call, cost, id_stored } => {
-                self.provide(call, cost, id_stored).await;
+            Step::Accept { call, cost, id_stored } => {
+                self.accept(call, cost, id_stored).await;
                 Answer::Nothing
             }
             Step::End { call, end, .. } => self.end(model, call, end).await,
@@ -207,7 +207,7 @@ impl StateMachineTest for Credit {
     fn init_test(_: &Model) -> Sut {
         let name = edge::random_id("m");
         let account = AccountId::new(name.clone()).unwrap();
-        let base = ground().world.system.clock.now();
+        let base = shared().world.system.clock.now();
         let number = AccountNumber::new(name.clone()).unwrap();
         let profile = Profile::new(Plan::Standard, 1, base);
         let why = HistoryEntry {
@@ -216,23 +216,23 @@ impl StateMachineTest for Credit {
             actor: "machine".to_owned(),
             what: "created".to_owned(),
         };
-        let created = ground().store.accounts.create(&account, &number, &profile, &why);
-        let created = ground().runtime.block_on(created).unwrap();
+        let created = shared().store.accounts.create(&account, &number, &profile, &why);
+        let created = shared().runtime.block_on(created).unwrap();
         assert_eq!(created, Created::Now);
-        let account = ground().runtime.block_on(ground().store.accounts.get(&account));
-        ground().world.default_ai().forget();
+        let account = shared().runtime.block_on(shared().store.accounts.get(&account));
+        shared().world.default_ai().forget();
         Sut { account: account.unwrap().unwrap(), base, holds: Vec::new(), name }
     }
 
     fn apply(mut sut: Sut, model: &Model, step: Step) -> Sut {
         let disturbed = disturbances(&step);
         for (operation, fault, times) in &disturbed {
-            ground().wire.disturb(operation, *fault, *times);
+            shared().wire.disturb(operation, *fault, *times);
         }
         let shown = format!("{step:?}");
-        let answer = ground().runtime.block_on(sut.apply(model, step));
+        let answer = shared().runtime.block_on(sut.apply(model, step));
         for (operation, fault, _) in disturbed {
-            ground().wire.disturb(operation, fault, 0);
+            shared().wire.disturb(operation, fault, 0);
         }
         assert_eq!(answer, model.expected, "{shown}");
         sut
@@ -242,8 +242,8 @@ impl StateMachineTest for Credit {
         if model.expected == Answer::Nothing {
             return;
         }
-        let account = ground().store.accounts.get(&sut.account.id);
-        let balance = ground().runtime.block_on(account).unwrap().unwrap().balance;
+        let account = shared().store.accounts.get(&sut.account.id);
+        let balance = shared().runtime.block_on(account).unwrap().unwrap().balance;
         let micros = Credits::from_micros;
         let stored = (balance.balance(), balance.held(), balance.owed());
         assert_eq!(stored, (micros(model.balance), micros(model.held()), micros(model.owed)));
@@ -251,23 +251,23 @@ impl StateMachineTest for Credit {
         assert!(!balance.available().is_negative());
     }
 
-    /// A day later the sweeper has ended what is still open, and the books add up.
+    /// A day later the sweeper has resolved all open holds, and the books add up.
     fn teardown(sut: Sut, mut model: Model) {
         model.now += 3 * 24 * 60;
         model.expected = model.sweep(None);
-        let swept = ground().runtime.block_on(sut.sweep(&model));
+        let swept = shared().runtime.block_on(sut.sweep(&model));
         assert_eq!(swept, model.expected);
         Self::check_invariants(&sut, &model);
         assert_eq!(model.held(), 0);
         let Account { id, number, .. } = &sut.account;
-        let now = ground().world.system.clock.now();
-        let books = ground().store.books.reconcile(id, number, now);
-        let books = ground().runtime.block_on(books).unwrap();
+        let now = shared().world.system.clock.now();
+        let books = shared().store.books.reconcile(id, number, now);
+        let books = shared().runtime.block_on(books).unwrap();
         assert_eq!(books.problems, Vec::<String>::new());
     }
 }
 
-/// What is disturbed on the wire while `step` is made.
+/// The faults on the wire during `step`.
 fn disturbances(step: &Step) -> Vec<(&'static str, Fault, usize)> {
     let (fault, fence_lost) = match step {
         Step::Post { fault, .. } | Step::End { fault, .. } | Step::Sweep { fault } => {
@@ -281,14 +281,14 @@ fn disturbances(step: &Step) -> Vec<(&'static str, Fault, usize)> {
     transaction.into_iter().chain(fence).collect()
 }
 
-/// The same histories in each run, so that a change is judged by what it changes; `MACHINE_SEED` looks
-/// at others.
+/// The histories are the same in every run, so that a result depends only on the code. Set
+/// `MACHINE_SEED` to try others.
 fn config(seed: u64) -> Config {
     let seed = edge::Env::process().number_or("MACHINE_SEED", seed, 0..=u64::MAX);
     Config {
         cases: 5_000,
         rng_seed: RngSeed::Fixed(seed),
-        // Seeds that failed once are tried first from then on.
+        // Seeds that failed once are tried first.
         failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
         ..Config::default()
     }
@@ -298,13 +298,13 @@ prop_state_machine! {
     #![proptest_config(config(1))]
 
     #[test]
-    fn any_history_of_credits_is_the_models(sequential 1..20 => Credit);
+    fn random_histories_match_the_model(sequential 1..20 => Credit);
 }
 
 prop_state_machine! {
     #![proptest_config(config(2))]
 
-    /// The same once more, on the machine's other core.
+    /// The same with another seed, in parallel.
     #[test]
-    fn any_other_history_is_too(sequential 1..20 => Credit);
+    fn other_random_histories_match_the_model(sequential 1..20 => Credit);
 }

@@ -1,5 +1,5 @@
 //! Every row of the routing table, through the public interface: the next call does what the card
-//! announces.
+//! predicts.
 
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ struct Row {
     switches: Option<Value>,
     /// Steps after the key is connected and switched.
     then: Option<Value>,
-    /// OpenRouter rejects the key, and a call has found that out.
+    /// OpenRouter rejects the key, and a call has detected it.
     rejected: bool,
     status: u16,
     payer: &'static str,
@@ -193,21 +193,21 @@ async fn bring_into(world: &World, id: &str, row: &Row) {
     }
 }
 
-async fn announced(owner: &Caller<'_>) -> (String, String) {
+async fn predicted(owner: &Caller<'_>) -> (String, String) {
     let card = owner.card().await;
     let text = |name: &str| card["next_call"][name].as_str().unwrap().to_owned();
     (text("payer"), text("reason"))
 }
 
 #[tokio::test]
-async fn every_row_does_what_it_announces() {
+async fn every_row_does_what_the_card_predicts() {
     let world = World::start().await;
     for (index, row) in rows().into_iter().enumerate() {
         let id = format!("row-{}-{index}", row.number);
         bring_into(&world, &id, &row).await;
         let owner = world.owner(&id);
         let expected = (row.payer.to_owned(), row.reason.to_owned());
-        assert_eq!(announced(&owner).await, expected, "{id}");
+        assert_eq!(predicted(&owner).await, expected, "{id}");
         let mut streamed = hello();
         streamed["stream"] = json!(true);
         for body in [hello(), streamed] {
@@ -225,14 +225,14 @@ async fn row_9_is_an_account_without_a_key() {
         world.set(plan, json!({"plan": plan, "credits": "1"})).await;
         let owner = world.owner(plan);
         let expected = ("greta_credits".to_owned(), "not_connected".to_owned());
-        assert_eq!(announced(&owner).await, expected);
+        assert_eq!(predicted(&owner).await, expected);
         let reply = owner.say_hello().await;
         assert_eq!((reply.status.as_u16(), reply.receipt()), (200, expected));
         assert_ne!(reply.header("x-greta-credits-charged"), "");
 
         world.set(plan, json!({"credits": "0"})).await;
         let nobody = ("none".to_owned(), "insufficient_credits".to_owned());
-        assert_eq!(announced(&owner).await, nobody);
+        assert_eq!(predicted(&owner).await, nobody);
         let reply = owner.say_hello().await;
         assert_eq!(reply.error(), (402, "insufficient_credits".to_owned()));
         assert_eq!(reply.receipt(), nobody);
@@ -251,12 +251,12 @@ async fn a_working_enterprise_key_needs_no_credits() {
 
 /// The cheapest call is an empty prompt and one output token.
 #[tokio::test]
-async fn the_card_announces_no_payer_exactly_below_the_cheapest_call() {
+async fn the_card_predicts_no_payer_exactly_below_the_cheapest_call() {
     let world = World::start().await;
     let owner = world.owner("edge");
     // gpt-4o-mini: 0.0000006 USD a token, 10 credits a dollar.
     for (credits, payer) in [("0.000005", "none"), ("0.000006", "greta_credits")] {
         world.set("edge", json!({"credits": credits})).await;
-        assert_eq!(announced(&owner).await.0, payer, "{credits}");
+        assert_eq!(predicted(&owner).await.0, payer, "{credits}");
     }
 }

@@ -43,14 +43,14 @@ async fn a_posting_counts_once() {
     let again = post(&world, "grant_1", EntryKind::Grant, CREDIT).await;
     assert_eq!(again, Ok(Posted::Before));
     assert_eq!(world.settled_balance("acme").await, "8");
-    // The same id for something else is a mistake, and is told.
+    // Reusing an id for something else is an error.
     for (kind, amount) in [(EntryKind::Grant, 2 * CREDIT), (EntryKind::Refund, CREDIT)] {
         let other = post(&world, "grant_1", kind, amount).await;
         assert_eq!(other, Err(PostRefused::IdTaken));
     }
     let more = post(&world, "adj_1", EntryKind::Adjustment, -9 * CREDIT).await;
     assert!(matches!(more, Err(PostRefused::Insufficient(_))), "{more:?}");
-    // What took the credits away is not refused for want of them when it comes again.
+    // An adjustment that took all credits is not refused as insufficient when it is repeated.
     let all = post(&world, "adj_2", EntryKind::Adjustment, -8 * CREDIT).await;
     assert_eq!(all, Ok(moved(-8 * CREDIT, 0)));
     let again = post(&world, "adj_2", EntryKind::Adjustment, -8 * CREDIT).await;
@@ -59,7 +59,7 @@ async fn a_posting_counts_once() {
 }
 
 #[tokio::test]
-async fn a_lost_answer_is_not_posted_again() {
+async fn a_lost_response_is_not_posted_again() {
     let world = World::start().await;
     world.set("acme", json!({"credits": "7"})).await;
     let account = AccountId::new("acme").unwrap();
@@ -72,13 +72,13 @@ async fn a_lost_answer_is_not_posted_again() {
         note: "why",
         actor: "test",
     };
-    world.wire.lose_next_answer_of("TransactWriteItems");
+    world.wire.lose_next_response_of("TransactWriteItems");
     let posted = refused(over_the_wire.ledger.post(&account, &posting).await);
-    assert_eq!(posted, Ok(moved(CREDIT, 0)), "it was this very posting");
+    assert_eq!(posted, Ok(moved(CREDIT, 0)), "the same posting");
     world.wire.repeat_next("TransactWriteItems");
     let posted = refused(over_the_wire.ledger.post(&account, &posting).await);
     assert_eq!(posted, Ok(Posted::Before));
-    // One that never arrived is told as what it is, and can be tried again.
+    // A posting that never arrived is reported as failed and can be retried.
     let second = Posting { id: &id("grant_2"), ..posting };
     world.wire.swallow_next("TransactWriteItems");
     assert!(over_the_wire.ledger.post(&account, &second).await.is_err());
@@ -90,7 +90,7 @@ async fn a_lost_answer_is_not_posted_again() {
 }
 
 #[tokio::test]
-async fn what_a_reversal_cannot_take_is_owed_until_credits_come() {
+async fn the_rest_of_a_reversal_is_owed_until_credits_come() {
     let world = World::start().await;
     world.set("acme", json!({})).await;
     let owner = world.owner("acme");
@@ -100,7 +100,7 @@ async fn what_a_reversal_cannot_take_is_owed_until_credits_come() {
     assert_eq!(reversal, Ok(moved(-4 * CREDIT, 6 * CREDIT)));
     let credits = owner.get("/v1/credits").await.json();
     assert_eq!((&credits["balance"], &credits["owed"]), (&json!("0"), &json!("6")));
-    // Credits given back pay no debt; bought ones do, at once.
+    // A refund of credits does not reduce the debt; a purchase or grant pays it at once.
     post(&world, "refund_1", EntryKind::Refund, CREDIT).await.unwrap();
     let purchase = post(&world, "buy_2", EntryKind::Purchase, 3 * CREDIT).await;
     assert_eq!(purchase, Ok(moved(-CREDIT, -4 * CREDIT)));

@@ -1,4 +1,4 @@
-//! Somebody else acts between a reading and the writing that builds on it.
+//! Another writer acts between a read and the write that depends on it.
 
 use std::convert::Infallible;
 
@@ -65,9 +65,9 @@ async fn post(
     refused(store.ledger.post(&acme(), &posting).await)
 }
 
-/// Credits that are spent between the look at them and the posting are not taken twice.
+/// Credits spent between the read and the posting are not taken twice.
 #[tokio::test]
-async fn a_posting_takes_only_what_is_still_there() {
+async fn a_posting_takes_only_available_credits() {
     let (world, disturbed, _) = world().await;
     let (store, now) = (world.system.store.clone(), world.system.clock.now());
     world.wire.meanwhile(TRANSACTION, async move {
@@ -87,7 +87,7 @@ async fn a_posting_takes_only_what_is_still_there() {
     world.settled_balance("acme").await;
 }
 
-/// Two grants at once: what is owed is paid once.
+/// Two concurrent grants: the debt is paid once.
 #[tokio::test]
 async fn a_debt_is_paid_once() {
     let (world, disturbed, _) = world().await;
@@ -102,7 +102,7 @@ async fn a_debt_is_paid_once() {
     world.settled_balance("acme").await;
 }
 
-/// Credits do not come to an account that is being deleted.
+/// An account that is being deleted gets no credits.
 #[tokio::test]
 async fn a_posting_does_not_revive_an_account() {
     let (world, disturbed, _) = world().await;
@@ -114,9 +114,9 @@ async fn a_posting_does_not_revive_an_account() {
     assert_eq!(posted, Err(PostRefused::NoAccount));
 }
 
-/// An entry once written is never written over, not even by its own name.
+/// A ledger entry is never overwritten, not even by one of the same name.
 #[tokio::test]
-async fn the_ledger_is_only_appended_to() {
+async fn the_ledger_is_append_only() {
     let (world, store, account) = world().await;
     let now = world.system.clock.now();
     let held = hold(&store, &account, "call_1", now).await;
@@ -137,9 +137,9 @@ async fn the_ledger_is_only_appended_to() {
     assert_eq!(balance.held(), credits(1_000), "nothing moved");
 }
 
-/// Of two sweepers that found the same hold, one takes it on.
+/// Two sweepers find the same hold: one claims it.
 #[tokio::test]
-async fn a_due_hold_is_taken_on_once() {
+async fn a_due_hold_is_claimed_once() {
     let (world, disturbed, account) = world().await;
     let now = world.system.clock.now();
     let held = hold(&disturbed, &account, "call_1", now).await;
@@ -155,7 +155,7 @@ async fn a_due_hold_is_taken_on_once() {
         assert!(store.holds.claim(&same, later).await.unwrap().is_some());
     });
     assert_eq!(disturbed.holds.claim(&found, later).await.unwrap(), None);
-    // It is due again later, and ends just when it is taken on.
+    // It is due again later, and is resolved just when it is claimed.
     let later = later + SignedDuration::from_hours(2);
     let found = {
         let mut due = world.system.store.holds.due(shard, later, 10).await.unwrap();
@@ -171,10 +171,10 @@ async fn a_due_hold_is_taken_on_once() {
     assert!(left.is_empty(), "{left:?}");
 }
 
-/// What is noted on a hold is noted on an open one only: an ended one stays as it is, and one that
-/// expired is not made anew.
+/// Updates of a hold apply only while it is open: a resolved one stays as it is, and an expired one
+/// is not recreated.
 #[tokio::test]
-async fn an_ended_hold_stays_as_it_is() {
+async fn a_resolved_hold_stays_as_it_is() {
     let (world, store, account) = world().await;
     let now = world.system.clock.now();
     let held = hold(&store, &account, "call_1", now).await;
@@ -204,20 +204,20 @@ async fn an_ended_hold_stays_as_it_is() {
     assert_eq!(item().await, None);
 }
 
-/// Two changes of the same account at once: neither undoes the other.
+/// Two concurrent changes of an account do not undo each other.
 #[tokio::test]
-async fn changes_of_an_account_do_not_undo_each_other() {
+async fn concurrent_changes_do_not_undo_each_other() {
     let (world, disturbed, account) = world().await;
     let now = world.system.clock.now();
-    // Alone, and with something that goes into the same transaction.
+    // As a plain update, and in a transaction with another item.
     for (version, operation) in [(2, "UpdateItem"), (5, TRANSACTION)] {
         let store = world.system.store.clone();
         world.wire.meanwhile(operation, async move {
-            let hear = |profile: &mut account::Profile| {
+            let upgrade = |profile: &mut account::Profile| {
                 profile.apply_plan(Plan::Enterprise, version, now);
                 Ok::<_, Infallible>(Vec::new())
             };
-            store.accounts.update(&acme(), None, now, hear).await.unwrap();
+            store.accounts.update(&acme(), None, now, upgrade).await.unwrap();
         });
         let changed = disturbed.accounts.update(&account.id, None, now, |profile| {
             profile.apply_plan(Plan::Standard, version + 1, now);
@@ -230,11 +230,11 @@ async fn changes_of_an_account_do_not_undo_each_other() {
         let plans = world.system.account("acme").await.profile.plans;
         assert_eq!((plans.plan(), plans.version()), (Plan::Standard, version + 1));
         let change = plans.last_change().unwrap();
-        assert_eq!(change.version, version + 1, "the other change is known, too");
+        assert_eq!(change.version, version + 1, "the last change wins");
     }
 }
 
-/// A change of an account that is deleted meanwhile finds nothing to change.
+/// A change to an account that is deleted meanwhile finds nothing.
 #[tokio::test]
 async fn a_change_does_not_revive_an_account() {
     let (world, disturbed, account) = world().await;
@@ -250,34 +250,34 @@ async fn a_change_does_not_revive_an_account() {
     assert!(matches!(changed, Err(UpdateError::NotFound)), "{changed:?}");
 }
 
-/// An account is made, changed or deleted while it is being deleted.
+/// An account is created, changed or deleted while it is being deleted.
 #[tokio::test]
-async fn a_deletion_meets_other_events() {
+async fn deletions_race_with_other_events() {
     let (world, disturbed, account) = world().await;
     let now = world.system.clock.now();
     let other = AccountId::new("other").unwrap();
-    // It appears, younger than its deletion.
+    // It is created by an event newer than the deletion.
     let store = world.system.store.clone();
     let (id, number) = (other.clone(), account::AccountNumber::new("n-1").unwrap());
     world.wire.meanwhile(TRANSACTION, async move {
         let profile = account::Profile::new(Plan::Standard, 9, now);
-        let made = store.accounts.create(&id, &number, &profile, &why(now)).await;
-        assert_eq!(made.unwrap(), Created::Now);
+        let created = store.accounts.create(&id, &number, &profile, &why(now)).await;
+        assert_eq!(created.unwrap(), Created::Now);
     });
     let deleted = disturbed.accounts.delete(&other, 5, &why(now)).await.unwrap();
     assert_eq!(deleted, Deletion::Late);
     // It changes.
     let store = world.system.store.clone();
     world.wire.meanwhile(TRANSACTION, async move {
-        let hear = |profile: &mut account::Profile| {
+        let upgrade = |profile: &mut account::Profile| {
             profile.apply_plan(Plan::Enterprise, 12, now);
             Ok::<_, Infallible>(Vec::new())
         };
-        store.accounts.update(&acme(), None, now, hear).await.unwrap();
+        store.accounts.update(&acme(), None, now, upgrade).await.unwrap();
     });
     let deleted = disturbed.accounts.delete(&account.id, 11, &why(now)).await.unwrap();
     assert_eq!(deleted, Deletion::Late);
-    // It is deleted by two events at once: the higher version stays.
+    // Two events delete it at once: the higher version stays.
     disturbed.accounts.delete(&account.id, 20, &why(now)).await.unwrap();
     let store = world.system.store.clone();
     world.wire.meanwhile(TRANSACTION, async move {
@@ -287,37 +287,37 @@ async fn a_deletion_meets_other_events() {
     assert_eq!(deleted, Deletion::Done(None));
     let presence = world.system.store.accounts.presence(&account.id).await.unwrap();
     assert_eq!(presence, Presence::Deleted { version: 30, scrubbed: false });
-    // It is made anew while a late deletion is on its way.
+    // It is recreated while a late deletion is running.
     assert!(world.system.store.accounts.scrub(&account.id).await.unwrap());
     let store = world.system.store.clone();
     world.wire.meanwhile(TRANSACTION, async move {
         let profile = account::Profile::new(Plan::Standard, 50, now);
         let number = account::AccountNumber::new("n-2").unwrap();
-        let made = store.accounts.create(&acme(), &number, &profile, &why(now)).await;
-        assert_eq!(made.unwrap(), Created::Now);
+        let created = store.accounts.create(&acme(), &number, &profile, &why(now)).await;
+        assert_eq!(created.unwrap(), Created::Now);
     });
     let deleted = disturbed.accounts.delete(&account.id, 40, &why(now)).await.unwrap();
     assert_eq!(deleted, Deletion::Late);
     assert_eq!(world.settled_balance("acme").await, "0");
 }
 
-/// The account is deleted, and made anew under its old id.
-async fn reborn(store: Store, now: Timestamp) {
+/// Deletes the account and recreates it under its old id.
+async fn delete_and_recreate(store: Store, now: Timestamp) {
     store.accounts.delete(&acme(), 9, &why(now)).await.unwrap();
     assert!(store.accounts.scrub(&acme()).await.unwrap());
     let number = account::AccountNumber::new("n-2").unwrap();
     let profile = account::Profile::new(Plan::Enterprise, 50, now);
-    let made = store.accounts.create(&acme(), &number, &profile, &why(now)).await;
-    assert_eq!(made.unwrap(), Created::Now);
+    let created = store.accounts.create(&acme(), &number, &profile, &why(now)).await;
+    assert_eq!(created.unwrap(), Created::Now);
     post(&store, "grant_2", EntryKind::Grant, 5_000_000, now).await.unwrap();
 }
 
-/// Who knows the account as it was before its deletion touches nothing of the new one.
+/// A stale read of the old account changes nothing in the new one.
 #[tokio::test]
-async fn a_new_account_under_an_old_id_is_another_one() {
+async fn a_new_account_under_an_old_id_is_separate() {
     let (world, disturbed, old) = world().await;
     let (store, now) = (world.system.store.clone(), world.system.clock.now());
-    reborn(store.clone(), now).await;
+    delete_and_recreate(store.clone(), now).await;
     let call = CallId::new("call_1").unwrap();
     let new = new_hold(&call, Credits::ZERO, now);
     let held = store.holds.take(&old, &new).await.unwrap();
@@ -332,12 +332,12 @@ async fn a_new_account_under_an_old_id_is_another_one() {
     assert_eq!(plans.last_change().unwrap().version, 51, "the new account's plan changed");
 }
 
-/// The same, in the middle of a deletion and of a posting.
+/// The same in the middle of a deletion, and of a posting.
 #[tokio::test]
 async fn an_old_deletion_does_not_end_a_new_account() {
     let (world, disturbed, old) = world().await;
     let (store, now) = (world.system.store.clone(), world.system.clock.now());
-    world.wire.meanwhile(TRANSACTION, reborn(store.clone(), now));
+    world.wire.meanwhile(TRANSACTION, delete_and_recreate(store.clone(), now));
     let deleted = disturbed.accounts.delete(&old.id, 11, &why(now)).await.unwrap();
     assert_eq!(deleted, Deletion::Late);
     assert_eq!(world.settled_balance("acme").await, "5");
@@ -345,14 +345,14 @@ async fn an_old_deletion_does_not_end_a_new_account() {
     let world = World::start().await;
     world.set("acme", json!({"credits": "7"})).await;
     let disturbed = world.store_over_the_wire();
-    world.wire.meanwhile(TRANSACTION, reborn(world.system.store.clone(), now));
+    world.wire.meanwhile(TRANSACTION, delete_and_recreate(world.system.store.clone(), now));
     post(&disturbed, "grant_3", EntryKind::Grant, 1_000_000, now).await.unwrap();
     assert_eq!(world.settled_balance("acme").await, "6", "it is the new account's");
 }
 
-/// Only what is deleted is scrubbed, and only when nothing is held.
+/// Only a deleted account is scrubbed, and only when nothing is held.
 #[tokio::test]
-async fn what_lives_is_not_scrubbed() {
+async fn a_live_account_is_not_scrubbed() {
     let (world, store, account) = world().await;
     let now = world.system.clock.now();
     assert!(!store.accounts.scrub(&account.id).await.unwrap());
@@ -367,9 +367,9 @@ async fn what_lives_is_not_scrubbed() {
     }
 }
 
-/// A secret that was intended anew is not forgotten for the older intention's sake.
+/// Removing an older record of a secret keeps the newer one.
 #[tokio::test]
-async fn a_secret_due_again_is_not_forgotten() {
+async fn removing_an_old_secret_record_keeps_a_newer_one() {
     let (world, store, account) = world().await;
     let now = world.system.clock.now();
     let key = KeyId::new("key_1").unwrap();
@@ -389,9 +389,9 @@ async fn a_secret_due_again_is_not_forgotten() {
     assert_eq!(all().await, 0);
 }
 
-/// Of two ticks that found the same piece of work, one takes it on.
+/// Two ticks find the same due work: one claims it.
 #[tokio::test]
-async fn due_work_is_taken_on_once() {
+async fn due_work_is_claimed_once() {
     let (world, disturbed, account) = world().await;
     let now = world.system.clock.now();
     let later = now + SignedDuration::from_hours(1);
@@ -418,9 +418,9 @@ async fn due_work_is_taken_on_once() {
     assert!(!disturbed.due.postpone(&deletion, later).await.unwrap());
 }
 
-/// Two checks of a key at once are two.
+/// Two concurrent checks of a key count as two.
 #[tokio::test]
-async fn checks_at_once_are_all_counted() {
+async fn concurrent_checks_are_all_counted() {
     let (world, disturbed, account) = world().await;
     let now = world.system.clock.now();
     let second = move |n| now + SignedDuration::from_secs(n);
@@ -438,7 +438,7 @@ async fn checks_at_once_are_all_counted() {
     assert!(matches!(eleventh.unwrap(), AttemptLimit::WaitFor(_)));
 }
 
-/// Pays for the add-on with 5 credits, if nothing comes in between that says otherwise.
+/// Pays 5 credits for the add-on, unless a concurrent change forbids it.
 async fn pay_add_on(store: &Store, account: &Account, at: Timestamp) -> CreditPayment {
     let id = EntryId::new("addon_1").unwrap();
     let generation = GenerationId::new(id.as_str());
@@ -464,9 +464,10 @@ async fn pay_add_on(store: &Store, account: &Account, at: Timestamp) -> CreditPa
     paid.await.unwrap()
 }
 
-/// The price is taken from what is there, of whoever it was asked of, and only while it is owed.
+/// The price is taken from available credits, from the account that was judged, and only while it
+/// is owed.
 #[tokio::test]
-async fn the_add_on_is_paid_only_as_it_was_judged() {
+async fn the_add_on_is_paid_only_while_owed_and_affordable() {
     let (world, disturbed, account) = world().await;
     let (store, now) = (world.system.store.clone(), world.system.clock.now());
     world.wire.meanwhile(TRANSACTION, async move {
@@ -490,9 +491,9 @@ async fn the_add_on_is_paid_only_as_it_was_judged() {
     assert_eq!(world.settled_balance("acme").await, "14");
 }
 
-/// Another account of the same name owes nothing of the old one's.
+/// A new account with the same id does not owe the old one's price.
 #[tokio::test]
-async fn the_add_on_is_paid_by_whom_it_was_asked_of() {
+async fn a_recreated_account_does_not_pay_for_the_old_one() {
     let (world, disturbed, account) = world().await;
     let (store, now) = (world.system.store.clone(), world.system.clock.now());
     world.wire.meanwhile(TRANSACTION, async move {

@@ -9,7 +9,7 @@ use http::Method;
 use jiff::SignedDuration;
 use serde_json::json;
 
-use crate::provider_run::worker;
+use crate::stripe_subscription::worker;
 use crate::support::World;
 
 const MONTH: SignedDuration = SignedDuration::from_hours(31 * 24);
@@ -19,9 +19,9 @@ fn id(name: &str) -> AccountId {
 }
 
 impl World {
-    /// The number of requests to Stripe, without those that create customers.
+    /// Number of requests to Stripe, except those that create customers.
     fn requests(&self) -> usize {
-        let seen = self.provider().seen();
+        let seen = self.stripe().seen();
         let counted = seen.iter().filter(|it| it.path != "/v1/customers");
         counted.count()
     }
@@ -63,11 +63,11 @@ async fn all_workers_together_stay_under_the_limit() {
     let sent = world.requests() - before;
     assert_eq!(sent, 24, "each account's payment is created and confirmed");
     assert!(sent <= allowed, "{sent} requests in {millis} ms");
-    assert_eq!(world.provider().payments().len(), 12);
+    assert_eq!(world.stripe().payments().len(), 12);
 }
 
 #[tokio::test]
-async fn a_rate_that_workers_cannot_work_with_is_refused() {
+async fn a_rate_too_low_for_the_workers_is_refused() {
     let world = World::start().await;
     for (concurrency, is_accepted) in [("9", true), ("10", false)] {
         let settings = [("STRIPE_REQUESTS_PER_SECOND", "1"), ("CHARGE_CONCURRENCY", concurrency)]
@@ -78,11 +78,11 @@ async fn a_rate_that_workers_cannot_work_with_is_refused() {
     }
 }
 
-/// The account is put off for as long as it would have to wait, and charged then.
+/// The account is postponed by as long as it would have to wait, and is charged then.
 #[tokio::test]
-async fn a_wait_that_is_too_long_is_put_off() {
+async fn an_account_with_too_long_a_wait_is_postponed() {
     let hour = SignedDuration::from_hours(1);
-    // The first request of a worker does not wait, the second does.
+    // A worker's first request does not wait, the second one does.
     for (first, sent) in [("acme", 1), ("other", 0)] {
         let world = World::start().await;
         world.set("acme", json!({"add_on": "active"})).await;
@@ -105,7 +105,7 @@ async fn a_wait_that_is_too_long_is_put_off() {
         let others = u32::from(first == "acme");
         assert_eq!(charged(MONTH + hour / 2).await, others);
         assert_eq!(charged(MONTH + hour * 2).await, 2 - others);
-        assert_eq!(world.provider().payments().len(), 2);
+        assert_eq!(world.stripe().payments().len(), 2);
     }
 }
 
@@ -116,9 +116,9 @@ async fn routes_do_not_wait() {
     let (interval, started) = (world.interval(&settings), Instant::now());
     world.set("acme", json!({})).await;
     let session = crate::add_on::session(&world).await;
-    let provider = world.provider();
-    provider.pay(&session, local::stripe::Card::Succeeds).unwrap();
-    provider.until_delivered().await;
+    let stripe = world.stripe();
+    stripe.pay(&session, local::stripe::Card::Succeeds).unwrap();
+    stripe.until_delivered().await;
     assert_eq!(crate::add_on::status(&world).await, "active");
     let owner = world.owner("acme");
     let path = "/v1/integrations/openrouter/subscription/payment-method";
@@ -127,20 +127,20 @@ async fn routes_do_not_wait() {
     assert!(waits >= 2 && started.elapsed() < interval * waits);
 }
 
-/// Stripe limits us all the same: nothing is lost, and nothing is created twice.
+/// If Stripe limits us anyway, nothing is lost and nothing is created twice.
 #[tokio::test]
-async fn a_request_that_stripe_limits_is_repeated_later() {
+async fn a_rate_limited_request_is_retried_later() {
     let later = SignedDuration::from_mins(6);
-    // The next request, or all but the first one of a second.
+    // The next request is limited, or all but the first one of each second.
     for (next, per_second) in [(1, None), (0, Some(1))] {
         let world = World::start().await;
         world.set("acme", json!({"add_on": "active"})).await;
-        world.provider().limit_rate(next, per_second);
+        world.stripe().limit_rate(next, per_second);
         let report = world.tick_in(MONTH).await;
         assert_eq!((&report["charged"], &report["errors"]), (&json!(0), &json!(0)));
-        world.provider().limit_rate(0, None);
+        world.stripe().limit_rate(0, None);
         assert_eq!(world.tick_in(MONTH + later / 2).await["charged"], 0);
         assert_eq!(world.tick_in(MONTH + later).await["charged"], 1);
-        assert_eq!(world.provider().payments().len(), 1);
+        assert_eq!(world.stripe().payments().len(), 1);
     }
 }

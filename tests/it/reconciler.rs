@@ -24,7 +24,7 @@ impl World {
         self.system.reconcile(event, None).await.unwrap()
     }
 
-    /// The event of a run that finds all earlier entries old.
+    /// The event of a run in which all earlier entries count as old.
     fn in_an_hour(&self) -> Value {
         json!({"time": self.system.clock.now() + SignedDuration::from_hours(1)})
     }
@@ -124,9 +124,9 @@ async fn clean_books_are_reported_without_a_write() {
     world.enterprise_with_key("c", "7").await;
     world.wire.take();
     assert_eq!(world.reconcile(&json!({})).await, clean(3));
-    let asked: BTreeSet<_> = world.wire.take().into_iter().collect();
+    let operations_used: BTreeSet<_> = world.wire.take().into_iter().collect();
     let reads = ["GetItem", "Query", "Scan"].map(str::to_owned);
-    assert_eq!(asked, BTreeSet::from(reads));
+    assert_eq!(operations_used, BTreeSet::from(reads));
     // The event of an EventBridge schedule.
     let envelope = json!({
         "version": "0",
@@ -141,7 +141,7 @@ async fn clean_books_are_reported_without_a_write() {
 }
 
 #[tokio::test]
-async fn each_kind_of_tampering_is_found_and_not_repaired() {
+async fn each_kind_of_tampering_is_reported_and_not_repaired() {
     let names = [
         "clean",
         "sum",
@@ -274,7 +274,7 @@ async fn all_pages_and_segments_together_cover_every_account_once() {
     for name in &names {
         world.set(name, json!({"credits": "7"})).await;
         all.push(world.system.account(name).await.number.as_str().to_owned());
-        // Each account has a mismatch to be found by. A page ends after 1 MB.
+        // Give each account a mismatch to be found by, and fill the page: one ends after 1 MB.
         world.tamper(name, "SET owed = :value", number(-1)).await;
         let padding = S("x".repeat(300_000));
         world.tamper(name, "SET padding = :value", padding).await;
@@ -300,7 +300,7 @@ async fn all_pages_and_segments_together_cover_every_account_once() {
 
 /// Credits that move while the books are read cause no false reports.
 #[tokio::test]
-async fn calls_in_progress_are_no_mismatch() {
+async fn calls_in_progress_cause_no_mismatch() {
     const ACCOUNTS: usize = 16;
     let world = World::start().await;
     let names: Vec<_> = (0..ACCOUNTS).map(|name| format!("acme-{name}")).collect();
@@ -341,9 +341,10 @@ async fn calls_in_progress_are_no_mismatch() {
     assert_eq!(answer, clean);
 }
 
-/// Ended holds no longer change, so they are read outside the short time in which nothing may move.
+/// Resolved holds no longer change, so they are read outside the short window in which nothing may
+/// move.
 #[tokio::test]
-async fn ended_holds_are_read_before_the_quiet_moment() {
+async fn resolved_holds_are_read_before_the_quiet_window() {
     let world = World::start().await;
     let numbers = world.accounts_with_books(&["acme"]).await;
     let holds = &world.system.tables.holds;
@@ -369,19 +370,19 @@ async fn ended_holds_are_read_before_the_quiet_moment() {
     world.wire.take();
     assert_eq!(world.reconcile(&world.in_an_hour()).await, clean);
     let quiet = world.wire.take().join(" ");
-    // Balance; new entries, new holds, the one that was open, days; balance.
+    // Balance; new entries, new holds, the open one, days; balance.
     let expected = "GetItem Query Query GetItem Query GetItem";
     assert!(quiet.ends_with(&format!("Query Query {expected}")), "{quiet}");
 
-    // A hold that ends in the meantime was already read as ended.
+    // A hold that is resolved meanwhile was already read as resolved.
     let later = now + SignedDuration::from_hours(1);
     world.wire.meanwhile("GetItem", async move {
         let charged = store.holds.settle(&open, Credits::MICRO, later, "test", None).await;
         assert!(matches!(charged, Ok(Resolution::Done(_))));
     });
     assert_eq!(world.reconcile(&world.in_an_hour()).await, clean);
-    let looks = world.wire.take().join(" ");
-    assert_eq!(looks.matches("GetItem").count(), 3, "{looks}");
+    let requests = world.wire.take().join(" ");
+    assert_eq!(requests.matches("GetItem").count(), 3, "{requests}");
 }
 
 /// A hold whose id has no time is still found.
@@ -403,7 +404,7 @@ async fn a_hold_whose_id_has_no_time_is_found() {
 
 /// Accounts are deleted and created again while the books are read.
 #[tokio::test]
-async fn deleted_accounts_are_no_mismatch() {
+async fn deleted_accounts_cause_no_mismatch() {
     let world = World::start().await;
     let names: Vec<_> = (0..6).map(|number| format!("acme-{number}")).collect();
     for name in &names {

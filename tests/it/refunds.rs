@@ -1,4 +1,4 @@
-//! Money goes back: what we give back ourselves, and what others do.
+//! Refunds: the ones we make, and the ones made at Stripe.
 
 use http::Method;
 use jiff::SignedDuration;
@@ -7,101 +7,100 @@ use serde_json::json;
 use store::{EventState, Outcome, ReversalStep, Store};
 
 use crate::add_on::{DAY, bought, deleted, deliver_again, session, session_of, status, subscribe};
-use crate::provider_run::worker;
 use crate::secrecy::{Log, log_of_this_thread};
+use crate::stripe_subscription::worker;
 use crate::support::World;
 
 const TRANSACTION: &str = "TransactWriteItems";
 
 impl World {
-    /// An account that bought credits for ten dollars; the provider's id of the payment.
+    /// An account that bought credits for ten dollars, and the id of its PaymentIntent.
     async fn bought_credits() -> (Self, String) {
         let world = Self::start().await;
         world.set("acme", json!({})).await;
         let body = json!({"usd": "10"});
         let owner = world.owner("acme");
-        let page = owner.call(Method::POST, "/v1/credits/checkout", &body);
-        let page = session_of(&page.await);
-        world.provider().pay(&page, Card::Succeeds).unwrap();
-        world.provider().until_delivered().await;
+        let reply = owner.call(Method::POST, "/v1/credits/checkout", &body);
+        let session_id = session_of(&reply.await);
+        world.stripe().pay(&session_id, Card::Succeeds).unwrap();
+        world.stripe().until_delivered().await;
         assert_eq!(world.settled_balance("acme").await, "100");
-        let intent = world.provider().payments()[0].intent.clone();
+        let intent = world.stripe().payments()[0].intent.clone();
         (world, intent)
     }
 
-    /// The payment of bought credits, as it is stored.
+    /// The stored payment of a credits purchase.
     async fn purchase() -> (Self, Store, String) {
         let (world, _) = Self::bought_credits().await;
-        let events = world.provider().events();
+        let events = world.stripe().events();
         let paid = events.iter().find(|it| it.kind == "checkout.session.completed");
         let (store, session) = (world.store_over_the_wire(), paid.unwrap().object.clone());
         (world, store, session)
     }
 }
 
-/// Nobody tries it for ever: a person has to look.
+/// A refund that Stripe refuses is not retried forever: an operator has to look.
 #[tokio::test]
-async fn a_refund_that_cannot_be_made_is_left_to_people() {
+async fn a_refused_refund_is_left_to_an_operator() {
     for is_disputed in [false, true] {
         let world = World::start().await;
         world.set("acme", json!({})).await;
-        let page = session(&world).await;
+        let session_id = session(&world).await;
         world.set("acme", json!({"plan": "enterprise"})).await;
-        let provider = world.provider();
-        provider.set_delivery(Delivery::Hold);
-        provider.pay(&page, Card::Succeeds).unwrap();
+        let stripe = world.stripe();
+        stripe.set_delivery(Delivery::Hold);
+        stripe.pay(&session_id, Card::Succeeds).unwrap();
         if is_disputed {
-            let intent = provider.payments()[0].intent.clone();
-            provider.dispute(&intent).unwrap();
+            let intent = stripe.payments()[0].intent.clone();
+            stripe.dispute(&intent).unwrap();
         } else {
-            provider.fail_refunds(1);
+            stripe.fail_refunds(1);
         }
         let outcome = async || {
-            let stored = world.system.store.payments.order(&page).await.unwrap();
+            let stored = world.system.store.payments.order(&session_id).await.unwrap();
             stored.unwrap().1
         };
         let at = format!("disputed: {is_disputed}");
         for _ in 0..2 {
-            for event in provider.events() {
-                provider.deliver(&event).await.unwrap();
+            for event in stripe.events() {
+                stripe.deliver(&event).await.unwrap();
             }
             assert_eq!(outcome().await, Some(Outcome::RefundFailed), "{at}");
             assert_eq!(world.tick_after(DAY).await["errors"], 0, "{at}");
         }
-        let seen = provider.seen().into_iter();
-        let asked = seen.filter(|it| it.path == "/v1/refunds").count();
-        assert_eq!((asked, provider.payments()[0].refunded), (1, 0), "{at}");
+        let seen = stripe.seen().into_iter();
+        let stripe_requests = seen.filter(|it| it.path == "/v1/refunds").count();
+        assert_eq!((stripe_requests, stripe.payments()[0].refunded), (1, 0), "{at}");
     }
 }
 
-/// What becomes of a refund is written down of payments that are to be given back, and of nothing else.
-/// It does not stand in the way of others until then.
+/// A refund that is rate limited is postponed, and does not block others until it is due.
 #[tokio::test]
-async fn a_refund_that_could_not_be_asked_for_comes_up_again_later() {
+async fn a_rate_limited_refund_is_retried_later() {
     let world = World::start().await;
     world.set("acme", json!({})).await;
-    let page = session(&world).await;
-    let provider = world.provider();
-    provider.set_delivery(Delivery::Hold);
-    provider.pay(&page, Card::Succeeds).unwrap();
+    let session_id = session(&world).await;
+    let stripe = world.stripe();
+    stripe.set_delivery(Delivery::Hold);
+    stripe.pay(&session_id, Card::Succeeds).unwrap();
     let (store, now) = (&world.system.store, world.system.clock.now());
-    let heard = store.payments.apply(&page, now, |_, _| (false, Vec::new()));
-    assert_eq!(heard.await.unwrap().unwrap().outcome, Outcome::RefundDue);
-    let asked = || provider.seen().len();
-    let before = asked();
-    provider.limit_rate(u32::MAX, None);
+    let applied = store.payments.apply(&session_id, now, |_, _| (false, Vec::new()));
+    assert_eq!(applied.await.unwrap().unwrap().outcome, Outcome::RefundDue);
+    let stripe_requests = || stripe.seen().len();
+    let before = stripe_requests();
+    stripe.limit_rate(u32::MAX, None);
     for (errors, more) in [(1, 1), (0, 1)] {
         let ticked = world.tick_after(SignedDuration::from_secs(1)).await;
         assert_eq!(ticked["errors"], errors);
-        assert_eq!(asked(), before + more);
+        assert_eq!(stripe_requests(), before + more);
     }
-    provider.limit_rate(0, None);
+    stripe.limit_rate(0, None);
     world.tick_after(DAY / 24).await;
-    assert_eq!(provider.payments()[0].refunded, 500);
+    assert_eq!(stripe.payments()[0].refunded, 500);
 }
 
 #[tokio::test]
-async fn only_what_is_to_be_given_back_is_given_back() {
+async fn an_unknown_payment_is_not_refunded() {
     let world = World::start().await;
     let store = &world.system.store;
     let refunded = Outcome::Refunded;
@@ -109,9 +108,9 @@ async fn only_what_is_to_be_given_back_is_given_back() {
     assert_eq!(store.payments.order("pi_unknown").await.unwrap(), None);
 }
 
-/// Two refunds are heard of at once: each step of the way is made once.
+/// Two refunds are applied at once: each reversal step is made once.
 #[tokio::test]
-async fn a_part_that_somebody_else_took_back_is_not_taken_again() {
+async fn a_concurrently_finished_reversal_step_is_not_repeated() {
     let (world, disturbed, session) = World::purchase().await;
     let (store, of) = (world.system.store.clone(), session.clone());
     world.wire.meanwhile(TRANSACTION, async move {
@@ -126,7 +125,7 @@ async fn a_part_that_somebody_else_took_back_is_not_taken_again() {
 }
 
 #[tokio::test]
-async fn a_step_that_somebody_else_began_is_finished_first() {
+async fn a_concurrently_begun_reversal_step_is_finished_first() {
     let (world, disturbed, session) = World::purchase().await;
     let (store, of) = (world.system.store.clone(), session.clone());
     world.wire.meanwhile(TRANSACTION, async move {
@@ -140,7 +139,7 @@ async fn a_step_that_somebody_else_began_is_finished_first() {
 }
 
 #[tokio::test]
-async fn who_finishes_a_step_late_does_not_undo_the_next_one() {
+async fn ending_a_reversal_step_late_does_not_undo_the_next_one() {
     let (_world, store, session) = World::purchase().await;
     for to in [100, 300] {
         let step = store.payments.begin_reversal(&session, to).await.unwrap();
@@ -151,199 +150,199 @@ async fn who_finishes_a_step_late_does_not_undo_the_next_one() {
     assert_eq!(store.payments.begin_reversal(&session, 300).await.unwrap(), None);
 }
 
-async fn hear_of_refunds(world: &World) {
-    for event in world.provider().take_held() {
-        // Whatever it answers: the provider would send it again.
-        world.provider().deliver(&event).await.unwrap();
+async fn deliver_refund_events(world: &World) {
+    for event in world.stripe().take_held() {
+        // Ignore the response: Stripe would send the event again.
+        world.stripe().deliver(&event).await.unwrap();
     }
 }
 
-/// Whoever takes credits back stops for ever after each of its requests; who hears of it next goes on.
+/// The webhook dies after each of its requests; the next delivery continues.
 #[tokio::test]
-async fn credits_are_taken_back_once_wherever_it_breaks_off() {
+async fn credits_are_reversed_once_after_a_crash_anywhere() {
     let (world, intent) = World::bought_credits().await;
     let refund = |world: &World, intent: &str| {
-        world.provider().set_delivery(Delivery::Hold);
+        world.stripe().set_delivery(Delivery::Hold);
         for cents in [333, 100] {
-            let provider = world.provider();
-            provider.refund_in_dashboard(intent, cents).unwrap();
+            let stripe = world.stripe();
+            stripe.refund_in_dashboard(intent, cents).unwrap();
         }
     };
     refund(&world, &intent);
     world.wire.take();
-    hear_of_refunds(&world).await;
+    deliver_refund_events(&world).await;
     assert_eq!(world.settled_balance("acme").await, "56.7");
     let requests = world.wire.take().len();
     for place in 0..requests {
         let (world, intent) = World::bought_credits().await;
         refund(&world, &intent);
         world.wire.die_after(place);
-        hear_of_refunds(&world).await;
+        deliver_refund_events(&world).await;
         let at = format!("after {place} of {requests} requests");
-        assert!(world.wire.revive(), "it broke off {at}");
-        // What was recorded comes up again, and the provider sends what was not.
+        assert!(world.wire.revive(), "it died {at}");
+        // Recorded events are retried, and Stripe resends those that were not recorded.
         world.tick_after(SignedDuration::from_mins(6)).await;
-        for event in world.provider().events() {
-            world.provider().deliver(&event).await.unwrap();
+        for event in world.stripe().events() {
+            world.stripe().deliver(&event).await.unwrap();
         }
         assert_eq!(world.settled_balance("acme").await, "56.7", "{at}");
     }
 }
 
-/// The page was open while the plan changed: what is paid there is given back.
+/// The plan changes while the Checkout Session is open: a payment there is refunded.
 #[tokio::test]
-async fn a_payment_that_is_not_owed_is_given_back_once() {
+async fn a_payment_that_is_not_owed_is_refunded_once() {
     let world = World::start().await;
     world.set("acme", json!({})).await;
     let session = session(&world).await;
     world.set("acme", json!({"plan": "enterprise"})).await;
     assert_eq!(subscribe(&world).await.error(), (409, "add_on_not_needed".to_owned()));
-    let provider = world.provider();
-    provider.pay(&session, Card::Succeeds).unwrap();
-    provider.until_delivered().await;
+    let stripe = world.stripe();
+    stripe.pay(&session, Card::Succeeds).unwrap();
+    stripe.until_delivered().await;
     assert_eq!(status(&world).await, "none");
-    let payments = provider.payments();
+    let payments = stripe.payments();
     assert_eq!((payments.len(), payments[0].refunded), (1, 500));
-    // The tick finds nothing that is left to do.
+    // The tick finds nothing left to do.
     world.tick_after(DAY).await;
     let refunds = |world: &World| {
-        let seen = world.provider().seen();
+        let seen = world.stripe().seen();
         seen.iter().filter(|request| request.path == "/v1/refunds").count()
     };
     assert_eq!(refunds(&world), 1);
 }
 
 #[tokio::test]
-async fn what_others_give_back_ends_the_add_on() {
+async fn a_full_refund_at_stripe_ends_the_add_on() {
     let world = bought().await;
-    let intent = world.provider().payments()[0].intent.clone();
-    world.provider().refund_in_dashboard(&intent, 100).unwrap();
-    world.provider().until_delivered().await;
-    assert_eq!(status(&world).await, "active", "a part of it is history only");
-    world.provider().refund_in_dashboard(&intent, 400).unwrap();
-    world.provider().until_delivered().await;
+    let intent = world.stripe().payments()[0].intent.clone();
+    world.stripe().refund_in_dashboard(&intent, 100).unwrap();
+    world.stripe().until_delivered().await;
+    assert_eq!(status(&world).await, "active", "a partial refund only goes into the history");
+    world.stripe().refund_in_dashboard(&intent, 400).unwrap();
+    world.stripe().until_delivered().await;
     assert_eq!(status(&world).await, "ended");
     assert_eq!(world.tick_after(DAY * 40).await["charged"], 0);
-    assert_eq!(world.provider().payments().len(), 1);
+    assert_eq!(world.stripe().payments().len(), 1);
 }
 
 #[tokio::test]
-async fn a_dispute_suspends_until_it_is_decided() {
+async fn a_dispute_suspends_until_it_is_closed() {
     for (won, expected) in [(true, "active"), (false, "ended")] {
         let world = bought().await;
-        let intent = world.provider().payments()[0].intent.clone();
-        let dispute = world.provider().dispute(&intent).unwrap();
-        world.provider().until_delivered().await;
+        let intent = world.stripe().payments()[0].intent.clone();
+        let dispute = world.stripe().dispute(&intent).unwrap();
+        world.stripe().until_delivered().await;
         assert_eq!(status(&world).await, "suspended");
-        world.provider().close_dispute(&dispute, won).unwrap();
-        world.provider().until_delivered().await;
+        world.stripe().close_dispute(&dispute, won).unwrap();
+        world.stripe().until_delivered().await;
         assert_eq!(status(&world).await, expected);
     }
 }
 
 #[tokio::test]
-async fn credits_that_were_given_back_are_taken_back_for_their_share() {
+async fn refunded_credits_are_reversed_in_proportion() {
     let world = World::start().await;
     world.set("acme", json!({})).await;
     let owner = world.owner("acme");
     let body = json!({"usd": "10"});
     let reply = owner.call(Method::POST, "/v1/credits/checkout", &body).await;
-    let provider = world.provider();
-    provider.pay(&session_of(&reply), Card::Succeeds).unwrap();
-    let intent = provider.payments()[0].intent.clone();
+    let stripe = world.stripe();
+    stripe.pay(&session_of(&reply), Card::Succeeds).unwrap();
+    let intent = stripe.payments()[0].intent.clone();
     for cents in [333, 100] {
-        provider.refund_in_dashboard(&intent, cents).unwrap();
+        stripe.refund_in_dashboard(&intent, cents).unwrap();
     }
-    provider.until_delivered().await;
-    // Backwards, and often.
+    stripe.until_delivered().await;
+    // In reverse order, and again.
     deliver_again(&world, |events| events.reverse()).await;
     deliver_again(&world, |_| ()).await;
     let credits = world.send(owner.request(Method::GET, "/v1/credits")).await.json();
     assert_eq!((&credits["balance"], &credits["owed"]), (&json!("56.7"), &json!("0")));
-    let dispute = provider.dispute(&intent).unwrap();
-    provider.until_delivered().await;
+    let dispute = stripe.dispute(&intent).unwrap();
+    stripe.until_delivered().await;
     let credits = world.send(owner.request(Method::GET, "/v1/credits")).await.json();
     assert_eq!(credits["balance"], "0");
-    provider.close_dispute(&dispute, true).unwrap();
-    provider.until_delivered().await;
+    stripe.close_dispute(&dispute, true).unwrap();
+    stripe.until_delivered().await;
     deliver_again(&world, |events| events.reverse()).await;
     let credits = world.send(owner.request(Method::GET, "/v1/credits")).await.json();
     assert_eq!((&credits["balance"], &credits["owed"]), (&json!("56.7"), &json!("0")));
     assert_eq!(world.shown("acme").await["reconciliation"]["ok"], true);
 }
 
-/// A payment that was not owed, and was given back; the page that it was made on.
-async fn given_back(collection: &str, is_deleted: bool) -> (World, String) {
+/// A payment that was not owed and was refunded, and its Checkout Session.
+async fn refunded_payment(collection: &str, is_deleted: bool) -> (World, String) {
     let world = World::with_settings(&[("ADD_ON_COLLECTION", collection)]).await;
     world.set("acme", json!({})).await;
-    let page = session(&world).await;
-    let provider = world.provider();
-    provider.set_delivery(Delivery::Hold);
-    provider.pay(&page, Card::Succeeds).unwrap();
+    let session_id = session(&world).await;
+    let stripe = world.stripe();
+    stripe.set_delivery(Delivery::Hold);
+    stripe.pay(&session_id, Card::Succeeds).unwrap();
     if is_deleted {
         deleted(&world).await;
     } else {
         world.set("acme", json!({"plan": "enterprise"})).await;
     }
-    for event in provider.take_held() {
-        provider.deliver(&event).await.unwrap();
+    for event in stripe.take_held() {
+        stripe.deliver(&event).await.unwrap();
     }
-    let payment = &provider.payments()[0];
+    let payment = &stripe.payments()[0];
     assert_eq!(payment.refunded, 500, "{collection}, deleted: {is_deleted}");
-    (world, page)
+    (world, session_id)
 }
 
-/// How many times people were told that a payment cannot be given back.
+/// Number of alarms about payments that cannot be refunded.
 fn alarms(log: &Log) -> usize {
     let alarm = "a payment cannot be refunded; an operator has to look";
     let logged = log.text();
-    let told = logged.lines().filter(|line| line.contains(alarm)).count();
+    let count = logged.lines().filter(|line| line.contains(alarm)).count();
     let counted = logged.matches("\"refunds_failed\"").count();
-    assert_eq!(told, counted, "{logged}");
-    told
+    assert_eq!(count, counted, "{logged}");
+    count
 }
 
-/// A bank may send money back days after it was given back, whoever the account was and is.
+/// A bank may return a refund days later, whatever has become of the account.
 #[tokio::test]
-async fn what_the_bank_does_not_take_is_left_to_people() {
+async fn a_refund_the_bank_returns_is_left_to_an_operator() {
     for (collection, is_deleted) in [("card", false), ("card", true), ("provider", true)] {
         let (log, _guard) = log_of_this_thread();
-        let (world, page) = given_back(collection, is_deleted).await;
-        let (provider, at) = (world.provider(), format!("{collection}, deleted: {is_deleted}"));
+        let (world, session_id) = refunded_payment(collection, is_deleted).await;
+        let (stripe, at) = (world.stripe(), format!("{collection}, deleted: {is_deleted}"));
         world.tick_after(DAY * 3).await;
-        provider.bounce_refund(&provider.payments()[0].intent).unwrap();
-        for event in provider.take_held() {
-            provider.deliver(&event).await.unwrap();
+        stripe.bounce_refund(&stripe.payments()[0].intent).unwrap();
+        for event in stripe.take_held() {
+            stripe.deliver(&event).await.unwrap();
         }
-        let stored = world.system.store.payments.order(&page).await.unwrap();
+        let stored = world.system.store.payments.order(&session_id).await.unwrap();
         assert_eq!(stored.unwrap().1, Some(Outcome::RefundFailed), "{at}");
         assert_eq!(alarms(&log), 1, "{at}");
-        // It is not tried again: the same bank would say the same.
+        // It is not retried: the same bank would refuse it again.
         world.tick_after(DAY).await;
-        assert_eq!(provider.payments()[0].refunded, 0, "{at}");
+        assert_eq!(stripe.payments()[0].refunded, 0, "{at}");
     }
 }
 
-/// People are told before it is written down that they were: where that breaks off, they are told once
-/// more, and not never.
+/// The alarm is logged before its record is stored: after a crash in between it is logged again,
+/// rather than never.
 #[tokio::test]
-async fn money_that_came_back_is_told_of_also_where_that_breaks_off() {
+async fn a_returned_refund_raises_its_alarm_despite_a_crash() {
     let (log, _guard) = log_of_this_thread();
-    let (world, page) = given_back("card", false).await;
-    let provider = world.provider();
-    provider.bounce_refund(&provider.payments()[0].intent).unwrap();
-    let held = provider.take_held();
+    let (world, session_id) = refunded_payment("card", false).await;
+    let stripe = world.stripe();
+    stripe.bounce_refund(&stripe.payments()[0].intent).unwrap();
+    let held = stripe.take_held();
     let failed = held.iter().find(|it| it.kind == "refund.failed").unwrap();
     let event = payments::Event::parse(failed.body.as_bytes()).unwrap();
     let (worker, now) = (worker(&world, "card"), world.system.clock.now());
     world.wire.swallow_next("UpdateItem");
     let state = charging::receive(worker.at(now), &event).await.unwrap();
     assert_eq!((state, alarms(&log)), (EventState::Pending, 1));
-    for told in [2, 2] {
+    for alarm_count in [2, 2] {
         let state = charging::replay(worker.at(now), event.id.as_str()).await;
         let state = (state.unwrap(), alarms(&log));
-        assert_eq!(state, (Some(EventState::Applied), told));
-        let stored = world.system.store.payments.order(&page).await.unwrap();
+        assert_eq!(state, (Some(EventState::Applied), alarm_count));
+        let stored = world.system.store.payments.order(&session_id).await.unwrap();
         assert_eq!(stored.unwrap().1, Some(Outcome::RefundFailed));
     }
 }

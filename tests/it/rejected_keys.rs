@@ -75,7 +75,7 @@ async fn a_rejected_key_is_re_checked_every_five_minutes() {
 
     world.openrouter().set_key(KEY, KeyBehaviour::Down);
     world.system.clock.advance(SignedDuration::from_secs(15));
-    assert_eq!(owner.say_hello().await.receipt().1, "key_rejected", "the stored state stands");
+    assert_eq!(owner.say_hello().await.receipt().1, "key_rejected", "the stored state is kept");
     assert_eq!(owner.say_hello().await.receipt().1, "key_rejected");
     assert_eq!(world.openrouter().key_checks(), checks + 1, "once in five minutes");
 

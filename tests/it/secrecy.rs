@@ -129,12 +129,12 @@ async fn the_canary_key_appears_nowhere() {
     let stored_after = all_items(&world).await;
     let seen = [seen.into_inner(), shown, stored, stored_after].concat();
 
-    // Ten characters from the middle of the key would be found.
+    // Twelve characters from the middle of the key are enough to find it.
     let part = "7f3a9c51e2d8";
-    assert!(!seen.contains(part), "in an answer or a table");
+    assert!(!seen.contains(part), "in a response or a table");
     let logged = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
-    assert!(logged.contains("key saved"), "the log is being looked at");
-    // Lines logged while a body is read name the call too.
+    assert!(logged.contains("key saved"), "the log is captured");
+    // Lines logged while a body is read also name the call.
     let ended = logged.lines().filter(|line| line.contains("stream ended"));
     let of_a_call = |line: &str| line.contains("call_id=");
     assert!(ended.clone().count() > 0 && ended.clone().all(of_a_call));

@@ -1,4 +1,4 @@
-//! Years of many accounts, with all that goes wrong in them: 5,000 account-months.
+//! Simulates 5,000 account-months, with everything that can go wrong.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -6,16 +6,16 @@ use crate::simulation::{
     Act, Collection, Paid, Plan, Record, Scenario, What, die_everywhere, judge, run,
 };
 
-/// A run in which nothing is violated.
-async fn ran(plan: Plan) -> Record {
-    let ran = Box::pin(run(plan)).await;
-    let problems = judge(&ran.record);
-    let about = ran.record.about(&problems);
+/// A run without violations.
+async fn checked_run(plan: Plan) -> Record {
+    let finished = Box::pin(run(plan)).await;
+    let problems = judge(&finished.record);
+    let about = finished.record.about(&problems);
     assert!(problems.is_empty(), "{plan:?}: {problems:#?}\n{about}");
-    ran.record
+    finished.record
 }
 
-/// Makes the record say something else.
+/// Falsifies the record.
 type Tampering = fn(&mut Record);
 
 fn tampered(record: &Record, tampering: Tampering, expected: &str) {
@@ -30,17 +30,17 @@ fn payment(record: &mut Record, is_it: fn(&Paid) -> bool) -> &mut Paid {
     record.payments.iter_mut().find(|paid| is_it(paid)).unwrap()
 }
 
-/// A charge by us that was kept.
+/// A charge that we made and did not refund.
 fn charge(record: &mut Record) -> &mut Paid {
-    payment(record, |paid| paid.asked_for.is_some() && paid.refunded == 0)
+    payment(record, |paid| paid.ordered.is_some() && paid.refunded == 0)
 }
 
-/// What the provider collected by itself.
+/// A charge that Stripe's subscription made.
 fn collected(record: &mut Record) -> &mut Paid {
     payment(record, |paid| paid.object.starts_with("in_") && paid.refunded == 0)
 }
 
-/// Notes that something was done and answered just before the payment was begun.
+/// Records an act that was completed just before the payment began.
 fn done_before(record: &mut Record, paid: fn(&mut Record) -> &mut Paid, what: What) {
     let paid = paid(record).clone();
     let mut lives = record.lives.iter_mut();
@@ -57,21 +57,19 @@ fn flip_last(record: &mut Record, entitled: bool) {
     seen.next().unwrap().entitled = !entitled;
 }
 
-/// The record is right, and the judge would notice if it were not.
+/// The record is right, and the judge notices when it is falsified.
 #[tokio::test]
 async fn two_years_of_many_accounts() {
     let record =
-        ran(Plan { seed: 1, accounts: 210, months: 24, by_credits: 30, by_provider: 30 }).await;
+        checked_run(Plan { seed: 1, accounts: 210, months: 24, by_credits: 30, by_stripe: 30 })
+            .await;
     let tamperings: [(Tampering, &str); 19] = [
         (
             |record| payment(record, |paid| paid.refunded > 0).refunded = 0,
             "was kept and pays for nothing",
         ),
-        (
-            |record| payment(record, |paid| paid.refunded > 0).refunded = 100,
-            "was given back in part",
-        ),
-        (|record| charge(record).refunded = 500, "was given back and counts"),
+        (|record| payment(record, |paid| paid.refunded > 0).refunded = 100, "was partly refunded"),
+        (|record| charge(record).refunded = 500, "was refunded and counts"),
         (
             |record| {
                 let again = charge(record).clone();
@@ -84,8 +82,8 @@ async fn two_years_of_many_accounts() {
         (|record| charge(record).at -= SignedDuration::from_hours(2000), "was paid early"),
         (|record| charge(record).decided_at = Timestamp::MAX, "was paid late"),
         (
-            |record| charge(record).asked_for = Some(("cs_other".to_owned(), 2)),
-            "counts what was asked for",
+            |record| charge(record).ordered = Some(("cs_other".to_owned(), 2)),
+            "counts, but was ordered as",
         ),
         (
             |record| {
@@ -98,7 +96,7 @@ async fn two_years_of_many_accounts() {
         ),
         (|record| done_before(record, charge, What::Cancel), "cancelled at"),
         (|record| done_before(record, charge, What::Enterprise(1_000)), "when Enterprise"),
-        (|record| collected(record).refunded = 500, "was given back and counts"),
+        (|record| collected(record).refunded = 500, "was refunded and counts"),
         (|record| done_before(record, collected, What::Cancel), "cancelled at"),
         (|record| done_before(record, collected, What::Enterprise(1_000)), "when Enterprise"),
         (|record| flip_last(record, true), "no access at"),
@@ -131,8 +129,8 @@ async fn two_years_of_many_accounts() {
     }
 }
 
-/// Every scenario has that many steps at least: fewer would mean that the deaths were not where they were
-/// thought to be.
+/// Each scenario has at least this many steps: fewer would mean that the deaths hit the wrong
+/// place.
 async fn die_everywhere_in(scenarios: &[(Scenario, usize)], collection: Collection) {
     for (scenario, least) in scenarios {
         let steps = Box::pin(die_everywhere(*scenario, collection)).await;
@@ -144,15 +142,15 @@ async fn die_everywhere_in(scenarios: &[(Scenario, usize)], collection: Collecti
 async fn a_process_that_dies_anywhere_in_a_period_paid_by_card() {
     let scenarios = [
         (Scenario::Buying, 10),
-        (Scenario::PagePaid, 10),
+        (Scenario::SessionPaid, 10),
         (Scenario::NotOwed, 10),
         (Scenario::Renewal, 16),
         (Scenario::Decline, 12),
-        (Scenario::PageClosed, 16),
-        (Scenario::PageClosedPaid, 10),
+        (Scenario::SessionExpired, 16),
+        (Scenario::SessionPaidBeforeExpiry, 10),
         (Scenario::Cancellation, 4),
         (Scenario::CancellationPastDue, 6),
-        (Scenario::CancellationTakenBack, 4),
+        (Scenario::CancellationUndone, 4),
     ];
     die_everywhere_in(&scenarios, Collection::Card).await;
 }
@@ -165,22 +163,22 @@ async fn a_process_that_dies_anywhere_in_a_period_paid_with_credits() {
         (Scenario::Decline, 6),
         (Scenario::Cancellation, 4),
         (Scenario::CancellationPastDue, 4),
-        (Scenario::CancellationTakenBack, 4),
+        (Scenario::CancellationUndone, 4),
     ];
     die_everywhere_in(&scenarios, Collection::Credits).await;
 }
 
 #[tokio::test]
-async fn a_process_that_dies_anywhere_in_a_period_that_the_provider_collects() {
+async fn a_process_that_dies_anywhere_in_a_period_that_stripe_collects() {
     let scenarios = [
         (Scenario::Buying, 10),
-        (Scenario::PagePaid, 10),
+        (Scenario::SessionPaid, 10),
         (Scenario::NotOwed, 10),
         (Scenario::Renewal, 10),
         (Scenario::Decline, 10),
         (Scenario::Cancellation, 6),
         (Scenario::CancellationPastDue, 10),
-        (Scenario::CancellationTakenBack, 6),
+        (Scenario::CancellationUndone, 6),
         (Scenario::Stop, 10),
         (Scenario::StopTooLate, 10),
     ];

@@ -1,4 +1,4 @@
-//! A process, seen from outside as the steps of its input and output, that dies at one of them.
+//! A process, seen from outside as a series of I/O steps, that dies at one of them.
 
 use std::future::pending;
 use std::sync::{Arc, Mutex};
@@ -23,13 +23,12 @@ struct Inner {
 }
 
 impl Steps {
-    /// The process dies when it comes to step `dies_at`, counted from 0.
+    /// The process dies when it reaches step `dies_at`, counted from 0.
     pub(crate) fn until(dies_at: usize) -> Self {
         Self(Arc::new(Inner { names: Mutex::default(), dies_at, dead: watch::Sender::new(false) }))
     }
 
-    /// The process comes to a step; it does not come back from the one that it dies at, nor from
-    /// any after it.
+    /// The process reaches a step. At the fatal step and after it, this never returns.
     pub(crate) async fn step(&self, name: &str) {
         let number = {
             let mut names = self.0.names.lock().unwrap();
@@ -48,7 +47,7 @@ impl Steps {
         dead.wait_for(|dead| *dead).await.unwrap();
     }
 
-    /// The steps in their order, the last one being that of its death.
+    /// The steps in order, up to the fatal one.
     pub(crate) fn names(&self) -> Vec<String> {
         let names = self.0.names.lock().unwrap();
         let lived = names.len().min(self.0.dies_at.saturating_add(1));
@@ -56,8 +55,8 @@ impl Steps {
     }
 }
 
-/// Stands between the process and an upstream: its requests, the head of each answer, and each event
-/// of it are steps.
+/// Sits between the process and an upstream: each request, each response head and each event is a
+/// step.
 #[derive(Debug, Clone)]
 pub(crate) struct Relay {
     upstream: String,
@@ -66,7 +65,8 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    /// Starts one before `upstream` (its root, without a path); gives its own root.
+    /// Starts a relay in front of `upstream` (its root URL, without a path); returns the relay's
+    /// own root.
     pub(crate) async fn start(upstream: String) -> (Self, String) {
         let relay = Self {
             upstream,
@@ -80,7 +80,7 @@ impl Relay {
         (relay, root)
     }
 
-    /// The next process is this one.
+    /// Counts the steps of the next process.
     pub(crate) fn count(&self, steps: &Steps) {
         *self.steps.lock().unwrap() = Some(steps.clone());
     }
@@ -91,36 +91,36 @@ async fn forward(State(relay): State<Relay>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let what = format!("{} {}", parts.method, parts.uri.path());
     let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
-    steps.step(&format!("{what} asked")).await;
+    steps.step(&format!("{what} request")).await;
     let url = format!("{}{}", relay.upstream, parts.uri);
     let sent = relay.http.request(parts.method, url);
     let answer = sent.headers(parts.headers).body(body).send().await.unwrap();
     steps.step(&format!("{what} head")).await;
     let (status, headers) = (answer.status(), answer.headers().clone());
-    let pieces = answer.bytes_stream().flat_map(|piece| {
-        let events = match piece {
-            Ok(piece) => events(&piece).into_iter().map(Ok).collect(),
+    let chunks = answer.bytes_stream().flat_map(|chunk| {
+        let events = match chunk {
+            Ok(chunk) => events(&chunk).into_iter().map(Ok).collect(),
             Err(error) => vec![Err(error)],
         };
         stream::iter(events)
     });
-    let pieces = pieces.then(move |piece| {
+    let chunks = chunks.then(move |chunk| {
         let (steps, what) = (steps.clone(), what.clone());
         async move {
-            steps.step(&format!("{what} piece")).await;
-            piece
+            steps.step(&format!("{what} chunk")).await;
+            chunk
         }
     });
-    let mut response = Response::new(Body::from_stream(pieces));
+    let mut response = Response::new(Body::from_stream(chunks));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
 }
 
-/// The events in a piece of a stream, so that it does not matter how they came.
-fn events(piece: &Bytes) -> Vec<Bytes> {
+/// The events in a chunk of a stream, so that it does not matter how they were split.
+fn events(chunk: &Bytes) -> Vec<Bytes> {
     let mut events = Vec::new();
-    let mut rest = piece.clone();
+    let mut rest = chunk.clone();
     while let Some(end) = rest.windows(2).position(|window| window == b"\n\n") {
         events.push(rest.split_to(end + 2));
     }

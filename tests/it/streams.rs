@@ -34,12 +34,12 @@ fn without_ids(text: &str) -> String {
 /// An upstream whose stream the test writes chunk by chunk.
 struct Scripted {
     server: Server,
-    pieces: mpsc::Sender<Result<Bytes, std::io::Error>>,
+    chunks: mpsc::Sender<Result<Bytes, std::io::Error>>,
 }
 
 impl Scripted {
     async fn start() -> Self {
-        let (pieces, receiver) = mpsc::channel(1);
+        let (chunks, receiver) = mpsc::channel(1);
         let receiver = Arc::new(Mutex::new(Some(receiver)));
         let chat = move || {
             let receiver = receiver.lock().unwrap().take().unwrap();
@@ -52,15 +52,15 @@ impl Scripted {
         let router =
             Router::new().route("/v1/chat/completions", post(chat)).route("/v1/key", get(key));
         let server = Server::start(router).await.unwrap();
-        Self { server, pieces }
+        Self { server, chunks }
     }
 
     fn url(&self) -> String {
         format!("{}/v1", self.server.url())
     }
 
-    async fn send(&self, piece: &'static [u8]) {
-        self.pieces.send(Ok(Bytes::from_static(piece))).await.unwrap();
+    async fn send(&self, chunk: &'static [u8]) {
+        self.chunks.send(Ok(Bytes::from_static(chunk))).await.unwrap();
     }
 }
 
@@ -73,19 +73,19 @@ async fn openrouters_bytes_arrive_unchanged_and_at_once() {
     assert_eq!(response.headers()["x-greta-payer"], "openrouter");
     let mut body = response.bytes_stream();
     // Cut inside a character, between CR and LF, and inside a field name.
-    let pieces: [&[u8]; 5] =
+    let chunks: [&[u8]; 5] =
         [b": hi\r", b"\n\r\ndata: {\"caf\xc3", b"\xa9\":1}\n\nda", b"ta: [DONE]", b"\n\n"];
-    for piece in pieces {
-        upstream.send(piece).await;
+    for chunk in chunks {
+        upstream.send(chunk).await;
         // Each chunk arrives before the next is sent.
-        assert_eq!(body.next().await.unwrap().unwrap(), Bytes::from_static(piece));
+        assert_eq!(body.next().await.unwrap().unwrap(), Bytes::from_static(chunk));
     }
-    drop(upstream.pieces);
+    drop(upstream.chunks);
     assert!(body.next().await.is_none());
 }
 
 #[tokio::test]
-async fn an_openrouter_stream_is_what_openrouter_sent() {
+async fn an_openrouter_stream_is_relayed_unchanged() {
     let world = World::start().await;
     let owner = world.enterprise_with_key("acme", "0").await;
     for model in ["openai/gpt-4o-mini", "sim/crlf", "sim/split", "sim/big", "sim/ok"] {
@@ -141,8 +141,8 @@ async fn credits_are_settled_before_the_last_bytes() {
     let mut body = response.bytes_stream();
     let mut text = String::new();
     while !text.contains("[DONE]") {
-        let piece = body.next().await.unwrap().unwrap();
-        text.push_str(std::str::from_utf8(&piece).unwrap());
+        let chunk = body.next().await.unwrap().unwrap();
+        text.push_str(std::str::from_utf8(&chunk).unwrap());
     }
     // The call is settled while the stream is still open.
     let balance = world.settled_balance("acme").await;
@@ -156,7 +156,7 @@ async fn credits_are_settled_before_the_last_bytes() {
     assert_eq!(entry["amount"], format!("-{charged}"));
     assert_eq!(entry["balance_after"], balance.as_str());
     let after_usage = text.split_once("\"greta\"").unwrap().1;
-    assert_eq!(after_usage.matches("data:").count(), 1, "only [DONE] comes after it");
+    assert_eq!(after_usage.matches("data:").count(), 1, "only [DONE] follows");
 }
 
 #[tokio::test]
@@ -200,13 +200,13 @@ async fn a_credits_stream_that_is_cut_off_is_left_to_the_sweeper() {
         assert_eq!(hold["generation_id"], reply.header("x-generation-id"), "{model}");
         let due: jiff::Timestamp = hold["next_check_at"].as_str().unwrap().parse().unwrap();
         assert!(due >= started && due <= world.system.clock.now(), "due at once: {model}");
-        assert_eq!(shown["account"]["credits"]["balance"], "7", "never by guess");
+        assert_eq!(shown["account"]["credits"]["balance"], "7", "never settled by a guess");
     }
 }
 
 /// The default AI's account is Greta's, so its error texts never reach a caller.
 #[tokio::test]
-async fn the_default_ais_errors_in_mid_stream_are_replaced_by_our_own() {
+async fn the_default_ais_mid_stream_errors_are_replaced_by_our_own() {
     let world = World::start().await;
     world.set("acme", json!({"credits": "7"})).await;
     let owner = world.owner("acme");

@@ -183,7 +183,7 @@ impl World {
         shown["account"]["credits"]["balance"].as_str().unwrap().to_owned()
     }
 
-    /// Runs a tick at this time from now.
+    /// Runs a tick whose time is `time` from now.
     pub(crate) async fn tick_in(&self, time: SignedDuration) -> Value {
         let time = self.system.clock.now() + time;
         let request = self.request(Method::POST, "/_dev/tick");
@@ -282,7 +282,7 @@ impl Caller<'_> {
     }
 }
 
-/// The outcome of a posting that the store did not fail at.
+/// The store's answer to a posting. Panics if the store failed.
 pub(crate) fn refused(posted: Result<Posted, PostError>) -> Result<Posted, PostRefused> {
     posted.map_err(|error| match error {
         PostError::Refused(refused) => refused,

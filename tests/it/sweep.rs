@@ -1,4 +1,4 @@
-//! The sweeper: what becomes of holds that their calls left open.
+//! The sweeper: the outcome of holds that their calls left open.
 
 use account::{CallId, Credits, CreditsPerUsd, Usd};
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -42,9 +42,9 @@ async fn spent(world: &World) -> Credits {
     Credits::from_micros(7_000_000 - balance.micros())
 }
 
-/// Broken off, without usage, without an end: the provider's record says what it did cost.
+/// A stream breaks without usage or an end marker: the default AI's record has the cost.
 #[tokio::test]
-async fn a_broken_call_is_settled_by_the_providers_record() {
+async fn a_broken_call_is_settled_from_the_default_ais_record() {
     for model in ["cut", "no-usage", "midstream-error", "cut-mid-line", "reset-after-head"] {
         let world = World::start().await;
         world.set("acme", json!({"credits": "7"})).await;
@@ -67,7 +67,7 @@ async fn a_broken_call_is_settled_by_the_providers_record() {
     }
 }
 
-/// The terms are those of the call: what prices and settings become later does not matter.
+/// A call keeps its own terms: later prices and settings do not matter.
 #[tokio::test]
 async fn a_call_is_charged_on_its_own_terms() {
     let world = World::start().await;
@@ -80,33 +80,33 @@ async fn a_call_is_charged_on_its_own_terms() {
     assert_eq!(spent(&world).await, cost(&call));
 }
 
-/// The provider's records lag behind: the sweeper asks again, less and less often.
+/// The default AI's records lag behind: the sweeper looks again, less and less often.
 #[tokio::test]
-async fn look_ups_grow_apart_until_the_record_is_there() {
+async fn look_ups_back_off_until_the_record_exists() {
     let world = World::start().await;
     world.set("acme", json!({"credits": "7"})).await;
     world.default_ai().hide_generations(true);
     left_open(&world.owner("acme"), "sim-priced/no-usage").await;
-    let mut asked = Vec::new();
+    let mut lookups = Vec::new();
     for minute in 1..=240 {
         let before = world.default_ai().generation_checks();
         assert_eq!(world.tick_in(minutes(minute)).await["swept"], 0);
         if world.default_ai().generation_checks() > before {
-            asked.push(minute);
+            lookups.push(minute);
         }
     }
-    let waits: Vec<_> = asked.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    assert!((5..12).contains(&asked.len()), "{asked:?}");
-    assert!(waits.is_sorted(), "{asked:?}");
+    let waits: Vec<_> = lookups.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!((5..12).contains(&lookups.len()), "{lookups:?}");
+    assert!(waits.is_sorted(), "{lookups:?}");
     world.default_ai().hide_generations(false);
     assert_eq!(world.tick_in(minutes(60 * 9)).await["swept"], 1);
     let call = world.default_ai().calls().pop().unwrap();
     assert_eq!(spent(&world).await, cost(&call));
 }
 
-/// What nobody can tell for a day is released: it costs nothing, and the call may be repeated.
+/// A hold whose outcome is unknown for a day is released: the call is free and may be repeated.
 #[tokio::test]
-async fn what_stays_unknown_for_a_day_is_released() {
+async fn a_hold_unknown_for_a_day_is_released() {
     for kind in ["openrouter", "openai"] {
         let world = World::with_settings(&[("DEFAULT_AI_KIND", kind)]).await;
         world.set("acme", json!({"credits": "7"})).await;
@@ -118,8 +118,8 @@ async fn what_stays_unknown_for_a_day_is_released() {
         body["stream"] = json!(true);
         let send = || world.send(owner.chat_request(&body).header("idempotency-key", "k"));
         if kind == "openai" {
-            // Only models of the shipped table have a price here, and they do as they are asked: the
-            // settlement is what fails.
+            // Here only models in the shipped price table have a price, and their responses always
+            // succeed, so the settlement fails instead.
             world.wire.die_after(3);
             let _ = send().await;
             assert!(world.wire.revive());
@@ -137,10 +137,10 @@ async fn what_stays_unknown_for_a_day_is_released() {
     }
 }
 
-/// The default AI is down: it is not asked hundreds of times, nothing is lost, and the next tick
-/// settles.
+/// While the default AI is down it is not queried hundreds of times, no hold is lost, and the next
+/// tick settles.
 #[tokio::test]
-async fn a_default_ai_that_is_down_is_not_pestered() {
+async fn a_default_ai_that_is_down_gets_few_requests() {
     let world = World::start().await;
     world.set("acme", json!({"credits": "7"})).await;
     let owner = world.owner("acme");
@@ -150,17 +150,17 @@ async fn a_default_ai_that_is_down_is_not_pestered() {
     world.default_ai().set_key(PLATFORM_KEY, KeyBehaviour::Down);
     let report = world.tick_in(minutes(1)).await;
     assert_eq!((&report["swept"], &report["errors"]), (&json!(0), &json!(0)));
-    let asked = world.default_ai().generation_checks();
-    assert!((1..40).contains(&asked), "{asked}");
+    let lookups = world.default_ai().generation_checks();
+    assert!((1..40).contains(&lookups), "{lookups}");
     world.default_ai().set_key(PLATFORM_KEY, KeyBehaviour::Usable);
     assert_eq!(world.tick_in(minutes(5)).await["swept"], 40);
     let cost: i64 = world.default_ai().calls().iter().map(|call| cost(call).micros()).sum();
     assert_eq!(spent(&world).await.micros(), cost);
 }
 
-/// Ticks come twice, and at once.
+/// Ticks repeat and overlap.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sweepers_do_not_get_in_each_others_way() {
+async fn concurrent_sweepers_settle_each_hold_once() {
     let world = World::start().await;
     world.set("acme", json!({"credits": "7"})).await;
     let owner = world.owner("acme");
@@ -175,9 +175,9 @@ async fn sweepers_do_not_get_in_each_others_way() {
     assert_eq!(owner.ledger().await.len(), 11);
 }
 
-/// A call under way is never taken for lost, however late it seems to be.
+/// A running call's hold is never swept, however late it seems.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_call_under_way_is_left_alone() {
+async fn a_running_call_is_left_alone() {
     let world = World::start().await;
     world.set("acme", json!({"credits": "7"})).await;
     let owner = world.owner("acme");
@@ -191,7 +191,7 @@ async fn a_call_under_way_is_left_alone() {
         world.default_ai().until(begun).await;
         let report = world.tick_in(minutes(60 * 48)).await;
         let call = world.default_ai().calls().pop().unwrap();
-        assert_eq!(call.outcome, CallOutcome::Running, "the tick came in its middle");
+        assert_eq!(call.outcome, CallOutcome::Running, "the tick ran during the call");
         report
     };
     let (reply, report) = tokio::join!(call, sweep);
@@ -201,7 +201,7 @@ async fn a_call_under_way_is_left_alone() {
     assert_eq!(spent(&world).await, cost(&call));
 }
 
-/// The sweeper was faster than the call itself: the call finds its hold settled, and takes nothing.
+/// The sweeper was faster than the call: the call finds its hold settled and charges nothing.
 #[tokio::test]
 async fn a_late_settlement_finds_the_hold_settled() {
     let world = World::start().await;
@@ -220,17 +220,17 @@ async fn a_late_settlement_finds_the_hold_settled() {
     assert_eq!(spent(&world).await, spent_by_sweeper);
 }
 
-/// Throttled, refused for a moment, without answers: the sweeper does not lose a hold.
+/// Throttling, conflicts or lost responses do not make the sweeper lose a hold.
 #[tokio::test]
 async fn faults_on_the_wire_leave_the_hold_to_the_next_tick() {
-    use crate::wire::Fault::{AnswerLost, Conflict, NeverArrives, Repeated, Throttled};
+    use crate::wire::Fault::{Conflict, NeverArrives, Repeated, ResponseLost, Throttled};
     let faults = [
         (Throttled, 2),
         (Throttled, 9),
         (Conflict, 3),
         (Conflict, 30),
         (NeverArrives, 1),
-        (AnswerLost, 1),
+        (ResponseLost, 1),
         (Repeated, 1),
     ];
     let operations = ["Query", "GetItem", "UpdateItem", "TransactWriteItems", "GetSecretValue"];
@@ -250,7 +250,7 @@ async fn faults_on_the_wire_leave_the_hold_to_the_next_tick() {
     }
 }
 
-/// Rows that cannot be read stand in nobody's way, however many they are.
+/// Unreadable rows block no others, however many there are.
 #[tokio::test]
 async fn unreadable_rows_hide_no_hold() {
     let world = World::start().await;

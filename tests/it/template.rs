@@ -1,5 +1,5 @@
-//! `infra/template.yaml` beside the functions: what it gives each and what the function asks for, and its
-//! routes.
+//! Compares `infra/template.yaml` with the functions: the settings that each one gets and reads,
+//! and its routes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,12 +10,12 @@ use serde_yaml_ng::{Mapping, Value};
 use crate::support::World;
 
 const TEMPLATE: &str = include_str!("../../infra/template.yaml");
-/// Asked for by every function's log.
+/// Read by every function's log.
 const LOG_LEVEL: &str = "LOG_LEVEL";
-/// Asked for by `lambda_http`: without it, paths begin with the stage's name.
+/// Read by `lambda_http`: without it, paths begin with the stage's name.
 const WITHOUT_STAGE: &str = "AWS_LAMBDA_HTTP_IGNORE_STAGE_IN_PATH";
 
-/// What answers who has no token.
+/// Routes that need no token.
 const PUBLIC: [&str; 6] = [
     "/",
     "/assets/{version}/{name}",
@@ -56,16 +56,17 @@ fn settings_of(function: &str, env: Env) -> Result<(), SettingsError> {
         "reconciler" => reconciler::Settings::from_env(env).map(drop),
         "settings-page" => settings_page::Settings::from_env(env).map(drop),
         "subscription-webhook" => subscription_webhook::Settings::from_env(env).map(drop),
-        _ => panic!("{function} is no function"),
+        _ => panic!("unknown function {function}"),
     }
 }
 
-/// What a variable has if no parameter is set. What only a deployment knows has some address.
+/// A variable's value if no parameter is set. Values known only at deployment become a placeholder
+/// address.
 fn value(template: &Value, variable: &Value) -> String {
     let text = |value: &Value| match value {
         Value::String(text) => text.clone(),
         Value::Number(number) => number.to_string(),
-        other => panic!("{other:?} is no text"),
+        other => panic!("{other:?} is not text"),
     };
     match variable {
         Value::Tagged(tagged) if tagged.tag == "!Ref" => {
@@ -78,10 +79,9 @@ fn value(template: &Value, variable: &Value) -> String {
     }
 }
 
-/// Each function is given all the settings that it reads, and none that it does not; and accepts what it
-/// is given unless told otherwise.
+/// Each function gets exactly the settings that it reads, and accepts their defaults.
 #[test]
-fn each_function_is_given_what_it_asks_for() {
+fn each_function_gets_the_settings_it_reads() {
     let template = template();
     let functions = functions(&template);
     assert_eq!(functions.len(), 8);
@@ -111,9 +111,9 @@ fn each_function_is_given_what_it_asks_for() {
     }
 }
 
-/// Whatever the API leads to asks who is calling, but for what is public.
+/// Every route of the API requires a token, except the public ones.
 #[tokio::test]
-async fn nothing_else_answers_without_a_token() {
+async fn only_public_routes_respond_without_a_token() {
     let world = World::start().await;
     let template = template();
     let mut public = BTreeSet::new();
@@ -136,10 +136,10 @@ async fn nothing_else_answers_without_a_token() {
     assert_eq!(public, BTreeSet::from(PUBLIC));
 }
 
-/// The provider sends what the handbook has registered, and nothing else is read.
+/// The README registers exactly the Stripe events that the code reads.
 #[test]
-fn the_handbook_registers_the_events_that_are_read() {
-    let handbook = include_str!("../../infra/README.md");
+fn the_readme_registers_the_events_that_are_read() {
+    let readme = include_str!("../../infra/README.md");
     let reader = include_str!("../../shared/payments/src/event.rs");
     let is_event = |word: &&str| {
         let object = word.split('.').next().unwrap_or_default();
@@ -147,7 +147,7 @@ fn the_handbook_registers_the_events_that_are_read() {
             && ["checkout", "payment_intent", "charge", "refund", "invoice", "customer"]
                 .contains(&object)
     };
-    let registered: BTreeSet<&str> = handbook.split_whitespace().filter(is_event).collect();
+    let registered: BTreeSet<&str> = readme.split_whitespace().filter(is_event).collect();
     let (reader, _) = reader.split_once("mod tests").unwrap_or((reader, ""));
     let read: BTreeSet<&str> = reader.split('"').filter(is_event).collect();
     assert!(read.len() > 15, "{read:?}");

@@ -1,5 +1,5 @@
-//! The wire between the functions and AWS, with all that can go wrong on it. No emulator throttles,
-//! conflicts or loses answers by itself.
+//! The wire between the functions and AWS, with everything that can go wrong on it. No emulator
+//! throttles, conflicts or loses responses by itself.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -17,18 +17,18 @@ use serde_json::{Value, json};
 use crate::actions;
 use crate::steps::Steps;
 
-/// What can happen to a request.
+/// A fault that hits a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// AWS has too much to do; nothing is done. The SDK sends it again.
+    /// AWS is overloaded and does nothing. The SDK retries.
     Throttled,
-    /// Another transaction is changing the same item; nothing is done.
+    /// Another transaction is changing the same item, and nothing is done.
     Conflict,
-    /// It never arrives, and nobody is told.
+    /// It never arrives, and no response comes.
     NeverArrives,
-    /// It is carried out, but its answer never arrives.
-    AnswerLost,
-    /// It is carried out, its answer is lost, and the SDK sends it again.
+    /// It is carried out, but its response is lost.
+    ResponseLost,
+    /// It is carried out, its response is lost, and the SDK retries.
     Repeated,
 }
 
@@ -38,7 +38,7 @@ pub(crate) struct Wire {
     connector: SharedHttpConnector,
     state: Arc<Mutex<State>>,
     steps: Option<Steps>,
-    /// The function whose requests it carries, where it is one's own.
+    /// The function whose requests it carries, if it belongs to one.
     function: Option<&'static str>,
 }
 
@@ -47,21 +47,21 @@ type Meanwhile = Pin<Box<dyn Future<Output = ()> + Send>>;
 #[derive(Default)]
 struct State {
     operations: Vec<String>,
-    /// How many more requests get through; `None`: all.
+    /// Number of requests that still get through; `None`: all.
     left: Option<usize>,
     /// Requests that did not get through.
     refused: usize,
-    /// Requests that name this do not get through.
-    unspeakable: Option<String>,
-    /// What happens to the next requests of an operation.
+    /// Requests that contain this text do not get through.
+    blocked_text: Option<String>,
+    /// The faults of the next requests of an operation.
     planned: Vec<(String, Fault, usize)>,
-    /// What somebody else does just before the next request of an operation.
+    /// Runs just before the next request of an operation.
     meanwhile: Vec<(String, Meanwhile)>,
-    /// Where DynamoDB is asked for them: the units that requests took.
+    /// The units that DynamoDB requests consumed, once counting has started.
     units: Option<Units>,
 }
 
-/// What DynamoDB bills requests by.
+/// The units that DynamoDB bills.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Units {
     pub(crate) read: f64,
@@ -101,28 +101,28 @@ impl Default for Wire {
 }
 
 impl Wire {
-    /// The wire of a process whose every request is two steps: asked, and answered.
+    /// The wire of a process: each request and each response is a step.
     pub(crate) fn of(steps: Steps) -> Self {
         Self { steps: Some(steps), ..Self::default() }
     }
 
-    /// The same wire, for the requests of one function: what it asks of AWS is kept.
+    /// The same wire for one function, whose AWS requests are recorded.
     pub(crate) fn used_by(self, function: &'static str) -> Self {
         Self { function: Some(function), ..self }
     }
 
-    /// The operations since the last time, for example `GetItem`.
+    /// The operations since the last call, for example `GetItem`.
     pub(crate) fn take(&self) -> Vec<String> {
         std::mem::take(&mut self.state.lock().unwrap().operations)
     }
 
-    /// The units of DynamoDB since the last time; the first time begins to count.
+    /// The DynamoDB units since the last call; the first call starts the count.
     pub(crate) fn take_units(&self) -> Units {
         let mut state = self.state.lock().unwrap();
         state.units.replace(Units::default()).unwrap_or_default()
     }
 
-    /// The process dies after `requests` more of them: nothing gets through any more.
+    /// The process dies after `requests` more requests: nothing gets through any more.
     pub(crate) fn die_after(&self, requests: usize) {
         self.state.lock().unwrap().left = Some(requests);
     }
@@ -134,20 +134,20 @@ impl Wire {
         std::mem::take(&mut state.refused) > 0
     }
 
-    /// From now on the next `times` requests of this operation, for example `TransactWriteItems`,
-    /// meet this fault. 0 ends it.
+    /// The next `times` requests of this operation, for example `TransactWriteItems`, hit this
+    /// fault. 0 ends it.
     pub(crate) fn disturb(&self, operation: &str, fault: Fault, times: usize) {
         let mut state = self.state.lock().unwrap();
         state.planned.retain(|(of, what, _)| !(of == operation && *what == fault));
         state.planned.push((operation.to_owned(), fault, times));
     }
 
-    /// From now on no request gets through whose body has this text; `None`: all do.
+    /// Blocks every request whose body contains this text; `None` blocks none.
     pub(crate) fn refuse_about(&self, text: Option<&str>) {
-        self.state.lock().unwrap().unspeakable = text.map(str::to_owned);
+        self.state.lock().unwrap().blocked_text = text.map(str::to_owned);
     }
 
-    /// Somebody else does this just before the next request of `operation` is carried out.
+    /// Runs `something` just before the next request of `operation`.
     pub(crate) fn meanwhile(
         &self,
         operation: &str,
@@ -157,7 +157,7 @@ impl Wire {
         self.state.lock().unwrap().meanwhile.push(something);
     }
 
-    async fn let_others_act(&self, operation: &str) {
+    async fn run_meanwhile(&self, operation: &str) {
         let something = {
             let mut state = self.state.lock().unwrap();
             let place = state.meanwhile.iter().position(|(of, _)| of == operation);
@@ -168,8 +168,8 @@ impl Wire {
         }
     }
 
-    pub(crate) fn lose_next_answer_of(&self, operation: &str) {
-        self.disturb(operation, Fault::AnswerLost, 1);
+    pub(crate) fn lose_next_response_of(&self, operation: &str) {
+        self.disturb(operation, Fault::ResponseLost, 1);
     }
 
     pub(crate) fn repeat_next(&self, operation: &str) {
@@ -184,11 +184,11 @@ impl Wire {
         self.disturb(operation, Fault::Conflict, times);
     }
 
-    /// Notes a request; what happens to it?
+    /// Records a request and returns its fault.
     fn admit(&self, operation: &str, body: &[u8]) -> Option<Fault> {
         let mut state = self.state.lock().unwrap();
-        let unspeakable = state.unspeakable.as_deref();
-        if unspeakable.is_some_and(|text| String::from_utf8_lossy(body).contains(text)) {
+        let blocked_text = state.blocked_text.as_deref();
+        if blocked_text.is_some_and(|text| String::from_utf8_lossy(body).contains(text)) {
             return Some(Fault::NeverArrives);
         }
         let planned = state.planned.iter_mut().find(|(of, _, times)| of == operation && *times > 0);
@@ -224,17 +224,18 @@ impl Wire {
         let Some(operation) = counted else {
             return self.connector.call(request).await;
         };
-        let mut asked: Value = serde_json::from_slice(request.body().bytes().unwrap()).unwrap();
-        asked["ReturnConsumedCapacity"] = json!("TOTAL");
-        *request.body_mut() = SdkBody::from(asked.to_string());
+        let mut request_body: Value =
+            serde_json::from_slice(request.body().bytes().unwrap()).unwrap();
+        request_body["ReturnConsumedCapacity"] = json!("TOTAL");
+        *request.body_mut() = SdkBody::from(request_body.to_string());
         request.headers_mut().remove("content-length");
         let mut answer = self.connector.call(request).await?;
         let body = answer.take_body().collect().await;
         let body = body.map_err(ConnectorError::io)?.to_bytes();
-        if let Ok(told) = serde_json::from_slice(&body)
+        if let Ok(response) = serde_json::from_slice(&body)
             && let Some(units) = &mut self.state.lock().unwrap().units
         {
-            units.add(&operation, &told);
+            units.add(&operation, &response);
         }
         *answer.body_mut() = SdkBody::from(body);
         Ok(answer)
@@ -262,29 +263,31 @@ impl HttpConnector for Wire {
             match fault {
                 Some(Fault::Throttled) => return Ok(throttled()),
                 Some(Fault::Conflict) => return Ok(conflict(&operation)),
-                // An error that the SDK does not try again.
+                // An error that the SDK does not retry.
                 Some(Fault::NeverArrives) => {
                     return Err(ConnectorError::user("the process is dead".into()));
                 }
-                Some(Fault::AnswerLost | Fault::Repeated) | None => {}
+                Some(Fault::ResponseLost | Fault::Repeated) | None => {}
             }
             if let Some(function) = wire.function {
                 actions::note(function, target, body);
             }
-            wire.let_others_act(&operation).await;
-            wire.step(&operation, "asked").await;
+            wire.run_meanwhile(&operation).await;
+            wire.step(&operation, "request").await;
             let answer = wire.send(request).await;
-            wire.step(&operation, "answered").await;
+            wire.step(&operation, "response").await;
             match fault {
-                Some(Fault::AnswerLost) => Err(ConnectorError::user("the answer was lost".into())),
-                Some(Fault::Repeated) => Err(ConnectorError::io("the answer was lost".into())),
+                Some(Fault::ResponseLost) => {
+                    Err(ConnectorError::user("the response was lost".into()))
+                }
+                Some(Fault::Repeated) => Err(ConnectorError::io("the response was lost".into())),
                 _ => answer,
             }
         })
     }
 }
 
-/// What AWS answers to an operation that meets a transaction on the same item.
+/// AWS's response to an operation that conflicts with a transaction on the same item.
 fn conflict(operation: &str) -> HttpResponse {
     refusal(if operation == "TransactWriteItems" {
         r#"{"__type":"com.amazonaws.dynamodb.v20120810#TransactionCanceledException",

@@ -1,4 +1,4 @@
-//! DynamoDB without a connection, for runs with very many requests and no retries.
+//! DynamoDB without a connection, for runs with many requests and no retries.
 
 use std::fmt;
 
@@ -34,7 +34,7 @@ impl Direct {
             "DeleteItem" => run(body, |request| database.delete_item(request)),
             "Query" => run(body, |request| database.query(request)),
             "TransactWriteItems" => run(body, |mut request: TransactWriteItemsRequest| {
-                // Looking for an earlier use would take long, and there are no retries.
+                // Searching for an earlier use would take long, and there are no retries.
                 request.client_request_token = None;
                 database.transact_write_items(request)
             }),

@@ -1,4 +1,4 @@
-//! Has time pass, and things happen in it.
+//! Advances time and makes things happen.
 
 mod books;
 mod deliveries;
@@ -16,7 +16,7 @@ use store::Store;
 use tokio::task::JoinHandle;
 
 use super::direct::Direct;
-use super::gate::{Confirmed, Weather, Wire};
+use super::gate::{Confirmed, Faults, Wire};
 use super::process::{Answer, Job, Process};
 use super::record::{Life, Stall};
 use super::{Collection, Counts, Plan, Ran};
@@ -25,13 +25,11 @@ const HOUR: SignedDuration = SignedDuration::from_hours(1);
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 const START: &str = "2027-01-28T00:00:00Z";
 const PROCESSES: usize = 12;
-/// Nothing is disturbed for so long at the end.
+/// How long the end of a run stays free of faults.
 const QUIET: SignedDuration = SignedDuration::from_hours(14 * 24);
 
 /// Carries a plan out.
 ///
-/// # Panics
-/// If the system does not start, or the engine does not answer.
 pub(crate) async fn run(plan: Plan) -> Ran {
     let mut simulation = Simulation::start(plan).await;
     simulation.live().await;
@@ -47,13 +45,13 @@ struct Subject {
     id: AccountId,
     collection: Collection,
     version: u64,
-    /// Its lives so far; `None` before the first and after the last.
+    /// Index of its current life; `None` before the first and after the last.
     life: Option<usize>,
-    /// Pages of the provider that the user has open.
-    pages: Vec<String>,
+    /// Checkout Sessions and invoices that the user has open.
+    sessions: Vec<String>,
 }
 
-/// A process that stands still.
+/// A paused process.
 struct Zombie {
     process: Process,
     work: JoinHandle<Answer>,
@@ -62,14 +60,14 @@ struct Zombie {
     note: Note,
 }
 
-/// What a piece of work is to be noted as.
+/// How a job is recorded.
 #[derive(Debug, Clone, Copy)]
 enum Note {
     Nothing,
     Act { life: usize, act: usize },
 }
 
-/// Something that is on its way.
+/// Something in flight.
 struct Due<T> {
     at: Timestamp,
     what: T,
@@ -79,7 +77,7 @@ struct Simulation {
     plan: Plan,
     dice: Rng,
     system: System,
-    /// The driver's own, undisturbed.
+    /// The driver's own store, without faults.
     store: Store,
     confirmed: Confirmed,
     processes: Vec<Process>,
@@ -88,11 +86,11 @@ struct Simulation {
     subjects: Vec<Subject>,
     lives: Vec<Life>,
     webhooks: Vec<Due<Event>>,
-    /// Messages of the queue, and how often they were taken.
+    /// Queue messages, and how often each was taken.
     messages: Vec<Due<(Value, u32)>>,
-    /// Events of Greta's core system: whose, which, and as what it is noted.
+    /// Events from Greta's core system: the subject, the event, and how it is recorded.
     account_events: Vec<Due<(usize, Value, Note)>>,
-    /// Payment objects that take their time.
+    /// PaymentIntents that are processing.
     slow: Vec<Due<String>>,
     ticks: Vec<Timestamp>,
     last_tick: Timestamp,
@@ -100,7 +98,7 @@ struct Simulation {
     counts: Counts,
 }
 
-/// How a piece of work ended.
+/// How a job ended.
 enum Ended {
     Done(Answer),
     Died,
@@ -146,7 +144,7 @@ impl Simulation {
             quiet_since: None,
             counts: Counts::default(),
         };
-        simulation.provider().set_delivery(Delivery::Hold);
+        simulation.stripe().set_delivery(Delivery::Hold);
         for number in 0..plan.accounts {
             let collection = simulation.any_collection();
             simulation.subjects.push(Subject {
@@ -154,13 +152,13 @@ impl Simulation {
                 collection,
                 version: 0,
                 life: None,
-                pages: Vec::new(),
+                sessions: Vec::new(),
             });
         }
         simulation
     }
 
-    fn provider(&self) -> &StripeSimulator {
+    fn stripe(&self) -> &StripeSimulator {
         self.system.stripe.as_ref().unwrap()
     }
 
@@ -172,12 +170,12 @@ impl Simulation {
         self.dice.u32(..100) < percent
     }
 
-    /// As many of each as is planned.
+    /// Follows the plan's shares.
     fn any_collection(&mut self) -> Collection {
-        let Plan { by_credits, by_provider, .. } = self.plan;
+        let Plan { by_credits, by_stripe, .. } = self.plan;
         match self.dice.u32(..100) {
             dice if dice < by_credits => Collection::Credits,
-            dice if dice < by_credits + by_provider => Collection::Provider,
+            dice if dice < by_credits + by_stripe => Collection::Provider,
             _ => Collection::Card,
         }
     }
@@ -186,7 +184,7 @@ impl Simulation {
         self.quiet_since.is_some()
     }
 
-    /// A time from now, mostly soon and at times days away.
+    /// A time from now: mostly soon, sometimes days away.
     fn sooner_or_later(&mut self) -> Timestamp {
         let minutes = match self.dice.u8(..10) {
             0..5 => self.dice.i64(0..5),
@@ -200,20 +198,20 @@ impl Simulation {
         let start: Timestamp = START.parse().unwrap();
         let months = SignedDuration::from_hours(i64::from(self.plan.months) * 730);
         let mut now = start;
-        // They come one after the other in the first month.
+        // They are created one after the other in the first month.
         let mut unborn = (0..self.subjects.len()).collect::<Vec<_>>();
         while now < start + months {
             now += self.pause();
-            self.go_on_until(now);
+            self.advance_to(now);
             let share = now.duration_since(start).as_hours().clamp(0, 720);
             let born = self.subjects.len() * usize::try_from(share).unwrap() / 720;
             let living = self.subjects.len() - unborn.len();
             for subject in unborn.drain(..born.saturating_sub(living)).collect::<Vec<_>>() {
                 self.change_plan(subject, false).await;
             }
-            self.wake().await;
-            self.hear().await;
-            self.work_off().await;
+            self.wake_zombies().await;
+            self.deliver_due().await;
+            self.run_batches().await;
             let busy = living.div_ceil(20).max(1);
             for _ in 0..self.dice.usize(..=2 * busy) {
                 let subject = self.dice.usize(..self.subjects.len());
@@ -222,9 +220,9 @@ impl Simulation {
             self.tick().await;
             for _ in 0..busy {
                 let subject = self.dice.usize(..self.subjects.len());
-                self.look(subject).await;
+                self.observe_access(subject).await;
             }
-            self.provider().forget_events();
+            self.stripe().forget_events();
         }
         self.counts.account_months =
             self.plan.accounts * usize::try_from(self.plan.months).unwrap();
@@ -240,8 +238,8 @@ impl Simulation {
         })
     }
 
-    /// Time passes, and the provider's subscriptions go on in it.
-    fn go_on_until(&mut self, time: Timestamp) {
+    /// Advances time, and Stripe's subscriptions with it.
+    fn advance_to(&mut self, time: Timestamp) {
         let mut wait = time.duration_since(self.now());
         while wait.is_positive() {
             let some = wait.min(6 * HOUR);
@@ -251,34 +249,34 @@ impl Simulation {
         }
     }
 
-    /// What the provider collects by itself.
+    /// Stripe's own collection.
     fn collect(&mut self) {
-        // It asks for a new period after an hour.
+        // An hour after a period begins, Stripe collects for it.
         if self.is_quiet() || self.chance(80) {
-            self.provider().finalize_drafts();
+            self.stripe().finalize_drafts();
         }
         if self.chance(30) {
-            self.provider().draft_ended();
+            self.stripe().draft_ended();
         } else {
-            self.provider().renew_ended();
+            self.stripe().renew_ended();
         }
         // About once a week.
         if self.chance(4) {
-            self.provider().retry_due();
+            self.stripe().retry_due();
         }
     }
 
-    /// What a piece of work has to expect, if it makes about so many steps.
-    fn weather(&mut self, steps: usize) -> (Weather, bool) {
+    /// The faults of a job with about `steps` steps, and whether it stalls instead of dying.
+    fn faults(&mut self, steps: usize) -> (Faults, bool) {
         if self.is_quiet() {
-            return (Weather::default(), false);
+            return (Faults::default(), false);
         }
         let is_stopped = self.chance(25);
-        let weather = Weather {
+        let faults = Faults {
             stops_at: is_stopped.then(|| self.dice.usize(1..=steps)),
             losses: if self.chance(20) { self.dice.u32(1..=60) } else { 0 },
         };
-        (weather, self.chance(40))
+        (faults, self.chance(40))
     }
 
     async fn process(&mut self) -> Process {
@@ -291,18 +289,18 @@ impl Simulation {
         }
     }
 
-    /// Does a piece of work. `None` if there was no answer.
+    /// Does a job. `None` if there was no response.
     async fn work(&mut self, job: Job, steps: usize, note: Note) -> Option<Answer> {
-        let (weather, stalls) = self.weather(steps);
+        let (faults, stalls) = self.faults(steps);
         let process = self.process().await;
-        let work = process.begin(job, self.now(), weather);
+        let work = process.begin(job, self.now(), faults);
         let ended = end(&process, work, stalls).await;
         self.ended(process, ended, note)
     }
 
-    /// Does two pieces of work at once.
+    /// Does a job twice at once.
     async fn work_twice(&mut self, job: Job, steps: usize) {
-        let (one, two) = (self.weather(steps), self.weather(steps));
+        let (one, two) = (self.faults(steps), self.faults(steps));
         let processes = (self.process().await, self.process().await);
         let now = self.now();
         let works =
@@ -349,12 +347,12 @@ impl Simulation {
         }
     }
 
-    /// A piece of work is over, with or without an answer.
+    /// Records the end of a job, with or without a response.
     fn note(&mut self, note: Note, answer: Option<u16>) {
         let now = self.now();
         if let Note::Act { life, act } = note {
             let act = &mut self.lives[life].acts[act];
-            // Nobody waits for a late answer.
+            // Nobody waits for a late response.
             act.answer = answer.filter(|_| act.over.is_none()).or(act.answer);
             act.over = Some(now);
         }
@@ -369,7 +367,7 @@ impl Simulation {
         zombie.process
     }
 
-    async fn wake(&mut self) {
+    async fn wake_zombies(&mut self) {
         let now = self.now();
         while let Some(place) = self.zombies.iter().position(|it| it.wakes_at <= now) {
             let zombie = self.zombies.swap_remove(place);
@@ -378,7 +376,7 @@ impl Simulation {
         }
     }
 
-    /// Nothing is disturbed any more, and all that is under way comes to its end.
+    /// No more faults; everything in flight comes to its end.
     async fn calm_down(&mut self) {
         self.quiet_since = Some(self.now());
         for zombie in std::mem::take(&mut self.zombies) {
@@ -401,28 +399,28 @@ impl Simulation {
         let mut now = self.now();
         let end = now + QUIET;
         while now < end {
-            // Two days long there is news of other cards.
+            // For two days, late updates may change the cards.
             if now < end - QUIET + 2 * DAY {
                 self.calm_cards().await;
             }
-            self.hear().await;
-            self.hear().await;
+            self.deliver_due().await;
+            self.deliver_due().await;
             self.tick().await;
             now += SignedDuration::from_hours(7);
-            self.go_on_until(now);
+            self.advance_to(now);
         }
-        // What the provider collected just now is still to be told, and what takes its time comes after that.
+        // Deliver the events of what Stripe just collected, then whatever was processing.
         self.tick().await;
-        self.hear().await;
-        self.hear().await;
+        self.deliver_due().await;
+        self.deliver_due().await;
         let on_their_way = (self.webhooks.len(), self.slow.len(), self.messages.len());
         assert_eq!(on_their_way, (0, 0, 0), "webhooks, payments, messages");
         for subject in 0..self.subjects.len() {
-            self.look(subject).await;
+            self.observe_access(subject).await;
         }
     }
 
-    /// From now on every card succeeds, and credits suffice.
+    /// From now on every card succeeds and credits suffice.
     async fn calm_cards(&mut self) {
         for subject in 0..self.subjects.len() {
             let id = self.subjects[subject].id.clone();
@@ -430,8 +428,8 @@ impl Simulation {
                 continue;
             };
             if let Some(customer) = &account.profile.billing.customer {
-                self.provider().set_card(customer, Card::Succeeds);
-                self.provider().script(customer, &[]);
+                self.stripe().set_card(customer, Card::Succeeds);
+                self.stripe().script(customer, &[]);
             }
             if account.profile.add_on.collection() == Some(add_on::Collection::Credits)
                 && account.balance.available() < Credits::from_micros(500_000_000)
@@ -442,7 +440,7 @@ impl Simulation {
     }
 }
 
-/// Waits for the end of a piece of work, whichever it is.
+/// Waits until a job ends, dies or stalls.
 async fn end(process: &Process, mut work: JoinHandle<Answer>, stalls: bool) -> Ended {
     tokio::select! {
         biased;
@@ -453,8 +451,8 @@ async fn end(process: &Process, mut work: JoinHandle<Answer>, stalls: bool) -> E
         return Ended::Stalled(work);
     }
     work.abort();
-    // It was.
+    // It was aborted.
     let _ = work.await;
-    process.gate.bury();
+    process.gate.discard();
     Ended::Died
 }

@@ -1,6 +1,6 @@
-//! The gate of a process: every request that goes out of it, to the store or to the payment provider, and
-//! every answer that comes back is a step, counted as it comes. At a step the process can die, or stand
-//! still for as long as it pleases the driver; requests and answers can get lost.
+//! The gate of a process. Every request to the store or to Stripe and every response is a step,
+//! counted as it happens. At a step the process can die, or stall for as long as the driver likes;
+//! requests and responses can be lost.
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -27,15 +27,15 @@ use tokio::sync::watch;
 
 use super::direct::Direct;
 
-/// The beginning of the work in which each payment object was confirmed first.
+/// For each PaymentIntent, the start of the job that first confirmed it.
 pub(crate) type Confirmed = Arc<Mutex<HashMap<String, Timestamp>>>;
 
-/// What a piece of work has to expect.
+/// The faults that a job meets.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Weather {
+pub(crate) struct Faults {
     /// The process stops at this step, counted from 1.
     pub(crate) stops_at: Option<usize>,
-    /// So many in a thousand requests get lost, or their answers.
+    /// How many in a thousand requests or responses are lost.
     pub(crate) losses: u32,
 }
 
@@ -50,20 +50,20 @@ struct Inner {
 
 #[derive(Debug)]
 struct Situation {
-    /// Counts deaths: what belongs to an earlier life never goes on.
+    /// Counts deaths: requests of an earlier life never continue.
     life: u64,
     began: Timestamp,
     steps: usize,
-    weather: Weather,
+    faults: Faults,
     dice: Rng,
     lost: usize,
 }
 
-/// What becomes of a request.
+/// The fate of a request.
 enum Fate {
     Arrives,
     NeverArrives,
-    AnswerLost,
+    ResponseLost,
 }
 
 impl Gate {
@@ -73,7 +73,7 @@ impl Gate {
                 life: 0,
                 began: Timestamp::UNIX_EPOCH,
                 steps: 0,
-                weather: Weather::default(),
+                faults: Faults::default(),
                 dice: Rng::with_seed(seed),
                 lost: 0,
             }),
@@ -81,40 +81,40 @@ impl Gate {
         }))
     }
 
-    /// A piece of work begins.
-    pub(crate) fn begin(&self, now: Timestamp, weather: Weather) {
+    /// A job begins.
+    pub(crate) fn begin(&self, now: Timestamp, faults: Faults) {
         let mut state = self.state();
         state.began = now;
         state.steps = 0;
         state.lost = 0;
-        state.weather = weather;
+        state.faults = faults;
     }
 
-    /// The process died: what it had under way never goes on.
-    pub(crate) fn bury(&self) {
+    /// The process died: its open requests never continue.
+    pub(crate) fn discard(&self) {
         self.state().life += 1;
         self.release();
     }
 
-    /// What stood still goes on, undisturbed.
+    /// A stalled process continues, without faults.
     pub(crate) fn release(&self) {
-        self.state().weather = Weather::default();
+        self.state().faults = Faults::default();
         self.0.stopped.send_replace(false);
     }
 
-    /// Waits until the process has come to the step at which it stops.
+    /// Waits until the process reaches the step at which it stops.
     pub(crate) async fn until_stopped(&self) {
         let mut stopped = self.0.stopped.subscribe();
         let stopped = stopped.wait_for(|stopped| *stopped).await;
         stopped.expect("the sender is held by this gate");
     }
 
-    /// How many steps the work has made.
+    /// Number of steps of the job so far.
     pub(crate) fn steps(&self) -> usize {
         self.state().steps
     }
 
-    /// How many requests and answers of the work got lost.
+    /// Number of the job's lost requests and responses.
     pub(crate) fn lost(&self) -> usize {
         self.state().lost
     }
@@ -131,12 +131,12 @@ impl Gate {
         let (life, others) = {
             let mut state = self.state();
             state.steps += 1;
-            if Some(state.steps) == state.weather.stops_at {
+            if Some(state.steps) == state.faults.stops_at {
                 self.0.stopped.send_replace(true);
             }
             (state.life, state.dice.u8(..3))
         };
-        // Work that is done at the same time comes in between, or does not.
+        // Concurrent jobs may or may not run in between.
         for _ in 0..others {
             tokio::task::yield_now().await;
         }
@@ -150,11 +150,11 @@ impl Gate {
 
     fn fate(&self) -> Fate {
         let mut state = self.state();
-        let losses = state.weather.losses;
+        let losses = state.faults.losses;
         let fate = match state.dice.u32(..1_000) {
             dice if dice >= losses => return Fate::Arrives,
             dice if dice % 2 == 0 => Fate::NeverArrives,
-            _ => Fate::AnswerLost,
+            _ => Fate::ResponseLost,
         };
         state.lost += 1;
         fate
@@ -167,7 +167,7 @@ impl Gate {
 pub(crate) struct Wire {
     pub(crate) connector: SharedHttpConnector,
     pub(crate) dynamodb: Direct,
-    /// `None`: nothing is in the way.
+    /// `None`: no gate in the way.
     pub(crate) gate: Option<Gate>,
 }
 
@@ -208,65 +208,63 @@ impl HttpConnector for Wire {
             };
             gate.step().await;
             let fate = gate.fate();
-            // Errors that the SDK does not try again.
+            // Errors that the SDK does not retry.
             if matches!(fate, Fate::NeverArrives) {
                 return Err(ConnectorError::user("the request was lost".into()));
             }
             let answer = wire.send(request).await;
             gate.step().await;
             match fate {
-                Fate::AnswerLost => Err(ConnectorError::user("the answer was lost".into())),
+                Fate::ResponseLost => Err(ConnectorError::user("the response was lost".into())),
                 _ => answer,
             }
         })
     }
 }
 
-/// The payment provider as one process reaches it.
+/// Stripe as one process reaches it.
 #[derive(Clone)]
-struct Way {
+struct StripeProxy {
     gate: Gate,
     confirmed: Confirmed,
 }
 
-/// Opens a way to the provider that leads through `gate`.
+/// Starts a proxy to Stripe that leads through `gate`.
 ///
-/// # Errors
-/// If no port can be opened.
-pub(crate) async fn way_to(
-    provider: &StripeSimulator,
+pub(crate) async fn proxy_to(
+    stripe: &StripeSimulator,
     gate: Gate,
     confirmed: Confirmed,
 ) -> std::io::Result<Server> {
-    let way = Way { gate, confirmed };
-    let router: Router = provider.router();
-    Server::start(router.layer(middleware::from_fn_with_state(way, pass))).await
+    let proxy = StripeProxy { gate, confirmed };
+    let router: Router = stripe.router();
+    Server::start(router.layer(middleware::from_fn_with_state(proxy, pass))).await
 }
 
-async fn pass(State(way): State<Way>, request: Request, next: Next) -> Response {
-    way.gate.step().await;
-    let fate = way.gate.fate();
+async fn pass(State(proxy): State<StripeProxy>, request: Request, next: Next) -> Response {
+    proxy.gate.step().await;
+    let fate = proxy.gate.fate();
     if matches!(fate, Fate::NeverArrives) {
-        return no_answer();
+        return no_response();
     }
     let path = request.uri().path();
     let intent =
         path.strip_prefix("/v1/payment_intents/").and_then(|rest| rest.strip_suffix("/confirm"));
     if let (Some(intent), &Method::POST) = (intent, request.method()) {
-        let began = way.gate.began();
-        let mut confirmed = way.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
+        let began = proxy.gate.began();
+        let mut confirmed = proxy.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
         let first = confirmed.entry(intent.to_owned()).or_insert(began);
         *first = began.min(*first);
     }
     let answer = next.run(request).await;
-    way.gate.step().await;
+    proxy.gate.step().await;
     match fate {
-        Fate::AnswerLost => no_answer(),
+        Fate::ResponseLost => no_response(),
         _ => answer,
     }
 }
 
-fn no_answer() -> Response {
+fn no_response() -> Response {
     let mut response = Response::new(Body::empty());
     response.extensions_mut().insert(CloseWithoutHead);
     response

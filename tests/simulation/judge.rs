@@ -1,5 +1,5 @@
-//! What must hold at the end of a run. Nothing here is computed by the code under test: the calendar, who
-//! was to pay, and who was to have access follow from the record alone.
+//! What must hold at the end of a run. Nothing here is computed by the code under test: the
+//! calendar, who had to pay and who had access follow from the record alone.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,19 +13,19 @@ use super::record::{Act, Claim, Life, Paid, Record, Stall, What};
 const PRICE: i64 = 500;
 /// The same in micro-credits.
 const PRICE_IN_CREDITS: i64 = 50_000_000;
-/// Of what is bought for one US cent.
+/// Micro-credits per US cent.
 const CREDITS_A_CENT: i64 = 100_000;
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 const GRACE: SignedDuration = SignedDuration::from_hours(8 * 24);
-/// The grace period may end with the attempt of this day.
+/// Grace may end with the attempt on this day.
 const LAST_ATTEMPT: SignedDuration = SignedDuration::from_hours(7 * 24);
-/// Ticks come later than they are dated by at most so much.
+/// How much later than its date a tick may come.
 const MOST_DELAY: SignedDuration = SignedDuration::from_hours(2);
-/// What is not known is asked at least so often.
+/// The longest interval at which an unknown outcome is looked up.
 const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(26);
 
-/// Everything that does not hold, each in a sentence; empty is good.
+/// Every violation, one sentence each; empty if there is none.
 pub(crate) fn judge(record: &Record) -> Vec<String> {
     let mut problems: Vec<String> = record.left_over.clone();
     let known: HashSet<&str> = record.lives.iter().map(|life| &*life.number).collect();
@@ -45,17 +45,17 @@ pub(crate) fn judge(record: &Record) -> Vec<String> {
     problems
 }
 
-/// One account, and what it paid for.
+/// One account and its payments.
 struct Case<'a> {
     record: &'a Record,
     life: &'a Life,
     payments: Vec<&'a Paid>,
-    /// Those that the books count and that are no illusions.
+    /// The paid periods, without claims that nothing paid.
     periods: Vec<Period<'a>>,
     problems: Vec<String>,
 }
 
-/// A period that was paid and not given back.
+/// A period that was paid and not refunded.
 struct Period<'a> {
     claim: &'a Claim,
     /// The beginning of its generation.
@@ -67,11 +67,11 @@ struct Period<'a> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
+enum PlanState {
     Standard,
     Enterprise,
     Gone,
-    /// Something was under way that could change it.
+    /// An act was in progress that could change it.
     Unclear,
 }
 
@@ -88,7 +88,7 @@ impl<'a> Case<'a> {
         case
     }
 
-    /// What paid the claimed period, and when: by the provider's record, or by the ledger.
+    /// What paid the claimed period, and when, by Stripe's record or the ledger.
     fn period(&self, claim: &'a Claim) -> Result<Period<'a>, String> {
         let name = format!("period {} of {}", claim.period, claim.generation);
         let (paid_at, decided_at) = self.payment(&claim.paid_by).ok_or_else(|| {
@@ -97,7 +97,7 @@ impl<'a> Case<'a> {
         let (began, _) = self
             .payment(&claim.generation)
             .ok_or_else(|| format!("nothing paid for the beginning of {name}"))?;
-        // The provider tells whole seconds.
+        // Stripe reports whole seconds.
         let is_card = claim.generation.starts_with("cs_");
         let anchor = if is_card { floor(began) } else { began };
         Ok(Period {
@@ -110,13 +110,13 @@ impl<'a> Case<'a> {
         })
     }
 
-    /// The payment at the provider that was not given back.
+    /// The payment at Stripe that was not refunded.
     fn payment_of(&self, object: &str) -> Option<&Paid> {
         let mut payments = self.payments.iter().copied();
         payments.find(|paid| paid.object == object && paid.refunded == 0)
     }
 
-    /// When the object was paid and not given back, and when that was decided.
+    /// When `object` was paid without a refund, and when that was decided.
     fn payment(&self, object: &str) -> Option<(Timestamp, Timestamp)> {
         if let Some(paid) = self.payment_of(object) {
             return (paid.cents == PRICE).then_some((paid.at, paid.decided_at));
@@ -129,18 +129,18 @@ impl<'a> Case<'a> {
     fn judge(&self) -> Vec<String> {
         let rules = [
             self.each_payment_pays_one_thing(),
-            self.each_period_is_paid_in_its_time(),
+            self.each_period_is_paid_on_time(),
             self.nothing_is_paid_twice(),
-            self.nobody_pays_who_owes_nothing(),
+            self.kept_payments_were_owed(),
             self.credits_add_up(),
-            self.access_is_where_it_is_due(),
-            self.what_goes_on_is_charged(),
+            self.access_matches_payments(),
+            self.continuing_add_ons_are_charged(),
             self.life.problems.clone(),
         ];
         rules.into_iter().flatten().collect()
     }
 
-    /// Kept is what a period counts on, or what bought credits; all else was given back in full.
+    /// A payment is kept if it pays a period or bought credits; any other is refunded in full.
     fn each_payment_pays_one_thing(&self) -> Vec<String> {
         let mut problems = Vec::new();
         let mut purchases = Vec::new();
@@ -149,13 +149,13 @@ impl<'a> Case<'a> {
             let counted = self.life.claims.iter();
             let counted = counted.filter(|claim| claim.paid_by == *object).count();
             if paid.refunded != 0 && paid.refunded != paid.cents {
-                problems.push(format!("{object} was given back in part"));
+                problems.push(format!("{object} was partly refunded"));
             }
             match (paid.cents == PRICE, paid.refunded == 0, counted) {
                 (true, true, 1) | (true, false, 0) | (false, false, _) => {}
                 (true, true, 0) => problems.push(format!("{object} was kept and pays for nothing")),
                 (true, true, _) => problems.push(format!("{object} pays {counted} periods")),
-                (true, false, _) => problems.push(format!("{object} was given back and counts")),
+                (true, false, _) => problems.push(format!("{object} was refunded and counts")),
                 (false, true, _) => purchases.push(paid.cents * CREDITS_A_CENT),
             }
         }
@@ -165,13 +165,13 @@ impl<'a> Case<'a> {
         bought.sort_unstable();
         purchases.sort_unstable();
         if bought != purchases {
-            problems.push(format!("bought were {bought:?}, but paid {purchases:?}"));
+            problems.push(format!("credits bought: {bought:?}, paid for: {purchases:?}"));
         }
         problems
     }
 
-    /// Nothing is charged before its period, or begun to be charged after it.
-    fn each_period_is_paid_in_its_time(&self) -> Vec<String> {
+    /// No charge comes before its period or begins after it.
+    fn each_period_is_paid_on_time(&self) -> Vec<String> {
         let mut problems = Vec::new();
         for period in &self.periods {
             let claim = period.claim;
@@ -181,40 +181,41 @@ impl<'a> Case<'a> {
             if period.decided_at >= period.end {
                 problems.push(format!("{claim:?} was paid late: {}", period.decided_at));
             }
-            let asked = self
+            let order = self
                 .payments
                 .iter()
                 .find(|paid| paid.object == claim.paid_by)
-                .and_then(|paid| paid.asked_for.as_ref());
-            if asked.is_some_and(|asked| *asked != (claim.generation.clone(), claim.period)) {
-                problems.push(format!("{claim:?} counts what was asked for {asked:?}"));
+                .and_then(|paid| paid.ordered.as_ref());
+            if order.is_some_and(|order| *order != (claim.generation.clone(), claim.period)) {
+                problems.push(format!("{claim:?} counts, but was ordered as {order:?}"));
             }
         }
         problems
     }
 
-    /// No two payments for the same time.
+    /// No two payments cover the same time.
     fn nothing_is_paid_twice(&self) -> Vec<String> {
         let pairs = self.periods.iter().zip(self.periods.iter().skip(1));
         let overlaps = pairs.filter(|(one, next)| one.end > next.start);
-        let told = overlaps
+        let problems = overlaps
             .map(|(one, next)| format!("{:?} and {:?} are both paid", one.claim, next.claim));
-        told.collect()
+        problems.collect()
     }
 
-    /// Nothing is kept that was decided for an enterprise or a deleted account, or after a cancellation.
-    fn nobody_pays_who_owes_nothing(&self) -> Vec<String> {
+    /// No payment is kept that was decided for an enterprise or deleted account, or after a
+    /// cancellation.
+    fn kept_payments_were_owed(&self) -> Vec<String> {
         let mut problems = Vec::new();
         for period in &self.periods {
             let (claim, at) = (period.claim, period.decided_at);
-            let standing = self.life.standing(at);
-            let is_owed = match standing {
-                Standing::Standard | Standing::Unclear => true,
-                Standing::Enterprise => self.was_wanted_again(period),
-                Standing::Gone => false,
+            let plan_state = self.life.plan_state(at);
+            let is_owed = match plan_state {
+                PlanState::Standard | PlanState::Unclear => true,
+                PlanState::Enterprise => self.was_wanted_again(period),
+                PlanState::Gone => false,
             };
             if !is_owed {
-                problems.push(format!("{claim:?} was paid at {at}, when {standing:?}"));
+                problems.push(format!("{claim:?} was paid at {at}, when {plan_state:?}"));
             }
             let by_the_user = claim.paid_by.starts_with("cs_") || claim.period == 1;
             if let Some(cancelled) = self.life.cancelled(at).filter(|_| !by_the_user) {
@@ -227,7 +228,8 @@ impl<'a> Case<'a> {
         problems
     }
 
-    /// The user paid on a page, and what was heard of that counts for the plan that there was by then.
+    /// The user paid in a Checkout Session, and the account was standard again before the payment
+    /// was applied.
     fn was_wanted_again(&self, period: &Period<'_>) -> bool {
         let later =
             |act: &&Act| matches!(act.what, What::Standard(_)) && act.began > period.decided_at;
@@ -258,35 +260,35 @@ impl<'a> Case<'a> {
         problems
     }
 
-    fn access_is_where_it_is_due(&self) -> Vec<String> {
+    fn access_matches_payments(&self) -> Vec<String> {
         let mut problems = Vec::new();
         for seen in &self.life.seen {
             let at = seen.at;
             let is_last = at == self.record.ended_at;
-            let standing = self.life.standing(at);
+            let plan_state = self.life.plan_state(at);
             let paid = self.periods.iter();
             let mut paid = paid.filter(|period| (period.start..period.end).contains(&at));
-            let due = match standing {
-                Standing::Unclear => continue,
-                Standing::Enterprise => true,
-                Standing::Gone => false,
-                Standing::Standard if seen.entitled => {
+            let due = match plan_state {
+                PlanState::Unclear => continue,
+                PlanState::Enterprise => true,
+                PlanState::Gone => false,
+                PlanState::Standard if seen.entitled => {
                     paid.next().is_some() || (!is_last && self.may_be_in_grace(at))
                 }
-                Standing::Standard => {
+                PlanState::Standard => {
                     paid.any(|period| is_last || self.is_known(period, at))
                         || (!is_last && self.must_be_in_grace(at))
                 }
             };
             if due != seen.entitled {
                 let access = if due { "no access" } else { "access" };
-                problems.push(format!("{access} at {at}, when {standing:?}"));
+                problems.push(format!("{access} at {at}, when {plan_state:?}"));
             }
         }
         problems
     }
 
-    /// What is not paid yet, and not cancelled.
+    /// Unpaid but not cancelled.
     fn may_be_in_grace(&self, at: Timestamp) -> bool {
         let mut ended = self.periods.iter().map(|period| period.end);
         ended.any(|end| (end..end + GRACE).contains(&at)) && self.life.cancelled(at).is_none()
@@ -297,15 +299,15 @@ impl<'a> Case<'a> {
         let is_in_grace = |period: &Period<'_>| {
             (period.end..period.end + LAST_ATTEMPT).contains(&at) && self.is_known(period, at)
         };
-        periods.any(|period| is_in_grace(period) && self.life.goes_on(period.anchor, at))
+        periods.any(|period| is_in_grace(period) && self.life.continues(period.anchor, at))
     }
 
-    /// By `at` somebody must have heard of the payment: it was asked for often enough, and the work that
-    /// took it from the credits does not stand still.
+    /// By `at` the payment must be known: it was looked up often enough, and the job that took it
+    /// from the credits is not stalled.
     fn is_known(&self, period: &Period<'_>, at: Timestamp) -> bool {
         let is_from_credits = self.payment_of(&period.claim.paid_by).is_none();
         let made_it = |stall: &Stall| {
-            // An entry is dated by the beginning of its work, or by the tick that led to it.
+            // An entry is dated by the start of its job, or by the tick that led to it.
             (stall.began - MOST_DELAY..stall.began + HOUR).contains(&period.paid_at)
         };
         let stands_still = |stall: &Stall| made_it(stall) && at < stall.woke;
@@ -320,19 +322,19 @@ impl<'a> Case<'a> {
         })
     }
 
-    /// While all cards succeed, nothing is left unpaid that goes on.
-    fn what_goes_on_is_charged(&self) -> Vec<String> {
+    /// While all cards succeed, no continuing add-on is left unpaid.
+    fn continuing_add_ons_are_charged(&self) -> Vec<String> {
         let record = self.record;
         let window = record.quiet_since + DAY..record.ended_at - DAY;
         let ended = self.periods.iter().filter(|period| {
             let follows = |other: &Period<'_>| (other.start..other.end).contains(&period.end);
             window.contains(&period.end) && !self.periods.iter().any(follows)
         });
-        let is_standard = self.life.standing(record.ended_at) == Standing::Standard;
-        let goes_on = |period: &&Period<'_>| self.life.goes_on(period.anchor, period.end);
-        let missed = ended.filter(|period| is_standard && goes_on(period));
-        let told = missed.map(|period| format!("nothing was charged after {:?}", period.claim));
-        told.collect()
+        let is_standard = self.life.plan_state(record.ended_at) == PlanState::Standard;
+        let continues = |period: &&Period<'_>| self.life.continues(period.anchor, period.end);
+        let missed = ended.filter(|period| is_standard && continues(period));
+        let problems = missed.map(|period| format!("nothing was charged after {:?}", period.claim));
+        problems.collect()
     }
 }
 
@@ -342,23 +344,23 @@ impl Life {
         self.acts.iter().any(deleted)
     }
 
-    fn standing(&self, at: Timestamp) -> Standing {
-        let mut certain = (0, Standing::Unclear);
+    fn plan_state(&self, at: Timestamp) -> PlanState {
+        let mut certain = (0, PlanState::Unclear);
         let mut unclear = 0;
         for act in &self.acts {
-            let (version, standing) = match act.what {
-                What::Enterprise(version) => (version, Standing::Enterprise),
-                What::Standard(version) => (version, Standing::Standard),
-                What::Delete(version) => (version, Standing::Gone),
+            let (version, plan_state) = match act.what {
+                What::Enterprise(version) => (version, PlanState::Enterprise),
+                What::Standard(version) => (version, PlanState::Standard),
+                What::Delete(version) => (version, PlanState::Gone),
                 What::Subscribe | What::Resume | What::Cancel => continue,
             };
             if act.is_over(at) {
-                certain = certain.max_by_version((version, standing));
+                certain = certain.max_by_version((version, plan_state));
             } else if act.began <= at {
                 unclear = unclear.max(version);
             }
         }
-        if unclear > certain.0 { Standing::Unclear } else { certain.1 }
+        if unclear > certain.0 { PlanState::Unclear } else { certain.1 }
     }
 
     /// The cancellation that was certainly in force at `at`.
@@ -368,20 +370,20 @@ impl Life {
             .iter()
             .filter(|act| act.what == What::Cancel && act.is_done() && act.is_over(at));
         let last = cancels.max_by_key(|act| act.began)?;
-        let taken_back = |act: &Act| {
+        let resumes = |act: &Act| {
             let may_be_it = matches!(act.what, What::Subscribe | What::Resume);
             may_be_it && act.began <= at && !act.is_over(last.began)
         };
-        Some(last).filter(|_| !self.acts.iter().any(taken_back))
+        Some(last).filter(|_| !self.acts.iter().any(resumes))
     }
 
-    /// Since `since` nothing was done that ends the add-on, or it was taken back.
-    fn goes_on(&self, since: Timestamp, at: Timestamp) -> bool {
+    /// Nothing since `since` ended the add-on, or it was resumed.
+    fn continues(&self, since: Timestamp, at: Timestamp) -> bool {
         let ends = |act: &&Act| {
             let may_end = !matches!(act.what, What::Subscribe | What::Resume);
             may_end && !act.is_refused() && !act.is_over(since) && act.began <= at
         };
-        // Its creation is the first.
+        // The first act creates the account.
         let ended = self.acts.iter().skip(1).filter(ends);
         let ended = ended.map(|act| act.over.unwrap_or(Timestamp::MAX)).max();
         let resumed =
@@ -394,7 +396,7 @@ trait ByVersion {
     fn max_by_version(self, other: Self) -> Self;
 }
 
-impl ByVersion for (u64, Standing) {
+impl ByVersion for (u64, PlanState) {
     fn max_by_version(self, other: Self) -> Self {
         if other.0 > self.0 { other } else { self }
     }
@@ -404,7 +406,7 @@ fn floor(at: Timestamp) -> Timestamp {
     Timestamp::from_second(at.as_second()).unwrap_or(at)
 }
 
-/// The same time of day, so many months later, or on the last day of a month that has no such day.
+/// The same time of day `months` later, or on the month's last day if it is shorter.
 fn months_after(anchor: Timestamp, months: i64) -> Timestamp {
     let time = anchor.to_zoned(TimeZone::UTC).datetime();
     let month = i64::from(time.year()) * 12 + i64::from(time.month()) - 1 + months;

@@ -1,10 +1,11 @@
-//! The add-on over years of simulated time: many accounts whose users buy, cancel, come back and give other
-//! cards; cards that decline, time out and take their time; ticks, batches and webhooks that are lost,
-//! doubled and late; processes that die at any step, and others that go on after days. The functions are
-//! those of a deployment, on the embedded engine and the simulated payment provider.
+//! The add-on over years of simulated time: many accounts whose users buy, cancel, return and
+//! change cards; cards that decline, time out or stay in processing; ticks, batches and webhooks
+//! that are lost, duplicated and late; processes that die at any step, and others that continue
+//! after days. The functions are those of a deployment, on the embedded engine and the Stripe
+//! simulator.
 //!
-//! At the end [`judge`] says what does not hold, by the provider's own record and the driver's log.
-//! All chances come from one seed.
+//! At the end [`judge`] lists the violations, by Stripe's own record and the driver's log. One seed
+//! determines all random choices.
 
 mod direct;
 mod driver;
@@ -20,15 +21,15 @@ pub(crate) use driver::run;
 pub(crate) use judge::judge;
 pub(crate) use record::{Act, Paid, Record, What};
 
-/// What a run is made of.
+/// The parameters of a run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) accounts: usize,
     pub(crate) months: u32,
-    /// So many in a hundred accounts pay with credits, and so many through the provider's subscriptions.
+    /// Percentages of accounts that pay with credits, and through Stripe's subscriptions.
     pub(crate) by_credits: u32,
-    pub(crate) by_provider: u32,
+    pub(crate) by_stripe: u32,
 }
 
 /// Who collects what an account buys.
@@ -42,7 +43,7 @@ pub(crate) enum Collection {
 impl Collection {
     pub(crate) const ALL: [Self; 3] = [Self::Card, Self::Credits, Self::Provider];
 
-    /// As `ADD_ON_COLLECTION` has it.
+    /// The value of `ADD_ON_COLLECTION`.
     fn name(self) -> &'static str {
         match self {
             Self::Card => "card",
@@ -52,7 +53,7 @@ impl Collection {
     }
 }
 
-/// A run that is over.
+/// A finished run.
 #[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) record: Record,
@@ -61,7 +62,7 @@ pub(crate) struct Ran {
 
 macro_rules! counts {
     ($($name:ident: $what:literal),* $(,)?) => {
-        /// How often something happened.
+        /// How often each thing happened.
         #[derive(Debug, Clone, Copy, Default)]
         pub(crate) struct Counts {
             $(pub(crate) $name: usize,)*
@@ -76,8 +77,8 @@ macro_rules! counts {
         impl fmt::Display for Counts {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 let counts = [$((self.$name, $what)),*];
-                let told = counts.map(|(count, what)| format!("{count} {what}"));
-                f.write_str(&told.join(", "))
+                let texts = counts.map(|(count, what)| format!("{count} {what}"));
+                f.write_str(&texts.join(", "))
             }
         }
     };
@@ -87,12 +88,12 @@ counts! {
     account_months: "account-months",
     payments: "payments",
     credit_payments: "payments with credits",
-    provider_payments: "payments that the provider collected",
+    stripe_payments: "payments that Stripe's subscriptions collected",
     refunds: "refunds",
     declines: "declines",
     checkouts: "checkouts",
     cancellations: "cancellations",
-    resumptions: "subscriptions taken up again",
+    resumptions: "resumed subscriptions",
     upgrades: "upgrades",
     downgrades: "downgrades",
     deletions: "deletions",
@@ -114,11 +115,11 @@ counts! {
     late_webhooks: "late webhooks",
     crashes: "crashes",
     zombies: "zombies",
-    lost_requests: "lost requests and answers",
-    failed_work: "pieces of work that failed",
+    lost_requests: "lost requests and responses",
+    failed_work: "failed jobs",
     silent_cards: "cards that time out",
-    slow_cards: "cards that take their time",
+    slow_cards: "cards that stay in processing",
     rate_limits: "rate limits",
-    observations: "looks at access",
+    observations: "observations of access",
     suspended: "accounts seen suspended",
 }

@@ -1,5 +1,5 @@
-//! A process: all functions that have to do with payments, as a deployment runs them, behind one gate. It
-//! does one piece of work at a time.
+//! A process: all functions that handle payments, as a deployment runs them, behind one gate. It
+//! does one job at a time.
 
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use axum::Router;
@@ -15,22 +15,22 @@ use tower::ServiceExt as _;
 
 use super::Collection;
 use super::direct::Direct;
-use super::gate::{Confirmed, Gate, Weather, Wire, way_to};
+use super::gate::{Confirmed, Faults, Gate, Wire, proxy_to};
 
 pub(crate) struct Process {
     pub(crate) gate: Gate,
-    /// The routes, as each way of collecting has them.
+    /// The routes, one router per way of collecting.
     routes: [Router; 3],
     webhook: Router,
     monthly_charge: monthly_charge::Deps,
     account_events: account_events::Deps,
-    _way: Server,
+    _proxy: Server,
 }
 
-/// A piece of work.
+/// A piece of work for a process.
 #[derive(Debug, Clone)]
 pub(crate) enum Job {
-    /// A request of a user with this token.
+    /// A user's request with this token.
     Route {
         collection: Collection,
         method: Method,
@@ -38,19 +38,19 @@ pub(crate) enum Job {
         token: String,
         body: Option<Value>,
     },
-    /// An event of the provider, signed.
+    /// A signed event from Stripe.
     Webhook {
         body: String,
         signature: String,
     },
-    /// An event of Greta's core system.
+    /// An event from Greta's core system.
     AccountEvent(Value),
     Tick(Timestamp),
-    /// Messages of the queue, in the form in which Lambda is given them.
+    /// Queue messages, in Lambda's format.
     Batch(Vec<Value>),
 }
 
-/// What became of it.
+/// The response to a job.
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -64,19 +64,17 @@ impl Answer {
 }
 
 impl Process {
-    /// # Panics
-    /// If the system's settings do not do.
     pub(crate) async fn start(system: &System, seed: u64, confirmed: Confirmed) -> Self {
         let gate = Gate::new(seed);
-        let provider = system.stripe.as_ref();
-        let provider = provider.expect("the provider is a simulated one");
-        let way = way_to(provider, gate.clone(), confirmed).await;
-        let way = way.expect("a free port");
+        let stripe = system.stripe.as_ref();
+        let stripe = stripe.expect("Stripe is simulated");
+        let proxy = proxy_to(stripe, gate.clone(), confirmed).await;
+        let proxy = proxy.expect("a free port");
         let mut settings = system.settings.clone();
-        settings.insert("STRIPE_API_BASE_URL".to_owned(), way.url());
-        // Nobody waits for the wall clock.
-        let pace = "STRIPE_REQUESTS_PER_SECOND".to_owned();
-        settings.insert(pace, "10000".to_owned());
+        settings.insert("STRIPE_API_BASE_URL".to_owned(), proxy.url());
+        // Tests do not wait for the rate limit.
+        let rate_limit = "STRIPE_REQUESTS_PER_SECOND".to_owned();
+        settings.insert(rate_limit, "10000".to_owned());
         let wire = Wire {
             connector: local::engines::connector(),
             dynamodb: Direct::to(&system.engines),
@@ -103,13 +101,13 @@ impl Process {
             monthly_charge: monthly_charge::Deps::new(setup(&[])).unwrap(),
             account_events: account_events::Deps::new(setup(&[])).unwrap(),
             gate,
-            _way: way,
+            _proxy: proxy,
         }
     }
 
-    /// Begins a piece of work.
-    pub(crate) fn begin(&self, job: Job, now: Timestamp, weather: Weather) -> JoinHandle<Answer> {
-        self.gate.begin(now, weather);
+    /// Begins a job.
+    pub(crate) fn begin(&self, job: Job, now: Timestamp, faults: Faults) -> JoinHandle<Answer> {
+        self.gate.begin(now, faults);
         match job {
             Job::Route { collection, method, path, token, body } => {
                 let router = &self.routes[collection as usize];

@@ -1,31 +1,30 @@
-//! What is known of a run when it is over: what users did and saw, by the driver's own log, what the
-//! payment provider took and gave back, by its own record, and what the books claim.
+//! What is known about a finished run: what users did and saw (by the driver's log), what Stripe
+//! collected and refunded (by its own record), and what the books claim.
 
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
 
-/// All of it.
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
     pub(crate) lives: Vec<Life>,
     pub(crate) payments: Vec<Paid>,
-    /// When undisturbed ticks were carried out.
+    /// Times of ticks that ran without faults.
     pub(crate) ticks: Vec<Timestamp>,
-    /// Work that stood still for a while.
+    /// Jobs that stalled for a while.
     pub(crate) stalls: Vec<Stall>,
-    /// From here on nothing was disturbed, and every card succeeded.
+    /// From here on there were no faults, and every card succeeded.
     pub(crate) quiet_since: Timestamp,
     pub(crate) ended_at: Timestamp,
-    /// Work that is due in spite of it.
+    /// Work that is still due.
     pub(crate) left_over: Vec<String>,
 }
 
 impl Record {
-    /// All that is known of the accounts that `problems` name, for whoever looks into them.
+    /// Everything known about the accounts that `problems` name, for debugging.
     pub(crate) fn about(&self, problems: &[String]) -> String {
         let is_named = |number: &str| problems.iter().any(|problem| problem.contains(number));
-        let mut told = String::new();
+        let mut text = String::new();
         for life in self.lives.iter().filter(|life| is_named(&life.number)) {
             let mut lines: Vec<(Timestamp, String)> = Vec::new();
             lines.extend(life.acts.iter().map(|act| (act.began, format!("{act:?}"))));
@@ -35,12 +34,12 @@ impl Record {
             lines.extend(life.seen.iter().map(|it| (it.at, format!("{it:?}"))));
             lines.extend(life.ledger.iter().map(|it| (it.at, format!("{it:?}"))));
             lines.sort();
-            let _ = writeln!(told, "{} ({}): {:?}", life.id, life.number, life.claims);
+            let _ = writeln!(text, "{} ({}): {:?}", life.id, life.number, life.claims);
             for (at, line) in lines {
-                let _ = writeln!(told, "    {at}: {line}");
+                let _ = writeln!(text, "    {at}: {line}");
             }
         }
-        told
+        text
     }
 }
 
@@ -48,7 +47,7 @@ impl Record {
 #[derive(Debug, Clone)]
 pub(crate) struct Life {
     pub(crate) id: String,
-    /// What the provider knows it by.
+    /// Its name in Stripe's metadata.
     pub(crate) number: String,
     pub(crate) acts: Vec<Act>,
     pub(crate) seen: Vec<Seen>,
@@ -56,9 +55,9 @@ pub(crate) struct Life {
     pub(crate) ledger: Vec<Entry>,
     /// In micro-credits.
     pub(crate) balance: i64,
-    /// Credits that were given, not bought.
+    /// Credits that were granted, not bought.
     pub(crate) granted: i64,
-    /// What the books say of themselves.
+    /// Problems that reconciliation found.
     pub(crate) problems: Vec<String>,
 }
 
@@ -67,9 +66,9 @@ pub(crate) struct Life {
 pub(crate) struct Act {
     pub(crate) what: What,
     pub(crate) began: Timestamp,
-    /// When it was certainly over; before that it can have any effect at any time.
+    /// When it was certainly over; before that it may take effect at any time.
     pub(crate) over: Option<Timestamp>,
-    /// The status that it was answered with.
+    /// The status of the response.
     pub(crate) answer: Option<u16>,
 }
 
@@ -90,32 +89,32 @@ impl Act {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum What {
-    /// Buying, paying what is due, or taking a cancellation back.
+    /// Buys, pays what is due, or resumes.
     Subscribe,
-    /// That it took a cancellation back, or was paid at once, was answered.
+    /// The response said that it resumed, or was paid at once.
     Resume,
     Cancel,
-    /// The plan is this one, as of the version.
+    /// The plan as of this version.
     Enterprise(u64),
     Standard(u64),
     Delete(u64),
 }
 
-/// Whether there was access.
+/// An observation of access.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Seen {
     pub(crate) at: Timestamp,
     pub(crate) entitled: bool,
 }
 
-/// A process stood still in its work.
+/// A process that stalled in its job.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stall {
     pub(crate) began: Timestamp,
     pub(crate) woke: Timestamp,
 }
 
-/// A period that is paid, as the books have it.
+/// A paid period, according to the books.
 #[derive(Debug, Clone)]
 pub(crate) struct Claim {
     pub(crate) generation: String,
@@ -123,20 +122,21 @@ pub(crate) struct Claim {
     pub(crate) paid_by: String,
 }
 
-/// A payment that succeeded at the provider.
+/// A payment that succeeded at Stripe.
 #[derive(Debug, Clone)]
 pub(crate) struct Paid {
     /// The account's number.
     pub(crate) account: String,
-    /// The checkout session, or else the payment object.
+    /// The Checkout Session, else the invoice or PaymentIntent.
     pub(crate) object: String,
     pub(crate) cents: i64,
     pub(crate) refunded: i64,
     pub(crate) at: Timestamp,
-    /// When whoever made it began: the payer, or the work that confirmed the object first.
+    /// When its decision began: the user's payment, or the job that first confirmed the
+    /// PaymentIntent.
     pub(crate) decided_at: Timestamp,
-    /// The generation and period that it was asked for, where the provider was told.
-    pub(crate) asked_for: Option<(String, i64)>,
+    /// The generation and period in the order's metadata, if Stripe has them.
+    pub(crate) ordered: Option<(String, i64)>,
 }
 
 /// An entry of the ledger.

@@ -33,7 +33,7 @@ async fn get(path: &str) -> Response {
     app().oneshot(request).await.unwrap()
 }
 
-/// The body without compression.
+/// The body, uncompressed.
 async fn text(path: &str) -> String {
     let request = Request::get(path).body(Body::empty()).unwrap();
     let response = app().oneshot(request).await.unwrap();

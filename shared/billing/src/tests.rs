@@ -43,7 +43,7 @@ fn task(profile: &mut Profile, now: Timestamp) -> Option<Task> {
     take_task(profile, now, &dunning())
 }
 
-/// Period 2 with its PaymentIntent created and its first attempt under way.
+/// Period 2 with its PaymentIntent created and its first attempt in progress.
 fn confirming(now: Timestamp) -> Profile {
     let mut profile = bought(Collection::Card);
     let create = task(&mut profile, now);
@@ -64,11 +64,11 @@ fn a_period_is_charged_once_when_it_is_due() {
     assert_eq!(task(&mut profile, due - MINUTE), None);
     let create = Task::Create { generation: g(), period: p(2), intent: 1, attempt: 1 };
     assert_eq!(task(&mut profile, due), Some(create.clone()));
-    // The task is leased; then it is repeated unchanged.
+    // The task is leased; after the lease it repeats unchanged.
     assert_eq!(task(&mut profile, due + MINUTE), None);
     assert_eq!(task(&mut profile, due + LEASE), Some(create));
     assert_eq!(intent_created(&mut profile, &g(), p(2), "pi_1", due), Some(1));
-    // A response that was lost is applied again.
+    // A lost response is applied again.
     assert_eq!(intent_created(&mut profile, &g(), p(2), "pi_1", due), Some(1));
     assert!(period_paid(&mut profile, &g(), p(2), "pi_1"));
     assert_eq!(profile.billing.charge, None);
@@ -78,7 +78,7 @@ fn a_period_is_charged_once_when_it_is_due() {
 }
 
 #[test]
-fn declined_charges_are_retried_on_their_days_and_then_end_access() {
+fn declined_charges_are_retried_on_schedule_and_then_end_access() {
     let start = at(DUE);
     let mut profile = confirming(start);
     let mut days = Vec::new();
@@ -155,18 +155,18 @@ fn an_unknown_outcome_is_looked_up_at_growing_intervals_and_may_still_pay() {
 }
 
 #[test]
-fn an_attempt_that_never_arrived_is_the_same_attempt() {
+fn an_attempt_that_never_arrived_keeps_its_number() {
     let start = at(DUE);
     let mut profile = confirming(start);
     assert_eq!(never_confirmed(&mut profile, "pi_1", start), Some(1));
     assert_eq!(never_confirmed(&mut profile, "pi_2", start), None);
-    // An update about it brings the look-up forward.
+    // An event about it brings the look-up forward.
     still_unknown(&mut profile, "pi_1", start);
     look_up_now(&mut profile, "pi_1", start + MINUTE);
     assert!(matches!(task(&mut profile, start + MINUTE), Some(Task::LookUp { .. })));
 }
 
-/// Cancelling and charging meet in one value: an attempt that is not under way never begins.
+/// Cancelling and charging write the same value: an attempt that has not started never will.
 #[test]
 fn nothing_is_confirmed_after_a_cancellation() {
     let start = at(DUE);
@@ -182,7 +182,7 @@ fn nothing_is_confirmed_after_a_cancellation() {
     // While it is confirming: it is cancelled if possible, and stands if it succeeds.
     let mut profile = confirming(start);
     cancel(&mut profile).unwrap();
-    assert_eq!(task(&mut profile, start), None, "it has its lease");
+    assert_eq!(task(&mut profile, start), None, "the task is leased");
     assert!(matches!(task(&mut profile, start + LEASE), Some(Task::Cancel { .. })));
     assert_eq!(status(&profile), AddOnStatus::Cancelling);
     let mut paid = profile.clone();
@@ -247,7 +247,7 @@ fn after_an_outage_only_the_current_period_is_charged() {
     task(&mut much_later, at("2036-03-01T00:00:00Z"));
     let all = waived(&much_later);
     assert_eq!((all.len(), all.last()), (MAX_WAIVED, Some(&p(121))));
-    // Its grace period is over: access ends once the one attempt is known to be declined.
+    // Its grace period is over: access ends once its only attempt is known to be declined.
     declined(&mut profile, Some("pi_1"), 1, false, now, &dunning());
     assert!(matches!(task(&mut profile, now), Some(Task::Cancel { .. })));
     assert_eq!(status(&profile), AddOnStatus::Suspended);
@@ -302,7 +302,7 @@ fn checkout(purchase: AddOnPurchase, now: Timestamp) -> Checkout {
 
 /// Under the key of the first PaymentIntent, Stripe would return that one, which is cancelled.
 #[test]
-fn an_abandoned_charge_that_begins_again_has_another_payment_intent() {
+fn a_charge_that_begins_again_gets_a_new_payment_intent() {
     let due = at(DUE);
     let mut profile = confirming(due);
     let disputed = Fact::Disputed { generation: g(), period: p(1), dispute: "du_1".to_owned() };
@@ -327,7 +327,7 @@ fn an_abandoned_charge_that_begins_again_has_another_payment_intent() {
 }
 
 #[test]
-fn a_checkout_is_expired_when_it_ends_or_is_not_wanted() {
+fn a_checkout_is_expired_at_its_end_or_when_not_wanted() {
     let now = at("2026-01-10T00:00:00Z");
     let close = Some(Task::ExpireCheckout { session: "cs_2".to_owned() });
     let mut new = Profile::new(Plan::Standard, 1, now);
@@ -345,7 +345,7 @@ fn a_checkout_is_expired_when_it_ends_or_is_not_wanted() {
     assert_eq!(new.billing.checkout, None);
 }
 
-/// Two things can never be paid at once: the next attempt waits until the open checkout has
+/// Two things are never payable at once: the next attempt waits until the open checkout has
 /// expired.
 #[test]
 fn the_next_attempt_takes_the_place_of_an_open_checkout() {
@@ -370,9 +370,9 @@ fn the_next_attempt_takes_the_place_of_an_open_checkout() {
 fn a_checkout_whose_creation_never_finished_is_dropped() {
     let now = at("2026-01-10T00:00:00Z");
     let mut profile = Profile::new(Plan::Standard, 1, now);
-    let mut unmade = checkout(AddOnPurchase::Generation, now);
-    unmade.session = None;
-    profile.billing.checkout = Some(unmade);
+    let mut uncreated = checkout(AddOnPurchase::Generation, now);
+    uncreated.session = None;
+    profile.billing.checkout = Some(uncreated);
     assert_eq!(task(&mut profile, now + MINUTE), None);
     assert!(profile.billing.checkout.is_some());
     assert_eq!(task(&mut profile, now + CREATION_TIME), None);
@@ -388,7 +388,7 @@ fn the_latest_card_is_kept() {
 }
 
 #[test]
-fn attempt_days_start_at_zero_increase_and_end_before_grace_does() {
+fn attempt_days_start_at_zero_increase_and_end_before_grace() {
     for (days, grace) in
         [(vec![], 8), (vec![1], 8), (vec![0, 0], 8), (vec![0, 3, 2], 8), (vec![0, 8], 8)]
     {
@@ -412,8 +412,8 @@ fn a_new_card_is_tried_at_once() {
     assert_eq!(due_at(&profile), Some(start + DAY * 3));
 }
 
-/// Stripe may or may not have received the update: it is sent again, and Stripe's report is
-/// nobody's decision.
+/// Stripe may or may not have received the update: it is sent again, and Stripe's report does not
+/// count as anyone's decision.
 #[test]
 fn an_uncertain_subscription_update_is_sent_again() {
     let mut profile = bought(Collection::Provider);
@@ -424,8 +424,8 @@ fn an_uncertain_subscription_update_is_sent_again() {
     let before = profile.billing.clone();
     apply_remote_status(&mut profile, &before, RemoteStatus::Runs { ends: true }, now);
     assert_eq!(status(&profile), AddOnStatus::Active);
-    let tell = Task::UpdateSubscription { subscription: "sub_1".to_owned(), ends: false };
-    assert_eq!(task(&mut profile, now), Some(tell));
+    let update = Task::UpdateSubscription { subscription: "sub_1".to_owned(), ends: false };
+    assert_eq!(task(&mut profile, now), Some(update));
     subscription_updated(&mut profile, "sub_1", false);
     assert_eq!(task(&mut profile, now), None);
 }

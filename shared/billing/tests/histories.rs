@@ -1,5 +1,6 @@
 //! Histories that the rules themselves produce: a profile buys, is charged, cancelled, disputed and
-//! moved between plans at random, and all facts about its add-on are applied again in any order.
+//! moved between plans at random, and all facts about its add-on are then applied again in any
+//! order.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops with a message")]
 
@@ -19,7 +20,7 @@ fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
 }
 
-/// The add-on as it is stored.
+/// The add-on as stored.
 #[derive(Deserialize)]
 struct StoredAddOn {
     generations: BTreeMap<GenerationId, Generation>,
@@ -75,10 +76,10 @@ fn stored(add_on: &AddOn) -> StoredAddOn {
 /// Number of plan events that are all kept, however late they come.
 const MOST_PLANS: u64 = 12;
 
-/// The next event; where it cannot happen, nothing does.
+/// The next event; if it cannot happen, nothing does.
 #[derive(Debug, Clone, Copy)]
 enum Op {
-    /// Hours pass, and what is due then is done, with this luck at Stripe.
+    /// Hours pass, and due work is done, with this luck at Stripe.
     Work {
         hours: u16,
         luck: Luck,
@@ -96,7 +97,7 @@ enum Op {
         plan: Plan,
         hours_ago: u8,
     },
-    /// Others refund a payment.
+    /// A refund made at Stripe.
     Refund {
         payment: usize,
     },
@@ -108,7 +109,7 @@ enum Op {
         won: bool,
     },
     /// A payment is reported again.
-    HearAgain {
+    ReportAgain {
         payment: usize,
     },
 }
@@ -133,7 +134,7 @@ enum Seen {
 struct Life {
     profile: Profile,
     now: Timestamp,
-    heard: Vec<Seen>,
+    applied: Vec<Seen>,
     /// The purchase of each Stripe object.
     objects: HashMap<String, (GenerationId, Period)>,
     paid: Vec<String>,
@@ -141,11 +142,11 @@ struct Life {
     version: u64,
 }
 
-fn newborn() -> Profile {
+fn new_profile() -> Profile {
     Profile::new(Plan::Standard, 1, at("2026-01-01T00:00:00Z"))
 }
 
-/// The facts that lead from `before` to `after`, except changes of plan.
+/// The facts that lead from `before` to `after`, except plan changes.
 fn facts_between(before: &AddOn, after: &AddOn) -> Vec<Fact> {
     let mut facts = Vec::new();
     let (before, after) = (stored(before), stored(after));
@@ -207,16 +208,16 @@ fn facts_between(before: &AddOn, after: &AddOn) -> Vec<Fact> {
 impl Life {
     fn of(ops: &[Op]) -> Self {
         let mut life = Self {
-            profile: newborn(),
+            profile: new_profile(),
             now: at("2026-01-31T00:00:00Z"),
-            heard: Vec::new(),
+            applied: Vec::new(),
             objects: HashMap::new(),
             paid: Vec::new(),
             disputes: Vec::new(),
             version: 1,
         };
         for op in ops {
-            life.go_on(*op);
+            life.apply_op(*op);
         }
         life
     }
@@ -224,17 +225,17 @@ impl Life {
     /// Changes the profile, and records the facts that this applied to the add-on.
     fn change<R>(&mut self, change: impl FnOnce(&mut Profile) -> R) -> R {
         let before = self.profile.add_on.clone();
-        let said = change(&mut self.profile);
+        let result = change(&mut self.profile);
         let facts = facts_between(&before, &self.profile.add_on);
-        self.heard.extend(facts.into_iter().map(Seen::Fact));
-        said
+        self.applied.extend(facts.into_iter().map(Seen::Fact));
+        result
     }
 
     fn new_name(&self, kind: &str) -> String {
-        format!("{kind}_{}", self.heard.len() + self.objects.len())
+        format!("{kind}_{}", self.applied.len() + self.objects.len())
     }
 
-    fn go_on(&mut self, op: Op) {
+    fn apply_op(&mut self, op: Op) {
         let hours = |hours| SignedDuration::from_hours(i64::from(hours));
         let pick = |place: usize, many: usize| (many > 0).then(|| place % many);
         match op {
@@ -262,7 +263,7 @@ impl Life {
                     self.version += 1;
                     let at = self.now - hours(u16::from(hours_ago));
                     self.profile.apply_plan(plan, self.version, at);
-                    self.heard.push(Seen::Plan(plan, self.version, at));
+                    self.applied.push(Seen::Plan(plan, self.version, at));
                 }
             }
             Op::Refund { payment } => {
@@ -288,9 +289,9 @@ impl Life {
                     self.change(|profile| profile.add_on.apply(fact));
                 }
             }
-            Op::HearAgain { payment } => {
+            Op::ReportAgain { payment } => {
                 if let Some(place) = pick(payment, self.paid.len()) {
-                    self.hear_paid(&self.paid[place].clone());
+                    self.apply_paid(&self.paid[place].clone());
                 }
             }
         }
@@ -344,12 +345,12 @@ impl Life {
             }
             AddOnPurchase::Period { generation, period } => {
                 self.objects.insert(session.id.clone(), (generation, period));
-                self.hear_paid(&session.id);
+                self.apply_paid(&session.id);
             }
         }
     }
 
-    fn hear_paid(&mut self, object: &str) {
+    fn apply_paid(&mut self, object: &str) {
         let (generation, period) = self.objects[object].clone();
         self.paid.push(object.to_owned());
         let _ = self.change(|profile| billing::period_paid(profile, &generation, period, object));
@@ -369,7 +370,7 @@ impl Life {
             | Task::CancelSubscription { .. } => None,
         };
         if is_collected.is_some() {
-            // No account is collected from in two ways.
+            // An account has one way of collection only.
             assert_eq!(self.profile.add_on.collection(), is_collected, "{task:?}");
         }
         match task {
@@ -390,7 +391,7 @@ impl Life {
                 let attempt = charge.map_or(1, |charge| charge.declines + 1);
                 self.attempted(&id, attempt, luck);
             }
-            Task::Cancel { id } if luck == Luck::Paid => self.hear_paid(&id),
+            Task::Cancel { id } if luck == Luck::Paid => self.apply_paid(&id),
             Task::Cancel { id } => self.change(|profile| billing::intent_cancelled(profile, &id)),
             Task::ExpireCheckout { .. } if luck == Luck::Paid => self.pay(),
             Task::ExpireCheckout { session } => {
@@ -402,7 +403,7 @@ impl Life {
                 let before = self.profile.billing.clone();
                 assert!(before.has_subscription(&subscription));
                 let over = luck == Luck::DeclinedForGood;
-                let standing = if over {
+                let remote_status = if over {
                     RemoteStatus::Over
                 } else {
                     RemoteStatus::Runs { ends: luck == Luck::NeverArrived }
@@ -411,7 +412,7 @@ impl Life {
                     Luck::Paid => {
                         let id = self.new_name("in");
                         self.objects.insert(id.clone(), (generation, period));
-                        self.hear_paid(&id);
+                        self.apply_paid(&id);
                     }
                     Luck::Declined => {
                         self.change(|profile| {
@@ -421,7 +422,7 @@ impl Life {
                     Luck::DeclinedForGood | Luck::Unknown | Luck::NeverArrived => {}
                 }
                 self.change(|profile| {
-                    billing::apply_remote_status(profile, &before, standing, now);
+                    billing::apply_remote_status(profile, &before, remote_status, now);
                 });
             }
             Task::UpdateSubscription { subscription, ends } => match luck {
@@ -439,7 +440,7 @@ impl Life {
                 let id = format!("{}-{}", generation.as_str(), period.number());
                 self.objects.insert(id.clone(), (generation, period));
                 if luck == Luck::Paid {
-                    self.hear_paid(&id);
+                    self.apply_paid(&id);
                 } else {
                     let dunning = Dunning::default();
                     self.change(|profile| {
@@ -453,7 +454,7 @@ impl Life {
     fn attempted(&mut self, id: &str, attempt: u32, luck: Luck) {
         let (now, dunning) = (self.now, Dunning::default());
         match luck {
-            Luck::Paid => self.hear_paid(id),
+            Luck::Paid => self.apply_paid(id),
             Luck::Declined | Luck::DeclinedForGood => {
                 let no_more = luck == Luck::DeclinedForGood;
                 self.change(|profile| {
@@ -498,15 +499,15 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         1 => any::<usize>().prop_map(|payment| Op::Refund { payment }),
         1 => any::<usize>().prop_map(|payment| Op::Dispute { payment }),
         1 => any::<(usize, bool)>().prop_map(|(dispute, won)| Op::Decide { dispute, won }),
-        1 => any::<usize>().prop_map(|payment| Op::HearAgain { payment }),
+        1 => any::<usize>().prop_map(|payment| Op::ReportAgain { payment }),
     ];
     prop::collection::vec(op, 0..40)
 }
 
-fn heard_by_a_newborn(heard: &[Seen]) -> AddOn {
-    let mut profile = newborn();
-    for heard in heard {
-        match heard.clone() {
+fn apply_to_new_account(applied: &[Seen]) -> AddOn {
+    let mut profile = new_profile();
+    for applied in applied {
+        match applied.clone() {
             Seen::Fact(fact) => profile.add_on.apply(fact),
             Seen::Plan(plan, version, at) => profile.apply_plan(plan, version, at),
         }
@@ -518,14 +519,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
 
     #[test]
-    fn whatever_happened_can_be_heard_in_any_order_and_twice(
+    fn facts_can_be_applied_in_any_order_and_twice(
         (add_on, shuffled) in ops().prop_flat_map(|ops| {
             let life = Life::of(&ops);
-            let twice = [life.heard.clone(), life.heard].concat();
+            let twice = [life.applied.clone(), life.applied].concat();
             (Just(life.profile.add_on), Just(twice).prop_shuffle())
         }),
     ) {
-        let again = heard_by_a_newborn(&shuffled);
+        let again = apply_to_new_account(&shuffled);
         prop_assert_eq!(again.status(), add_on.status());
         prop_assert_eq!(again, add_on);
     }
@@ -540,7 +541,7 @@ fn the_histories_reach_every_state_through_every_fact() {
         let ops = ops().new_tree(&mut runner).unwrap().current();
         let life = Life::of(&ops);
         states.insert(format!("{:?}", life.profile.add_on.status()));
-        facts.extend(life.heard.iter().map(|heard| match heard {
+        facts.extend(life.applied.iter().map(|applied| match applied {
             Seen::Fact(fact) => {
                 let shown = format!("{fact:?}");
                 shown.split(' ').next().unwrap().to_owned()

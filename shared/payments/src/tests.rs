@@ -1,5 +1,4 @@
-//! The client against a small server, which sends the replies that a test gives it and keeps the
-//! requests that it receives.
+//! Tests the client against a small server that sends the test's replies and records requests.
 
 mod secrets;
 mod server;
@@ -51,7 +50,7 @@ fn intent_in(status: &str) -> Value {
         "status": status})
 }
 
-/// An error as Stripe writes it, with a message that may hold input.
+/// An error as Stripe writes it, with a message that may contain input.
 fn error(status: u16, code: &str) -> Reply {
     let error = json!({"type": "invalid_request_error", "code": code, "param": "thing",
         "message": "No such thing: 'someone@example.com'"});
@@ -79,16 +78,16 @@ fn class(error: &PaymentError) -> &'static str {
 /// requests share.
 fn lines(server: &Server) -> Vec<String> {
     let mut lines = Vec::new();
-    for asked in server.asked() {
-        let header = |name| asked.header(name);
+    for request in server.requests() {
+        let header = |name| request.header(name);
         assert_eq!(header("authorization"), Some(&*format!("Bearer {KEY}")));
         assert_eq!(header("stripe-version"), Some(API_VERSION));
-        let is_post = asked.method == "POST";
+        let is_post = request.method == "POST";
         let content_type = is_post.then_some("application/x-www-form-urlencoded");
         assert_eq!(header("content-type"), content_type);
         let idempotency = header("idempotency-key").unwrap_or("-");
-        lines.push(format!("{} {} {idempotency}", asked.method, asked.path));
-        let form = asked.form().into_iter();
+        lines.push(format!("{} {} {idempotency}", request.method, request.path));
+        let form = request.form().into_iter();
         lines.extend(form.map(|(name, value)| format!("{name}={value}")));
     }
     lines
@@ -121,8 +120,8 @@ async fn sessions_are_created_as_stripe_expects() {
                 client_reference_id: "n-17",
                 expires_at: jiff::Timestamp::from_second(1_780_000_000).unwrap(),
             };
-            let made = client(&server.base).create_session(&new, "k-1").await;
-            assert_eq!(made.unwrap().url.as_deref(), Some("https://pay.example/1"));
+            let created = client(&server.base).create_session(&new, "k-1").await;
+            assert_eq!(created.unwrap().url.as_deref(), Some("https://pay.example/1"));
             let mut expected = vec![
                 "POST /v1/checkout/sessions k-1",
                 "success_url=https://greta.example/plans?paid=1&x=%C3%A4",
@@ -148,7 +147,7 @@ async fn sessions_are_created_as_stripe_expects() {
 }
 
 #[tokio::test]
-async fn a_charge_is_made_as_stripe_expects() {
+async fn a_charge_sends_what_stripe_expects() {
     let server = Server::start(vec![
         Reply::json(200, &json!({"id": "cus_1"})),
         Reply::json(200, &intent_in("requires_confirmation")),
@@ -159,8 +158,8 @@ async fn a_charge_is_made_as_stripe_expects() {
     let account = AccountNumber::new("n-17").unwrap();
     let generation = account::add_on::GenerationId::new("cs_0");
     let stripe = client(&server.base);
-    let made = stripe.create_customer(&account, "k-customer").await;
-    let customer = made.unwrap();
+    let created = stripe.create_customer(&account, "k-customer").await;
+    let customer = created.unwrap();
     let new = NewIntent {
         amount: Cents::new(500),
         customer: &customer,
@@ -219,7 +218,7 @@ async fn the_other_requests_are_sent_as_stripe_expects() {
         Reply::json(200, &json!({"id": "in_1", "status": "draft"})),
         Reply::json(200, &json!({"id": "in_1", "status": "void"})),
     ]);
-    // A base with a path, as a stand-in for Stripe may have.
+    // A base URL with a path, as a stand-in for Stripe may have.
     let stripe = client(&format!("{}/mock/", server.base));
     stripe.session(&cs()).await.unwrap();
     stripe.expire_session(&cs()).await.unwrap();
@@ -308,16 +307,16 @@ async fn each_response_has_one_meaning() {
         assert_eq!(class(&error), expected, "{name}");
         let in_use = name.contains("idempotency_key_in_use");
         assert_eq!(error.is_in_progress(), in_use, "{name}");
-        assert_eq!(server.asked().len(), 1, "sent once: {name}");
-        let told = format!("{error} {error:?}");
-        assert!(!told.contains(KEY), "{told}");
-        assert!(!told.contains("someone@example.com"), "{told}");
-        assert!(!told.contains("payment_intents"), "no URL: {told}");
+        assert_eq!(server.requests().len(), 1, "sent once: {name}");
+        let text = format!("{error} {error:?}");
+        assert!(!text.contains(KEY), "{text}");
+        assert!(!text.contains("someone@example.com"), "{text}");
+        assert!(!text.contains("payment_intents"), "no URL: {text}");
     }
 }
 
 #[tokio::test]
-async fn a_refusal_has_its_code_and_a_rate_limit_its_wait() {
+async fn refusals_have_a_code_and_rate_limits_a_wait() {
     let server = Server::start(vec![
         error(400, "amount_too_small"),
         error(429, "rate_limit").with("Retry-After", "7"),
@@ -351,7 +350,7 @@ async fn without_a_connection_nothing_was_sent() {
     let stripe = client(&server.base);
     let error = stripe.refund(&pi(), "not\na header").await.unwrap_err();
     assert_eq!(class(&error), "not sent");
-    assert_eq!(server.asked().len(), 0);
+    assert_eq!(server.requests().len(), 0);
 }
 
 #[tokio::test]
@@ -362,20 +361,20 @@ async fn a_kept_connection_that_dies_leaves_the_outcome_unknown() {
     stripe.intent(&pi()).await.unwrap();
     let error = stripe.confirm_intent(&pi(), &pm(), "k").await;
     assert_eq!(class(&error.unwrap_err()), "unknown");
-    assert_eq!(server.asked().len(), 2, "not sent again");
+    assert_eq!(server.requests().len(), 2, "not sent again");
 }
 
 #[tokio::test]
-async fn a_key_that_is_no_valid_header_is_not_sent() {
+async fn a_key_that_is_not_a_valid_header_is_not_sent() {
     let server = Server::start(vec![error(401, "none")]);
     let stripe = client_with_key(&server.base, "a\nb");
     let error = stripe.intent(&pi()).await.unwrap_err();
     assert_eq!(class(&error), "unauthorized");
-    assert_eq!(server.asked()[0].header("authorization"), None);
+    assert_eq!(server.requests()[0].header("authorization"), None);
 }
 
 #[tokio::test]
-async fn a_successful_charge_has_its_time() {
+async fn a_successful_charge_has_a_time() {
     let mut intent = intent_in("succeeded");
     intent["amount_received"] = json!(500);
     intent["latest_charge"] =
@@ -425,13 +424,13 @@ async fn a_decline_is_a_result() {
         let decline = intent.decline.unwrap();
         let found = (decline.hard, decline.needs_authentication);
         assert_eq!(found, expected, "{answer}");
-        assert_eq!(server.asked().len(), requests, "{answer}");
+        assert_eq!(server.requests().len(), requests, "{answer}");
     }
 }
 
-/// The state is the result; where it is not known, the outcome is unknown.
+/// The object's state is the result; if the state is not known, the outcome is unknown.
 #[tokio::test]
-async fn a_call_refused_for_the_state_of_its_object_looks_it_up() {
+async fn a_call_refused_for_an_objects_state_looks_it_up() {
     let unexpected = || error(400, "payment_intent_unexpected_state");
     let no_code = || {
         let message = "Only Checkout Sessions with a status in [\"open\"] can be expired.";
@@ -463,7 +462,7 @@ async fn a_call_refused_for_the_state_of_its_object_looks_it_up() {
 }
 
 #[tokio::test]
-async fn a_call_that_was_carried_out_before_succeeds() {
+async fn repeating_a_completed_call_succeeds() {
     let refund = |status: &str| Reply::json(200, &json!({"id": "re_1", "status": status}));
     let table = [
         (refund("succeeded"), Some(Refund::Made)),
@@ -496,7 +495,7 @@ async fn a_call_that_was_carried_out_before_succeeds() {
         let found = ended.as_ref().map_or_else(class, |()| "done");
         assert_eq!(found, expected, "{name}");
     }
-    // An invoice that cannot be voided was paid, or is unknown.
+    // An invoice that cannot be voided was paid, or its outcome is unknown.
     let paid = json!({"id": "in_1", "status": "paid"});
     let table = [
         (vec![error(400, "x"), Reply::json(200, &paid)], "paid"),

@@ -30,7 +30,7 @@ fn all_situations() -> Vec<Situation> {
     all
 }
 
-/// The contract's rows again, in its own words: which situations a row is about, and its decision.
+/// The routing table of section 1 of the contract: each row's condition and decision.
 fn row_of(s: Situation) -> (u8, &'static str) {
     let always = s.always_use_key == Switch::On;
     let stored = s.key != Key::None;
@@ -54,7 +54,7 @@ fn row_of(s: Situation) -> (u8, &'static str) {
         (9, !stored, "greta_credits not_connected"),
     ];
     let matching: Vec<_> = rows.iter().filter(|(_, applies, _)| *applies).collect();
-    assert_eq!(matching.len(), 1, "exactly one row is about {s:?}");
+    assert_eq!(matching.len(), 1, "exactly one row applies to {s:?}");
     (matching[0].0, matching[0].2)
 }
 
@@ -97,9 +97,9 @@ proptest! {
         }
     }
 
-    /// Only rows 2–5 name the balance, and only for the standard plan.
+    /// Only rows 2–5 mention the balance, and only for the standard plan.
     #[test]
-    fn the_balance_matters_only_where_the_table_names_it(
+    fn the_balance_matters_only_in_rows_2_to_5(
         situation in prop::sample::select(all_situations()),
     ) {
         let with = |minimum_balance| decide(Situation { minimum_balance, ..situation });
@@ -147,7 +147,7 @@ fn cancelled() -> Fact {
 }
 
 #[test]
-fn entitlement_ends_with_what_was_paid_or_with_the_grace_period() {
+fn entitlement_ends_with_the_paid_period_or_with_grace() {
     const LAST: &str = "2026-02-09T23:59:59Z";
     const DUE: &str = "2026-02-10T00:00:00Z";
     const LAST_OF_GRACE: &str = "2026-02-17T23:59:59Z";
@@ -244,13 +244,13 @@ fn fallback_causes_are_read_by_name() {
 
 /// Every status of the add-on against every question about buying and owing.
 #[test]
-fn what_is_owed_and_what_may_be_bought_follows_the_status() {
+fn the_status_determines_what_is_owed_and_may_be_bought() {
     let disputed = Fact::Disputed {
         generation: GenerationId::new("g"),
         period: Period::FIRST,
         dispute: "du_1".to_owned(),
     };
-    // Status: may buy, renews, a payment of period 2 counts, a subscription goes on.
+    // Status: may buy, renews, a payment of period 2 counts, keeps the subscription.
     let table = [
         (AddOn::default(), "None", [true, false, false, false]),
         (bought(&[]), "Active", [false, true, true, true]),

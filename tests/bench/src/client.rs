@@ -1,4 +1,4 @@
-//! The client: one connection, one call at a time, each moment of it noted.
+//! The client: one connection, one call at a time, each moment recorded.
 
 use std::net::Ipv4Addr;
 use std::time::Instant;
@@ -25,18 +25,18 @@ pub(crate) struct Target {
     pub(crate) token: String,
 }
 
-/// A call's moments, in nanoseconds from its beginning.
+/// A call's moments, in nanoseconds from its start.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Moments {
     pub(crate) head: Nanos,
     pub(crate) first_byte: Nanos,
     pub(crate) first_content: Nanos,
     pub(crate) end: Nanos,
-    /// Of each chunk, from its making to its arrival.
+    /// For each chunk, from its creation to its arrival.
     pub(crate) transits: Vec<Nanos>,
 }
 
-/// An answer as it comes, piece by piece.
+/// A response as it arrives, chunk by chunk.
 pub(crate) struct Reading {
     started: Instant,
     moments: Moments,
@@ -52,12 +52,12 @@ impl Reading {
         self.moments.head = nanos_since(self.started);
     }
 
-    pub(crate) fn piece(&mut self, piece: &[u8]) {
+    pub(crate) fn chunk(&mut self, chunk: &[u8]) {
         let (now, read_at) = (nanos_since(self.started), nanoseconds());
         if self.moments.first_byte == 0 {
             self.moments.first_byte = now;
         }
-        self.buffer.extend_from_slice(piece);
+        self.buffer.extend_from_slice(chunk);
         while let Some(end) = memchr::memmem::find(&self.buffer, b"\n\n") {
             let event = self.buffer.split_to(end + 2);
             if let Some(created_at) = created_at(&event) {
@@ -86,13 +86,13 @@ impl Connection {
         stream.set_nodelay(true)?;
         let (sender, connection) = handshake(TokioIo::new(stream)).await?;
         edge::spawn(async move {
-            // What broke it, the call tells.
+            // If it breaks, the call reports why.
             let _ = connection.await;
         });
         Ok(Self { sender, target: target.clone() })
     }
 
-    /// Sends one call with this body; its answer's head is there.
+    /// Sends one call with this body; returns once the response's head has arrived.
     pub(crate) async fn send(&mut self, body: &Bytes) -> Result<Incoming, Error> {
         let request = Request::builder()
             .method(Method::POST)
@@ -110,24 +110,24 @@ impl Connection {
         Err(format!("{status}: {}", String::from_utf8_lossy(&text)).into())
     }
 
-    /// Makes one call with this body, and reads its answer to the end.
+    /// Makes one call with this body and reads the response to its end.
     pub(crate) async fn call(&mut self, body: &Bytes) -> Result<Moments, Error> {
         let mut reading = Reading::since(Instant::now());
         let mut answer = self.send(body).await?;
         reading.head();
         while let Some(frame) = answer.frame().await {
-            if let Ok(piece) = frame?.into_data() {
-                reading.piece(&piece);
+            if let Ok(chunk) = frame?.into_data() {
+                reading.chunk(&chunk);
             }
         }
         let moments = reading.end();
-        // The connection is free only when its task has seen the end.
+        // The connection is free only once its task has seen the end.
         self.sender.ready().await?;
         Ok(moments)
     }
 }
 
-/// When upstream made this event, if it is a chunk with content.
+/// When upstream created this event, if it is a chunk with content.
 fn created_at(event: &[u8]) -> Option<Nanos> {
     let name = b"\"created_at\":";
     let at = memchr::memmem::find(event, name)? + name.len();

@@ -1,4 +1,4 @@
-//! Calls through the gateway, beside calls through a bare relay and calls without either, in turn.
+//! Calls through the gateway, through a bare relay and directly, in turn.
 
 use std::time::Instant;
 
@@ -17,29 +17,29 @@ use crate::{Error, Options, Section, nanos_since, writes};
 
 const DIRECT: &str = "direct";
 const RELAY: &str = "bare relay";
-const ASKING_RELAY: &str = "the same, after asking for the account as plain HTTP";
+const HTTP_RELAY: &str = "the same, after asking for the account as plain HTTP";
 const READING_RELAY: &str = "the same, after one read of the account";
 const WITH_KEY: &str = "ai-proxy, own key";
 const ON_CREDITS: &str = "ai-proxy, credits";
 const READ: &str = "one strongly consistent read of the account";
 const HOLD: &str = "a hold, its generation, its settlement: three writes";
 
-/// A relay and a gateway, and what calls go to.
+/// The relays and the gateway, and the targets of calls.
 struct Parts {
     relay: Process,
-    asking_relay: Process,
+    http_relay: Process,
     reading_relay: Process,
     proxy: Process,
     targets: [Target; 6],
 }
 
 impl Parts {
-    /// For so many calls at a time: beyond one, on a thread for each core.
+    /// For this many calls at a time: more than one run on a thread per core.
     async fn start(world: &World, at_once: usize) -> Result<Self, Error> {
         let mut settings = world.system.settings.clone();
         settings.push(max_concurrency(at_once));
         let (relay, relay_port) = world.play("relay", &settings).await?;
-        let (asking_relay, asking_port) = world.play("asking-relay", &settings).await?;
+        let (http_relay, http_port) = world.play("asking-relay", &settings).await?;
         let (reading_relay, reading_port) = world.play("reading-relay", &settings).await?;
         let (proxy, proxy_port) = world.play("proxy", &settings).await?;
         let target =
@@ -47,13 +47,13 @@ impl Parts {
         let (theirs, ours) = ("/chat/completions", "/v1/chat/completions");
         Ok(Self {
             relay,
-            asking_relay,
+            http_relay,
             reading_relay,
             proxy,
             targets: [
                 target(DIRECT, world.upstream_port, theirs, &world.with_key),
                 target(RELAY, relay_port, theirs, &world.with_key),
-                target(ASKING_RELAY, asking_port, theirs, &world.with_key),
+                target(HTTP_RELAY, http_port, theirs, &world.with_key),
                 target(READING_RELAY, reading_port, theirs, &world.with_key),
                 target(WITH_KEY, proxy_port, ours, &world.with_key),
                 target(ON_CREDITS, proxy_port, ours, &world.on_credits),
@@ -62,23 +62,23 @@ impl Parts {
     }
 
     fn processes(&self) -> [&Process; 4] {
-        let Self { relay, asking_relay, reading_relay, proxy, .. } = self;
-        [relay, asking_relay, reading_relay, proxy]
+        let Self { relay, http_relay, reading_relay, proxy, .. } = self;
+        [relay, http_relay, reading_relay, proxy]
     }
 
-    /// Who stands between the client and the upstream.
-    fn in_the_middle(&self, target: &Target) -> Option<&Process> {
+    /// The process between the client and the upstream.
+    fn middle_process(&self, target: &Target) -> Option<&Process> {
         match target.name {
             DIRECT => None,
             RELAY => Some(&self.relay),
-            ASKING_RELAY => Some(&self.asking_relay),
+            HTTP_RELAY => Some(&self.http_relay),
             READING_RELAY => Some(&self.reading_relay),
             _ => Some(&self.proxy),
         }
     }
 }
 
-/// Everything, in turn, as often as there are rounds.
+/// Everything in turn, once per round.
 pub(crate) async fn measure(world: &World, options: &Options) -> Result<Section, Error> {
     let (alone, together) = (Parts::start(world, 1).await?, Parts::start(world, 32).await?);
     let one = ["plain, 1 connection", "streamed, 1 stream", "streamed 5 ms apart, 1 stream"];
@@ -88,7 +88,7 @@ pub(crate) async fn measure(world: &World, options: &Options) -> Result<Section,
     let ways: Vec<Way> = one.into_iter().chain(many).collect();
     let mut tables: Vec<Table> = ways.iter().map(|way| Table::new(way.name)).collect();
     let mut stored = Table::new("the store, by itself");
-    // The first round is not counted: connections, caches, pages of memory.
+    // The first round warms up connections, caches and memory, and is not counted.
     for round in 0..=options.rounds {
         eprintln!("gateway, round {round} of {}", options.rounds);
         let mut uncounted = Table::new("");
@@ -103,7 +103,7 @@ pub(crate) async fn measure(world: &World, options: &Options) -> Result<Section,
             let parts = if way.at_once > 1 { &together } else { &alone };
             for target in &parts.targets {
                 let table = if round > 0 { &mut *table } else { &mut uncounted };
-                let middle = parts.in_the_middle(target);
+                let middle = parts.middle_process(target);
                 let called = call(target, way, middle, table.row(target.name)).await;
                 called.map_err(|error| format!("{}, {}: {error}", target.name, way.name))?;
             }
@@ -144,7 +144,7 @@ pub(crate) async fn read_account(
     Ok(())
 }
 
-/// What a call on credits asks of the store after its read.
+/// The store requests of a call on credits after its read.
 async fn hold_and_settle(
     world: &World,
     calls: usize,

@@ -1,4 +1,4 @@
-//! How what `ai-proxy` adds grows: with accounts in the tables, and with the length of a body.
+//! How the time that `ai-proxy` adds grows with the number of accounts and the length of a body.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -46,7 +46,7 @@ pub(crate) async fn measure(world: &World, options: &Options) -> Result<Section,
     })
 }
 
-/// Direct, by the relay and by one's own key: the table, and the numbers.
+/// Direct, through the relay and with an own key: the table, and the numbers.
 async fn with_bodies(
     targets: &[Target; 3],
     options: &Options,
@@ -133,7 +133,7 @@ async fn calls(target: &Target, body: &Bytes, calls: usize) -> Result<Sample, Er
     Ok(sample)
 }
 
-/// An account as it is stored.
+/// An account as stored.
 async fn template(world: &World, dynamodb: &Client) -> Result<Item, Error> {
     let key = [("account_id", BYOK), ("item", "account")];
     let key = key.map(|(name, value)| (name.to_owned(), S(value.to_owned())));

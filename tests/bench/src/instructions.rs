@@ -1,9 +1,9 @@
-//! What a call takes in instructions, counted by callgrind: without a clock, so it is the same on a busy
-//! machine.
+//! A call's instructions, counted by callgrind: without a clock, so that they are the same on a
+//! busy machine.
 //!
-//! Each is the difference of two runs, of which one did it a number of times more, so that no start is in it.
-//! Valgrind's processor has no instructions for SHA-256, which here takes a hundred times what it does
-//! otherwise: 100,000 instructions of an account read are the signature's.
+//! Each count is the difference between two runs with different repetitions, so that start-up is
+//! not included. Valgrind's processor has no SHA-256 instructions, which makes SHA-256 a hundred
+//! times slower: the signature takes 100,000 instructions of an account read.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::parts::{Part, Parts};
 use crate::world::{World, body};
 use crate::{Error, Options, Section, proxy, serve, upstream};
 
-/// Calls until everything is set up, and those that are counted.
+/// Warm-up calls, and counted calls.
 const CALLS: (u32, u32) = (20, 200);
 
 pub(crate) async fn measure(world: &World, _: &Options) -> Result<Section, Error> {
@@ -57,7 +57,7 @@ fn per_time(less: u64, more: u64, times: u32) -> u64 {
     more.saturating_sub(less) / u64::from(times)
 }
 
-/// What a process of this role takes for its start and so many calls.
+/// The instructions of a process of this role, for its start and `calls` calls.
 async fn of_calls(
     world: &World,
     role: &str,
@@ -88,7 +88,7 @@ async fn of_calls(
     collected(child)
 }
 
-/// What a process takes for its start and for doing a part so many times.
+/// The instructions of a process, for its start and `times` repetitions of a part.
 fn of_part(world: &World, part: Part, times: u32) -> Result<u64, Error> {
     let settings = &world.system.settings;
     let pairs = settings.iter().map(|(name, value)| format!("{name}={value}"));
@@ -99,8 +99,8 @@ fn of_part(world: &World, part: Part, times: u32) -> Result<u64, Error> {
     collected(under_callgrind(world.this(), &arguments, settings.iter().cloned())?)
 }
 
-/// Does a part so many times, in a process of its own that is counted. The settings (`NAME=value`) are those of the
-/// environment.
+/// Repeats a part `times` times in its own process, which is counted. The settings (`NAME=value`)
+/// are those of the environment.
 pub(crate) async fn do_part(
     name: &str,
     times: u32,
@@ -109,7 +109,7 @@ pub(crate) async fn do_part(
 ) -> Result<(), Error> {
     let every = Part::PURE.into_iter().chain([Part::AccountRead]);
     let part = every.into_iter().find(|part| part.name() == name);
-    let part = part.ok_or_else(|| format!("\"{name}\" is no part of a call"))?;
+    let part = part.ok_or_else(|| format!("\"{name}\" is not a part of a call"))?;
     let pairs = settings.iter().filter_map(|pair| pair.split_once('='));
     let pairs = pairs.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let parts = Parts::new(proxy::deps().await?, token, pairs.collect()).await?;
@@ -128,11 +128,11 @@ fn under_callgrind(
     child.map_err(|error| format!("valgrind, which this needs: {error}").into())
 }
 
-/// What it had counted when it ended.
+/// The instructions counted when the process ended.
 fn collected(child: Child) -> Result<u64, Error> {
-    let said = child.wait_with_output()?.stderr;
-    let said = String::from_utf8_lossy(&said);
-    let total = said.lines().find_map(|line| line.split_once("Collected :"));
-    let (_, total) = total.ok_or_else(|| format!("callgrind counted nothing: {said}"))?;
+    let output = child.wait_with_output()?.stderr;
+    let output = String::from_utf8_lossy(&output);
+    let total = output.lines().find_map(|line| line.split_once("Collected :"));
+    let (_, total) = total.ok_or_else(|| format!("callgrind counted nothing: {output}"))?;
     Ok(total.trim().parse()?)
 }

@@ -1,8 +1,9 @@
-//! What `ai-proxy` adds to a call: over calling the upstream directly, and over a relay that does
-//! nothing. `tests/bench/run` builds and starts it; docs/performance.md has the headline numbers.
+//! What `ai-proxy` adds to a call, compared with calling the upstream directly and through a relay
+//! that does nothing. `tests/bench/run` builds and starts it; docs/performance.md has the headline
+//! numbers.
 //!
-//! One program plays all parts, each in a process of its own, so that each can be put on a core and be
-//! asked for its CPU time and memory.
+//! One program plays all parts, each in its own process, so that each can be pinned to a core and
+//! queried for its CPU time and memory.
 
 #![allow(
     clippy::print_stdout,
@@ -46,7 +47,7 @@ pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
 /// The wall clock, which all processes of this machine share.
 #[expect(
     clippy::disallowed_methods,
-    reason = "a chunk's time is compared in another process, by no rule of the product"
+    reason = "chunk times are compared across processes, not by a rule of the product"
 )]
 pub(crate) fn nanoseconds() -> Nanos {
     let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
@@ -69,23 +70,23 @@ Sections (all of them, unless some are named):
   writes           calls on credits, one process, 64 accounts
   gateway          through a server: direct, a bare relay, ai-proxy with an own key and on credits
   runtime          over Lambda's Runtime API: warm, cold, 32 at once; beside a hello world
-  memory           streams that are open
+  memory           open streams
   growth           longer bodies, and more accounts, up to 1,000,000
 
 Needs two cores, and taskset to give processes one or both of them.
 
 Options:
-  --rounds N       how often everything is measured, in turn (5)
+  --rounds N       how often each thing is measured, in turn (5)
   --calls N        plain calls of a round, one after the other; a fifth of them are streamed (1000)
-  --json FILE      where the numbers go, too
+  --json FILE      also write the numbers to this file
 ";
 
-/// What is measured, and how often.
+/// What to measure, and how often.
 pub(crate) struct Options {
     pub(crate) rounds: usize,
     pub(crate) calls: usize,
     json: Option<PathBuf>,
-    /// `cargo dev`, built.
+    /// The built `cargo dev`.
     pub(crate) system: PathBuf,
     sections: Vec<String>,
 }
@@ -107,7 +108,7 @@ impl Options {
             }
             let value = *words
                 .next()
-                .ok_or_else(|| format!("{word} is no section, or needs a value; see --help"))?;
+                .ok_or_else(|| format!("{word} is not a section, or needs a value; see --help"))?;
             match *word {
                 "--rounds" => options.rounds = value.parse()?,
                 "--calls" => options.calls = value.parse()?,
@@ -123,7 +124,7 @@ impl Options {
 const SECTIONS: [&str; 7] =
     ["parts", "instructions", "writes", "gateway", "runtime", "memory", "growth"];
 
-/// What came out of a part of the measurements.
+/// The results of a section.
 pub(crate) struct Section {
     pub(crate) text: String,
     pub(crate) json: Value,
@@ -136,7 +137,8 @@ async fn measure(options: &Options) -> Result<(), Error> {
     let chosen =
         |name: &&str| options.sections.is_empty() || options.sections.iter().any(|it| it == name);
     for name in SECTIONS.into_iter().filter(|name| chosen(name)) {
-        // Of its own: the engine remembers the transactions of ten minutes, and walks through them for each one.
+        // Each section gets a new world: the engine keeps ten minutes of transactions and scans
+        // them for each new one.
         let world = World::start(options).await?;
         let section = match name {
             "gateway" => gateway::measure(&world, options).await?,
@@ -159,7 +161,7 @@ async fn measure(options: &Options) -> Result<(), Error> {
     Ok(())
 }
 
-/// On the runtime that a function has.
+/// Runs a role on the runtime that functions use.
 fn play(role: &str, port: u16, upstream: &str) -> Result<(), Error> {
     edge::block_on(async {
         match role {

@@ -1,4 +1,4 @@
-//! What was measured of calls, and how it is shown.
+//! The measurements of calls, and how they are shown.
 
 use std::fmt::Write as _;
 
@@ -7,17 +7,17 @@ use serde_json::{Value, json};
 use crate::client::Moments;
 use crate::stats::{Nanos, Sample, micros};
 
-/// What is measured of one target in one way of calling it.
+/// The measurements of one target and one way of calling it.
 #[derive(Default)]
 pub(crate) struct Measured {
     pub(crate) head: Sample,
     pub(crate) first_byte: Sample,
     pub(crate) first_content: Sample,
     pub(crate) end: Sample,
-    /// Of each chunk, from its making to its arrival.
+    /// For each chunk, from its creation to its arrival.
     pub(crate) transit: Sample,
     pub(crate) first_transit: Sample,
-    /// Of the process in the middle, for a call: one value a round.
+    /// CPU time of the process in the middle per call: one value per round.
     pub(crate) cpu: Sample,
     pub(crate) calls: usize,
     pub(crate) elapsed: Nanos,
@@ -54,7 +54,7 @@ impl Measured {
     }
 }
 
-/// What is measured beside each other: rows by name, the first of which is what the others add to.
+/// Measurements side by side: rows by name. The first row is the baseline.
 pub(crate) struct Table {
     pub(crate) title: &'static str,
     rows: Vec<(&'static str, Measured)>,
@@ -75,7 +75,7 @@ impl Table {
         Self { title, rows: Vec::new() }
     }
 
-    /// The row of this name, to add to.
+    /// The row of this name, created if missing.
     pub(crate) fn row(&mut self, name: &'static str) -> &mut Measured {
         let at = self.rows.iter().position(|(other, _)| *other == name);
         let at = at.unwrap_or_else(|| {
@@ -90,7 +90,7 @@ impl Table {
         Some(&row.1)
     }
 
-    /// In µs. "Added" is what is more than in the first row.
+    /// In µs. "Added" is the difference from the first row.
     pub(crate) fn markdown(&self) -> String {
         let streamed = self.rows.iter().any(|(_, it)| it.is_streamed());
         let columns = if streamed { &STREAM[..] } else { &[ANSWER] };

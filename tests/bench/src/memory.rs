@@ -1,4 +1,4 @@
-//! What streams that are open cost in memory.
+//! The memory cost of open streams.
 
 use std::fmt::Write as _;
 
@@ -13,7 +13,7 @@ use crate::world::{World, body, max_concurrency};
 use crate::{Error, Options, Section, upstream};
 
 const OPEN: [usize; 3] = [1, 50, 500];
-/// So many are opened at once: it is streams that are measured, not what opening all of them in one moment takes.
+/// Number of streams opened at once: opening all of them in one moment would be measured too.
 const OPENING: usize = 32;
 
 pub(crate) async fn measure(world: &World, _: &Options) -> Result<Section, Error> {
@@ -22,7 +22,7 @@ pub(crate) async fn measure(world: &World, _: &Options) -> Result<Section, Error
     );
     let (mut json, mut aims) = (Vec::new(), Vec::new());
     let mut settings = world.system.settings.clone();
-    // Holds stay open when the process that took them ends.
+    // Holds stay open when their process ends.
     settings.push(("MAX_CONCURRENT_HOLDS".to_owned(), "1000".to_owned()));
     settings.push(max_concurrency(500));
     world.pin(false, &[])?;
@@ -33,7 +33,7 @@ pub(crate) async fn measure(world: &World, _: &Options) -> Result<Section, Error
     for (payer, token, what) in callers {
         for open in OPEN {
             eprintln!("memory, {payer}, {open} streams");
-            // A process of its own: what one has taken it may keep.
+            // Each in its own process, which may keep the memory that it once took.
             let (process, port) = world.play("proxy", &settings).await?;
             let target =
                 Target { name: "", port, path: "/v1/chat/completions", token: token.clone() };

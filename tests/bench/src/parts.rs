@@ -1,4 +1,4 @@
-//! The parts of a call, each by itself, in this process: what each of them could save at most.
+//! The parts of a call, each measured by itself in this process: the most that each could save.
 
 use std::fmt::Write as _;
 use std::hint::black_box;
@@ -33,7 +33,7 @@ pub(crate) enum Part {
 }
 
 impl Part {
-    /// Those that wait for nobody.
+    /// The parts without I/O.
     pub(crate) const PURE: [Self; 6] =
         [Self::Token, Self::Payer, Self::Settings, Self::Key, Self::SmallChunks, Self::LargeChunks];
 
@@ -49,7 +49,7 @@ impl Part {
         }
     }
 
-    /// So many times it is done for one value of a sample.
+    /// Repetitions per value of a sample.
     pub(crate) fn batch(self) -> u32 {
         match self {
             Self::SmallChunks | Self::LargeChunks => 5,
@@ -58,7 +58,7 @@ impl Part {
     }
 }
 
-/// What the parts work with.
+/// The parts' inputs.
 pub(crate) struct Parts {
     deps: Deps,
     headers: HeaderMap,
@@ -87,7 +87,7 @@ impl Parts {
         })
     }
 
-    /// Does one part so many times.
+    /// Repeats one part `times` times.
     pub(crate) async fn run(&self, part: Part, times: u32) -> Result<(), Error> {
         let deps = &self.deps;
         for _ in 0..times {
@@ -149,7 +149,7 @@ pub(crate) async fn measure(world: &World, options: &Options) -> Result<Section,
     Ok(Section { text, json: Value::Object(json.collect()), aims: Vec::new() })
 }
 
-/// What `ai-proxy` works with, in this process.
+/// `ai-proxy`'s dependencies, in this process.
 async fn deps(world: &World) -> Result<Deps, Error> {
     let env = Env::from_pairs(world.system.settings.iter().cloned());
     let aws = world.system.aws(DYNAMODB).await?;
@@ -159,7 +159,7 @@ async fn deps(world: &World) -> Result<Deps, Error> {
     Ok(deps)
 }
 
-/// A megabyte of chunks, each a piece of its own.
+/// A megabyte of chunks, each in its own buffer.
 fn stream(chunk: usize) -> Vec<Bytes> {
     let begin = "data: {\"id\":\"gen-bench\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"";
     let end = "\"}}]}\n\n";
@@ -168,10 +168,10 @@ fn stream(chunk: usize) -> Vec<Bytes> {
     vec![chunk.clone(); 1_000_000 / chunk.len()]
 }
 
-fn scan(pieces: &[Bytes]) {
+fn scan(chunks: &[Bytes]) {
     let mut scanner = Scanner::default();
-    for piece in pieces {
-        scanner.feed(piece.clone());
+    for chunk in chunks {
+        scanner.feed(chunk.clone());
     }
     scanner.end();
     black_box(scanner.done);

@@ -1,4 +1,4 @@
-//! The processes that are measured: started, put on a core, asked for the time that they took.
+//! The measured processes: started, pinned to cores, and asked for their CPU time.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -6,14 +6,14 @@ use std::process::{Child, Command, Stdio};
 use crate::Error;
 use crate::stats::Nanos;
 
-/// A process of ours, which ends with the measurement.
+/// A child process, which ends with the measurement.
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
 }
 
 impl Process {
-    /// Starts `program`; what it prints is dropped.
+    /// Starts `program` and discards its output.
     pub(crate) fn start(
         program: &Path,
         arguments: &[&str],
@@ -33,13 +33,13 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Keeps a process, with all its threads, on these cores (`0`, `0,1`).
+/// Pins a process, with all its threads, to these cores (`0`, `0,1`).
 pub(crate) fn pin(process: u32, cores: &str) -> Result<(), Error> {
     let mut taskset = Command::new("taskset");
     taskset.args(["-a", "-c", "-p", cores, &process.to_string()]);
@@ -51,7 +51,7 @@ pub(crate) fn pin(process: u32, cores: &str) -> Result<(), Error> {
     }
 }
 
-/// The CPU time that all threads of a process took so far.
+/// The CPU time of all threads of a process so far.
 pub(crate) fn cpu(process: u32) -> Result<Nanos, Error> {
     let mut total = 0;
     for task in std::fs::read_dir(format!("/proc/{process}/task"))? {
@@ -62,7 +62,7 @@ pub(crate) fn cpu(process: u32) -> Result<Nanos, Error> {
     Ok(total)
 }
 
-/// Its memory that is in use at the moment, in kB.
+/// Resident memory, in kB.
 pub(crate) fn resident_kb(process: u32) -> Result<u64, Error> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

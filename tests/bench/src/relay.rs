@@ -1,5 +1,6 @@
-//! The floor: a relay of hyper's server and client and nothing else. Bodies pass through as they come. And two floors of
-//! what looks an account up: the same relay, which first reads it as we do, or sends the same request as plain HTTP.
+//! The baseline: a relay of hyper's server and client and nothing else. Bodies pass through as they
+//! come. Two more baselines look an account up: one reads it as we do before relaying, the other
+//! sends the same request as plain HTTP.
 
 use account::AccountId;
 use bytes::Bytes;
@@ -19,14 +20,14 @@ use store::Store;
 use crate::system::BYOK;
 use crate::{Error, proxy};
 
-/// What is done about the account before a request is passed on.
+/// The account lookup before a request is relayed.
 #[derive(Clone)]
 #[expect(clippy::large_enum_variant, reason = "a process has one of them")]
 pub(crate) enum First {
     Nothing,
-    /// It is read.
+    /// Reads it.
     Read(Store, AccountId),
-    /// It is asked for, without a signature, and the item that is answered is not read.
+    /// Requests it without a signature, and does not parse the item.
     Ask(Client<HttpConnector, Full<Bytes>>, Uri, Bytes),
 }
 
@@ -48,7 +49,7 @@ impl First {
         Ok(Self::Ask(client(), uri, Bytes::from(request.to_string())))
     }
 
-    async fn done(self) -> Result<(), Error> {
+    async fn run_lookup(self) -> Result<(), Error> {
         match self {
             Self::Nothing => {}
             Self::Read(store, account) => {
@@ -72,7 +73,7 @@ impl First {
     }
 }
 
-/// Of the form that the engine looks for; it does not check it.
+/// In the format that the engine expects; it does not check the signature.
 const UNSIGNED: &str = "AWS4-HMAC-SHA256 Credential=bench/20260101/eu-central-1/dynamodb/aws4_request, \
      SignedHeaders=content-type;host;x-amz-date;x-amz-target, Signature=0";
 
@@ -82,7 +83,7 @@ fn client<B: Body<Data: Send> + Send>() -> Client<HttpConnector, B> {
     Client::builder(TokioExecutor::new()).build(connector)
 }
 
-/// Relays what comes to `port` to `upstream` (`host:port`).
+/// Relays requests on `port` to `upstream` (`host:port`).
 pub(crate) async fn run(port: u16, upstream: &str, first: First) -> Result<(), Error> {
     let authority: Authority = upstream.parse()?;
     let client: Client<HttpConnector, Incoming> = client();
@@ -93,7 +94,7 @@ pub(crate) async fn run(port: u16, upstream: &str, first: First) -> Result<(), E
         parts.authority = Some(authority.clone());
         async move {
             *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
-            first.done().await?;
+            first.run_lookup().await?;
             Ok::<_, Error>(client.request(request).await?)
         }
     })

@@ -1,5 +1,5 @@
-//! Functions as Lambda runs them: started, called one after the other, and (Managed Instances) many at a
-//! time, by a stub of the Runtime API; beside a hello world of `lambda_http`.
+//! Functions as Lambda runs them: started, then called by a stub of the Runtime API, one call after
+//! the other or (Managed Instances) many at a time; beside a hello world of `lambda_http`.
 
 use std::fmt::Write as _;
 use std::time::Instant;
@@ -24,7 +24,7 @@ const WITH_KEY: &str = "ai-proxy, own key";
 const ON_CREDITS: &str = "ai-proxy, credits";
 const READ: &str = "one strongly consistent read of the account";
 
-/// A running function, and the Runtime API that it asks for events.
+/// A running function, and the Runtime API that it polls for events.
 struct Function {
     process: Process,
     api: RuntimeApi,
@@ -41,20 +41,20 @@ impl Function {
         if at_once > 1 {
             settings.push(max_concurrency(at_once));
         }
-        let lambdas_own = [
+        let lambda_variables = [
             ("AWS_LAMBDA_FUNCTION_NAME", program),
             ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "512"),
             ("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST"),
             ("AWS_LAMBDA_RUNTIME_API", &format!("127.0.0.1:{}", api.port)),
-            // As the template has it.
+            // As in the template.
             ("AWS_LAMBDA_HTTP_IGNORE_STAGE_IN_PATH", "true"),
         ];
-        settings.extend(lambdas_own.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        settings.extend(lambda_variables.map(|(name, value)| (name.to_owned(), value.to_owned())));
         let process = Process::start(&world.program(program), &[], &settings)?;
         Ok(Self { process, api })
     }
 
-    /// Calls it as the way says, with the caller's token.
+    /// Calls it in this way, with the caller's token.
     async fn call(&self, way: &Way, token: &str, measured: &mut Measured) -> Result<(), Error> {
         let event = event(token, &way.body);
         let before = cpu(self.process.id())?;
@@ -79,7 +79,7 @@ impl Function {
     }
 }
 
-/// Everything, in turn, as often as there are rounds.
+/// Everything in turn, once per round.
 pub(crate) async fn measure(world: &World, options: &Options) -> Result<Section, Error> {
     let mut text = String::from("\n## Over the Runtime API\n");
     let (warm, mut aims) = one_by_one(world, options).await?;
@@ -185,7 +185,7 @@ fn aims(tables: &[Table]) -> Option<Vec<Aim>> {
     ])
 }
 
-/// Resident memory in kB by program: after its first calls, and after many at once.
+/// Resident memory in kB by program: after its first calls, and after many concurrent ones.
 type Memory = Vec<(&'static str, u64, u64)>;
 
 async fn at_once(world: &World, options: &Options) -> Result<(Vec<Table>, Memory), Error> {
@@ -214,7 +214,7 @@ async fn at_once(world: &World, options: &Options) -> Result<(Vec<Table>, Memory
             let mut uncounted = Table::new("");
             let table = if round > 0 { table } else { &mut uncounted };
             for (row, function, token) in callers {
-                // It has no stream to answer with.
+                // The hello world cannot stream.
                 if row != HELLO || way.name == names[0] {
                     function.call(way, token, table.row(row)).await?;
                 }
@@ -227,7 +227,7 @@ async fn at_once(world: &World, options: &Options) -> Result<(Vec<Table>, Memory
     Ok((tables, memory))
 }
 
-/// From a process's start to its first answer's end.
+/// From a process's start to the end of its first response.
 async fn cold(world: &World, options: &Options) -> Result<(Table, Aim), Error> {
     let mut table = Table::new("cold: from a process's start to its first answer");
     let event: Bytes = event(&world.with_key, &body(upstream::MODEL, false));

@@ -1,6 +1,7 @@
-//! A stub of Lambda's Runtime API: it hands events to a function, and notes when what comes back arrives.
+//! A stub of Lambda's Runtime API: it hands events to a function and records when the response
+//! arrives.
 //!
-//! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>; streamed answers as in
+//! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>; streamed responses as in
 //! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-custom.html#runtimes-custom-response-streaming>.
 
 use std::collections::HashMap;
@@ -18,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::client::{Moments, Reading};
 use crate::{Error, nanoseconds, serve};
 
-/// What stands between the head of an HTTP answer, in JSON, and its body.
+/// Separates the head of an HTTP response, in JSON, from its body.
 const END_OF_PRELUDE: [u8; 8] = [0; 8];
 
 type Answered = oneshot::Sender<Result<Moments, Error>>;
@@ -30,7 +31,7 @@ pub(crate) struct RuntimeApi {
 
 struct State {
     events: tokio::sync::Mutex<mpsc::UnboundedReceiver<(Bytes, Answered)>>,
-    /// By the request's id: when the event was handed out, and who waits for its answer.
+    /// By request id: when the event was handed out, and who waits for the response.
     given: Mutex<HashMap<String, (Instant, Answered)>>,
 }
 
@@ -45,8 +46,8 @@ impl RuntimeApi {
         Ok(Self { port, events })
     }
 
-    /// Hands out the event as soon as the function asks for one; gives the moments of its answer, counted
-    /// from there.
+    /// Hands out the event when the function next polls; returns the response's moments, counted
+    /// from then.
     pub(crate) async fn invoke(&self, event: &Bytes) -> Result<Moments, Error> {
         let (answered, answer) = oneshot::channel();
         self.events.send((event.clone(), answered))?;
@@ -102,7 +103,7 @@ impl State {
                 Err(format!("{what}: {}", String::from_utf8_lossy(&body)).into())
             }
         };
-        // Who asked may have given up.
+        // The caller may have given up.
         let _ = answered.send(read);
         let mut response = Response::new(Full::default());
         *response.status_mut() = StatusCode::ACCEPTED;
@@ -114,30 +115,30 @@ impl State {
     }
 }
 
-/// Reads a streamed answer to its end.
+/// Reads a streamed response to its end.
 async fn read(started: Instant, mut body: Incoming) -> Result<Moments, Error> {
     let mut reading = Reading::since(started);
     let mut prelude = Some(BytesMut::new());
     while let Some(frame) = body.frame().await {
-        let Ok(piece) = frame?.into_data() else {
+        let Ok(chunk) = frame?.into_data() else {
             continue;
         };
         let Some(head) = &mut prelude else {
-            reading.piece(&piece);
+            reading.chunk(&chunk);
             continue;
         };
-        head.extend_from_slice(&piece);
+        head.extend_from_slice(&chunk);
         let Some(end) = memchr::memmem::find(head, &END_OF_PRELUDE) else {
             continue;
         };
         reading.head();
         let rest = head.split_off(end + END_OF_PRELUDE.len());
-        let said: Value = serde_json::from_slice(head.get(..end).unwrap_or_default())?;
-        if said["statusCode"] != 200 {
-            return Err(format!("{said}: {}", String::from_utf8_lossy(&rest)).into());
+        let prelude_json: Value = serde_json::from_slice(head.get(..end).unwrap_or_default())?;
+        if prelude_json["statusCode"] != 200 {
+            return Err(format!("{prelude_json}: {}", String::from_utf8_lossy(&rest)).into());
         }
         if !rest.is_empty() {
-            reading.piece(&rest);
+            reading.chunk(&rest);
         }
         prelude = None;
     }
@@ -147,7 +148,7 @@ async fn read(started: Instant, mut body: Incoming) -> Result<Moments, Error> {
     }
 }
 
-/// A chat call as API Gateway's REST API hands it to a function (payload v1); bodies are binary there.
+/// A chat call as API Gateway's REST API hands it to a function (payload v1), with a binary body.
 pub(crate) fn event(token: &str, body: &Bytes) -> Bytes {
     let path = "/v1/chat/completions";
     let headers = [

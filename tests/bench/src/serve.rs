@@ -1,4 +1,4 @@
-//! A listener of hyper's own, the same for all that is measured: HTTP/1.1, Nagle's algorithm off.
+//! A plain hyper listener, the same for every measured server: HTTP/1.1, Nagle's algorithm off.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::Error;
 
-/// Answers on `port` of 127.0.0.1 until the process ends.
+/// Serves on `port` of 127.0.0.1 until the process ends.
 pub(crate) async fn serve<H, F, B, E>(port: u16, handler: H) -> Result<(), Error>
 where
     H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
@@ -27,13 +27,13 @@ where
         let connection = hyper::server::conn::http1::Builder::new()
             .serve_connection(TokioIo::new(stream), service);
         edge::spawn(async move {
-            // A client that goes away ends its connection.
+            // A client that disconnects ends its connection.
             let _ = connection.await;
         });
     }
 }
 
-/// Waits until somebody listens on `port`.
+/// Waits until something listens on `port`.
 pub(crate) async fn until_listening(port: u16) -> Result<(), Error> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     for _ in 0..600 {
@@ -42,10 +42,10 @@ pub(crate) async fn until_listening(port: u16) -> Result<(), Error> {
         }
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
-    Err(format!("nobody listens on port {port}").into())
+    Err(format!("nothing listens on port {port}").into())
 }
 
-/// A port that nobody listens on.
+/// A port that nothing listens on.
 pub(crate) fn free_port() -> Result<u16, Error> {
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     Ok(listener.local_addr()?.port())

@@ -1,9 +1,9 @@
-//! Medians and percentiles of what was measured.
+//! Medians and percentiles of measurements.
 
 /// Nanoseconds.
 pub(crate) type Nanos = u64;
 
-/// Measured values, those of all rounds together.
+/// The measured values of all rounds.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Sample(Vec<Nanos>);
 
@@ -24,7 +24,7 @@ impl Sample {
         self.0.len()
     }
 
-    /// The value that `permille` of a thousand do not exceed; 0 of none.
+    /// The value that `permille` thousandths do not exceed; 0 if there are none.
     pub(crate) fn percentile(&self, permille: usize) -> Nanos {
         let mut sorted = self.0.clone();
         sorted.sort_unstable();
@@ -41,7 +41,7 @@ impl Sample {
     }
 }
 
-/// `12,345.6 µs`, in tenths.
+/// `12,345.6` µs, with one decimal.
 pub(crate) fn micros(nanos: impl TryInto<i64>) -> String {
     let nanos = nanos.try_into().unwrap_or(i64::MAX);
     let tenths = (nanos + 50).div_euclid(100);

@@ -1,5 +1,5 @@
-//! What `ai-proxy` needs around it: tables, secrets, a token issuer, accounts. It is `cargo dev` in a
-//! process of its own, with the bench's upstream in place of both AIs.
+//! `ai-proxy`'s surroundings: tables, secrets, a token issuer, accounts. This is `cargo dev` in its
+//! own process, with the bench's upstream in place of both AIs.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,15 +18,15 @@ use serde_json::{Value, json};
 use crate::process::Process;
 use crate::{Error, serve, upstream};
 
-/// Pays with its own key, in every row of the routing table.
+/// An account that pays with its own key.
 pub(crate) const BYOK: &str = "bench-byok";
-/// Has no key.
+/// An account without a key.
 pub(crate) const CREDITS: &str = "bench-credits";
 
 pub(crate) struct System {
     pub(crate) process: Process,
     port: u16,
-    /// What the functions are given.
+    /// The functions' settings.
     pub(crate) settings: Vec<(String, String)>,
 }
 
@@ -46,7 +46,7 @@ impl System {
         let process = Process::start(program, &arguments, &settings)?;
         serve::until_listening(port).await?;
         let mut system = Self { process, port, settings: Vec::new() };
-        // It listens before it is set up; the file is written when it is.
+        // The port opens before the set-up is done; the file is written afterwards.
         let written = loop {
             match std::fs::read_to_string(&env_file) {
                 Ok(text) if text.ends_with('\n') => break text,
@@ -58,38 +58,38 @@ impl System {
         let all: BTreeMap<String, String> =
             lines.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         system.settings = all.into_iter().collect();
-        system.make_accounts().await?;
+        system.create_accounts().await?;
         Ok(system)
     }
 
-    async fn make_accounts(&self) -> Result<(), Error> {
+    async fn create_accounts(&self) -> Result<(), Error> {
         let byok = json!({"plan": "enterprise"});
-        self.ask(Method::PUT, &format!("/_dev/accounts/{BYOK}"), "", &byok).await?;
+        self.request_json(Method::PUT, &format!("/_dev/accounts/{BYOK}"), "", &byok).await?;
         self.account_with_credits(CREDITS).await?;
         let key = json!({"key": "sk-or-v1-bench-0123456789abcdef"});
         let token = self.token(BYOK).await?;
         let path = "/v1/integrations/openrouter/key";
-        self.ask(Method::PUT, path, &token, &key).await?;
+        self.request_json(Method::PUT, path, &token, &key).await?;
         Ok(())
     }
 
-    /// Makes an account without a key.
+    /// Creates an account without a key.
     pub(crate) async fn account_with_credits(&self, id: &str) -> Result<(), Error> {
         let credits = json!({"plan": "standard", "credits": "1000000"});
         let path = format!("/_dev/accounts/{id}");
-        self.ask(Method::PUT, &path, "", &credits).await?;
+        self.request_json(Method::PUT, &path, "", &credits).await?;
         Ok(())
     }
 
-    /// The `Authorization` of an owner of the account.
+    /// The `Authorization` header of an owner of the account.
     pub(crate) async fn token(&self, account: &str) -> Result<String, Error> {
         let owner = json!({"account_id": account, "role": "owner"});
-        let answer = self.ask(Method::POST, "/_dev/token", "", &owner).await?;
+        let answer = self.request_json(Method::POST, "/_dev/token", "", &owner).await?;
         let token = answer["token"].as_str().ok_or("no token was issued")?;
         Ok(format!("Bearer {token}"))
     }
 
-    /// What a client of AWS's needs to find the tables, or the secrets.
+    /// The AWS configuration for the tables, or for the secrets.
     pub(crate) async fn aws(&self, endpoint: &str) -> Result<aws_config::SdkConfig, Error> {
         let credentials = Credentials::new("bench", "bench", None, None, "bench");
         let loader = edge::aws_config()
@@ -105,7 +105,7 @@ impl System {
         Ok(value)
     }
 
-    async fn ask(
+    async fn request_json(
         &self,
         method: Method,
         path: &str,
@@ -127,7 +127,7 @@ impl System {
         let body = response.into_body().collect().await?.to_bytes();
         if status != StatusCode::OK {
             let body = String::from_utf8_lossy(&body);
-            return Err(format!("{path} answers {status}: {body}").into());
+            return Err(format!("{path} responded {status}: {body}").into());
         }
         Ok(serde_json::from_slice(&body)?)
     }

@@ -1,4 +1,4 @@
-//! What was aimed at, and what came out: two values of one run, and their ratio.
+//! Aims and results: two values of one run, and their ratio.
 
 use std::fmt::Write as _;
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::stats::micros;
 
-/// One aim: `own` is to be at most so many thousandths of `of`.
+/// One aim: `own` must be at most `at_most` thousandths of `of`.
 pub(crate) struct Aim {
     pub(crate) what: &'static str,
     pub(crate) unit: Unit,

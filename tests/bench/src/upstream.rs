@@ -1,7 +1,8 @@
-//! An upstream that answers at once, as OpenRouter would: what is left is the way there and back.
+//! An upstream that responds at once, as OpenRouter would, so that only the way there and back is
+//! measured.
 //!
-//! A streamed answer has [`CHUNKS`] chunks of content, each with the time at which it was made, then one
-//! with the usage, then `[DONE]`. The model says how far apart they are.
+//! A streamed response has [`CHUNKS`] chunks of content, each with its creation time, then one with
+//! the usage, then `[DONE]`. The model determines the interval between them.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -19,7 +20,7 @@ use crate::{Error, nanoseconds};
 pub(crate) const CHUNKS: u32 = 20;
 /// Chunks come at once.
 pub(crate) const MODEL: &str = "bench/model";
-/// Chunks come [`APART`] from each other.
+/// Chunks come at intervals of [`APART`].
 pub(crate) const SLOW_MODEL: &str = "bench/slow";
 const APART: Duration = Duration::from_millis(5);
 /// After the first chunk nothing comes for [`HELD`].
@@ -64,18 +65,18 @@ fn set_headers(response: &mut Response<Body>, content_type: &'static str) {
 }
 
 fn streamed(apart: Option<Duration>) -> Response<Body> {
-    let pieces = stream::unfold(0, move |made| async move {
+    let frames = stream::unfold(0, move |made| async move {
         if let (Some(apart), true) = (apart, made > 0) {
             tokio::time::sleep(apart).await;
         }
-        let piece = match made.cmp(&CHUNKS) {
+        let text = match made.cmp(&CHUNKS) {
             std::cmp::Ordering::Less => chunk(),
             std::cmp::Ordering::Equal => END.to_owned(),
             std::cmp::Ordering::Greater => return None,
         };
-        Some((Ok(Frame::data(Bytes::from(piece))), made + 1))
+        Some((Ok(Frame::data(Bytes::from(text))), made + 1))
     });
-    let body = StreamBody::new(pieces);
+    let body = StreamBody::new(frames);
     let mut response = Response::new(Either::Right(UnsyncBoxBody::new(body)));
     set_headers(&mut response, "text/event-stream");
     response

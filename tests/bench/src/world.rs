@@ -1,5 +1,5 @@
-//! All that takes part in the measurements: an upstream, the system around the functions, and their
-//! programs.
+//! Everything that takes part in the measurements: an upstream, the system around the functions,
+//! and their programs.
 
 use std::path::{Path, PathBuf};
 
@@ -11,29 +11,30 @@ use crate::process::{Process, pin};
 use crate::system::{BYOK, CREDITS, System};
 use crate::{Error, Options, serve, upstream};
 
-/// The settings with the addresses of AWS's services.
+/// The settings that contain the addresses of AWS services.
 pub(crate) const DYNAMODB: &str = "AWS_ENDPOINT_URL_DYNAMODB";
 pub(crate) const SECRETS_MANAGER: &str = "AWS_ENDPOINT_URL_SECRETS_MANAGER";
 
 const ALL_CORES: &str = "0,1";
 
 pub(crate) struct World {
-    /// This program, which plays the parts of others.
+    /// This program, which also plays the other roles.
     this: PathBuf,
-    /// Where the programs of functions are.
+    /// The folder of the functions' programs.
     functions: PathBuf,
     pub(crate) upstream_port: u16,
     upstream: Process,
     pub(crate) system: System,
     pub(crate) store: Store,
-    /// The `Authorization` of an account with a key of its own, and of one without.
+    /// The `Authorization` headers of an account with its own key, and of one without.
     pub(crate) with_key: String,
     pub(crate) on_credits: String,
 }
 
 impl World {
     pub(crate) async fn start(options: &Options) -> Result<Self, Error> {
-        // What starts on one core counts one, and has a thread for one, wherever it is moved.
+        // A process that starts on one core sees only one and starts one thread, wherever it is
+        // moved later.
         pin(std::process::id(), ALL_CORES)?;
         let this = std::env::current_exe()?;
         let functions = this.parent().map(PathBuf::from).unwrap_or_default();
@@ -54,7 +55,7 @@ impl World {
         })
     }
 
-    /// Starts this program in a part of which `upstream` and `proxy` are two; gives its port.
+    /// Starts this program in a role, such as `relay` or `proxy`; returns its port.
     pub(crate) async fn play(
         &self,
         role: &str,
@@ -71,12 +72,12 @@ impl World {
         &self.this
     }
 
-    /// The program of a function, or of what is beside them.
+    /// The program of a function, or of a helper beside them.
     pub(crate) fn program(&self, name: &str) -> PathBuf {
         self.functions.join(name)
     }
 
-    /// Puts everything on one core, or leaves it where it is put.
+    /// Pins everything to one core, or to all cores.
     pub(crate) fn pin(&self, pinned: bool, others: &[&Process]) -> Result<(), Error> {
         let cores = if pinned { "0" } else { ALL_CORES };
         let own = [&self.upstream, &self.system.process];
@@ -103,7 +104,7 @@ async fn store(system: &System) -> Result<Store, Error> {
     }
 }
 
-/// How Lambda tells a function that it is handed so many events at a time.
+/// How Lambda tells a function that it gets this many events at a time.
 pub(crate) fn max_concurrency(at_once: usize) -> (String, String) {
     ("AWS_LAMBDA_MAX_CONCURRENCY".to_owned(), at_once.to_string())
 }
@@ -113,7 +114,7 @@ pub(crate) fn max_concurrency(at_once: usize) -> (String, String) {
 pub(crate) struct Way {
     pub(crate) name: &'static str,
     pub(crate) body: Bytes,
-    /// So many at a time.
+    /// Calls at a time.
     pub(crate) at_once: usize,
     pub(crate) calls: usize,
 }
@@ -123,7 +124,7 @@ impl Way {
         Self { name, body: body(model, stream), at_once, calls: calls.max(at_once) }
     }
 
-    /// Plain and streamed calls, `at_once` at a time, of which there are `calls` plain ones.
+    /// Plain and streamed calls, `at_once` at a time; `calls` is the number of plain ones.
     pub(crate) fn all(names: [&'static str; 3], at_once: usize, calls: usize) -> [Self; 3] {
         let (plain, slow) = (upstream::MODEL, upstream::SLOW_MODEL);
         let [one, two, three] = names;
@@ -135,8 +136,7 @@ impl Way {
         ]
     }
 
-    /// Everything is on one core where calls come one after the other: it would be the waking of an idle
-    /// one that is measured.
+    /// Sequential calls run on one core: otherwise waking an idle core would be measured.
     pub(crate) fn is_pinned(&self) -> bool {
         self.at_once == 1
     }

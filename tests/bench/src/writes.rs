@@ -1,4 +1,4 @@
-//! What a call on credits writes, and how many of them one process and the engine manage.
+//! The writes of calls on credits, and how many one process and the engine can do.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use crate::{Error, Options, Section, nanos_since};
 const ACCOUNTS: usize = 64;
 const ROUND: Duration = Duration::from_secs(3);
 
-/// Takes a hold, notes the generation and settles.
+/// Takes a hold, records the generation and settles.
 pub(crate) async fn of_a_call(store: &Store, account: &Account) -> Result<(), Error> {
     let call = CallId::new(edge::new_id("call"))?;
     let (now, amount) = (edge::Clock::system().now(), Credits::from_micros(1_000));
@@ -42,15 +42,15 @@ pub(crate) async fn of_a_call(store: &Store, account: &Account) -> Result<(), Er
     Ok(())
 }
 
-/// This process on one core and the engine on the other one, which carries out one request at a time: what it takes
-/// of its core for a call says how many it could carry out.
+/// Runs this process on one core and the engine on the other. The engine handles one request at a
+/// time, so its CPU time per call gives its maximum rate.
 pub(crate) async fn measure(world: &World, options: &Options) -> Result<Section, Error> {
     let mut accounts = Vec::new();
     for number in 0..ACCOUNTS {
         let id = format!("bench-writes-{number}");
         world.system.account_with_credits(&id).await?;
         let account = world.store.accounts.get(&AccountId::new(id)?).await?;
-        accounts.push(account.ok_or("an account was not made")?);
+        accounts.push(account.ok_or("an account was not created")?);
     }
     let engine = world.system.process.id();
     pin(engine, "1")?;
@@ -92,7 +92,7 @@ pub(crate) async fn measure(world: &World, options: &Options) -> Result<Section,
             "own_cpu_ns": own.p50(),
         }),
         aims: vec![Aim {
-            what: "64 accounts on credits: time a call, of what the engine takes for it (1.25: 80 % of its own rate)",
+            what: "64 accounts on credits: time a call, of the engine's time for it (1.25: 80 % of its own rate)",
             unit: Unit::Nanoseconds,
             own: i64::try_from(wall.p50())?,
             of: i64::try_from(of_engine.p50())?,

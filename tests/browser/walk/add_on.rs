@@ -1,4 +1,4 @@
-//! The add-on on the page: what is due, what lapsed, what is cancelled, and the way back.
+//! The add-on on the page: past due, lapsed, cancelled and bought again.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use crate::states::look;
 use crate::world::{KEY, World};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_add_on_that_lapses_is_said_and_bought_again() {
+async fn a_lapsed_add_on_is_shown_and_bought_again() {
     let world = World::start().await;
     let browser = &world.browser;
     world.subscribed("acme").await;
@@ -18,7 +18,7 @@ async fn an_add_on_that_lapses_is_said_and_bought_again() {
     world.paid_by("openrouter", "key_enabled").await;
 
     world.account("acme", json!({"add_on": "suspended"})).await;
-    browser.look_again().await;
+    browser.refocus().await;
     browser.says("[data-cause=\"lapsed\"]", "is not active").await;
     world.paid_by("greta_credits", "add_on_inactive").await;
     browser.act("subscribe").await;
@@ -31,7 +31,7 @@ async fn an_add_on_that_lapses_is_said_and_bought_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_due_is_paid_on_the_providers_page() {
+async fn a_past_due_period_is_paid_at_checkout() {
     let world = World::start().await;
     let browser = &world.browser;
     world.account("acme", json!({"plan": "standard", "credits": "50", "add_on": "past_due"})).await;
@@ -64,7 +64,7 @@ async fn a_cancelled_add_on_stays_until_its_date_and_can_be_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_card_is_replaced_and_a_payment_page_is_left() {
+async fn a_card_is_replaced_and_a_checkout_is_abandoned() {
     let world = World::bought().await;
     let browser = &world.browser;
     browser.act("card").await;
@@ -86,7 +86,7 @@ async fn a_card_is_replaced_and_a_payment_page_is_left() {
     world.stop().await;
 }
 
-/// Where the add-on is paid with credits, the pages say so before any are taken.
+/// If the add-on is paid with credits, the pages say so before any are taken.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_add_on_is_paid_with_credits() {
     let world = World::with(&[("ADD_ON_COLLECTION", "credits")]).await;
@@ -122,13 +122,13 @@ async fn an_add_on_is_paid_with_credits() {
     world.stop().await;
 }
 
-/// A payment that nobody has told of yet: the page waits, and says so.
+/// A payment whose event is late: the page waits, and says so.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_payment_that_is_told_late_is_waited_for() {
-    let world = World::paid_in_silence().await;
+async fn the_page_waits_for_a_late_payment_event() {
+    let world = World::paid_without_events().await;
     let browser = &world.browser;
     world.status("not_enabled").await;
-    world.tell_of_payments().await;
+    world.deliver_payment_events().await;
     browser.says(".note.success", "OpenRouter is enabled").await;
     world.status("available").await;
     browser.gone("#waiting").await;
@@ -137,7 +137,7 @@ async fn a_payment_that_is_told_late_is_waited_for() {
 
 /// Another owner was faster.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_add_on_that_was_bought_elsewhere_is_said() {
+async fn an_add_on_bought_elsewhere_is_shown() {
     let world = World::start().await;
     let browser = &world.browser;
     world.account("acme", json!({"plan": "standard"})).await;

@@ -1,4 +1,4 @@
-//! A browser of its own for each test: a driver, a window, and what went over the wire.
+//! A separate browser for each test: a driver, a window, and the network traffic.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -11,11 +11,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-/// No condition takes so long but one that never comes true. Less than the 20 s after which the pages ask
-/// again by themselves, so that nothing else than what is tested makes it true.
+/// Longer than any condition takes that comes true. Less than the 20 s after which pages poll, so
+/// that polling cannot make it true.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Looks through the shadow roots, too; what is hidden is not there.
+/// Also searches shadow roots; skips hidden elements.
 const FIND: &str = "
     const find = (root) => {
         for (const element of root.querySelectorAll('*')) {
@@ -28,16 +28,16 @@ const FIND: &str = "
     return find(document);
 ";
 
-/// The focused element, through the shadow roots.
+/// The focused element, also in shadow roots.
 const FOCUSED: &str = "
     let element = document.activeElement;
     while (element?.shadowRoot?.activeElement) element = element.shadowRoot.activeElement;
 ";
 
-/// The name of an element's reference in the driver's JSON.
+/// The name of an element reference in the driver's JSON.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
-/// Keys that are no characters.
+/// Keys that are not characters.
 pub(crate) mod key {
     pub(crate) const ENTER: &str = "\u{E007}";
     pub(crate) const ESCAPE: &str = "\u{E00C}";
@@ -49,18 +49,19 @@ pub(crate) struct Browser {
     /// The session's URL.
     session: String,
     process: Child,
-    /// All that went over the wire, as far as it was asked for.
+    /// All network events read so far.
     events: Mutex<Vec<Value>>,
 }
 
-/// What the driver refused, by its name.
+/// An error from the driver.
 #[derive(Debug)]
 struct Refused(String);
 
 impl Browser {
     /// A browser with an empty profile.
     pub(crate) async fn start() -> Self {
-        // It takes a free port of one address family, and then fails where the other one's is taken.
+        // The driver picks a port that is free in one address family and fails if the other one's
+        // is taken.
         let (process, port) = (0..5).find_map(|_| driver()).expect("chromedriver starts");
         let mut browser = Self {
             http: reqwest::Client::builder().no_proxy().build().unwrap(),
@@ -105,7 +106,7 @@ impl Browser {
         self.get("/url").await.as_str().unwrap().to_owned()
     }
 
-    /// What a script returns; a promise is waited for.
+    /// The script's result; promises are awaited.
     pub(crate) async fn run(&self, script: &str, arguments: Vec<Value>) -> Value {
         let ran = self.try_to_run(script, arguments).await;
         ran.unwrap()
@@ -116,8 +117,8 @@ impl Browser {
         self.post("/execute/sync", body).await
     }
 
-    /// The first visible element, at once.
-    async fn look(&self, selector: &str) -> Option<Element<'_>> {
+    /// The first visible element, without waiting.
+    async fn find_now(&self, selector: &str) -> Option<Element<'_>> {
         // A page that is being left has none.
         let found = self.try_to_run(FIND, vec![json!(selector)]).await.ok()?;
         let id = found[ELEMENT].as_str()?.to_owned();
@@ -125,10 +126,10 @@ impl Browser {
     }
 
     pub(crate) async fn has(&self, selector: &str) -> bool {
-        self.look(selector).await.is_some()
+        self.find_now(selector).await.is_some()
     }
 
-    /// Waits until `check` has an answer.
+    /// Waits until `check` returns a value.
     pub(crate) async fn until<T>(
         &self,
         what: &str,
@@ -142,13 +143,13 @@ impl Browser {
             if Instant::now() > end {
                 let page = self.run("return document.body.innerText", vec![]).await;
                 let shown = self.shown().await;
-                panic!("{what} did not come; at {}:\n{page}\n{shown}", self.url().await);
+                panic!("timed out waiting for {what} at {}:\n{page}\n{shown}", self.url().await);
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
-    /// What the elements show, for messages.
+    /// The elements' text, for failure messages.
     async fn shown(&self) -> String {
         let script = "return [...document.querySelectorAll('*')].filter((e) => e.shadowRoot).map((e) => e.shadowRoot.textContent.replace(/\\s+/g, ' ')).join('\\n')";
         self.run(script, vec![]).await.to_string()
@@ -156,20 +157,20 @@ impl Browser {
 
     /// Waits for a visible element.
     pub(crate) async fn find(&self, selector: &str) -> Element<'_> {
-        self.until(selector, async || self.look(selector).await).await
+        self.until(selector, async || self.find_now(selector).await).await
     }
 
-    /// Waits for it to be gone.
+    /// Waits until it is gone.
     pub(crate) async fn gone(&self, selector: &str) {
-        let what = format!("the end of {selector}");
-        self.until(&what, async || self.look(selector).await.is_none().then_some(())).await;
+        let what = format!("{selector} to disappear");
+        self.until(&what, async || self.find_now(selector).await.is_none().then_some(())).await;
     }
 
-    /// Waits until the element's text has `part`.
+    /// Waits until the element's text contains `part`.
     pub(crate) async fn says(&self, selector: &str, part: &str) {
         let what = format!("“{part}” in {selector}");
         self.until(&what, async || {
-            let text = self.look(selector).await?.text().await?;
+            let text = self.find_now(selector).await?.text().await?;
             text.contains(part).then_some(())
         })
         .await;
@@ -184,12 +185,12 @@ impl Browser {
         .await;
     }
 
-    /// Presses what is there under this selector, as soon as it can be.
+    /// Clicks the element as soon as possible.
     pub(crate) async fn press(&self, selector: &str) {
-        let what = format!("a press on {selector}");
+        let what = format!("a click on {selector}");
         self.until(&what, async || {
-            let element = self.look(selector).await?;
-            // Not while another action is under way.
+            let element = self.find_now(selector).await?;
+            // Not while another action is in progress.
             if element.attribute("aria-disabled").await.is_some() {
                 return None;
             }
@@ -198,19 +199,19 @@ impl Browser {
         .await;
     }
 
-    /// Presses an action's button.
+    /// Clicks an action's button.
     pub(crate) async fn act(&self, action: &str) {
         self.press(&format!("[data-action=\"{action}\"]")).await;
     }
 
-    /// Waits until the focus is on such an element.
+    /// Waits until the element has the focus.
     pub(crate) async fn focus_is(&self, selector: &str) {
         let script =
             format!("(() => {{ {FOCUSED} return element?.matches({}) }})()", json!(selector));
         self.wait_for(&script).await;
     }
 
-    /// Presses the tab key until the focus is on this action's button.
+    /// Presses Tab until the action's button has the focus.
     pub(crate) async fn tab_to(&self, action: &str) {
         let found = format!("{FOCUSED} return element?.dataset?.action === arguments[0]");
         for _ in 0..60 {
@@ -219,7 +220,7 @@ impl Browser {
             }
             self.keys(key::TAB).await;
         }
-        panic!("the focus never comes to {action}");
+        panic!("the focus never reaches {action}");
     }
 
     pub(crate) async fn fill(&self, selector: &str, text: &str) {
@@ -228,22 +229,22 @@ impl Browser {
         field.type_in(text).await;
     }
 
-    /// Types where the focus is.
+    /// Types into the focused element.
     pub(crate) async fn keys(&self, keys: &str) {
         let active = self.get("/element/active").await;
         let id = active[ELEMENT].as_str().unwrap().to_owned();
         Element { browser: self, id }.type_in(keys).await;
     }
 
-    /// A command of the browser's own protocol.
+    /// A command of the Chrome DevTools Protocol.
     pub(crate) async fn cdp(&self, method: &str, parameters: Value) -> Value {
         let command = json!({"cmd": method, "params": parameters});
         let answer = self.post("/goog/cdp/execute", command).await;
         answer.unwrap_or(Value::Null)
     }
 
-    /// The console's errors since the last time. Chromium counts refusals of the API as such; those of
-    /// `expected` statuses are left out.
+    /// The console errors since the last call. Chromium reports the API's refusals as errors; those
+    /// with `expected` statuses are left out.
     pub(crate) async fn console_errors(&self, expected: &[u16]) -> Vec<String> {
         let entries = self.log("browser").await;
         let is_expected = |message: &str| {
@@ -258,13 +259,13 @@ impl Browser {
         errors.map(|entry| entry["message"].to_string()).collect()
     }
 
-    /// A log's entries since the last time.
+    /// A log's entries since the last call.
     async fn log(&self, name: &str) -> Vec<Value> {
         let entries = self.post("/se/log", json!({"type": name})).await.unwrap();
         entries.as_array().unwrap().clone()
     }
 
-    /// What went over the wire since the last time.
+    /// The network traffic since the last call.
     pub(crate) async fn traffic(&self) -> Traffic {
         let entries = self.log("performance").await;
         let events = entries.iter().map(|entry| {
@@ -276,36 +277,36 @@ impl Browser {
         Traffic(events)
     }
 
-    /// From now on each page begins with this script, before any of its own.
+    /// Runs this script at the start of each later page, before the page's own.
     pub(crate) async fn begin_with(&self, script: &str) {
         let script = json!({"source": script});
         self.cdp("Page.addScriptToEvaluateOnNewDocument", script).await;
     }
 
-    /// What went over the wire since the beginning.
+    /// All network traffic.
     pub(crate) async fn all_traffic(&self) -> Traffic {
         self.traffic().await;
         Traffic(self.events.lock().unwrap().clone())
     }
 
-    /// As if so many milliseconds had passed in the page.
+    /// Advances the page's clock.
     pub(crate) async fn pass(&self, milliseconds: u64) {
         let script = "const now = Date.now; Date.now = () => now() + arguments[0]";
         self.run(script, vec![json!(milliseconds)]).await;
     }
 
-    /// The page asks again, as when it is seen again.
-    pub(crate) async fn look_again(&self) {
+    /// Makes the page refresh, as when it regains the focus.
+    pub(crate) async fn refocus(&self) {
         self.run("window.dispatchEvent(new Event('focus'))", vec![]).await;
     }
 
-    /// The body of an answer, if the browser still has it.
+    /// The body of a response, if the browser still has it.
     pub(crate) async fn body_of(&self, request: &str) -> Option<String> {
         let body = self.cdp("Network.getResponseBody", json!({"requestId": request})).await;
         body["body"].as_str().map(str::to_owned)
     }
 
-    /// Another tab of the same browser, in front; returns both, the one before first.
+    /// Opens another tab in front; returns the previous tab and the new one.
     pub(crate) async fn new_tab(&self, url: &str) -> (Value, Value) {
         let before = self.get("/window").await;
         let new = self.post("/window/new", json!({"type": "tab"})).await.unwrap();
@@ -335,7 +336,7 @@ impl Browser {
         self.cdp("Network.emulateNetworkConditions", conditions).await;
     }
 
-    /// The whole page as a picture.
+    /// Saves a picture of the whole page.
     pub(crate) async fn picture(&self, file: PathBuf) {
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
         let size = "return document.documentElement.scrollHeight";
@@ -350,7 +351,7 @@ impl Browser {
 }
 
 impl Browser {
-    /// By hand, since nothing can be awaited where a value is dropped.
+    /// Synchronous, because `drop` cannot await.
     fn end_session(&self) -> std::io::Result<()> {
         let address = self.session.trim_start_matches("http://");
         let (host, path) = address.split_once('/').unwrap_or((address, ""));
@@ -365,7 +366,8 @@ impl Browser {
 }
 
 impl Drop for Browser {
-    /// Also where a test fails: the browser ends with its session, and not with its driver.
+    /// Ends the session even if a test fails: the browser ends with its session, not with its
+    /// driver.
     fn drop(&mut self) {
         let _ = self.end_session();
         let _ = self.process.kill();
@@ -373,14 +375,14 @@ impl Drop for Browser {
     }
 }
 
-/// A driver, and the port that it listens on.
+/// A driver and its port.
 fn driver() -> Option<(Child, String)> {
     let mut process = Command::new("chromedriver")
         .arg("--port=0")
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
-        .expect("chromedriver is there: apt-get install chromium chromium-driver");
+        .expect("chromedriver is installed: apt-get install chromium chromium-driver");
     let output = process.stdout.take().expect("its output is piped");
     let lines = BufReader::new(output).lines();
     let port = lines.map_while(Result::ok).find_map(|line| {
@@ -397,9 +399,9 @@ fn driver() -> Option<(Child, String)> {
 }
 
 async fn answer(request: reqwest::RequestBuilder) -> Result<Value, Refused> {
-    let answer = request.send().await.expect("the driver answers");
-    let text = answer.text().await.expect("the driver answers");
-    let mut answer: Value = serde_json::from_str(&text).expect("the driver answers JSON");
+    let answer = request.send().await.expect("the driver responds");
+    let text = answer.text().await.expect("the driver responds");
+    let mut answer: Value = serde_json::from_str(&text).expect("the driver responds with JSON");
     let value = answer["value"].take();
     match value["error"].as_str() {
         Some(error) => Err(Refused(format!("{error}: {}", value["message"]))),
@@ -407,7 +409,7 @@ async fn answer(request: reqwest::RequestBuilder) -> Result<Value, Refused> {
     }
 }
 
-/// Something on the page.
+/// An element of the page.
 pub(crate) struct Element<'a> {
     browser: &'a Browser,
     id: String,
@@ -418,12 +420,12 @@ impl Element<'_> {
         json!({ELEMENT: self.id})
     }
 
-    /// What of it can be read; `None` if it is gone.
+    /// Its visible text; `None` if it is gone.
     async fn text(&self) -> Option<String> {
         self.read("return arguments[0].innerText ?? arguments[0].textContent").await
     }
 
-    /// What was typed into it.
+    /// The text typed into it.
     pub(crate) async fn value(&self) -> String {
         let value = self.read("return arguments[0].value").await;
         value.unwrap_or_default()
@@ -439,7 +441,7 @@ impl Element<'_> {
         Some(read.ok()?.as_str()?.to_owned())
     }
 
-    /// A click of the mouse; fails where something lies over it, or it is gone.
+    /// A mouse click; fails if something covers it or it is gone.
     pub(crate) async fn click(&self) -> Result<(), String> {
         let path = format!("/element/{}/click", self.id);
         let clicked = self.browser.post(&path, json!({})).await;
@@ -469,14 +471,14 @@ impl Traffic {
             .collect()
     }
 
-    /// How many requests had this method and a path that ends so.
+    /// Number of requests with this method and a path that ends with `end`.
     pub(crate) fn count(&self, method: &str, end: &str) -> usize {
         let requests = self.requests();
         let wanted = |(name, url): &&(String, String)| name == method && url.ends_with(end);
         requests.iter().filter(wanted).count()
     }
 
-    /// The ids of the requests that were answered, with their URLs.
+    /// The ids and URLs of requests with a response.
     pub(crate) fn answered(&self) -> Vec<(String, String)> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         self.of("Network.responseReceived")
@@ -484,7 +486,7 @@ impl Traffic {
             .collect()
     }
 
-    /// Bytes on the wire of the answers to requests whose URLs `wanted` takes, heads included.
+    /// Bytes on the wire of the responses to requests whose URLs match `wanted`, heads included.
     pub(crate) fn bytes(&self, wanted: impl Fn(&str) -> bool) -> u64 {
         let answered = self.answered();
         self.of("Network.loadingFinished")

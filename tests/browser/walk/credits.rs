@@ -1,4 +1,4 @@
-//! Credits: what there is, how it moved, and more of them.
+//! Credits: the balance, the ledger, and buying more.
 
 use serde_json::json;
 
@@ -31,7 +31,7 @@ async fn credits_are_bought_and_arrive() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_ledger_is_paged_and_the_days_are_drawn() {
+async fn the_ledger_is_paged_and_the_chart_is_drawn() {
     let world = World::start().await;
     let browser = &world.browser;
     world.account("acme", json!({"plan": "standard", "credits": "50"})).await;
@@ -56,9 +56,9 @@ async fn the_ledger_is_paged_and_the_days_are_drawn() {
     world.stop().await;
 }
 
-/// Days are days of UTC, whatever the day is where the reader is.
+/// Days are UTC days, whatever the reader's time zone.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_day_is_the_same_everywhere() {
+async fn a_day_is_the_same_in_every_time_zone() {
     let world = World::start().await;
     let browser = &world.browser;
     let rich = json!({"plan": "standard", "credits": "50"});
@@ -67,7 +67,7 @@ async fn a_day_is_the_same_everywhere() {
     world.call("acme", "POST", "/v1/chat/completions", call).await;
     world.sign_in("acme", "owner").await;
     let today = "return new Date().toLocaleDateString('en', {dateStyle: 'long', timeZone: 'UTC'})";
-    // Eleven hours behind, and fourteen ahead: in one of them it is another day at any time.
+    // Eleven hours behind and fourteen ahead: at any time, one of them has another date.
     for zone in ["Pacific/Pago_Pago", "Pacific/Kiritimati"] {
         let zone = json!({"timezoneId": zone});
         browser.cdp("Emulation.setTimezoneOverride", zone).await;
@@ -79,9 +79,10 @@ async fn a_day_is_the_same_everywhere() {
     world.stop().await;
 }
 
-/// The panel that only `cargo dev` has: the payer changes with the switch, and the receipt says so.
+/// The panel that only `cargo dev` has: the payer changes with the switch, and the receipt shows
+/// it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_is_tried_while_the_switches_are_moved() {
+async fn a_trial_call_follows_the_switches() {
     let world = World::connected().await;
     let browser = &world.browser;
     browser.press(".try button").await;

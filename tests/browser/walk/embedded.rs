@@ -21,9 +21,9 @@ async fn another_front_end_embeds_the_element_in_five_lines() {
           import \"{greta}/assets/latest/openrouter-integration.js\";
           const element = document.querySelector(\"openrouter-integration\");
           element.getToken = () => \"{token}\";
-          window.heard = [];
+          window.received = [];
           for (const name of [\"openrouter-change\", \"openrouter-subscribe\", \"openrouter-checkout\"])
-            element.addEventListener(name, (event) => {{ event.preventDefault(); heard.push(name); }});
+            element.addEventListener(name, (event) => {{ event.preventDefault(); received.push(name); }});
         </script>",
         greta = world.system.url(),
         token = world.system.token("acme", "owner"),
@@ -35,16 +35,16 @@ async fn another_front_end_embeds_the_element_in_five_lines() {
     world.status("available").await;
     world.connect(KEY).await;
     world.status("connected").await;
-    browser.wait_for("heard.includes('openrouter-change')").await;
-    // The host opens the payment page in its own way.
+    browser.wait_for("received.includes('openrouter-change')").await;
+    // The host opens the checkout in its own way.
     browser.act("card").await;
-    browser.wait_for("heard.includes('openrouter-checkout')").await;
+    browser.wait_for("received.includes('openrouter-checkout')").await;
     assert!(browser.url().await.starts_with(&host.url()));
     host.stop().await;
     world.stop().await;
 }
 
-/// Without the origin in the list the browser gives the page nothing, and the element says so.
+/// An origin that is not listed gets nothing from the browser, and the element says so.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_origin_that_is_not_allowed_gets_nothing() {
     let listener = serve::listener().await.unwrap();

@@ -1,8 +1,8 @@
 //! The pages in headless Chromium, with the system, its engines and its simulators in this process.
 //!
-//! `cargo test --package browser`, after `apt-get install chromium chromium-driver` and
-//! `npm ci --prefix tests/browser`. Every state that is looked at leaves its screenshots, wide and narrow,
-//! in `target/screenshots`.
+//! `cargo test --package browser`, after `apt-get install chromium chromium-driver` and `npm ci
+//! --prefix tests/browser`. Every checked state leaves its screenshots, wide and narrow, in
+//! `target/screenshots`.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! What is refused, and what the page makes of it.
+//! Refusals, and how the page shows them.
 
 use serde_json::json;
 
@@ -9,9 +9,9 @@ async fn typed(world: &World) -> String {
     field.value().await
 }
 
-/// Each refusal has its words; what was typed stays only where trying again helps.
+/// Each refusal has its own message; the typed key stays only if trying again helps.
 #[tokio::test(flavor = "multi_thread")]
-async fn each_refusal_of_a_key_has_its_own_words() {
+async fn each_refusal_of_a_key_has_its_own_message() {
     let world = World::enterprise().await;
     let browser = &world.browser;
     browser.act("connect").await;
@@ -32,7 +32,7 @@ async fn each_refusal_of_a_key_has_its_own_words() {
     }
     world.status("available").await;
 
-    // Three checks so far; the eleventh of the hour is refused.
+    // Three checks so far; the eleventh within the hour is refused.
     for _ in 0..7 {
         world.try_key("sk-or-v1-rejected-0123456789abcdef").await;
         browser.wait_for(EMPTY_FIELD).await;
@@ -62,7 +62,7 @@ async fn a_key_without_the_add_on_leads_to_plans() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_member_sees_everything_and_changes_nothing() {
+async fn a_member_sees_everything_and_can_change_nothing() {
     let world = World::start().await;
     let browser = &world.browser;
     world.subscribed("acme").await;
@@ -78,7 +78,7 @@ async fn a_member_sees_everything_and_changes_nothing() {
         let button = browser.find(&format!("[data-action=\"{action}\"]")).await;
         assert_eq!(button.attribute("aria-disabled").await.as_deref(), Some("true"));
         let why = button.attribute("aria-describedby").await.unwrap_or_default();
-        assert!(why.contains("members"), "{action} says why");
+        assert!(why.contains("members"), "{action} gives a reason");
         button.click().await.unwrap();
     }
     browser.find("[data-fact=\"available\"]").await;
@@ -88,9 +88,10 @@ async fn a_member_sees_everything_and_changes_nothing() {
     world.stop().await;
 }
 
-/// Offline, what was seen stays, with its time; a save is not lost, and tried again by hand.
+/// Offline, the last state stays visible with its time; a failed save is kept and can be repeated
+/// by hand.
 #[tokio::test(flavor = "multi_thread")]
-async fn offline_is_said_and_passes() {
+async fn offline_is_shown_and_passes() {
     let world = World::enterprise().await;
     let browser = &world.browser;
     browser.act("connect").await;
@@ -107,9 +108,9 @@ async fn offline_is_said_and_passes() {
     world.stop().await;
 }
 
-/// Every refusal of a purchase, as the contract has them: said in words, and nothing is stuck.
+/// Every refusal of a purchase has a message, and the page stays usable.
 #[tokio::test(flavor = "multi_thread")]
-async fn each_refusal_of_a_purchase_has_its_own_words() {
+async fn each_refusal_of_a_purchase_has_its_own_message() {
     let world = World::start().await;
     let browser = &world.browser;
     world.account("acme", json!({"plan": "standard"})).await;
@@ -142,7 +143,7 @@ async fn each_refusal_of_a_purchase_has_its_own_words() {
         browser.act("select").await;
         browser.says(&format!("[data-code=\"{code}\"]"), words).await;
     }
-    // An answer that was cut off says nothing; what became of it is asked.
+    // A truncated response proves nothing: the page asks for the outcome.
     let cut = answer.replace("JSON.stringify(problem)", "'{'").replace("{status}", "{status: 200}");
     browser.run(&cut, vec![json!(200), json!("")]).await;
     browser.act("select").await;

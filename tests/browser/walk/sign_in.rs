@@ -1,4 +1,4 @@
-//! Signing in, staying signed in, and what is left of it in the browser.
+//! Signing in, staying signed in, and the traces in the browser.
 
 use serde_json::json;
 
@@ -16,27 +16,27 @@ async fn a_token_that_expires_while_the_page_is_open_is_renewed_without_a_login(
     let field = browser.find("#key").await;
     assert_eq!(field.value().await, KEY);
     browser.press("#key-problem [data-action=\"sign-in\"]").await;
-    // No login page in between: the authority still knows the user.
+    // No login page appears: the authority still knows the user.
     browser.gone("#key").await;
     world.status("available").await;
     assert_eq!(browser.url().await, world.page("/settings/integrations"));
     world.stop().await;
 }
 
-/// An authority that gives a refresh token, changes it once, and takes the other one once.
+/// An authority that issues a refresh token, rotates it once, and accepts the second one once.
 const REFRESHING: &str = "
-    const fetched = window.fetch;
+    const realFetch = window.fetch;
     const answers = [{refresh_token: 'first'}, {refresh_token: 'second'}, {}];
     window.renewals = [];
     window.fetch = async (url, options) => {
-        if (!String(url).endsWith('/oidc/token')) return fetched(url, options);
-        const asked = new URLSearchParams(options.body);
-        const isRenewal = asked.get('grant_type') === 'refresh_token';
-        if (isRenewal) renewals.push(asked.get('refresh_token'));
+        if (!String(url).endsWith('/oidc/token')) return realFetch(url, options);
+        const form = new URLSearchParams(options.body);
+        const isRenewal = form.get('grant_type') === 'refresh_token';
+        if (isRenewal) renewals.push(form.get('refresh_token'));
         const answer = answers.shift();
         const tokens = isRenewal
             ? {access_token: TOKEN, token_type: 'Bearer', expires_in: 3600}
-            : await (await fetched(url, options)).json();
+            : await (await realFetch(url, options)).json();
         return new Response(JSON.stringify(answer ? {...tokens, ...answer} : {error: 'invalid_grant'}), {
             status: answer ? 200 : 400,
             headers: {'content-type': 'application/json'},
@@ -45,7 +45,7 @@ const REFRESHING: &str = "
 ";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refresh_token_is_used_once_and_until_it_is_refused() {
+async fn refresh_tokens_are_rotated_until_one_is_refused() {
     let world = World::start().await;
     let browser = &world.browser;
     world.account("corp", json!({"plan": "enterprise"})).await;
@@ -55,9 +55,9 @@ async fn a_refresh_token_is_used_once_and_until_it_is_refused() {
     world.sign_in("corp", "owner").await;
     world.status("available").await;
 
-    // Both elements of the page ask with it, and it is renewed for both at once.
+    // Both elements on the page use it, and it is renewed once for both.
     browser.pass(3_600_000).await;
-    browser.look_again().await;
+    browser.refocus().await;
     browser.wait_for("renewals.length > 0").await;
     world.connect(KEY).await;
     world.status("connected").await;
@@ -75,16 +75,16 @@ async fn a_refresh_token_is_used_once_and_until_it_is_refused() {
     world.stop().await;
 }
 
-/// Where only the page can forget who is signed in, it does.
+/// If the authority cannot end the session, the page forgets the user.
 #[tokio::test(flavor = "multi_thread")]
-async fn signing_out_of_an_authority_without_sign_out() {
+async fn signing_out_works_without_the_authoritys_help() {
     let world = World::start().await;
     let browser = &world.browser;
     world.account("corp", json!({"plan": "enterprise"})).await;
     let script = "
-        const fetched = window.fetch;
+        const realFetch = window.fetch;
         window.fetch = async (url, options) => {
-            const answer = await fetched(url, options);
+            const answer = await realFetch(url, options);
             if (!String(url).endsWith('/openid-configuration')) return answer;
             const {end_session_endpoint, ...others} = await answer.json();
             return new Response(JSON.stringify(others), {headers: {'content-type': 'application/json'}});
@@ -122,9 +122,9 @@ async fn tokens_are_in_memory_only_and_signing_out_forgets_them() {
     world.stop().await;
 }
 
-/// An account that is not there is said, not left blank.
+/// An unknown account gets a message, not an empty page.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unknown_account_is_said() {
+async fn an_unknown_account_is_reported() {
     let world = World::start().await;
     world.sign_in("nobody", "owner").await;
     world
@@ -134,9 +134,9 @@ async fn an_unknown_account_is_said() {
     world.stop().await;
 }
 
-/// What is written here is what the other tests rely on: a script that the policy forbids is on record.
+/// Proves that the other tests can detect a violation: one is recorded.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_policy_forbids_is_seen() {
+async fn content_policy_violations_are_detected() {
     let world = World::start().await;
     let browser = &world.browser;
     browser.open(&world.page("/settings/integrations")).await;

@@ -1,4 +1,4 @@
-//! Every state of the pages, wide and narrow, light and dark: judged by axe-core, and photographed.
+//! Every state of the pages, wide and narrow, light and dark: checked by axe-core and photographed.
 
 use std::path::{Path, PathBuf};
 
@@ -6,18 +6,18 @@ use serde_json::{Value, json};
 
 use crate::world::{KEY, World};
 
-/// Where `npm ci --prefix tests/browser` puts them.
+/// `npm ci --prefix tests/browser` installs the rules.
 fn rules() -> String {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/node_modules/axe-core/axe.min.js");
-    std::fs::read_to_string(file).expect("axe-core is there: npm ci --prefix tests/browser")
+    std::fs::read_to_string(file).expect("axe-core is installed: npm ci --prefix tests/browser")
 }
 
-/// The problems that axe-core finds in what is shown.
+/// The problems that axe-core finds on the page.
 async fn problems(world: &World) -> Vec<String> {
     let script = format!("{}; return axe.run(document)", rules());
     let report = world.browser.run(&script, vec![]).await;
     let passes = report["passes"].as_array().map_or(0, Vec::len);
-    assert!(passes > 5, "the page was looked at: {report}");
+    assert!(passes > 5, "axe-core checked the page: {report}");
     let violations = report["violations"].as_array().cloned().unwrap_or_default();
     let line = |violation: &Value| {
         let nodes = violation["nodes"].as_array().into_iter().flatten();
@@ -28,7 +28,7 @@ async fn problems(world: &World) -> Vec<String> {
     violations.iter().map(line).collect()
 }
 
-/// What the other tests rely on: a problem inside an element is found.
+/// Proves that the other tests can fail: a problem inside an element is found.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_problem_is_found() {
     let world = World::bought().await;
@@ -39,7 +39,7 @@ async fn a_problem_is_found() {
     world.stop().await;
 }
 
-/// Looks at a state in all four ways.
+/// Checks a state in both widths and both colour schemes.
 pub(crate) async fn look(world: &World, name: &str) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/screenshots");
     for width in [1280_u32, 390] {
@@ -65,7 +65,7 @@ async fn no_sideways_scrolling(world: &World, name: &str) {
     assert!(over.as_i64().unwrap() <= 0, "{name} is {over} px too wide");
 }
 
-/// The settings page of an account in such a state.
+/// The settings page of an account in this state.
 async fn account_state(name: &str, change: Value, key: Option<&str>, then: Value, shows: &str) {
     let world = World::start().await;
     world.account("acme", change).await;
@@ -156,7 +156,7 @@ async fn lapsed() {
     account_state("lapsed", standard(), Some(KEY), then, "[data-cause=\"lapsed\"]").await;
 }
 
-/// Who wants no credits to be touched, and has no right to use the key: nobody pays.
+/// Credits may not be used, and the key may not be used either: nobody pays.
 #[tokio::test(flavor = "multi_thread")]
 async fn always_on_and_lapsed() {
     let world = World::start().await;
@@ -178,12 +178,12 @@ async fn always_on_and_lapsed() {
     world.stop().await;
 }
 
-/// The authority does not answer.
+/// The authority does not respond.
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_signs_in() {
-    let nobody = local::serve::listener().await.unwrap();
-    let authority = format!("http://{}", nobody.local_addr().unwrap());
-    drop(nobody);
+async fn sign_in_without_an_authority_fails_visibly() {
+    let unused = local::serve::listener().await.unwrap();
+    let authority = format!("http://{}", unused.local_addr().unwrap());
+    drop(unused);
     let world = World::with(&[("OIDC_AUTHORITY", &authority)]).await;
     let page = world.page("/settings/integrations");
     world.browser.open(&page).await;
@@ -244,10 +244,10 @@ async fn rejected_spent_member_offline() {
     world.stop().await;
 }
 
-/// A payment that is on its way, and one that takes too long.
+/// A payment in progress, and one that takes too long.
 #[tokio::test(flavor = "multi_thread")]
 async fn waiting_and_late() {
-    let world = World::paid_in_silence().await;
+    let world = World::paid_without_events().await;
     let browser = &world.browser;
     look(&world, "waiting").await;
     browser.pass(121_000).await;
@@ -255,7 +255,7 @@ async fn waiting_and_late() {
     look(&world, "late").await;
     browser.act("wait").await;
     browser.find("#waiting").await;
-    world.tell_of_payments().await;
+    world.deliver_payment_events().await;
     world.status("available").await;
     look(&world, "paid").await;
     world.stop().await;
@@ -284,7 +284,7 @@ async fn loading_unknown_and_expired() {
     world.choose("acme", "owner").await;
     world.status("available").await;
     browser.pass(3_600_000).await;
-    browser.look_again().await;
+    browser.refocus().await;
     browser.find("[data-code=\"sign_in\"]").await;
     look(&world, "expired").await;
     world.stop().await;

@@ -1,4 +1,4 @@
-//! The switches: the promise is not dropped by accident, tabs agree, and nothing is done twice.
+//! The switches: the promise is not dropped by accident, tabs agree, and nothing happens twice.
 
 use serde_json::json;
 
@@ -34,17 +34,18 @@ async fn two_tabs_agree() {
     browser.switch_to(&first).await;
     world.status("disabled").await;
 
-    // A tab that did not hear of it is told what is so when it acts.
-    let deaf = "document.querySelector('openrouter-integration').refresh = async () => {}";
-    browser.run(deaf, vec![]).await;
+    // A tab that missed the change learns of it when it acts.
+    let stop_refreshing =
+        "document.querySelector('openrouter-integration').refresh = async () => {}";
+    browser.run(stop_refreshing, vec![]).await;
     browser.switch_to(&second).await;
     browser.act("disconnect").await;
     browser.act("confirm-disconnect").await;
     world.status("available").await;
     browser.switch_to(&first).await;
     world.status("disabled").await;
-    let hears = "delete document.querySelector('openrouter-integration').refresh";
-    browser.run(hears, vec![]).await;
+    let resume_refreshing = "delete document.querySelector('openrouter-integration').refresh";
+    browser.run(resume_refreshing, vec![]).await;
     browser.act("test").await;
     browser.says("[data-code=\"not_connected\"]", "no longer a key").await;
     world.status("available").await;
@@ -74,9 +75,10 @@ async fn a_double_click_on_a_slow_network_acts_once() {
     world.stop().await;
 }
 
-/// With the keyboard alone: to the switch, over it, into the dialog and out of it, back where one was.
+/// With the keyboard alone: to the switch and over it, into the dialog and out again, back to where
+/// it was.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_keyboard_is_enough() {
+async fn everything_works_with_the_keyboard() {
     let world = World::bought().await;
     let browser = &world.browser;
 

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::world::{KEY, World};
 
-/// Modules, styles, pages: what is fetched before the first answer of the API.
+/// Maximum number of bytes (modules, styles and pages) before the API's first response.
 const MOST_BYTES: u64 = 80_000;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -84,7 +84,7 @@ async fn an_enterprise_account_connects_at_once_and_replaces_its_key() {
     world.stop().await;
 }
 
-/// The key is in the request that saves it and nowhere else that a page leaves traces.
+/// The key is in the request that saves it, and nowhere else that a page leaves traces.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_typed_key_leaves_no_trace() {
     let world = World::enterprise().await;
@@ -113,7 +113,7 @@ async fn a_typed_key_leaves_no_trace() {
     ";
     let everywhere = format!("return (async () => {{ {everywhere} }})()");
     let text = browser.run(&everywhere, vec![]).await.to_string();
-    assert!(text.contains("sk-or-v1-wal...def"), "the label is looked at");
+    assert!(text.contains("sk-or-v1-wal...def"), "the label is found");
     assert!(!text.contains("0123456789abcdef"));
 
     let mut looked_at = Vec::new();
@@ -129,16 +129,16 @@ async fn a_typed_key_leaves_no_trace() {
     world.stop().await;
 }
 
-/// Nothing is loaded from anybody else, and nothing told to them.
+/// Nothing is loaded from, or sent to, any other host.
 async fn only_our_own_hosts(world: &World) {
     let requests = world.browser.all_traffic().await.requests();
-    assert!(requests.len() > 5, "requests are seen");
+    assert!(requests.len() > 5, "requests were recorded");
     let own = world.system.url();
-    let provider = world.provider().base_url();
-    let provider = provider.trim_end_matches("/v1").to_owned();
+    let stripe = world.stripe().base_url();
+    let stripe = stripe.trim_end_matches("/v1").to_owned();
     for (_, url) in requests {
-        // The payment provider's page is another site, which is gone to.
-        let known = url.starts_with(&own) || url.starts_with(&provider) || url.starts_with("data:");
-        assert!(known, "{url} is asked");
+        // The checkout is at Stripe, to which the page navigates.
+        let known = url.starts_with(&own) || url.starts_with(&stripe) || url.starts_with("data:");
+        assert!(known, "unexpected request to {url}");
     }
 }

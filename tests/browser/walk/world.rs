@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 
 use crate::browser::Browser;
 
-/// A key of the form that OpenRouter's have; its text says how the simulator takes it.
+/// A key in OpenRouter's format; its text tells the simulator how to treat it.
 pub(crate) const KEY: &str = "sk-or-v1-walk-0123456789abcdef0123456789abcdef";
 
 pub(crate) struct World {
-    /// Boxed: it is large, and held by everything that waits for the browser.
+    /// Boxed, because it is large and held by everything that waits for the browser.
     pub(crate) system: Box<System>,
     pub(crate) browser: Browser,
     http: reqwest::Client,
@@ -54,7 +54,7 @@ impl World {
         world
     }
 
-    /// The settings page of one who has connected a key, too.
+    /// The settings page of an owner who has also connected a key.
     pub(crate) async fn connected() -> Self {
         let world = Self::start().await;
         world.subscribed("acme").await;
@@ -64,34 +64,34 @@ impl World {
         world
     }
 
-    /// The settings page of one who has paid for the add-on, which nobody has told of yet.
-    pub(crate) async fn paid_in_silence() -> Self {
+    /// The settings page of an owner who has paid for the add-on, before any event about it.
+    pub(crate) async fn paid_without_events() -> Self {
         let world = Self::start().await;
-        let (browser, provider) = (&world.browser, world.provider());
+        let (browser, stripe) = (&world.browser, world.stripe());
         let change = json!({"plan": "standard", "credits": "10"});
         world.account("acme", change).await;
         world.sign_in("acme", "owner").await;
         browser.act("subscribe").await;
         browser.act("select").await;
-        provider.set_delivery(Delivery::Hold);
+        stripe.set_delivery(Delivery::Hold);
         browser.press("button.pay").await;
         browser.find("#waiting").await;
         world
     }
 
-    pub(crate) fn provider(&self) -> &StripeSimulator {
-        let provider = self.system.stripe.as_ref();
-        provider.expect("the simulated one is in place")
+    pub(crate) fn stripe(&self) -> &StripeSimulator {
+        let stripe = self.system.stripe.as_ref();
+        stripe.expect("Stripe is simulated")
     }
 
-    /// The provider tells of what it kept to itself.
-    pub(crate) async fn tell_of_payments(&self) {
-        for event in self.provider().take_held() {
-            self.provider().deliver(&event).await.unwrap();
+    /// Delivers the events that Stripe kept back.
+    pub(crate) async fn deliver_payment_events(&self) {
+        for event in self.stripe().take_held() {
+            self.stripe().deliver(&event).await.unwrap();
         }
     }
 
-    /// Makes or changes an account.
+    /// Creates or changes an account.
     pub(crate) async fn account(&self, id: &str, change: Value) {
         let url = format!("{}/_dev/accounts/{id}", self.system.url());
         let answer = self.http.put(url).body(change.to_string()).send().await;
@@ -105,7 +105,7 @@ impl World {
         self.account(id, change).await;
     }
 
-    /// A request of the account's owner, beside the browser.
+    /// A request by the account's owner, outside the browser.
     pub(crate) async fn call(&self, account: &str, method: &str, path: &str, body: Value) -> Value {
         let token = self.system.token(account, "owner");
         let url = format!("{}{path}", self.system.url());
@@ -138,7 +138,7 @@ impl World {
         self.choose(account, role).await;
     }
 
-    /// On the login page.
+    /// Chooses the user on the login page.
     pub(crate) async fn choose(&self, account: &str, role: &str) {
         let browser = &self.browser;
         browser.fill("#account", account).await;
@@ -154,13 +154,13 @@ impl World {
         self.try_key(key).await;
     }
 
-    /// Types a key into the open form and presses Save.
+    /// Types a key into the open form and clicks Save.
     pub(crate) async fn try_key(&self, key: &str) {
         self.browser.fill("#key", key).await;
         self.browser.act("save").await;
     }
 
-    /// What the page says of the payer.
+    /// Waits until the page shows this payer and reason.
     pub(crate) async fn paid_by(&self, payer: &str, reason: &str) {
         let line = format!("[data-payer=\"{payer}\"][data-reason=\"{reason}\"]");
         self.browser.find(&line).await;
@@ -170,7 +170,7 @@ impl World {
         self.browser.find(&format!("[data-status=\"{status}\"]")).await;
     }
 
-    /// Nothing went wrong in the browser, but for refusals of these statuses.
+    /// Asserts that the browser reported no errors, except refusals with these statuses.
     pub(crate) async fn is_clean(&self, refusals: &[u16]) {
         let errors = self.browser.console_errors(refusals).await;
         assert_eq!(errors, Vec::<String>::new());

@@ -1,4 +1,4 @@
-//! What several targets need to judge an input by themselves.
+//! Shared by the targets that judge an input on their own.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use sha2::{Digest as _, Sha256};
 
-/// All members of a JSON object in their order, repeated ones too.
+/// All members of a JSON object in order, including repeated ones.
 pub struct Members<T>(pub Vec<(String, T)>);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Members<T> {
@@ -35,14 +35,14 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Members<T> {
 }
 
 impl<T> Members<T> {
-    /// The value of a name; of several, the last, as JSON's readers have it.
+    /// The value of a name; the last one if it is repeated, as JSON parsers have it.
     pub fn last(&self, name: &str) -> Option<&T> {
         let mut members = self.0.iter().rev();
         members.find_map(|(other, value)| (other == name).then_some(value))
     }
 }
 
-/// SHA-256, by another library than the code under test has it from.
+/// SHA-256 from another library than that of the code under test.
 pub fn sha256(parts: &[&[u8]]) -> [u8; 32] {
     let mut hash = Sha256::new();
     for part in parts {

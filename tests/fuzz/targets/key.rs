@@ -1,8 +1,8 @@
-//! A key as somebody typed it; after a zero byte, the label that OpenRouter gave it.
+//! A key as typed; after a zero byte, OpenRouter's label for it.
 //!
-//! Holds: a text is a key exactly if it has the form that the contract names, white space around it
-//! dropped; nothing that is printed of a key has twelve characters of it in a row; its hash is its
-//! hash, and it can travel in a header.
+//! Properties: a text is a key exactly if it has the form in section 2 of the contract, apart from
+//! surrounding white space; nothing printed about a key contains twelve of its characters in a row;
+//! its hash is correct, and it can be sent in a header.
 
 #![no_main]
 
@@ -22,7 +22,7 @@ fuzz_target!(|data: &[u8]| {
     };
     let secret = key.secret().expose_secret();
     assert_eq!(secret, typed.trim());
-    assert!(is_key(secret), "{typed:?} was taken");
+    assert!(is_key(secret), "{typed:?} was accepted");
     let printed = [
         format!("{key:?} {key:#?}"),
         format!("{:?}", key.secret()),

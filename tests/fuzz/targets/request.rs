@@ -1,10 +1,10 @@
-//! The body of an AI call, as credits may pay for it.
+//! The body of an AI call that credits may pay for.
 //!
-//! Holds: a body passes exactly if it is a JSON object with a non-empty array `messages` and, if
-//! present, a string `model`. What credits pay for is sent as one JSON object that names nothing
-//! twice and nothing that is not on the contract's list, each member as the caller wrote it; nothing
-//! in it is of the kinds that are to be refused. The bound of the prompt is not below the bytes of
-//! its text, and is one of text only where there is nothing else.
+//! Properties: a body passes exactly if it is a JSON object with a non-empty array `messages` and,
+//! if present, a string `model`. What credits pay for is sent as one JSON object that names nothing
+//! twice and nothing outside of [`SENT`], each member as the caller wrote it; it contains none of
+//! the kinds that must be refused. The prompt bound is at least the bytes of its text, and counts
+//! as text-only only if there is nothing else.
 
 #![no_main]
 
@@ -21,8 +21,8 @@ use upstream::DefaultAiKind;
 use credits_request::CreditsRequest;
 use request::ChatRequest;
 
-// The function shows nobody how it reads a body; so its own files are compiled here, without the
-// tests below them, which rustfmt would look for.
+// The function does not expose how it reads a body, so its own files are compiled here, without
+// their tests, which rustfmt would look for.
 #[path = "../../../functions/ai-proxy/src/credits/credits_request.rs"]
 #[rustfmt::skip]
 mod credits_request;
@@ -32,8 +32,8 @@ mod prompt;
 #[path = "../../../functions/ai-proxy/src/request.rs"]
 mod request;
 
-/// The contract, section 3: messages, tools and their choice, response format, sampling, penalties,
-/// seed, stop, stream, user, metadata, reasoning effort.
+/// Fields whose cost is bounded: messages, tools and their choice, response format, sampling,
+/// penalties, seed, stop, stream, user, metadata, reasoning effort.
 const SENT: &str = "messages tools tool_choice parallel_tool_calls response_format temperature top_p \
     top_k top_a min_p frequency_penalty presence_penalty repetition_penalty logit_bias seed stop \
     stream user metadata reasoning_effort";
@@ -53,14 +53,11 @@ fuzz_target!(|data: &[u8]| {
         Ok(request) => request,
         Err(error) => {
             assert!(!is_request, "{error}");
-            assert!(matches!(
-                error.code(),
-                Code::InvalidJson | Code::InvalidRequest
-            ));
+            assert!(matches!(error.code(), Code::InvalidJson | Code::InvalidRequest));
             return;
         }
     };
-    assert!(is_request, "no request was taken for one");
+    assert!(is_request, "an invalid request was accepted");
     assert_eq!(request.body, body);
     let Some(members) = members else { return };
     let model = members.last("model").map(|model| text(model));
@@ -73,10 +70,9 @@ fuzz_target!(|data: &[u8]| {
             sends(&request_on_credits, &members);
             bounds(&request_on_credits, &members);
         }
-        Err(error) => assert!(matches!(
-            error.code(),
-            Code::UnsupportedOnCredits | Code::InvalidRequest
-        )),
+        Err(error) => {
+            assert!(matches!(error.code(), Code::UnsupportedOnCredits | Code::InvalidRequest))
+        }
     }
 });
 
@@ -93,21 +89,21 @@ fn is_request(members: &Raw<'_>) -> bool {
         && model.is_none_or(|model| serde_json::from_str::<String>(model).is_ok())
 }
 
-/// What the caller said by a name, `null` being nothing.
-fn said<'a>(members: &'a Raw<'_>, name: &str) -> Option<&'a str> {
+/// The caller's value for a name; `null` counts as none.
+fn member<'a>(members: &'a Raw<'_>, name: &str) -> Option<&'a str> {
     let value = members.last(name).map(|value| value.get());
     value.filter(|value| *value != "null")
 }
 
 fn assert_payable(members: &Raw<'_>) {
     for name in REFUSED.split_whitespace() {
-        assert_eq!(said(members, name), None, "{name}");
+        assert_eq!(member(members, name), None, "{name}");
     }
-    assert!(said(members, "n").is_none_or(|n| n == "1"));
-    assert!(said(members, "stream").is_none_or(|stream| ["true", "false"].contains(&stream)));
+    assert!(member(members, "n").is_none_or(|n| n == "1"));
+    assert!(member(members, "stream").is_none_or(|stream| ["true", "false"].contains(&stream)));
     let model = members.last("model").map(|model| text(model));
     assert!(model.is_none_or(|model| !model.contains('@') && !model.ends_with(":online")));
-    let Some(tools) = said(members, "tools") else {
+    let Some(tools) = member(members, "tools") else {
         return;
     };
     for tool in serde_json::from_str::<Vec<&RawValue>>(tools).expect("a list of tools") {
@@ -118,9 +114,9 @@ fn assert_payable(members: &Raw<'_>) {
     }
 }
 
-/// What is sent, to either kind of default AI.
+/// The body for each kind of default AI.
 fn sends(request_on_credits: &CreditsRequest<'_>, members: &Raw<'_>) {
-    let streamed = said(members, "stream") == Some("true");
+    let streamed = member(members, "stream") == Some("true");
     for kind in [DefaultAiKind::OpenRouter, DefaultAiKind::OpenAi] {
         let body = request_on_credits.body(MODEL, OUTPUT_LIMIT, kind);
         let Members(sent): Raw<'_> = serde_json::from_slice(&body).expect("one JSON object");
@@ -138,7 +134,7 @@ fn sends(request_on_credits: &CreditsRequest<'_>, members: &Raw<'_>) {
                     assert_eq!(value, r#"{"include_usage":true}"#);
                 }
                 ("reasoning", DefaultAiKind::OpenRouter) => {
-                    let own = said(members, "reasoning").expect("it was not made up");
+                    let own = member(members, "reasoning").expect("it was not made up");
                     let own: Raw<'_> = serde_json::from_str(own).expect("an object");
                     let own = own.last("effort").map(|effort| effort.get());
                     let sent: Raw<'_> = serde_json::from_str(value).expect("an object");
@@ -147,26 +143,21 @@ fn sends(request_on_credits: &CreditsRequest<'_>, members: &Raw<'_>) {
                 }
                 (name, _) => {
                     assert!(SENT.split_whitespace().any(|sent| sent == name), "{name}");
-                    assert_eq!(Some(value), said(members, name), "{name}");
+                    assert_eq!(Some(value), member(members, name), "{name}");
                 }
             }
         }
         let has = |name: &str| sent.iter().any(|(sent, _)| sent == name);
         assert!(has("model") && has("messages"));
         assert!(has("max_tokens") || has("max_completion_tokens"));
-        assert_eq!(
-            has("stream_options"),
-            streamed && kind == DefaultAiKind::OpenAi
-        );
+        assert_eq!(has("stream_options"), streamed && kind == DefaultAiKind::OpenAi);
     }
 }
 
 fn bounds(request_on_credits: &CreditsRequest<'_>, members: &Raw<'_>) {
-    let narrow = request_on_credits
-        .size(&model(Some(CONTEXT)))
-        .expect("a bound");
+    let narrow = request_on_credits.size(&model(Some(CONTEXT))).expect("a bound");
     assert!(narrow.prompt_tokens <= CONTEXT && narrow.required_tokens <= narrow.prompt_tokens);
-    let limits = ["max_tokens", "max_completion_tokens"].map(|name| said(members, name));
+    let limits = ["max_tokens", "max_completion_tokens"].map(|name| member(members, name));
     let limits = limits.into_iter().flatten();
     let limits = limits.map(|limit| limit.parse::<u64>().expect("a limit"));
     assert_eq!(narrow.output_limit, limits.min());
@@ -176,20 +167,16 @@ fn bounds(request_on_credits: &CreditsRequest<'_>, members: &Raw<'_>) {
         return;
     };
     assert!(size.only_text && size.required_tokens <= size.prompt_tokens);
-    let messages = said(members, "messages").unwrap_or_default();
-    // A text with half a character in it is no text here, and may be longer.
+    let messages = member(members, "messages").unwrap_or_default();
+    // A text with half a surrogate pair is not text here, and may be longer.
     let Ok(Value::Array(messages)) = serde_json::from_str(messages) else {
         return;
     };
     assert!(messages.iter().all(is_text), "more than text is in it");
     let rest = ["tools", "tool_choice", "response_format"];
-    let rest = rest.iter().filter_map(|name| said(members, name));
+    let rest = rest.iter().filter_map(|name| member(members, name));
     let rest = rest.filter_map(|json| serde_json::from_str(json).ok());
-    let bytes: usize = messages
-        .into_iter()
-        .chain(rest)
-        .map(|json| read(&json))
-        .sum();
+    let bytes: usize = messages.into_iter().chain(rest).map(|json| read(&json)).sum();
     assert!(size.prompt_tokens >= u64::try_from(bytes).expect("a length"));
 }
 
@@ -197,26 +184,15 @@ fn model(context_length: Option<u64>) -> PricedModel {
     let free = Usd::ZERO;
     PricedModel {
         id: MODEL.to_owned(),
-        prices: ModelPrices {
-            text: free,
-            input: free,
-            output: free,
-        },
+        prices: ModelPrices { text: free, input: free, output: free },
         context_length,
         max_output_tokens: None,
     }
 }
 
-/// Does the message hold nothing that a model would look at or listen to?
+/// Whether the message contains nothing that a model would look at or listen to.
 fn is_text(message: &Value) -> bool {
-    let no_other = [
-        "images",
-        "image_url",
-        "audio",
-        "input_audio",
-        "file",
-        "video_url",
-    ];
+    let no_other = ["images", "image_url", "audio", "input_audio", "file", "video_url"];
     let no_other = no_other.iter().all(|name| message.get(name).is_none());
     let content = match message.get("content") {
         None | Some(Value::Null | Value::String(_)) => true,
@@ -231,7 +207,7 @@ fn is_text(message: &Value) -> bool {
     no_other && content
 }
 
-/// The bytes of all that a model reads of this at least: names, texts, and other values.
+/// The minimum number of bytes that a model reads of this: names, texts and other values.
 fn read(json: &Value) -> usize {
     match json {
         Value::Null => 0,

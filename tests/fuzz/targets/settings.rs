@@ -1,9 +1,9 @@
 //! A settings request's body, and an amount of money.
 //!
-//! Holds: a body is taken exactly if it is an object of allowed fields, none twice and none `null`;
-//! a refusal names a problem that the body has, and tells nothing of its values. An amount is what
-//! its digits say, by a second reading of them, or it is refused for a reason; it is written and read
-//! back as it was.
+//! Properties: a body is accepted exactly if it is an object of allowed fields, none repeated and
+//! none `null`; a refusal names a problem that the body has, and reveals none of its values. An
+//! amount means what its digits say, by a second reading of them, or it is refused for a reason; it
+//! survives being written and read.
 
 #![no_main]
 
@@ -13,7 +13,7 @@ use fuzz::Members;
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};
 
-/// What the settings requests may have: the switches, a key, a purchase.
+/// The fields of settings requests: the switches, a key, a purchase.
 const ALLOWED: [&[&str]; 3] = [&["enabled", "always_use_key"], &["key"], &["usd"]];
 
 fuzz_target!(|data: &[u8]| {
@@ -42,7 +42,8 @@ fn fields(body: &[u8], allowed: &[&'static str]) {
         (Err(error), Err(_)) => {
             let codes: &[Code] = match serde_json::from_slice::<Value>(body) {
                 Ok(_) => &[Code::InvalidRequest],
-                // Whether what is no object at its first byte is JSON, nobody needs to find out.
+                // If the first byte does not begin an object, the code need not check that it is
+                // JSON.
                 Err(_) => &[Code::InvalidJson, Code::InvalidRequest],
             };
             assert!(codes.contains(&error.code()), "{error}");
@@ -71,7 +72,7 @@ fn fields(body: &[u8], allowed: &[&'static str]) {
     }
 }
 
-/// All that is wrong with an object.
+/// All problems of an object.
 fn problems(members: &[(String, Value)], allowed: &[&str]) -> Vec<Code> {
     let mut problems = Vec::new();
     for (at, (name, value)) in members.iter().enumerate() {
@@ -88,11 +89,8 @@ fn problems(members: &[(String, Value)], allowed: &[&str]) -> Vec<Code> {
 }
 
 fn refused(error: &ApiError, members: Vec<(String, Value)>, allowed: &[&'static str]) {
-    assert!(
-        problems(&members, allowed).contains(&error.code()),
-        "{error}"
-    );
-    // Other values, and other names that do not look like names, would not change a word.
+    assert!(problems(&members, allowed).contains(&error.code()), "{error}");
+    // Other values, and other names that do not look like names, would not change the message.
     let letter = |b: u8| b.is_ascii_alphabetic() || b == b'_';
     let others = members.into_iter().map(|(name, value)| {
         let like_a_name = name.len() <= 40 && name.bytes().all(letter);
@@ -103,10 +101,7 @@ fn refused(error: &ApiError, members: Vec<(String, Value)>, allowed: &[&'static 
     let others = format!("{{{}}}", others.collect::<Vec<_>>().join(","));
     let other = Fields::parse(others.as_bytes(), allowed);
     let other = other.err().expect("the same problems");
-    assert_eq!(
-        (error.code(), error.detail()),
-        (other.code(), other.detail())
-    );
+    assert_eq!((error.code(), error.detail()), (other.code(), other.detail()));
 }
 
 fn amounts(text: &str) {
@@ -145,18 +140,18 @@ fn assert_reason(error: DecimalError, text: &str, scale: i64) {
         (DecimalError::NotADecimal, read) => read.is_none(),
         (_, None) => false,
         (DecimalError::Negative, Some(decimal)) => decimal.negative && !decimal.digits.is_empty(),
-        (DecimalError::TooManyDecimals, Some(decimal)) => decimal
-            .shifted(scale)
-            .is_some_and(|(_, is_exact)| !is_exact),
+        (DecimalError::TooManyDecimals, Some(decimal)) => {
+            decimal.shifted(scale).is_some_and(|(_, is_exact)| !is_exact)
+        }
         (DecimalError::OutOfRange, Some(decimal)) => {
             let most = if scale == 6 {
-                // One more below zero than above it.
+                // One more below zero than above.
                 u128::from(i64::MAX.unsigned_abs()) + u128::from(decimal.negative)
             } else {
                 u128::MAX
             };
             let units = decimal.shifted(scale).map(|(units, _)| units);
-            // So many digits are refused whatever they say.
+            // This many digits are refused whatever they are.
             decimal.digits.len() > 38 || units.is_none_or(|units| units > most)
         }
     };
@@ -193,7 +188,7 @@ fn usd_survives(usd: Usd) {
     assert_eq!(usd.to_string().parse(), Ok(usd));
 }
 
-/// A decimal as its digits, without zeros in front, and how many of them are before the point.
+/// A decimal: its digits without leading zeros, and how many of them precede the point.
 struct Decimal {
     negative: bool,
     digits: Vec<u8>,
@@ -201,7 +196,7 @@ struct Decimal {
 }
 
 impl Decimal {
-    /// A JSON number's text; zeros in front and an exponent as Rust reads an `i32` are fine, too.
+    /// A JSON number's text; leading zeros are allowed, and exponents that Rust parses as an `i32`.
     fn read(text: &str) -> Option<Self> {
         let negative = text.starts_with('-');
         let text = text.strip_prefix('-').unwrap_or(text);
@@ -231,8 +226,8 @@ impl Decimal {
         })
     }
 
-    /// The whole number of units of `10^-scale`, and whether that is all. `None` if it has more than
-    /// 128 bits.
+    /// The whole number of units of `10^-scale`, and whether it is exact. `None` if it needs more
+    /// than 128 bits.
     fn shifted(&self, scale: i64) -> Option<(u128, bool)> {
         if self.digits.is_empty() {
             return Some((0, true));
@@ -241,18 +236,14 @@ impl Decimal {
         let Ok(places) = usize::try_from(places) else {
             return Some((0, false));
         };
-        // 39 digits are 128 bits.
+        // 39 digits can exceed 128 bits.
         if places > 39 {
             return None;
         }
         let digit = |place: usize| self.digits.get(place).copied().unwrap_or(b'0');
         let whole: String = (0..places).map(digit).map(char::from).collect();
         let rest = self.digits.get(places..).unwrap_or_default();
-        let units = if whole.is_empty() {
-            0
-        } else {
-            whole.parse().ok()?
-        };
+        let units = if whole.is_empty() { 0 } else { whole.parse().ok()? };
         Some((units, rest.iter().all(|digit| *digit == b'0')))
     }
 }

@@ -1,10 +1,10 @@
-//! A stream of server-sent events: a line of bytes, each the size of a piece, in turn and over again,
-//! and the stream that is cut into these pieces.
+//! A stream of server-sent events: a line of bytes, each the size of a chunk, used cyclically, and
+//! the stream that is cut into these chunks.
 //!
-//! Holds: however the stream is cut, its lines are those of a plain reading, but for the too long ones,
-//! which nobody looks into; the findings are the same as in one piece; none of its bytes is lost or
-//! changed; it is done if a line says so; the chunk with the usage can take a member more, and nothing
-//! else of it changes.
+//! Properties: however the stream is cut, its lines are those of a plain reading, except for too
+//! long ones, which are not parsed; the findings are the same as for one chunk; no byte is lost or
+//! changed; it is done if a line says so; the usage chunk can take one more member, and nothing
+//! else in it changes.
 
 #![no_main]
 
@@ -14,7 +14,7 @@ use libfuzzer_sys::fuzz_target;
 use serde_json::value::RawValue;
 use upstream::sse::{Line, Lines, Scanner, chunk_id, with_member};
 
-/// So that lines of this target's streams can be too long.
+/// Short enough for lines of this target's streams to be too long.
 const SHORT: usize = 64;
 
 fuzz_target!(|data: &[u8]| {
@@ -23,11 +23,11 @@ fuzz_target!(|data: &[u8]| {
         return;
     };
     let stream = Bytes::copy_from_slice(stream);
-    let pieces = cut(&stream, sizes);
-    has_its_lines(Lines::default(), usize::MAX, &stream, &pieces);
-    has_its_lines(Lines::of_at_most(SHORT), SHORT, &stream, &pieces);
+    let chunks = cut(&stream, sizes);
+    assert_lines(Lines::default(), usize::MAX, &stream, &chunks);
+    assert_lines(Lines::of_at_most(SHORT), SHORT, &stream, &chunks);
 
-    let found = scanned(&pieces);
+    let found = scanned(&chunks);
     let at_once = scanned(std::slice::from_ref(&stream));
     assert_eq!(
         (found.done, found.failed, found.usage),
@@ -43,59 +43,54 @@ fuzz_target!(|data: &[u8]| {
 
 fn cut(stream: &Bytes, sizes: &[u8]) -> Vec<Bytes> {
     let mut rest = stream.clone();
-    let mut pieces = Vec::new();
+    let mut chunks = Vec::new();
     let mut sizes = sizes.iter().map(|size| usize::from(*size)).cycle();
     while let Some(size) = sizes.next().filter(|_| !rest.is_empty()) {
-        if pieces.len() > stream.len() {
-            // Sizes of nothing but zero.
+        if chunks.len() > stream.len() {
+            // All sizes are zero.
             break;
         }
-        pieces.push(rest.split_to(rest.len().min(size)));
+        chunks.push(rest.split_to(rest.len().min(size)));
     }
-    pieces.push(rest);
-    pieces
+    chunks.push(rest);
+    chunks
 }
 
-fn has_its_lines(mut lines: Lines, max_line: usize, stream: &[u8], pieces: &[Bytes]) {
+fn assert_lines(mut lines: Lines, max_line: usize, stream: &[u8], chunks: &[Bytes]) {
     let mut found = Vec::new();
-    for piece in pieces {
-        found.extend(lines.push(piece.clone()));
+    for chunk in chunks {
+        found.extend(lines.push(chunk.clone()));
     }
     found.push(lines.rest());
     let bytes: Vec<u8> = found.iter().flat_map(|(line, _)| line.to_vec()).collect();
     assert_eq!(bytes, stream, "bytes were lost or changed");
 
-    let found = found
-        .iter()
-        .filter(|(_, meaning)| *meaning != Line::TooLong);
+    let found = found.iter().filter(|(_, meaning)| *meaning != Line::TooLong);
     let found: Vec<_> = found.filter(|(line, _)| !line.is_empty()).collect();
     let short = |line: &&[u8]| line.strip_suffix(b"\n").unwrap_or(line).len() <= max_line;
     let plain = stream.split_inclusive(|byte| *byte == b'\n').filter(short);
-    assert!(
-        found.iter().map(|(line, _)| &line[..]).eq(plain),
-        "{found:?}"
-    );
+    assert!(found.iter().map(|(line, _)| &line[..]).eq(plain), "{found:?}");
     for (line, meaning) in found {
         assert_eq!(*meaning, Line::of(line));
         let _ = chunk_id(line);
-        // What is read of a line can be fine where the rest of it is no text at all.
+        // The parsed part of a line can be fine although the rest is not UTF-8.
         let is_text = std::str::from_utf8(line).is_ok();
         if let (true, Line::Usage(_) | Line::Error(Some(_))) = (is_text, meaning) {
-            takes_a_member(line);
+            assert_takes_a_member(line);
         }
     }
 }
 
-fn scanned(pieces: &[Bytes]) -> Scanner {
+fn scanned(chunks: &[Bytes]) -> Scanner {
     let mut scanner = Scanner::default();
-    for piece in pieces {
-        scanner.feed(piece.clone());
+    for chunk in chunks {
+        scanner.feed(chunk.clone());
     }
     scanner.end();
     scanner
 }
 
-fn takes_a_member(line: &Bytes) {
+fn assert_takes_a_member(line: &Bytes) {
     let mut expected = members(line);
     let more = ("greta", r#"{"call_id":"call_1"}"#);
     expected.push((more.0.to_owned(), more.1.to_owned()));
@@ -103,7 +98,7 @@ fn takes_a_member(line: &Bytes) {
     assert_eq!(members(&longer), expected);
 }
 
-/// The members of a chunk, each with its JSON as it stands.
+/// The members of a chunk, each with its JSON unchanged.
 fn members(line: &[u8]) -> Vec<(String, String)> {
     let data = line.strip_prefix(b"data:").expect("a chunk's line");
     let Members(members) = serde_json::from_slice::<Members<&RawValue>>(data.trim_ascii())

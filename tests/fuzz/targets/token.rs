@@ -1,13 +1,13 @@
-//! The `Authorization` header: a line that its value begins with, then the parts of a token by the
-//! line: its header, its claims, and who signs it (`ed`, `p256`, `rsa`, one who is not in the issuer's
-//! set, or else the text that stands where the signature should); then what follows the token. Fewer
-//! lines are a header's value as it is.
+//! The `Authorization` header: the value's prefix, then the parts of a token, one per line: its
+//! header, its claims, and its signer (`ed`, `p256`, `rsa`, a stranger outside of the issuer's set,
+//! or else the text in place of the signature); then the suffix. With fewer lines, the input is the
+//! header's value as it is.
 //!
-//! Holds: who is let in has a token whose signature is good by the key that its own header names, made
-//! for that key's algorithm, and whose claims say who they are, for us, now; the caller is who the
-//! claims say. A plain token with all of this is let in.
+//! Properties: an accepted token has a valid signature by the key that its header names, made for
+//! that key's algorithm, and its claims name the caller, for us, now; the caller is the one in the
+//! claims. A plain token with all of this is accepted.
 //!
-//! The issuer answers on 127.0.0.1, once; from then on its keys are at hand. Our clock stands at
+//! The issuer responds on 127.0.0.1, once; afterwards its keys are cached. Our clock shows
 //! 1800000000.
 
 #![no_main]
@@ -101,7 +101,7 @@ impl World {
             clock,
             keys,
         };
-        // Loads the keys, for an hour, and a while before now, so that they are never older than now.
+        // Loads the keys for an hour, a while before now, so that they are never too old.
         world.set_clock(NOW - 30);
         let token = world.plain_token();
         assert!(world.identity_of(&token).is_some(), "a plain token");
@@ -127,7 +127,7 @@ impl World {
         self.runtime.block_on(self.identity.caller(&headers)).ok()
     }
 
-    /// To half a second after this one.
+    /// Sets the clock to half a second after this second.
     fn set_clock(&self, second: i32) {
         let then = Timestamp::from_millisecond(i64::from(second) * 1_000 + 500);
         let then = then.expect("a time");
@@ -190,9 +190,7 @@ impl Keys {
             }
             b"rsa" => {
                 let mut of_rsa = vec![0; self.rsa.public_modulus_len()];
-                let made = self
-                    .rsa
-                    .sign(&RSA_PKCS1_SHA256, &random, message, &mut of_rsa);
+                let made = self.rsa.sign(&RSA_PKCS1_SHA256, &random, message, &mut of_rsa);
                 made.expect("a signature");
                 of_rsa
             }
@@ -202,7 +200,7 @@ impl Keys {
         URL_SAFE_NO_PAD.encode(signature).into_bytes()
     }
 
-    /// Is this a signature by the key of this id, for the algorithm of this name?
+    /// Whether this is a signature by the key of this id, for the algorithm of this name.
     fn verifies(&self, id: &str, algorithm: &str, message: &[u8], signature: &[u8]) -> bool {
         let (algorithm, key): (&dyn VerificationAlgorithm, &[u8]) = match (id, algorithm) {
             ("ed", "EdDSA") => (&ED25519, self.ed.public_key().as_ref()),
@@ -215,7 +213,7 @@ impl Keys {
     }
 }
 
-/// A token's parts, as it stands in the header's value.
+/// A token's parts, as in the header's value.
 struct Token {
     signed: String,
     header: Vec<u8>,
@@ -248,27 +246,21 @@ fn assert_good(world: &World, text: &str, caller: &Caller) {
         assert!(header.last(name).is_none(), "{name}");
     }
     let message = token.signed.as_bytes();
-    assert!(
-        world
-            .keys
-            .verifies(id, algorithm, message, &token.signature),
-        "the signature"
-    );
+    assert!(world.keys.verifies(id, algorithm, message, &token.signature), "the signature");
 
-    // What is not read may be no text.
+    // Unread claims need not be UTF-8.
     let claims = String::from_utf8_lossy(&token.claims);
     let claims: Members<&RawValue> = serde_json::from_str(&claims).expect("claims");
     let claim = |name: &str| {
         let values = claims.0.iter().filter(|(other, _)| other == name);
-        let values: Vec<Value> = values
-            .map(|(_, value)| serde_json::from_str(value.get()).expect("a claim"))
-            .collect();
+        let values: Vec<Value> =
+            values.map(|(_, value)| serde_json::from_str(value.get()).expect("a claim")).collect();
         assert!(values.len() < 2, "{name} is claimed twice");
         values.into_iter().next().unwrap_or_default()
     };
     assert_eq!(claim("iss"), ISSUER);
     assert!(is_for_us(&claim("aud")));
-    // The clock goes on from where it was set.
+    // The clock runs on from where it was set.
     let now = i32::try_from(world.clock.now().as_second()).expect("a time");
     let exp = claim("exp").as_f64().expect("a number");
     assert!(exp >= f64::from(NOW - 60), "it expired at {exp}");
@@ -292,19 +284,13 @@ fn assert_good(world: &World, text: &str, caller: &Caller) {
 
 fn is_for_us(audience: &Value) -> bool {
     let ours = |audience: &Value| audience == AUDIENCE;
-    ours(audience)
-        || audience
-            .as_array()
-            .is_some_and(|list| list.iter().any(ours))
+    ours(audience) || audience.as_array().is_some_and(|list| list.iter().any(ours))
 }
 
-/// A good token of the usual form: nothing in its header but the key and its algorithm, each claim
-/// once, times in whole seconds.
+/// A valid token of the usual form: only the key and its algorithm in its header, each claim once,
+/// times in whole seconds.
 fn is_plain(world: &World, text: &str) -> bool {
-    let Some(token) = text
-        .strip_prefix("Bearer ")
-        .filter(|it| it.len() <= 8 << 10)
-    else {
+    let Some(token) = text.strip_prefix("Bearer ").filter(|it| it.len() <= 8 << 10) else {
         return false;
     };
     let Some(token) = Token::of(token) else {
@@ -331,19 +317,13 @@ fn is_plain(world: &World, text: &str) -> bool {
     let claim = |name: &str| claims.last(name).cloned().unwrap_or_default();
     let text = |name: &str| claim(name).as_str().unwrap_or_default().to_owned();
     let audience = claim("aud");
-    let all_texts = audience
-        .as_array()
-        .is_none_or(|list| list.iter().all(Value::is_string));
+    let all_texts = audience.as_array().is_none_or(|list| list.iter().all(Value::is_string));
     let letters = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
     let (subject, account, role) = (text("sub"), text("account_id"), text("role"));
-    // One second less than there is, because the clock does not stand quite still.
-    claim("exp")
-        .as_i64()
-        .is_some_and(|exp| exp > i64::from(NOW - 60))
+    // One second less than allowed, because the clock does not stand quite still.
+    claim("exp").as_i64().is_some_and(|exp| exp > i64::from(NOW - 60))
         && (claim("nbf").is_null()
-            || claim("nbf")
-                .as_i64()
-                .is_some_and(|nbf| nbf <= i64::from(NOW + 60)))
+            || claim("nbf").as_i64().is_some_and(|nbf| nbf <= i64::from(NOW + 60)))
         && text("iss") == ISSUER
         && is_for_us(&audience)
         && all_texts
@@ -351,7 +331,5 @@ fn is_plain(world: &World, text: &str) -> bool {
         && (1..=64).contains(&account.len())
         && account.bytes().all(letters)
         && ["owner", "member"].contains(&role.as_str())
-        && world
-            .keys
-            .verifies(id, algorithm, token.signed.as_bytes(), &token.signature)
+        && world.keys.verifies(id, algorithm, token.signed.as_bytes(), &token.signature)
 }

@@ -1,11 +1,12 @@
 //! A webhook delivery: our clock in seconds, a line with the signature header, and the body.
 //!
-//! Holds: the header is judged exactly as a second, plain reading of Stripe's rules judges it. An
-//! event is whatever is JSON with a usable id; however its JSON is written, it says the same; and
-//! what the inbox stores of it is read back as it was.
+//! Properties: the header is judged exactly as by a second, plain reading of Stripe's rules. An
+//! event is any JSON with a usable id; however its JSON is written, it means the same; and the
+//! inbox's copy of it survives being stored.
 //!
 //! In the header, `{a}` and `{b}` stand for signatures by our secrets, `{A}` for the first in upper
-//! case, `{c}` for a stranger's and `{}` for one by an empty secret, each over the header's own time.
+//! case, `{c}` for a stranger's and `{}` for one by an empty secret, each over the header's own
+//! time.
 
 #![no_main]
 
@@ -31,11 +32,7 @@ fuzz_target!(|data: &[u8]| {
     let (Some(clock), Some(header)) = (line(), line()) else {
         return;
     };
-    let Some(now) = clock
-        .parse()
-        .ok()
-        .and_then(|clock| Timestamp::from_second(clock).ok())
-    else {
+    let Some(now) = clock.parse().ok().and_then(|clock| Timestamp::from_second(clock).ok()) else {
         return;
     };
     let body = parts.next().unwrap_or_default();
@@ -47,17 +44,10 @@ fuzz_target!(|data: &[u8]| {
 
 /// The header with its signatures.
 fn filled_in(template: &str, body: &[u8]) -> String {
-    let time = template
-        .split(',')
-        .find_map(|part| part.trim().strip_prefix("t="));
+    let time = template.split(',').find_map(|part| part.trim().strip_prefix("t="));
     let signed = |secret: &str| signature(secret, time.unwrap_or_default(), body);
     let mut header = template.to_owned();
-    for (mark, secret) in [
-        ("{a}", FIRST),
-        ("{b}", SECOND),
-        ("{c}", "other"),
-        ("{}", ""),
-    ] {
+    for (mark, secret) in [("{a}", FIRST), ("{b}", SECOND), ("{c}", "other"), ("{}", "")] {
         if header.contains(mark) {
             header = header.replace(mark, &signed(secret));
         }
@@ -68,7 +58,7 @@ fn filled_in(template: &str, body: &[u8]) -> String {
     header
 }
 
-/// The rules of <https://docs.stripe.com/webhooks#verify-manually>, with the limits of our own.
+/// The rules of <https://docs.stripe.com/webhooks#verify-manually>, with our own limits.
 fn judged(header: &str, body: &[u8], now: i64) -> Result<(), SignatureError> {
     if header.len() > 4096 {
         return Err(SignatureError::Malformed);
@@ -126,7 +116,7 @@ fn read(body: &[u8]) {
     assert_eq!(id, Some(event.id.as_str()));
     let again = json.unwrap_or_default().to_string();
     let again = Event::parse(again.as_bytes()).expect("the same event");
-    assert_eq!(again, event, "the same JSON, written anew");
+    assert_eq!(again, event, "the same JSON, written again");
     let stored = serde_json::to_string(&event.notice).expect("what is stored");
     let back: Notice = serde_json::from_str(&stored).expect("what was stored");
     assert_eq!(back, event.notice, "{stored}");

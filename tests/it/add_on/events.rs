@@ -1,16 +1,16 @@
-//! The provider's events: many times over, in any order, about something else, or not what we asked for.
+//! Stripe's events: repeated, in any order, about something else, or not what we asked for.
 
 use super::*;
 
 #[tokio::test]
-async fn the_same_event_many_times_over_is_one() {
+async fn a_repeated_event_counts_once() {
     let world = bought().await;
     world.tick_when_due().await;
-    let provider = world.provider();
-    provider.until_delivered().await;
+    let stripe = world.stripe();
+    stripe.until_delivered().await;
     let before = world.owner("acme").card().await;
-    for event in provider.events() {
-        let again = (0..20).map(|_| provider.deliver(&event));
+    for event in stripe.events() {
+        let again = (0..20).map(|_| stripe.deliver(&event));
         for delivered in futures_util::future::join_all(again).await {
             delivered.unwrap();
         }
@@ -31,19 +31,19 @@ async fn a_bad_signature_is_refused() {
     }
 }
 
-/// The whole history of an account, delivered backwards for the first time.
+/// An account's whole history, delivered in reverse.
 #[tokio::test]
 async fn events_in_any_order_lead_to_the_same_state() {
     let world = World::start().await;
     world.set("acme", json!({})).await;
-    world.provider().set_delivery(Delivery::Hold);
+    world.stripe().set_delivery(Delivery::Hold);
     let session = session(&world).await;
-    world.provider().pay(&session, Card::Succeeds).unwrap();
-    let intent = world.provider().payments()[0].intent.clone();
-    let dispute = world.provider().dispute(&intent).unwrap();
-    world.provider().close_dispute(&dispute, true).unwrap();
+    world.stripe().pay(&session, Card::Succeeds).unwrap();
+    let intent = world.stripe().payments()[0].intent.clone();
+    let dispute = world.stripe().dispute(&intent).unwrap();
+    world.stripe().close_dispute(&dispute, true).unwrap();
     deliver_again(&world, |events| events.reverse()).await;
-    // What came before its payment comes up again.
+    // Events that arrived before their payment are retried.
     world.tick_after(SignedDuration::from_mins(6)).await;
     assert_eq!(status(&world).await, "active");
     deliver_again(&world, |_| ()).await;
@@ -51,18 +51,18 @@ async fn events_in_any_order_lead_to_the_same_state() {
     assert_eq!(kept(&world), 1);
 }
 
-/// An event that cannot be applied when it comes is kept, and applied later.
+/// An event that cannot be applied on arrival is kept and applied later.
 #[tokio::test]
 async fn an_event_that_cannot_be_applied_is_kept() {
     let world = World::start().await;
     world.set("acme", json!({})).await;
     let session = session(&world).await;
-    world.provider().set_delivery(Delivery::Hold);
-    world.provider().pay(&session, Card::Succeeds).unwrap();
+    world.stripe().set_delivery(Delivery::Hold);
+    world.stripe().pay(&session, Card::Succeeds).unwrap();
     // The look-up of the card fails.
-    world.provider().limit_rate(1, None);
-    for event in world.provider().take_held() {
-        world.provider().deliver(&event).await.unwrap();
+    world.stripe().limit_rate(1, None);
+    for event in world.stripe().take_held() {
+        world.stripe().deliver(&event).await.unwrap();
     }
     assert_eq!(status(&world).await, "none");
     let report = world.tick_after(SignedDuration::from_mins(6)).await;
@@ -71,13 +71,13 @@ async fn an_event_that_cannot_be_applied_is_kept() {
 }
 
 #[tokio::test]
-async fn what_we_did_not_ask_for_changes_nothing() {
+async fn payments_we_did_not_ask_for_change_nothing() {
     let world = World::start().await;
     world.set("acme", json!({})).await;
     let http = edge::http_client(std::time::Duration::from_secs(1)).unwrap();
     let vault = keyvault::Vault::new(world.engines().secrets(), "");
     let key_name = world.system.settings["STRIPE_API_SECRET"].clone();
-    let base = world.provider().base_url().parse().unwrap();
+    let base = world.stripe().base_url().parse().unwrap();
     let stripe = payments::Stripe::new(http, &base, vault, key_name);
     let url = "https://greta.example/".parse().unwrap();
     let foreign = payments::NewSession {
@@ -95,24 +95,25 @@ async fn what_we_did_not_ask_for_changes_nothing() {
         expires_at: world.system.clock.now() + DAY / 2,
     };
     let made = stripe.create_session(&foreign, "x").await.unwrap();
-    world.provider().pay(made.id.as_str(), Card::Succeeds).unwrap();
-    world.provider().until_delivered().await;
+    world.stripe().pay(made.id.as_str(), Card::Succeeds).unwrap();
+    world.stripe().until_delivered().await;
     assert_eq!(status(&world).await, "none");
-    assert_eq!(world.provider().payments()[0].refunded, 0, "it is not ours to give back");
+    assert_eq!(world.stripe().payments()[0].refunded, 0, "not ours to refund");
 }
 
-/// A page of ours that was paid otherwise than we asked: it is kept with its reason, and people are told.
+/// A Checkout Session of ours that was paid with other terms than we asked for: the event is kept
+/// with its reason, and an alarm is logged.
 #[tokio::test]
-async fn what_is_paid_otherwise_than_we_asked_changes_nothing() {
+async fn payments_with_other_terms_than_ours_change_nothing() {
     let log = crate::secrecy::log();
     let world = World::start().await;
     world.set("acme", json!({})).await;
-    let page = session(&world).await;
-    let provider = world.provider();
-    provider.set_delivery(Delivery::Hold);
-    provider.pay(&page, Card::Succeeds).unwrap();
-    let held = provider.take_held();
-    let paid = held.iter().find(|it| it.object == page).unwrap();
+    let session_id = session(&world).await;
+    let stripe = world.stripe();
+    stripe.set_delivery(Delivery::Hold);
+    stripe.pay(&session_id, Card::Succeeds).unwrap();
+    let held = stripe.take_held();
+    let paid = held.iter().find(|it| it.object == session_id).unwrap();
     let table = [
         ("amount_total", json!(400), "another amount"),
         ("amount_total", json!(600), "another amount"),
@@ -126,19 +127,19 @@ async fn what_is_paid_otherwise_than_we_asked_changes_nothing() {
         body["data"]["object"][name] = value;
         let mut event = paid.clone();
         event.body = body.to_string();
-        assert_eq!(provider.deliver(&event).await.unwrap(), 204, "{reason}");
+        assert_eq!(stripe.deliver(&event).await.unwrap(), 204, "{reason}");
         let stored = world.system.store.inbox.get(&id).await.unwrap();
         let stored = stored.unwrap();
         assert_eq!(stored.state, EventState::Ignored);
         assert!(stored.reason.unwrap().contains(reason), "{reason}");
         assert_eq!(status(&world).await, "none", "{reason}");
         let logged = log.text();
-        let mut told = logged.lines().filter(|line| line.contains(reason));
+        let mut alarms = logged.lines().filter(|line| line.contains(reason));
         let alarm = "a payment is not what we ordered";
-        assert!(told.any(|line| line.contains(alarm)), "{reason}");
+        assert!(alarms.any(|line| line.contains(alarm)), "{reason}");
         assert!(logged.contains("payments_not_as_asked"));
     }
-    // As it is, it pays.
-    provider.deliver(paid).await.unwrap();
+    // With its original terms, it counts.
+    stripe.deliver(paid).await.unwrap();
     assert_eq!(status(&world).await, "active");
 }

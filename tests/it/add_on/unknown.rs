@@ -1,18 +1,18 @@
-//! A charge breaks off, or nobody knows what became of it: it is made once all the same.
+//! A charge that is interrupted, or whose outcome is unknown, is still made once.
 
 use std::collections::BTreeSet;
 
 use super::*;
 
-/// The charge took place and its answer was lost: it is looked up, not made again.
+/// The charge took place and its response was lost: it is looked up, not repeated.
 #[tokio::test]
 async fn an_unknown_outcome_is_looked_up() {
     for (card, kept_after) in [(Card::TimesOutAfterCharging, 2), (Card::TimesOutBeforeCharging, 2)]
     {
         let world = bought().await;
-        world.provider().script(&customer(&world), &[card]);
-        // Only the look-up is to tell.
-        world.provider().set_delivery(Delivery::Drop);
+        world.stripe().script(&customer(&world), &[card]);
+        // Without events, only the look-up can find the outcome.
+        world.stripe().set_delivery(Delivery::Drop);
         let report = world.tick_when_due().await;
         assert_eq!((&report["charged"], &report["unknown"]), (&json!(0), &json!(1)), "{card:?}");
         let report = world.tick_after(SignedDuration::from_mins(6)).await;
@@ -22,14 +22,15 @@ async fn an_unknown_outcome_is_looked_up() {
     }
 }
 
-/// The way of tick and worker to the store breaks off, for good, before and after each of their requests that is
-/// not a search for work; later ticks go on, and the period is paid once all the same.
+/// The tick and the worker lose their connection to the store for good, before and after each of
+/// their requests other than searches for due work. Later ticks continue, and the period is still
+/// paid once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_charge_that_broke_off_anywhere_is_made_once() {
+async fn a_charge_interrupted_anywhere_is_made_once() {
     for delivery in [Delivery::Drop, Delivery::Immediate] {
         let due = async || {
             let world = bought().await;
-            world.provider().set_delivery(delivery);
+            world.stripe().set_delivery(delivery);
             world.wait_until_due().await;
             world
         };
@@ -45,27 +46,27 @@ async fn a_charge_that_broke_off_anywhere_is_made_once() {
             world.wire.die_after(place);
             world.tick_in(SignedDuration::ZERO).await;
             let at = format!("{delivery:?}, after {place} requests");
-            // How many requests the webhook makes depends on who is faster.
+            // How many requests the webhook makes depends on which one is faster.
             assert!(world.wire.revive() || delivery == Delivery::Immediate, "{at}");
             for _ in 0..4 {
                 world.tick_after(LEASE * 2).await;
             }
-            world.provider().until_delivered().await;
-            assert_eq!(world.provider().payments().len(), 2, "{at}");
+            world.stripe().until_delivered().await;
+            assert_eq!(world.stripe().payments().len(), 2, "{at}");
             assert_eq!(kept(&world), 2, "{at}");
             assert_eq!(status(&world).await, "active", "{at}");
         }
     }
 }
 
-/// Writes whose answers are lost, or that meet others, are not made twice.
+/// Writes whose responses are lost, or that conflict with others, are not repeated.
 #[tokio::test]
-async fn a_charge_whose_writes_are_not_answered_is_made_once() {
+async fn a_charge_whose_write_responses_are_lost_is_made_once() {
     for operation in ["TransactWriteItems", "UpdateItem"] {
-        for fault in [Fault::AnswerLost, Fault::NeverArrives, Fault::Repeated] {
+        for fault in [Fault::ResponseLost, Fault::NeverArrives, Fault::Repeated] {
             for times in 1..=4 {
                 let world = bought().await;
-                world.provider().set_delivery(Delivery::Drop);
+                world.stripe().set_delivery(Delivery::Drop);
                 world.wait_until_due().await;
                 world.wire.disturb(operation, fault, times);
                 world.tick_in(SignedDuration::ZERO).await;
@@ -74,7 +75,7 @@ async fn a_charge_whose_writes_are_not_answered_is_made_once() {
                     world.tick_after(LEASE * 2).await;
                 }
                 let at = format!("{operation}, {fault:?}, {times} times");
-                assert_eq!(world.provider().payments().len(), 2, "{at}");
+                assert_eq!(world.stripe().payments().len(), 2, "{at}");
                 assert_eq!(kept(&world), 2, "{at}");
                 assert_eq!(status(&world).await, "active", "{at}");
             }
@@ -82,12 +83,12 @@ async fn a_charge_whose_writes_are_not_answered_is_made_once() {
     }
 }
 
-/// The key that an instance has cached is read anew once the provider does not take it any more.
+/// The cached API key is read again once Stripe rejects it.
 #[tokio::test]
-async fn a_rolled_key_is_read_at_the_next_call() {
+async fn a_rolled_api_key_is_read_at_the_next_call() {
     let world = bought().await;
     assert_eq!(world.tick_when_due().await["charged"], 1);
-    world.provider().set_api_key("sk_test_rolled");
+    world.stripe().set_api_key("sk_test_rolled");
     let secrets = world.engines().secrets();
     let put = secrets.put_secret_value().secret_id("greta/stripe-api");
     put.secret_string("sk_test_rolled").send().await.unwrap();
@@ -97,10 +98,10 @@ async fn a_rolled_key_is_read_at_the_next_call() {
     assert_eq!(kept(&world), 3);
 }
 
-/// From the second attempt on, the object does not tell by its state whether the attempt arrived: it is made
-/// again under the same number.
+/// From the second attempt on, the PaymentIntent's status does not show whether the attempt
+/// arrived: it is repeated under the same number.
 #[tokio::test]
-async fn a_later_attempt_of_unknown_outcome_is_the_same_attempt() {
+async fn a_later_attempt_with_unknown_outcome_keeps_its_number() {
     let cases = [
         (Card::TimesOutBeforeCharging, 1, 0),
         (Card::TimesOutAfterDeclining, 0, 1),
@@ -109,8 +110,8 @@ async fn a_later_attempt_of_unknown_outcome_is_the_same_attempt() {
     for (card, charged, declined) in cases {
         let world = bought().await;
         let script = [Card::DeclinesSoftly, card, Card::Succeeds];
-        world.provider().script(&customer(&world), &script);
-        world.provider().set_delivery(Delivery::Drop);
+        world.stripe().script(&customer(&world), &script);
+        world.stripe().set_delivery(Delivery::Drop);
         assert_eq!(world.tick_when_due().await["declined"], 1);
         assert_eq!(world.tick_after(DAY).await["unknown"], 1, "{card:?}");
         let report = world.tick_after(LEASE * 2).await;
@@ -123,7 +124,7 @@ async fn a_later_attempt_of_unknown_outcome_is_the_same_attempt() {
             let confirms = requests.into_iter().filter(|it| it.path.ends_with("/confirm"));
             confirms.filter_map(|it| it.idempotency_key).collect::<BTreeSet<_>>().len()
         };
-        assert_eq!(confirmed(world.provider().seen()), 2, "{card:?}: two attempts");
+        assert_eq!(confirmed(world.stripe().seen()), 2, "{card:?}: two attempts");
         world.tick_after(DAY * 3).await;
         assert_eq!(kept(&world), 2, "{card:?}");
         assert_eq!(status(&world).await, "active");

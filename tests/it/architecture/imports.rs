@@ -68,7 +68,7 @@ impl Imports {
             let resolved = resolved.filter_map(|path| resolve(files, file, &path));
             imports.insert(file.clone(), resolved.filter(|to| to != file).collect());
         }
-        // Modules that only tests declare are no part of the package.
+        // Modules that only tests declare are not part of the package.
         let mut this = Self(imports);
         let shipped = this.reachable_from("lib");
         this.0.retain(|file, _| shipped.contains(file));
@@ -114,7 +114,7 @@ fn without_tests_and_comments(source: &str) -> String {
     let mut lines = source.lines();
     while let Some(line) = lines.next() {
         if line == "#[cfg(test)]" {
-            // A test module that stands in this file ends with a brace at the margin.
+            // A test module in this file ends with a brace at the margin.
             let is_inline = lines.next().is_some_and(|module| module.ends_with('{'));
             while is_inline && lines.next().is_some_and(|line| line != "}") {}
             continue;
@@ -214,7 +214,7 @@ fn files_of_ai_proxy_import_only_from_below() {
     }
 }
 
-/// Under "Always use this key", no credits move: the user's path cannot even name the other one.
+/// Under "Always use this key", no credits move: the BYOK path cannot even name the credits path.
 #[test]
 fn byok_cannot_reach_credits() {
     let imports = Imports::of_package("functions/ai-proxy");
@@ -224,7 +224,7 @@ fn byok_cannot_reach_credits() {
     assert!(imports.0["chat"].contains("credits"), "the check sees credits");
 }
 
-/// The checks above see every kind of path, and only those of shipped code.
+/// The checks above see every kind of path, in shipped code only.
 #[test]
 fn imports_are_found_in_every_form() {
     let files = [
@@ -250,6 +250,6 @@ fn imports_are_found_in_every_form() {
         .map(|(file, to)| (file.as_str(), to.iter().map(String::as_str).collect()))
         .collect();
     assert_eq!(found, expected);
-    // `c` closes the circle through the root.
+    // `c` closes the cycle through the root.
     assert_eq!(imports.cycles(), ["a", "a/inner", "c", "lib"]);
 }

@@ -1,4 +1,4 @@
-//! The balance of a standard account goes below the minimum: once for each time.
+//! A standard account's balance goes below the minimum: one event per crossing.
 
 use account::{AccountId, CallId, Credits, EntryId};
 use jiff::{SignedDuration, Timestamp};
@@ -27,14 +27,14 @@ async fn settle(world: &World, store: &Store, hold: &Hold, cost: &str) {
     assert!(matches!(settled, Resolution::Done(_)), "{settled:?}");
 }
 
-/// What others heard by now.
-async fn told(world: &World) -> Vec<Value> {
+/// The `credits.low` events so far.
+async fn low_credits_events(world: &World) -> Vec<Value> {
     assert_eq!(world.tick_in(NOW).await["errors"], 0);
-    world.told_of("credits.low")
+    world.sent_of("credits.low")
 }
 
 #[tokio::test]
-async fn a_call_that_goes_below_the_minimum_tells() {
+async fn a_call_that_crosses_the_minimum_sends_an_event() {
     let world = World::start().await;
     world.set("acme", json!({"credits": "1.000001"})).await;
     let owner = world.owner("acme");
@@ -52,7 +52,7 @@ async fn a_call_that_goes_below_the_minimum_tells() {
             TRANSACTION,
             "UpdateItem",
             TRANSACTION,
-            // It crosses: once more, with the event.
+            // It crosses the minimum: the settlement is repeated with the event.
             "GetItem",
             TRANSACTION
         ]
@@ -60,14 +60,14 @@ async fn a_call_that_goes_below_the_minimum_tells() {
     assert_eq!(owner.say_hello().await.status, 200);
     let below = ["GetItem", TRANSACTION, "UpdateItem", TRANSACTION];
     assert_eq!(requests(), below, "as any other call");
-    let events = told(&world).await;
+    let events = low_credits_events(&world).await;
     assert_eq!(events.len(), 1, "{events:?}");
     assert_eq!(events[0]["minimum"], "1");
     assert_eq!(events[0]["account_id"], "acme");
-    // Once for each time.
+    // One event per crossing.
     world.set("acme", json!({"credits": "1"})).await;
     owner.say_hello().await;
-    let events = told(&world).await;
+    let events = low_credits_events(&world).await;
     assert_eq!(events.len(), 2);
     assert_ne!(events[0]["id"], events[1]["id"]);
     world.settled_balance("acme").await;
@@ -77,7 +77,7 @@ async fn a_call_that_goes_below_the_minimum_tells() {
 async fn above_below_and_at_the_minimum() {
     let world = World::with_settings(&[("MIN_CREDIT_BALANCE", "2.5")]).await;
     let store = world.system.store.clone();
-    // The balance before, what is taken of it, and is it told?
+    // The balance before, the amount taken, and whether an event is expected.
     let table = [
         ("10", "7", false),
         ("10", "7.5", false),
@@ -90,15 +90,15 @@ async fn above_below_and_at_the_minimum() {
     for (number, (before, taken, crosses)) in table.into_iter().enumerate() {
         world.set("acme", json!({"credits": "20"})).await;
         world.set("acme", json!({"credits": before})).await;
-        expected = told(&world).await.len();
+        expected = low_credits_events(&world).await.len();
         let hold = take(&world, &store, &format!("call_{number}"), before).await;
         settle(&world, &store, &hold, taken).await;
-        let now = told(&world).await.len();
+        let now = low_credits_events(&world).await.len();
         assert_eq!(now - expected, usize::from(crosses), "{before} − {taken}");
-        // A correction of the same kind.
+        // An adjustment by the same amount.
         world.set("acme", json!({"credits": "20"})).await;
         world.set("acme", json!({"credits": before})).await;
-        expected = told(&world).await.len();
+        expected = low_credits_events(&world).await.len();
         if credits(taken) > Credits::ZERO {
             let id = EntryId::new(format!("adj_{number}")).unwrap();
             let posting = posting(&id, &format!("-{taken}"), world.system.clock.now());
@@ -106,7 +106,7 @@ async fn above_below_and_at_the_minimum() {
             store.ledger.post(&acme, &posting).await.unwrap();
             store.ledger.post(&acme, &posting).await.unwrap();
         }
-        let now = told(&world).await.len();
+        let now = low_credits_events(&world).await.len();
         assert_eq!(now - expected, usize::from(crosses), "{before} − {taken}");
     }
     assert!(expected > 0);
@@ -119,12 +119,12 @@ async fn enterprise_accounts_have_no_minimum() {
     world.set("acme", plan).await;
     assert_eq!(world.owner("acme").say_hello().await.status, 200);
     world.set("acme", json!({"credits": "0.1"})).await;
-    assert_eq!(told(&world).await, Vec::<Value>::new());
+    assert_eq!(low_credits_events(&world).await, Vec::<Value>::new());
 }
 
-/// Whoever settles a call tells by the terms of its hold.
+/// Any settlement sends the event, by the terms of its hold.
 #[tokio::test]
-async fn the_sweeper_tells_as_well() {
+async fn the_sweeper_sends_the_event_too() {
     let world = World::start().await;
     world.set("acme", json!({"credits": "1"})).await;
     let body = json!({
@@ -135,13 +135,13 @@ async fn the_sweeper_tells_as_well() {
     let report = world.tick_in(minutes(1)).await;
     assert_eq!(report["swept"], 1, "{report}");
     world.tick_in(minutes(2)).await;
-    assert_eq!(world.told_of("credits.low").len(), 1);
+    assert_eq!(world.sent_of("credits.low").len(), 1);
 }
 
 #[tokio::test]
-async fn a_settlement_that_goes_wrong_tells_once() {
-    use Fault::{AnswerLost, Conflict, Repeated, Throttled};
-    for fault in [AnswerLost, Repeated, Throttled, Conflict] {
+async fn a_retried_settlement_sends_one_event() {
+    use Fault::{Conflict, Repeated, ResponseLost, Throttled};
+    for fault in [ResponseLost, Repeated, Throttled, Conflict] {
         for times in [1, 2] {
             let world = World::start().await;
             world.set("acme", json!({"credits": "2"})).await;
@@ -157,21 +157,22 @@ async fn a_settlement_that_goes_wrong_tells_once() {
             }
             world.wire.disturb(TRANSACTION, fault, 0);
             assert_eq!(world.settled_balance("acme").await, "0.5");
-            assert_eq!(told(&world).await.len(), 1, "{fault:?} {times}");
+            assert_eq!(low_credits_events(&world).await.len(), 1, "{fault:?} {times}");
         }
     }
 }
 
-/// Two calls end at once, each of which would cross alone: whichever does tells.
+/// Two calls end at once, and each alone would cross: only the one that does sends the event.
 #[tokio::test]
-async fn of_two_calls_that_end_at_once_one_crosses() {
+async fn one_of_two_concurrent_calls_crosses() {
     let world = World::start().await;
     world.set("acme", json!({"credits": "2"})).await;
     let store = world.store_over_the_wire();
     let store = store.with_low_credits_events(credits("1"));
     let mine = take(&world, &store, "call_1", "1").await;
     let others = take(&world, &store, "call_2", "1").await;
-    // Mine does not cross by itself; it does after the other one, which comes first and does not.
+    // My settlement would not cross alone. It does after the other one, which comes first and does
+    // not cross.
     let (undisturbed, now) = (world.system.store.clone(), world.system.clock.now());
     world.wire.meanwhile(TRANSACTION, async move {
         let cost = "0.6".parse().unwrap();
@@ -180,9 +181,9 @@ async fn of_two_calls_that_end_at_once_one_crosses() {
     });
     settle(&world, &store, &mine, "0.6").await;
     assert_eq!(world.settled_balance("acme").await, "0.8");
-    assert_eq!(told(&world).await.len(), 1);
+    assert_eq!(low_credits_events(&world).await.len(), 1);
 
-    // And the other way round: the other one crosses just before mine does.
+    // The reverse: the other one crosses just before mine would.
     world.set("acme", json!({"credits": "2"})).await;
     let mine = take(&world, &store, "call_4", "1").await;
     let others = take(&world, &store, "call_5", "1").await;
@@ -195,7 +196,7 @@ async fn of_two_calls_that_end_at_once_one_crosses() {
     world.wire.meanwhile(TRANSACTION, cross);
     settle(&world, &store, &mine, "0.1").await;
     assert_eq!(world.settled_balance("acme").await, "0.9");
-    assert_eq!(told(&world).await.len(), 2);
+    assert_eq!(low_credits_events(&world).await.len(), 2);
 }
 
 fn posting<'a>(id: &'a EntryId, amount: &str, at: Timestamp) -> Posting<'a> {
@@ -209,26 +210,27 @@ fn posting<'a>(id: &'a EntryId, amount: &str, at: Timestamp) -> Posting<'a> {
     }
 }
 
-/// Between the try that finds that it crosses and the one that tells, somebody else moves credits.
+/// Between the attempt that detects the crossing and the one that reports it, another writer moves
+/// credits.
 #[tokio::test]
-async fn what_changes_between_the_tries_counts() {
+async fn changes_between_attempts_count() {
     let world = World::start().await;
     let store = world.store_over_the_wire();
     let store = store.with_low_credits_events(credits("1"));
     let acme = AccountId::new("acme").unwrap();
-    // The balance, what the call costs, what the other one moves, the balance in the end, and how often
-    // it went below the minimum.
+    // The balance, the call's cost, what the other writer moves, the final balance, and the number
+    // of crossings.
     let table = [
         ("2", "1.2", "-0.6", "0.2", 1),
         ("2", "1.2", "0.1", "0.9", 1),
         ("2", "1.2", "5", "5.8", 0),
-        // The other one crosses, so the call does not.
+        // The other writer crosses, so the call does not.
         ("1.5", "0.6", "-0.6", "0.3", 1),
     ];
     for (number, (start, cost, amount, balance, crossed)) in table.into_iter().enumerate() {
         world.set("acme", json!({"credits": start})).await;
         let hold = take(&world, &store, &format!("call_{number}"), cost).await;
-        let before = told(&world).await.len();
+        let before = low_credits_events(&world).await.len();
         let id = EntryId::new(format!("adj_{number}")).unwrap();
         let (others, account) = (world.system.store.clone(), acme.clone());
         let now = world.system.clock.now();
@@ -239,24 +241,24 @@ async fn what_changes_between_the_tries_counts() {
         });
         settle(&world, &store, &hold, cost).await;
         assert_eq!(world.settled_balance("acme").await, balance);
-        assert_eq!(told(&world).await.len() - before, crossed, "{amount}");
+        assert_eq!(low_credits_events(&world).await.len() - before, crossed, "{amount}");
     }
 }
 
-/// The same of postings: what they found when they began may have changed.
+/// The same for postings: the balance may have changed since they began.
 #[tokio::test]
-async fn postings_at_once_tell_of_one_crossing() {
+async fn concurrent_postings_send_one_event() {
     let world = World::start().await;
     let store = world.store_over_the_wire();
     let store = store.with_low_credits_events(credits("1"));
     let acme = AccountId::new("acme").unwrap();
-    // What is taken by mine, and by another one just before it: mine crosses only after it, or would
-    // have crossed without it.
+    // My amount, and another one posted just before it: mine crosses only because of the other, or
+    // would have crossed without it.
     let table = [("-0.6", "-0.6", 1), ("-0.4", "-1.5", 1), ("-1.2", "0.5", 0), ("-0.2", "-1.2", 1)];
     for (number, (mine, others, crossed)) in table.into_iter().enumerate() {
         world.set("acme", json!({"credits": "3"})).await;
         world.set("acme", json!({"credits": "2"})).await;
-        let before = told(&world).await.len();
+        let before = low_credits_events(&world).await.len();
         let (one, other) = (format!("one_{number}"), format!("other_{number}"));
         let (one, other) = (EntryId::new(one).unwrap(), EntryId::new(other).unwrap());
         let (of_others, account) = (world.system.store.clone(), acme.clone());
@@ -268,20 +270,20 @@ async fn postings_at_once_tell_of_one_crossing() {
         let posting = posting(&one, mine, now);
         store.ledger.post(&acme, &posting).await.unwrap();
         world.settled_balance("acme").await;
-        assert_eq!(told(&world).await.len() - before, crossed, "{mine} {others}");
+        assert_eq!(low_credits_events(&world).await.len() - before, crossed, "{mine} {others}");
     }
 }
 
-/// A deleted account is told of no more, and its calls are settled all the same.
+/// No event is sent for a deleted account, but its calls are still settled.
 #[tokio::test]
-async fn a_deleted_account_has_no_low_credits() {
+async fn a_deleted_account_sends_no_low_credits_event() {
     let world = World::start().await;
     world.set("acme", json!({"credits": "2"})).await;
     let store = world.system.store.clone();
     let hold = take(&world, &store, "call_1", "2").await;
     crate::add_on::deleted(&world).await;
     settle(&world, &store, &hold, "2").await;
-    assert_eq!(told(&world).await, Vec::<Value>::new());
+    assert_eq!(low_credits_events(&world).await, Vec::<Value>::new());
     assert_eq!(world.tick_in(SignedDuration::from_hours(2)).await["errors"], 0);
-    assert_eq!(world.waiting("acme").await, Vec::<String>::new());
+    assert_eq!(world.undelivered("acme").await, Vec::<String>::new());
 }

@@ -1,4 +1,4 @@
-//! `docs/events/domain-events.schema.json` and what is sent.
+//! The events sent match `docs/events/domain-events.schema.json`.
 
 use std::collections::BTreeSet;
 
@@ -33,14 +33,14 @@ impl Judge {
         self.schemas.validate(event, self.events).is_ok()
     }
 
-    /// The kinds of events that there are.
+    /// The kinds of events in the schema.
     fn kinds(&self) -> BTreeSet<&str> {
         let kinds = &self.document["properties"]["detail-type"]["enum"];
         let kinds = kinds.as_array().unwrap().iter();
         kinds.map(|kind| kind.as_str().unwrap()).collect()
     }
 
-    /// The members of this kind's detail that the schema tells of.
+    /// The members that the schema gives this kind's detail.
     fn members(&self, kind: &Value) -> BTreeSet<&str> {
         let of_kind = |def: &&Value| def["properties"]["detail-type"]["const"] == *kind;
         let defs = self.document["$defs"].as_object().unwrap();
@@ -57,7 +57,7 @@ fn names(object: &Value) -> BTreeSet<&str> {
 }
 
 #[test]
-fn there_is_an_example_of_each_kind() {
+fn the_schema_has_an_example_of_each_kind() {
     let judge = Judge::new();
     let examples = judge.document["examples"].as_array().unwrap();
     let kinds = examples.iter().map(|example| example["detail-type"].as_str().unwrap());
@@ -66,7 +66,7 @@ fn there_is_an_example_of_each_kind() {
         assert!(judge.accepts(example), "{example}");
         let kind = &example["detail-type"];
         assert_eq!(names(&example["detail"]), judge.members(kind), "{kind}");
-        // Each member is needed.
+        // Each member is required.
         for name in names(&example["detail"]) {
             let mut event = example.clone();
             event["detail"].as_object_mut().unwrap().remove(name);
@@ -75,9 +75,9 @@ fn there_is_an_example_of_each_kind() {
     }
 }
 
-/// What is sent is what the schema says, and no member more.
+/// The events sent have exactly the schema's members.
 #[tokio::test]
-async fn what_is_sent_fits() {
+async fn sent_events_match_the_schema() {
     let world = bought().await;
     world.set_card(Card::DeclinesSoftly);
     world.tick_at_next_period().await;

@@ -15,11 +15,11 @@ use super::{
 use crate::support::World;
 
 #[tokio::test]
-async fn accounts_are_made_shown_and_changed() {
+async fn accounts_are_created_shown_and_changed() {
     let world = World::start().await;
-    let made = done(&world, "account create acme --plan standard").await;
-    assert_eq!((&made["plan"], &made["plan_version"]), (&json!("standard"), &json!(1)));
-    assert_eq!(made["actor"], "operator:anna");
+    let created = done(&world, "account create acme --plan standard").await;
+    assert_eq!((&created["plan"], &created["plan_version"]), (&json!("standard"), &json!(1)));
+    assert_eq!(created["actor"], "operator:anna");
     let again = failed(&world, "account create acme --plan enterprise").await;
     assert!(again.contains("already"), "{again}");
     let other = text(&world, "account create other --plan enterprise --version 7").await;
@@ -64,9 +64,9 @@ async fn accounts_are_made_shown_and_changed() {
     assert!(never.out.contains("never was"), "{}", never.out);
 }
 
-/// The plan may change unasked, but not an add-on that is paid for.
+/// A plan change needs no confirmation, unless it ends a paid add-on.
 #[tokio::test]
-async fn an_upgrade_that_ends_the_add_on_is_confirmed() {
+async fn an_upgrade_that_ends_the_add_on_needs_confirmation() {
     let world = World::start().await;
     world.set("acme", json!({"add_on": "active"})).await;
     let asked = run(&world, "account set-plan acme enterprise", Some("no\n")).await;
@@ -78,7 +78,7 @@ async fn an_upgrade_that_ends_the_add_on_is_confirmed() {
     assert_eq!(asked.exit, Exit::Done, "{}", asked.err);
     let shown = done(&world, "account show acme").await;
     assert_eq!(shown["account"]["add_on"]["status"], "ended");
-    // Back again, what was paid for may still be used.
+    // After a downgrade, the paid period can still be used.
     let down = done(&world, "account set-plan acme standard").await;
     assert_eq!(down["add_on"], "cancelling");
 }
@@ -129,8 +129,8 @@ async fn an_account_is_deleted_with_its_key() {
         let never = failed(&world, &line.replace("acme", "nobody")).await;
         assert!(never.contains("there is no account nobody"), "{line}: {never}");
     }
-    let anew = failed(&world, "account create acme --plan standard --version 5").await;
-    assert!(anew.contains("higher --version"), "{anew}");
+    let recreated = failed(&world, "account create acme --plan standard --version 5").await;
+    assert!(recreated.contains("higher --version"), "{recreated}");
     done(&world, "account create acme --plan standard --version 6").await;
     assert_eq!(world.settled_balance("acme").await, "0");
 }
@@ -143,8 +143,8 @@ async fn a_deletion_waits_for_the_last_hold() {
     let number = number(&world, "acme").await;
     let deleted = text(&world, "account delete acme").await;
     assert!(deleted.contains("until all holds have ended"), "{deleted}");
-    let anew = failed(&world, "account create acme --plan standard --version 9").await;
-    assert!(anew.contains("not all of it is gone"), "{anew}");
+    let recreated = failed(&world, "account create acme --plan standard --version 9").await;
+    assert!(recreated.contains("not all of it is gone"), "{recreated}");
     let shown = run(&world, "account show acme", NOBODY).await;
     assert!(shown.out.contains("until all holds have ended"), "{}", shown.out);
     done(&world, "credits reconcile acme").await;
@@ -161,9 +161,9 @@ async fn a_deletion_waits_for_the_last_hold() {
     assert_eq!(all["accounts"], 0);
 }
 
-/// One zero too many would make all that the core system says later too late.
+/// One zero too many would make every later event from the core system too old.
 #[tokio::test]
-async fn a_version_far_ahead_is_confirmed() {
+async fn a_version_far_ahead_needs_confirmation() {
     let world = World::start().await;
     done(&world, "account create acme --plan standard").await;
     let version =
@@ -178,7 +178,7 @@ async fn a_version_far_ahead_is_confirmed() {
     assert_eq!(version().await, 1001);
     let asked = run(&world, far, Some("yes\n")).await;
     assert_eq!(asked.exit, Exit::Done, "{}", asked.err);
-    // A system whose versions are times is not kept from them.
+    // A system that uses timestamps as versions can do so.
     done(&world, "account set-plan acme standard --version 1800000000000").await;
     let next = "account set-plan acme enterprise";
     assert_eq!(run(&world, next, NOBODY).await.exit, Exit::Done);
@@ -191,7 +191,7 @@ async fn a_version_far_ahead_is_confirmed() {
     let asked = run(&world, far, Some("no\n")).await;
     assert!(asked.err.contains("1001 ahead"), "{}", asked.err);
     done(&world, far).await;
-    // The tombstone's version is what a new account must be younger than.
+    // A new account must be newer than the tombstone's version.
     let near = "account delete acme --version 1800000002002";
     assert_eq!(run(&world, near, NOBODY).await.exit, Exit::Done);
     let far = "account delete acme --version 1800000003003";
@@ -202,16 +202,16 @@ async fn a_version_far_ahead_is_confirmed() {
     assert_eq!(asked.exit, Exit::Done, "{}", asked.err);
 }
 
-/// What becomes of a transaction on its way to DynamoDB.
+/// The outcome of a transaction on its way to DynamoDB.
 #[derive(Clone, Copy)]
 enum Fate {
-    /// It is carried out, and every answer is lost.
-    Unanswered,
-    /// It is refused, each time, because it met another one.
+    /// It is carried out, and every response is lost.
+    ResponseLost,
+    /// Every attempt is refused because of a conflict.
     Refused,
 }
 
-/// The settings of a tool whose transactions meet this fate.
+/// The settings of a tool whose transactions end that way.
 async fn env_with(world: &World, fate: Fate) -> Env {
     let dynamodb = world.engines().dynamodb_url.clone();
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
@@ -243,19 +243,19 @@ async fn env_with(world: &World, fate: Fate) -> Env {
     env(world).with([("AWS_ENDPOINT_URL_DYNAMODB".to_owned(), url)])
 }
 
-/// Whoever is told that nothing was made would make it again elsewhere.
+/// If it were reported as failed, an operator would create the account again.
 #[tokio::test]
-async fn an_account_that_may_have_been_made_is_not_denied() {
+async fn an_unknown_creation_is_reported_as_unknown() {
     let world = World::start().await;
     let create = "account create acme --plan standard";
     let refused = run_in(env_with(&world, Fate::Refused).await, create, NOBODY).await;
     assert_eq!(refused.exit, Exit::Failed);
     assert!(refused.err.contains("retries included"), "{}", refused.err);
     assert!(!refused.err.contains("not known"), "{}", refused.err);
-    let unanswered = run_in(env_with(&world, Fate::Unanswered).await, create, NOBODY).await;
-    assert_eq!(unanswered.exit, Exit::Failed);
+    let response_lost = run_in(env_with(&world, Fate::ResponseLost).await, create, NOBODY).await;
+    assert_eq!(response_lost.exit, Exit::Failed);
     for part in ["not known whether", "`gretactl account show acme`"] {
-        assert!(unanswered.err.contains(part), "{}", unanswered.err);
+        assert!(response_lost.err.contains(part), "{}", response_lost.err);
     }
     done(&world, "account show acme").await;
 }

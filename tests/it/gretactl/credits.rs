@@ -8,7 +8,7 @@ use store::{EntryKind, Posting};
 use super::{HOUR, NOBODY, account_id, done, failed, hold, json_of, run, text};
 use crate::support::World;
 
-/// Gives acme a micro-credit.
+/// Posts one micro-credit to acme.
 async fn post(world: &World, id: &str, kind: EntryKind, note: &str) {
     let posting = Posting {
         id: &EntryId::new(id).unwrap(),
@@ -24,7 +24,7 @@ async fn post(world: &World, id: &str, kind: EntryKind, note: &str) {
 }
 
 #[tokio::test]
-async fn credits_are_given_and_taken_once_by_their_id() {
+async fn credits_move_once_per_entry_id() {
     let world = World::start().await;
     world.set("acme", json!({})).await;
     let grant = "credits grant acme 12.5 --reason=beta --id beta-acme";
@@ -78,7 +78,7 @@ async fn credits_are_given_and_taken_once_by_their_id() {
 }
 
 #[tokio::test]
-async fn a_reversal_takes_what_is_there_and_the_rest_is_owed() {
+async fn a_reversal_takes_what_is_available_and_the_rest_is_owed() {
     let world = World::start().await;
     world.set("acme", json!({})).await;
     done(&world, "credits grant acme 10 --reason=beta --id beta-1").await;
@@ -96,7 +96,7 @@ async fn a_reversal_takes_what_is_there_and_the_rest_is_owed() {
     let again = done(&world, reverse).await;
     assert_eq!((&again["posted"], &again["credits"]["owed"]), (&json!(false), &json!("6")));
 
-    // The next grant pays first.
+    // The next grant pays the debt first.
     let grant = text(&world, "credits grant acme 8 --reason=again").await;
     assert!(grant.contains("6 paid what was owed"), "{grant}");
     assert_eq!(world.settled_balance("acme").await, "2");
@@ -138,11 +138,11 @@ async fn the_ledger_is_read_page_by_page() {
     }
     let shown = text(&world, "credits history acme --limit 2").await;
     assert!(shown.contains("there are older ones"), "{shown}");
-    assert!(!shown.contains('\u{1b}'), "other people's text steers no terminal");
+    assert!(!shown.contains('\u{1b}'), "no escape sequences reach the terminal");
 }
 
 #[tokio::test]
-async fn books_that_do_not_add_up_are_told() {
+async fn books_that_do_not_add_up_are_reported() {
     use aws_sdk_dynamodb::types::AttributeValue::{N, S};
     let world = World::start().await;
     for id in ["acme", "bravo", "charlie", "delta"] {
@@ -179,7 +179,7 @@ async fn books_that_do_not_add_up_are_told() {
     assert!(shown.out.contains("acme: sum of the ledger"), "{}", shown.out);
     assert!(shown.out.contains("1 do not add up"), "{}", shown.out);
 
-    // The segments are all accounts together, and each account once.
+    // The segments together cover every account once.
     let mut seen = (0, 0);
     for part in 1..=3 {
         let line = format!("credits reconcile --all --segment {part}/3");
@@ -189,7 +189,7 @@ async fn books_that_do_not_add_up_are_told() {
     }
     assert_eq!(seen, (4, 1));
 
-    // One whose books cannot be read does not keep the others from being looked at.
+    // An account with unreadable books does not stop the check of the others.
     let tamper = world.engines().dynamodb().update_item();
     tamper
         .table_name("AccountsTable")

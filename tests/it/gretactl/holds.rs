@@ -7,7 +7,7 @@ use super::{HOUR, done, failed, history, hold, number, run, text};
 use crate::support::World;
 
 #[tokio::test]
-async fn holds_are_ended_by_hand_once() {
+async fn an_operator_resolves_a_hold_once() {
     let world = World::start().await;
     world.set("acme", json!({"credits": "7"})).await;
     let none = text(&world, "holds list acme").await;

@@ -52,7 +52,7 @@ async fn a_key_is_forgotten_and_never_shown() {
     let status = text(&world, "key status acme").await;
     assert!(status.contains("none is connected"), "{status}");
 
-    // What Secrets Manager does not do now, the tick does.
+    // What Secrets Manager cannot do now is left to the tick.
     owner.save_key(KEY).await;
     world.engines().fail_secrets(None, SecretsFault::AccessDenied);
     let left = text(&world, "key forget acme --reason=again").await;
@@ -63,23 +63,23 @@ async fn a_key_is_forgotten_and_never_shown() {
     assert_eq!(names().await.len(), before - 1);
 }
 
-/// A yes that is typed after something else has happened.
-struct Later<'a>(&'a dyn Fn());
+/// Types yes, but only after something else has happened.
+struct AnswersAfter<'a>(&'a dyn Fn());
 
-impl Read for Later<'_> {
+impl Read for AnswersAfter<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         (self.0)();
         "yes\n".as_bytes().read(buffer)
     }
 }
 
-/// What was shown is what is confirmed.
+/// Only what was shown is confirmed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_was_not_shown_is_not_forgotten() {
     let world = World::start().await;
     let owner = world.enterprise_with_key("acme", "7").await;
     let forget = async |meanwhile: &dyn Fn()| {
-        let input = BufReader::new(Later(meanwhile));
+        let input = BufReader::new(AnswersAfter(meanwhile));
         let line = "key forget acme --reason=leaked --json";
         run_reading(env(&world), line, Some(input)).await
     };
@@ -91,11 +91,11 @@ async fn a_key_that_was_not_shown_is_not_forgotten() {
     }
     let last4 = &OTHER_KEY[OTHER_KEY.len() - 4..];
     assert_eq!(owner.card().await["key"]["last4"], last4);
-    assert_eq!(owner.test_key().await.status, 200, "its secret is there");
+    assert_eq!(owner.test_key().await.status, 200, "its secret still exists");
     let history = history(&world, &number(&world, "acme").await).await;
     assert!(history.iter().all(|(actor, _)| actor != "operator:anna"), "{history:?}");
 
-    // One that is gone meanwhile is as gone as was wished.
+    // If the key is already gone, forgetting it succeeds.
     let gone = async || assert_eq!(owner.disconnect().await.status, 200);
     let forgotten = forget(&|| block_in_place(|| Handle::current().block_on(gone()))).await;
     assert_eq!(forgotten.exit, Exit::Done, "{}", forgotten.out);

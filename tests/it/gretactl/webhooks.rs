@@ -8,18 +8,18 @@ use crate::add_on;
 use crate::support::World;
 
 #[tokio::test]
-async fn events_that_are_not_applied_are_listed_and_replayed() {
+async fn unapplied_events_are_listed_and_replayed() {
     let world = World::start().await;
     world.set("acme", json!({})).await;
     let none = text(&world, "webhooks list").await;
     assert!(none.contains("all events that were received are applied"), "{none}");
-    let provider = world.system.stripe.as_ref().unwrap();
+    let stripe = world.system.stripe.as_ref().unwrap();
     let session = add_on::session(&world).await;
-    provider.set_delivery(local::stripe::Delivery::Hold);
-    provider.pay(&session, Card::Succeeds).unwrap();
-    provider.limit_rate(1, None);
-    for event in provider.take_held() {
-        provider.deliver(&event).await.unwrap();
+    stripe.set_delivery(local::stripe::Delivery::Hold);
+    stripe.pay(&session, Card::Succeeds).unwrap();
+    stripe.limit_rate(1, None);
+    for event in stripe.take_held() {
+        stripe.deliver(&event).await.unwrap();
     }
     let listed = done(&world, "webhooks list").await;
     let events = listed["events"].as_array().unwrap();
@@ -36,11 +36,11 @@ async fn events_that_are_not_applied_are_listed_and_replayed() {
     assert_eq!(add_on::status(&world).await, "active");
     let listed = done(&world, "webhooks list").await;
     assert_eq!(listed["events"], json!([]));
-    // Once more does nothing more.
+    // A second replay changes nothing.
     done(&world, &replay).await;
     let report = world.tick_in(jiff::SignedDuration::ZERO).await;
     assert_eq!(report["errors"], 0);
-    assert_eq!(provider.payments()[0].refunded, 0);
+    assert_eq!(stripe.payments()[0].refunded, 0);
     let unknown = failed(&world, "webhooks replay evt_none").await;
     assert!(unknown.contains("no event evt_none was received"), "{unknown}");
 }

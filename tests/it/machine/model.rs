@@ -1,4 +1,4 @@
-//! What the store must do with credits, as a model that fits on a page.
+//! A one-page model of what the store must do with credits.
 
 use std::collections::BTreeMap;
 
@@ -20,18 +20,18 @@ pub(super) enum Step {
         amount: i64,
         fault: Disturbance,
     },
-    /// The last posting once more.
+    /// Repeats the last posting.
     PostAgain,
     Hold {
         amount: i64,
-        /// Which idempotency key it comes with.
+        /// The idempotency key.
         key: Option<u8>,
         fault: Disturbance,
-        /// Where the hold's own outcome is unknown, that of the fence is, too.
+        /// If the hold's own outcome is unknown, so is the fence's.
         fence_lost: bool,
     },
-    /// The provider takes the call, and its id is stored or gets lost.
-    Provide {
+    /// The default AI accepts the call, and its id is stored or lost.
+    Accept {
         call: usize,
         cost: i64,
         id_stored: bool,
@@ -41,18 +41,18 @@ pub(super) enum Step {
         end: End,
         fault: Disturbance,
     },
-    /// The call's own last end once more.
+    /// Repeats the call's last resolution.
     EndAgain {
         call: usize,
     },
-    /// The process of the call is gone.
+    /// The call's process is gone.
     Crash {
         call: usize,
     },
     Sweep {
         fault: Disturbance,
     },
-    /// Clocks jump forward, and at times back.
+    /// Clocks jump forward, and sometimes back.
     Pass {
         minutes: i64,
     },
@@ -64,10 +64,10 @@ pub(super) enum End {
     Release,
 }
 
-/// What happens to the step's transaction.
+/// The fault on the step's transaction.
 pub(super) type Disturbance = Option<(Fault, usize)>;
 
-/// The transaction is not carried out, and nobody is told.
+/// The transaction is not carried out, and no response arrives.
 fn is_lost(fault: Disturbance) -> bool {
     matches!(fault, Some((Fault::NeverArrives, _)))
 }
@@ -78,13 +78,13 @@ pub(super) struct Model {
     pub(super) owed: i64,
     pub(super) now: i64,
     pub(super) calls: Vec<Call>,
-    /// The call that an idempotency key belongs to, and until when.
+    /// The call that an idempotency key belongs to, and the key's expiry.
     keys: BTreeMap<u8, (usize, i64)>,
     pub(super) last_posting: Option<(EntryKind, i64)>,
-    /// Numbers given to postings; those that were refused or got lost count, too.
+    /// Number of postings, including refused and lost ones.
     pub(super) postings: usize,
     pub(super) last_number: usize,
-    /// What the store must answer to the last step.
+    /// The store's expected answer to the last step.
     pub(super) expected: Answer,
 }
 
@@ -98,7 +98,7 @@ pub(super) struct Call {
     id_stored: bool,
     /// `None`: there is no such hold.
     state: Option<HoldState>,
-    /// Its process lives and knows of the hold.
+    /// Its process is alive and knows about the hold.
     owned: bool,
     pub(super) last_end: Option<End>,
 }
@@ -130,7 +130,7 @@ impl Call {
         self.state == Some(HoldState::Open)
     }
 
-    fn can_be_provided(&self) -> bool {
+    fn can_be_accepted(&self) -> bool {
         self.owned && self.is_open() && self.cost.is_none()
     }
 
@@ -145,7 +145,7 @@ impl Call {
         }
     }
 
-    /// How the sweeper would end it now.
+    /// How the sweeper would resolve it now.
     fn swept(&self, now: i64) -> Option<End> {
         match self.cost.filter(|_| self.id_stored) {
             Some(cost) => Some(End::Settle(cost)),
@@ -211,7 +211,7 @@ impl Model {
         } else {
             None
         };
-        let answer_lost = matches!(fault, Some((Fault::AnswerLost, _)));
+        let answer_lost = matches!(fault, Some((Fault::ResponseLost, _)));
         let placed = refused.is_none() && !is_lost(fault);
         let answer = match refused {
             _ if is_lost(fault) => Answer::Unknown,
@@ -242,7 +242,7 @@ impl Model {
         self.calls[call].last_end = Some(end);
         let state = self.calls[call].ended_by(end);
         match self.calls[call].state.unwrap() {
-            HoldState::Open if is_lost(fault) || self.is_unheard(call, end, fault) => {
+            HoldState::Open if is_lost(fault) || self.is_outcome_unknown(call, end, fault) => {
                 Answer::Unknown
             }
             HoldState::Open => {
@@ -254,11 +254,11 @@ impl Model {
         }
     }
 
-    /// A release that would free an idempotency key that is not the call's any more is refused at
-    /// first, and tried without it. Who does not hear that cannot know.
-    fn is_unheard(&self, call: usize, end: End, fault: Disturbance) -> bool {
+    /// A release that would free another call's idempotency key is refused first, and retried
+    /// without the key. If the refusal is lost, the outcome is unknown.
+    fn is_outcome_unknown(&self, call: usize, end: End, fault: Disturbance) -> bool {
         let is_not_its_own = |key: &u8| self.keys.get(key).is_none_or(|(of, _)| *of != call);
-        matches!(fault, Some((Fault::AnswerLost, _)))
+        matches!(fault, Some((Fault::ResponseLost, _)))
             && end == End::Release
             && self.calls[call].key.as_ref().is_some_and(is_not_its_own)
     }
@@ -282,7 +282,7 @@ impl Model {
         self.which(|call| call.is_open() && call.next_check <= self.now)
     }
 
-    /// How many holds a sweep would end now.
+    /// Number of holds that a sweep would resolve now.
     fn ends_due(&self) -> usize {
         let ends = |call: &usize| self.calls[*call].swept(self.now).is_some();
         self.due().into_iter().filter(ends).count()
@@ -300,7 +300,7 @@ impl Model {
             let Some(end) = self.calls[call].swept(self.now) else {
                 continue;
             };
-            if is_lost(fault) || self.is_unheard(call, end, fault) {
+            if is_lost(fault) || self.is_outcome_unknown(call, end, fault) {
                 errors += 1;
             } else {
                 ended += 1;
@@ -318,7 +318,7 @@ fn fault() -> impl Strategy<Value = Disturbance> {
         1 => (1..3_usize).prop_map(|times| Some((Fault::Throttled, times))),
         1 => (1..3_usize).prop_map(|times| Some((Fault::Conflict, times))),
         1 => Just(Some((Fault::NeverArrives, 1))),
-        1 => Just(Some((Fault::AnswerLost, 1))),
+        1 => Just(Some((Fault::ResponseLost, 1))),
         1 => Just(Some((Fault::Repeated, 1))),
     ]
 }
@@ -346,7 +346,7 @@ impl ReferenceStateMachine for Model {
             1 => -60..0_i64,
         ];
         let pass = pass.prop_map(|minutes| Step::Pass { minutes });
-        // Of several ends at once nobody knows which one meets the fault.
+        // With several resolutions at once, it is unclear which one hits the fault.
         let sweep_fault = if state.ends_due() == 1 { fault().boxed() } else { Just(None).boxed() };
         let sweep = sweep_fault.prop_map(|fault| Step::Sweep { fault });
         let mut steps = vec![(3, post.boxed()), (3, pass.boxed()), (3, sweep.boxed())];
@@ -377,7 +377,7 @@ impl ReferenceStateMachine for Model {
         });
         of(1, state.which(|call| call.owned), |call, _, _| Step::Crash { call });
         of(1, state.which(Call::can_end_again), |call, _, _| Step::EndAgain { call });
-        of(4, state.which(Call::can_be_provided), |call, cost, _| Step::Provide {
+        of(4, state.which(Call::can_be_accepted), |call, cost, _| Step::Accept {
             call,
             cost: cost.abs(),
             id_stored: cost >= 0,
@@ -392,7 +392,7 @@ impl ReferenceStateMachine for Model {
             Step::PostAgain => state.last_posting.is_some(),
             Step::Hold { .. } => state.calls.len() < MOST_CALLS,
             Step::Sweep { fault } => fault.is_none() || state.ends_due() == 1,
-            Step::Provide { call: of, .. } => call(of).is_some_and(Call::can_be_provided),
+            Step::Accept { call: of, .. } => call(of).is_some_and(Call::can_be_accepted),
             Step::End { call: of, .. } | Step::Crash { call: of } => {
                 call(of).is_some_and(|call| call.owned)
             }
@@ -407,7 +407,7 @@ impl ReferenceStateMachine for Model {
             Step::Hold { amount, key, fault, fence_lost } => {
                 state.hold(amount, key, fault, fence_lost)
             }
-            Step::Provide { call, cost, id_stored } => {
+            Step::Accept { call, cost, id_stored } => {
                 let call = &mut state.calls[call];
                 (call.cost, call.id_stored) = (Some(cost), id_stored);
                 Answer::Nothing

@@ -1,4 +1,4 @@
-//! What is known in the end.
+//! The record at the end of a run.
 
 use std::collections::HashMap;
 
@@ -15,7 +15,7 @@ impl Simulation {
         let mut lives = std::mem::take(&mut self.lives);
         for life in &mut lives {
             if let Some(seen) = life.seen.last_mut().filter(|_| true) {
-                // The last look of all, where the account still lives.
+                // The last observation, if the account still exists.
                 if ended_at.duration_since(seen.at) < HOUR {
                     seen.at = ended_at;
                 }
@@ -29,8 +29,8 @@ impl Simulation {
         let entries = lives.iter().flat_map(|life| &life.ledger);
         let by_credits = entries.filter(|entry| entry.kind == "add_on");
         self.counts.credit_payments = by_credits.count();
-        let by_provider = payments.iter().filter(|it| it.object.starts_with("in_"));
-        self.counts.provider_payments = by_provider.count();
+        let by_stripe = payments.iter().filter(|it| it.object.starts_with("in_"));
+        self.counts.stripe_payments = by_stripe.count();
         Record {
             lives,
             payments,
@@ -42,7 +42,7 @@ impl Simulation {
         }
     }
 
-    /// What the books say of an account.
+    /// What the books say about an account.
     async fn books(&self, life: &mut Life, now: Timestamp) {
         let id = AccountId::new(life.id.clone()).unwrap();
         for row in self.rows(&self.system.tables.charges, &life.number).await {
@@ -84,7 +84,7 @@ impl Simulation {
         }
     }
 
-    /// All rows of a table whose account it is.
+    /// All rows of the account in a table.
     async fn rows(&self, table: &str, number: &str) -> Vec<HashMap<String, AttributeValue>> {
         let pages = self
             .system
@@ -100,15 +100,15 @@ impl Simulation {
         pages.collect::<Result<Vec<_>, _>>().await.unwrap()
     }
 
-    /// The provider's own record.
+    /// Stripe's own record.
     fn payments(&self) -> Vec<Paid> {
         let confirmed = self.confirmed.lock().unwrap();
-        let provider = self.provider();
-        let paid = provider.payments().into_iter().map(|payment| {
+        let stripe = self.stripe();
+        let paid = stripe.payments().into_iter().map(|payment| {
             let customer = payment.customer.as_deref().unwrap_or_default();
-            let customer = provider.object(customer).unwrap_or_default();
-            let told = |name: &str| payment.metadata.get(name).cloned();
-            let period = told("period").and_then(|period| period.parse().ok());
+            let customer = stripe.object(customer).unwrap_or_default();
+            let metadata = |name: &str| payment.metadata.get(name).cloned();
+            let period = metadata("period").and_then(|period| period.parse().ok());
             Paid {
                 account: customer["metadata"]["account"].as_str().unwrap_or_default().to_owned(),
                 object: payment
@@ -119,7 +119,7 @@ impl Simulation {
                 refunded: payment.refunded,
                 at: payment.at,
                 decided_at: confirmed.get(&payment.intent).copied().unwrap_or(payment.at),
-                asked_for: told("generation").zip(period),
+                ordered: metadata("generation").zip(period),
             }
         });
         paid.collect()
@@ -135,9 +135,9 @@ impl Simulation {
             left.extend(accounts.iter().map(|it| format!("{it:?}")));
             let refunds = store.due.find(store::DueKind::Refund, shard, before, 100).await.unwrap();
             left.extend(refunds.iter().map(|it| format!("{it:?}")));
-            let wind_ups =
+            let cleanups =
                 store.due.find(store::DueKind::Cleanup, shard, before, 100).await.unwrap();
-            left.extend(wind_ups.iter().map(|it| format!("{it:?}")));
+            left.extend(cleanups.iter().map(|it| format!("{it:?}")));
             let events =
                 store.due.find(store::DueKind::StripeEvent, shard, before, 100).await.unwrap();
             left.extend(events.iter().map(|it| format!("{it:?}")));

@@ -1,5 +1,5 @@
-//! What is carried to and fro: the provider's events and Greta's, ticks, and messages of the queue. It is
-//! lost, doubled and late.
+//! Deliveries: events from Stripe and from Greta, ticks and queue messages. They are lost,
+//! duplicated and late.
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -7,24 +7,24 @@ use serde_json::Value;
 use super::{DAY, Due, HOUR, Note, Simulation};
 use crate::simulation::process::Job;
 
-/// An account that was queued is not queued again for so long.
+/// How long a queued account is not queued again.
 const CLAIMED: SignedDuration = SignedDuration::from_mins(16);
-/// Nobody else does what was taken on for so long.
+/// How long a worker's claim lasts.
 const LEASE: SignedDuration = SignedDuration::from_mins(3);
-/// A message that was not done with is seen again after so long, and so often.
+/// An unfinished message becomes visible again after this time, at most `MOST_TRIES` times.
 const VISIBILITY: SignedDuration = SignedDuration::from_mins(15);
 const MOST_TRIES: u32 = 3;
 
 impl Simulation {
-    /// Delivers what is due: the provider's events and Greta's, and what banks took their time for.
-    pub(super) async fn hear(&mut self) {
+    /// Delivers due events from Stripe and from Greta, and finishes processing payments.
+    pub(super) async fn deliver_due(&mut self) {
         let now = self.now();
         for place in (0..self.slow.len()).rev() {
             if self.slow[place].at <= now {
                 let intent = self.slow.swap_remove(place).what;
                 let succeeds = self.is_quiet() || self.dice.bool();
-                // It may have been cancelled meanwhile, where it only waited for the customer.
-                let _ = self.provider().finish(&intent, succeeds);
+                // It may have been cancelled meanwhile, if it only waited for the customer.
+                let _ = self.stripe().finish(&intent, succeeds);
             }
         }
         self.sort_webhooks();
@@ -39,12 +39,12 @@ impl Simulation {
         for event in due {
             self.counts.webhooks += 1;
             let job = Job::Webhook {
-                signature: self.provider().signature(&event).unwrap(),
+                signature: self.stripe().signature(&event).unwrap(),
                 body: event.body.clone(),
             };
             let answer = self.work(job, 24, Note::Nothing).await;
             if !answer.is_some_and(|answer| answer.is_good()) {
-                // The provider sends it again.
+                // Stripe sends it again.
                 let at = self.now() + HOUR;
                 self.webhooks.push(Due { at, what: event });
             }
@@ -52,15 +52,15 @@ impl Simulation {
         for place in (0..self.account_events.len()).rev() {
             if self.account_events[place].at <= now {
                 let Due { what, .. } = self.account_events.swap_remove(place);
-                self.tell(what).await;
+                self.deliver_account_event(what).await;
             }
         }
     }
 
-    /// Decides what becomes of the events that the provider has for us.
+    /// Decides the fate of the events that Stripe has for us.
     fn sort_webhooks(&mut self) {
         let now = self.now();
-        for event in self.provider().take_held() {
+        for event in self.stripe().take_held() {
             if event.kind == "payment_intent.processing" {
                 let at = self.sooner_or_later();
                 self.slow.push(Due { at, what: event.object.clone() });
@@ -70,11 +70,12 @@ impl Simulation {
                 self.webhooks.push(Due { at: now, what: event });
                 continue;
             }
-            // What nobody asks for later: pages on which credits are bought, or a card is given.
-            let is_page = event.kind.starts_with("checkout.session.");
-            let page = is_page.then(|| self.provider().object(&event.object));
-            let is_only_told = page.flatten().is_some_and(|page| page["amount_total"] != 500);
-            if !is_only_told && self.chance(12) {
+            // Some sessions buy credits or store a card, and are not looked up later.
+            let is_session = event.kind.starts_with("checkout.session.");
+            let session = is_session.then(|| self.stripe().object(&event.object));
+            let is_never_looked_up =
+                session.flatten().is_some_and(|session| session["amount_total"] != 500);
+            if !is_never_looked_up && self.chance(12) {
                 self.counts.lost_webhooks += 1;
                 continue;
             }
@@ -92,10 +93,10 @@ impl Simulation {
     }
 
     pub(super) async fn tick(&mut self) {
-        // What was taken on just now, and broke off, is free again; or it is not.
+        // A claim of an interrupted worker may or may not have expired.
         let rested = self.is_quiet() || self.chance(70);
         if rested {
-            self.go_on_until(self.now() + LEASE);
+            self.advance_to(self.now() + LEASE);
         }
         let times = match self.dice.u8(..100) {
             _ if self.is_quiet() => 1,
@@ -106,7 +107,7 @@ impl Simulation {
             12..25 => 2,
             _ => 1,
         };
-        // It may have been on its way for a while.
+        // It may have been delayed.
         let late = !self.is_quiet() && self.chance(20);
         let delay = if late { self.dice.i64(0..90) } else { 0 };
         let time = self.now() - SignedDuration::from_mins(delay);
@@ -114,7 +115,7 @@ impl Simulation {
         if limited {
             self.counts.rate_limits += 1;
             let next = self.dice.u32(1..20);
-            self.provider().limit_rate(next, None);
+            self.stripe().limit_rate(next, None);
         }
         self.counts.ticks += times;
         let undisturbed = self.disturbances();
@@ -133,14 +134,14 @@ impl Simulation {
             self.work(Job::Tick(time), steps, Note::Nothing).await;
         }
         self.take_messages().await;
-        self.work_off().await;
-        self.provider().limit_rate(0, None);
+        self.run_batches().await;
+        self.stripe().limit_rate(0, None);
         if rested && is_alone && !(late || limited) && undisturbed == self.disturbances() {
             self.ticks.push(time);
         }
     }
 
-    /// Counts what goes wrong.
+    /// Counts the faults.
     fn disturbances(&self) -> usize {
         let counts = &self.counts;
         counts.crashes
@@ -151,7 +152,7 @@ impl Simulation {
             + counts.late_messages
     }
 
-    /// Decides what becomes of the messages in the queue.
+    /// Decides the fate of the messages in the queue.
     async fn take_messages(&mut self) {
         let consumer = self.system.queue.consumer.clone();
         loop {
@@ -187,8 +188,8 @@ impl Simulation {
         }
     }
 
-    /// Hands the messages that are due to the worker, in any order.
-    pub(super) async fn work_off(&mut self) {
+    /// Hands due messages to the worker, in any order.
+    pub(super) async fn run_batches(&mut self) {
         let now = self.now();
         let mut due = Vec::new();
         for place in (0..self.messages.len()).rev() {
@@ -226,10 +227,10 @@ impl Simulation {
         }
     }
 
-    /// Has the event carried out, however often that takes.
-    pub(super) async fn tell_at_once(&mut self, event: (usize, Value, Note)) {
+    /// Delivers the event until it is applied.
+    pub(super) async fn deliver_account_event_now(&mut self, event: (usize, Value, Note)) {
         let (subject, _, note) = event;
-        self.tell(event).await;
+        self.deliver_account_event(event).await;
         let Note::Act { life, act } = note else {
             return;
         };
@@ -239,7 +240,7 @@ impl Simulation {
                 break;
             };
             let what = self.account_events.swap_remove(place).what;
-            self.tell(what).await;
+            self.deliver_account_event(what).await;
         }
         let id = &self.subjects[subject].id;
         if let Some(account) = self.store.accounts.get(id).await.unwrap() {
@@ -247,9 +248,12 @@ impl Simulation {
         }
     }
 
-    /// Gives an event of Greta's core system to us; the bus keeps what was not carried out, and gives some
+    /// Delivers an event from Greta's core system; the bus keeps it if it fails, and delivers some
     /// twice.
-    pub(super) async fn tell(&mut self, (subject, event, note): (usize, Value, Note)) {
+    pub(super) async fn deliver_account_event(
+        &mut self,
+        (subject, event, note): (usize, Value, Note),
+    ) {
         let job = Job::AccountEvent(event.clone());
         let answer = self.work(job, 20, Note::Nothing).await;
         if answer.is_some_and(|answer| answer.is_good()) {

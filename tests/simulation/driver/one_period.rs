@@ -1,19 +1,20 @@
-//! One period, and a process that dies at each of its steps in turn, each time with an account of its own.
-//! The steps are counted as they come: a first account, with which nobody dies, tells how many there are.
+//! One period, with a process that dies at each of its steps in turn, each time for another
+//! account. Steps are counted as they happen: a first account, for which nothing dies, yields their
+//! number.
 
 use http::Method;
 use jiff::SignedDuration;
 use local::stripe::Card;
 use serde_json::json;
 
-use super::users::{SUBSCRIPTION, page};
+use super::users::{SUBSCRIPTION, session_of};
 use super::{DAY, Ended, HOUR, Note, Simulation, end};
-use crate::simulation::gate::Weather;
+use crate::simulation::gate::Faults;
 use crate::simulation::process::{Answer, Job};
 use crate::simulation::record::What;
 use crate::simulation::{Collection, Plan, judge};
 
-/// From the first payment until the next period has begun, and the provider has collected for it.
+/// From the first payment until the next period has begun and Stripe has collected for it.
 const PERIOD: SignedDuration = SignedDuration::from_hours(31 * 24 + 9);
 
 /// Where a process dies.
@@ -21,46 +22,44 @@ const PERIOD: SignedDuration = SignedDuration::from_hours(31 * 24 + 9);
 pub(crate) enum Scenario {
     /// The user asks to buy.
     Buying,
-    /// The provider tells that the page was paid.
-    PagePaid,
-    /// A page was paid after the account had become an enterprise's.
+    /// Stripe reports that the Checkout Session was paid.
+    SessionPaid,
+    /// A session was paid after the account became enterprise.
     NotOwed,
-    /// The period is over, and the next one is charged.
+    /// The period ends and the next one is charged.
     Renewal,
     /// The same, and the card declines.
     Decline,
-    /// An attempt is due while a page is open on which the period can be paid.
-    PageClosed,
-    /// The same, and somebody pays there just before.
-    PageClosedPaid,
+    /// An attempt is due while a Checkout Session for the period is open.
+    SessionExpired,
+    /// The same, and the session is paid just before.
+    SessionPaidBeforeExpiry,
     /// The user cancels.
     Cancellation,
-    /// The user cancels what is past due.
+    /// The user cancels while past due.
     CancellationPastDue,
-    /// The user cancels, and takes it back.
-    CancellationTakenBack,
-    /// The account became an enterprise's, and nothing more is to be collected.
+    /// The user cancels and resumes.
+    CancellationUndone,
+    /// The account became enterprise, and nothing more may be collected.
     Stop,
-    /// The same, and the provider collected meanwhile.
+    /// The same, and Stripe collected meanwhile.
     StopTooLate,
 }
 
-/// Payments that the provider took in the end, periods that are paid, and whether there is access.
+/// Payments that Stripe collected, periods that are paid, and whether there is access.
 type Expected = (usize, usize, bool);
 
-/// Dies everywhere in a scenario. Gives the number of steps.
+/// Dies everywhere in a scenario. Returns the number of steps.
 ///
-/// # Panics
-/// If something does not hold in the end.
 pub(crate) async fn die_everywhere(scenario: Scenario, collection: Collection) -> usize {
     let steps = Box::pin(die(scenario, collection, None)).await;
     let died = Box::pin(die(scenario, collection, Some(steps))).await;
-    assert_eq!(died, steps, "{scenario:?}: as many as were counted");
+    assert_eq!(died, steps, "{scenario:?}: as many steps as were counted");
     steps
 }
 
-/// With `deaths`, so many accounts whose process dies, at the first step, the second, …; else one whose
-/// process lives. Gives the steps of the longest life.
+/// With `deaths`, runs that many accounts whose process dies at the first step, the second, …;
+/// otherwise one account whose process lives. Returns the steps of the longest run.
 async fn die(scenario: Scenario, collection: Collection, deaths: Option<usize>) -> usize {
     let accounts = deaths.unwrap_or(1);
     let mut simulation = Simulation::start(Plan {
@@ -68,7 +67,7 @@ async fn die(scenario: Scenario, collection: Collection, deaths: Option<usize>) 
         accounts,
         months: 1,
         by_credits: u32::from(collection == Collection::Credits) * 100,
-        by_provider: u32::from(collection == Collection::Provider) * 100,
+        by_stripe: u32::from(collection == Collection::Provider) * 100,
     })
     .await;
     simulation.quiet_since = Some(simulation.now());
@@ -80,12 +79,12 @@ async fn die(scenario: Scenario, collection: Collection, deaths: Option<usize>) 
     simulation.pass(scenario).await;
     let mut jobs = Vec::new();
     for subject in 0..accounts {
-        jobs.push(simulation.last_steps_before(scenario, subject).await);
+        jobs.push(simulation.fatal_job(scenario, subject).await);
     }
     for (place, (job, note)) in jobs.into_iter().enumerate() {
-        let weather = Weather { stops_at: deaths.map(|_| place + 1), losses: 0 };
+        let faults = Faults { stops_at: deaths.map(|_| place + 1), losses: 0 };
         let process = simulation.process().await;
-        let work = process.begin(job, simulation.now(), weather);
+        let work = process.begin(job, simulation.now(), faults);
         let ended = end(&process, work, false).await;
         let has_died = matches!(ended, Ended::Died);
         assert_eq!(has_died, deaths.is_some(), "{scenario:?}, step {place}");
@@ -93,7 +92,7 @@ async fn die(scenario: Scenario, collection: Collection, deaths: Option<usize>) 
         simulation.ended(process, ended, note);
     }
     for subject in 0..accounts {
-        simulation.do_again(scenario, subject).await;
+        simulation.repeat_request(scenario, subject).await;
     }
     simulation.calm_down().await;
     let record = simulation.record().await;
@@ -104,7 +103,7 @@ async fn die(scenario: Scenario, collection: Collection, deaths: Option<usize>) 
     for (place, life) in record.lives.iter().enumerate() {
         let made = record.payments.iter();
         let made = match collection {
-            // What was taken is in the ledger, which the judge compares.
+            // Credit payments are in the ledger, which the judge compares.
             Collection::Credits => life.claims.len(),
             _ => made.filter(|paid| paid.account == life.number).count(),
         };
@@ -121,13 +120,13 @@ async fn die(scenario: Scenario, collection: Collection, deaths: Option<usize>) 
 
 fn expected(scenario: Scenario) -> Expected {
     match scenario {
-        // An enterprise's access is not paid for.
-        Scenario::Buying | Scenario::PagePaid | Scenario::Stop => (1, 1, true),
+        // An enterprise account has access without paying.
+        Scenario::Buying | Scenario::SessionPaid | Scenario::Stop => (1, 1, true),
         Scenario::Renewal
         | Scenario::Decline
-        | Scenario::PageClosed
-        | Scenario::PageClosedPaid
-        | Scenario::CancellationTakenBack => (2, 2, true),
+        | Scenario::SessionExpired
+        | Scenario::SessionPaidBeforeExpiry
+        | Scenario::CancellationUndone => (2, 2, true),
         Scenario::Cancellation | Scenario::CancellationPastDue => (1, 1, false),
         Scenario::NotOwed => (1, 0, true),
         Scenario::StopTooLate => (2, 1, true),
@@ -135,7 +134,7 @@ fn expected(scenario: Scenario) -> Expected {
 }
 
 impl Simulation {
-    /// What comes before time passes.
+    /// Runs before time passes.
     async fn prepare(&mut self, scenario: Scenario, subject: usize) {
         if self.subjects[subject].collection == Collection::Credits {
             let credits = match scenario {
@@ -146,17 +145,17 @@ impl Simulation {
         }
         match scenario {
             Scenario::Buying => {}
-            Scenario::PagePaid | Scenario::NotOwed => {
+            Scenario::SessionPaid | Scenario::NotOwed => {
                 let answer = self.ask(subject, Method::POST).await;
-                self.subjects[subject].pages.extend(page(&answer));
+                self.subjects[subject].sessions.extend(session_of(&answer));
             }
             _ => self.buy(subject, Card::Succeeds).await,
         }
         let past_due = matches!(
             scenario,
             Scenario::Decline
-                | Scenario::PageClosed
-                | Scenario::PageClosedPaid
+                | Scenario::SessionExpired
+                | Scenario::SessionPaidBeforeExpiry
                 | Scenario::CancellationPastDue
         );
         if past_due {
@@ -164,28 +163,30 @@ impl Simulation {
         }
     }
 
-    /// How much time passes, and what happens then.
+    /// Advances time as the scenario needs.
     async fn pass(&mut self, scenario: Scenario) {
         match scenario {
-            Scenario::Renewal | Scenario::Decline => self.go_on_until(self.now() + PERIOD),
-            Scenario::StopTooLate => self.go_on_until(self.now() + 30 * DAY),
-            Scenario::PageClosed | Scenario::PageClosedPaid | Scenario::CancellationPastDue => {
-                self.go_on_until(self.now() + PERIOD);
+            Scenario::Renewal | Scenario::Decline => self.advance_to(self.now() + PERIOD),
+            Scenario::StopTooLate => self.advance_to(self.now() + 30 * DAY),
+            Scenario::SessionExpired
+            | Scenario::SessionPaidBeforeExpiry
+            | Scenario::CancellationPastDue => {
+                self.advance_to(self.now() + PERIOD);
                 self.tick().await;
-                // The next attempt will come a day after the period began.
-                self.go_on_until(self.now() + 6 * HOUR);
+                // The next attempt is due a day after the period began.
+                self.advance_to(self.now() + 6 * HOUR);
             }
             Scenario::Buying
-            | Scenario::PagePaid
+            | Scenario::SessionPaid
             | Scenario::NotOwed
             | Scenario::Cancellation
-            | Scenario::CancellationTakenBack
+            | Scenario::CancellationUndone
             | Scenario::Stop => {}
         }
     }
 
-    /// The work in which the process dies.
-    async fn last_steps_before(&mut self, scenario: Scenario, subject: usize) -> (Job, Note) {
+    /// The job in which the process dies.
+    async fn fatal_job(&mut self, scenario: Scenario, subject: usize) -> (Job, Note) {
         let life = self.subjects[subject].life.unwrap();
         match scenario {
             Scenario::Buying => {
@@ -193,30 +194,30 @@ impl Simulation {
                 let job = self.route(subject, Method::POST, SUBSCRIPTION, None);
                 (job, note)
             }
-            Scenario::PagePaid => (self.paid_page(subject), Note::Nothing),
+            Scenario::SessionPaid => (self.paid_session(subject), Note::Nothing),
             Scenario::NotOwed => {
                 self.change_plan(subject, true).await;
-                (self.paid_page(subject), Note::Nothing)
+                (self.paid_session(subject), Note::Nothing)
             }
             Scenario::Renewal | Scenario::Decline => (self.message(subject), Note::Nothing),
-            Scenario::PageClosed | Scenario::PageClosedPaid => {
+            Scenario::SessionExpired | Scenario::SessionPaidBeforeExpiry => {
                 let answer = self.ask(subject, Method::POST).await;
-                let page = page(&answer).unwrap();
-                if scenario == Scenario::PageClosedPaid {
-                    self.provider().pay(&page, Card::Succeeds).unwrap();
-                    // Nobody tells.
-                    self.provider().take_held();
+                let session = session_of(&answer).unwrap();
+                if scenario == Scenario::SessionPaidBeforeExpiry {
+                    self.stripe().pay(&session, Card::Succeeds).unwrap();
+                    // No event is delivered.
+                    self.stripe().take_held();
                 }
                 self.set_card(subject, Card::Succeeds).await;
-                // The last one to do so moves all to the time of the attempt.
+                // The last account advances time for all, to the attempt.
                 if subject + 1 == self.subjects.len() {
-                    self.go_on_until(self.now() + 9 * HOUR);
+                    self.advance_to(self.now() + 9 * HOUR);
                 }
                 (self.message(subject), Note::Nothing)
             }
             Scenario::Cancellation
             | Scenario::CancellationPastDue
-            | Scenario::CancellationTakenBack => {
+            | Scenario::CancellationUndone => {
                 let note = self.begin_act(life, What::Cancel);
                 let job = self.route(subject, Method::DELETE, SUBSCRIPTION, None);
                 (job, note)
@@ -227,54 +228,54 @@ impl Simulation {
             }
             Scenario::StopTooLate => {
                 self.change_plan(subject, true).await;
-                // The last one to become so moves all to their period's end.
+                // The last account advances time for all, to the end of the period.
                 if subject + 1 == self.subjects.len() {
-                    self.go_on_until(self.now() + 2 * DAY);
+                    self.advance_to(self.now() + 2 * DAY);
                 }
                 (self.message(subject), Note::Nothing)
             }
         }
     }
 
-    /// What the user, or the provider, does once more, because there was no answer.
-    async fn do_again(&mut self, scenario: Scenario, subject: usize) {
+    /// What the user or Stripe repeats, because there was no response.
+    async fn repeat_request(&mut self, scenario: Scenario, subject: usize) {
         if subject == 0 {
-            self.go_on_until(self.now() + SignedDuration::from_mins(3));
+            self.advance_to(self.now() + SignedDuration::from_mins(3));
         }
         match scenario {
             Scenario::Buying => {
                 let answer = self.ask(subject, Method::POST).await;
-                if let Some(page) = page(&answer) {
-                    self.provider().pay(&page, Card::Succeeds).unwrap();
+                if let Some(session) = session_of(&answer) {
+                    self.stripe().pay(&session, Card::Succeeds).unwrap();
                 }
             }
-            Scenario::PagePaid | Scenario::NotOwed if subject.is_multiple_of(2) => {
-                let job = self.paid_page(subject);
+            Scenario::SessionPaid | Scenario::NotOwed if subject.is_multiple_of(2) => {
+                let job = self.paid_session(subject);
                 self.work(job, 1, Note::Nothing).await;
             }
             Scenario::Cancellation | Scenario::CancellationPastDue => {
                 self.ask(subject, Method::DELETE).await;
             }
-            Scenario::CancellationTakenBack => {
+            Scenario::CancellationUndone => {
                 self.ask(subject, Method::POST).await;
             }
             _ => {}
         }
-        // What is told of in the end is not too late for the next period.
-        let is_followed_by_more = matches!(
+        // Run a tick before the next period is due.
+        let needs_another_period = matches!(
             scenario,
             Scenario::Cancellation
                 | Scenario::CancellationPastDue
-                | Scenario::CancellationTakenBack
+                | Scenario::CancellationUndone
                 | Scenario::Stop
         );
-        if is_followed_by_more && subject + 1 == self.subjects.len() {
+        if needs_another_period && subject + 1 == self.subjects.len() {
             self.tick().await;
-            self.go_on_until(self.now() + PERIOD);
+            self.advance_to(self.now() + PERIOD);
         }
     }
 
-    /// A request of the user's that nothing disturbs.
+    /// A request from the user, without faults.
     async fn ask(&mut self, subject: usize, method: Method) -> Answer {
         let life = self.subjects[subject].life.unwrap();
         let what = if method == Method::DELETE { What::Cancel } else { What::Subscribe };
@@ -286,9 +287,9 @@ impl Simulation {
     async fn buy(&mut self, subject: usize, card: Card) {
         let answer = self.ask(subject, Method::POST).await;
         assert!(answer.is_good(), "{answer:?}");
-        if let Some(page) = page(&answer) {
-            self.provider().pay(&page, card).unwrap();
-            self.hear().await;
+        if let Some(session) = session_of(&answer) {
+            self.stripe().pay(&session, card).unwrap();
+            self.deliver_due().await;
         }
     }
 
@@ -296,28 +297,28 @@ impl Simulation {
         let id = self.subjects[subject].id.clone();
         let account = self.store.accounts.get(&id).await.unwrap().unwrap();
         if let Some(customer) = &account.profile.billing.customer {
-            self.provider().set_card(customer, card);
+            self.stripe().set_card(customer, card);
         }
     }
 
-    /// The event that tells of the paid page, which is paid now if it is not yet.
-    fn paid_page(&mut self, subject: usize) -> Job {
-        let page = self.subjects[subject].pages[0].clone();
-        // Paid once is enough.
-        let _ = self.provider().pay(&page, Card::Succeeds);
-        self.provider().take_held();
-        let events = self.provider().events();
-        let told = events
+    /// The event that reports the paid session. Pays it first, if it is not paid yet.
+    fn paid_session(&mut self, subject: usize) -> Job {
+        let session = self.subjects[subject].sessions[0].clone();
+        // It may be paid already.
+        let _ = self.stripe().pay(&session, Card::Succeeds);
+        self.stripe().take_held();
+        let events = self.stripe().events();
+        let event = events
             .iter()
-            .find(|event| event.object == page && event.kind == "checkout.session.completed")
+            .find(|event| event.object == session && event.kind == "checkout.session.completed")
             .unwrap();
         Job::Webhook {
-            signature: self.provider().signature(told).unwrap(),
-            body: told.body.clone(),
+            signature: self.stripe().signature(event).unwrap(),
+            body: event.body.clone(),
         }
     }
 
-    /// A message of the queue that names the account.
+    /// A queue message that names the account.
     fn message(&self, subject: usize) -> Job {
         let now = self.now();
         let accounts = [&self.subjects[subject].id];

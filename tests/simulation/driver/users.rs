@@ -1,4 +1,4 @@
-//! What users and Greta's core system do.
+//! Acts of users and of Greta's core system.
 
 use account::{AddOnStatus, Credits, EntryId};
 use http::Method;
@@ -25,7 +25,7 @@ impl Simulation {
             }
             return;
         };
-        self.use_page(subject);
+        self.use_session(subject);
         let id = self.subjects[subject].id.clone();
         let Some(account) = self.store.accounts.get(&id).await.unwrap() else {
             return;
@@ -49,20 +49,20 @@ impl Simulation {
             (83..90, _) if self.subjects[subject].collection == Collection::Credits => {
                 self.buy_credits(subject).await;
             }
-            // What the deployment says of those who buy from now on.
+            // The deployment's setting changes for later purchases.
             (90..91, _) => {
                 self.counts.other_settings += 1;
                 self.subjects[subject].collection = self.any_collection();
             }
-            _ => self.other_mood(customer.as_deref()),
+            _ => self.change_card_behaviour(customer.as_deref()),
         }
         if self.chance(85) {
-            self.use_page(subject);
+            self.use_session(subject);
         }
     }
 
-    /// From now on the customer's cards behave in another way.
-    fn other_mood(&mut self, customer: Option<&str>) {
+    /// Changes how the customer's cards behave.
+    fn change_card_behaviour(&mut self, customer: Option<&str>) {
         let Some(customer) = customer else { return };
         let card = match self.dice.u8(..100) {
             0..70 => Card::Succeeds,
@@ -71,7 +71,7 @@ impl Simulation {
             90..94 => Card::NeedsAuthentication,
             _ => Card::DeclinesLater,
         };
-        self.provider().set_card(customer, card);
+        self.stripe().set_card(customer, card);
         let mut script = Vec::new();
         while self.chance(45) {
             script.push(match self.dice.u8(..6) {
@@ -91,7 +91,7 @@ impl Simulation {
         ];
         let silent = script.iter().filter(|card| silent.contains(card));
         self.counts.silent_cards += silent.count();
-        self.provider().script(customer, &script);
+        self.stripe().script(customer, &script);
     }
 
     pub(super) fn route(
@@ -131,10 +131,10 @@ impl Simulation {
             if !answer.is_good() {
                 continue;
             }
-            match page(&answer) {
-                Some(page) => {
+            match session_of(&answer) {
+                Some(session) => {
                     self.counts.checkouts += 1;
-                    self.subjects[subject].pages.push(page);
+                    self.subjects[subject].sessions.push(session);
                 }
                 None => {
                     self.counts.resumptions += 1;
@@ -155,9 +155,9 @@ impl Simulation {
 
     async fn new_card(&mut self, subject: usize) {
         let job = self.route(subject, Method::POST, PAYMENT_METHOD, None);
-        if let Some(page) = self.page_of(job).await {
+        if let Some(session) = self.session_from(job).await {
             self.counts.new_cards += 1;
-            self.subjects[subject].pages.push(page);
+            self.subjects[subject].sessions.push(session);
         }
     }
 
@@ -165,25 +165,25 @@ impl Simulation {
         let usd = self.dice.u32(6..40).to_string();
         let body = json!({ "usd": usd });
         let job = self.route(subject, Method::POST, CREDITS_CHECKOUT, Some(body));
-        if let Some(page) = self.page_of(job).await {
+        if let Some(session) = self.session_from(job).await {
             self.counts.purchases += 1;
-            self.subjects[subject].pages.push(page);
+            self.subjects[subject].sessions.push(session);
         }
     }
 
-    async fn page_of(&mut self, job: Job) -> Option<String> {
+    async fn session_from(&mut self, job: Job) -> Option<String> {
         let answer = self.work(job, 20, Note::Nothing).await?;
-        page(&answer).filter(|_| answer.is_good())
+        session_of(&answer).filter(|_| answer.is_good())
     }
 
-    /// The user pays on one of the open pages, or closes it.
-    fn use_page(&mut self, subject: usize) {
-        let pages = &mut self.subjects[subject].pages;
-        if pages.is_empty() {
+    /// The user pays in one of the open sessions, or closes it.
+    fn use_session(&mut self, subject: usize) {
+        let sessions = &mut self.subjects[subject].sessions;
+        if sessions.is_empty() {
             return;
         }
-        let place = self.dice.usize(..pages.len());
-        let page = pages[place].clone();
+        let place = self.dice.usize(..sessions.len());
+        let session = sessions[place].clone();
         let card = match self.dice.u8(..100) {
             0..60 => Card::Succeeds,
             60..66 => Card::DeclinesLater,
@@ -192,28 +192,28 @@ impl Simulation {
             80..84 => Card::TimesOutAfterCharging,
             84..88 => Card::Processing,
             _ => {
-                pages.swap_remove(place);
+                sessions.swap_remove(place);
                 return;
             }
         };
         let pay = |card| {
-            let provider = self.provider();
-            if page.starts_with("in_") {
-                provider.pay_open_invoice(&page, card)
+            let stripe = self.stripe();
+            if session.starts_with("in_") {
+                stripe.pay_open_invoice(&session, card)
             } else {
-                provider.pay(&page, card).map(drop)
+                stripe.pay(&session, card).map(drop)
             }
         };
         let paid = pay(card);
         if paid.is_ok() {
-            assert!(pay(Card::Succeeds).is_err(), "a page is paid once");
+            assert!(pay(Card::Succeeds).is_err(), "a session is paid once");
         }
         if paid.is_ok() {
-            self.subjects[subject].pages.retain(|known| *known != page);
+            self.subjects[subject].sessions.retain(|known| *known != session);
         }
     }
 
-    /// Support gives credits.
+    /// An operator grants credits.
     pub(super) async fn grant(&mut self, subject: usize, credits: i64) {
         let Some(life) = self.subjects[subject].life else {
             return;
@@ -233,7 +233,7 @@ impl Simulation {
         }
     }
 
-    /// Greta's core system says that the account has this plan, or that it is there at all.
+    /// Greta's core system reports the account's plan, or creates the account.
     pub(super) async fn change_plan(&mut self, subject: usize, enterprise: bool) {
         let now = self.now();
         let known = &mut self.subjects[subject];
@@ -266,8 +266,8 @@ impl Simulation {
             let life = self.lives.len() - 1;
             self.subjects[subject].life = Some(life);
             let note = self.begin_act(life, what);
-            // Whatever stood still while it was deleted is over: the new account is another one.
-            self.tell_at_once((subject, event, note)).await;
+            // Jobs that stalled while it was deleted do not matter: the new account is another one.
+            self.deliver_account_event_now((subject, event, note)).await;
             return;
         };
         if enterprise {
@@ -281,7 +281,7 @@ impl Simulation {
             let what = (subject, event, note);
             self.account_events.push(Due { at, what });
         } else {
-            self.tell((subject, event, note)).await;
+            self.deliver_account_event((subject, event, note)).await;
         }
     }
 
@@ -300,13 +300,13 @@ impl Simulation {
         });
         let what = What::Delete(known.version);
         let note = self.begin_act(life, what);
-        self.tell_at_once((subject, event, note)).await;
+        self.deliver_account_event_now((subject, event, note)).await;
         self.subjects[subject].life = None;
-        self.subjects[subject].pages.clear();
+        self.subjects[subject].sessions.clear();
     }
 
-    /// Looks whether the account has access.
-    pub(super) async fn look(&mut self, subject: usize) {
+    /// Observes whether the account has access.
+    pub(super) async fn observe_access(&mut self, subject: usize) {
         let id = &self.subjects[subject].id;
         let Some(life) = self.subjects[subject].life else {
             return;
@@ -328,8 +328,8 @@ impl Simulation {
     }
 }
 
-/// The session of the page that an answer leads to.
-pub(super) fn page(answer: &Answer) -> Option<String> {
+/// The Checkout Session or invoice that a response links to.
+pub(super) fn session_of(answer: &Answer) -> Option<String> {
     let url = answer.body["checkout_url"].as_str()?;
     Some(url.rsplit('/').next().unwrap_or_default().to_owned())
 }

@@ -1,4 +1,4 @@
-//! What the product relies on in the engines, through the real SDK.
+//! The engines' behaviour that the product relies on, through the real SDK.
 
 use aws_sdk_dynamodb::types::{
     AttributeValue, ConditionCheck, Put, ReturnValue, ReturnValuesOnConditionCheckFailure,
@@ -123,7 +123,7 @@ async fn a_failed_condition_check_cancels() {
 }
 
 #[tokio::test]
-async fn a_failed_update_returns_the_item_as_it_is() {
+async fn a_failed_update_returns_the_current_item() {
     let (_engines, client) = started().await;
     with_account(&client, 5).await;
     let update = client

@@ -35,13 +35,13 @@ impl Rig {
         self.chat(KEY, &request(model, stream))
     }
 
-    /// The whole body of a response, or what arrived before it broke.
+    /// The response's body, or what arrived before it broke, and whether it is complete.
     async fn read(&self, model: &str, stream: bool) -> (Vec<u8>, bool) {
-        let mut pieces = self.call(model, stream).send().await.unwrap().bytes_stream();
+        let mut chunks = self.call(model, stream).send().await.unwrap().bytes_stream();
         let mut body = Vec::new();
-        while let Some(piece) = pieces.next().await {
-            match piece {
-                Ok(piece) => body.extend_from_slice(&piece),
+        while let Some(chunk) = chunks.next().await {
+            match chunk {
+                Ok(chunk) => body.extend_from_slice(&chunk),
                 Err(_) => return (body, false),
             }
         }
@@ -85,7 +85,7 @@ async fn json_body(request: reqwest::RequestBuilder) -> (u16, Value) {
 }
 
 #[tokio::test]
-async fn a_key_behaves_as_its_text_says_until_told_otherwise() {
+async fn a_key_behaves_as_its_text_says_until_changed() {
     let rig = Rig::start().await;
     let rest = "0123456789abcdef";
     let table = [
@@ -237,7 +237,7 @@ async fn errors_look_like_openrouters() {
 }
 
 #[tokio::test]
-async fn a_reset_comes_before_or_after_the_head() {
+async fn connections_reset_before_or_after_the_head() {
     let rig = Rig::start().await;
     for stream in [false, true] {
         rig.call("sim/reset", stream).send().await.unwrap_err();
@@ -249,7 +249,7 @@ async fn a_reset_comes_before_or_after_the_head() {
 }
 
 #[tokio::test]
-async fn a_broken_response_costs_what_was_generated() {
+async fn a_broken_response_costs_its_generated_tokens() {
     let rig = Rig::start().await;
     for model in ["sim/cut", "sim/cut-mid-line"] {
         let (body, complete) = rig.read(model, true).await;
@@ -269,17 +269,17 @@ async fn a_broken_response_costs_what_was_generated() {
 }
 
 #[tokio::test]
-async fn a_reader_that_leaves_leaves_a_record() {
+async fn a_call_whose_reader_leaves_is_recorded() {
     let rig = Rig::start().await;
     let answer = rig.call("sim/stall", true).send().await.unwrap();
     let path = format!("/generation?id={}", rig.last().generation_id);
-    assert_eq!(json_body(rig.get(&path, KEY)).await.0, 404, "it is not over yet");
-    let mut pieces = answer.bytes_stream();
+    assert_eq!(json_body(rig.get(&path, KEY)).await.0, 404, "the call is still running");
+    let mut chunks = answer.bytes_stream();
     let mut text = String::new();
     while data(&text).len() < 2 {
-        text += std::str::from_utf8(&pieces.next().await.unwrap().unwrap()).unwrap();
+        text += std::str::from_utf8(&chunks.next().await.unwrap().unwrap()).unwrap();
     }
-    drop(pieces);
+    drop(chunks);
     rig.ended(CallOutcome::ReaderLeft).await;
     // 4 tokens in, 2 out.
     assert_eq!(rig.last().cost, "0.0000018");
@@ -324,13 +324,13 @@ async fn streams_misbehave_on_demand() {
     let text = rig.whole("sim/slow-chunks-1", true).await;
     assert_eq!(data(&text).len(), data(&usual).len());
 
-    let mut pieces = rig.call("sim/split", true).send().await.unwrap().bytes_stream();
+    let mut chunks = rig.call("sim/split", true).send().await.unwrap().bytes_stream();
     let mut inside_character = false;
     let mut all = Vec::new();
-    while let Some(piece) = pieces.next().await {
-        let piece = piece.unwrap();
-        inside_character |= std::str::from_utf8(&piece).is_err();
-        all.extend_from_slice(&piece);
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.unwrap();
+        inside_character |= std::str::from_utf8(&chunk).is_err();
+        all.extend_from_slice(&chunk);
     }
     assert!(inside_character);
     assert_eq!(data(std::str::from_utf8(&all).unwrap()).len(), data(&usual).len());

@@ -1,4 +1,4 @@
-//! The simulator, as its client, its payer and its webhook endpoint see it.
+//! The simulator as its client, its payer and its webhook endpoint see it.
 
 use axum::extract::State;
 use axum::routing::post;
@@ -172,7 +172,7 @@ impl Rig {
         events.iter().map(|event| event.kind).collect()
     }
 
-    /// The subscription's next period begins, or is still due, and its payment ends like this.
+    /// Begins the subscription's next period, or retries a due one, with this outcome.
     fn collect(&self, subscription: &str, outcome: ChargeOutcome) -> Result<(), NotPossible> {
         self.stripe.act(|state| state.collect(subscription, outcome))
     }
@@ -239,7 +239,7 @@ fn the_state_is_deterministic() {
 }
 
 #[tokio::test]
-async fn the_system_starts_one_unless_another_is_set() {
+async fn the_system_starts_a_simulator_unless_another_url_is_set() {
     use crate::system::{Options, System};
     let system = System::start(Options::default()).await.unwrap();
     let url = system.stripe.as_ref().unwrap().base_url();

@@ -76,7 +76,7 @@ fn after(facts: &[Fact]) -> AddOn {
     add_on
 }
 
-/// Histories from the contract's table, with the status after each.
+/// Histories from the table in section 5 of the contract, with the status after each.
 fn histories() -> Vec<(Vec<Fact>, AddOnStatus)> {
     use AddOnStatus::{Active, Cancelling, Ended, None, PastDue, Suspended};
     const FEB_10: &str = "2026-02-10T00:00:00Z";
@@ -145,27 +145,27 @@ fn every_row_of_the_table_leads_to_its_status() {
     }
 }
 
-/// The change that other systems are told about after each fact, with its reason.
+/// The change reported to other systems after each fact, with its reason.
 #[test]
 fn each_change_for_other_systems_is_reported_once() {
     use AddOnChange::{Activated, Ended, PastDue, Suspended};
     use Reason::{Cancelled, Disputed, PlanChanged, Refunded, Unpaid};
-    type Told = (Option<AddOnChange>, Option<Reason>);
-    let silent: Told = (None, None);
+    type Reported = (Option<AddOnChange>, Option<Reason>);
+    let none: Reported = (None, None);
     let activated_again = || activated("g2", "2026-05-05T00:00:00Z");
-    let table: Vec<Vec<(Fact, Told)>> = vec![
+    let table: Vec<Vec<(Fact, Reported)>> = vec![
         vec![
             (bought(), (Some(Activated), None)),
-            (bought(), silent),
+            (bought(), none),
             (declined(2), (Some(PastDue), None)),
-            (declined(2), silent),
-            (paid(2), silent),
+            (declined(2), none),
+            (paid(2), none),
             (declined(3), (Some(PastDue), None)),
             (grace_over(3), (Some(Suspended), Some(Unpaid))),
             (paid(3), (Some(Activated), None)),
-            (cancelled(1, None), silent),
-            (resumed(2, "2026-04-02T00:00:00Z"), silent),
-            (cancelled(3, None), silent),
+            (cancelled(1, None), none),
+            (resumed(2, "2026-04-02T00:00:00Z"), none),
+            (cancelled(3, None), none),
             (period_over(3), (Some(Ended), Some(Cancelled))),
             (activated_again(), (Some(Activated), None)),
         ],
@@ -217,7 +217,7 @@ fn paid_through_is_the_end_of_the_last_paid_period() {
 }
 
 #[test]
-fn it_survives_being_stored() {
+fn an_add_on_survives_being_stored() {
     for (facts, _) in histories() {
         let add_on = after(&facts);
         let text = serde_json::to_string(&add_on).unwrap();
@@ -226,7 +226,7 @@ fn it_survives_being_stored() {
 }
 
 proptest! {
-    /// Any order and any repetition of a history leads to the same status.
+    /// Any order and repetition of a history leads to the same status.
     #[test]
     fn order_and_repetition_do_not_matter(
         (facts, shuffled) in prop::sample::select(histories()).prop_flat_map(|(facts, _)| {

@@ -27,7 +27,7 @@ pub(crate) struct StoredHold {
     /// The default AI's id of the call is stored.
     pub(crate) generation: bool,
     pub(crate) next_check_at: Option<Timestamp>,
-    /// The number of times that it ended.
+    /// Number of times that it ended.
     pub(crate) ends: u8,
     /// Another process's request came too late.
     pub(crate) outran: bool,
@@ -62,13 +62,13 @@ pub(crate) enum Answer {
     Refused(BalanceError, Credits),
 }
 
-/// The fate of a request. A sweeper that dies is one whose request gets lost.
+/// The fate of a request. A dying sweeper is modelled as a lost request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
     Answered,
     /// It never arrives.
     Lost,
-    /// It arrives later; if at once, only the response got lost.
+    /// It arrives later; if at once, only the response was lost.
     Late,
     /// It arrives later, and the SDK sends it again before that.
     Repeated,
@@ -93,7 +93,7 @@ impl Books {
         }
     }
 
-    /// `None`: that is no valid balance.
+    /// `None`: not a valid balance.
     fn read(&self) -> Option<Balance> {
         let open_holds = u32::try_from(self.open_holds).ok()?;
         Balance::new(self.balance, self.held, self.owed, open_holds)
@@ -182,7 +182,7 @@ impl Holds {
             return Answer::Met(hold.state, hold.amount);
         }
         let max_holds =
-            if self.breaks(Broken::PlacesUnchecked) { u32::MAX } else { self.scope.max_holds };
+            if self.breaks(Broken::MaxHoldsUnchecked) { u32::MAX } else { self.scope.max_holds };
         let before = books.read().ok_or(BalanceError::OutOfRange);
         let after = before.and_then(|balance| balance.hold(amount, max_holds));
         if let Err(refused) = after
@@ -219,7 +219,7 @@ impl Holds {
         Answer::Done
     }
 
-    /// Its ledger entry, if any.
+    /// Returns its ledger entry, if any.
     fn end_hold(
         &self,
         books: &mut Books,
@@ -249,7 +249,7 @@ impl Holds {
         Ok(is_entered.then(|| after.charged()))
     }
 
-    /// Reads the balance, or makes the posting planned by it.
+    /// Reads the balance, or makes the posting planned from it.
     pub(crate) fn post(&self, state: &mut State, posting: usize) -> Option<()> {
         let State { books, postings, .. } = state;
         let Posting::Planned(before) = postings[posting] else {

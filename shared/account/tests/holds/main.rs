@@ -1,25 +1,26 @@
-//! Every order in which the steps of one account's calls and sweepers can happen, searched through.
+//! Searches every order in which the steps of one account's calls and sweepers can happen.
 //!
 //! Modelled: the account's item, the calls' holds and their ledger entries, written as the store
-//! writes them: each request is carried out completely or not at all, on its conditions
+//! writes them: each request is carried out completely or not at all, under its conditions
 //! ([`database`]). A call takes a hold, a smaller one if the balance does not cover it, calls the
-//! default AI, stores its id of the call, and settles or releases; the process may stop for ever
+//! default AI, stores its id of the call, and settles or releases; the process may stop forever
 //! between any two steps. Several sweepers look at holds whose check is due, each with its own idea
 //! of the time ([`processes`]). Any request of calls and sweepers may get lost, arrive at any later
-//! moment, or be sent again by the SDK while the first one is still on its way; a process without a
+//! moment, or be sent again by the SDK while the first one is still in flight; a process without a
 //! response does what the real code does. The default AI charges nothing, something, or more than
-//! was held, and its record of the call can be read by the sweeper at once, late or never.
-//! Meanwhile, credits are granted and reversed.
+//! was held, and the sweeper can read its record of the call at once, late or never. Meanwhile,
+//! credits are granted and reversed.
 //!
 //! All decisions are made by this crate's own functions, which the store, the calls and the sweeper
-//! use: the movement of a step, the end of a hold, the conclusion from a stored hold where no
-//! response came, the sweeper's decision on a hold, and the time of its next check.
+//! use: a step's movement, a hold's end, the conclusion from a stored hold when no response came,
+//! the sweeper's decision on a hold, and the time of its next check.
 //!
 //! Not modelled: idempotency keys, the switch "Always use this key", days and history, deleted
-//! accounts, lost responses of postings. DynamoDB's own recognition of a repeated transaction is
-//! left out on purpose: the conditions must do without it.
+//! accounts, lost responses of postings. DynamoDB's own detection of repeated transactions is left
+//! out on purpose: the conditions must work without it.
 //!
-//! The search is complete within the bounds of each [`Scope`]: so many calls, sweepers and faults.
+//! The search is complete within the bounds of each [`Scope`]: its number of calls, sweepers and
+//! faults.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops with a message")]
 
@@ -35,7 +36,7 @@ use jiff::Timestamp;
 use stateright::{Checker, Expectation, HasDiscoveries, Model, Property};
 
 use database::{Books, Fate, Request, StoredHold};
-use processes::{Process, Said, Sweeper};
+use processes::{Process, Response, Sweeper};
 use properties as property;
 
 /// The start of all calls.
@@ -52,7 +53,7 @@ struct Scope {
     calls: usize,
     /// Maximum number at the same time; others may follow.
     sweepers: usize,
-    /// Requests that get lost, late or repeated, and reads without a response.
+    /// Requests that get lost, arrive late or are repeated, and reads without a response.
     faults: u8,
     max_holds: u32,
     /// The possible costs of a call, in micro-credits.
@@ -64,14 +65,14 @@ struct Scope {
     long_lived: bool,
 }
 
-/// A rule that is broken, to show that the properties notice it.
+/// A broken rule, to show that the properties detect it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Broken {
     /// A hold is taken whatever is available.
     AvailableUnchecked,
     /// A hold is taken however many are open.
-    PlacesUnchecked,
-    /// A hold is taken again where one exists.
+    MaxHoldsUnchecked,
+    /// A second hold is taken where one exists.
     HoldTwice,
     /// A fence replaces the stored hold.
     FenceUnchecked,
@@ -89,9 +90,9 @@ enum Broken {
     SilenceIsAHold,
     /// A hold without a response is looked for, but not fenced.
     NoFence,
-    /// Anything stored in the place of the hold counts as the hold.
+    /// Any item in the hold's place counts as the hold.
     FenceIsAHold,
-    /// The stored hold counts as one of the amount requested last.
+    /// The stored hold counts as having the amount requested last.
     LastPlanIsTheHold,
     /// An end without a response counts as done.
     SilenceIsAnEnd,
@@ -128,9 +129,9 @@ struct Call {
     hold: Option<StoredHold>,
     /// The sum of the call's ledger entries.
     entries: Vec<Credits>,
-    /// The call's cost, once it was made.
+    /// The call's cost, once the call was made.
     cost: Option<Credits>,
-    /// Requests still on their way, for whose response nobody waits. Sorted.
+    /// Requests still in flight, whose response nobody awaits. Sorted.
     late: Vec<Request>,
     /// The sweepers that look at the hold. Sorted.
     sweepers: Vec<Sweeper>,
@@ -140,12 +141,12 @@ struct Call {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Posting {
     Due,
-    /// Planned by the balance as read.
+    /// Planned from the balance as read.
     Planned(Balance),
     Posted,
 }
 
-/// The next event. Calls, sweepers and late requests are named by their place in the state.
+/// The next event. Calls, sweepers and late requests are identified by their index in the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Action {
     Send {
@@ -156,9 +157,9 @@ enum Action {
         call: usize,
         answered: bool,
     },
-    CallProvider {
+    CallDefaultAi {
         call: usize,
-        said: Said,
+        response: Response,
     },
     Stop {
         call: usize,
@@ -170,12 +171,12 @@ enum Action {
     FindDue {
         call: usize,
     },
-    /// The sweeper's next request. With `told`, the default AI then reports the call's cost.
+    /// The sweeper's next request. With `reported`, the default AI then reports the call's cost.
     Sweep {
         call: usize,
         sweeper: usize,
         fate: Fate,
-        told: bool,
+        reported: bool,
     },
     Post {
         posting: usize,
@@ -213,8 +214,8 @@ impl Call {
         self.entries.iter().copied().fold(Credits::ZERO, plus)
     }
 
-    /// Sorts collections without an order, and forgets facts that no longer matter, so that states
-    /// which do not differ otherwise are one.
+    /// Sorts collections without an order and drops facts that no longer matter, so that equivalent
+    /// states are equal.
     fn tidy(&mut self) {
         if let Some(hold) = &self.hold {
             self.late.retain(|request| hold.is_concerned_by(request));
@@ -235,8 +236,8 @@ impl Holds {
         self.broken == Some(rule)
     }
 
-    /// Time passes where somebody may wait for it, and in leaps: to the first check, to the end of
-    /// a hold's life, and then from check to check.
+    /// Time passes only when something waits for it, and in leaps: to the first check, to the end
+    /// of a hold's life, then from check to check.
     fn next_moment(&self, state: &State) -> Option<Timestamp> {
         let calls = &state.calls;
         let somebody_waits = |call: &Call| call.open_hold().is_some() || !call.late.is_empty();
@@ -294,7 +295,9 @@ impl Model for Holds {
                 call.process = self.read(call.process, answered, call.hold.as_ref());
                 state.faults_left -= u8::from(!answered);
             }
-            Action::CallProvider { call, said } => state.calls[call].hear_provider(said)?,
+            Action::CallDefaultAi { call, response } => {
+                state.calls[call].apply_response(response)?
+            }
             Action::Stop { call } => state.calls[call].process = Process::Gone,
             Action::Arrive { call, late } => {
                 let request = state.calls[call].late.remove(late);
@@ -304,8 +307,8 @@ impl Model for Holds {
                 let found = Sweeper::finding(state.calls[call].open_hold()?, state.now)?;
                 state.calls[call].sweepers.push(found);
             }
-            Action::Sweep { call, sweeper, fate, told } => {
-                self.sweep(&mut state, call, sweeper, fate, told)?;
+            Action::Sweep { call, sweeper, fate, reported } => {
+                self.sweep(&mut state, call, sweeper, fate, reported)?;
             }
             Action::Post { posting } => self.post(&mut state, posting)?,
             Action::Pass { until } => state.now = until,
@@ -345,11 +348,11 @@ const TWO_CALLS: Scope = Scope {
     long_lived: false,
 };
 
-const ONE_PLACE: Scope = Scope { sweepers: 1, max_holds: 1, costs: &[1, 5], ..TWO_CALLS };
+const ROOM_FOR_ONE: Scope = Scope { sweepers: 1, max_holds: 1, costs: &[1, 5], ..TWO_CALLS };
 
 const POSTINGS: Scope = Scope { sweepers: 1, faults: 1, postings: true, ..TWO_CALLS };
 
-/// All properties hold, and at least `states` were seen: no search shrinks to nothing unnoticed.
+/// All properties hold, and the search saw at least `states` states: no search shrinks unnoticed.
 fn assert_all(scope: Scope, states: usize) {
     let checker = Holds::check(scope);
     checker.assert_properties();
@@ -358,36 +361,36 @@ fn assert_all(scope: Scope, states: usize) {
 }
 
 #[test]
-fn one_call_whatever_happens_to_it() {
+fn one_call_with_faults() {
     assert_all(ONE_CALL, 1_200_000);
 }
 
 #[test]
-fn two_calls_beside_each_other() {
+fn two_concurrent_calls() {
     assert_all(TWO_CALLS, 2_000_000);
 }
 
 #[test]
-fn two_calls_that_want_the_same_place() {
-    assert_all(ONE_PLACE, 60_000);
+fn two_calls_with_room_for_one_hold() {
+    assert_all(ROOM_FOR_ONE, 60_000);
 }
 
 #[test]
-fn two_calls_beside_postings() {
+fn two_calls_beside_concurrent_postings() {
     assert_all(POSTINGS, 1_000_000);
 }
 
-/// A property that nothing can break says nothing: each is broken here by leaving out a rule.
+/// A property that cannot fail proves nothing: here each one is violated by leaving out a rule.
 #[test]
 fn every_rule_is_needed_and_every_property_can_fail() {
     let two = Scope { faults: 1, sweepers: 1, ..TWO_CALLS };
     let one = Scope { calls: 1, faults: 2, ..two };
-    let one_place = Scope { max_holds: 1, ..two };
+    let room_for_one = Scope { max_holds: 1, ..two };
     let postings = Scope { postings: true, ..one };
     let dear = Scope { costs: &[5], ..one };
     let table: [(Broken, Scope, &[&'static str]); 16] = [
         (Broken::AvailableUnchecked, two, &[property::AVAILABLE]),
-        (Broken::PlacesUnchecked, one_place, &[property::PLACES]),
+        (Broken::MaxHoldsUnchecked, room_for_one, &[property::MAX_HOLDS]),
         (Broken::HoldTwice, one, &[property::HELD]),
         (Broken::FenceUnchecked, one, &[property::HELD]),
         (Broken::EndUnchecked, one, &[property::ENDS_ONCE, property::CHARGED_ONCE]),
@@ -395,12 +398,12 @@ fn every_rule_is_needed_and_every_property_can_fail() {
         (Broken::NoEntry, one, &[property::LEDGER]),
         (Broken::PostingUnchecked, postings, &[property::AVAILABLE]),
         (Broken::NothingOwed, postings, &[property::OWED]),
-        (Broken::SilenceIsAHold, one, &[property::NO_CALL]),
+        (Broken::SilenceIsAHold, one, &[property::HOLD_FIRST]),
         (Broken::NoFence, one, &[property::GIVEN_UP]),
-        (Broken::FenceIsAHold, one, &[property::NO_CALL]),
+        (Broken::FenceIsAHold, one, &[property::HOLD_FIRST]),
         (Broken::LastPlanIsTheHold, two, &[property::HELD]),
-        (Broken::SilenceIsAnEnd, one, &[property::TOLD]),
-        (Broken::ExpiryIsCharged, one, &[property::WORD]),
+        (Broken::SilenceIsAnEnd, one, &[property::KNOWN_END]),
+        (Broken::ExpiryIsCharged, one, &[property::REPORTED_COST]),
         (Broken::ClaimForgets, one, &[property::NOT_LOST]),
     ];
     let mut can_fail = BTreeSet::<&str>::new();

@@ -1,5 +1,5 @@
-//! The processes that work on holds: the call's own and the sweepers. They draw the same
-//! conclusions from a response, or from none, as `store` and its callers.
+//! The processes that work on holds: the call's own and the sweepers. From a response, or from
+//! none, they draw the same conclusions as `store` and its callers.
 
 use account::hold::{self, End, HoldState, LIFE, Resolution, next_check};
 use account::{BalanceError, Credits};
@@ -19,7 +19,7 @@ pub(crate) enum Process {
     Fencing {
         amount: Credits,
     },
-    /// The fence met an item, which is read.
+    /// The fence met an item, which is then read.
     Meeting {
         amount: Credits,
     },
@@ -36,14 +36,14 @@ pub(crate) enum Process {
         amount: Credits,
         end: End,
     },
-    /// Reads the hold, because its end was refused or had no response.
+    /// Reads the hold, because its end was refused or got no response.
     Asking {
         end: HoldState,
         answered: bool,
     },
-    /// Has the sweeper look at the hold.
+    /// Leaves the hold to the sweeper.
     Leaving,
-    /// Has no hold, and knows that it will never have one.
+    /// Has no hold, and knows that it never will.
     GivenUp,
     Ended {
         resolution: Resolution,
@@ -55,7 +55,7 @@ pub(crate) enum Process {
 
 /// The default AI's response, as a call's process receives it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Said {
+pub(crate) enum Response {
     Refused,
     Usage {
         cost: Credits,
@@ -103,26 +103,26 @@ impl Process {
         }
     }
 
-    /// Whether the default AI's id was stored or not, the call ends its hold if it can.
+    /// The call ends its hold if it can, whether or not the default AI's id was stored.
     fn after_recording(amount: Credits, usage: Option<Credits>) -> Self {
         usage.map(End::Settle).map_or(Self::Leaving, |end| Self::Ending { amount, end })
     }
 }
 
 impl Call {
-    /// `None`: it is not the time to make the call.
-    pub(crate) fn hear_provider(&mut self, said: Said) -> Option<()> {
+    /// `None`: it is not time to make the call.
+    pub(crate) fn apply_response(&mut self, response: Response) -> Option<()> {
         let Process::Holding { amount } = self.process else {
             return None;
         };
-        let (cost, usage) = match said {
-            Said::Refused => {
+        let (cost, usage) = match response {
+            Response::Refused => {
                 let end = End::Release;
                 self.process = Process::Ending { amount, end };
                 return Some(());
             }
-            Said::Usage { cost } => (cost, Some(cost)),
-            Said::Nothing { cost } => (cost, None),
+            Response::Usage { cost } => (cost, Some(cost)),
+            Response::Nothing { cost } => (cost, None),
         };
         self.cost = Some(cost);
         self.process = Process::Recording { amount, usage };
@@ -146,9 +146,10 @@ impl Holds {
             }
             Process::Holding { .. } => {
                 let costs = self.scope.costs.iter().copied().map(Credits::from_micros);
-                let said = costs.flat_map(|cost| [Said::Usage { cost }, Said::Nothing { cost }]);
-                let said = said.chain([Said::Refused]);
-                steps.extend(said.map(|said| Action::CallProvider { call, said }));
+                let response =
+                    costs.flat_map(|cost| [Response::Usage { cost }, Response::Nothing { cost }]);
+                let response = response.chain([Response::Refused]);
+                steps.extend(response.map(|response| Action::CallDefaultAi { call, response }));
             }
             _ => {}
         }
@@ -269,7 +270,7 @@ impl Holds {
     pub(crate) fn steps_of_sweepers(&self, state: &State, index: usize, steps: &mut Vec<Action>) {
         let call = &state.calls[index];
         for (sweeper, kind) in call.sweepers.iter().enumerate() {
-            let step = |fate, told| Action::Sweep { call: index, sweeper, fate, told };
+            let step = |fate, reported| Action::Sweep { call: index, sweeper, fate, reported };
             let fates = Fate::of_requests(state).iter();
             steps.extend(fates.map(|&fate| step(fate, false)));
             let can_ask = matches!(kind, Sweeper::Looking { generation: true, .. });
@@ -291,10 +292,10 @@ impl Holds {
         index: usize,
         sweeper: usize,
         fate: Fate,
-        told: bool,
+        reported: bool,
     ) -> Option<()> {
         let call = &mut state.calls[index];
-        let (held, cost) = (call.hold.clone()?, call.cost.filter(|_| told));
+        let (held, cost) = (call.hold.clone()?, call.cost.filter(|_| reported));
         let sweeper = call.sweepers.remove(sweeper);
         let answer = self.transmit(state, index, sweeper.request(&held), fate);
         let next = match (sweeper, answer, fate) {
@@ -302,7 +303,7 @@ impl Holds {
                 self.after_claim(now, cost, held.amount)
             }
             (_, None, Fate::Repeated) => Some(sweeper),
-            // In any case, the next tick looks again at open holds.
+            // In any case, the next tick looks at open holds again.
             _ => None,
         };
         state.calls[index].sweepers.extend(next);

@@ -12,18 +12,18 @@ use crate::{CREDITS, Call, Holds, START, State, minus, plus};
 type Property = stateright::Property<Holds>;
 
 pub(crate) const AVAILABLE: &str = "available is never negative";
-pub(crate) const PLACES: &str = "no more holds are open than may be";
+pub(crate) const MAX_HOLDS: &str = "at most the allowed number of holds is open";
 pub(crate) const ABOVE: &str = "nothing is posted above its hold";
 pub(crate) const ENDS_ONCE: &str = "a hold ends at most once";
 pub(crate) const CHARGED_ONCE: &str = "credits are charged at most once for a call";
 pub(crate) const LEDGER: &str = "the ledger sums up to the balance";
 pub(crate) const HELD: &str = "open holds sum up to held";
-pub(crate) const OWED: &str = "what a reversal cannot take is owed";
-pub(crate) const WORD: &str = "no charge without the provider's word";
-pub(crate) const NO_CALL: &str = "no call without a hold";
-pub(crate) const GIVEN_UP: &str = "a hold that was given up never comes";
-pub(crate) const TOLD: &str = "what a call knows of its hold's end is so";
-pub(crate) const NOT_LOST: &str = "every hold ends, soon after its life";
+pub(crate) const OWED: &str = "the part that a reversal cannot take is owed";
+pub(crate) const REPORTED_COST: &str = "no charge without a reported cost";
+pub(crate) const HOLD_FIRST: &str = "no call without a hold";
+pub(crate) const GIVEN_UP: &str = "a hold that was given up never appears";
+pub(crate) const KNOWN_END: &str = "a call is right about its hold's end";
+pub(crate) const NOT_LOST: &str = "every hold ends soon after its life";
 
 /// A hold's life, and a check every four hours for each fault and each slow sweeper.
 const SOON: SignedDuration = SignedDuration::from_hours(24 + 6 * 4);
@@ -42,7 +42,7 @@ pub(crate) fn always() -> Vec<Property> {
         Property::always(AVAILABLE, |_, State { books, .. }| {
             !books.available.is_negative() && books.available == minus(books.balance, books.held)
         }),
-        Property::always(PLACES, |model, state| {
+        Property::always(MAX_HOLDS, |model, state| {
             i64::from(state.books.open_holds) <= i64::from(model.scope.max_holds)
         }),
         Property::always(ABOVE, |_, state| {
@@ -73,13 +73,13 @@ pub(crate) fn always() -> Vec<Property> {
             let owed = state.books.owed;
             !owed.is_negative() && owed == minus(state.posted, state.asked)
         }),
-        Property::always(WORD, |_, state| {
+        Property::always(REPORTED_COST, |_, state| {
             every_hold(state, |call, hold| {
-                let word = call.cost.map(|cost| cost.min(hold.amount));
-                call.entries.iter().all(|charged| word == Some(*charged))
+                let reported = call.cost.map(|cost| cost.min(hold.amount));
+                call.entries.iter().all(|charged| reported == Some(*charged))
             })
         }),
-        Property::always(NO_CALL, |_, state| {
+        Property::always(HOLD_FIRST, |_, state| {
             state.calls.iter().all(|call| {
                 let hold = call.hold.as_ref();
                 let had_one = hold.is_some_and(|hold| hold.by != Actor::Fence);
@@ -89,14 +89,14 @@ pub(crate) fn always() -> Vec<Property> {
         Property::always(GIVEN_UP, |_, state| {
             every_hold(state, |call, hold| call.process != Process::GivenUp || !hold.is_open())
         }),
-        Property::always(TOLD, |_, state| {
+        Property::always(KNOWN_END, |_, state| {
             every_hold(state, |call, hold| match call.process {
                 Process::Ended { resolution, .. } => resolution.state() == Some(hold.state),
                 _ => true,
             })
         }),
-        // Stateright's `eventually` sees neither cycles nor all ways into a state. Here, instead,
-        // time must not end in a state with an open hold, nor go on for long with one.
+        // Stateright's `eventually` misses cycles and some paths into a state. Instead, time must
+        // not end in a state with an open hold, nor go on for long with one.
         Property::always(NOT_LOST, |model, state| {
             if state.calls.iter().all(|call| call.open_hold().is_none()) {
                 return true;
@@ -108,13 +108,13 @@ pub(crate) fn always() -> Vec<Property> {
     ]
 }
 
-/// States that must be reachable, or the properties above would say little.
+/// States that must be reachable, or the properties above would prove little.
 pub(crate) fn sometimes() -> Vec<Property> {
     vec![
         Property::sometimes("a call settles its own hold", |_, state| {
             some_hold(state, |call, hold| hold.by == Actor::Call && call.charged() > Credits::ZERO)
         }),
-        Property::sometimes("a call gives its hold back", |_, state| {
+        Property::sometimes("a call releases its hold", |_, state| {
             some_hold(state, |_, hold| hold.by == Actor::Call && hold.state == HoldState::Released)
         }),
         Property::sometimes("the sweeper settles a hold", |_, state| {
@@ -135,7 +135,7 @@ pub(crate) fn sometimes() -> Vec<Property> {
         Property::sometimes("two ends race and one loses", |_, state| {
             some_hold(state, |_, hold| hold.by != Actor::Fence && hold.outran)
         }),
-        Property::sometimes("a lost answer is recognised as an end", |_, state| {
+        Property::sometimes("a lost response is recognised as an end", |_, state| {
             some_hold(state, |call, hold| {
                 let recognised =
                     Process::Ended { resolution: Resolution::Done(hold.state), answered: false };

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use crate::stripe::StripeRef;
 use crate::{Broken, Charges, GENERATION, State, Wrong, due};
 
-/// A profile; two are equal if they are stored in the same way.
+/// A profile; two are equal if they are stored identically.
 #[derive(Debug, Clone)]
 pub(crate) struct Stored {
     profile: Arc<Profile>,
@@ -25,7 +25,7 @@ pub(crate) struct Payment {
     pub(crate) object: StripeRef,
     pub(crate) purchase: AddOnPurchase,
     pub(crate) counted: u8,
-    pub(crate) given_back: u8,
+    pub(crate) refunded: u8,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -94,16 +94,16 @@ impl State {
     /// Changes the current profile, as `Accounts::update` does.
     pub(crate) fn change<R>(&mut self, change: impl FnOnce(&mut Profile) -> R) -> R {
         let mut profile = self.stored.profile().clone();
-        let said = change(&mut profile);
+        let result = change(&mut profile);
         if profile != *self.stored.profile() {
             self.stored = Stored::new(profile);
         }
-        said
+        result
     }
 
-    /// Changes the profile and stores the order `object`, which is `None` if the change makes
+    /// Changes the profile and stores the payment order for `object`, unless the change makes
     /// nothing new payable. False if the order existed before: then nothing is written.
-    pub(crate) fn change_and_ask(
+    pub(crate) fn change_and_order(
         &mut self,
         object: StripeRef,
         purchase: AddOnPurchase,
@@ -117,7 +117,7 @@ impl State {
             self.stored = before;
             return false;
         }
-        self.payments.push(Payment { object, purchase, counted: 0, given_back: 0 });
+        self.payments.push(Payment { object, purchase, counted: 0, refunded: 0 });
         self.payments.sort_unstable();
         true
     }
@@ -126,9 +126,9 @@ impl State {
         self.payments.iter().find(|known| known.object == object)
     }
 
-    pub(crate) fn is_heard(&self, object: StripeRef) -> bool {
+    pub(crate) fn is_applied(&self, object: StripeRef) -> bool {
         let payment = self.payment(object);
-        payment.is_some_and(|known| known.counted + known.given_back > 0)
+        payment.is_some_and(|known| known.counted + known.refunded > 0)
     }
 }
 
@@ -138,7 +138,7 @@ impl Charges {
         let Some(payment) = state.payment(object).copied() else {
             return;
         };
-        if state.is_heard(object) && !self.breaks(Broken::DecidedTwice) {
+        if state.is_applied(object) && !self.breaks(Broken::DecidedTwice) {
             return;
         }
         let (plan, status) = (state.stored.profile().plan(), state.stored.status());
@@ -173,7 +173,7 @@ impl Charges {
         for known in known.filter(|known| known.object == object) {
             // Three times is as wrong as two.
             known.counted = (known.counted + u8::from(counted)).min(2);
-            known.given_back = (known.given_back + u8::from(!counted)).min(2);
+            known.refunded = (known.refunded + u8::from(!counted)).min(2);
         }
     }
 }

@@ -1,24 +1,24 @@
-//! Every order in which one account's period can be collected, searched through.
+//! Searches every order of events in which one account's period can be collected.
 //!
 //! Modelled: the profile with its charge, and each payment's outcome ([`books`]); every write is
 //! one step, on the current profile. Workers take tasks, call Stripe and store the results; they
-//! stop for ever between any two steps, or stall past their lease and go on with their old idea of
-//! the time; their calls get lost, lose their response, or arrive when nobody waits any more
+//! stop forever between any two steps, or stall past their lease and continue with their old idea
+//! of the time; their calls get lost, lose their response, or arrive when nobody waits any more
 //! ([`worker`]). The user cancels, resumes, buys and pays at any moment, and becomes enterprise
 //! ([`user`]). Stripe's webhook reports successes and declines late, twice or never. Stripe knows
-//! idempotency keys, declines of both kinds, and attempts on whose outcome the bank decides later
+//! idempotency keys, soft and hard declines, and attempts whose outcome the bank decides later
 //! ([`stripe`]).
 //!
-//! All decisions are made by the functions of `billing`; the steps between them are those of
-//! `charging`. When they change there, change them here, too.
+//! All decisions are made by `billing`'s functions; the steps between them are those of `charging`.
+//! When they change there, change them here too.
 //!
 //! Not modelled: more than one period, cards and their replacement, collection from credits and by
 //! Stripe, downgrades, disputes, deletion; a Stripe that creates no PaymentIntent, forgets keys or
-//! completes a session whose money is still on its way; the refund itself. An attempt in process is
-//! settled before time passes. A request to buy stops where one of its calls has no response, and
-//! does not wait for the work that it starts; there is at most one checkout more than such
-//! requests. The store's second guard, one charge record for each period, is left out on purpose:
-//! the profile must do without it.
+//! completes a session whose payment is still processing; the refund itself. A processing attempt
+//! is settled before time passes. A request to buy stops when one of its calls gets no response,
+//! and does not wait for the work that it starts; there is at most one more checkout than requests.
+//! The store's second guard, one charge record per period, is left out on purpose: the profile must
+//! work without it.
 //!
 //! The search is complete within the bounds of each [`Scope`].
 
@@ -61,12 +61,12 @@ fn end() -> Timestamp {
 struct Scope {
     /// Maximum number at the same time; others may follow.
     workers: usize,
-    /// Requests to buy, at the same time or one after the other.
-    purchase: u8,
+    /// Requests to buy, at the same time or in sequence.
+    purchases: u8,
     /// Cancellations and resumptions.
     acts: u8,
     upgrades: u8,
-    /// Workers and requests to buy that stop for ever between two steps.
+    /// Workers and requests to buy that stop forever between two steps.
     crashes: u8,
     /// Workers and requests that stall past their lease.
     stalls: u8,
@@ -81,7 +81,7 @@ struct Scope {
 /// Events that may still happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Left {
-    purchase: u8,
+    purchases: u8,
     acts: u8,
     upgrades: u8,
     crashes: u8,
@@ -91,34 +91,34 @@ struct Left {
     deliveries: u8,
 }
 
-/// A rule that is broken, to show that the properties notice it.
+/// A broken rule, to show that the properties detect it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Broken {
     /// A PaymentIntent is confirmed before it is stored.
-    ConfirmedUnwritten,
+    ConfirmedUnstored,
     /// A task is taken while another worker has its lease. By itself that only costs calls.
     LeaseIgnored,
     /// An attempt that never arrived is repeated under the next number.
-    NumberRisesByItself,
+    NumberRisesWithoutDecline,
     /// An attempt without a response counts as declined.
     SilenceIsADecline,
     /// A PaymentIntent without a response is abandoned.
-    SilenceIsTheEnd,
-    /// The status after an earlier attempt is taken for the outcome of the current one.
+    SilenceIsACancellation,
+    /// The status after an earlier attempt is taken as the outcome of the current one.
     OldDeclineBelieved,
-    /// A PaymentIntent whose cancellation is uncertain is tried again, whatever the response.
-    CancelPutOff,
+    /// A PaymentIntent whose cancellation is uncertain is retried, whatever the response.
+    CancelPostponed,
     /// A PaymentIntent counts as cancelled, whatever the response.
     CancelNotRead,
     /// A checkout counts as expired, whatever the response.
     CloseNotRead,
     /// A checkout is dropped without being expired.
-    OnlyForgotten,
+    DroppedUnexpired,
     /// A checkout begins beside a PaymentIntent.
-    CheckoutBesideObject,
-    /// A checkout whose creation took long is dropped, though it was created meanwhile.
-    ForgottenOnceMade,
-    /// Every update about a payment decides its outcome.
+    CheckoutBesideIntent,
+    /// A checkout whose creation took long is dropped, although it was created meanwhile.
+    DroppedOnceCreated,
+    /// Every event about a payment decides its outcome.
     DecidedTwice,
     /// A payment counts, whatever the profile says.
     CountedUnowed,
@@ -131,7 +131,7 @@ enum Broken {
 enum Wrong {
     CountedUnowed,
     ConfirmedAfterCancelling,
-    ConfirmedUnasked,
+    ConfirmedBeforeStored,
     AttemptUnfounded,
     Stuck,
 }
@@ -152,18 +152,18 @@ struct State {
     /// Sorted, because their order does not matter.
     workers: Vec<Worker>,
     buyers: Vec<Buyer>,
-    /// Confirmations still on their way, for which nobody waits.
+    /// Confirmations still in flight, for which nobody waits.
     late: Vec<(u8, u32)>,
-    /// Orders of checkouts so far.
+    /// Number of checkout orders so far.
     orders: u8,
     /// The account owes nothing any more, and nothing was confirming when that was stored.
     is_revoked: bool,
-    /// The user cancelled last.
+    /// The user's last action was to cancel.
     is_cancelled: bool,
     wrong: BTreeSet<Wrong>,
 }
 
-/// The next event. Workers, requests and sessions are named by their place in the state.
+/// The next event. Workers, requests and sessions are identified by their index in the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Action {
     /// The tick finds the account due.
@@ -191,7 +191,7 @@ enum Action {
         success: bool,
     },
     Buy,
-    GoOnBuying {
+    ContinueBuying {
         buyer: usize,
     },
     StopBuying {
@@ -223,7 +223,7 @@ impl State {
         self.wrong.contains(&wrong)
     }
 
-    /// Nothing is under way, and nothing more falls due.
+    /// Nothing is in progress, and nothing more falls due.
     fn is_done(&self) -> bool {
         let is_idle = self.workers.is_empty() && self.buyers.is_empty() && self.late.is_empty();
         let due = self.stored.due();
@@ -247,11 +247,11 @@ impl State {
         Some(())
     }
 
-    /// Sorts collections without an order, and forgets facts that no longer matter, so that states
-    /// which do not differ otherwise are one.
+    /// Sorts collections without an order and drops facts that no longer matter, so that equivalent
+    /// states are equal.
     fn tidy(&mut self) {
         let (now, due) = (self.now, self.stored.due());
-        // A worker that is not late goes on like a new one.
+        // A worker that is not late continues like a new one.
         self.workers.retain(|worker| {
             worker.at != At::Free || (worker.now < now && due.is_some_and(|due| due <= worker.now))
         });
@@ -288,7 +288,7 @@ impl Model for Charges {
 
     fn init_states(&self) -> Vec<State> {
         let Scope {
-            purchase,
+            purchases,
             acts,
             upgrades,
             crashes,
@@ -301,7 +301,7 @@ impl Model for Charges {
         vec![State {
             now: due(),
             left: Left {
-                purchase,
+                purchases,
                 acts,
                 upgrades,
                 crashes,
@@ -379,10 +379,10 @@ impl Model for Charges {
                 state.stripe.settle(number, success);
             }
             Action::Buy => {
-                state.left.purchase -= 1;
+                state.left.purchases -= 1;
                 state.buyers.push(Buyer::new(state.now));
             }
-            Action::GoOnBuying { buyer } => self.go_on_buying(&mut state, buyer),
+            Action::ContinueBuying { buyer } => self.continue_buying(&mut state, buyer),
             Action::StopBuying { buyer } => {
                 state.left.crashes -= 1;
                 state.buyers.remove(buyer);
@@ -415,7 +415,7 @@ impl Model for Charges {
 
 const CHARGING: Scope = Scope {
     workers: 2,
-    purchase: 0,
+    purchases: 0,
     acts: 1,
     upgrades: 0,
     crashes: 1,
@@ -431,13 +431,14 @@ const ACTING_SLOWLY: Scope = Scope { crashes: 0, stalls: 1, time_outs: 0, ..ACTI
 
 const IN_PROCESS: Scope = Scope { crashes: 0, stalls: 0, processings: 1, ..CHARGING };
 
-const BUYING: Scope = Scope { purchase: 1, acts: 0, crashes: 0, time_outs: 0, ..CHARGING };
+const BUYING: Scope = Scope { purchases: 1, acts: 0, crashes: 0, time_outs: 0, ..CHARGING };
 
-const BUYING_TWICE: Scope = Scope { purchase: 2, stalls: 0, deliveries: 1, ..BUYING };
+const BUYING_TWICE: Scope = Scope { purchases: 2, stalls: 0, deliveries: 1, ..BUYING };
 
 const BUYING_AND_ACTING: Scope = Scope { acts: 1, upgrades: 1, stalls: 0, deliveries: 1, ..BUYING };
 
-/// All properties hold, and at least `states` were seen, so that no search shrinks unnoticed.
+/// All properties hold, and the search saw at least `states` states, so that no search shrinks
+/// unnoticed.
 fn assert_all(scope: Scope, states: usize) {
     let model = Charges::new(scope, &[]).checker();
     let model = model.finish_when(HasDiscoveries::AnyFailures);
@@ -448,17 +449,17 @@ fn assert_all(scope: Scope, states: usize) {
 }
 
 #[test]
-fn a_period_is_charged_whatever_happens_to_the_workers() {
+fn a_period_is_charged_despite_failing_workers() {
     assert_all(CHARGING, 450_000);
 }
 
 #[test]
-fn a_change_of_mind_beside_workers_that_fail() {
+fn user_actions_beside_workers_that_fail() {
     assert_all(ACTING, 120_000);
 }
 
 #[test]
-fn a_change_of_mind_beside_workers_that_stall() {
+fn user_actions_beside_workers_that_stall() {
     assert_all(ACTING_SLOWLY, 33_000);
 }
 
@@ -492,35 +493,35 @@ fn two_checkouts() {
 }
 
 #[test]
-fn a_checkout_and_a_change_of_mind() {
+fn a_checkout_beside_other_user_actions() {
     assert_all(BUYING_AND_ACTING, 110_000);
 }
 
-/// A property that cannot fail says nothing: each is violated here by breaking a rule.
+/// A property that cannot fail proves nothing: here each one is violated by breaking a rule.
 #[test]
 fn every_rule_is_needed_and_every_property_can_fail() {
     let two_buy = Scope { stalls: 1, deliveries: 0, ..BUYING_TWICE };
     let no_faults = Scope { crashes: 0, stalls: 0, time_outs: 0, deliveries: 0, ..CHARGING };
     let upgrade = Scope { upgrades: 1, ..CHARGING };
     let table: [(&[Broken], Scope, &[&'static str]); 16] = [
-        (&[Broken::ConfirmedUnwritten], CHARGING, &[property::ASKED, property::CANCELLED]),
+        (&[Broken::ConfirmedUnstored], CHARGING, &[property::STORED_FIRST, property::CANCELLED]),
         (
             // Without a fault, only a second worker can find an attempt that has not arrived.
-            &[Broken::NumberRisesByItself, Broken::LeaseIgnored],
+            &[Broken::NumberRisesWithoutDecline, Broken::LeaseIgnored],
             no_faults,
             &[property::DECLINES],
         ),
-        (&[Broken::NumberRisesByItself], CHARGING, &[property::DECLINES]),
+        (&[Broken::NumberRisesWithoutDecline], CHARGING, &[property::DECLINES]),
         (&[Broken::SilenceIsADecline], CHARGING, &[property::DECLINES]),
-        (&[Broken::SilenceIsTheEnd], CHARGING, &[property::HEARD, property::ONE_PAYABLE]),
+        (&[Broken::SilenceIsACancellation], CHARGING, &[property::APPLIED, property::ONE_PAYABLE]),
         (&[Broken::OldDeclineBelieved], CHARGING, &[property::DECLINES]),
-        (&[Broken::CancelPutOff], no_faults, &[property::COMES_TO_AN_END]),
-        (&[Broken::CancelNotRead], CHARGING, &[property::HEARD]),
-        (&[Broken::CloseNotRead], BUYING, &[property::HEARD]),
-        (&[Broken::OnlyForgotten], BUYING, &[property::ONE_PAYABLE]),
-        (&[Broken::CheckoutBesideObject], BUYING, &[property::ONE_PAYABLE]),
-        (&[Broken::CheckoutBesideObject, Broken::CountedUnowed], BUYING, &[property::ONE_KEPT]),
-        (&[Broken::ForgottenOnceMade], two_buy, &[property::ONE_PAYABLE]),
+        (&[Broken::CancelPostponed], no_faults, &[property::COMES_TO_AN_END]),
+        (&[Broken::CancelNotRead], CHARGING, &[property::APPLIED]),
+        (&[Broken::CloseNotRead], BUYING, &[property::APPLIED]),
+        (&[Broken::DroppedUnexpired], BUYING, &[property::ONE_PAYABLE]),
+        (&[Broken::CheckoutBesideIntent], BUYING, &[property::ONE_PAYABLE]),
+        (&[Broken::CheckoutBesideIntent, Broken::CountedUnowed], BUYING, &[property::ONE_KEPT]),
+        (&[Broken::DroppedOnceCreated], two_buy, &[property::ONE_PAYABLE]),
         (&[Broken::DecidedTwice], CHARGING, &[property::ONE_OUTCOME]),
         (&[Broken::CountedUnowed], upgrade, &[property::OWED]),
         (&[Broken::OutcomeApart], CHARGING, &[property::STATUS]),

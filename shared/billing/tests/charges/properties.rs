@@ -10,16 +10,16 @@ use crate::{Charges, Scope, State, Wrong, due};
 type Property = stateright::Property<Charges>;
 
 pub(crate) const ONE_KEPT: &str = "at most one payment of a period is kept";
-pub(crate) const OWED: &str = "nothing is kept of who is enterprise, or has ended";
+pub(crate) const OWED: &str = "no payment of an enterprise or ended account is kept";
 pub(crate) const CANCELLED: &str = "no attempt begins after a cancellation";
-pub(crate) const ASKED: &str = "what is confirmed is stored before";
-pub(crate) const ONE_PAYABLE: &str = "never are two things payable at once";
+pub(crate) const STORED_FIRST: &str = "a PaymentIntent is stored before it is confirmed";
+pub(crate) const ONE_PAYABLE: &str = "two things are never payable at once";
 pub(crate) const DECLINES: &str =
-    "an attempt follows a known decline, and each one known took place";
+    "an attempt follows a known decline, and every known decline took place";
 pub(crate) const ONE_OUTCOME: &str = "a payment has one outcome";
-pub(crate) const COMES_TO_AN_END: &str = "nothing goes on for long";
-pub(crate) const HEARD: &str = "in the end, every success is heard of";
-pub(crate) const STATUS: &str = "in the end, access is what was paid for";
+pub(crate) const COMES_TO_AN_END: &str = "everything ends soon";
+pub(crate) const APPLIED: &str = "in the end, every success is applied";
+pub(crate) const STATUS: &str = "in the end, access matches what was paid for";
 
 /// The grace period, and a day for each look-up that can fail.
 const SOON: SignedDuration = SignedDuration::from_hours(24 * 5);
@@ -35,7 +35,7 @@ pub(crate) fn always() -> Vec<Property> {
         Property::always(ONE_KEPT, |_, state| kept(state, AddOnPurchase::Period) <= 1),
         Property::always(OWED, |_, state| !state.went(Wrong::CountedUnowed)),
         Property::always(CANCELLED, |_, state| !state.went(Wrong::ConfirmedAfterCancelling)),
-        Property::always(ASKED, |_, state| !state.went(Wrong::ConfirmedUnasked)),
+        Property::always(STORED_FIRST, |_, state| !state.went(Wrong::ConfirmedBeforeStored)),
         Property::always(ONE_PAYABLE, |_, state| {
             let payable = state.payments.iter().filter(|payment| match payment.object {
                 StripeRef::Intent(number) => state.stripe.intent(number).is_payable(),
@@ -50,13 +50,13 @@ pub(crate) fn always() -> Vec<Property> {
         }),
         Property::always(ONE_OUTCOME, |_, state| {
             let mut payments = state.payments.iter();
-            payments.all(|payment| payment.counted + payment.given_back <= 1)
+            payments.all(|payment| payment.counted + payment.refunded <= 1)
         }),
         Property::always(COMES_TO_AN_END, |_, state| {
             state.now <= due() + SOON && !state.went(Wrong::Stuck)
         }),
-        Property::always(HEARD, |_, state| {
-            !state.is_done() || state.stripe.succeeded().all(|object| state.is_heard(object))
+        Property::always(APPLIED, |_, state| {
+            !state.is_done() || state.stripe.succeeded().all(|object| state.is_applied(object))
         }),
         Property::always(STATUS, |_, state| {
             let profile = state.stored.profile();
@@ -73,7 +73,7 @@ pub(crate) fn always() -> Vec<Property> {
     ]
 }
 
-/// States that must be reachable, or the properties above would say little.
+/// States that must be reachable, or the properties above would prove little.
 pub(crate) fn sometimes(scope: Scope) -> Vec<Property> {
     let mut properties = vec![
         Property::sometimes("a period is paid by its charge", |_, state| {
@@ -90,16 +90,16 @@ pub(crate) fn sometimes(scope: Scope) -> Vec<Property> {
     ];
     if scope.acts > 0 {
         properties.extend([
-            Property::sometimes("a payment comes too late and is given back", |_, state| {
-                state.payments.iter().any(|payment| payment.given_back > 0)
+            Property::sometimes("a payment comes too late and is refunded", |_, state| {
+                state.payments.iter().any(|payment| payment.refunded > 0)
             }),
-            Property::sometimes("a payment under way stands", |_, state| {
+            Property::sometimes("a payment in progress stands", |_, state| {
                 state.is_cancelled
                     && state.stored.profile().add_on.last_paid() == Some(due_period())
             }),
         ]);
     }
-    if scope.purchase > 0 {
+    if scope.purchases > 0 {
         properties.extend([
             Property::sometimes("a period is paid by a checkout", |_, state| {
                 let payments = state.payments.iter();
@@ -112,9 +112,10 @@ pub(crate) fn sometimes(scope: Scope) -> Vec<Property> {
             Property::sometimes("a new generation is bought", |_, state| {
                 kept(state, AddOnPurchase::Generation) > 0
             }),
-            Property::sometimes("an object follows one cancelled for a checkout", |_, state| {
-                state.stripe.intents.len() > 1
-            }),
+            Property::sometimes(
+                "a PaymentIntent follows one cancelled for a checkout",
+                |_, state| state.stripe.intents.len() > 1,
+            ),
         ]);
     }
     properties

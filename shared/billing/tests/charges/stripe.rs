@@ -29,7 +29,7 @@ pub(crate) enum Verdict {
     Success,
     SoftDecline,
     HardDecline,
-    /// Not yet.
+    /// Not decided yet.
     Processing,
 }
 
@@ -90,7 +90,7 @@ impl Status {
 }
 
 impl Intent {
-    /// Can it still move money?
+    /// Whether it can still move money.
     pub(crate) fn is_payable(&self) -> bool {
         !matches!(self.status, Status::Succeeded | Status::Canceled)
     }
@@ -131,7 +131,7 @@ impl Stripe {
         self.intents.extend(vec![new; missing]);
     }
 
-    /// Would an attempt be made, on which the bank decides?
+    /// Whether a confirmation would make an attempt, on which the bank decides.
     pub(crate) fn would_attempt(&self, number: u8, attempt: u32) -> bool {
         let intent = self.intent(number);
         intent.answer_to(attempt).is_none() && intent.can_be_confirmed()
@@ -159,7 +159,7 @@ impl Stripe {
         Confirmed { answer, is_new }
     }
 
-    /// Cancels it if possible; returns its status then.
+    /// Cancels it if possible; returns its status afterwards.
     pub(crate) fn cancel(&mut self, number: u8) -> Status {
         let intent = self.intent_mut(number);
         if intent.can_be_confirmed() {
@@ -168,7 +168,7 @@ impl Stripe {
         intent.status
     }
 
-    /// The bank's decision on an attempt in process.
+    /// The bank's decision on a processing attempt.
     pub(crate) fn settle(&mut self, number: u8, success: bool) {
         let intent = self.intent_mut(number);
         if success {
@@ -180,13 +180,13 @@ impl Stripe {
         }
     }
 
-    /// Was the attempt declined, with any PaymentIntent?
+    /// Whether the attempt was declined on any PaymentIntent.
     pub(crate) fn declined(&self, attempt: u32) -> bool {
         let mut intents = self.intents.iter();
         intents.any(|intent| intent.declined.contains(&attempt))
     }
 
-    /// Creates the session of this order, unless it exists. False if its end is too near.
+    /// Creates this order's session, unless it exists. False if its end is too near.
     pub(crate) fn open_session(&mut self, order: u8, ends: Timestamp, now: Timestamp) -> bool {
         if self.sessions.iter().any(|known| known.order == order) {
             return true;

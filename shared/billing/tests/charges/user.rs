@@ -37,10 +37,10 @@ pub(crate) enum Buying {
     },
     ExpireSession {
         order: u8,
-        /// Nobody has seen it.
+        /// Nobody has seen the session.
         unwanted: bool,
     },
-    Make {
+    Create {
         order: u8,
         purchase: AddOnPurchase,
         created_at: Timestamp,
@@ -58,10 +58,10 @@ pub(crate) enum Buying {
     Begin {
         purchase: AddOnPurchase,
     },
-    ForgetMaking {
+    DropCheckout {
         order: u8,
     },
-    Made {
+    Created {
         order: u8,
         purchase: AddOnPurchase,
     },
@@ -95,12 +95,12 @@ impl Buyer {
 impl State {
     pub(crate) fn steps_of_user(&self, steps: &mut Vec<Action>) {
         for buyer in 0..self.buyers.len() {
-            steps.push(Action::GoOnBuying { buyer });
+            steps.push(Action::ContinueBuying { buyer });
             if self.left.crashes > 0 {
                 steps.push(Action::StopBuying { buyer });
             }
         }
-        if self.left.purchase > 0 {
+        if self.left.purchases > 0 {
             steps.push(Action::Buy);
         }
         for session in &self.stripe.sessions {
@@ -150,7 +150,7 @@ impl State {
         self.stripe.session_mut(order).paid_at = Some(now);
     }
 
-    fn session_made(&mut self, order: u8, purchase: AddOnPurchase) -> Option<Buying> {
+    fn session_created(&mut self, order: u8, purchase: AddOnPurchase) -> Option<Buying> {
         let object = StripeRef::Session(order);
         let session = Session {
             id: object.name(),
@@ -158,7 +158,7 @@ impl State {
             expires_at: self.stripe.session(order).expires_at,
         };
         let mut wanted = false;
-        let written = self.change_and_ask(object, purchase, |profile| {
+        let written = self.change_and_order(object, purchase, |profile| {
             wanted = billing::checkout_created(profile, &object.name(), session);
             wanted
         });
@@ -168,7 +168,7 @@ impl State {
 }
 
 impl Charges {
-    pub(crate) fn go_on_buying(&self, state: &mut State, buyer: usize) {
+    pub(crate) fn continue_buying(&self, state: &mut State, buyer: usize) {
         let Buyer { now, stalled, at } = state.buyers.remove(buyer);
         let at = self.step_of_buyer(state, now, at);
         state.buyers.extend(at.map(|at| Buyer { now, stalled, at }));
@@ -214,12 +214,12 @@ impl Charges {
                     Some(Buying::Closed { order })
                 };
             }
-            Buying::Make { order, purchase, created_at } => {
+            Buying::Create { order, purchase, created_at } => {
                 let ends = created_at + CHECKOUT_LIFE;
-                let made = state.stripe.open_session(order, ends, state.now);
-                return made.then_some(Buying::Made { order, purchase });
+                let created = state.stripe.open_session(order, ends, state.now);
+                return created.then_some(Buying::Created { order, purchase });
             }
-            Buying::Made { order, purchase } => return state.session_made(order, purchase),
+            Buying::Created { order, purchase } => return state.session_created(order, purchase),
             Buying::Apply { object } => self.apply_payment(state, object),
             Buying::Gone { number } => {
                 let name = StripeRef::Intent(number).name();
@@ -243,15 +243,15 @@ impl Charges {
                 });
                 state.orders += u8::from(began);
             }
-            Buying::ForgetMaking { order } => {
+            Buying::DropCheckout { order } => {
                 let order = StripeRef::Session(order).name();
-                let all = self.breaks(Broken::ForgottenOnceMade);
+                let all = self.breaks(Broken::DroppedOnceCreated);
                 state.change(|profile| {
                     let known = profile.billing.checkout.as_ref();
-                    let forget = known.is_some_and(|known| {
+                    let drop_it = known.is_some_and(|known| {
                         known.order == order && (known.session.is_none() || all)
                     });
-                    if forget {
+                    if drop_it {
                         profile.billing.checkout = None;
                     }
                 });
@@ -268,7 +268,7 @@ impl Charges {
         Some(Buying::Read)
     }
 
-    /// The next step, by the account as read. `None`: nothing can be bought, or not yet.
+    /// The next step, given the account as read. `None`: nothing can be bought, or not yet.
     fn read(&self, state: &State, now: Timestamp) -> Option<Buying> {
         let profile = state.stored.profile();
         if profile.plan() == Plan::Enterprise {
@@ -283,7 +283,7 @@ impl Charges {
         }
         let charge = profile.billing.charge.as_ref();
         match charge.map(|charge| &charge.intent) {
-            _ if self.breaks(Broken::CheckoutBesideObject) => {}
+            _ if self.breaks(Broken::CheckoutBesideIntent) => {}
             None | Some(Known::None) => {}
             Some(Known::Creating) => return None,
             Some(Known::Idle { id }) => {
@@ -296,7 +296,7 @@ impl Charges {
             }
         }
         let Some(checkout) = &profile.billing.checkout else {
-            if state.orders > self.scope.purchase {
+            if state.orders > self.scope.purchases {
                 return None;
             }
             let purchase = AddOnPurchase::from(&billing::next_purchase(profile)?);
@@ -305,12 +305,12 @@ impl Charges {
         let can_be_paid = billing::is_payable(profile, checkout, now + STILL_TIME);
         let order = order_of(&checkout.order);
         Some(match (&checkout.session, can_be_paid) {
-            (None, true) => Buying::Make {
+            (None, true) => Buying::Create {
                 order,
                 purchase: AddOnPurchase::from(&checkout.purchase),
                 created_at: checkout.created_at,
             },
-            (None, false) => Buying::ForgetMaking { order },
+            (None, false) => Buying::DropCheckout { order },
             (Some(_), true) => Buying::LookUpSession { order },
             (Some(_), false) => Buying::ExpireSession { order, unwanted: false },
         })

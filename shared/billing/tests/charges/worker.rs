@@ -1,5 +1,5 @@
 //! The charge worker, in the steps of `charging::run_due`: it takes a task, calls Stripe and stores
-//! the result. Between any two steps it may stall or stop for ever.
+//! the result. Between any two steps it may stall, or stop forever.
 
 use billing::Task;
 use jiff::{SignedDuration, Timestamp};
@@ -9,11 +9,11 @@ use crate::stripe::{Status, StripeRef, Verdict};
 use crate::{Action, Broken, Charges, Left, State, Wrong};
 
 /// The delay before a failed request is sent again.
-const AGAIN: SignedDuration = SignedDuration::from_mins(5);
+const RETRY_DELAY: SignedDuration = SignedDuration::from_mins(5);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Worker {
-    /// Its idea of the time, from its beginning to its end.
+    /// Its idea of the time, from start to end.
     pub(crate) now: Timestamp,
     /// It is slower than its lease.
     pub(crate) stalled: bool,
@@ -45,8 +45,8 @@ pub(crate) enum Ask {
     Cancel {
         number: u8,
     },
-    /// The same, for a PaymentIntent that is not stored, whatever the response.
-    CallOff {
+    /// Cancels a PaymentIntent that is not stored, whatever the response.
+    CancelUnstored {
         number: u8,
     },
     Close {
@@ -57,14 +57,14 @@ pub(crate) enum Ask {
 /// Has Stripe's response, or knows that there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Write {
-    Made { number: u8 },
+    Created { number: u8 },
     Paid { object: StripeRef },
     Declined { number: u8, attempt: u32, no_more: bool },
     NeverConfirmed { number: u8 },
     Unknown { number: u8 },
     Gone { number: u8 },
     Closed { order: u8 },
-    PutOff,
+    Postpone,
     Nothing,
 }
 
@@ -145,7 +145,7 @@ impl State {
         let object = StripeRef::Intent(number);
         if confirmed.is_new {
             if self.payment(object).is_none() {
-                self.wrong(Wrong::ConfirmedUnasked);
+                self.wrong(Wrong::ConfirmedBeforeStored);
             }
             if self.is_revoked {
                 self.wrong(Wrong::ConfirmedAfterCancelling);
@@ -165,15 +165,15 @@ impl Charges {
     pub(crate) fn go(&self, state: &mut State, worker: usize) {
         let Worker { now, stalled, at } = state.workers.remove(worker);
         let at = match at {
-            At::Free => self.take_on(state, now),
+            At::Free => self.take_task(state, now),
             At::Write(write) => self.write(state, now, write),
             At::Ask(_) => Some(at),
         };
         state.workers.extend(at.map(|at| Worker { now, stalled, at }));
     }
 
-    fn take_on(&self, state: &mut State, now: Timestamp) -> Option<At> {
-        let until = if self.breaks(Broken::LeaseIgnored) { now + AGAIN } else { now };
+    fn take_task(&self, state: &mut State, now: Timestamp) -> Option<At> {
+        let until = if self.breaks(Broken::LeaseIgnored) { now + RETRY_DELAY } else { now };
         let task = state.change(|profile| billing::take_task(profile, until, &self.dunning));
         let attempt = state.stored.declines() + 1;
         let number = |id: &str| match StripeRef::of(id) {
@@ -195,17 +195,17 @@ impl Charges {
             Task::LookUp { id, .. } => Ask::LookUp { number: number(&id), attempt },
             Task::Cancel { id } => Ask::Cancel { number: number(&id) },
             Task::ExpireCheckout { session } => Ask::Close { order: number(&session) },
-            Task::TakeCredits { .. } => unreachable!("no account is collected from credits"),
+            Task::TakeCredits { .. } => unreachable!("no account pays with credits"),
             Task::CheckSubscription { .. }
             | Task::UpdateSubscription { .. }
             | Task::CancelSubscription { .. } => {
-                unreachable!("no account is collected from by the stripe")
+                unreachable!("no account has a Stripe subscription")
             }
         };
         Some(At::Ask(ask))
     }
 
-    /// Stripe is called. `None` if the case cannot occur.
+    /// Calls Stripe. `None` if the case cannot occur.
     pub(crate) fn call(
         &self,
         state: &mut State,
@@ -222,7 +222,7 @@ impl Charges {
                 if fate.arrives() {
                     state.stripe.create(number);
                 }
-                Write::Made { number }
+                Write::Created { number }
             }
             Ask::Confirm { number, attempt } => {
                 if fate == Fate::Late {
@@ -230,41 +230,43 @@ impl Charges {
                     state.late.sort_unstable();
                 }
                 let write = fate.arrives().then(|| {
-                    let said = state.confirm(number, attempt, verdict);
-                    Self::came(number, attempt, said)
+                    let status = state.confirm(number, attempt, verdict);
+                    Self::outcome(number, attempt, status)
                 });
                 match write {
-                    // It was sent just now: it is looked up before it is sent again.
+                    // It was just sent: it is looked up before it is sent again.
                     Some(Write::NeverConfirmed { .. }) | None => Write::Unknown { number },
                     Some(write) => write,
                 }
             }
             Ask::LookUp { number, attempt } => {
-                let said = state.stripe.intent(number).status;
+                let status = state.stripe.intent(number).status;
                 // An earlier attempt may have been declined.
-                if attempt > 1 && said.is_declined() && !self.breaks(Broken::OldDeclineBelieved) {
+                if attempt > 1 && status.is_declined() && !self.breaks(Broken::OldDeclineBelieved) {
                     Write::NeverConfirmed { number }
                 } else {
-                    Self::came(number, attempt, said)
+                    Self::outcome(number, attempt, status)
                 }
             }
             Ask::Cancel { number } => {
-                let said =
+                let status =
                     if fate.arrives() { state.stripe.cancel(number) } else { Status::Processing };
-                match said {
-                    _ if self.breaks(Broken::CancelPutOff) => Write::PutOff,
+                match status {
+                    _ if self.breaks(Broken::CancelPostponed) => Write::Postpone,
                     _ if self.breaks(Broken::CancelNotRead) => Write::Gone { number },
-                    Status::Succeeded | Status::Canceled => Self::came(number, 0, said),
-                    _ => Write::PutOff,
+                    Status::Succeeded | Status::Canceled => Self::outcome(number, 0, status),
+                    _ => Write::Postpone,
                 }
             }
-            Ask::CallOff { number } => {
+            Ask::CancelUnstored { number } => {
                 if fate.arrives() {
                     state.stripe.cancel(number);
                 }
                 Write::Nothing
             }
-            Ask::Close { order } if self.breaks(Broken::OnlyForgotten) => Write::Closed { order },
+            Ask::Close { order } if self.breaks(Broken::DroppedUnexpired) => {
+                Write::Closed { order }
+            }
             Ask::Close { order } => {
                 let paid = fate.arrives() && state.stripe.expire(order).paid_at.is_some();
                 if paid && !self.breaks(Broken::CloseNotRead) {
@@ -276,17 +278,17 @@ impl Charges {
             }
         };
         let at = match (fate, ask, answer) {
-            (Fate::Answered, ..) | (_, Ask::CallOff { .. }, _) => answer,
+            (Fate::Answered, ..) | (_, Ask::CancelUnstored { .. }, _) => answer,
             (_, Ask::Confirm { number, attempt }, _) if self.breaks(Broken::SilenceIsADecline) => {
                 Write::Declined { number, attempt, no_more: false }
             }
-            (_, Ask::Confirm { number, .. }, _) if self.breaks(Broken::SilenceIsTheEnd) => {
+            (_, Ask::Confirm { number, .. }, _) if self.breaks(Broken::SilenceIsACancellation) => {
                 Write::Gone { number }
             }
             (_, Ask::Confirm { number, .. } | Ask::LookUp { number, .. }, _) => {
                 Write::Unknown { number }
             }
-            _ => Write::PutOff,
+            _ => Write::Postpone,
         };
         state.workers[worker].at = self.after_call(at);
         Some(())
@@ -294,7 +296,7 @@ impl Charges {
 
     fn after_call(&self, write: Write) -> At {
         match write {
-            Write::Made { number } if self.breaks(Broken::ConfirmedUnwritten) => {
+            Write::Created { number } if self.breaks(Broken::ConfirmedUnstored) => {
                 At::Ask(Ask::Confirm { number, attempt: 1 })
             }
             write => At::Write(write),
@@ -302,8 +304,8 @@ impl Charges {
     }
 
     /// The attempt's outcome, by the PaymentIntent's status.
-    fn came(number: u8, attempt: u32, said: Status) -> Write {
-        match said {
+    fn outcome(number: u8, attempt: u32, status: Status) -> Write {
+        match status {
             Status::Succeeded => Write::Paid { object: StripeRef::Intent(number) },
             Status::RequiresPaymentMethod { hard } => {
                 Write::Declined { number, attempt, no_more: hard }
@@ -319,10 +321,10 @@ impl Charges {
             attempt.map(|attempt| At::Ask(Ask::Confirm { number, attempt }))
         };
         match write {
-            Write::Made { number } => {
+            Write::Created { number } => {
                 let object = StripeRef::Intent(number);
                 let mut attempt = None;
-                let written = state.change_and_ask(object, AddOnPurchase::Period, |profile| {
+                let written = state.change_and_order(object, AddOnPurchase::Period, |profile| {
                     let name = object.name();
                     attempt =
                         billing::intent_created(profile, &generation(), due_period(), &name, now);
@@ -335,7 +337,7 @@ impl Charges {
                     return next;
                 }
                 if state.stored.object().is_none_or(|(known, _)| known != object) {
-                    return Some(At::Ask(Ask::CallOff { number }));
+                    return Some(At::Ask(Ask::CancelUnstored { number }));
                 }
             }
             Write::Paid { object } => self.apply_payment(state, object),
@@ -348,7 +350,7 @@ impl Charges {
             Write::NeverConfirmed { number } => {
                 let name = StripeRef::Intent(number).name();
                 let attempt = state.change(|profile| billing::never_confirmed(profile, &name, now));
-                let bump = u32::from(self.breaks(Broken::NumberRisesByItself));
+                let bump = u32::from(self.breaks(Broken::NumberRisesWithoutDecline));
                 if let next @ Some(_) = confirm(number, attempt.map(|attempt| attempt + bump)) {
                     return next;
                 }
@@ -365,7 +367,9 @@ impl Charges {
                 let name = StripeRef::Session(order).name();
                 state.change(|profile| billing::checkout_closed(profile, &name));
             }
-            Write::PutOff => state.change(|profile| billing::postpone(profile, now + AGAIN)),
+            Write::Postpone => {
+                state.change(|profile| billing::postpone(profile, now + RETRY_DELAY))
+            }
             Write::Nothing => {}
         }
         Some(At::Free)

@@ -133,7 +133,7 @@ async fn unknown_paths_and_methods() {
     assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
     assert_eq!(document(&body)["code"], "method_not_allowed");
     assert_eq!(headers[ALLOW], "GET,HEAD,POST");
-    // A function's own answers stay.
+    // A function's own responses stay unchanged.
     let (status, _, body) = fetch(&app, Method::GET, "/own-404").await;
     assert_eq!((status, &body[..]), (StatusCode::NOT_FOUND, &b"mine"[..]));
     let (status, _, body) = fetch(&app, Method::GET, "/bare").await;
@@ -210,7 +210,7 @@ async fn a_preflight_is_answered_before_identity_and_for_any_path() {
 #[tokio::test]
 async fn only_our_origins_are_allowed() {
     let ours = settings();
-    let nobody = HttpSettings::default();
+    let no_origins = HttpSettings::default();
     for (settings, origin, allowed) in [
         (&ours, Some(OURS), true),
         (&ours, Some("https://app.example:8443"), false),
@@ -218,7 +218,7 @@ async fn only_our_origins_are_allowed() {
         (&ours, Some("https://app.example.evil.example"), false),
         (&ours, Some("null"), false),
         (&ours, None, false),
-        (&nobody, Some(OURS), false),
+        (&no_origins, Some(OURS), false),
     ] {
         let app = app(routes(), Shape::Problem, settings);
         for (method, path) in
@@ -290,9 +290,9 @@ async fn a_streamed_body_passes_frame_by_frame_with_its_trailers() {
     let routes = Router::new().route(
         "/stream",
         get(async move || {
-            let pieces = stream::iter(["one", "two"].map(Ok::<_, Infallible>));
+            let chunks = stream::iter(["one", "two"].map(Ok::<_, Infallible>));
             let trailers = async move { Some(Ok(given)) };
-            Body::new(Body::from_stream(pieces).with_trailers(trailers))
+            Body::new(Body::from_stream(chunks).with_trailers(trailers))
         }),
     );
     let app = app(routes, Shape::OpenAi, &settings());
@@ -310,8 +310,8 @@ async fn a_streamed_body_passes_frame_by_frame_with_its_trailers() {
 }
 
 #[tokio::test]
-async fn a_stream_is_handed_on_before_it_ends() {
-    let (pieces, received) = tokio::sync::mpsc::channel::<Result<Bytes, Infallible>>(1);
+async fn a_stream_is_passed_on_before_it_ends() {
+    let (chunks, received) = tokio::sync::mpsc::channel::<Result<Bytes, Infallible>>(1);
     let received = std::sync::Arc::new(tokio::sync::Mutex::new(Some(received)));
     let routes = Router::new().route(
         "/stream",
@@ -325,11 +325,11 @@ async fn a_stream_is_handed_on_before_it_ends() {
     let app = app(routes, Shape::OpenAi, &settings());
     let response = app.oneshot(request(Method::GET, "/stream")).await.unwrap();
     let mut body = response.into_body();
-    for piece in ["one", "two"] {
-        pieces.send(Ok(Bytes::from(piece))).await.unwrap();
+    for chunk in ["one", "two"] {
+        chunks.send(Ok(Bytes::from(chunk))).await.unwrap();
         let frame = body.frame().await.unwrap().unwrap();
-        assert_eq!(frame.into_data().unwrap(), piece);
+        assert_eq!(frame.into_data().unwrap(), chunk);
     }
-    drop(pieces);
+    drop(chunks);
     assert!(body.frame().await.is_none());
 }

@@ -50,7 +50,8 @@ async fn claims_are_checked() {
     let key = KeyPair::ed25519("k1");
     let world = World::new(&[&key]).await;
     let now = world.clock.now().as_second();
-    // Each row changes one claim of a valid token (null removes it), and says if it stays valid.
+    // Each row changes one claim of a valid token (null removes it), and says whether it stays
+    // valid.
     let table = [
         ("exp", json!(now - 50), true),
         ("exp", json!(now - 70), false),
@@ -244,7 +245,7 @@ async fn the_token_comes_in_one_authorization_header() {
 }
 
 #[tokio::test]
-async fn callers_are_extracted_and_members_held_back() {
+async fn handlers_get_the_caller_and_refuse_members() {
     let key = KeyPair::ed25519("k1");
     let world = World::new(&[&key]).await;
     let routes = Router::new()

@@ -142,7 +142,7 @@ fn body_limit() {
 }
 
 #[test]
-fn identity_needs_all_three() {
+fn identity_needs_all_three_settings() {
     let mut none = env(&[]);
     let settings = IdentitySettings::from_env(&mut none);
     let message = none.finish(settings).unwrap_err().to_string();

@@ -21,7 +21,7 @@ fn notice(kind: &str, object: &Value) -> Notice {
 }
 
 #[test]
-fn only_what_is_no_event_is_an_error() {
+fn only_a_body_that_is_no_event_is_an_error() {
     for body in [&b""[..], b"not json", b"\xff", b"{\"id\":"] {
         assert!(matches!(Event::parse(body), Err(EventError::NotJson(_))));
     }
@@ -37,7 +37,7 @@ fn only_what_is_no_event_is_an_error() {
 }
 
 #[test]
-fn types_and_shapes_that_we_do_not_know_are_nothing_to_us() {
+fn unknown_types_and_shapes_are_ignored() {
     let table = [
         ("customer.created", json!({"id": "cus_1"})),
         ("charge.succeeded", json!({"id": "ch_1"})),
@@ -95,7 +95,7 @@ fn a_session_is_read_as_the_api_returns_it() {
 }
 
 #[test]
-fn a_session_is_paid_when_the_money_is_there() {
+fn a_session_is_paid_once_the_money_arrives() {
     // (mode, status, payment status) → paid
     let table = [
         ("payment", "complete", "paid", true),
@@ -141,7 +141,7 @@ fn a_payment_is_read_from_old_and_new_shapes() {
         assert_eq!(read.amount_received, Some(Cents::new(500)));
         assert_eq!(read.customer, crate::CustomerId::new("cus_1").ok());
         assert_eq!(read.payment_method, crate::PaymentMethodId::new("pm_1").ok());
-        assert_eq!((read.paid_at, read.decline), (None, None), "not told by an event");
+        assert_eq!((read.paid_at, read.decline), (None, None), "an event does not contain them");
     }
     let failed = json!({
         "id": "pi_1", "object": "payment_intent", "amount": 500, "amount_received": 0,
@@ -182,7 +182,7 @@ fn an_invoice_names_its_subscription_in_either_place() {
 }
 
 #[test]
-fn a_subscription_is_named() {
+fn a_subscription_event_names_its_subscription() {
     let id = SubscriptionId::new("sub_1").unwrap();
     for kind in ["created", "updated", "deleted"] {
         let wire = json!({"id": "sub_1", "object": "subscription", "status": "active"});
@@ -209,7 +209,7 @@ fn refunds_are_cumulative() {
 }
 
 #[test]
-fn a_refund_that_failed_names_what_was_paid() {
+fn a_failed_refund_names_its_payment_intent() {
     let wire = json!({"id": "re_1", "object": "refund", "status": "failed",
         "payment_intent": "pi_1", "failure_reason": "lost_or_stolen_card"});
     let intent = IntentId::new("pi_1").ok();
@@ -218,7 +218,7 @@ fn a_refund_that_failed_names_what_was_paid() {
 }
 
 #[test]
-fn a_dispute_is_in_the_state_that_it_names() {
+fn a_disputes_status_determines_its_state() {
     use DisputeState::{Inquiry, Lost, Open, Other, Won};
     let table = [
         ("created", "warning_needs_response", Inquiry),

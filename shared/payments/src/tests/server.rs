@@ -49,14 +49,14 @@ impl Reply {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Asked {
+pub(super) struct Request {
     pub(super) method: String,
     pub(super) path: String,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
 }
 
-impl Asked {
+impl Request {
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         let mut named = self.headers.iter().filter(|(header, _)| header == name);
         named.next().map(|(_, value)| value.as_str())
@@ -70,7 +70,7 @@ impl Asked {
 #[derive(Debug, Default)]
 struct State {
     replies: VecDeque<Reply>,
-    asked: Vec<Asked>,
+    requests: Vec<Request>,
     /// Connections that stay open without a response.
     silent: Vec<TcpStream>,
 }
@@ -96,8 +96,8 @@ impl Server {
         Self { base, state }
     }
 
-    pub(super) fn asked(&self) -> Vec<Asked> {
-        self.state.lock().unwrap().asked.clone()
+    pub(super) fn requests(&self) -> Vec<Request> {
+        self.state.lock().unwrap().requests.clone()
     }
 }
 
@@ -106,11 +106,11 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) -> Option<()> {
     let mut reader = BufReader::new(stream.try_clone().ok()?);
     loop {
         let reply = {
-            let asked = read(&mut reader);
+            let request = read(&mut reader);
             let mut state = state.lock().ok()?;
-            // Anything but a request is TLS; a silent server is silent to it, too.
-            if let Some(asked) = asked {
-                state.asked.push(asked);
+            // Anything but a request is TLS; a silent server does not answer it either.
+            if let Some(request) = request {
+                state.requests.push(request);
             } else if !matches!(state.replies.front(), Some(Reply::Silence)) {
                 return None;
             }
@@ -131,7 +131,7 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) -> Option<()> {
     }
 }
 
-fn read(reader: &mut BufReader<TcpStream>) -> Option<Asked> {
+fn read(reader: &mut BufReader<TcpStream>) -> Option<Request> {
     let mut line = String::new();
     reader.read_line(&mut line).ok()?;
     let mut words = line.split(' ');
@@ -149,10 +149,10 @@ fn read(reader: &mut BufReader<TcpStream>) -> Option<Asked> {
     let length = length.map_or(0, |(_, value)| value.parse().unwrap());
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    Some(Asked { method, path, headers, body })
+    Some(Request { method, path, headers, body })
 }
 
-/// A port on which nobody listens.
+/// A port on which nothing listens.
 pub(super) fn closed_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()

@@ -1,4 +1,4 @@
-//! The smallest function there is, to measure others by.
+//! The smallest possible function, as a baseline.
 
 use axum::body::Body;
 use lambda_http::{Error, Request, Response, service_fn};

@@ -35,7 +35,7 @@ impl KeyPair {
         let private = match algorithm {
             Algorithm::RS256 => {
                 let pair = aws_lc_rs::rsa::KeyPair::generate(KeySize::Rsa2048).unwrap();
-                // jsonwebtoken takes PKCS #1, which is what follows these 26 bytes of PKCS #8.
+                // jsonwebtoken expects PKCS #1, which follows these 26 bytes of PKCS #8.
                 EncodingKey::from_rsa_der(&pair.as_der().unwrap().as_ref()[26..])
             }
             Algorithm::ES256 => {
@@ -170,7 +170,7 @@ pub(super) fn identity(jwks_url: &str, clock: &Clock) -> Identity {
     Identity::new(&env.finish(settings).unwrap(), clock.clone(), http)
 }
 
-/// Good claims, expiring in a day.
+/// Valid claims that expire in a day.
 pub(super) fn claims(clock: &Clock) -> Value {
     json!({
         "iss": ISSUER,

@@ -1,4 +1,4 @@
-//! When the issuer's keys are fetched, and which are trusted.
+//! When the issuer's keys are fetched, and which ones are trusted.
 
 use axum::response::IntoResponse as _;
 use futures_util::future::join_all;
@@ -84,14 +84,14 @@ async fn keys_are_kept_while_the_issuer_is_down() {
         world.issuer.answer(status, body);
         world.later(3_601);
         let before = world.issuer.requests();
-        // One try, and the next one only after a minute.
+        // One attempt, and the next one only after a minute.
         for (seconds, requests) in [(0, 1), (50, 1), (11, 2)] {
             world.later(seconds);
             world.check(&token).await.unwrap();
             assert_eq!(world.issuer.requests(), before + requests, "{status} after {seconds} s");
         }
     }
-    // Back again.
+    // The issuer is back.
     world.issuer.publish(&[key.public()]);
     world.later(61);
     world.check(&token).await.unwrap();
@@ -102,7 +102,7 @@ async fn keys_are_kept_while_the_issuer_is_down() {
 }
 
 #[tokio::test]
-async fn an_issuer_that_was_never_up() {
+async fn an_issuer_that_was_never_up_is_retried() {
     let key = KeyPair::ed25519("k1");
     let world = World::new(&[&key]).await;
     world.issuer.answer(StatusCode::BAD_GATEWAY, "");
@@ -117,13 +117,13 @@ async fn an_issuer_that_was_never_up() {
     join_all((0..5).map(|_| unavailable())).await;
     world.later(2);
     unavailable().await;
-    // A token that no key could make valid is refused all the same.
+    // A token that no key could make valid is refused anyway.
     world.refusal(&format!("{}.e30.", encoded(&json!({"alg": "none"})))).await;
     world.issuer.publish(&[key.public()]);
     world.later(2);
     world.check(&token).await.unwrap();
 
-    // Nobody listens.
+    // Nothing listens on the port.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
@@ -172,7 +172,7 @@ async fn only_the_request_that_refreshes_waits() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_dropped_while_it_fetches_frees_the_lock() {
+async fn a_request_dropped_while_fetching_frees_the_lock() {
     let key = KeyPair::ed25519("k1");
     let world = World::new(&[&key]).await;
     let token = key.sign(&world.claims());
