@@ -3,6 +3,7 @@
 mod events;
 mod unknown;
 
+use account::billing::PRICE_CENTS;
 use http::Method;
 use jiff::{SignedDuration, Timestamp};
 use local::stripe::{ApiRequest, Card, Delivery, StripeSimulator};
@@ -130,6 +131,22 @@ pub(crate) async fn deliver_again(
     for event in &events {
         stripe.deliver(event).await.unwrap();
     }
+}
+
+/// The card, Stripe's page and the Plans page each state the price.
+#[tokio::test]
+async fn the_same_price_is_shown_everywhere() {
+    let (dollars, cents) = (PRICE_CENTS / 100, PRICE_CENTS % 100);
+    let title = format!("Power your AI with OpenRouter – ${dollars} Add-on");
+    let world = World::start().await;
+    world.set("acme", json!({})).await;
+    let price = format!("{dollars}.{cents:02}");
+    assert_eq!(world.owner("acme").card().await["add_on"]["price_usd"], price);
+    let checkout_url = subscribe(&world).await.json()["checkout_url"].take();
+    let page = reqwest::get(checkout_url.as_str().unwrap()).await.unwrap().text().await.unwrap();
+    assert!(page.contains(&title) && page.contains(&price), "{page}");
+    let plans = include_str!("../../functions/settings-page/assets/openrouter-plans.js");
+    assert!(plans.contains(&title));
 }
 
 #[tokio::test]

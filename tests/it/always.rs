@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::{get, post};
 use http::Method;
+use local::openrouter::{CallOutcome, RecordedCall};
 use local::serve::Server;
 use serde_json::json;
 use tokio::sync::Notify;
@@ -125,6 +126,30 @@ async fn a_call_in_progress_keeps_the_promise_too() {
     assert_eq!(reply.error(), (502, "openrouter_unavailable".to_owned()));
     assert_eq!(world.settled_balance("acme").await, "7");
     assert_eq!(world.default_ai().calls().len(), 0);
+}
+
+/// A stream that began on the key ends on it, although the switch is off by then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_is_not_moved_when_the_switch_is_turned_off() {
+    let world = World::start().await;
+    let owner = world.enterprise_with_key("acme", "7").await;
+    owner.switch(json!({"always_use_key": true})).await;
+    world.wire.take();
+    let mut body = hello();
+    body["model"] = json!("sim/slow-chunks-200");
+    body["stream"] = json!(true);
+    let switch = async {
+        let begun = |calls: &[RecordedCall]| !calls.is_empty();
+        world.openrouter().until(begun).await;
+        let off = owner.switch(json!({"enabled": false, "always_use_key": false})).await;
+        assert_eq!(off.json()["integration"]["status"], "disabled");
+        let call = world.openrouter().calls().pop().unwrap();
+        assert_eq!(call.outcome, CallOutcome::Running, "the switch was turned during the call");
+    };
+    let (reply, ()) = tokio::join!(owner.chat(&body), switch);
+    assert_eq!(reply.receipt(), ("openrouter".to_owned(), "always_use_key".to_owned()));
+    assert!(reply.text().contains("[DONE]"), "{}", reply.text());
+    nothing_moved(&world, &owner, "acme").await;
 }
 
 #[tokio::test]

@@ -182,7 +182,7 @@ async fn a_running_call_is_left_alone() {
     world.set("acme", json!({"credits": "7"})).await;
     let owner = world.owner("acme");
     let mut body = hello();
-    body["model"] = json!("sim-priced/slow-chunks-50");
+    body["model"] = json!("sim-priced/slow-chunks-200");
     body["stream"] = json!(true);
     let call = owner.chat(&body);
     let sweep = async {

@@ -26,7 +26,7 @@ pub(crate) struct CreditsOrder {
 }
 
 /// Price range of a purchase of credits, in US cents.
-const CREDITS_PRICE_CENTS: RangeInclusive<u64> = 500..=100_000;
+const PURCHASE_CENTS: RangeInclusive<u64> = 500..=100_000;
 
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Serialize)]
@@ -199,7 +199,7 @@ pub(crate) async fn buy_credits(
     let fields = Fields::parse(&body, &["usd"])?;
     let usd = fields.required_string("usd")?.parse::<Usd>().ok();
     let cents = usd.and_then(Usd::whole_cents);
-    let cents = cents.filter(|cents| CREDITS_PRICE_CENTS.contains(cents));
+    let cents = cents.filter(|cents| PURCHASE_CENTS.contains(cents));
     let credits = usd.and_then(|usd| usd.in_credits(product.rate));
     let Some((cents, credits)) = cents.zip(credits) else {
         return Err(ApiError::new(

@@ -101,15 +101,15 @@ impl Sweeper<'_> {
             End::Settle(cost) => store.holds.settle(hold, cost, at, SWEEPER, None).await?,
             End::Release => store.holds.release(hold, at, SWEEPER, None).await?,
         };
-        let call = hold.call.as_str();
+        let call_id = hold.call.as_str();
         match resolution {
             Resolution::Done(HoldState::Settled(charged)) => {
-                tracing::info!(call, %charged, "hold settled by the default AI's record");
+                tracing::info!(call_id, %charged, "hold settled by the default AI's record");
                 edge::metric("holds_settled_late", 1);
             }
             Resolution::Done(_) => {
-                let generation = open.generation_id.is_some();
-                tracing::error!(call, held = %hold.amount, generation, "hold expired at unknown cost");
+                let has_generation_id = open.generation_id.is_some();
+                tracing::error!(call_id, held = %hold.amount, has_generation_id, "hold expired at unknown cost");
                 edge::metric("holds_expired", 1);
             }
             Resolution::Already(_) => return Ok(false),

@@ -83,8 +83,8 @@ pub async fn work(deps: &Deps, batch: Batch) -> (BatchAnswer, ChargeReport) {
     let (mut accounts, mut failed) = (Vec::new(), BTreeSet::new());
     for (at, record) in batch.records.iter().enumerate() {
         let Some((named, time)) = record.read(now) else {
-            let message = record.message_id.as_str();
-            tracing::error!(message, "could not read a message of the queue");
+            let message_id = record.message_id.as_str();
+            tracing::error!(message_id, "could not read a message of the queue");
             failed.insert(at);
             continue;
         };

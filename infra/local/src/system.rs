@@ -60,8 +60,8 @@ pub enum StartError {
     Tables(#[from] dynoxide::DynoxideError),
     #[error("could not create the platform's secrets")]
     Secrets(#[source] Box<dyn std::error::Error + Send + Sync>),
-    #[error("could not set up a function")]
-    Function(#[source] edge::Error),
+    #[error(transparent)]
+    Function(edge::Error),
 }
 
 pub struct System {

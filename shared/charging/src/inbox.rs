@@ -20,8 +20,8 @@ const MAX_LEAD: SignedDuration = SignedDuration::from_hours(24);
 /// An event that is pending for longer raises an alarm.
 const TOO_LONG_PENDING: SignedDuration = SignedDuration::from_hours(3 * 24);
 
-/// Records an event and applies it, unless that was done before. After an error it is not recorded,
-/// and Stripe has to deliver it again.
+/// Records an event and applies it, unless that was done before. An event that could not be applied
+/// stays due; after an error, Stripe delivers the event again.
 pub async fn receive(cx: Context<'_>, event: &Event) -> Result<EventState> {
     let content = serde_json::to_string(&event.notice)?;
     let (id, retry_at) = (event.id.as_str(), retry_at(cx, 0));
