@@ -7,8 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json, Router};
-use http::header::CONNECTION;
-use http::{HeaderValue, Request, StatusCode};
+use http::header::{AUTHORIZATION, CONNECTION};
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use hyper_util::rt::TokioIo;
@@ -86,6 +86,12 @@ pub async fn listener_on(port: u16) -> io::Result<TcpListener> {
 
 pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Response {
     (status, Json(body)).into_response()
+}
+
+/// The token of `Authorization: Bearer TOKEN`.
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    value.strip_prefix("Bearer ").filter(|token| !token.is_empty())
 }
 
 /// A response that closes the connection before any byte of a head.

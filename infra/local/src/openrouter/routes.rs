@@ -46,13 +46,8 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .with_state(shared)
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
-    value.strip_prefix("Bearer ").filter(|key| !key.is_empty())
-}
-
 async fn key(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
-    let Some(key) = bearer(&headers) else {
+    let Some(key) = serve::bearer(&headers) else {
         return no_key();
     };
     shared.inner().key_checks += 1;
@@ -112,7 +107,7 @@ async fn chat(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let Ok(body) = axum::body::to_bytes(body, MAX_BODY).await else {
         return error(413, "Request too large", Value::Null);
     };
-    let key = bearer(&head.headers).map(str::to_owned);
+    let key = serve::bearer(&head.headers).map(str::to_owned);
     head.headers.remove(AUTHORIZATION);
     let parsed = serde_json::from_slice::<Value>(&body).unwrap_or_default();
     let named = parsed["model"].as_str().map(str::to_owned);
@@ -227,7 +222,7 @@ async fn generation(
     Query(GenerationQuery { id }): Query<GenerationQuery>,
     headers: HeaderMap,
 ) -> Response {
-    let Some(key) = bearer(&headers) else {
+    let Some(key) = serve::bearer(&headers) else {
         return no_key();
     };
     shared.inner().generation_checks += 1;

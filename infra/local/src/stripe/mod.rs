@@ -16,7 +16,6 @@ mod page;
 mod params;
 mod payment_intents;
 mod refunds;
-mod resources;
 mod routes;
 mod state;
 mod subscriptions;
@@ -33,8 +32,7 @@ pub use card::Card;
 pub use checkout::PayError;
 pub use handle::StripeHandle;
 pub use params::Params;
-pub use resources::API_VERSION;
-pub use state::{Event, NotPossible, Payment, StripeState};
+pub use state::{API_VERSION, Event, NotPossible, Payment, StripeState};
 pub use webhooks::Delivery;
 
 use crate::serve::{self, Server};

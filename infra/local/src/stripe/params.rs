@@ -25,10 +25,6 @@ impl Params {
         value.filter(|value| !value.is_empty())
     }
 
-    pub(super) fn owned(&self, name: &str) -> Option<String> {
-        self.get(name).map(str::to_owned)
-    }
-
     pub(super) fn required(&self, name: &str) -> Result<&str, ApiError> {
         self.get(name).ok_or_else(|| ApiError::missing(name))
     }

@@ -5,10 +5,8 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{any, get, post};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use tokio::sync::oneshot;
 
@@ -18,8 +16,7 @@ use super::checkout::PayError;
 use super::handle::StripeHandle;
 use super::page;
 use super::params::Params;
-use super::resources::API_VERSION;
-use super::state::StripeState;
+use super::state::{API_VERSION, StripeState};
 use crate::serve;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -50,8 +47,10 @@ async fn api(
     let request = ApiRequest {
         method,
         path: uri.path().to_owned(),
-        api_key: api_key(&headers),
-        idempotency_key: header(&headers, &IDEMPOTENCY_KEY).map(str::to_owned),
+        api_key: serve::bearer(&headers).map(str::to_owned),
+        idempotency_key: headers
+            .get(IDEMPOTENCY_KEY)
+            .and_then(|key| key.to_str().ok().map(str::to_owned)),
         params: Params::parse(params),
     };
     let begun = stripe.act(|state| state.begin(&request));
@@ -72,23 +71,6 @@ async fn execute_detached(stripe: StripeHandle, request: ApiRequest) -> ApiRespo
         let _ = sender.send(response);
     });
     response.await.expect("the task does not panic")
-}
-
-fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
-    headers.get(name)?.to_str().ok()
-}
-
-/// `Bearer KEY`, or `Basic` with the key as the user name.
-fn api_key(headers: &HeaderMap) -> Option<String> {
-    let value = header(headers, &AUTHORIZATION)?;
-    let key = if let Some(key) = value.strip_prefix("Bearer ") {
-        key.to_owned()
-    } else {
-        let decoded = STANDARD.decode(value.strip_prefix("Basic ")?).ok()?;
-        let text = String::from_utf8(decoded).ok()?;
-        text.split(':').next().unwrap_or_default().to_owned()
-    };
-    Some(key).filter(|key| !key.is_empty())
 }
 
 fn api_response(reply: ApiResponse) -> Response {
@@ -160,15 +142,13 @@ fn no_such_card() -> Response {
 }
 
 fn checkout_page(state: &StripeState, id: &str, problem: Option<&PayError>) -> Response {
-    let page = state.sessions.get(id).map(|session| page::checkout(session, problem));
-    page_response(page, problem)
+    let id = state.known("checkout.session", id).ok();
+    page_response(id.map(|id| page::checkout(state.get(&id), problem)), problem)
 }
 
 fn invoice_page(state: &StripeState, id: &str, problem: Option<&PayError>) -> Response {
-    let page = state.invoices.get(id).map(|invoice| {
-        page::invoice(invoice, &state.subscriptions[&invoice.subscription], problem)
-    });
-    page_response(page, problem)
+    let id = state.known("invoice", id).ok();
+    page_response(id.map(|id| page::invoice(state.get(&id), problem)), problem)
 }
 
 fn page_response(page: Option<String>, problem: Option<&PayError>) -> Response {
