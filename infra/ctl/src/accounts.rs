@@ -8,7 +8,7 @@ use store::{Created, Deletion, Effect, Presence, StoreError, UpdateError};
 use crate::cli::AccountCommand;
 use crate::error::Error;
 use crate::keys;
-use crate::output::{Fields, Report, Table, credits_json, credits_text, name_of, on_off, time};
+use crate::output::{Fields, Report, credits_json, credits_text, name_of, table, time};
 use crate::session::Session;
 
 /// How many history entries are shown.
@@ -71,10 +71,6 @@ async fn create(
             }));
         }
     }
-    let fields = Fields::new("account", &id)
-        .and("plan", plan_text(plan, version))
-        .and("created", time(entry.at))
-        .and("by", &entry.actor);
     let json = json!({
         "account_id": id,
         "plan": plan,
@@ -82,7 +78,7 @@ async fn create(
         "created_at": entry.at,
         "actor": entry.actor,
     });
-    Ok(Report::new(json, format!("created\n\n{fields}")))
+    Ok(Report::change(json, "created"))
 }
 
 async fn show(session: &Session<'_, '_>, id: AccountId) -> Result<Report, Error> {
@@ -124,12 +120,8 @@ async fn show(session: &Session<'_, '_>, id: AccountId) -> Result<Report, Error>
         .and("add-on", add_on_text)
         .and("credits", credits_text(&account.balance));
     let fields = keys::fields(fields, key.as_ref())
-        .and("enabled", on_off(profile.enabled))
-        .and("always use", on_off(profile.always_use_key));
-    let mut history = Table::new(["at", "by", "what"]);
-    for entry in &entries {
-        history.push([time(entry.at), entry.actor.clone(), entry.what.clone()]);
-    }
+        .and("enabled", profile.enabled)
+        .and("always use", profile.always_use_key);
     let json = json!({
         "account_id": id,
         "state": "live",
@@ -147,6 +139,8 @@ async fn show(session: &Session<'_, '_>, id: AccountId) -> Result<Report, Error>
             "history": entries,
         },
     });
+    let history = json["account"]["history"].as_array().map_or(&[][..], Vec::as_slice);
+    let history = table(["at", "actor", "what"], history);
     let text = format!("{fields}\nhistory, newest first\n{history}");
     Ok(Report::new(json, text))
 }
@@ -214,12 +208,6 @@ async fn set_plan(
     } else {
         "the plan was the same already; nothing was changed"
     };
-    let fields = Fields::new("account", &id)
-        .and("plan", plan_text(plan, version))
-        .and("plan before", plan_text(plan_before, version_before))
-        .and("add-on", name_of(&add_on))
-        .and("add-on before", name_of(&add_on_before))
-        .and("by", &actor);
     let json = json!({
         "account_id": id,
         "plan": plan,
@@ -231,7 +219,7 @@ async fn set_plan(
         "changed": changed,
         "actor": actor,
     });
-    Ok(Report::new(json, format!("{done}\n\n{fields}")))
+    Ok(Report::change(json, done))
 }
 
 async fn delete(
@@ -241,7 +229,7 @@ async fn delete(
 ) -> Result<Report, Error> {
     let actor = session.actor()?;
     let version = match session.store.accounts.presence(&id).await? {
-        Presence::Never => return Err(Error::NoAccount(id)),
+        Presence::Never => return Err(Error::no_account(&id)),
         // Only what is left of it is removed.
         Presence::Deleted { version: stored, .. } => {
             let version = given.unwrap_or(stored).max(stored);
@@ -280,24 +268,18 @@ async fn delete(
         Deletion::Done(profile) => profile,
     };
     let deleted_now = profile.is_some();
-    let left_to_tick = ("left_to_tick", "deleted by the billing tick, unless it is gone already");
-    let (secret, secret_text) = match profile.map(|profile| profile.key) {
-        None => left_to_tick,
-        Some(None) => ("none", "no key was connected"),
+    let secret = match profile.map(|profile| profile.key) {
+        None => "left_to_tick",
+        Some(None) => "none",
         Some(Some(key)) => {
             let (store, vault) = (&session.store, &session.vault);
             let deleted = key_save::delete_secret(store, vault, &id, &key.id, entry.at).await;
-            deleted.map_or(left_to_tick, |()| ("deleted", "deleted"))
+            deleted.map_or("left_to_tick", |()| "deleted")
         }
     };
     // If this fails, the billing tick does it.
     let scrubbed = session.store.accounts.scrub(&id).await.unwrap_or(false);
     let done = if deleted_now { "deleted" } else { "it was deleted before" };
-    let fields = Fields::new("account", &id)
-        .and("version", version)
-        .and("key's secret", secret_text)
-        .and("record", rest_text(scrubbed))
-        .and("by", &actor);
     let json = json!({
         "account_id": id,
         "deleted_version": version,
@@ -306,7 +288,7 @@ async fn delete(
         "scrubbed": scrubbed,
         "actor": actor,
     });
-    Ok(Report::new(json, format!("{done}\n\n{fields}")))
+    Ok(Report::change(json, format!("{done}; {}", rest_text(scrubbed))))
 }
 
 /// What is left of a deleted account.

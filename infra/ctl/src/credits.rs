@@ -8,7 +8,7 @@ use store::{EntryKind, PostError, PostRefused, Posted, Posting, Segment, StoreEr
 
 use crate::cli::{Cause, CreditsCommand, Giving};
 use crate::error::Error;
-use crate::output::{Fields, Report, Table, credits_json, credits_text, name_of, time};
+use crate::output::{Fields, Report, credits_json, credits_text, name_of, table};
 use crate::session::Session;
 
 /// How many ledger entries are read at once.
@@ -140,21 +140,12 @@ async fn post(
     };
     // The posting is made, whether or not the balance can be read.
     let after = session.store.accounts.get(&account.id).await.ok().flatten();
-    let done = if is_new { "posted" } else { "this id was posted before; nothing moved" };
-    let mut fields = Fields::new("account", &account.id)
-        .and("entry", &order.id)
-        .and("kind", order.kind.as_str())
-        .and("amount", order.amount)
-        .and("moved", moved);
-    if let Some(paid) = owed_change.checked_neg().filter(|_| owed_change.is_negative()) {
-        fields = fields.and("of it, owed", format!("{paid} paid what was owed"));
-    } else if owed_change != Credits::ZERO {
-        fields = fields.and("not taken", format!("{owed_change}, which is owed from now on"));
-    }
-    fields = fields.and("reason", &order.reason).and("by", &actor);
-    if let Some(after) = &after {
-        fields = fields.and("now", credits_text(&after.balance));
-    }
+    let done = match owed_change.checked_neg() {
+        _ if !is_new => "this id was posted before; nothing moved".to_owned(),
+        Some(paid) if owed_change.is_negative() => format!("posted; {paid} paid what was owed"),
+        _ if owed_change == Credits::ZERO => "posted".to_owned(),
+        _ => format!("posted; {owed_change} could not be taken, and are owed from now on"),
+    };
     let json = json!({
         "account_id": account.id,
         "entry_id": order.id,
@@ -167,7 +158,7 @@ async fn post(
         "actor": actor,
         "credits": after.map(|after| credits_json(&after.balance)),
     });
-    Ok(Report::new(json, format!("{done}\n\n{fields}")))
+    Ok(Report::change(json, done))
 }
 
 fn confirm(session: &mut Session<'_, '_>, account: &Account, order: &Order) -> Result<(), Error> {
@@ -233,19 +224,8 @@ async fn history(session: &Session<'_, '_>, id: AccountId, limit: usize) -> Resu
             break;
         }
     }
-    let mut table = Table::new(["at", "kind", "amount", "balance", "id", "by", "note"]);
-    let mut list = Vec::new();
-    for (entry, balance_after) in &entries {
-        table.push([
-            time(entry.at),
-            entry.kind.as_str().to_owned(),
-            entry.amount.to_string(),
-            balance_after.to_string(),
-            entry.id.to_string(),
-            entry.actor.clone(),
-            entry.note.clone(),
-        ]);
-        list.push(json!({
+    let entries = entries.iter().map(|(entry, balance_after)| {
+        json!({
             "id": entry.id,
             "at": entry.at,
             "kind": entry.kind,
@@ -254,15 +234,18 @@ async fn history(session: &Session<'_, '_>, id: AccountId, limit: usize) -> Resu
             "call_id": entry.call_id,
             "note": entry.note,
             "actor": entry.actor,
-        }));
-    }
+        })
+    });
+    let entries: Vec<_> = entries.collect();
+    let columns = ["at", "kind", "amount", "balance_after", "id", "actor", "note"];
+    let table = table(columns, &entries);
     let more = cursor.is_some();
     let end = match (entries.is_empty(), more) {
         (true, _) => "no entries",
         (false, true) => "... there are older ones: --limit N or --all",
         (false, false) => "",
     };
-    let json = json!({"account_id": id, "entries": list, "more": more});
+    let json = json!({"account_id": id, "entries": entries, "more": more});
     Ok(Report::new(json, format!("{table}{end}")))
 }
 

@@ -7,7 +7,7 @@ use store::{OpenHold, Resolution, StoredHold};
 
 use crate::cli::HoldsCommand;
 use crate::error::Error;
-use crate::output::{Fields, Report, Table, or_dash, time};
+use crate::output::{Fields, Report, table, time};
 use crate::session::Session;
 
 pub(crate) async fn carry_out(
@@ -26,20 +26,8 @@ async fn list(session: &Session<'_, '_>, id: AccountId) -> Result<Report, Error>
     let number = session.number(&id).await?;
     let mut holds = session.store.holds.open(&number).await?;
     holds.sort_by_key(|open| open.created_at);
-    let headings = ["call", "amount", "model", "taken", "next check", "expires", "generation"];
-    let mut table = Table::new(headings);
-    let mut list = Vec::new();
-    for open in &holds {
-        table.push([
-            open.hold.call.to_string(),
-            open.hold.amount.to_string(),
-            open.hold.model.clone(),
-            time(open.created_at),
-            time(open.next_check_at),
-            time(open.expires_at),
-            or_dash(open.generation_id.as_ref()),
-        ]);
-        list.push(json!({
+    let holds = holds.iter().map(|open| {
+        json!({
             "call_id": open.hold.call,
             "amount": open.hold.amount,
             "model": open.hold.model,
@@ -47,14 +35,24 @@ async fn list(session: &Session<'_, '_>, id: AccountId) -> Result<Report, Error>
             "next_check_at": open.next_check_at,
             "expires_at": open.expires_at,
             "generation_id": open.generation_id,
-        }));
-    }
+        })
+    });
+    let holds: Vec<_> = holds.collect();
+    let columns = [
+        "call_id",
+        "amount",
+        "model",
+        "created_at",
+        "next_check_at",
+        "expires_at",
+        "generation_id",
+    ];
     let text = if holds.is_empty() {
         format!("account {id} has no open holds")
     } else {
-        table.to_string()
+        table(columns, &holds)
     };
-    Ok(Report::new(json!({"account_id": id, "holds": list}), text))
+    Ok(Report::new(json!({"account_id": id, "holds": holds}), text))
 }
 
 /// Charges the hold, or releases it without a `charge`.
@@ -114,12 +112,6 @@ async fn resolve(
         Resolution::Already(None) => return Err(Error::refused("the hold is gone")),
     };
     let done = if charged == Credits::ZERO { "released" } else { "charged" };
-    let fields = Fields::new("account", &id)
-        .and("call", call)
-        .and("held", held)
-        .and("charged", charged)
-        .and("reason", reason)
-        .and("by", &actor);
     let json = json!({
         "account_id": id,
         "call_id": call,
@@ -128,7 +120,7 @@ async fn resolve(
         "reason": reason,
         "actor": actor,
     });
-    Ok(Report::new(json, format!("{done}\n\n{fields}")))
+    Ok(Report::change(json, done))
 }
 
 /// What one should know before confirming.
@@ -139,7 +131,7 @@ fn facts(session: &Session<'_, '_>, open: &OpenHold) -> Fields {
         .and("model", &open.hold.model)
         .and("taken", time(open.created_at))
         .and("next check", time(open.next_check_at))
-        .and("generation", or_dash(open.generation_id.as_ref()));
+        .and("generation", open.generation_id.as_deref().unwrap_or("-"));
     // A call that fails to end its hold has it checked at once.
     let may_run = now < open.next_check_at && now.duration_since(open.created_at) < FIRST_CHECK;
     if may_run { fields.and("attention", "the call may still be running") } else { fields }

@@ -51,8 +51,8 @@ pub async fn run(
 }
 
 async fn carry_out(cli: Cli, env: Env, console: &mut Console<'_>) -> Result<Report, Error> {
-    let settings = Settings::read(env, &cli.global)?;
-    let mut session = Session::open(settings, &cli.global, console).await?;
+    let settings = Settings::read(env, &cli.global).await?;
+    let mut session = Session::new(settings, cli.global.yes, console);
     match cli.command {
         Command::Account(command) => accounts::carry_out(&mut session, command).await,
         Command::Credits(command) => credits::carry_out(&mut session, command).await,
