@@ -2,7 +2,7 @@
 
 use account::hold::{FIRST_CHECK, HoldState};
 use account::{AccountId, CallId, Credits};
-use serde_json::json;
+use serde_json::{Value, json};
 use store::{OpenHold, Resolution, StoredHold};
 
 use crate::cli::HoldsCommand;
@@ -26,18 +26,7 @@ async fn list(session: &Session<'_, '_>, id: AccountId) -> Result<Report, Error>
     let number = session.number(&id).await?;
     let mut holds = session.store.holds.open(&number).await?;
     holds.sort_by_key(|open| open.created_at);
-    let holds = holds.iter().map(|open| {
-        json!({
-            "call_id": open.hold.call,
-            "amount": open.hold.amount,
-            "model": open.hold.model,
-            "created_at": open.created_at,
-            "next_check_at": open.next_check_at,
-            "expires_at": open.expires_at,
-            "generation_id": open.generation_id,
-        })
-    });
-    let holds: Vec<_> = holds.collect();
+    let holds: Vec<_> = holds.iter().map(hold_json).collect();
     let columns = [
         "call_id",
         "amount",
@@ -53,6 +42,18 @@ async fn list(session: &Session<'_, '_>, id: AccountId) -> Result<Report, Error>
         table(columns, &holds)
     };
     Ok(Report::new(json!({"account_id": id, "holds": holds}), text))
+}
+
+fn hold_json(open: &OpenHold) -> Value {
+    json!({
+        "call_id": open.hold.call,
+        "amount": open.hold.amount,
+        "model": open.hold.model,
+        "created_at": open.created_at,
+        "next_check_at": open.next_check_at,
+        "expires_at": open.expires_at,
+        "generation_id": open.generation_id,
+    })
 }
 
 /// Charges the hold, or releases it without a `charge`.
@@ -126,12 +127,7 @@ async fn resolve(
 /// What one should know before confirming.
 fn facts(session: &Session<'_, '_>, open: &OpenHold) -> Fields {
     let now = session.clock.now();
-    let fields = Fields::new("account", &open.hold.account)
-        .and("call", &open.hold.call)
-        .and("model", &open.hold.model)
-        .and("taken", time(open.created_at))
-        .and("next check", time(open.next_check_at))
-        .and("generation", open.generation_id.as_deref().unwrap_or("-"));
+    let fields = Fields::new("account", &open.hold.account).members("", &hold_json(open));
     // A call that fails to end its hold has it checked at once.
     let may_run = now < open.next_check_at && now.duration_since(open.created_at) < FIRST_CHECK;
     if may_run { fields.and("attention", "the call may still be running") } else { fields }

@@ -32,14 +32,6 @@ use crate::serve::{self, Server};
 
 pub const REGION: &str = "us-east-1";
 
-#[derive(Debug, thiserror::Error)]
-pub enum EnginesError {
-    #[error("could not open a port on 127.0.0.1")]
-    Listen(#[from] io::Error),
-    #[error("the DynamoDB engine did not start")]
-    Database(#[source] dynoxide::DynoxideError),
-}
-
 /// Tells the SDK the settings that begin with `AWS_ENDPOINT_URL`, as a deployed function's
 /// environment does.
 #[derive(Debug)]
@@ -107,8 +99,8 @@ pub fn connector() -> SharedHttpConnector {
 
 impl Engines {
     /// Starts both, without any table or secret.
-    pub async fn start() -> Result<Self, EnginesError> {
-        let database = dynoxide::Database::memory().map_err(EnginesError::Database)?;
+    pub async fn start() -> io::Result<Self> {
+        let database = dynoxide::Database::memory().map_err(io::Error::other)?;
         let listener = serve::listener().await?;
         let dynamodb_url = format!("http://{}", listener.local_addr()?);
         let (dynamodb_stop, stopped) = oneshot::channel::<()>();
@@ -196,8 +188,6 @@ impl Engines {
 pub enum SecretsFault {
     /// 500 `InternalServiceError`; nothing is done.
     Internal,
-    /// 400 `ThrottlingException`; nothing is done.
-    Throttled,
     /// 400 `AccessDeniedException`; nothing is done.
     AccessDenied,
     /// It is done, but the response is 500 `InternalServiceError`.
@@ -267,7 +257,6 @@ async fn respond(State(secrets): State<Arc<Secrets>>, headers: HeaderMap, body: 
     let (status, code) = match fault {
         None => return into_response(secrets.run(&operation, headers, body).await),
         Some(SecretsFault::Internal) => (500, "InternalServiceError"),
-        Some(SecretsFault::Throttled) => (400, "ThrottlingException"),
         Some(SecretsFault::AccessDenied) => (400, "AccessDeniedException"),
         Some(SecretsFault::ResponseLost) => {
             secrets.run(&operation, headers, body).await;

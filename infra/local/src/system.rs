@@ -14,7 +14,7 @@ use store::{Store, Tables};
 use crate::accounts::{self, change_account};
 use crate::bus::Bus;
 use crate::dev::{self, Dev};
-use crate::engines::{self, Engines, EnginesError};
+use crate::engines::{self, Engines};
 use crate::functions::Functions;
 use crate::issuer::{Issuer, JWKS_PATH};
 use crate::openrouter::{DEFAULT_MODEL, OpenRouterSimulator};
@@ -52,10 +52,8 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
-    #[error("could not open a port for a backend")]
-    Listen(#[from] io::Error),
-    #[error(transparent)]
-    Engines(#[from] EnginesError),
+    #[error("could not start a backend")]
+    Backend(#[from] io::Error),
     #[error("could not create the tables")]
     Tables(#[from] dynoxide::DynoxideError),
     #[error("could not create the platform's secrets")]

@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 use super::behaviour::Behaviour;
 use super::errors::USER_ID;
 use super::models::{CREATED, Model};
-use super::record::Billing;
 
 const PROVIDER: &str = "Simulator";
 /// The least size of the response of `big`, in bytes.
@@ -72,12 +71,13 @@ impl Completion {
         }
     }
 
-    /// The cost of the call once this many words are generated.
-    pub(super) fn billing(&self, words: u64) -> Billing {
-        let cost = self.prices.cost(self.prompt_tokens, words);
+    /// OpenRouter's and the upstream provider's charge once this many words are generated.
+    pub(super) fn costs(&self, words: u64) -> (String, Option<String>) {
+        let cost = self.prices.cost(self.prompt_tokens, words).to_string();
         match self.behaviour {
-            Behaviour::ZeroCostByok => Billing::UpstreamProvider(cost),
-            _ => Billing::OpenRouter(cost),
+            Behaviour::ZeroCostByok => ("0".to_owned(), Some(cost)),
+            Behaviour::ScientificCost => (scientific(&cost), None),
+            _ => (cost, None),
         }
     }
 
@@ -172,22 +172,15 @@ impl Completion {
             return None;
         }
         let words = self.words();
-        let (cost, inference) = match self.billing(words) {
-            Billing::OpenRouter(cost) => (cost.to_string(), "null".to_owned()),
-            Billing::UpstreamProvider(cost) => ("0".to_owned(), cost.to_string()),
-        };
-        let cost = match self.behaviour {
-            Behaviour::ScientificCost => scientific(&cost),
-            _ => cost,
-        };
+        let (cost, inference) = self.costs(words);
         Some(Usage {
             prompt_tokens: self.prompt_tokens,
             completion_tokens: words,
             total_tokens: self.prompt_tokens + words,
             cost: raw(cost),
-            is_byok: self.behaviour == Behaviour::ZeroCostByok,
+            is_byok: inference.is_some(),
             prompt_tokens_details: json!({"cached_tokens": 0, "audio_tokens": 0}),
-            cost_details: BTreeMap::from([("upstream_inference_cost", raw(inference))]),
+            cost_details: BTreeMap::from([("upstream_inference_cost", raw_or_null(inference))]),
             completion_tokens_details: json!({"reasoning_tokens": 0, "image_tokens": 0}),
         })
     }
@@ -240,6 +233,10 @@ fn provider_error() -> Value {
 /// A decimal as a JSON number, digit by digit.
 pub(super) fn raw(json: String) -> Box<RawValue> {
     RawValue::from_string(json).expect("decimals are JSON numbers")
+}
+
+pub(super) fn raw_or_null(json: Option<String>) -> Box<RawValue> {
+    raw(json.unwrap_or_else(|| "null".to_owned()))
 }
 
 /// `0.00001425` as `1.425e-05`; zero stays zero.

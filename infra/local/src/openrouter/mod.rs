@@ -84,7 +84,6 @@ impl OpenRouterSimulator {
         let call = RecordedCall {
             generation_id: generation_id.to_owned(),
             key_sha256: Some(key_sha256(key)),
-            answering_model: DEFAULT_MODEL.to_owned(),
             cost: cost.to_owned(),
             finish_reason: Some("stop"),
             outcome: CallOutcome::Completed,

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use account::Usd;
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use http::HeaderMap;
@@ -62,7 +61,6 @@ pub struct RecordedCall {
     /// SHA-256 of the bearer key in hex; `None` if there was no key.
     pub key_sha256: Option<String>,
     pub model: Option<String>,
-    pub answering_model: String,
     pub stream: bool,
     /// All headers but `Authorization`.
     pub headers: HeaderMap,
@@ -164,13 +162,6 @@ pub(super) struct OpenCall {
     index: usize,
 }
 
-/// The cost of a call, and who charges it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Billing {
-    OpenRouter(Usd),
-    UpstreamProvider(Usd),
-}
-
 impl OpenCall {
     fn change(&self, change: impl FnOnce(&mut RecordedCall)) {
         let calls = &self.shared.calls;
@@ -178,15 +169,10 @@ impl OpenCall {
     }
 
     /// Records the tokens generated so far, and their cost.
-    pub(super) fn progress(&self, completion_tokens: u64, billing: Billing) {
+    pub(super) fn progress(&self, tokens: u64, costs: (String, Option<String>)) {
         self.change(|call| {
-            call.completion_tokens = completion_tokens;
-            match billing {
-                Billing::OpenRouter(cost) => call.cost = cost.to_string(),
-                Billing::UpstreamProvider(cost) => {
-                    call.upstream_inference_cost = Some(cost.to_string());
-                }
-            }
+            call.completion_tokens = tokens;
+            (call.cost, call.upstream_inference_cost) = costs;
         });
     }
 

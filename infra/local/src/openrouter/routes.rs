@@ -1,5 +1,6 @@
 //! OpenRouter's routes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
@@ -16,8 +17,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::behaviour::{self, Behaviour};
-use super::completion::{Completion, count, raw};
-use super::errors::{self, USER_ID, error, no_key};
+use super::completion::{Completion, count, raw, raw_or_null};
+use super::errors::{self, error, no_key};
 use super::models::{self, CREATED, DEFAULT_MODEL};
 use super::playback;
 use super::record::{
@@ -69,22 +70,10 @@ async fn key(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response 
         "label": label(key),
         "limit": 20,
         "limit_remaining": remaining,
-        "limit_reset": null,
-        "include_byok_in_limit": false,
         "usage": usage,
-        "usage_daily": 0.5,
-        "usage_weekly": 2.5,
-        "usage_monthly": usage,
-        "byok_usage": 0,
-        "byok_usage_daily": 0,
-        "byok_usage_weekly": 0,
-        "byok_usage_monthly": 0,
-        "is_free_tier": false,
         "is_management_key": management,
         "is_provisioning_key": management,
-        "creator_user_id": USER_ID,
         "expires_at": expires_at,
-        "rate_limit": {"requests": -1, "interval": "10s", "note": "This field is deprecated."},
     }});
     serve::json(StatusCode::OK, &key)
 }
@@ -121,7 +110,6 @@ async fn chat(State(shared): State<Arc<Shared>>, request: Request) -> Response {
         generation_id: generation_id.clone(),
         key_sha256: key.as_deref().map(key_sha256),
         model: named,
-        answering_model: found.as_ref().map_or(model.clone(), |(id, _)| id.clone()),
         stream,
         headers: head.headers,
         body,
@@ -160,7 +148,7 @@ async fn respond(completion: Completion, call: OpenCall, stream: bool) -> Respon
         Behaviour::SlowHead(delay) => tokio::time::sleep(delay).await,
         Behaviour::HangHead => {
             // OpenRouter may or may not bill such a call; this one is billed for its prompt.
-            call.progress(0, completion.billing(0));
+            call.progress(0, completion.costs(0));
             std::future::pending::<()>().await;
         }
         Behaviour::Reset => {
@@ -236,26 +224,30 @@ async fn generation(
     let found = calls.find(|call| call.generation_id == id && call.key_sha256 == key);
     match found.filter(|_| !is_hidden) {
         Some(call) => {
-            let data = Generation::of(call);
-            serve::json(StatusCode::OK, &GenerationResponse { data })
+            let inference = call.upstream_inference_cost.clone();
+            let data = Generation {
+                id,
+                finish_reason: call.finish_reason,
+                cancelled: call.outcome != CallOutcome::Completed,
+                is_byok: inference.is_some(),
+                tokens_prompt: call.prompt_tokens,
+                tokens_completion: call.completion_tokens,
+                native_tokens_prompt: call.prompt_tokens,
+                native_tokens_completion: call.completion_tokens,
+                total_cost: raw(call.cost.clone()),
+                usage: raw(call.cost.clone()),
+                upstream_inference_cost: raw_or_null(inference),
+            };
+            serve::json(StatusCode::OK, &BTreeMap::from([("data", data)]))
         }
         None => error(404, &format!("Generation {id} not found"), Value::Null),
     }
-}
-
-#[derive(Serialize)]
-struct GenerationResponse {
-    data: Generation,
 }
 
 /// OpenRouter's record of a call.
 #[derive(Serialize)]
 struct Generation {
     id: String,
-    model: String,
-    streamed: bool,
-    created_at: &'static str,
-    provider_name: &'static str,
     finish_reason: Option<&'static str>,
     cancelled: bool,
     is_byok: bool,
@@ -266,29 +258,4 @@ struct Generation {
     total_cost: Box<RawValue>,
     usage: Box<RawValue>,
     upstream_inference_cost: Box<RawValue>,
-    cache_discount: Option<u64>,
-}
-
-impl Generation {
-    fn of(call: &RecordedCall) -> Self {
-        let inference = call.upstream_inference_cost.clone();
-        Self {
-            id: call.generation_id.clone(),
-            model: call.answering_model.clone(),
-            streamed: call.stream,
-            created_at: "2026-01-01T00:00:00.000Z",
-            provider_name: "Simulator",
-            finish_reason: call.finish_reason,
-            cancelled: call.outcome != CallOutcome::Completed,
-            is_byok: inference.is_some(),
-            tokens_prompt: call.prompt_tokens,
-            tokens_completion: call.completion_tokens,
-            native_tokens_prompt: call.prompt_tokens,
-            native_tokens_completion: call.completion_tokens,
-            total_cost: raw(call.cost.clone()),
-            usage: raw(call.cost.clone()),
-            upstream_inference_cost: raw(inference.unwrap_or_else(|| "null".to_owned())),
-            cache_discount: None,
-        }
-    }
 }
