@@ -76,9 +76,7 @@ pub struct System {
     pub store: Store,
     pub tables: Tables,
     pub settings: BTreeMap<String, String>,
-    account_events: account_events::Deps,
-    monthly_charge: monthly_charge::Deps,
-    reconciler: reconciler::Deps,
+    functions: Functions,
     gateway: Server,
     jwks: Server,
 }
@@ -109,7 +107,7 @@ impl System {
             stripe.set_webhook(&url, &settings["STRIPE_WEBHOOK_SECRET"]);
         }
         seed_platform_secrets(&engines, &mut settings).await?;
-        let functions = Functions::new(&settings, &clock, |function| {
+        let mut functions = Functions::new(&settings, &clock, |function| {
             let config = engines::aws_config(&settings).into_builder();
             match &options.aws_http {
                 Some(http) => config.http_client(http(function)).build(),
@@ -132,7 +130,7 @@ impl System {
         };
         let mut apps = vec![dev::router(dev, &functions.shared.http)];
         if !options.backends_only {
-            apps.extend(functions.apps);
+            apps.append(&mut functions.apps);
         }
         let gateway = Server::on(listener, edge::gateway(apps, &functions.shared.http))?;
         Ok(Self {
@@ -147,9 +145,7 @@ impl System {
             store,
             tables,
             settings,
-            account_events: functions.account_events,
-            monthly_charge: functions.monthly_charge,
-            reconciler: functions.reconciler,
+            functions,
             gateway,
             jwks,
         })
@@ -171,17 +167,17 @@ impl System {
 
     /// Runs `account-events` with an event of the bus.
     pub async fn account_event(&self, event: &Value) -> Result<Value, account_events::EventError> {
-        account_events::handle(&self.account_events, event).await
+        account_events::handle(&self.functions.account_events, event).await
     }
 
     /// Runs `monthly-charge` with an event of the scheduler or the queue.
     pub async fn monthly_charge(&self, event: &Value) -> Result<Value, monthly_charge::EventError> {
-        monthly_charge::handle(&self.monthly_charge, event).await
+        monthly_charge::handle(&self.functions.monthly_charge, event).await
     }
 
     /// Hands the queue's messages to the worker.
     pub async fn drain_queue(&self) -> Drained {
-        self.queue.consumer.drain(&self.monthly_charge).await
+        self.queue.consumer.drain(&self.functions.monthly_charge).await
     }
 
     /// Runs `reconciler` with an event of the scheduler.
@@ -190,7 +186,7 @@ impl System {
         event: &Value,
         deadline: Option<Deadline>,
     ) -> Result<Value, reconciler::EventError> {
-        reconciler::handle(&self.reconciler, event, deadline).await
+        reconciler::handle(&self.functions.reconciler, event, deadline).await
     }
 
     /// The bus's events, in order, in the envelope that a rule's target receives.

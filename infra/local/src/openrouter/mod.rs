@@ -17,7 +17,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use models::{DEFAULT_MODEL, listed as listed_models};
+pub use models::DEFAULT_MODEL;
 pub use record::{CallOutcome, KeyBehaviour, RecordedCall, key_sha256};
 
 use crate::serve::Server;

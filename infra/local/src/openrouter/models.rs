@@ -43,12 +43,6 @@ static MODELS: LazyLock<Models> = LazyLock::new(|| {
     Models { listed, simulated }
 });
 
-/// The ids of all models in the list.
-pub fn listed() -> Vec<String> {
-    let real = MODELS.listed.iter().map(|model| model.id.clone());
-    real.chain(behaviour::names().map(|name| format!("{LISTED}{name}"))).collect()
-}
-
 /// The response of `GET /models`.
 pub(super) fn list() -> Value {
     let real = MODELS.listed.iter();
@@ -166,6 +160,5 @@ mod tests {
             models.iter().any(|model| model["top_provider"]["max_completion_tokens"].is_null())
         );
         assert!(models.iter().all(|model| !model["id"].as_str().unwrap().starts_with(UNLISTED)));
-        assert_eq!(models.len(), listed().len());
     }
 }

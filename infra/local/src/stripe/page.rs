@@ -7,7 +7,6 @@ use super::card::Card;
 use super::checkout::PayError;
 use crate::html::page;
 
-/// The session's page, with the reason why a payment just failed.
 pub(super) fn checkout(session: &Value, problem: Option<&PayError>) -> String {
     let text = |name: &str| session[name].as_str().unwrap_or_default();
     let back = html! {
@@ -40,7 +39,6 @@ pub(super) fn checkout(session: &Value, problem: Option<&PayError>) -> String {
     })
 }
 
-/// The invoice's page, with the reason why a payment just failed.
 pub(super) fn invoice(invoice: &Value, problem: Option<&PayError>) -> String {
     let id = invoice["id"].as_str().unwrap_or_default();
     simulated(html! {

@@ -26,10 +26,10 @@ const STRIPE_VERSION: HeaderName = HeaderName::from_static("stripe-version");
 pub(super) fn router(stripe: StripeHandle) -> Router {
     Router::new()
         .route("/v1/{*path}", any(api))
-        .route("/checkout/{session}", get(checkout))
-        .route("/checkout/{session}/{choice}", post(pay))
-        .route("/invoice/{id}", get(invoice))
-        .route("/invoice/{id}/{choice}", post(pay_invoice))
+        .route("/checkout/{id}", get(show))
+        .route("/checkout/{id}/{choice}", post(pay))
+        .route("/invoice/{id}", get(show))
+        .route("/invoice/{id}/{choice}", post(pay))
         .with_state(stripe)
 }
 
@@ -88,15 +88,11 @@ fn api_response(reply: ApiResponse) -> Response {
     response
 }
 
-async fn checkout(State(stripe): State<StripeHandle>, Path(id): Path<String>) -> Response {
+async fn show(State(stripe): State<StripeHandle>, Path(id): Path<String>) -> Response {
     stripe.act(|state| {
         state.expire_sessions();
-        checkout_page(state, &id, None)
+        page(state, &id, None)
     })
-}
-
-async fn invoice(State(stripe): State<StripeHandle>, Path(id): Path<String>) -> Response {
-    stripe.act(|state| invoice_page(state, &id, None))
 }
 
 async fn pay(
@@ -105,26 +101,19 @@ async fn pay(
     body: Bytes,
 ) -> Response {
     let Some(card) = chosen_card(&choice, &body) else {
-        return no_such_card();
-    };
-    stripe.act(|state| match state.pay(&id, card) {
-        Ok(url) => Redirect::to(&url).into_response(),
-        Err(PayError::NoResponse) => serve::close_without_head(),
-        Err(problem) => checkout_page(state, &id, Some(&problem)),
-    })
-}
-
-async fn pay_invoice(
-    State(stripe): State<StripeHandle>,
-    Path((id, choice)): Path<(String, String)>,
-    body: Bytes,
-) -> Response {
-    let Some(card) = chosen_card(&choice, &body) else {
-        return no_such_card();
+        return (StatusCode::BAD_REQUEST, "no such test card").into_response();
     };
     stripe.act(|state| {
-        let problem = state.pay_open_invoice(&id, card).err();
-        invoice_page(state, &id, problem.as_ref())
+        let paid = if state.known("invoice", &id).is_ok() {
+            state.pay_open_invoice(&id, card).map(|()| page(state, &id, None))
+        } else {
+            state.pay(&id, card).map(|url| Redirect::to(&url).into_response())
+        };
+        match paid {
+            Ok(response) => response,
+            Err(PayError::NoResponse) => serve::close_without_head(),
+            Err(problem) => page(state, &id, Some(&problem)),
+        }
     })
 }
 
@@ -137,26 +126,18 @@ fn chosen_card(choice: &str, body: &[u8]) -> Option<Card> {
     }
 }
 
-fn no_such_card() -> Response {
-    (StatusCode::BAD_REQUEST, "no such test card").into_response()
-}
-
-fn checkout_page(state: &StripeState, id: &str, problem: Option<&PayError>) -> Response {
-    let id = state.known("checkout.session", id).ok();
-    page_response(id.map(|id| page::checkout(state.get(&id), problem)), problem)
-}
-
-fn invoice_page(state: &StripeState, id: &str, problem: Option<&PayError>) -> Response {
-    let id = state.known("invoice", id).ok();
-    page_response(id.map(|id| page::invoice(state.get(&id), problem)), problem)
-}
-
-fn page_response(page: Option<String>, problem: Option<&PayError>) -> Response {
-    let status = match (&page, problem) {
-        (None, _) | (_, Some(PayError::NotFound)) => StatusCode::NOT_FOUND,
-        (_, Some(PayError::Declined(_))) => StatusCode::PAYMENT_REQUIRED,
-        (_, Some(_)) => StatusCode::CONFLICT,
-        (Some(_), None) => StatusCode::OK,
+/// The page of a Checkout Session or an invoice, with the reason why a payment just failed.
+fn page(state: &StripeState, id: &str, problem: Option<&PayError>) -> Response {
+    let status = match problem {
+        None => StatusCode::OK,
+        Some(PayError::Declined(_)) => StatusCode::PAYMENT_REQUIRED,
+        Some(_) => StatusCode::CONFLICT,
     };
-    (status, Html(page.unwrap_or_else(page::not_found))).into_response()
+    let resource = state.get(id);
+    let (status, page) = match resource["object"].as_str() {
+        Some("checkout.session") => (status, page::checkout(resource, problem)),
+        Some("invoice") => (status, page::invoice(resource, problem)),
+        _ => (StatusCode::NOT_FOUND, page::not_found()),
+    };
+    (status, Html(page)).into_response()
 }

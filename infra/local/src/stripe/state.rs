@@ -26,7 +26,6 @@ pub struct Event {
     pub id: String,
     /// For example `payment_intent.succeeded`.
     pub kind: &'static str,
-    pub created: Timestamp,
     /// The id of the resource that it is about.
     pub object: String,
     /// Exactly what is sent.
@@ -202,13 +201,7 @@ impl StripeState {
             "request": {"id": null, "idempotency_key": self.current_key},
             "type": kind,
         });
-        self.new_events.push(Event {
-            id,
-            kind,
-            created: self.now,
-            object: object.to_owned(),
-            body: body.to_string(),
-        });
+        self.new_events.push(Event { id, kind, object: object.to_owned(), body: body.to_string() });
     }
 
     /// The id, if it names a resource of this kind.
