@@ -1,6 +1,6 @@
 //! `gretactl account`.
 
-use account::{AccountId, AccountNumber, Plan, Profile};
+use account::{Account, AccountId, AccountNumber, Plan, Profile};
 use card::KeyFacts;
 use serde_json::json;
 use store::{Created, Deletion, Effect, Presence, StoreError, UpdateError};
@@ -82,29 +82,32 @@ async fn create(
 }
 
 async fn show(session: &Session<'_, '_>, id: AccountId) -> Result<Report, Error> {
-    let fields = Fields::new("account", &id);
-    let absent = |state: &str, version: Option<u64>, scrubbed: Option<bool>, text: String| {
-        let json = json!({
-            "account_id": id,
-            "state": state,
-            "deleted_version": version,
-            "scrubbed": scrubbed,
-            "account": null,
-        });
-        Report::failed(json, Fields::new("account", &id).and("state", text))
-    };
-    let account = match session.store.accounts.presence(&id).await? {
-        Presence::Live(account) => account,
-        Presence::Never => {
-            let text = "there is no such account, and there never was".to_owned();
-            return Ok(absent("never", None, None, text));
-        }
-        Presence::Deleted { version, scrubbed } => {
-            let rest = rest_text(scrubbed);
-            let text = format!("deleted by version {version}; {rest}");
-            return Ok(absent("deleted", Some(version), Some(scrubbed), text));
-        }
-    };
+    let (state, deleted_version, scrubbed, text) =
+        match session.store.accounts.presence(&id).await? {
+            Presence::Live(account) => return show_live(session, &id, *account).await,
+            Presence::Never => {
+                ("never", None, None, "there is no such account, and there never was".to_owned())
+            }
+            Presence::Deleted { version, scrubbed } => {
+                let text = format!("deleted by version {version}; {}", rest_text(scrubbed));
+                ("deleted", Some(version), Some(scrubbed), text)
+            }
+        };
+    let json = json!({
+        "account_id": id,
+        "state": state,
+        "deleted_version": deleted_version,
+        "scrubbed": scrubbed,
+        "account": null,
+    });
+    Ok(Report::failed(json, Fields::new("account", &id).and("state", text)))
+}
+
+async fn show_live(
+    session: &Session<'_, '_>,
+    id: &AccountId,
+    account: Account,
+) -> Result<Report, Error> {
     let entries = session.store.ledger.history(&account.number, HISTORY_ENTRIES).await?;
     let profile = account.profile;
     let add_on = name_of(&profile.add_on.status());
@@ -113,7 +116,7 @@ async fn show(session: &Session<'_, '_>, id: AccountId) -> Result<Report, Error>
         None => add_on.clone(),
     };
     let key = profile.key.clone().map(KeyFacts::from);
-    let fields = fields
+    let fields = Fields::new("account", id)
         .and("state", "live")
         .and("created", time(account.created_at))
         .and("plan", plan_text(profile.plan(), profile.plans.version()))

@@ -25,10 +25,6 @@ const READ_AHEAD: u64 = 8 * 1024 * 1024;
 #[derive(Debug, Clone, Copy)]
 pub struct CloseWithoutHead;
 
-#[derive(Debug, thiserror::Error)]
-#[error("the handler asked for the connection to be closed")]
-struct ClosedWithoutHead;
-
 /// A server of routes on a listener of its own, until stopped or dropped.
 ///
 /// Stopping drops the open connections: a response that stalls on purpose would hold up a graceful
@@ -145,7 +141,7 @@ async fn serve(stream: TcpStream, router: Router) {
         .await;
 }
 
-async fn respond(router: Router, request: Request<Body>) -> Result<Response, ClosedWithoutHead> {
+async fn respond(router: Router, request: Request<Body>) -> io::Result<Response> {
     let (request, whole) = with_whole_body(request).await?;
     let Ok::<Response, Infallible>(mut response) = router.oneshot(request).await;
     if !whole {
@@ -153,7 +149,7 @@ async fn respond(router: Router, request: Request<Body>) -> Result<Response, Clo
         response.headers_mut().insert(CONNECTION, close);
     }
     match response.extensions().get::<CloseWithoutHead>() {
-        Some(CloseWithoutHead) => Err(ClosedWithoutHead),
+        Some(CloseWithoutHead) => Err(io::ErrorKind::ConnectionAborted.into()),
         None => Ok(response),
     }
 }
@@ -161,15 +157,13 @@ async fn respond(router: Router, request: Request<Body>) -> Result<Response, Clo
 /// Reads a body of moderate size before the request is handled, as API Gateway does. A response
 /// before its request was read would close the connection without notice; for a larger body
 /// (false), the response announces that.
-async fn with_whole_body(
-    request: Request<Body>,
-) -> Result<(Request<Body>, bool), ClosedWithoutHead> {
+async fn with_whole_body(request: Request<Body>) -> io::Result<(Request<Body>, bool)> {
     let size = request.body().size_hint().exact();
     if size.is_none_or(|size| size > READ_AHEAD) {
         return Ok((request, false));
     }
     let (parts, body) = request.into_parts();
-    let body = body.collect().await.map_err(|_| ClosedWithoutHead)?;
+    let body = body.collect().await.map_err(io::Error::other)?;
     let request = Request::from_parts(parts, Body::from(body.to_bytes()));
     Ok((request, true))
 }

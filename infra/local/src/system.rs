@@ -54,10 +54,6 @@ pub enum StartError {
     },
     #[error("could not start a backend")]
     Backend(#[from] io::Error),
-    #[error("could not create the tables")]
-    Tables(#[from] dynoxide::DynoxideError),
-    #[error("could not create the platform's secrets")]
-    Secrets(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("could not set up a function")]
     Function(#[source] edge::Error),
 }
@@ -100,7 +96,7 @@ impl System {
         let default_ai = openrouter_unless_set(&mut settings, "DEFAULT_AI_BASE_URL").await?;
         let stripe = stripe_unless_set(&mut settings, &clock).await?;
 
-        tables::create_all(engines.database())?;
+        tables::create_all(engines.database()).map_err(io::Error::other)?;
         if let Some(stripe) = &stripe {
             let base = settings["PUBLIC_BASE_URL"].trim_end_matches('/');
             let url = format!("{base}/v1/webhooks/stripe");
@@ -303,12 +299,12 @@ async fn stripe_unless_set(
 async fn seed_platform_secrets(
     engines: &Engines,
     settings: &mut BTreeMap<String, String>,
-) -> Result<(), StartError> {
+) -> io::Result<()> {
     for (name, value) in PLATFORM_SECRETS {
         let value = settings.remove(value).unwrap_or_default();
         let create = engines.secrets().create_secret().name(&settings[name]);
         let created = create.secret_string(value).send().await;
-        created.map_err(|error| StartError::Secrets(Box::new(error)))?;
+        created.map_err(io::Error::other)?;
     }
     Ok(())
 }

@@ -15,7 +15,6 @@ mod routes;
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 pub use models::DEFAULT_MODEL;
 pub use record::{CallOutcome, KeyBehaviour, RecordedCall, key_sha256};
@@ -32,12 +31,7 @@ pub struct OpenRouterSimulator {
 
 impl OpenRouterSimulator {
     pub async fn start() -> io::Result<Self> {
-        Self::with_slow_key(Duration::from_secs(30)).await
-    }
-
-    /// Starts one where a check of a slow key takes this long.
-    async fn with_slow_key(slow_key: Duration) -> io::Result<Self> {
-        let shared = Shared::new(slow_key);
+        let shared = Arc::<Shared>::default();
         let server = Server::start(routes::router(Arc::clone(&shared))).await?;
         Ok(Self { shared, server })
     }

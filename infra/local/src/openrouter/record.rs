@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
@@ -21,7 +20,7 @@ pub enum KeyBehaviour {
     Management,
     /// 503, for checks, and for calls whose model does not ask for something else.
     Down,
-    /// A check takes long.
+    /// A check takes half a minute.
     Slow,
     /// Its own limit is used up: 403 for calls.
     Limited,
@@ -109,10 +108,8 @@ pub fn key_sha256(key: &str) -> String {
 }
 
 /// The state that the routes share.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Shared {
-    /// How long a check of a slow key takes.
-    pub(super) slow_key: Duration,
     pub(super) calls: watch::Sender<Vec<RecordedCall>>,
     inner: Mutex<Inner>,
 }
@@ -127,10 +124,6 @@ pub(super) struct Inner {
 }
 
 impl Shared {
-    pub(super) fn new(slow_key: Duration) -> Arc<Self> {
-        Arc::new(Self { slow_key, calls: watch::Sender::new(Vec::new()), inner: Mutex::default() })
-    }
-
     pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }

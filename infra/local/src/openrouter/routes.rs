@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -28,6 +29,7 @@ use crate::serve;
 pub(super) const BASE: &str = "/api/v1";
 
 const X_GENERATION_ID: HeaderName = HeaderName::from_static("x-generation-id");
+const SLOW_KEY: Duration = Duration::from_secs(30);
 const MAX_BODY: usize = 64 * 1024 * 1024;
 /// How much of the user's text responses and errors repeat, in characters.
 const MAX_ECHO: usize = 200;
@@ -57,7 +59,7 @@ async fn key(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response 
         return error;
     }
     if behaviour == KeyBehaviour::Slow {
-        tokio::time::sleep(shared.slow_key).await;
+        tokio::time::sleep(SLOW_KEY).await;
     }
     let management = behaviour == KeyBehaviour::Management;
     let (usage, remaining) = match behaviour {

@@ -47,12 +47,8 @@ impl StripeState {
         let path = request.path.strip_prefix("/v1/").unwrap_or_default();
         let parts: Vec<&str> = path.split('/').collect();
         let id = match (request.method.as_str(), parts.as_slice()) {
-            ("GET", ["customers", id]) => self.known("customer", id)?,
             ("GET", ["checkout", "sessions", id]) => self.known("checkout.session", id)?,
-            ("GET", ["payment_intents", id]) => self.known("payment_intent", id)?,
-            ("GET", ["setup_intents", id]) => self.known("setup_intent", id)?,
-            ("GET", ["subscriptions", id]) => self.known("subscription", id)?,
-            ("GET", ["invoices", id]) => self.known("invoice", id)?,
+            ("GET", [kind, id]) => self.known(kind.trim_end_matches('s'), id)?,
             ("POST", ["customers"]) => self.create_customer(params)?,
             ("POST", ["checkout", "sessions"]) => self.create_session(params)?,
             ("POST", ["checkout", "sessions", id, "expire"]) => self.expire_session(id)?,

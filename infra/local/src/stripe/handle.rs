@@ -13,7 +13,7 @@ use super::admission::ApiRequest;
 use super::card::Card;
 use super::checkout::PayError;
 use super::state::{Event, NotPossible, Payment, StripeState};
-use super::webhooks::{Delivery, Endpoint, RETRY_DELAYS};
+use super::webhooks::{Delivery, Endpoint, RESPONSE_TIMEOUT, RETRY_DELAYS};
 
 /// A handle of the simulated Stripe. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -30,7 +30,7 @@ struct Shared {
     inner: Mutex<Inner>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Inner {
     state: StripeState,
     /// Takes the clock's place.
@@ -48,18 +48,10 @@ impl StripeHandle {
         Ok(Self(Arc::new(Shared {
             clock,
             client: client.map_err(io::Error::other)?,
-            undelivered: watch::Sender::new(0),
-            paused: watch::Sender::new(None),
-            waiting: watch::Sender::new(0),
-            inner: Mutex::new(Inner {
-                state,
-                time: None,
-                endpoint: None,
-                delivery: Delivery::default(),
-                deliveries: JoinSet::new(),
-                events: Vec::new(),
-                held: Vec::new(),
-            }),
+            undelivered: watch::Sender::default(),
+            paused: watch::Sender::default(),
+            waiting: watch::Sender::default(),
+            inner: Mutex::new(Inner { state, ..Inner::default() }),
         })))
     }
 
@@ -166,7 +158,11 @@ impl StripeHandle {
         let inner = self.inner();
         let now = inner.time.unwrap_or_else(|| self.0.clock.now());
         let endpoint = inner.endpoint.as_ref()?;
-        Some(endpoint.request(&self.0.client, event, now))
+        let request = self.0.client.post(&endpoint.url).timeout(RESPONSE_TIMEOUT);
+        let request = request
+            .header("content-type", "application/json; charset=utf-8")
+            .header("stripe-signature", endpoint.signature(now, &event.body));
+        Some(request.body(event.body.clone()))
     }
 
     /// Sends an event once, whether or not it was sent before. Returns the endpoint's status.

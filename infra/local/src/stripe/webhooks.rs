@@ -5,13 +5,11 @@ use std::time::Duration;
 use aws_lc_rs::hmac;
 use jiff::Timestamp;
 
-use super::state::Event;
-
 /// How long an event that was not accepted waits before each retry.
 pub(super) const RETRY_DELAYS: [Duration; 3] =
     [Duration::from_millis(50), Duration::from_millis(500), Duration::from_secs(2)];
 
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(20);
+pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What becomes of events.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -39,19 +37,5 @@ impl Endpoint {
         let at = at.as_second();
         let tag = hmac::sign(&key, format!("{at}.{body}").as_bytes());
         format!("t={at},v1={}", hex::encode(tag))
-    }
-
-    pub(super) fn request(
-        &self,
-        client: &reqwest::Client,
-        event: &Event,
-        now: Timestamp,
-    ) -> reqwest::RequestBuilder {
-        client
-            .post(&self.url)
-            .timeout(RESPONSE_TIMEOUT)
-            .header("content-type", "application/json; charset=utf-8")
-            .header("stripe-signature", self.signature(now, &event.body))
-            .body(event.body.clone())
     }
 }
