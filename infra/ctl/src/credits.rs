@@ -6,7 +6,7 @@ use account::{Account, AccountId, AccountNumber, Credits, EntryId};
 use serde_json::{Value, json};
 use store::{EntryKind, PostError, PostRefused, Posted, Posting, Segment, StoreError};
 
-use crate::cli::{Cause, CreditsCommand, Giving};
+use crate::cli::{CreditsCommand, Giving};
 use crate::error::Error;
 use crate::output::{Fields, Report, credits_json, credits_text, name_of, table};
 use crate::session::Session;
@@ -22,9 +22,7 @@ pub(crate) async fn carry_out(
         CreditsCommand::Grant(giving) => give(session, EntryKind::Grant, giving).await,
         CreditsCommand::Refund(giving) => give(session, EntryKind::Refund, giving).await,
         CreditsCommand::Adjust { account, amount, cause } => {
-            let account = session.account(&account.account).await?;
-            let order = Order::new(EntryKind::Adjustment, amount, cause)?;
-            post(session, account, order).await
+            give(session, EntryKind::Adjustment, Giving { account, amount, cause }).await
         }
         CreditsCommand::Reverse { account, entry_id, reason } => {
             reverse(session, account.account, &entry_id, reason).await
@@ -50,27 +48,16 @@ struct Order {
     reason: String,
 }
 
-impl Order {
-    fn new(kind: EntryKind, amount: Credits, cause: Cause) -> Result<Self, Error> {
-        let new = || EntryId::new(edge::new_id(kind.as_str()));
-        let id = cause.entry.map_or_else(new, Ok);
-        Ok(Self {
-            id: id.map_err(|error| Error::refused(error.to_string()))?,
-            kind,
-            amount,
-            reason: cause.reason,
-        })
-    }
-}
-
 async fn give(
     session: &mut Session<'_, '_>,
     kind: EntryKind,
     giving: Giving,
 ) -> Result<Report, Error> {
-    let account = session.account(&giving.account.account).await?;
-    let order = Order::new(kind, giving.amount, giving.cause)?;
-    post(session, account, order).await
+    let Giving { account, amount, cause } = giving;
+    let account = session.account(&account.account).await?;
+    let id = cause.entry.map_or_else(|| EntryId::new(edge::new_id(kind.as_str())), Ok);
+    let id = id.map_err(|error| Error::refused(error.to_string()))?;
+    post(session, account, Order { id, kind, amount, reason: cause.reason }).await
 }
 
 async fn reverse(

@@ -132,10 +132,13 @@ impl Display for Fields {
     }
 }
 
-/// These members of JSON objects, under their names.
+/// These members of JSON objects, under their names without `_id` and `_at`.
 pub(crate) fn table<const N: usize>(columns: [&str; N], rows: &[Value]) -> String {
     let cells = |row: &Value| columns.map(|column| plain(&shown(&row[column])));
-    let headings = columns.map(|column| column.replace('_', " "));
+    let headings = columns.map(|column| {
+        let short = column.strip_suffix("_id").or_else(|| column.strip_suffix("_at"));
+        short.unwrap_or(column).replace('_', " ")
+    });
     let lines: Vec<_> = std::iter::once(headings).chain(rows.iter().map(cells)).collect();
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max();
     let widths: [usize; N] = std::array::from_fn(|column| width(column).unwrap_or_default());

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
@@ -159,18 +159,18 @@ impl Engines {
     /// The operations of all requests to Secrets Manager, retries included, in order, for example
     /// `GetSecretValue`.
     pub fn secret_operations(&self) -> Vec<String> {
-        self.secrets.wire().operations.clone()
+        self.secrets.wire.lock().unwrap().operations.clone()
     }
 
     /// From now on, `operation` (for example `CreateSecret`; `None`: every operation) of Secrets
     /// Manager meets `fault`. A later fault for the same operation replaces this one.
     pub fn fail_secrets(&self, operation: Option<&str>, fault: SecretsFault) {
         let operation = operation.map(str::to_owned);
-        self.secrets.wire().faults.insert(operation, fault);
+        self.secrets.wire.lock().unwrap().faults.insert(operation, fault);
     }
 
     pub fn heal_secrets(&self) {
-        self.secrets.wire().faults.clear();
+        self.secrets.wire.lock().unwrap().faults.clear();
     }
 
     /// Stops both, and returns once their ports are closed. Requests to DynamoDB in progress are
@@ -218,16 +218,12 @@ impl Wire {
 }
 
 impl Secrets {
-    fn wire(&self) -> std::sync::MutexGuard<'_, Wire> {
-        self.wire.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     async fn run(&self, operation: &str, headers: HeaderMap, body: Bytes) -> MockResponse {
         let response = handle(&self.engine, headers, body.clone()).await;
         if operation != "CreateSecret" {
             return response;
         }
-        let mut wire = self.wire();
+        let mut wire = self.wire.lock().unwrap();
         if response.status == 200 {
             wire.created.insert(body, response.body.clone());
         } else if is_error(&response, "ResourceExistsException")
@@ -250,7 +246,7 @@ async fn respond(State(secrets): State<Arc<Secrets>>, headers: HeaderMap, body: 
     let operation = target.and_then(|target| target.rsplit('.').next());
     let operation = operation.unwrap_or_default().to_owned();
     let fault = {
-        let mut wire = secrets.wire();
+        let mut wire = secrets.wire.lock().unwrap();
         wire.operations.push(operation.clone());
         wire.fault(&operation)
     };

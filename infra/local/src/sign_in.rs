@@ -3,7 +3,7 @@
 //! Authorization code with PKCE only, for pages on this machine. Sessions and codes are in memory.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use account::AccountId;
@@ -71,15 +71,11 @@ impl SignIn {
             .with_state(self)
     }
 
-    fn sessions(&self) -> MutexGuard<'_, Sessions> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Returns to the client with a code for `user`.
     fn grant(&self, request: AuthorizationRequest, user: User) -> Redirect {
         let code = edge::random_id("code");
         let redirect = request.redirect("code", &code);
-        self.sessions().codes.insert(code, (user, request));
+        self.sessions.lock().unwrap().codes.insert(code, (user, request));
         redirect
     }
 }
@@ -147,7 +143,8 @@ async fn authorize(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     request.check()?;
-    let user = session(&headers).and_then(|id| sign_in.sessions().users.get(id).cloned());
+    let user =
+        session(&headers).and_then(|id| sign_in.sessions.lock().unwrap().users.get(id).cloned());
     Ok(match user {
         Some(user) => sign_in.grant(request, user).into_response(),
         None if request.prompt.as_deref() == Some("none") => {
@@ -165,7 +162,7 @@ async fn choose(
 ) -> Result<Response, ApiError> {
     request.check()?;
     let id = edge::random_id("session");
-    sign_in.sessions().users.insert(id.clone(), user.clone());
+    sign_in.sessions.lock().unwrap().users.insert(id.clone(), user.clone());
     Ok((set_session(&id, ""), sign_in.grant(request, user)).into_response())
 }
 
@@ -178,7 +175,7 @@ struct TokenRequest {
 }
 
 async fn token(State(sign_in): State<SignIn>, Form(request): Form<TokenRequest>) -> Response {
-    let grant = sign_in.sessions().codes.remove(&request.code);
+    let grant = sign_in.sessions.lock().unwrap().codes.remove(&request.code);
     let proof = digest(&SHA256, request.code_verifier.as_bytes());
     let grant = grant.filter(|(_, authorized)| {
         request.grant_type == "authorization_code"
@@ -224,7 +221,7 @@ async fn end_session(
     headers: HeaderMap,
 ) -> Response {
     if let Some(id) = session(&headers) {
-        sign_in.sessions().users.remove(id);
+        sign_in.sessions.lock().unwrap().users.remove(id);
     }
     let signed_out = set_session("", "; Max-Age=0");
     match request.post_logout_redirect_uri.filter(is_local) {

@@ -55,22 +55,22 @@ impl OpenRouterSimulator {
 
     /// How many `GET /key` requests with a key there were.
     pub fn key_checks(&self) -> usize {
-        self.shared.inner().key_checks
+        self.shared.inner.lock().unwrap().key_checks
     }
 
     /// How many `GET /generation` requests with a key there were.
     pub fn generation_checks(&self) -> usize {
-        self.shared.inner().generation_checks
+        self.shared.inner.lock().unwrap().generation_checks
     }
 
     /// From now on, `key` behaves like this, whatever its text says.
     pub fn set_key(&self, key: &str, behaviour: KeyBehaviour) {
-        self.shared.set_key(key, behaviour);
+        self.shared.inner.lock().unwrap().keys.insert(key_sha256(key), behaviour);
     }
 
     /// While hidden, `GET /generation` finds nothing: OpenRouter's own records lag behind.
     pub fn hide_generations(&self, hidden: bool) {
-        self.shared.inner().generations_hidden = hidden;
+        self.shared.inner.lock().unwrap().generations_hidden = hidden;
     }
 
     /// Records a completed call of `key` that was never made, for tests of look-ups alone.

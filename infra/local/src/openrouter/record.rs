@@ -1,7 +1,7 @@
 //! The record of the simulator's calls, and how its keys behave.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
@@ -111,29 +111,21 @@ pub fn key_sha256(key: &str) -> String {
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     pub(super) calls: watch::Sender<Vec<RecordedCall>>,
-    inner: Mutex<Inner>,
+    pub(super) inner: Mutex<Inner>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Inner {
     /// By the key's SHA-256.
-    keys: HashMap<String, KeyBehaviour>,
+    pub(super) keys: HashMap<String, KeyBehaviour>,
     pub(super) key_checks: usize,
     pub(super) generation_checks: usize,
     pub(super) generations_hidden: bool,
 }
 
 impl Shared {
-    pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn set_key(&self, key: &str, behaviour: KeyBehaviour) {
-        self.inner().keys.insert(key_sha256(key), behaviour);
-    }
-
     pub(super) fn key_behaviour(&self, key: &str) -> KeyBehaviour {
-        let set = self.inner().keys.get(&key_sha256(key)).copied();
+        let set = self.inner.lock().unwrap().keys.get(&key_sha256(key)).copied();
         set.unwrap_or_else(|| KeyBehaviour::of_text(key))
     }
 

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Query, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Json, Router};
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -53,7 +53,7 @@ async fn key(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response 
     let Some(key) = serve::bearer(&headers) else {
         return no_key();
     };
-    shared.inner().key_checks += 1;
+    shared.inner.lock().unwrap().key_checks += 1;
     let behaviour = shared.key_behaviour(key);
     if let Some(error) = errors::of_key(behaviour) {
         return error;
@@ -77,7 +77,7 @@ async fn key(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response 
         "is_provisioning_key": management,
         "expires_at": expires_at,
     }});
-    serve::json(StatusCode::OK, &key)
+    Json(key).into_response()
 }
 
 /// `sk-or-v1-abc...xyz`
@@ -89,8 +89,8 @@ fn label(key: &str) -> String {
     format!("{KEY_PREFIX}{first}...{last}")
 }
 
-async fn list_models() -> Response {
-    serve::json(StatusCode::OK, &models::list())
+async fn list_models() -> Json<Value> {
+    Json(models::list())
 }
 
 async fn chat(State(shared): State<Arc<Shared>>, request: Request) -> Response {
@@ -215,12 +215,12 @@ async fn generation(
     let Some(key) = serve::bearer(&headers) else {
         return no_key();
     };
-    shared.inner().generation_checks += 1;
+    shared.inner.lock().unwrap().generation_checks += 1;
     if let Some(error) = errors::of_key(shared.key_behaviour(key)) {
         return error;
     }
     let key = Some(key_sha256(key));
-    let is_hidden = shared.inner().generations_hidden;
+    let is_hidden = shared.inner.lock().unwrap().generations_hidden;
     let calls = shared.calls.borrow();
     let mut calls = calls.iter().filter(|call| call.was_generated());
     let found = calls.find(|call| call.generation_id == id && call.key_sha256 == key);
@@ -240,7 +240,7 @@ async fn generation(
                 usage: raw(call.cost.clone()),
                 upstream_inference_cost: raw_or_null(inference),
             };
-            serve::json(StatusCode::OK, &BTreeMap::from([("data", data)]))
+            Json(BTreeMap::from([("data", data)])).into_response()
         }
         None => error(404, &format!("Generation {id} not found"), Value::Null),
     }

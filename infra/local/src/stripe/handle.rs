@@ -1,7 +1,7 @@
 //! The simulated Stripe's clock, its locked state, and the delivery of its events.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use edge::Clock;
 use jiff::Timestamp;
@@ -55,13 +55,9 @@ impl StripeHandle {
         })))
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Uses the state at the current time, and delivers the events that come of it.
     pub fn act<T>(&self, use_state: impl FnOnce(&mut StripeState) -> T) -> T {
-        let mut inner = self.inner();
+        let mut inner = self.0.inner.lock().unwrap();
         inner.state.now = inner.time.unwrap_or_else(|| self.0.clock.now());
         let result = use_state(&mut inner.state);
         self.dispatch(&mut inner);
@@ -88,7 +84,7 @@ impl StripeHandle {
 
     /// Stops Stripe's clock at `now`; sessions whose time is up by then expire.
     pub fn set_time(&self, now: Timestamp) {
-        self.inner().time = Some(now);
+        self.0.inner.lock().unwrap().time = Some(now);
         self.act(StripeState::expire_sessions);
     }
 
@@ -131,31 +127,32 @@ impl StripeHandle {
 
     /// From now on, events are sent to `url`, signed with `secret`.
     pub fn set_webhook(&self, url: &str, secret: &str) {
-        self.inner().endpoint = Some(Endpoint { url: url.to_owned(), secret: secret.to_owned() });
+        self.0.inner.lock().unwrap().endpoint =
+            Some(Endpoint { url: url.to_owned(), secret: secret.to_owned() });
     }
 
     /// Decides what becomes of events from now on.
     pub fn set_delivery(&self, delivery: Delivery) {
-        self.inner().delivery = delivery;
+        self.0.inner.lock().unwrap().delivery = delivery;
     }
 
     /// All events except dropped ones, whether or not they were sent.
     pub fn events(&self) -> Vec<Event> {
-        self.inner().events.clone()
+        self.0.inner.lock().unwrap().events.clone()
     }
 
     /// Takes the events that are held back.
     pub fn take_held(&self) -> Vec<Event> {
-        std::mem::take(&mut self.inner().held)
+        std::mem::take(&mut self.0.inner.lock().unwrap().held)
     }
 
     /// Forgets all events that are not held back, for runs with very many of them.
     pub fn forget_events(&self) {
-        self.inner().events.clear();
+        self.0.inner.lock().unwrap().events.clear();
     }
 
     fn request(&self, event: &Event) -> Option<reqwest::RequestBuilder> {
-        let inner = self.inner();
+        let inner = self.0.inner.lock().unwrap();
         let now = inner.time.unwrap_or_else(|| self.0.clock.now());
         let endpoint = inner.endpoint.as_ref()?;
         let request = self.0.client.post(&endpoint.url).timeout(RESPONSE_TIMEOUT);
@@ -174,7 +171,7 @@ impl StripeHandle {
     /// The value of `Stripe-Signature` for an event sent now. `None` without an endpoint.
     pub fn signature(&self, event: &Event) -> Option<String> {
         let now = self.act(|state| state.now);
-        let inner = self.inner();
+        let inner = self.0.inner.lock().unwrap();
         Some(inner.endpoint.as_ref()?.signature(now, &event.body))
     }
 

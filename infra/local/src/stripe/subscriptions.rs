@@ -31,7 +31,7 @@ impl StripeState {
         let id = self.add("sub", "subscription", subscription);
         let invoice = self.begin_period(&id, intent);
         self.emit("customer.subscription.created", &id);
-        self.invoice_paid(&invoice);
+        self.attempted(&invoice, true);
         self.set(session, json!({"subscription": id, "invoice": invoice}));
     }
 
@@ -120,18 +120,15 @@ impl StripeState {
         self.emit("customer.subscription.deleted", id);
     }
 
-    fn invoice_paid(&mut self, id: &str) {
+    /// One more attempt to collect the invoice has ended.
+    fn attempted(&mut self, id: &str, is_paid: bool) {
         let attempts = self.integer(id, "attempt_count") + 1;
-        let transitions = json!({"paid_at": self.now.as_second()});
-        self.set(
-            id,
-            json!({
-                "attempt_count": attempts,
-                "status": "paid",
-                "status_transitions": transitions,
-            }),
-        );
-        self.emit("invoice.paid", id);
+        self.set(id, json!({"attempt_count": attempts}));
+        if is_paid {
+            let transitions = json!({"paid_at": self.now.as_second()});
+            self.set(id, json!({"status": "paid", "status_transitions": transitions}));
+        }
+        self.emit(if is_paid { "invoice.paid" } else { "invoice.payment_failed" }, id);
     }
 
     pub(super) fn update_invoice(&mut self, id: &str, params: &Params) -> Result<String, ApiError> {
@@ -191,7 +188,7 @@ impl StripeState {
         if of["status"] == "past_due" && of["latest_invoice"] == id {
             self.set(&subscription, json!({"status": "active"}));
         }
-        self.invoice_paid(id);
+        self.attempted(id, true);
         self.emit("customer.subscription.updated", &subscription);
         Ok(())
     }
@@ -296,13 +293,7 @@ impl StripeState {
     fn charge_invoice(&mut self, id: &str, outcome: ChargeOutcome) {
         let method = self.method_of(&self.text(id, "_subscription"));
         self.attempt(&self.text(id, "_intent"), &method, outcome);
-        if matches!(outcome, ChargeOutcome::Succeeded) {
-            self.invoice_paid(id);
-        } else {
-            let attempts = self.integer(id, "attempt_count") + 1;
-            self.set(id, json!({"attempt_count": attempts}));
-            self.emit("invoice.payment_failed", id);
-        }
+        self.attempted(id, matches!(outcome, ChargeOutcome::Succeeded));
     }
 
     fn set_collected(&mut self, subscription: &str, outcome: ChargeOutcome) {
