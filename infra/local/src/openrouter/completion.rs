@@ -109,17 +109,17 @@ impl Completion {
     /// The event of a stream that breaks off with an error.
     pub(super) fn error_event(&self) -> String {
         let nothing = json!({"role": "assistant", "content": ""});
-        let error = json!({
+        let mut chunk =
+            self.json("chat.completion.chunk", &[choice("delta", &nothing, Some("error"))]);
+        chunk["error"] = json!({
             "code": "server_error",
             "message": "Provider disconnected unexpectedly",
         });
-        let choices = [choice("delta", &nothing, Some("error"))];
-        let chunk = self.json("chat.completion.chunk", &choices, None, Some(error));
         format!("data: {chunk}\n\n")
     }
 
     fn event<const N: usize>(&self, choices: [Value; N], usage: Option<Usage>) -> String {
-        let chunk = self.json("chat.completion.chunk", &choices, usage, None);
+        let chunk = with_usage(self.json("chat.completion.chunk", &choices), usage);
         format!("data: {chunk}\n\n")
     }
 
@@ -131,7 +131,7 @@ impl Completion {
         let text = self.chunks.concat();
         let message = json!({"role": "assistant", "content": text, "refusal": null});
         let choice = self.last_choice("message", &message);
-        self.json("chat.completion", &[choice], self.usage(), None)
+        with_usage(self.json("chat.completion", &[choice]), self.usage())
     }
 
     fn last_choice(&self, member: &str, message: &Value) -> Value {
@@ -142,24 +142,15 @@ impl Completion {
         choice
     }
 
-    fn json(
-        &self,
-        object: &str,
-        choices: &[Value],
-        usage: Option<Usage>,
-        error: Option<Value>,
-    ) -> String {
-        let envelope = Envelope {
-            id: &self.generation_id,
-            provider: PROVIDER,
-            model: &self.model,
-            object,
-            created: CREATED,
-            error,
-            choices,
-            usage,
-        };
-        serde_json::to_string(&envelope).expect("completions can be written as JSON")
+    fn json(&self, object: &str, choices: &[Value]) -> Value {
+        json!({
+            "id": self.generation_id,
+            "provider": PROVIDER,
+            "model": self.model,
+            "object": object,
+            "created": CREATED,
+            "choices": choices,
+        })
     }
 
     fn usage(&self) -> Option<Usage> {
@@ -179,18 +170,17 @@ impl Completion {
     }
 }
 
-#[derive(Serialize)]
-struct Envelope<'a> {
-    id: &'a str,
-    provider: &'a str,
-    model: &'a str,
-    object: &'a str,
-    created: i64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<Value>,
-    choices: &'a [Value],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    usage: Option<Usage>,
+/// The completion as JSON. Only its usage has decimals, which are written digit by digit.
+fn with_usage(completion: Value, usage: Option<Usage>) -> String {
+    #[derive(Serialize)]
+    struct WithUsage {
+        #[serde(flatten)]
+        completion: Value,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        usage: Option<Usage>,
+    }
+    let whole = serde_json::to_string(&WithUsage { completion, usage });
+    whole.expect("completions can be written as JSON")
 }
 
 #[derive(Serialize)]

@@ -2,7 +2,9 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
 
+use aws_lc_rs::hmac;
 use edge::Clock;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -13,7 +15,41 @@ use super::admission::ApiRequest;
 use super::card::Card;
 use super::checkout::PayError;
 use super::state::{Event, NotPossible, Payment, StripeState};
-use super::webhooks::{Delivery, Endpoint, RESPONSE_TIMEOUT, RETRY_DELAYS};
+
+/// How long an event that was not accepted waits before each retry.
+const RETRY_DELAYS: [Duration; 3] =
+    [Duration::from_millis(50), Duration::from_millis(500), Duration::from_secs(2)];
+
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What becomes of events.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Delivery {
+    /// Sent at once, and retried until accepted.
+    #[default]
+    Immediate,
+    /// Kept until a test delivers them.
+    Hold,
+    /// Never sent, nor kept.
+    Drop,
+}
+
+/// A webhook endpoint, and the secret that signs its events.
+#[derive(Debug, Clone)]
+struct Endpoint {
+    url: String,
+    secret: String,
+}
+
+impl Endpoint {
+    /// The value of `Stripe-Signature`.
+    fn signature(&self, at: Timestamp, body: &str) -> String {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.secret.as_bytes());
+        let at = at.as_second();
+        let tag = hmac::sign(&key, format!("{at}.{body}").as_bytes());
+        format!("t={at},v1={}", hex::encode(tag))
+    }
+}
 
 /// A handle of the simulated Stripe. Cheap to clone.
 #[derive(Debug, Clone)]

@@ -19,7 +19,6 @@ mod refunds;
 mod routes;
 mod state;
 mod subscriptions;
-mod webhooks;
 
 use std::io;
 use std::ops::Deref;
@@ -30,10 +29,9 @@ use edge::Clock;
 pub use admission::{ApiRequest, ApiResponse};
 pub use card::Card;
 pub use checkout::PayError;
-pub use handle::StripeHandle;
+pub use handle::{Delivery, StripeHandle};
 pub use params::Params;
 pub use state::{API_VERSION, Event, NotPossible, Payment, StripeState};
-pub use webhooks::Delivery;
 
 use crate::serve::{self, Server};
 
