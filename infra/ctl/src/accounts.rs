@@ -5,7 +5,6 @@ use card::KeyFacts;
 use serde_json::json;
 use store::{Created, Deletion, Effect, Presence, StoreError, UpdateError};
 
-use crate::cli::AccountCommand;
 use crate::error::Error;
 use crate::keys;
 use crate::output::{Fields, Report, credits_json, credits_text, name_of, table, time};
@@ -17,25 +16,7 @@ const HISTORY_ENTRIES: i32 = 20;
 /// core system's events late until it catches up.
 const FAR_AHEAD: u64 = 1_000;
 
-pub(crate) async fn carry_out(
-    session: &mut Session<'_, '_>,
-    command: AccountCommand,
-) -> Result<Report, Error> {
-    match command {
-        AccountCommand::Create { account, plan, version } => {
-            create(session, account.account, plan, version.version.unwrap_or(1)).await
-        }
-        AccountCommand::Show { account } => show(session, account.account).await,
-        AccountCommand::SetPlan { account, plan, version } => {
-            set_plan(session, account.account, plan, version.version).await
-        }
-        AccountCommand::Delete { account, version } => {
-            delete(session, account.account, version.version).await
-        }
-    }
-}
-
-async fn create(
+pub(crate) async fn create(
     session: &Session<'_, '_>,
     id: AccountId,
     plan: Plan,
@@ -81,7 +62,7 @@ async fn create(
     Ok(Report::change(json, "created"))
 }
 
-async fn show(session: &Session<'_, '_>, id: AccountId) -> Result<Report, Error> {
+pub(crate) async fn show(session: &Session<'_, '_>, id: AccountId) -> Result<Report, Error> {
     let (state, deleted_version, scrubbed, text) =
         match session.store.accounts.presence(&id).await? {
             Presence::Live(account) => return show_live(session, &id, *account).await,
@@ -148,7 +129,7 @@ async fn show_live(
     Ok(Report::new(json, text))
 }
 
-async fn set_plan(
+pub(crate) async fn set_plan(
     session: &mut Session<'_, '_>,
     id: AccountId,
     plan: Plan,
@@ -225,7 +206,7 @@ async fn set_plan(
     Ok(Report::change(json, done))
 }
 
-async fn delete(
+pub(crate) async fn delete(
     session: &mut Session<'_, '_>,
     id: AccountId,
     given: Option<u64>,

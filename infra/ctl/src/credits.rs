@@ -6,39 +6,13 @@ use account::{Account, AccountId, AccountNumber, Credits, EntryId};
 use serde_json::{Value, json};
 use store::{EntryKind, PostError, PostRefused, Posted, Posting, Segment, StoreError};
 
-use crate::cli::{CreditsCommand, Giving};
+use crate::cli::Giving;
 use crate::error::Error;
 use crate::output::{Fields, Report, credits_json, credits_text, name_of, table};
 use crate::session::Session;
 
 /// How many ledger entries are read at once.
 const PAGE_SIZE: u8 = 100;
-
-pub(crate) async fn carry_out(
-    session: &mut Session<'_, '_>,
-    command: CreditsCommand,
-) -> Result<Report, Error> {
-    match command {
-        CreditsCommand::Grant(giving) => give(session, EntryKind::Grant, giving).await,
-        CreditsCommand::Refund(giving) => give(session, EntryKind::Refund, giving).await,
-        CreditsCommand::Adjust { account, amount, cause } => {
-            give(session, EntryKind::Adjustment, Giving { account, amount, cause }).await
-        }
-        CreditsCommand::Reverse { account, entry_id, reason } => {
-            reverse(session, account.account, &entry_id, reason).await
-        }
-        CreditsCommand::History { account, limit, all } => {
-            let limit = if all { usize::MAX } else { limit as usize };
-            history(session, account.account, limit).await
-        }
-        CreditsCommand::Reconcile { account: Some(account), .. } => {
-            reconcile_one(session, account).await
-        }
-        CreditsCommand::Reconcile { account: None, segment, .. } => {
-            reconcile_all(session, segment.unwrap_or(Segment::ALL)).await
-        }
-    }
-}
 
 /// A posting to make.
 struct Order {
@@ -48,7 +22,7 @@ struct Order {
     reason: String,
 }
 
-async fn give(
+pub(crate) async fn give(
     session: &mut Session<'_, '_>,
     kind: EntryKind,
     giving: Giving,
@@ -60,7 +34,7 @@ async fn give(
     post(session, account, Order { id, kind, amount, reason: cause.reason }).await
 }
 
-async fn reverse(
+pub(crate) async fn reverse(
     session: &mut Session<'_, '_>,
     id: AccountId,
     entry: &EntryId,
@@ -196,7 +170,11 @@ fn id_taken(id: &EntryId) -> Error {
     ))
 }
 
-async fn history(session: &Session<'_, '_>, id: AccountId, limit: usize) -> Result<Report, Error> {
+pub(crate) async fn history(
+    session: &Session<'_, '_>,
+    id: AccountId,
+    limit: usize,
+) -> Result<Report, Error> {
     let account = session.account(&id).await?;
     let mut entries = Vec::new();
     let mut cursor = None;
@@ -305,14 +283,20 @@ async fn is_gone(session: &Session<'_, '_>, id: &AccountId, number: &AccountNumb
     stored.is_ok_and(|stored| stored.as_ref() != Some(number))
 }
 
-async fn reconcile_one(session: &Session<'_, '_>, id: AccountId) -> Result<Report, Error> {
+pub(crate) async fn reconcile_one(
+    session: &Session<'_, '_>,
+    id: AccountId,
+) -> Result<Report, Error> {
     let mut reconciled = Reconciled::default();
     let number = session.number(&id).await?;
     reconciled.check(session, id, &number).await;
     Ok(reconciled.report())
 }
 
-async fn reconcile_all(session: &Session<'_, '_>, segment: Segment) -> Result<Report, Error> {
+pub(crate) async fn reconcile_all(
+    session: &Session<'_, '_>,
+    segment: Segment,
+) -> Result<Report, Error> {
     let mut reconciled = Reconciled::default();
     let mut next = None;
     loop {

@@ -5,24 +5,11 @@ use account::{AccountId, CallId, Credits};
 use serde_json::{Value, json};
 use store::{OpenHold, Resolution, StoredHold};
 
-use crate::cli::HoldsCommand;
 use crate::error::Error;
 use crate::output::{Fields, Report, table, time};
 use crate::session::Session;
 
-pub(crate) async fn carry_out(
-    session: &mut Session<'_, '_>,
-    command: HoldsCommand,
-) -> Result<Report, Error> {
-    match command {
-        HoldsCommand::List { account } => list(session, account.account).await,
-        HoldsCommand::Resolve { account, call_id, release: _, charge, reason } => {
-            resolve(session, account.account, &call_id, charge, &reason).await
-        }
-    }
-}
-
-async fn list(session: &Session<'_, '_>, id: AccountId) -> Result<Report, Error> {
+pub(crate) async fn list(session: &Session<'_, '_>, id: AccountId) -> Result<Report, Error> {
     let number = session.number(&id).await?;
     let mut holds = session.store.holds.open(&number).await?;
     holds.sort_by_key(|open| open.created_at);
@@ -57,7 +44,7 @@ fn hold_json(open: &OpenHold) -> Value {
 }
 
 /// Charges the hold, or releases it without a `charge`.
-async fn resolve(
+pub(crate) async fn resolve(
     session: &mut Session<'_, '_>,
     id: AccountId,
     call: &CallId,

@@ -6,20 +6,9 @@ use key_save::disconnect_key;
 use serde_json::json;
 use store::UpdateError;
 
-use crate::cli::KeyCommand;
 use crate::error::Error;
 use crate::output::{Fields, Report};
 use crate::session::Session;
-
-pub(crate) async fn carry_out(
-    session: &mut Session<'_, '_>,
-    command: KeyCommand,
-) -> Result<Report, Error> {
-    match command {
-        KeyCommand::Status { account } => status(session, account.account).await,
-        KeyCommand::Forget { account, reason } => forget(session, account.account, &reason).await,
-    }
-}
 
 /// Adds what is known of a key.
 pub(crate) fn fields(fields: Fields, key: Option<&KeyFacts>) -> Fields {
@@ -29,7 +18,7 @@ pub(crate) fn fields(fields: Fields, key: Option<&KeyFacts>) -> Fields {
     }
 }
 
-async fn status(session: &Session<'_, '_>, id: AccountId) -> Result<Report, Error> {
+pub(crate) async fn status(session: &Session<'_, '_>, id: AccountId) -> Result<Report, Error> {
     let profile = session.account(&id).await?.profile;
     let key = profile.key.map(KeyFacts::from);
     let fields = fields(Fields::new("account", &id), key.as_ref())
@@ -47,7 +36,7 @@ async fn status(session: &Session<'_, '_>, id: AccountId) -> Result<Report, Erro
 /// The account's key is not the one that was shown.
 struct OtherKey;
 
-async fn forget(
+pub(crate) async fn forget(
     session: &mut Session<'_, '_>,
     id: AccountId,
     reason: &str,

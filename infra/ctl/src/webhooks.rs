@@ -3,20 +3,9 @@
 use serde_json::{Value, json};
 use store::Recorded;
 
-use crate::cli::WebhooksCommand;
 use crate::error::Error;
 use crate::output::{Fields, Report, table};
 use crate::session::Session;
-
-pub(crate) async fn carry_out(
-    session: &mut Session<'_, '_>,
-    command: WebhooksCommand,
-) -> Result<Report, Error> {
-    match command {
-        WebhooksCommand::List => list(session).await,
-        WebhooksCommand::Replay { event_id } => replay(session, &event_id).await,
-    }
-}
 
 fn event_json(event: &Recorded) -> Value {
     json!({
@@ -29,7 +18,7 @@ fn event_json(event: &Recorded) -> Value {
     })
 }
 
-async fn list(session: &Session<'_, '_>) -> Result<Report, Error> {
+pub(crate) async fn list(session: &Session<'_, '_>) -> Result<Report, Error> {
     let mut events = Vec::new();
     for shard in store::shards() {
         events.extend(session.store.inbox.pending(shard).await?);
@@ -45,7 +34,7 @@ async fn list(session: &Session<'_, '_>) -> Result<Report, Error> {
 }
 
 /// Has the next billing tick apply the event, whatever became of it before.
-async fn replay(session: &mut Session<'_, '_>, id: &str) -> Result<Report, Error> {
+pub(crate) async fn replay(session: &mut Session<'_, '_>, id: &str) -> Result<Report, Error> {
     let actor = session.actor()?;
     let Some(event) = session.store.inbox.get(id).await? else {
         return Err(Error::refused(format!("no event {id} was received")));
