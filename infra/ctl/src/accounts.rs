@@ -1,14 +1,13 @@
 //! `gretactl account`.
 
-use account::{AccountId, AccountNumber, Plan, Profile};
+use account::{Account, AccountId, AccountNumber, Plan, Profile};
 use card::KeyFacts;
 use serde_json::json;
 use store::{Created, Deletion, Effect, Presence, StoreError, UpdateError};
 
-use crate::cli::AccountCommand;
 use crate::error::Error;
 use crate::keys;
-use crate::output::{Fields, Report, Table, credits_json, credits_text, name_of, on_off, time};
+use crate::output::{Fields, Report, credits_json, credits_text, name_of, table, time};
 use crate::session::Session;
 
 /// How many history entries are shown.
@@ -17,25 +16,7 @@ const HISTORY_ENTRIES: i32 = 20;
 /// core system's events late until it catches up.
 const FAR_AHEAD: u64 = 1_000;
 
-pub(crate) async fn carry_out(
-    session: &mut Session<'_, '_>,
-    command: AccountCommand,
-) -> Result<Report, Error> {
-    match command {
-        AccountCommand::Create { account, plan, version } => {
-            create(session, account.account, plan, version.version.unwrap_or(1)).await
-        }
-        AccountCommand::Show { account } => show(session, account.account).await,
-        AccountCommand::SetPlan { account, plan, version } => {
-            set_plan(session, account.account, plan, version.version).await
-        }
-        AccountCommand::Delete { account, version } => {
-            delete(session, account.account, version.version).await
-        }
-    }
-}
-
-async fn create(
+pub(crate) async fn create(
     session: &Session<'_, '_>,
     id: AccountId,
     plan: Plan,
@@ -71,10 +52,6 @@ async fn create(
             }));
         }
     }
-    let fields = Fields::new("account", &id)
-        .and("plan", plan_text(plan, version))
-        .and("created", time(entry.at))
-        .and("by", &entry.actor);
     let json = json!({
         "account_id": id,
         "plan": plan,
@@ -82,33 +59,36 @@ async fn create(
         "created_at": entry.at,
         "actor": entry.actor,
     });
-    Ok(Report::new(json, format!("created\n\n{fields}")))
+    Ok(Report::change(json, "created"))
 }
 
-async fn show(session: &Session<'_, '_>, id: AccountId) -> Result<Report, Error> {
-    let fields = Fields::new("account", &id);
-    let absent = |state: &str, version: Option<u64>, scrubbed: Option<bool>, text: String| {
-        let json = json!({
-            "account_id": id,
-            "state": state,
-            "deleted_version": version,
-            "scrubbed": scrubbed,
-            "account": null,
-        });
-        Report::failed(json, Fields::new("account", &id).and("state", text))
-    };
-    let account = match session.store.accounts.presence(&id).await? {
-        Presence::Live(account) => account,
-        Presence::Never => {
-            let text = "there is no such account, and there never was".to_owned();
-            return Ok(absent("never", None, None, text));
-        }
-        Presence::Deleted { version, scrubbed } => {
-            let rest = rest_text(scrubbed);
-            let text = format!("deleted by version {version}; {rest}");
-            return Ok(absent("deleted", Some(version), Some(scrubbed), text));
-        }
-    };
+pub(crate) async fn show(session: &Session<'_, '_>, id: AccountId) -> Result<Report, Error> {
+    let (state, deleted_version, scrubbed, text) =
+        match session.store.accounts.presence(&id).await? {
+            Presence::Live(account) => return show_live(session, &id, *account).await,
+            Presence::Never => {
+                ("never", None, None, "there is no such account, and there never was".to_owned())
+            }
+            Presence::Deleted { version, scrubbed } => {
+                let text = format!("deleted by version {version}; {}", rest_text(scrubbed));
+                ("deleted", Some(version), Some(scrubbed), text)
+            }
+        };
+    let json = json!({
+        "account_id": id,
+        "state": state,
+        "deleted_version": deleted_version,
+        "scrubbed": scrubbed,
+        "account": null,
+    });
+    Ok(Report::failed(json, Fields::new("account", &id).and("state", text)))
+}
+
+async fn show_live(
+    session: &Session<'_, '_>,
+    id: &AccountId,
+    account: Account,
+) -> Result<Report, Error> {
     let entries = session.store.ledger.history(&account.number, HISTORY_ENTRIES).await?;
     let profile = account.profile;
     let add_on = name_of(&profile.add_on.status());
@@ -117,19 +97,15 @@ async fn show(session: &Session<'_, '_>, id: AccountId) -> Result<Report, Error>
         None => add_on.clone(),
     };
     let key = profile.key.clone().map(KeyFacts::from);
-    let fields = fields
+    let fields = Fields::new("account", id)
         .and("state", "live")
         .and("created", time(account.created_at))
         .and("plan", plan_text(profile.plan(), profile.plans.version()))
         .and("add-on", add_on_text)
         .and("credits", credits_text(&account.balance));
     let fields = keys::fields(fields, key.as_ref())
-        .and("enabled", on_off(profile.enabled))
-        .and("always use", on_off(profile.always_use_key));
-    let mut history = Table::new(["at", "by", "what"]);
-    for entry in &entries {
-        history.push([time(entry.at), entry.actor.clone(), entry.what.clone()]);
-    }
+        .and("enabled", profile.enabled)
+        .and("always use", profile.always_use_key);
     let json = json!({
         "account_id": id,
         "state": "live",
@@ -147,11 +123,13 @@ async fn show(session: &Session<'_, '_>, id: AccountId) -> Result<Report, Error>
             "history": entries,
         },
     });
+    let history = json["account"]["history"].as_array().map_or(&[][..], Vec::as_slice);
+    let history = table(["at", "actor", "what"], history);
     let text = format!("{fields}\nhistory, newest first\n{history}");
     Ok(Report::new(json, text))
 }
 
-async fn set_plan(
+pub(crate) async fn set_plan(
     session: &mut Session<'_, '_>,
     id: AccountId,
     plan: Plan,
@@ -214,12 +192,6 @@ async fn set_plan(
     } else {
         "the plan was the same already; nothing was changed"
     };
-    let fields = Fields::new("account", &id)
-        .and("plan", plan_text(plan, version))
-        .and("plan before", plan_text(plan_before, version_before))
-        .and("add-on", name_of(&add_on))
-        .and("add-on before", name_of(&add_on_before))
-        .and("by", &actor);
     let json = json!({
         "account_id": id,
         "plan": plan,
@@ -231,17 +203,17 @@ async fn set_plan(
         "changed": changed,
         "actor": actor,
     });
-    Ok(Report::new(json, format!("{done}\n\n{fields}")))
+    Ok(Report::change(json, done))
 }
 
-async fn delete(
+pub(crate) async fn delete(
     session: &mut Session<'_, '_>,
     id: AccountId,
     given: Option<u64>,
 ) -> Result<Report, Error> {
     let actor = session.actor()?;
     let version = match session.store.accounts.presence(&id).await? {
-        Presence::Never => return Err(Error::NoAccount(id)),
+        Presence::Never => return Err(Error::no_account(&id)),
         // Only what is left of it is removed.
         Presence::Deleted { version: stored, .. } => {
             let version = given.unwrap_or(stored).max(stored);
@@ -280,24 +252,18 @@ async fn delete(
         Deletion::Done(profile) => profile,
     };
     let deleted_now = profile.is_some();
-    let left_to_tick = ("left_to_tick", "deleted by the billing tick, unless it is gone already");
-    let (secret, secret_text) = match profile.map(|profile| profile.key) {
-        None => left_to_tick,
-        Some(None) => ("none", "no key was connected"),
+    let secret = match profile.map(|profile| profile.key) {
+        None => "left_to_tick",
+        Some(None) => "none",
         Some(Some(key)) => {
             let (store, vault) = (&session.store, &session.vault);
             let deleted = key_save::delete_secret(store, vault, &id, &key.id, entry.at).await;
-            deleted.map_or(left_to_tick, |()| ("deleted", "deleted"))
+            deleted.map_or("left_to_tick", |()| "deleted")
         }
     };
     // If this fails, the billing tick does it.
     let scrubbed = session.store.accounts.scrub(&id).await.unwrap_or(false);
     let done = if deleted_now { "deleted" } else { "it was deleted before" };
-    let fields = Fields::new("account", &id)
-        .and("version", version)
-        .and("key's secret", secret_text)
-        .and("record", rest_text(scrubbed))
-        .and("by", &actor);
     let json = json!({
         "account_id": id,
         "deleted_version": version,
@@ -306,7 +272,7 @@ async fn delete(
         "scrubbed": scrubbed,
         "actor": actor,
     });
-    Ok(Report::new(json, format!("{done}\n\n{fields}")))
+    Ok(Report::change(json, format!("{done}; {}", rest_text(scrubbed))))
 }
 
 /// What is left of a deleted account.

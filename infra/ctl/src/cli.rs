@@ -100,24 +100,24 @@ pub(crate) struct Cli {
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
     /// Print one JSON document: the report, or {"error": TEXT}
-    #[arg(long, global = true, help_heading = "Options of every command")]
+    #[arg(long, global = true)]
     pub(crate) json: bool,
     /// Do not ask for confirmation
-    #[arg(long, global = true, help_heading = "Options of every command")]
+    #[arg(long, global = true)]
     pub(crate) yes: bool,
     #[arg(
         long,
         help = "Your name, for ledger and history (default: GRETA_OPERATOR, else USER)",
         global = true,
         value_name = "NAME",
-        value_parser = operator,
-        help_heading = "Options of every command"
+        value_parser = operator
     )]
     pub(crate) operator: Option<String>,
     /// Settings as NAME=VALUE lines, which override the environment
-    #[arg(long, global = true, value_name = "FILE", help_heading = "Options of every command")]
+    #[arg(long, global = true, value_name = "FILE")]
     pub(crate) env_file: Option<PathBuf>,
 }
 

@@ -16,19 +16,15 @@ pub struct Console<'a> {
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    Done,
+    Done = 0,
     /// It failed, nothing was found, or something does not add up.
-    Failed,
+    Failed = 1,
     /// It was called wrongly, or not confirmed.
-    Usage,
+    Usage = 2,
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(match exit {
-            Exit::Done => 0,
-            Exit::Failed => 1,
-            Exit::Usage => 2,
-        })
+        Self::from(exit as u8)
     }
 }

@@ -6,41 +6,13 @@ use account::{Account, AccountId, AccountNumber, Credits, EntryId};
 use serde_json::{Value, json};
 use store::{EntryKind, PostError, PostRefused, Posted, Posting, Segment, StoreError};
 
-use crate::cli::{Cause, CreditsCommand, Giving};
+use crate::cli::Giving;
 use crate::error::Error;
-use crate::output::{Fields, Report, Table, credits_json, credits_text, name_of, time};
+use crate::output::{Fields, Report, credits_json, credits_text, name_of, table};
 use crate::session::Session;
 
 /// How many ledger entries are read at once.
 const PAGE_SIZE: u8 = 100;
-
-pub(crate) async fn carry_out(
-    session: &mut Session<'_, '_>,
-    command: CreditsCommand,
-) -> Result<Report, Error> {
-    match command {
-        CreditsCommand::Grant(giving) => give(session, EntryKind::Grant, giving).await,
-        CreditsCommand::Refund(giving) => give(session, EntryKind::Refund, giving).await,
-        CreditsCommand::Adjust { account, amount, cause } => {
-            let account = session.account(&account.account).await?;
-            let order = Order::new(EntryKind::Adjustment, amount, cause)?;
-            post(session, account, order).await
-        }
-        CreditsCommand::Reverse { account, entry_id, reason } => {
-            reverse(session, account.account, &entry_id, reason).await
-        }
-        CreditsCommand::History { account, limit, all } => {
-            let limit = if all { usize::MAX } else { limit as usize };
-            history(session, account.account, limit).await
-        }
-        CreditsCommand::Reconcile { account: Some(account), .. } => {
-            reconcile_one(session, account).await
-        }
-        CreditsCommand::Reconcile { account: None, segment, .. } => {
-            reconcile_all(session, segment.unwrap_or(Segment::ALL)).await
-        }
-    }
-}
 
 /// A posting to make.
 struct Order {
@@ -50,30 +22,19 @@ struct Order {
     reason: String,
 }
 
-impl Order {
-    fn new(kind: EntryKind, amount: Credits, cause: Cause) -> Result<Self, Error> {
-        let new = || EntryId::new(edge::new_id(kind.as_str()));
-        let id = cause.entry.map_or_else(new, Ok);
-        Ok(Self {
-            id: id.map_err(|error| Error::refused(error.to_string()))?,
-            kind,
-            amount,
-            reason: cause.reason,
-        })
-    }
-}
-
-async fn give(
+pub(crate) async fn give(
     session: &mut Session<'_, '_>,
     kind: EntryKind,
     giving: Giving,
 ) -> Result<Report, Error> {
-    let account = session.account(&giving.account.account).await?;
-    let order = Order::new(kind, giving.amount, giving.cause)?;
-    post(session, account, order).await
+    let Giving { account, amount, cause } = giving;
+    let account = session.account(&account.account).await?;
+    let id = cause.entry.map_or_else(|| EntryId::new(edge::new_id(kind.as_str())), Ok);
+    let id = id.map_err(|error| Error::refused(error.to_string()))?;
+    post(session, account, Order { id, kind, amount, reason: cause.reason }).await
 }
 
-async fn reverse(
+pub(crate) async fn reverse(
     session: &mut Session<'_, '_>,
     id: AccountId,
     entry: &EntryId,
@@ -140,21 +101,12 @@ async fn post(
     };
     // The posting is made, whether or not the balance can be read.
     let after = session.store.accounts.get(&account.id).await.ok().flatten();
-    let done = if is_new { "posted" } else { "this id was posted before; nothing moved" };
-    let mut fields = Fields::new("account", &account.id)
-        .and("entry", &order.id)
-        .and("kind", order.kind.as_str())
-        .and("amount", order.amount)
-        .and("moved", moved);
-    if let Some(paid) = owed_change.checked_neg().filter(|_| owed_change.is_negative()) {
-        fields = fields.and("of it, owed", format!("{paid} paid what was owed"));
-    } else if owed_change != Credits::ZERO {
-        fields = fields.and("not taken", format!("{owed_change}, which is owed from now on"));
-    }
-    fields = fields.and("reason", &order.reason).and("by", &actor);
-    if let Some(after) = &after {
-        fields = fields.and("now", credits_text(&after.balance));
-    }
+    let done = match owed_change.checked_neg() {
+        _ if !is_new => "this id was posted before; nothing moved".to_owned(),
+        Some(paid) if owed_change.is_negative() => format!("posted; {paid} paid what was owed"),
+        _ if owed_change == Credits::ZERO => "posted".to_owned(),
+        _ => format!("posted; {owed_change} could not be taken, and are owed from now on"),
+    };
     let json = json!({
         "account_id": account.id,
         "entry_id": order.id,
@@ -167,7 +119,7 @@ async fn post(
         "actor": actor,
         "credits": after.map(|after| credits_json(&after.balance)),
     });
-    Ok(Report::new(json, format!("{done}\n\n{fields}")))
+    Ok(Report::change(json, done))
 }
 
 fn confirm(session: &mut Session<'_, '_>, account: &Account, order: &Order) -> Result<(), Error> {
@@ -218,7 +170,11 @@ fn id_taken(id: &EntryId) -> Error {
     ))
 }
 
-async fn history(session: &Session<'_, '_>, id: AccountId, limit: usize) -> Result<Report, Error> {
+pub(crate) async fn history(
+    session: &Session<'_, '_>,
+    id: AccountId,
+    limit: usize,
+) -> Result<Report, Error> {
     let account = session.account(&id).await?;
     let mut entries = Vec::new();
     let mut cursor = None;
@@ -233,19 +189,8 @@ async fn history(session: &Session<'_, '_>, id: AccountId, limit: usize) -> Resu
             break;
         }
     }
-    let mut table = Table::new(["at", "kind", "amount", "balance", "id", "by", "note"]);
-    let mut list = Vec::new();
-    for (entry, balance_after) in &entries {
-        table.push([
-            time(entry.at),
-            entry.kind.as_str().to_owned(),
-            entry.amount.to_string(),
-            balance_after.to_string(),
-            entry.id.to_string(),
-            entry.actor.clone(),
-            entry.note.clone(),
-        ]);
-        list.push(json!({
+    let entries = entries.iter().map(|(entry, balance_after)| {
+        json!({
             "id": entry.id,
             "at": entry.at,
             "kind": entry.kind,
@@ -254,15 +199,18 @@ async fn history(session: &Session<'_, '_>, id: AccountId, limit: usize) -> Resu
             "call_id": entry.call_id,
             "note": entry.note,
             "actor": entry.actor,
-        }));
-    }
+        })
+    });
+    let entries: Vec<_> = entries.collect();
+    let columns = ["at", "kind", "amount", "balance_after", "id", "actor", "note"];
+    let table = table(columns, &entries);
     let more = cursor.is_some();
     let end = match (entries.is_empty(), more) {
         (true, _) => "no entries",
         (false, true) => "... there are older ones: --limit N or --all",
         (false, false) => "",
     };
-    let json = json!({"account_id": id, "entries": list, "more": more});
+    let json = json!({"account_id": id, "entries": entries, "more": more});
     Ok(Report::new(json, format!("{table}{end}")))
 }
 
@@ -335,14 +283,20 @@ async fn is_gone(session: &Session<'_, '_>, id: &AccountId, number: &AccountNumb
     stored.is_ok_and(|stored| stored.as_ref() != Some(number))
 }
 
-async fn reconcile_one(session: &Session<'_, '_>, id: AccountId) -> Result<Report, Error> {
+pub(crate) async fn reconcile_one(
+    session: &Session<'_, '_>,
+    id: AccountId,
+) -> Result<Report, Error> {
     let mut reconciled = Reconciled::default();
     let number = session.number(&id).await?;
     reconciled.check(session, id, &number).await;
     Ok(reconciled.report())
 }
 
-async fn reconcile_all(session: &Session<'_, '_>, segment: Segment) -> Result<Report, Error> {
+pub(crate) async fn reconcile_all(
+    session: &Session<'_, '_>,
+    segment: Segment,
+) -> Result<Report, Error> {
     let mut reconciled = Reconciled::default();
     let mut next = None;
     loop {

@@ -19,21 +19,9 @@ pub(crate) enum Error {
         #[source]
         source: io::Error,
     },
-    #[error("line {line} of {} is not NAME=VALUE", path.display())]
-    EnvLine { path: PathBuf, line: usize },
-    #[error("no operator: give your name with --operator or in GRETA_OPERATOR")]
-    NoOperator,
-    #[error("not confirmed; nothing was done")]
-    NotConfirmed,
-    #[error(
-        "this needs confirmation, and standard input is not a terminal; nothing was done; repeat \
-         it with --yes"
-    )]
-    CannotAsk,
-    #[error("there is no account {0}, and there never was")]
-    NoAccount(AccountId),
-    #[error("account {0} was deleted (version {1})")]
-    Deleted(AccountId, u64),
+    /// Nothing was done.
+    #[error("{0}")]
+    Usage(String),
     #[error("{0}")]
     Refused(String),
     #[error(transparent)]
@@ -57,6 +45,14 @@ impl Error {
         |source| Self::Unknown { advice, source }
     }
 
+    pub(crate) fn usage(why: impl Into<String>) -> Self {
+        Self::Usage(why.into())
+    }
+
+    pub(crate) fn no_account(id: &AccountId) -> Self {
+        Self::refused(format!("there is no account {id}, and there never was"))
+    }
+
     /// The account existed a moment ago.
     pub(crate) fn gone(id: &AccountId) -> Self {
         Self::refused(format!("account {id} was deleted just now"))
@@ -64,12 +60,7 @@ impl Error {
 
     pub(crate) fn exit(&self) -> Exit {
         match self {
-            Self::Settings(_)
-            | Self::EnvFile { .. }
-            | Self::EnvLine { .. }
-            | Self::NoOperator
-            | Self::NotConfirmed
-            | Self::CannotAsk => Exit::Usage,
+            Self::Settings(_) | Self::EnvFile { .. } | Self::Usage(_) => Exit::Usage,
             _ => Exit::Failed,
         }
     }

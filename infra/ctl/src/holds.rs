@@ -2,63 +2,49 @@
 
 use account::hold::{FIRST_CHECK, HoldState};
 use account::{AccountId, CallId, Credits};
-use serde_json::json;
+use serde_json::{Value, json};
 use store::{OpenHold, Resolution, StoredHold};
 
-use crate::cli::HoldsCommand;
 use crate::error::Error;
-use crate::output::{Fields, Report, Table, or_dash, time};
+use crate::output::{Fields, Report, table, time};
 use crate::session::Session;
 
-pub(crate) async fn carry_out(
-    session: &mut Session<'_, '_>,
-    command: HoldsCommand,
-) -> Result<Report, Error> {
-    match command {
-        HoldsCommand::List { account } => list(session, account.account).await,
-        HoldsCommand::Resolve { account, call_id, release: _, charge, reason } => {
-            resolve(session, account.account, &call_id, charge, &reason).await
-        }
-    }
-}
-
-async fn list(session: &Session<'_, '_>, id: AccountId) -> Result<Report, Error> {
+pub(crate) async fn list(session: &Session<'_, '_>, id: AccountId) -> Result<Report, Error> {
     let number = session.number(&id).await?;
     let mut holds = session.store.holds.open(&number).await?;
     holds.sort_by_key(|open| open.created_at);
-    let headings = ["call", "amount", "model", "taken", "next check", "expires", "generation"];
-    let mut table = Table::new(headings);
-    let mut list = Vec::new();
-    for open in &holds {
-        table.push([
-            open.hold.call.to_string(),
-            open.hold.amount.to_string(),
-            open.hold.model.clone(),
-            time(open.created_at),
-            time(open.next_check_at),
-            time(open.expires_at),
-            or_dash(open.generation_id.as_ref()),
-        ]);
-        list.push(json!({
-            "call_id": open.hold.call,
-            "amount": open.hold.amount,
-            "model": open.hold.model,
-            "created_at": open.created_at,
-            "next_check_at": open.next_check_at,
-            "expires_at": open.expires_at,
-            "generation_id": open.generation_id,
-        }));
-    }
+    let holds: Vec<_> = holds.iter().map(hold_json).collect();
+    let columns = [
+        "call_id",
+        "amount",
+        "model",
+        "created_at",
+        "next_check_at",
+        "expires_at",
+        "generation_id",
+    ];
     let text = if holds.is_empty() {
         format!("account {id} has no open holds")
     } else {
-        table.to_string()
+        table(columns, &holds)
     };
-    Ok(Report::new(json!({"account_id": id, "holds": list}), text))
+    Ok(Report::new(json!({"account_id": id, "holds": holds}), text))
+}
+
+fn hold_json(open: &OpenHold) -> Value {
+    json!({
+        "call_id": open.hold.call,
+        "amount": open.hold.amount,
+        "model": open.hold.model,
+        "created_at": open.created_at,
+        "next_check_at": open.next_check_at,
+        "expires_at": open.expires_at,
+        "generation_id": open.generation_id,
+    })
 }
 
 /// Charges the hold, or releases it without a `charge`.
-async fn resolve(
+pub(crate) async fn resolve(
     session: &mut Session<'_, '_>,
     id: AccountId,
     call: &CallId,
@@ -114,12 +100,6 @@ async fn resolve(
         Resolution::Already(None) => return Err(Error::refused("the hold is gone")),
     };
     let done = if charged == Credits::ZERO { "released" } else { "charged" };
-    let fields = Fields::new("account", &id)
-        .and("call", call)
-        .and("held", held)
-        .and("charged", charged)
-        .and("reason", reason)
-        .and("by", &actor);
     let json = json!({
         "account_id": id,
         "call_id": call,
@@ -128,18 +108,13 @@ async fn resolve(
         "reason": reason,
         "actor": actor,
     });
-    Ok(Report::new(json, format!("{done}\n\n{fields}")))
+    Ok(Report::change(json, done))
 }
 
 /// What one should know before confirming.
 fn facts(session: &Session<'_, '_>, open: &OpenHold) -> Fields {
     let now = session.clock.now();
-    let fields = Fields::new("account", &open.hold.account)
-        .and("call", &open.hold.call)
-        .and("model", &open.hold.model)
-        .and("taken", time(open.created_at))
-        .and("next check", time(open.next_check_at))
-        .and("generation", or_dash(open.generation_id.as_ref()));
+    let fields = Fields::new("account", &open.hold.account).members("", &hold_json(open));
     // A call that fails to end its hold has it checked at once.
     let may_run = now < open.next_check_at && now.duration_since(open.created_at) < FIRST_CHECK;
     if may_run { fields.and("attention", "the call may still be running") } else { fields }

@@ -6,45 +6,24 @@ use key_save::disconnect_key;
 use serde_json::json;
 use store::UpdateError;
 
-use crate::cli::KeyCommand;
 use crate::error::Error;
-use crate::output::{Fields, Report, name_of, on_off, or_dash, time};
+use crate::output::{Fields, Report};
 use crate::session::Session;
-
-pub(crate) async fn carry_out(
-    session: &mut Session<'_, '_>,
-    command: KeyCommand,
-) -> Result<Report, Error> {
-    match command {
-        KeyCommand::Status { account } => status(session, account.account).await,
-        KeyCommand::Forget { account, reason } => forget(session, account.account, &reason).await,
-    }
-}
 
 /// Adds what is known of a key.
 pub(crate) fn fields(fields: Fields, key: Option<&KeyFacts>) -> Fields {
-    let Some(key) = key else {
-        return fields.and("key", "none is connected");
-    };
-    let usd = |amount: &Option<String>| or_dash(amount.as_ref().map(|usd| format!("{usd} USD")));
-    fields
-        .and("key", &key.label)
-        .and("last four", &key.last4)
-        .and("sha-256", &key.sha256)
-        .and("key state", name_of(&key.state))
-        .and("checked", time(key.checked_at))
-        .and("saved", format!("{} by {}", time(key.saved_at), key.saved_by))
-        .and("limit", usd(&key.limit_usd))
-        .and("remaining", usd(&key.limit_remaining_usd))
-        .and("expires", or_dash(key.expires_at.as_ref()))
+    match key {
+        Some(key) => fields.members("key ", &json!(key)),
+        None => fields.and("key", "none is connected"),
+    }
 }
 
-async fn status(session: &Session<'_, '_>, id: AccountId) -> Result<Report, Error> {
+pub(crate) async fn status(session: &Session<'_, '_>, id: AccountId) -> Result<Report, Error> {
     let profile = session.account(&id).await?.profile;
     let key = profile.key.map(KeyFacts::from);
     let fields = fields(Fields::new("account", &id), key.as_ref())
-        .and("enabled", on_off(profile.enabled))
-        .and("always use", on_off(profile.always_use_key));
+        .and("enabled", profile.enabled)
+        .and("always use", profile.always_use_key);
     let json = json!({
         "account_id": id,
         "key": key,
@@ -57,25 +36,21 @@ async fn status(session: &Session<'_, '_>, id: AccountId) -> Result<Report, Erro
 /// The account's key is not the one that was shown.
 struct OtherKey;
 
-async fn forget(
+pub(crate) async fn forget(
     session: &mut Session<'_, '_>,
     id: AccountId,
     reason: &str,
 ) -> Result<Report, Error> {
     let actor = session.actor()?;
     let report = |id: &AccountId, disconnected: bool, secret_deleted: bool| {
-        let (done, secret) = match (disconnected, secret_deleted) {
-            (false, _) => ("no key was connected; nothing was done", "no secret"),
-            (true, true) => ("disconnected", "deleted"),
-            (true, false) => (
-                "disconnected",
-                "Secrets Manager did not delete it; the billing tick does, in an hour",
-            ),
+        let done = match (disconnected, secret_deleted) {
+            (false, _) => "no key was connected; nothing was done",
+            (true, true) => "disconnected, and its secret deleted",
+            (true, false) => {
+                "disconnected; Secrets Manager did not delete its secret: the billing tick does, \
+                 in an hour"
+            }
         };
-        let fields = Fields::new("account", id)
-            .and("key's secret", secret)
-            .and("reason", reason)
-            .and("by", &actor);
         let json = json!({
             "account_id": id,
             "disconnected": disconnected,
@@ -83,15 +58,15 @@ async fn forget(
             "reason": reason,
             "actor": actor,
         });
-        Report::new(json, format!("{done}\n\n{fields}"))
+        Report::change(json, done)
     };
     let profile = session.account(&id).await?.profile;
     let Some(key) = profile.key else {
         return Ok(report(&id, false, false));
     };
     let (shown, key) = (key.id.clone(), KeyFacts::from(key));
-    let facts = fields(Fields::new("account", &id), Some(&key))
-        .and("always use", on_off(profile.always_use_key));
+    let facts =
+        fields(Fields::new("account", &id), Some(&key)).and("always use", profile.always_use_key);
     session.confirm(
         "The key is disconnected and its secret deleted; calls are then paid in credits.",
         facts,

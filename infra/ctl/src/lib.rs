@@ -23,10 +23,13 @@ use std::ffi::OsString;
 
 use clap::Parser as _;
 use edge::Env;
+use store::{EntryKind, Segment};
 
 pub use console::{Console, Exit};
 
-use crate::cli::{Cli, Command};
+use crate::cli::{
+    AccountCommand, Cli, Command, CreditsCommand, Giving, HoldsCommand, KeyCommand, WebhooksCommand,
+};
 use crate::error::Error;
 use crate::output::Report;
 use crate::session::Session;
@@ -51,13 +54,60 @@ pub async fn run(
 }
 
 async fn carry_out(cli: Cli, env: Env, console: &mut Console<'_>) -> Result<Report, Error> {
-    let settings = Settings::read(env, &cli.global)?;
-    let mut session = Session::open(settings, &cli.global, console).await?;
+    let settings = Settings::read(env, &cli.global).await?;
+    let mut session = Session::new(settings, cli.global.yes, console);
+    let session = &mut session;
     match cli.command {
-        Command::Account(command) => accounts::carry_out(&mut session, command).await,
-        Command::Credits(command) => credits::carry_out(&mut session, command).await,
-        Command::Holds(command) => holds::carry_out(&mut session, command).await,
-        Command::Key(command) => keys::carry_out(&mut session, command).await,
-        Command::Webhooks(command) => webhooks::carry_out(&mut session, command).await,
+        Command::Account(AccountCommand::Create { account, plan, version }) => {
+            accounts::create(session, account.account, plan, version.version.unwrap_or(1)).await
+        }
+        Command::Account(AccountCommand::Show { account }) => {
+            accounts::show(session, account.account).await
+        }
+        Command::Account(AccountCommand::SetPlan { account, plan, version }) => {
+            accounts::set_plan(session, account.account, plan, version.version).await
+        }
+        Command::Account(AccountCommand::Delete { account, version }) => {
+            accounts::delete(session, account.account, version.version).await
+        }
+        Command::Credits(CreditsCommand::Grant(giving)) => {
+            credits::give(session, EntryKind::Grant, giving).await
+        }
+        Command::Credits(CreditsCommand::Refund(giving)) => {
+            credits::give(session, EntryKind::Refund, giving).await
+        }
+        Command::Credits(CreditsCommand::Adjust { account, amount, cause }) => {
+            let giving = Giving { account, amount, cause };
+            credits::give(session, EntryKind::Adjustment, giving).await
+        }
+        Command::Credits(CreditsCommand::Reverse { account, entry_id, reason }) => {
+            credits::reverse(session, account.account, &entry_id, reason).await
+        }
+        Command::Credits(CreditsCommand::History { account, limit, all }) => {
+            let limit = if all { usize::MAX } else { limit as usize };
+            credits::history(session, account.account, limit).await
+        }
+        Command::Credits(CreditsCommand::Reconcile { account: Some(account), .. }) => {
+            credits::reconcile_one(session, account).await
+        }
+        Command::Credits(CreditsCommand::Reconcile { account: None, segment, .. }) => {
+            credits::reconcile_all(session, segment.unwrap_or(Segment::ALL)).await
+        }
+        Command::Holds(HoldsCommand::List { account }) => {
+            holds::list(session, account.account).await
+        }
+        Command::Holds(HoldsCommand::Resolve { account, call_id, charge, reason, .. }) => {
+            holds::resolve(session, account.account, &call_id, charge, &reason).await
+        }
+        Command::Key(KeyCommand::Status { account }) => {
+            keys::status(session, account.account).await
+        }
+        Command::Key(KeyCommand::Forget { account, reason }) => {
+            keys::forget(session, account.account, &reason).await
+        }
+        Command::Webhooks(WebhooksCommand::List) => webhooks::list(session).await,
+        Command::Webhooks(WebhooksCommand::Replay { event_id }) => {
+            webhooks::replay(session, &event_id).await
+        }
     }
 }

@@ -25,6 +25,12 @@ impl Report {
         Self { text: text.to_string(), json, exit: Exit::Done }
     }
 
+    /// A report of a change. Its text is `what`, and the members of `json`.
+    pub(crate) fn change(json: Value, what: impl Display) -> Self {
+        let members = Fields::default().members("", &json);
+        Self::new(json, format!("{what}\n\n{members}"))
+    }
+
     /// A report of something that is missing or wrong.
     pub(crate) fn failed(json: Value, text: impl Display) -> Self {
         Self { exit: Exit::Failed, ..Self::new(json, text) }
@@ -94,16 +100,24 @@ fn print_error(text: &str, json: bool, console: &mut Console<'_>) {
 
 /// Named values, one a line.
 #[derive(Default)]
-pub(crate) struct Fields(Vec<(&'static str, String)>);
+pub(crate) struct Fields(Vec<(String, String)>);
 
 impl Fields {
-    pub(crate) fn new(name: &'static str, value: impl Display) -> Self {
+    pub(crate) fn new(name: &str, value: impl Display) -> Self {
         Self::default().and(name, value)
     }
 
-    pub(crate) fn and(mut self, name: &'static str, value: impl Display) -> Self {
-        self.0.push((name, plain(&value.to_string())));
+    pub(crate) fn and(mut self, name: &str, value: impl Display) -> Self {
+        self.0.push((name.to_owned(), plain(&value.to_string())));
         self
+    }
+
+    /// Adds all members of a JSON object.
+    pub(crate) fn members(self, prefix: &str, object: &Value) -> Self {
+        let members = object.as_object().into_iter().flatten();
+        members.fold(self, |fields, (name, value)| {
+            fields.and(&format!("{prefix}{}", name.replace('_', " ")), shown(value))
+        })
     }
 }
 
@@ -118,29 +132,37 @@ impl Display for Fields {
     }
 }
 
-/// Rows under their headings.
-pub(crate) struct Table<const N: usize>(Vec<[String; N]>);
-
-impl<const N: usize> Table<N> {
-    pub(crate) fn new(headings: [&str; N]) -> Self {
-        Self(vec![headings.map(str::to_owned)])
+/// These members of JSON objects, under their names without `_id` and `_at`.
+pub(crate) fn table<const N: usize>(columns: [&str; N], rows: &[Value]) -> String {
+    let cells = |row: &Value| columns.map(|column| plain(&shown(&row[column])));
+    let headings = columns.map(|column| {
+        let short = column.strip_suffix("_id").or_else(|| column.strip_suffix("_at"));
+        short.unwrap_or(column).replace('_', " ")
+    });
+    let lines: Vec<_> = std::iter::once(headings).chain(rows.iter().map(cells)).collect();
+    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max();
+    let widths: [usize; N] = std::array::from_fn(|column| width(column).unwrap_or_default());
+    let mut text = String::new();
+    for line in &lines {
+        let cells = line.iter().zip(widths);
+        let cells: Vec<_> = cells.map(|(cell, width)| format!("{cell:width$}")).collect();
+        text += cells.join("  ").trim_end();
+        text.push('\n');
     }
-
-    pub(crate) fn push(&mut self, row: [String; N]) {
-        self.0.push(row.map(|cell| plain(&cell)));
-    }
+    text
 }
 
-impl<const N: usize> Display for Table<N> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let width = |column: usize| self.0.iter().map(|row| row[column].chars().count()).max();
-        let widths: [usize; N] = std::array::from_fn(|column| width(column).unwrap_or_default());
-        for row in &self.0 {
-            let cells = row.iter().zip(widths);
-            let cells: Vec<_> = cells.map(|(cell, width)| format!("{cell:width$}")).collect();
-            writeln!(f, "{}", cells.join("  ").trim_end())?;
+/// A JSON value without its quotes; times to the second.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.parse().map_or_else(|_| text.clone(), time),
+        Value::Object(members) => {
+            let members = members.iter();
+            let members = members.map(|(name, value)| (name.replace('_', " "), shown(value)));
+            members.map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", ")
         }
-        Ok(())
+        other => other.to_string(),
     }
 }
 
@@ -161,14 +183,6 @@ pub(crate) fn name_of(value: &impl Serialize) -> String {
 /// To the second.
 pub(crate) fn time(at: Timestamp) -> String {
     format!("{at:.0}")
-}
-
-pub(crate) fn or_dash(value: Option<impl Display>) -> String {
-    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
-}
-
-pub(crate) fn on_off(on: bool) -> &'static str {
-    if on { "on" } else { "off" }
 }
 
 pub(crate) fn credits_json(balance: &Balance) -> Value {

@@ -7,7 +7,6 @@ use edge::Clock;
 use keyvault::Vault;
 use store::{HistoryEntry, Presence, Store};
 
-use crate::cli::Global;
 use crate::console::Console;
 use crate::error::Error;
 use crate::output::Fields;
@@ -25,27 +24,19 @@ pub(crate) struct Session<'a, 'b> {
 }
 
 impl<'a, 'b> Session<'a, 'b> {
-    pub(crate) async fn open(
-        settings: Settings,
-        global: &Global,
-        console: &'a mut Console<'b>,
-    ) -> Result<Self, Error> {
-        let aws = settings.aws.connect().await;
-        Ok(Self {
-            place: format!("{} {}", settings.tables.accounts, aws.place),
-            store: Store::new(aws.dynamodb, settings.tables),
-            vault: Vault::new(aws.secrets, settings.secrets_prefix),
-            clock: Clock::system(),
-            operator: settings.operator,
-            yes: global.yes,
-            console,
-        })
+    pub(crate) fn new(settings: Settings, yes: bool, console: &'a mut Console<'b>) -> Self {
+        let Settings { store, vault, operator, place } = settings;
+        Self { store, vault, clock: Clock::system(), place, operator, yes, console }
     }
 
     /// The operator, as ledger and history name them.
     pub(crate) fn actor(&self) -> Result<String, Error> {
-        let name = self.operator.as_ref().ok_or(Error::NoOperator)?;
-        Ok(format!("operator:{name}"))
+        match &self.operator {
+            Some(name) => Ok(format!("operator:{name}")),
+            None => Err(Error::usage(
+                "no operator: give your name with --operator or in GRETA_OPERATOR",
+            )),
+        }
     }
 
     /// An entry for the account's history: `what`, done now.
@@ -62,8 +53,10 @@ impl<'a, 'b> Session<'a, 'b> {
     pub(crate) async fn account(&self, id: &AccountId) -> Result<Account, Error> {
         match self.store.accounts.presence(id).await? {
             Presence::Live(account) => Ok(*account),
-            Presence::Never => Err(Error::NoAccount(id.clone())),
-            Presence::Deleted { version, .. } => Err(Error::Deleted(id.clone(), version)),
+            Presence::Never => Err(Error::no_account(id)),
+            Presence::Deleted { version, .. } => {
+                Err(Error::refused(format!("account {id} was deleted (version {version})")))
+            }
         }
     }
 
@@ -82,17 +75,20 @@ impl<'a, 'b> Session<'a, 'b> {
             return Ok(());
         }
         let Some(input) = self.console.input.as_mut() else {
-            return Err(Error::CannotAsk);
+            return Err(Error::usage(
+                "this needs confirmation, and standard input is not a terminal; nothing was done; \
+                 repeat it with --yes",
+            ));
         };
         let facts = facts.and("in", &self.place);
-        // A question that cannot be shown cannot be confirmed.
-        write!(self.console.err, "{question}\n\n{facts}\nDo it? (yes/no) ")
-            .and_then(|()| self.console.err.flush())
-            .map_err(|_| Error::NotConfirmed)?;
         let mut answer = String::new();
-        match input.read_line(&mut answer) {
+        // A question that cannot be shown cannot be confirmed.
+        let read = write!(self.console.err, "{question}\n\n{facts}\nDo it? (yes/no) ")
+            .and_then(|()| self.console.err.flush())
+            .and_then(|()| input.read_line(&mut answer));
+        match read {
             Ok(_) if matches!(answer.trim(), "yes" | "y") => Ok(()),
-            _ => Err(Error::NotConfirmed),
+            _ => Err(Error::usage("not confirmed; nothing was done")),
         }
     }
 }

@@ -3,20 +3,9 @@
 use serde_json::{Value, json};
 use store::Recorded;
 
-use crate::cli::WebhooksCommand;
 use crate::error::Error;
-use crate::output::{Fields, Report, Table, name_of, or_dash, time};
+use crate::output::{Fields, Report, table};
 use crate::session::Session;
-
-pub(crate) async fn carry_out(
-    session: &mut Session<'_, '_>,
-    command: WebhooksCommand,
-) -> Result<Report, Error> {
-    match command {
-        WebhooksCommand::List => list(session).await,
-        WebhooksCommand::Replay { event_id } => replay(session, &event_id).await,
-    }
-}
 
 fn event_json(event: &Recorded) -> Value {
     json!({
@@ -29,50 +18,32 @@ fn event_json(event: &Recorded) -> Value {
     })
 }
 
-async fn list(session: &Session<'_, '_>) -> Result<Report, Error> {
+pub(crate) async fn list(session: &Session<'_, '_>) -> Result<Report, Error> {
     let mut events = Vec::new();
     for shard in store::shards() {
         events.extend(session.store.inbox.pending(shard).await?);
     }
     events.sort_by_key(|event| event.received_at);
-    let mut table = Table::new(["event", "type", "received", "tries", "why not applied"]);
-    for event in &events {
-        table.push([
-            event.id.clone(),
-            event.kind.clone(),
-            time(event.received_at),
-            event.tries.to_string(),
-            or_dash(event.reason.as_ref()),
-        ]);
-    }
+    let events: Vec<Value> = events.iter().map(event_json).collect();
     let text = if events.is_empty() {
         "all events that were received are applied".to_owned()
     } else {
-        table.to_string()
+        table(["event_id", "type", "received_at", "tries", "reason"], &events)
     };
-    let events: Vec<Value> = events.iter().map(event_json).collect();
     Ok(Report::new(json!({ "events": events }), text))
 }
 
 /// Has the next billing tick apply the event, whatever became of it before.
-async fn replay(session: &mut Session<'_, '_>, id: &str) -> Result<Report, Error> {
+pub(crate) async fn replay(session: &mut Session<'_, '_>, id: &str) -> Result<Report, Error> {
     let actor = session.actor()?;
     let Some(event) = session.store.inbox.get(id).await? else {
         return Err(Error::refused(format!("no event {id} was received")));
     };
-    let fields = Fields::new("event", &event.id)
-        .and("type", &event.kind)
-        .and("state", name_of(&event.state))
-        .and("received", time(event.received_at))
-        .and("reason", or_dash(event.reason.as_ref()));
+    let fields = Fields::default().members("", &event_json(&event));
     session.confirm("The event is applied again; it may move money.", fields)?;
     let now = session.clock.now();
     let replayed = session.store.inbox.replay(id, &actor, now).await;
     replayed.map_err(Error::unknown("see `gretactl webhooks list`"))?;
-    let fields = Fields::new("event", &event.id)
-        .and("type", &event.kind)
-        .and("was", name_of(&event.state))
-        .and("by", &actor);
     let json = json!({"event": event_json(&event), "actor": actor});
-    Ok(Report::new(json, format!("the next billing tick applies it\n\n{fields}")))
+    Ok(Report::change(json, "the next billing tick applies it"))
 }

@@ -16,34 +16,19 @@ const ACTOR: &str = "_dev";
 
 /// The demo accounts: id, description, and state.
 pub const DEMO: [(&str, &str, AccountChange); 3] = [
-    (
-        "demo-enterprise",
-        "enterprise: BYOK is included",
-        AccountChange {
-            plan: Some(Plan::Enterprise),
-            credits: Some(Credits::from_micros(20_000_000)),
-            add_on: None,
-        },
-    ),
+    ("demo-enterprise", "enterprise: BYOK is included", demo(Plan::Enterprise, 20, None)),
     (
         "demo-standard",
         "standard, with the add-on",
-        AccountChange {
-            plan: Some(Plan::Standard),
-            credits: Some(Credits::from_micros(50_000_000)),
-            add_on: Some(AddOnStatus::Active),
-        },
+        demo(Plan::Standard, 50, Some(AddOnStatus::Active)),
     ),
-    (
-        "demo-free",
-        "standard, without the add-on",
-        AccountChange {
-            plan: Some(Plan::Standard),
-            credits: Some(Credits::from_micros(10_000_000)),
-            add_on: None,
-        },
-    ),
+    ("demo-free", "standard, without the add-on", demo(Plan::Standard, 10, None)),
 ];
+
+const fn demo(plan: Plan, credits: i64, add_on: Option<AddOnStatus>) -> AccountChange {
+    let credits = Credits::from_micros(credits * 1_000_000);
+    AccountChange { plan: Some(plan), credits: Some(credits), add_on }
+}
 
 /// The state that an account is to reach.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]

@@ -2,19 +2,19 @@
 //! them.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use axum::Router;
 use axum::extract::State;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use axum::{Json, Router};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::engines::REGION;
-use crate::serve::{self, Server};
+use crate::serve::Server;
 
 /// The most entries of a request.
 const MAX_ENTRIES: usize = 10;
@@ -47,22 +47,18 @@ impl Bus {
 
     /// The accepted events, in order, in the envelope that a rule's target receives.
     pub fn events(&self) -> Vec<Value> {
-        lock(&self.kept).events.clone()
+        self.kept.lock().unwrap().events.clone()
     }
 
     /// From now on, entries of this type (for example `add_on.ended`; `None`: all) are throttled.
     /// Other entries of the same request are accepted.
     pub fn throttle(&self, kind: Option<&str>) {
-        lock(&self.kept).rejects.push(kind.map(str::to_owned));
+        self.kept.lock().unwrap().rejects.push(kind.map(str::to_owned));
     }
 
     pub fn heal(&self) {
-        lock(&self.kept).rejects.clear();
+        self.kept.lock().unwrap().rejects.clear();
     }
-}
-
-fn lock(kept: &Mutex<Kept>) -> MutexGuard<'_, Kept> {
-    kept.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn respond(
@@ -79,7 +75,7 @@ async fn respond(
     if !(1..=MAX_ENTRIES).contains(&entries.len()) {
         return refusal("ValidationException", "a request has 1 to 10 entries");
     }
-    let mut kept = lock(&kept);
+    let mut kept = kept.lock().unwrap();
     let results = entries.iter().map(|entry| match kept.accept(entry) {
         Ok(id) => json!({"EventId": id}),
         Err((code, message)) => json!({"ErrorCode": code, "ErrorMessage": message}),
@@ -87,7 +83,7 @@ async fn respond(
     let entries: Vec<_> = results.collect();
     let failed = entries.iter().filter(|entry| entry["EventId"].is_null());
     let body = json!({"FailedEntryCount": failed.count(), "Entries": entries});
-    serve::json(StatusCode::OK, &body)
+    Json(body).into_response()
 }
 
 impl Kept {
@@ -123,5 +119,5 @@ impl Kept {
 
 fn refusal(code: &str, message: &str) -> Response {
     let body = json!({"__type": code, "message": message});
-    serve::json(StatusCode::BAD_REQUEST, &body)
+    (StatusCode::BAD_REQUEST, Json(body)).into_response()
 }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
@@ -31,14 +31,6 @@ use winterbaume_secretsmanager::SecretsManagerService;
 use crate::serve::{self, Server};
 
 pub const REGION: &str = "us-east-1";
-
-#[derive(Debug, thiserror::Error)]
-pub enum EnginesError {
-    #[error("could not open a port on 127.0.0.1")]
-    Listen(#[from] io::Error),
-    #[error("the DynamoDB engine did not start")]
-    Database(#[source] dynoxide::DynoxideError),
-}
 
 /// Tells the SDK the settings that begin with `AWS_ENDPOINT_URL`, as a deployed function's
 /// environment does.
@@ -107,8 +99,8 @@ pub fn connector() -> SharedHttpConnector {
 
 impl Engines {
     /// Starts both, without any table or secret.
-    pub async fn start() -> Result<Self, EnginesError> {
-        let database = dynoxide::Database::memory().map_err(EnginesError::Database)?;
+    pub async fn start() -> io::Result<Self> {
+        let database = dynoxide::Database::memory().map_err(io::Error::other)?;
         let listener = serve::listener().await?;
         let dynamodb_url = format!("http://{}", listener.local_addr()?);
         let (dynamodb_stop, stopped) = oneshot::channel::<()>();
@@ -167,18 +159,18 @@ impl Engines {
     /// The operations of all requests to Secrets Manager, retries included, in order, for example
     /// `GetSecretValue`.
     pub fn secret_operations(&self) -> Vec<String> {
-        self.secrets.wire().operations.clone()
+        self.secrets.wire.lock().unwrap().operations.clone()
     }
 
     /// From now on, `operation` (for example `CreateSecret`; `None`: every operation) of Secrets
     /// Manager meets `fault`. A later fault for the same operation replaces this one.
     pub fn fail_secrets(&self, operation: Option<&str>, fault: SecretsFault) {
         let operation = operation.map(str::to_owned);
-        self.secrets.wire().faults.insert(operation, fault);
+        self.secrets.wire.lock().unwrap().faults.insert(operation, fault);
     }
 
     pub fn heal_secrets(&self) {
-        self.secrets.wire().faults.clear();
+        self.secrets.wire.lock().unwrap().faults.clear();
     }
 
     /// Stops both, and returns once their ports are closed. Requests to DynamoDB in progress are
@@ -196,8 +188,6 @@ impl Engines {
 pub enum SecretsFault {
     /// 500 `InternalServiceError`; nothing is done.
     Internal,
-    /// 400 `ThrottlingException`; nothing is done.
-    Throttled,
     /// 400 `AccessDeniedException`; nothing is done.
     AccessDenied,
     /// It is done, but the response is 500 `InternalServiceError`.
@@ -228,16 +218,12 @@ impl Wire {
 }
 
 impl Secrets {
-    fn wire(&self) -> std::sync::MutexGuard<'_, Wire> {
-        self.wire.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     async fn run(&self, operation: &str, headers: HeaderMap, body: Bytes) -> MockResponse {
         let response = handle(&self.engine, headers, body.clone()).await;
         if operation != "CreateSecret" {
             return response;
         }
-        let mut wire = self.wire();
+        let mut wire = self.wire.lock().unwrap();
         if response.status == 200 {
             wire.created.insert(body, response.body.clone());
         } else if is_error(&response, "ResourceExistsException")
@@ -260,14 +246,13 @@ async fn respond(State(secrets): State<Arc<Secrets>>, headers: HeaderMap, body: 
     let operation = target.and_then(|target| target.rsplit('.').next());
     let operation = operation.unwrap_or_default().to_owned();
     let fault = {
-        let mut wire = secrets.wire();
+        let mut wire = secrets.wire.lock().unwrap();
         wire.operations.push(operation.clone());
         wire.fault(&operation)
     };
     let (status, code) = match fault {
         None => return into_response(secrets.run(&operation, headers, body).await),
         Some(SecretsFault::Internal) => (500, "InternalServiceError"),
-        Some(SecretsFault::Throttled) => (400, "ThrottlingException"),
         Some(SecretsFault::AccessDenied) => (400, "AccessDeniedException"),
         Some(SecretsFault::ResponseLost) => {
             secrets.run(&operation, headers, body).await;

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use aws_sdk_sqs::types::{Message, MessageSystemAttributeName, QueueAttributeName};
-use axum::Router;
 use axum::extract::State;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use axum::{Json, Router};
 use bytes::Bytes;
 use edge::Clock;
 use http::{HeaderMap, StatusCode};
@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use winterbaume_sqs::SqsService;
 
 use crate::engines::{REGION, aws_config, handle, into_response};
-use crate::serve::{self, Server};
+use crate::serve::Server;
 
 const NAME: &str = "charges";
 /// How often a message is received before it becomes a dead letter, as in infra/template.yaml.
@@ -216,7 +216,7 @@ async fn respond(State(engine): State<Arc<Engine>>, headers: HeaderMap, body: By
     let status = StatusCode::from_u16(response.status).expect("a valid status");
     let mut body: Value = serde_json::from_slice(&response.body).unwrap_or_default();
     body["Failed"] = rejected.into();
-    serve::json(status, &body)
+    (status, Json(body)).into_response()
 }
 
 impl Engine {

@@ -6,13 +6,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json, Router};
-use http::header::CONNECTION;
-use http::{HeaderValue, Request, StatusCode};
+use axum::{Extension, Router};
+use http::header::{AUTHORIZATION, CONNECTION};
+use http::{HeaderMap, HeaderValue, Request};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use hyper_util::rt::TokioIo;
-use serde::Serialize;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -24,10 +23,6 @@ const READ_AHEAD: u64 = 8 * 1024 * 1024;
 /// A response extension: the connection is closed instead, before any byte of a head.
 #[derive(Debug, Clone, Copy)]
 pub struct CloseWithoutHead;
-
-#[derive(Debug, thiserror::Error)]
-#[error("the handler asked for the connection to be closed")]
-struct ClosedWithoutHead;
 
 /// A server of routes on a listener of its own, until stopped or dropped.
 ///
@@ -84,8 +79,10 @@ pub async fn listener_on(port: u16) -> io::Result<TcpListener> {
     socket.listen(1024)
 }
 
-pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Response {
-    (status, Json(body)).into_response()
+/// The token of `Authorization: Bearer TOKEN`.
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    value.strip_prefix("Bearer ").filter(|token| !token.is_empty())
 }
 
 /// A response that closes the connection before any byte of a head.
@@ -139,7 +136,7 @@ async fn serve(stream: TcpStream, router: Router) {
         .await;
 }
 
-async fn respond(router: Router, request: Request<Body>) -> Result<Response, ClosedWithoutHead> {
+async fn respond(router: Router, request: Request<Body>) -> io::Result<Response> {
     let (request, whole) = with_whole_body(request).await?;
     let Ok::<Response, Infallible>(mut response) = router.oneshot(request).await;
     if !whole {
@@ -147,7 +144,7 @@ async fn respond(router: Router, request: Request<Body>) -> Result<Response, Clo
         response.headers_mut().insert(CONNECTION, close);
     }
     match response.extensions().get::<CloseWithoutHead>() {
-        Some(CloseWithoutHead) => Err(ClosedWithoutHead),
+        Some(CloseWithoutHead) => Err(io::ErrorKind::ConnectionAborted.into()),
         None => Ok(response),
     }
 }
@@ -155,15 +152,13 @@ async fn respond(router: Router, request: Request<Body>) -> Result<Response, Clo
 /// Reads a body of moderate size before the request is handled, as API Gateway does. A response
 /// before its request was read would close the connection without notice; for a larger body
 /// (false), the response announces that.
-async fn with_whole_body(
-    request: Request<Body>,
-) -> Result<(Request<Body>, bool), ClosedWithoutHead> {
+async fn with_whole_body(request: Request<Body>) -> io::Result<(Request<Body>, bool)> {
     let size = request.body().size_hint().exact();
     if size.is_none_or(|size| size > READ_AHEAD) {
         return Ok((request, false));
     }
     let (parts, body) = request.into_parts();
-    let body = body.collect().await.map_err(|_| ClosedWithoutHead)?;
+    let body = body.collect().await.map_err(io::Error::other)?;
     let request = Request::from_parts(parts, Body::from(body.to_bytes()));
     Ok((request, true))
 }

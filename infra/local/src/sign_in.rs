@@ -3,7 +3,7 @@
 //! Authorization code with PKCE only, for pages on this machine. Sessions and codes are in memory.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use account::AccountId;
@@ -45,21 +45,16 @@ pub(crate) struct SignIn {
 #[derive(Default)]
 struct Sessions {
     users: HashMap<String, User>,
-    codes: HashMap<String, Grant>,
+    /// What each code was given for.
+    codes: HashMap<String, (User, AuthorizationRequest)>,
 }
 
-#[derive(Clone)]
+/// An account and its role, from a button or from the fields of the login page.
+#[derive(Clone, Deserialize)]
 struct User {
-    account: AccountId,
+    account_id: AccountId,
     role: String,
-    token_seconds: u64,
-}
-
-struct Grant {
-    user: User,
-    redirect_uri: Url,
-    challenge: String,
-    nonce: Option<String>,
+    token_seconds: Option<u64>,
 }
 
 impl SignIn {
@@ -76,21 +71,11 @@ impl SignIn {
             .with_state(self)
     }
 
-    fn sessions(&self) -> MutexGuard<'_, Sessions> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Returns to the client with a code for `user`.
     fn grant(&self, request: AuthorizationRequest, user: User) -> Redirect {
         let code = edge::random_id("code");
         let redirect = request.redirect("code", &code);
-        let grant = Grant {
-            user,
-            redirect_uri: request.redirect_uri,
-            challenge: request.code_challenge,
-            nonce: request.nonce,
-        };
-        self.sessions().codes.insert(code, grant);
+        self.sessions.lock().unwrap().codes.insert(code, (user, request));
         redirect
     }
 }
@@ -158,7 +143,8 @@ async fn authorize(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     request.check()?;
-    let user = session(&headers).and_then(|id| sign_in.sessions().users.get(id).cloned());
+    let user =
+        session(&headers).and_then(|id| sign_in.sessions.lock().unwrap().users.get(id).cloned());
     Ok(match user {
         Some(user) => sign_in.grant(request, user).into_response(),
         None if request.prompt.as_deref() == Some("none") => {
@@ -168,28 +154,15 @@ async fn authorize(
     })
 }
 
-/// An account and its role, from a button or from the fields of the login page.
-#[derive(Deserialize)]
-struct Choice {
-    account_id: AccountId,
-    role: String,
-    token_seconds: Option<u64>,
-}
-
 /// Signs in the account that was chosen on the login page.
 async fn choose(
     State(sign_in): State<SignIn>,
     Query(request): Query<AuthorizationRequest>,
-    Form(choice): Form<Choice>,
+    Form(user): Form<User>,
 ) -> Result<Response, ApiError> {
     request.check()?;
-    let user = User {
-        account: choice.account_id,
-        role: choice.role,
-        token_seconds: choice.token_seconds.unwrap_or(TOKEN_SECONDS),
-    };
     let id = edge::random_id("session");
-    sign_in.sessions().users.insert(id.clone(), user.clone());
+    sign_in.sessions.lock().unwrap().users.insert(id.clone(), user.clone());
     Ok((set_session(&id, ""), sign_in.grant(request, user)).into_response())
 }
 
@@ -202,20 +175,21 @@ struct TokenRequest {
 }
 
 async fn token(State(sign_in): State<SignIn>, Form(request): Form<TokenRequest>) -> Response {
-    let grant = sign_in.sessions().codes.remove(&request.code);
+    let grant = sign_in.sessions.lock().unwrap().codes.remove(&request.code);
     let proof = digest(&SHA256, request.code_verifier.as_bytes());
-    let grant = grant.filter(|grant| {
+    let grant = grant.filter(|(_, authorized)| {
         request.grant_type == "authorization_code"
-            && grant.challenge == URL_SAFE_NO_PAD.encode(proof.as_ref())
-            && grant.redirect_uri == request.redirect_uri
+            && authorized.code_challenge == URL_SAFE_NO_PAD.encode(proof.as_ref())
+            && authorized.redirect_uri == request.redirect_uri
     });
-    let Some(Grant { user, nonce, .. }) = grant else {
+    let Some((user, AuthorizationRequest { nonce, .. })) = grant else {
         let error = cors(json!({"error": "invalid_grant"}));
         return (StatusCode::BAD_REQUEST, error).into_response();
     };
     let now = sign_in.clock.now();
-    let lifetime = Duration::from_secs(user.token_seconds);
-    let (account, role) = (user.account.as_str(), &user.role);
+    let seconds = user.token_seconds.unwrap_or(TOKEN_SECONDS);
+    let lifetime = Duration::from_secs(seconds);
+    let (account, role) = (user.account_id.as_str(), &user.role);
     let issued = now.as_second();
     let id_token = sign_in.issuer.sign(json!({
         "iss": sign_in.issuer.issuer(),
@@ -231,7 +205,7 @@ async fn token(State(sign_in): State<SignIn>, Form(request): Form<TokenRequest>)
         "access_token": sign_in.issuer.token(account, role, now, lifetime),
         "id_token": id_token,
         "token_type": "Bearer",
-        "expires_in": user.token_seconds,
+        "expires_in": seconds,
         "scope": "openid",
     }))
 }
@@ -247,7 +221,7 @@ async fn end_session(
     headers: HeaderMap,
 ) -> Response {
     if let Some(id) = session(&headers) {
-        sign_in.sessions().users.remove(id);
+        sign_in.sessions.lock().unwrap().users.remove(id);
     }
     let signed_out = set_session("", "; Max-Age=0");
     match request.post_logout_redirect_uri.filter(is_local) {

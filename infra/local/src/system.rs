@@ -14,7 +14,7 @@ use store::{Store, Tables};
 use crate::accounts::{self, change_account};
 use crate::bus::Bus;
 use crate::dev::{self, Dev};
-use crate::engines::{self, Engines, EnginesError};
+use crate::engines::{self, Engines};
 use crate::functions::Functions;
 use crate::issuer::{Issuer, JWKS_PATH};
 use crate::openrouter::{DEFAULT_MODEL, OpenRouterSimulator};
@@ -52,14 +52,8 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
-    #[error("could not open a port for a backend")]
-    Listen(#[from] io::Error),
-    #[error(transparent)]
-    Engines(#[from] EnginesError),
-    #[error("could not create the tables")]
-    Tables(#[from] dynoxide::DynoxideError),
-    #[error("could not create the platform's secrets")]
-    Secrets(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("could not start a backend")]
+    Backend(#[from] io::Error),
     #[error(transparent)]
     Function(edge::Error),
 }
@@ -78,9 +72,7 @@ pub struct System {
     pub store: Store,
     pub tables: Tables,
     pub settings: BTreeMap<String, String>,
-    account_events: account_events::Deps,
-    monthly_charge: monthly_charge::Deps,
-    reconciler: reconciler::Deps,
+    functions: Functions,
     gateway: Server,
     jwks: Server,
 }
@@ -104,14 +96,14 @@ impl System {
         let default_ai = openrouter_unless_set(&mut settings, "DEFAULT_AI_BASE_URL").await?;
         let stripe = stripe_unless_set(&mut settings, &clock).await?;
 
-        tables::create_all(engines.database())?;
+        tables::create_all(engines.database()).map_err(io::Error::other)?;
         if let Some(stripe) = &stripe {
             let base = settings["PUBLIC_BASE_URL"].trim_end_matches('/');
             let url = format!("{base}/v1/webhooks/stripe");
             stripe.set_webhook(&url, &settings["STRIPE_WEBHOOK_SECRET"]);
         }
         seed_platform_secrets(&engines, &mut settings).await?;
-        let functions = Functions::new(&settings, &clock, |function| {
+        let mut functions = Functions::new(&settings, &clock, |function| {
             let config = engines::aws_config(&settings).into_builder();
             match &options.aws_http {
                 Some(http) => config.http_client(http(function)).build(),
@@ -134,7 +126,7 @@ impl System {
         };
         let mut apps = vec![dev::router(dev, &functions.shared.http)];
         if !options.backends_only {
-            apps.extend(functions.apps);
+            apps.append(&mut functions.apps);
         }
         let gateway = Server::on(listener, edge::gateway(apps, &functions.shared.http))?;
         Ok(Self {
@@ -149,9 +141,7 @@ impl System {
             store,
             tables,
             settings,
-            account_events: functions.account_events,
-            monthly_charge: functions.monthly_charge,
-            reconciler: functions.reconciler,
+            functions,
             gateway,
             jwks,
         })
@@ -173,17 +163,17 @@ impl System {
 
     /// Runs `account-events` with an event of the bus.
     pub async fn account_event(&self, event: &Value) -> Result<Value, account_events::EventError> {
-        account_events::handle(&self.account_events, event).await
+        account_events::handle(&self.functions.account_events, event).await
     }
 
     /// Runs `monthly-charge` with an event of the scheduler or the queue.
     pub async fn monthly_charge(&self, event: &Value) -> Result<Value, monthly_charge::EventError> {
-        monthly_charge::handle(&self.monthly_charge, event).await
+        monthly_charge::handle(&self.functions.monthly_charge, event).await
     }
 
     /// Hands the queue's messages to the worker.
     pub async fn drain_queue(&self) -> Drained {
-        self.queue.consumer.drain(&self.monthly_charge).await
+        self.queue.consumer.drain(&self.functions.monthly_charge).await
     }
 
     /// Runs `reconciler` with an event of the scheduler.
@@ -192,7 +182,7 @@ impl System {
         event: &Value,
         deadline: Option<Deadline>,
     ) -> Result<Value, reconciler::EventError> {
-        reconciler::handle(&self.reconciler, event, deadline).await
+        reconciler::handle(&self.functions.reconciler, event, deadline).await
     }
 
     /// The bus's events, in order, in the envelope that a rule's target receives.
@@ -309,12 +299,12 @@ async fn stripe_unless_set(
 async fn seed_platform_secrets(
     engines: &Engines,
     settings: &mut BTreeMap<String, String>,
-) -> Result<(), StartError> {
+) -> io::Result<()> {
     for (name, value) in PLATFORM_SECRETS {
         let value = settings.remove(value).unwrap_or_default();
         let create = engines.secrets().create_secret().name(&settings[name]);
         let created = create.secret_string(value).send().await;
-        created.map_err(|error| StartError::Secrets(Box::new(error)))?;
+        created.map_err(io::Error::other)?;
     }
     Ok(())
 }

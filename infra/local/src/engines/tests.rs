@@ -236,7 +236,6 @@ async fn secrets_manager_fails_on_demand() {
 
     let faults = [
         (SecretsFault::Internal, "InternalServiceError"),
-        (SecretsFault::Throttled, "ThrottlingException"),
         (SecretsFault::AccessDenied, "AccessDeniedException"),
     ];
     for (fault, code) in faults {

@@ -1,5 +1,6 @@
 //! Error responses in OpenRouter's shape.
 
+use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::{LOCATION, RETRY_AFTER};
@@ -7,7 +8,6 @@ use serde_json::{Value, json};
 
 use super::behaviour::Behaviour;
 use super::record::KeyBehaviour;
-use crate::serve;
 
 /// The user whom OpenRouter names in its errors.
 pub(super) const USER_ID: &str = "user_2simulated0000000000000000";
@@ -21,7 +21,7 @@ pub(super) fn error(status: u16, message: &str, metadata: Value) -> Response {
         body["error"]["metadata"] = metadata;
     }
     let status = StatusCode::from_u16(status).expect("a valid status");
-    serve::json(status, &body)
+    (status, Json(body)).into_response()
 }
 
 pub(super) fn no_key() -> Response {

@@ -15,9 +15,8 @@ mod routes;
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
-pub use models::{DEFAULT_MODEL, listed as listed_models};
+pub use models::DEFAULT_MODEL;
 pub use record::{CallOutcome, KeyBehaviour, RecordedCall, key_sha256};
 
 use crate::serve::Server;
@@ -32,12 +31,7 @@ pub struct OpenRouterSimulator {
 
 impl OpenRouterSimulator {
     pub async fn start() -> io::Result<Self> {
-        Self::with_slow_key(Duration::from_secs(30)).await
-    }
-
-    /// Starts one where a check of a slow key takes this long.
-    async fn with_slow_key(slow_key: Duration) -> io::Result<Self> {
-        let shared = Shared::new(slow_key);
+        let shared = Arc::<Shared>::default();
         let server = Server::start(routes::router(Arc::clone(&shared))).await?;
         Ok(Self { shared, server })
     }
@@ -61,22 +55,22 @@ impl OpenRouterSimulator {
 
     /// How many `GET /key` requests with a key there were.
     pub fn key_checks(&self) -> usize {
-        self.shared.inner().key_checks
+        self.shared.inner.lock().unwrap().key_checks
     }
 
     /// How many `GET /generation` requests with a key there were.
     pub fn generation_checks(&self) -> usize {
-        self.shared.inner().generation_checks
+        self.shared.inner.lock().unwrap().generation_checks
     }
 
     /// From now on, `key` behaves like this, whatever its text says.
     pub fn set_key(&self, key: &str, behaviour: KeyBehaviour) {
-        self.shared.set_key(key, behaviour);
+        self.shared.inner.lock().unwrap().keys.insert(key_sha256(key), behaviour);
     }
 
     /// While hidden, `GET /generation` finds nothing: OpenRouter's own records lag behind.
     pub fn hide_generations(&self, hidden: bool) {
-        self.shared.inner().generations_hidden = hidden;
+        self.shared.inner.lock().unwrap().generations_hidden = hidden;
     }
 
     /// Records a completed call of `key` that was never made, for tests of look-ups alone.
@@ -84,7 +78,6 @@ impl OpenRouterSimulator {
         let call = RecordedCall {
             generation_id: generation_id.to_owned(),
             key_sha256: Some(key_sha256(key)),
-            answering_model: DEFAULT_MODEL.to_owned(),
             cost: cost.to_owned(),
             finish_reason: Some("stop"),
             outcome: CallOutcome::Completed,

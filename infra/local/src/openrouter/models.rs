@@ -43,12 +43,6 @@ static MODELS: LazyLock<Models> = LazyLock::new(|| {
     Models { listed, simulated }
 });
 
-/// The ids of all models in the list.
-pub fn listed() -> Vec<String> {
-    let real = MODELS.listed.iter().map(|model| model.id.clone());
-    real.chain(behaviour::names().map(|name| format!("{LISTED}{name}"))).collect()
-}
-
 /// The response of `GET /models`.
 pub(super) fn list() -> Value {
     let real = MODELS.listed.iter();
@@ -64,18 +58,13 @@ fn entry(model: &Model, id: &str, name: &str) -> Value {
     let (inputs, _) = model.modality.split_once("->").unwrap_or_default();
     json!({
         "id": id,
-        "canonical_slug": id.trim_end_matches(":free"),
-        "hugging_face_id": null,
         "name": name,
         "created": CREATED,
-        "description": "A model of the simulator.",
         "context_length": model.context_length,
         "architecture": {
             "modality": model.modality,
             "input_modalities": inputs.split('+').collect::<Vec<_>>(),
             "output_modalities": ["text"],
-            "tokenizer": "Other",
-            "instruct_type": null,
         },
         "pricing": {
             "prompt": model.prompt,
@@ -88,9 +77,7 @@ fn entry(model: &Model, id: &str, name: &str) -> Value {
         "top_provider": {
             "context_length": model.context_length,
             "max_completion_tokens": model.max_completion_tokens,
-            "is_moderated": false,
         },
-        "per_request_limits": null,
         "supported_parameters": [
             "max_tokens", "temperature", "top_p", "stop", "seed", "tools", "tool_choice",
             "response_format",
@@ -166,6 +153,5 @@ mod tests {
             models.iter().any(|model| model["top_provider"]["max_completion_tokens"].is_null())
         );
         assert!(models.iter().all(|model| !model["id"].as_str().unwrap().starts_with(UNLISTED)));
-        assert_eq!(models.len(), listed().len());
     }
 }

@@ -32,7 +32,7 @@ enum Step {
 /// The response's body. The call's record follows what is sent.
 pub(super) fn body(completion: Completion, stream: bool, call: OpenCall) -> Body {
     let steps = if stream { stream_steps(&completion) } else { plain_steps(&completion) };
-    call.progress(0, completion.billing(0));
+    call.progress(0, completion.costs(0));
     let playback = Playback { completion, steps: steps.into_iter().peekable(), call };
     Body::from_stream(stream::unfold(playback, Playback::next))
 }
@@ -124,7 +124,7 @@ impl Playback {
         loop {
             match self.steps.next()? {
                 Step::Send { bytes, words } => {
-                    self.call.progress(words, self.completion.billing(words));
+                    self.call.progress(words, self.completion.costs(words));
                     if self.steps.peek().is_none() {
                         // Before the last byte leaves, so that its reader finds the record
                         // complete.

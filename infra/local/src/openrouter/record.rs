@@ -1,10 +1,8 @@
 //! The record of the simulator's calls, and how its keys behave.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
 
-use account::Usd;
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use http::HeaderMap;
@@ -22,7 +20,7 @@ pub enum KeyBehaviour {
     Management,
     /// 503, for checks, and for calls whose model does not ask for something else.
     Down,
-    /// A check takes long.
+    /// A check takes half a minute.
     Slow,
     /// Its own limit is used up: 403 for calls.
     Limited,
@@ -62,7 +60,6 @@ pub struct RecordedCall {
     /// SHA-256 of the bearer key in hex; `None` if there was no key.
     pub key_sha256: Option<String>,
     pub model: Option<String>,
-    pub answering_model: String,
     pub stream: bool,
     /// All headers but `Authorization`.
     pub headers: HeaderMap,
@@ -111,38 +108,24 @@ pub fn key_sha256(key: &str) -> String {
 }
 
 /// The state that the routes share.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Shared {
-    /// How long a check of a slow key takes.
-    pub(super) slow_key: Duration,
     pub(super) calls: watch::Sender<Vec<RecordedCall>>,
-    inner: Mutex<Inner>,
+    pub(super) inner: Mutex<Inner>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Inner {
     /// By the key's SHA-256.
-    keys: HashMap<String, KeyBehaviour>,
+    pub(super) keys: HashMap<String, KeyBehaviour>,
     pub(super) key_checks: usize,
     pub(super) generation_checks: usize,
     pub(super) generations_hidden: bool,
 }
 
 impl Shared {
-    pub(super) fn new(slow_key: Duration) -> Arc<Self> {
-        Arc::new(Self { slow_key, calls: watch::Sender::new(Vec::new()), inner: Mutex::default() })
-    }
-
-    pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn set_key(&self, key: &str, behaviour: KeyBehaviour) {
-        self.inner().keys.insert(key_sha256(key), behaviour);
-    }
-
     pub(super) fn key_behaviour(&self, key: &str) -> KeyBehaviour {
-        let set = self.inner().keys.get(&key_sha256(key)).copied();
+        let set = self.inner.lock().unwrap().keys.get(&key_sha256(key)).copied();
         set.unwrap_or_else(|| KeyBehaviour::of_text(key))
     }
 
@@ -164,13 +147,6 @@ pub(super) struct OpenCall {
     index: usize,
 }
 
-/// The cost of a call, and who charges it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Billing {
-    OpenRouter(Usd),
-    UpstreamProvider(Usd),
-}
-
 impl OpenCall {
     fn change(&self, change: impl FnOnce(&mut RecordedCall)) {
         let calls = &self.shared.calls;
@@ -178,15 +154,10 @@ impl OpenCall {
     }
 
     /// Records the tokens generated so far, and their cost.
-    pub(super) fn progress(&self, completion_tokens: u64, billing: Billing) {
+    pub(super) fn progress(&self, tokens: u64, costs: (String, Option<String>)) {
         self.change(|call| {
-            call.completion_tokens = completion_tokens;
-            match billing {
-                Billing::OpenRouter(cost) => call.cost = cost.to_string(),
-                Billing::UpstreamProvider(cost) => {
-                    call.upstream_inference_cost = Some(cost.to_string());
-                }
-            }
+            call.completion_tokens = tokens;
+            (call.cost, call.upstream_inference_cost) = costs;
         });
     }
 

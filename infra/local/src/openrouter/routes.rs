@@ -1,14 +1,16 @@
 //! OpenRouter's routes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Query, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Json, Router};
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -16,8 +18,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::behaviour::{self, Behaviour};
-use super::completion::{Completion, count, raw};
-use super::errors::{self, USER_ID, error, no_key};
+use super::completion::{Completion, count, raw, raw_or_null};
+use super::errors::{self, error, no_key};
 use super::models::{self, CREATED, DEFAULT_MODEL};
 use super::playback;
 use super::record::{
@@ -27,6 +29,7 @@ use crate::serve;
 pub(super) const BASE: &str = "/api/v1";
 
 const X_GENERATION_ID: HeaderName = HeaderName::from_static("x-generation-id");
+const SLOW_KEY: Duration = Duration::from_secs(30);
 const MAX_BODY: usize = 64 * 1024 * 1024;
 /// How much of the user's text responses and errors repeat, in characters.
 const MAX_ECHO: usize = 200;
@@ -46,22 +49,17 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .with_state(shared)
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
-    value.strip_prefix("Bearer ").filter(|key| !key.is_empty())
-}
-
 async fn key(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
-    let Some(key) = bearer(&headers) else {
+    let Some(key) = serve::bearer(&headers) else {
         return no_key();
     };
-    shared.inner().key_checks += 1;
+    shared.inner.lock().unwrap().key_checks += 1;
     let behaviour = shared.key_behaviour(key);
     if let Some(error) = errors::of_key(behaviour) {
         return error;
     }
     if behaviour == KeyBehaviour::Slow {
-        tokio::time::sleep(shared.slow_key).await;
+        tokio::time::sleep(SLOW_KEY).await;
     }
     let management = behaviour == KeyBehaviour::Management;
     let (usage, remaining) = match behaviour {
@@ -74,24 +72,12 @@ async fn key(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response 
         "label": label(key),
         "limit": 20,
         "limit_remaining": remaining,
-        "limit_reset": null,
-        "include_byok_in_limit": false,
         "usage": usage,
-        "usage_daily": 0.5,
-        "usage_weekly": 2.5,
-        "usage_monthly": usage,
-        "byok_usage": 0,
-        "byok_usage_daily": 0,
-        "byok_usage_weekly": 0,
-        "byok_usage_monthly": 0,
-        "is_free_tier": false,
         "is_management_key": management,
         "is_provisioning_key": management,
-        "creator_user_id": USER_ID,
         "expires_at": expires_at,
-        "rate_limit": {"requests": -1, "interval": "10s", "note": "This field is deprecated."},
     }});
-    serve::json(StatusCode::OK, &key)
+    Json(key).into_response()
 }
 
 /// `sk-or-v1-abc...xyz`
@@ -103,8 +89,8 @@ fn label(key: &str) -> String {
     format!("{KEY_PREFIX}{first}...{last}")
 }
 
-async fn list_models() -> Response {
-    serve::json(StatusCode::OK, &models::list())
+async fn list_models() -> Json<Value> {
+    Json(models::list())
 }
 
 async fn chat(State(shared): State<Arc<Shared>>, request: Request) -> Response {
@@ -112,7 +98,7 @@ async fn chat(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let Ok(body) = axum::body::to_bytes(body, MAX_BODY).await else {
         return error(413, "Request too large", Value::Null);
     };
-    let key = bearer(&head.headers).map(str::to_owned);
+    let key = serve::bearer(&head.headers).map(str::to_owned);
     head.headers.remove(AUTHORIZATION);
     let parsed = serde_json::from_slice::<Value>(&body).unwrap_or_default();
     let named = parsed["model"].as_str().map(str::to_owned);
@@ -126,7 +112,6 @@ async fn chat(State(shared): State<Arc<Shared>>, request: Request) -> Response {
         generation_id: generation_id.clone(),
         key_sha256: key.as_deref().map(key_sha256),
         model: named,
-        answering_model: found.as_ref().map_or(model.clone(), |(id, _)| id.clone()),
         stream,
         headers: head.headers,
         body,
@@ -165,7 +150,7 @@ async fn respond(completion: Completion, call: OpenCall, stream: bool) -> Respon
         Behaviour::SlowHead(delay) => tokio::time::sleep(delay).await,
         Behaviour::HangHead => {
             // OpenRouter may or may not bill such a call; this one is billed for its prompt.
-            call.progress(0, completion.billing(0));
+            call.progress(0, completion.costs(0));
             std::future::pending::<()>().await;
         }
         Behaviour::Reset => {
@@ -227,40 +212,44 @@ async fn generation(
     Query(GenerationQuery { id }): Query<GenerationQuery>,
     headers: HeaderMap,
 ) -> Response {
-    let Some(key) = bearer(&headers) else {
+    let Some(key) = serve::bearer(&headers) else {
         return no_key();
     };
-    shared.inner().generation_checks += 1;
+    shared.inner.lock().unwrap().generation_checks += 1;
     if let Some(error) = errors::of_key(shared.key_behaviour(key)) {
         return error;
     }
     let key = Some(key_sha256(key));
-    let is_hidden = shared.inner().generations_hidden;
+    let is_hidden = shared.inner.lock().unwrap().generations_hidden;
     let calls = shared.calls.borrow();
     let mut calls = calls.iter().filter(|call| call.was_generated());
     let found = calls.find(|call| call.generation_id == id && call.key_sha256 == key);
     match found.filter(|_| !is_hidden) {
         Some(call) => {
-            let data = Generation::of(call);
-            serve::json(StatusCode::OK, &GenerationResponse { data })
+            let inference = call.upstream_inference_cost.clone();
+            let data = Generation {
+                id,
+                finish_reason: call.finish_reason,
+                cancelled: call.outcome != CallOutcome::Completed,
+                is_byok: inference.is_some(),
+                tokens_prompt: call.prompt_tokens,
+                tokens_completion: call.completion_tokens,
+                native_tokens_prompt: call.prompt_tokens,
+                native_tokens_completion: call.completion_tokens,
+                total_cost: raw(call.cost.clone()),
+                usage: raw(call.cost.clone()),
+                upstream_inference_cost: raw_or_null(inference),
+            };
+            Json(BTreeMap::from([("data", data)])).into_response()
         }
         None => error(404, &format!("Generation {id} not found"), Value::Null),
     }
-}
-
-#[derive(Serialize)]
-struct GenerationResponse {
-    data: Generation,
 }
 
 /// OpenRouter's record of a call.
 #[derive(Serialize)]
 struct Generation {
     id: String,
-    model: String,
-    streamed: bool,
-    created_at: &'static str,
-    provider_name: &'static str,
     finish_reason: Option<&'static str>,
     cancelled: bool,
     is_byok: bool,
@@ -271,29 +260,4 @@ struct Generation {
     total_cost: Box<RawValue>,
     usage: Box<RawValue>,
     upstream_inference_cost: Box<RawValue>,
-    cache_discount: Option<u64>,
-}
-
-impl Generation {
-    fn of(call: &RecordedCall) -> Self {
-        let inference = call.upstream_inference_cost.clone();
-        Self {
-            id: call.generation_id.clone(),
-            model: call.answering_model.clone(),
-            streamed: call.stream,
-            created_at: "2026-01-01T00:00:00.000Z",
-            provider_name: "Simulator",
-            finish_reason: call.finish_reason,
-            cancelled: call.outcome != CallOutcome::Completed,
-            is_byok: inference.is_some(),
-            tokens_prompt: call.prompt_tokens,
-            tokens_completion: call.completion_tokens,
-            native_tokens_prompt: call.prompt_tokens,
-            native_tokens_completion: call.completion_tokens,
-            total_cost: raw(call.cost.clone()),
-            usage: raw(call.cost.clone()),
-            upstream_inference_cost: raw(inference.unwrap_or_else(|| "null".to_owned())),
-            cache_discount: None,
-        }
-    }
 }

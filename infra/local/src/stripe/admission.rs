@@ -92,7 +92,8 @@ impl RateLimit {
 /// An idempotency key that was used.
 #[derive(Debug)]
 struct KeyUse {
-    fingerprint: u64,
+    path: String,
+    params: Params,
     /// `None` while the first request is in progress.
     first: Option<ApiResponse>,
 }
@@ -132,14 +133,15 @@ impl Admission {
             self.keys_by_age.pop_front();
         }
         let key = request.key()?;
-        let fingerprint = request.params.fingerprint(&request.path);
         let Some(used) = self.keys.get(key) else {
-            let first = None;
-            self.keys.insert(key.clone(), KeyUse { fingerprint, first });
+            let (path, params) = (request.path.clone(), request.params.clone());
+            self.keys.insert(key.clone(), KeyUse { path, params, first: None });
             return None;
         };
         Some(match &used.first {
-            _ if used.fingerprint != fingerprint => ApiError::key_reused(key).into(),
+            _ if (&used.path, &used.params) != (&request.path, &request.params) => {
+                ApiError::key_reused(key).into()
+            }
             None => ApiError::key_in_use(key).into(),
             Some(first) => ApiResponse { replayed: true, ..first.clone() },
         })

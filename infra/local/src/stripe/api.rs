@@ -1,25 +1,14 @@
 //! The API: its endpoints, and the expansion of their responses.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::admission::{ApiRequest, ApiResponse};
 use super::error::ApiError;
-use super::resources::list;
-use super::state::StripeState;
+use super::state::{StripeState, list};
 
-/// The fields that can be expanded to the resource they name.
-const EXPANDABLE: [&str; 10] = [
-    "customer",
-    "default_payment_method",
-    "invoice",
-    "latest_charge",
-    "latest_invoice",
-    "payment_intent",
-    "payment_method",
-    "payments",
-    "setup_intent",
-    "subscription",
-];
+/// The members that can be expanded to the resource they name.
+const EXPANDABLE: &str = "customer default_payment_method invoice latest_charge latest_invoice \
+                          payment_intent payment_method payments setup_intent subscription";
 
 impl StripeState {
     /// The steps before the execution. Without a response the request is in progress, and
@@ -51,19 +40,15 @@ impl StripeState {
         // Before anything is done.
         let names = params.list("expand");
         let mut names = names.iter().flat_map(|path| path.split('.'));
-        if let Some(name) = names.find(|name| !EXPANDABLE.contains(name)) {
+        if let Some(name) = names.find(|name| !EXPANDABLE.split(' ').any(|known| known == *name)) {
             let message = format!("This property cannot be expanded ({name}).");
             return Err(ApiError::invalid("expand", &message));
         }
         let path = request.path.strip_prefix("/v1/").unwrap_or_default();
         let parts: Vec<&str> = path.split('/').collect();
         let id = match (request.method.as_str(), parts.as_slice()) {
-            ("GET", ["customers", id]) => self.known("customer", id)?,
             ("GET", ["checkout", "sessions", id]) => self.known("checkout.session", id)?,
-            ("GET", ["payment_intents", id]) => self.known("payment_intent", id)?,
-            ("GET", ["setup_intents", id]) => self.known("setup_intent", id)?,
-            ("GET", ["subscriptions", id]) => self.known("subscription", id)?,
-            ("GET", ["invoices", id]) => self.known("invoice", id)?,
+            ("GET", [kind, id]) => self.known(kind.trim_end_matches('s'), id)?,
             ("POST", ["customers"]) => self.create_customer(params)?,
             ("POST", ["checkout", "sessions"]) => self.create_session(params)?,
             ("POST", ["checkout", "sessions", id, "expire"]) => self.expire_session(id)?,
@@ -73,7 +58,7 @@ impl StripeState {
             ("POST", ["invoices", id]) => self.update_invoice(id, params)?,
             ("POST", ["invoices", id, "pay"]) => self.pay_invoice(id)?,
             ("POST", ["invoices", id, "void"]) => self.void_invoice(id)?,
-            ("POST", ["refunds"]) => return self.create_refund(params),
+            ("POST", ["refunds"]) => self.create_refund(params)?,
             ("POST", ["subscriptions", id]) => self.update_subscription(id, params)?,
             ("DELETE", ["subscriptions", id]) => self.cancel_subscription(id)?,
             (method, _) => {
@@ -92,9 +77,13 @@ impl StripeState {
     fn expand(&self, shown: &mut Value, path: &str) {
         let (name, rest) = path.split_once('.').unwrap_or((path, ""));
         // A list that is left out unless it is asked for.
-        let invoice = shown["id"].as_str().and_then(|id| self.invoices.get(id));
-        if let ("payments", Some(invoice)) = (name, invoice) {
-            shown[name] = list(vec![self.invoice_payment(invoice)]);
+        if name == "payments" && shown["object"] == "invoice" {
+            let intent = &self.get(shown["id"].as_str().unwrap_or_default())["_intent"];
+            shown[name] = list(json!({
+                "object": "invoice_payment",
+                "payment": {"type": "payment_intent", "payment_intent": intent},
+                "status": if shown["status"] == "paid" { "paid" } else { "open" },
+            }));
             return;
         }
         let Some(field) = shown.get_mut(name) else {

@@ -1,13 +1,13 @@
 //! Checkout Sessions: created through the API, paid on their page.
 
 use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
 
 use super::card::{Card, ChargeOutcome, decline_message};
 use super::error::ApiError;
 use super::params::Params;
 use super::payment_intents::chargeable;
-use super::resources::{Mode, Session, SessionStatus, SetupIntent};
-use super::state::{StripeState, existing};
+use super::state::StripeState;
 
 const SHORTEST_SESSION: SignedDuration = SignedDuration::from_mins(30);
 const LONGEST_SESSION: SignedDuration = SignedDuration::from_hours(24);
@@ -31,59 +31,54 @@ pub enum PayError {
 impl StripeState {
     pub(super) fn create_session(&mut self, params: &Params) -> Result<String, ApiError> {
         params.only(
-            "adaptive_pricing allow_promotion_codes automatic_tax billing_address_collection \
-             cancel_url client_reference_id currency customer customer_creation customer_email \
-             customer_update expires_at line_items locale metadata mode payment_intent_data \
-             payment_method_types saved_payment_method_options setup_intent_data submit_type \
-             subscription_data success_url",
+            "adaptive_pricing cancel_url client_reference_id currency customer expires_at \
+             line_items mode payment_intent_data payment_method_types success_url",
         )?;
-        let (mode, data) = match params.required("mode")? {
-            "payment" => (Mode::Payment, "payment_intent_data"),
-            "subscription" => (Mode::Subscription, "subscription_data"),
-            "setup" => (Mode::Setup, "setup_intent_data"),
-            _ => return Err(ApiError::invalid("mode", "Invalid mode")),
-        };
-        let customer = self.customer_param(params)?;
-        let (product, amount, currency) = if mode == Mode::Setup {
-            let product = "A card for later payments".to_owned();
-            (product, None, params.owned("currency"))
-        } else {
-            let (product, amount, currency) = line_items(params, mode)?;
-            (product, Some(amount), Some(currency))
-        };
-        if currency.is_none() && params.list("payment_method_types").is_empty() {
-            return Err(ApiError::missing("currency"));
+        let mode = params.required("mode")?;
+        if !["payment", "subscription", "setup"].contains(&mode) {
+            return Err(ApiError::invalid("mode", "Invalid mode"));
         }
-        let reuse = params.get("payment_intent_data[setup_future_usage]");
-        let creation = params.get("customer_creation") == Some("always");
-        let id = self.new_id(if self.livemode { "cs_live" } else { "cs_test" });
-        let session = Session {
-            id: id.clone(),
-            created: self.now,
-            mode,
-            expires_at: expiry(params, self.now)?,
-            amount,
-            currency,
-            customer,
-            email: params.owned("customer_email"),
-            success_url: params.required("success_url")?.to_owned(),
-            cancel_url: params.owned("cancel_url"),
-            client_reference_id: params.owned("client_reference_id"),
-            metadata: params.map("metadata"),
-            product,
-            inner_metadata: params.map(&format!("{data}[metadata]")),
-            keeps_method: mode != Mode::Payment || reuse == Some("off_session"),
-            makes_customer: mode == Mode::Subscription || creation,
-            ..Session::default()
+        let customer = self.customer_param(params)?;
+        let (product, amount, currency) = if mode == "setup" {
+            ("A card for later payments", None, params.required("currency")?)
+        } else {
+            let (product, amount, currency) = line_item(params, mode)?;
+            (product, Some(amount), currency)
         };
-        self.open_sessions.insert((session.expires_at, id.clone()));
-        self.sessions.insert(id.clone(), session);
+        let expires_at = expiry(params, self.now)?;
+        let reuse = params.get("payment_intent_data[setup_future_usage]");
+        let success_url = params.required("success_url")?;
+        let session = json!({
+            "amount_total": amount,
+            "cancel_url": params.get("cancel_url"),
+            "client_reference_id": params.get("client_reference_id"),
+            "currency": currency,
+            "customer": customer,
+            "expires_at": expires_at,
+            "invoice": null,
+            "mode": mode,
+            "payment_intent": null,
+            "payment_status": if mode == "setup" { "no_payment_required" } else { "unpaid" },
+            "setup_intent": null,
+            "status": "open",
+            "subscription": null,
+            "success_url": success_url,
+            "_keeps_card": mode != "payment" || reuse == Some("off_session"),
+            "_product": product,
+        });
+        let prefix = if self.livemode { "cs_live" } else { "cs_test" };
+        let id = self.add(prefix, "checkout.session", session);
+        let url = format!("{}/checkout/{id}", self.base_url);
+        // Where the browser goes after the payment.
+        let return_url = success_url.replace("{CHECKOUT_SESSION_ID}", &id);
+        self.set(&id, json!({"url": url, "_return_url": return_url}));
+        self.open_sessions.insert((expires_at, id.clone()));
         Ok(id)
     }
 
     pub(super) fn expire_session(&mut self, id: &str) -> Result<String, ApiError> {
         let id = self.known("checkout.session", id)?;
-        if !self.sessions[&id].is_open() {
+        if self.get(&id)["status"] != "open" {
             let message = "Only Checkout Sessions with a status in [\"open\"] can be expired.";
             return Err(ApiError::state(None, message));
         }
@@ -94,7 +89,7 @@ impl StripeState {
     /// Expires the sessions whose time is up.
     pub fn expire_sessions(&mut self) {
         while let Some((at, id)) = self.open_sessions.first() {
-            if *at > self.now {
+            if *at > self.now.as_second() {
                 break;
             }
             let id = id.clone();
@@ -104,45 +99,49 @@ impl StripeState {
 
     /// An open session expires, and the PaymentIntent that was begun in it is cancelled.
     fn end_session(&mut self, id: &str) {
-        let session = existing(&mut self.sessions, id);
-        let entry = (session.expires_at, id.to_owned());
-        self.open_sessions.remove(&entry);
-        session.status = SessionStatus::Expired;
-        if let Some(intent) = session.payment_intent.clone() {
+        self.close_session(id, "expired");
+        let intent = self.text(id, "_intent");
+        if !intent.is_empty() {
             self.end_intent(&intent);
         }
         self.emit("checkout.session.expired", id);
     }
 
+    fn close_session(&mut self, id: &str, status: &str) {
+        self.open_sessions.remove(&(self.integer(id, "expires_at"), id.to_owned()));
+        self.set(id, json!({"status": status, "url": null}));
+    }
+
     /// The customer pays on the checkout page. Returns the URL to which it sends the browser then.
     pub fn pay(&mut self, session: &str, card: Card) -> Result<String, PayError> {
         self.expire_sessions();
-        let session = self.sessions.get(session).ok_or(PayError::NotFound)?;
-        let session = session.clone();
-        match session.status {
-            SessionStatus::Open => {}
-            SessionStatus::Complete => return Err(PayError::Complete),
-            SessionStatus::Expired => return Err(PayError::Expired),
+        if self.known("checkout.session", session).is_err() {
+            return Err(PayError::NotFound);
         }
+        match self.text(session, "status").as_str() {
+            "open" => {}
+            "complete" => return Err(PayError::Complete),
+            _ => return Err(PayError::Expired),
+        }
+        let mode = self.text(session, "mode");
         let outcome = match card.charge(false) {
             ChargeOutcome::NoResponse => return Err(PayError::NoResponse),
             // The customer is present and authenticates.
             ChargeOutcome::RequiresAction => ChargeOutcome::Succeeded,
             // Only one-time payments take a while.
-            ChargeOutcome::Processing if session.mode != Mode::Payment => ChargeOutcome::Succeeded,
+            ChargeOutcome::Processing if mode != "payment" => ChargeOutcome::Succeeded,
             outcome => outcome,
         };
         let result = if let ChargeOutcome::Declined(reason) = outcome {
-            if session.mode != Mode::Setup {
-                let intent = self.session_intent(&session);
+            if mode != "setup" {
+                let intent = self.session_intent(session);
                 let method = self.add_method(None, card);
                 self.attempt(&intent, &method, outcome);
             }
             Err(PayError::Declined(decline_message(reason)))
         } else {
-            let return_url = session.return_url();
-            self.complete_session(session, card, outcome);
-            Ok(return_url)
+            self.complete_session(session, &mode, card, outcome);
+            Ok(self.text(session, "_return_url"))
         };
         if card.loses_response() {
             return Err(PayError::NoResponse);
@@ -151,108 +150,78 @@ impl StripeState {
     }
 
     /// The session's PaymentIntent: one for all attempts.
-    fn session_intent(&mut self, session: &Session) -> String {
-        if let Some(intent) = &session.payment_intent {
-            return intent.clone();
+    fn session_intent(&mut self, id: &str) -> String {
+        let session = self.get(id);
+        if let Some(intent) = session["_intent"].as_str() {
+            return intent.to_owned();
         }
-        let id = self.new_intent(
-            session.amount.unwrap_or_default(),
-            session.currency.clone().unwrap_or_default(),
-            session.customer.clone(),
-        );
-        let intent = existing(&mut self.intents, &id);
-        intent.session = Some(session.id.clone());
-        intent.keeps_method = session.keeps_method;
-        if session.mode == Mode::Payment {
-            intent.metadata.clone_from(&session.inner_metadata);
-        }
-        let session = existing(&mut self.sessions, &session.id);
-        session.payment_intent = Some(id.clone());
-        id
+        let is_payment = session["mode"] == "payment";
+        let intent = json!({
+            "amount": session["amount_total"],
+            "currency": session["currency"],
+            "customer": session["customer"],
+            "_session": id,
+        });
+        let intent = self.new_intent(intent);
+        let shown = is_payment.then_some(&intent);
+        self.set(id, json!({"payment_intent": shown, "_intent": intent}));
+        intent
     }
 
-    fn complete_session(&mut self, mut session: Session, card: Card, outcome: ChargeOutcome) {
-        if session.customer.is_none() && session.makes_customer {
-            session.customer = Some(self.add_customer(session.email.clone()));
+    fn complete_session(&mut self, id: &str, mode: &str, card: Card, outcome: ChargeOutcome) {
+        if mode == "subscription" && self.get(id)["customer"].is_null() {
+            let customer = self.add("cus", "customer", json!({"metadata": {}}));
+            self.set(id, json!({"customer": customer}));
         }
-        let owner = session.customer.clone().filter(|_| session.keeps_method);
-        let method = self.add_method(owner, card);
-        if session.mode == Mode::Setup {
-            let id = self.new_id("seti");
-            session.setup_intent = Some(id.clone());
-            let setup = SetupIntent {
-                id: id.clone(),
-                created: self.now,
-                customer: session.customer.clone(),
-                payment_method: method,
-                metadata: session.inner_metadata.clone(),
-            };
-            self.setup_intents.insert(id, setup);
+        let session = self.get(id);
+        let customer = session["customer"].as_str().map(str::to_owned);
+        let keeps_card = session["_keeps_card"] == true;
+        let method = self.add_method(customer.clone().filter(|_| keeps_card), card);
+        if mode == "setup" {
+            let setup =
+                json!({"customer": customer, "payment_method": method, "status": "succeeded"});
+            let setup = self.add("seti", "setup_intent", setup);
+            self.set(id, json!({"setup_intent": setup}));
         } else {
-            let intent = self.session_intent(&session);
-            let paying = existing(&mut self.intents, &intent);
-            paying.customer.clone_from(&session.customer);
-            session.payment_intent = Some(intent.clone());
+            let intent = self.session_intent(id);
+            self.set(&intent, json!({"customer": customer}));
             self.attempt(&intent, &method, outcome);
-            session.paid = matches!(outcome, ChargeOutcome::Succeeded);
-            if session.mode == Mode::Subscription {
-                let (subscription, invoice) = self.subscribe(&session, &intent, method);
-                session.subscription = Some(subscription);
-                session.invoice = Some(invoice);
+            if matches!(outcome, ChargeOutcome::Succeeded) {
+                self.set(id, json!({"payment_status": "paid"}));
+            }
+            if mode == "subscription" {
+                self.subscribe(id, &intent, &method);
             }
         }
-        session.status = SessionStatus::Complete;
-        let id = session.id.clone();
-        self.open_sessions.remove(&(session.expires_at, id.clone()));
-        self.sessions.insert(id.clone(), session);
-        self.emit("checkout.session.completed", &id);
+        self.close_session(id, "complete");
+        self.emit("checkout.session.completed", id);
     }
 }
 
 /// What a session sells: the product's name, the amount and the currency.
-fn line_items(params: &Params, mode: Mode) -> Result<(String, i64, String), ApiError> {
-    if let Some(price) = params.get("line_items[0][price]") {
-        // The only prices are those that a session itself defines.
-        return Err(ApiError::no_such_value("price", price));
+fn line_item<'a>(params: &'a Params, mode: &str) -> Result<(&'a str, i64, &'a str), ApiError> {
+    let price = |name: &str| format!("line_items[0][price_data]{name}");
+    let currency = params.required(&price("[currency]"))?;
+    let product = params.required(&price("[product_data][name]"))?;
+    let interval = price("[recurring][interval]");
+    match (mode, params.get(&interval)) {
+        ("subscription", Some("month")) | ("payment", None) => {}
+        ("subscription", None) => return Err(ApiError::missing(&interval)),
+        _ => return Err(ApiError::invalid(&interval, "Invalid interval for this mode")),
     }
-    let first = "line_items[0][price_data]";
-    let currency = params.required(&format!("{first}[currency]"))?;
-    let product = params.required(&format!("{first}[product_data][name]"))?;
-    let mut amount = 0;
-    for n in 0.. {
-        let item = format!("line_items[{n}]");
-        let price = format!("{item}[price_data][unit_amount]");
-        if n > 0 && params.get(&price).is_none() {
-            break;
-        }
-        params.required(&price)?;
-        let interval = format!("{item}[price_data][recurring][interval]");
-        match (mode, params.get(&interval)) {
-            (Mode::Subscription, Some("month")) | (Mode::Payment, None) => {}
-            (Mode::Subscription, None) => return Err(ApiError::missing(&interval)),
-            _ => {
-                let message = "Invalid interval for this mode";
-                return Err(ApiError::invalid(&interval, message));
-            }
-        }
-        let unit = params.integer(&price)?.unwrap_or_default();
-        let name = format!("{item}[quantity]");
-        let quantity = params.integer(&name)?;
-        amount += unit * quantity.ok_or_else(|| ApiError::missing(&name))?;
-    }
-    Ok((product.to_owned(), chargeable(amount)?, currency.to_owned()))
+    let number = |name: &str| params.integer(name)?.ok_or_else(|| ApiError::missing(name));
+    let amount = number(&price("[unit_amount]"))? * number("line_items[0][quantity]")?;
+    Ok((product, chargeable(amount)?, currency))
 }
 
-fn expiry(params: &Params, now: Timestamp) -> Result<Timestamp, ApiError> {
-    let Some(second) = params.integer("expires_at")? else {
-        return Ok(now + LONGEST_SESSION);
-    };
-    let after = SignedDuration::from_secs(second.saturating_sub(now.as_second()));
-    let at = Timestamp::from_second(second).ok();
-    let at = at.filter(|_| (SHORTEST_SESSION..=LONGEST_SESSION).contains(&after));
-    at.ok_or_else(|| {
-        let message = "The `expires_at` timestamp must be from 30 minutes to 24 hours from \
-                       Checkout Session creation.";
-        ApiError::invalid("expires_at", message)
-    })
+/// When the session expires, in Unix seconds.
+fn expiry(params: &Params, now: Timestamp) -> Result<i64, ApiError> {
+    let latest = now.as_second() + LONGEST_SESSION.as_secs();
+    let at = params.integer("expires_at")?.unwrap_or(latest);
+    if (now.as_second() + SHORTEST_SESSION.as_secs()..=latest).contains(&at) {
+        return Ok(at);
+    }
+    let message = "The `expires_at` timestamp must be from 30 minutes to 24 hours from Checkout \
+                   Session creation.";
+    Err(ApiError::invalid("expires_at", message))
 }

@@ -1,8 +1,10 @@
 //! The simulated Stripe's clock, its locked state, and the delivery of its events.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
 
+use aws_lc_rs::hmac;
 use edge::Clock;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -13,7 +15,41 @@ use super::admission::ApiRequest;
 use super::card::Card;
 use super::checkout::PayError;
 use super::state::{Event, NotPossible, Payment, StripeState};
-use super::webhooks::{Delivery, Endpoint, RETRY_DELAYS};
+
+/// How long an event that was not accepted waits before each retry.
+const RETRY_DELAYS: [Duration; 3] =
+    [Duration::from_millis(50), Duration::from_millis(500), Duration::from_secs(2)];
+
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What becomes of events.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Delivery {
+    /// Sent at once, and retried until accepted.
+    #[default]
+    Immediate,
+    /// Kept until a test delivers them.
+    Hold,
+    /// Never sent, nor kept.
+    Drop,
+}
+
+/// A webhook endpoint, and the secret that signs its events.
+#[derive(Debug, Clone)]
+struct Endpoint {
+    url: String,
+    secret: String,
+}
+
+impl Endpoint {
+    /// The value of `Stripe-Signature`.
+    fn signature(&self, at: Timestamp, body: &str) -> String {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.secret.as_bytes());
+        let at = at.as_second();
+        let tag = hmac::sign(&key, format!("{at}.{body}").as_bytes());
+        format!("t={at},v1={}", hex::encode(tag))
+    }
+}
 
 /// A handle of the simulated Stripe. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -30,7 +66,7 @@ struct Shared {
     inner: Mutex<Inner>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Inner {
     state: StripeState,
     /// Takes the clock's place.
@@ -48,28 +84,16 @@ impl StripeHandle {
         Ok(Self(Arc::new(Shared {
             clock,
             client: client.map_err(io::Error::other)?,
-            undelivered: watch::Sender::new(0),
-            paused: watch::Sender::new(None),
-            waiting: watch::Sender::new(0),
-            inner: Mutex::new(Inner {
-                state,
-                time: None,
-                endpoint: None,
-                delivery: Delivery::default(),
-                deliveries: JoinSet::new(),
-                events: Vec::new(),
-                held: Vec::new(),
-            }),
+            undelivered: watch::Sender::default(),
+            paused: watch::Sender::default(),
+            waiting: watch::Sender::default(),
+            inner: Mutex::new(Inner { state, ..Inner::default() }),
         })))
-    }
-
-    fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Uses the state at the current time, and delivers the events that come of it.
     pub fn act<T>(&self, use_state: impl FnOnce(&mut StripeState) -> T) -> T {
-        let mut inner = self.inner();
+        let mut inner = self.0.inner.lock().unwrap();
         inner.state.now = inner.time.unwrap_or_else(|| self.0.clock.now());
         let result = use_state(&mut inner.state);
         self.dispatch(&mut inner);
@@ -96,7 +120,7 @@ impl StripeHandle {
 
     /// Stops Stripe's clock at `now`; sessions whose time is up by then expire.
     pub fn set_time(&self, now: Timestamp) {
-        self.inner().time = Some(now);
+        self.0.inner.lock().unwrap().time = Some(now);
         self.act(StripeState::expire_sessions);
     }
 
@@ -139,34 +163,39 @@ impl StripeHandle {
 
     /// From now on, events are sent to `url`, signed with `secret`.
     pub fn set_webhook(&self, url: &str, secret: &str) {
-        self.inner().endpoint = Some(Endpoint { url: url.to_owned(), secret: secret.to_owned() });
+        self.0.inner.lock().unwrap().endpoint =
+            Some(Endpoint { url: url.to_owned(), secret: secret.to_owned() });
     }
 
     /// Decides what becomes of events from now on.
     pub fn set_delivery(&self, delivery: Delivery) {
-        self.inner().delivery = delivery;
+        self.0.inner.lock().unwrap().delivery = delivery;
     }
 
     /// All events except dropped ones, whether or not they were sent.
     pub fn events(&self) -> Vec<Event> {
-        self.inner().events.clone()
+        self.0.inner.lock().unwrap().events.clone()
     }
 
     /// Takes the events that are held back.
     pub fn take_held(&self) -> Vec<Event> {
-        std::mem::take(&mut self.inner().held)
+        std::mem::take(&mut self.0.inner.lock().unwrap().held)
     }
 
     /// Forgets all events that are not held back, for runs with very many of them.
     pub fn forget_events(&self) {
-        self.inner().events.clear();
+        self.0.inner.lock().unwrap().events.clear();
     }
 
     fn request(&self, event: &Event) -> Option<reqwest::RequestBuilder> {
-        let inner = self.inner();
+        let inner = self.0.inner.lock().unwrap();
         let now = inner.time.unwrap_or_else(|| self.0.clock.now());
         let endpoint = inner.endpoint.as_ref()?;
-        Some(endpoint.request(&self.0.client, event, now))
+        let request = self.0.client.post(&endpoint.url).timeout(RESPONSE_TIMEOUT);
+        let request = request
+            .header("content-type", "application/json; charset=utf-8")
+            .header("stripe-signature", endpoint.signature(now, &event.body));
+        Some(request.body(event.body.clone()))
     }
 
     /// Sends an event once, whether or not it was sent before. Returns the endpoint's status.
@@ -178,7 +207,7 @@ impl StripeHandle {
     /// The value of `Stripe-Signature` for an event sent now. `None` without an endpoint.
     pub fn signature(&self, event: &Event) -> Option<String> {
         let now = self.act(|state| state.now);
-        let inner = self.inner();
+        let inner = self.0.inner.lock().unwrap();
         Some(inner.endpoint.as_ref()?.signature(now, &event.body))
     }
 

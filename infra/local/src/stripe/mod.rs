@@ -16,11 +16,9 @@ mod page;
 mod params;
 mod payment_intents;
 mod refunds;
-mod resources;
 mod routes;
 mod state;
 mod subscriptions;
-mod webhooks;
 
 use std::io;
 use std::ops::Deref;
@@ -31,11 +29,9 @@ use edge::Clock;
 pub use admission::{ApiRequest, ApiResponse};
 pub use card::Card;
 pub use checkout::PayError;
-pub use handle::StripeHandle;
+pub use handle::{Delivery, StripeHandle};
 pub use params::Params;
-pub use resources::API_VERSION;
-pub use state::{Event, NotPossible, Payment, StripeState};
-pub use webhooks::Delivery;
+pub use state::{API_VERSION, Event, NotPossible, Payment, StripeState};
 
 use crate::serve::{self, Server};
 

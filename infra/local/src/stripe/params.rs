@@ -1,13 +1,12 @@
 //! A request's parameters: a form with nested names, as in `metadata[order]=1`.
 
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::str::FromStr;
 
 use super::error::ApiError;
 
 /// The parameters by their whole names, sorted.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Params(Vec<(String, String)>);
 
 impl Params {
@@ -23,10 +22,6 @@ impl Params {
         let found = self.0.iter().find(|(found, _)| found == name);
         let value = found.map(|(_, value)| value.as_str());
         value.filter(|value| !value.is_empty())
-    }
-
-    pub(super) fn owned(&self, name: &str) -> Option<String> {
-        self.get(name).map(str::to_owned)
     }
 
     pub(super) fn required(&self, name: &str) -> Result<&str, ApiError> {
@@ -73,11 +68,5 @@ impl Params {
             }
         }
         Ok(())
-    }
-
-    pub(super) fn fingerprint(&self, path: &str) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        (path, self).hash(&mut hasher);
-        hasher.finish()
     }
 }

@@ -1,10 +1,13 @@
 //! PaymentIntents and their charges.
 
-use super::card::ChargeOutcome;
+use std::collections::VecDeque;
+
+use serde_json::{Value, json};
+
+use super::card::{ChargeOutcome, decline_code, decline_message};
 use super::error::ApiError;
 use super::params::Params;
-use super::resources::{Charge, IntentStatus, PaymentIntent};
-use super::state::{NotPossible, StripeState, existing};
+use super::state::{NotPossible, StripeState};
 
 /// The least that a card can be charged, in US cents.
 const MINIMUM_CENTS: i64 = 50;
@@ -12,71 +15,66 @@ const MINIMUM_CENTS: i64 = 50;
 impl StripeState {
     pub(super) fn create_intent(&mut self, params: &Params) -> Result<String, ApiError> {
         params.only(
-            "amount automatic_payment_methods confirm currency customer description metadata \
-             payment_method payment_method_types receipt_email setup_future_usage \
-             statement_descriptor_suffix",
+            "amount currency customer description metadata payment_method payment_method_types",
         )?;
-        if params.boolean("confirm")? == Some(true) {
-            let message = "The simulator creates PaymentIntents unconfirmed; confirm separately.";
-            return Err(ApiError::invalid("confirm", message));
-        }
         params.required("amount")?;
         let amount = chargeable(params.integer("amount")?.unwrap_or_default())?;
-        let currency = params.required("currency")?.to_owned();
+        let currency = params.required("currency")?;
         let customer = self.customer_param(params)?;
-        let method = self.method_param(params, customer.as_ref())?;
-        let id = self.new_intent(amount, currency, customer);
-        let intent = existing(&mut self.intents, &id);
-        if method.is_some() {
-            intent.status = IntentStatus::RequiresConfirmation;
-        }
-        intent.payment_method = method;
-        intent.metadata = params.map("metadata");
-        intent.keeps_method = params.get("setup_future_usage") == Some("off_session");
-        Ok(id)
+        let method = self.method_param(params, customer)?;
+        let status =
+            if method.is_some() { "requires_confirmation" } else { "requires_payment_method" };
+        Ok(self.new_intent(json!({
+            "amount": amount,
+            "currency": currency,
+            "customer": customer,
+            "metadata": params.map("metadata"),
+            "payment_method": method,
+            "status": status,
+        })))
     }
 
-    pub(super) fn new_intent(
-        &mut self,
-        amount: i64,
-        currency: String,
-        customer: Option<String>,
-    ) -> String {
-        let id = self.new_id("pi");
-        let intent = PaymentIntent {
-            id: id.clone(),
-            created: self.now,
-            amount,
-            currency,
-            customer,
-            ..PaymentIntent::default()
-        };
-        self.intents.insert(id.clone(), intent);
+    pub(super) fn new_intent(&mut self, members: Value) -> String {
+        let empty = json!({
+            "amount_received": 0,
+            "canceled_at": null,
+            "last_payment_error": null,
+            "latest_charge": null,
+            "metadata": {},
+            "payment_method": null,
+            "status": "requires_payment_method",
+        });
+        let id = self.add("pi", "payment_intent", empty);
+        self.set(&id, members);
         id
     }
 
-    pub(super) fn customer_param(&self, params: &Params) -> Result<Option<String>, ApiError> {
-        match params.owned("customer") {
-            Some(id) if !self.customers.contains_key(&id) => {
-                Err(ApiError::no_such_value("customer", &id))
+    pub(super) fn customer_param<'a>(
+        &self,
+        params: &'a Params,
+    ) -> Result<Option<&'a str>, ApiError> {
+        match params.get("customer") {
+            Some(id) if self.known("customer", id).is_err() => {
+                Err(ApiError::no_such_value("customer", id))
             }
             customer => Ok(customer),
         }
     }
 
     /// The payment method that the request names, if that customer may be charged with it.
-    fn method_param(
+    fn method_param<'a>(
         &self,
-        params: &Params,
-        customer: Option<&String>,
-    ) -> Result<Option<String>, ApiError> {
+        params: &'a Params,
+        customer: Option<&str>,
+    ) -> Result<Option<&'a str>, ApiError> {
         let Some(id) = params.get("payment_method") else {
             return Ok(None);
         };
-        let known = self.methods.get(id);
-        let method = known.ok_or_else(|| ApiError::no_such_value("payment_method", id))?;
-        let message = match (&method.customer, customer) {
-            (Some(owner), Some(customer)) if owner == customer => return Ok(Some(id.to_owned())),
+        if self.known("payment_method", id).is_err() {
+            return Err(ApiError::no_such_value("payment_method", id));
+        }
+        let message = match (self.get(id)["customer"].as_str(), customer) {
+            (Some(owner), Some(customer)) if owner == customer => return Ok(Some(id)),
             (None, _) => {
                 "The provided PaymentMethod was previously used with a PaymentIntent without \
                  Customer attachment, or was detached from a Customer. It may not be used again."
@@ -91,22 +89,23 @@ impl StripeState {
     }
 
     pub(super) fn confirm_intent(&mut self, id: &str, params: &Params) -> Result<String, ApiError> {
-        params.only("off_session payment_method return_url")?;
+        params.only("off_session payment_method")?;
         let id = self.known("payment_intent", id)?;
         let off_session = params.boolean("off_session")?.unwrap_or_default();
-        let intent = &self.intents[&id];
-        let named = self.method_param(params, intent.customer.as_ref())?;
-        let method = named.or_else(|| intent.payment_method.clone());
-        let problem = match (intent.status, method) {
-            (IntentStatus::Succeeded, _) => {
+        let intent = self.get(&id);
+        let named = self.method_param(params, intent["customer"].as_str())?;
+        let method = named.or(intent["payment_method"].as_str());
+        let problem = match (intent["status"].as_str().unwrap_or_default(), method) {
+            ("succeeded", _) => {
                 "it has already succeeded after being previously confirmed".to_owned()
             }
-            (status @ (IntentStatus::Processing | IntentStatus::Canceled), _) => {
-                format!("it has a status of {}", name(status))
-            }
-            _ if intent.session.is_some() => "it belongs to a Checkout Session".to_owned(),
+            (status @ ("processing" | "canceled"), _) => format!("it has a status of {status}"),
+            _ if intent["_session"].is_string() => "it belongs to a Checkout Session".to_owned(),
             (_, None) => "it's missing a payment method".to_owned(),
-            (_, Some(method)) => return self.charge_intent(id, &method, off_session),
+            (_, Some(method)) => {
+                let method = method.to_owned();
+                return self.charge_intent(id, &method, off_session);
+            }
         };
         let message = format!("You cannot confirm this PaymentIntent because {problem}.");
         Err(self.unexpected_state(&id, &message))
@@ -119,10 +118,9 @@ impl StripeState {
         method: &str,
         off_session: bool,
     ) -> Result<String, ApiError> {
-        let customer = self.intents[&id].customer.as_ref();
-        let customer = customer.and_then(|id| self.customers.get_mut(id));
-        let scripted = customer.and_then(|customer| customer.script.pop_front());
-        let card = scripted.unwrap_or_else(|| self.methods[method].card);
+        let script = self.scripts.get_mut(&self.text(&id, "customer"));
+        let scripted = script.and_then(VecDeque::pop_front);
+        let card = scripted.unwrap_or_else(|| self.cards[method]);
         let outcome = card.charge(off_session);
         if matches!(outcome, ChargeOutcome::NoResponse) {
             return Err(ApiError::no_response());
@@ -146,15 +144,12 @@ impl StripeState {
 
     pub(super) fn cancel_intent(&mut self, id: &str) -> Result<String, ApiError> {
         let id = self.known("payment_intent", id)?;
-        let intent = &self.intents[&id];
-        let message = match intent.status {
-            status @ (IntentStatus::Succeeded
-            | IntentStatus::Canceled
-            | IntentStatus::Processing) => format!(
-                "You cannot cancel this PaymentIntent because it has a status of {}.",
-                name(status)
-            ),
-            _ if intent.session.is_some() => {
+        let intent = self.get(&id);
+        let message = match intent["status"].as_str().unwrap_or_default() {
+            status @ ("succeeded" | "canceled" | "processing") => {
+                format!("You cannot cancel this PaymentIntent because it has a status of {status}.")
+            }
+            _ if intent["_session"].is_string() => {
                 "You cannot cancel the PaymentIntent for a Checkout Session. Expire the Checkout \
                  Session instead."
                     .to_owned()
@@ -168,84 +163,88 @@ impl StripeState {
     }
 
     pub(super) fn end_intent(&mut self, id: &str) {
-        let intent = existing(&mut self.intents, id);
-        intent.status = IntentStatus::Canceled;
-        intent.canceled_at = Some(self.now);
+        let now = self.now.as_second();
+        self.set(id, json!({"status": "canceled", "canceled_at": now}));
         self.emit("payment_intent.canceled", id);
     }
 
     /// One attempt to charge `method`, and its outcome.
     pub(super) fn attempt(&mut self, id: &str, method: &str, outcome: ChargeOutcome) {
-        let intent = existing(&mut self.intents, id);
-        intent.payment_method = Some(method.to_owned());
-        let event = match outcome {
+        self.set(id, json!({"payment_method": method}));
+        let (event, changes) = match outcome {
             ChargeOutcome::NoResponse => return,
             ChargeOutcome::Succeeded => {
-                intent.status = IntentStatus::Succeeded;
-                intent.last_decline = None;
-                self.new_charge(id, None);
-                "payment_intent.succeeded"
+                let charge = self.new_charge(id, None);
+                self.succeeded.push((charge.clone(), self.now));
+                let changes = json!({
+                    "amount_received": self.get(id)["amount"],
+                    "last_payment_error": null,
+                    "latest_charge": charge,
+                    "status": "succeeded",
+                });
+                ("payment_intent.succeeded", changes)
             }
             ChargeOutcome::Declined(reason) => {
-                self.new_charge(id, Some(reason));
-                let intent = existing(&mut self.intents, id);
-                intent.status = IntentStatus::RequiresPaymentMethod;
-                intent.last_decline = intent.payment_method.take().map(|method| (reason, method));
-                "payment_intent.payment_failed"
+                let error = json!({
+                    "type": "card_error",
+                    "code": decline_code(reason),
+                    "decline_code": reason,
+                    "message": decline_message(reason),
+                    "payment_method": {"id": method, "object": "payment_method"},
+                });
+                let changes = json!({
+                    "last_payment_error": error,
+                    "latest_charge": self.new_charge(id, Some(reason)),
+                    "payment_method": null,
+                    "status": "requires_payment_method",
+                });
+                ("payment_intent.payment_failed", changes)
             }
             ChargeOutcome::RequiresAction => {
-                intent.status = IntentStatus::RequiresAction;
-                "payment_intent.requires_action"
+                ("payment_intent.requires_action", json!({"status": "requires_action"}))
             }
             ChargeOutcome::Processing => {
-                intent.status = IntentStatus::Processing;
-                "payment_intent.processing"
+                ("payment_intent.processing", json!({"status": "processing"}))
             }
         };
+        self.set(id, changes);
         self.emit(event, id);
     }
 
-    fn new_charge(&mut self, intent: &str, failure: Option<&'static str>) {
-        let id = self.new_id("ch");
-        let intent = existing(&mut self.intents, intent);
-        intent.latest_charge = Some(id.clone());
-        let charge = Charge {
-            id: id.clone(),
-            created: self.now,
-            payment_intent: intent.id.clone(),
-            payment_method: intent.payment_method.clone().unwrap_or_default(),
-            amount: intent.amount,
-            failure,
-            ..Charge::default()
-        };
-        if failure.is_none() {
-            self.succeeded.push(id.clone());
-        }
-        self.charges.insert(id, charge);
+    fn new_charge(&mut self, intent: &str, failure: Option<&'static str>) -> String {
+        let of = self.get(intent);
+        let charge = json!({
+            "amount": of["amount"],
+            "amount_refunded": 0,
+            "currency": of["currency"],
+            "customer": of["customer"],
+            "disputed": false,
+            "failure_code": failure.map(decline_code),
+            "payment_intent": intent,
+            "payment_method": of["payment_method"],
+            "refunded": false,
+            "status": if failure.is_none() { "succeeded" } else { "failed" },
+        });
+        self.add("ch", "charge", charge)
     }
 
     /// The end of a PaymentIntent that is processing or waits for the customer's authentication.
     pub fn finish(&mut self, intent: &str, succeeded: bool) -> Result<(), NotPossible> {
-        let found = self.intents.get(intent).filter(|intent| {
-            use IntentStatus::{Processing, RequiresAction};
-            matches!(intent.status, Processing | RequiresAction)
-        });
-        let Some(found) = found else {
+        let status = self.text(intent, "status");
+        if !matches!(status.as_str(), "processing" | "requires_action") {
             return Err(NotPossible(format!("{intent} is not in progress")));
-        };
-        let method = found.payment_method.clone().unwrap_or_default();
-        let session = found.session.clone();
-        let (outcome, session_event) = if succeeded {
-            let event = "checkout.session.async_payment_succeeded";
-            (ChargeOutcome::Succeeded, event)
+        }
+        let method = self.text(intent, "payment_method");
+        let (outcome, payment_status, event) = if succeeded {
+            (ChargeOutcome::Succeeded, "paid", "checkout.session.async_payment_succeeded")
         } else {
-            let event = "checkout.session.async_payment_failed";
-            (ChargeOutcome::DECLINED, event)
+            (ChargeOutcome::DECLINED, "unpaid", "checkout.session.async_payment_failed")
         };
         self.attempt(intent, &method, outcome);
-        if let Some(session) = session {
-            existing(&mut self.sessions, &session).paid = succeeded;
-            self.emit(session_event, &session);
+        let session = self.text(intent, "_session");
+        if !session.is_empty() {
+            self.set(&session, json!({"payment_status": payment_status}));
+            self.emit(event, &session);
         }
         Ok(())
     }
@@ -254,22 +253,18 @@ impl StripeState {
     /// session.
     pub fn payable(&mut self) -> Vec<String> {
         self.expire_sessions();
-        let sessions = self.open_sessions.iter().map(|(_, id)| id.clone());
-        let is_open = |intent: &&PaymentIntent| {
-            use IntentStatus::{Canceled, Succeeded};
-            let session = intent.session.as_ref();
-            let is_listed = session.is_some_and(|id| self.sessions[id].is_open());
-            !is_listed && !matches!(intent.status, Canceled | Succeeded)
-        };
-        let intents = self.intents.values().filter(is_open);
-        let mut intents: Vec<_> = intents.map(|intent| intent.id.clone()).collect();
-        intents.sort();
-        sessions.chain(intents).collect()
+        let sessions = self.open_sessions.iter().map(|(_, id)| id);
+        let intents = self.all("pi_").filter(|(_, intent)| {
+            let session = intent["_session"].as_str().unwrap_or_default();
+            let is_listed = self.get(session)["status"] == "open";
+            !is_listed && intent["status"] != "canceled" && intent["status"] != "succeeded"
+        });
+        sessions.chain(intents.map(|(id, _)| id)).cloned().collect()
     }
 
     /// How the payment method's card reacts while nobody is present to authenticate.
     pub(super) fn unattended(&self, method: &str) -> ChargeOutcome {
-        match self.methods[method].card.charge(true) {
+        match self.cards[method].charge(true) {
             outcome @ (ChargeOutcome::Succeeded | ChargeOutcome::Declined(_)) => outcome,
             _ => ChargeOutcome::DECLINED,
         }
@@ -282,10 +277,4 @@ pub(super) fn chargeable(cents: i64) -> Result<i64, ApiError> {
         return Err(error.with("code", "amount_too_small"));
     }
     Ok(cents)
-}
-
-/// The status, as the API spells it.
-fn name(status: IntentStatus) -> String {
-    let name = serde_json::to_value(status).unwrap_or_default();
-    name.as_str().unwrap_or_default().to_owned()
 }

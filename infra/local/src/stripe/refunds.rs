@@ -1,21 +1,15 @@
 //! Refunds and disputes.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::error::ApiError;
 use super::params::Params;
-use super::resources::{Dispute, IntentStatus, Refund};
-use super::state::{NotPossible, StripeState, existing};
+use super::state::{NotPossible, StripeState};
 
 impl StripeState {
-    pub(super) fn create_refund(&mut self, params: &Params) -> Result<Value, ApiError> {
-        params.only("amount metadata payment_intent reason")?;
-        let intent = params.required("payment_intent")?;
-        let id = self.refund(intent, params.integer("amount")?)?;
-        let refund = existing(&mut self.refunds, &id);
-        refund.reason = params.owned("reason");
-        refund.metadata = params.map("metadata");
-        Ok(refund.json())
+    pub(super) fn create_refund(&mut self, params: &Params) -> Result<String, ApiError> {
+        params.only("amount payment_intent")?;
+        self.refund(params.required("payment_intent")?, params.integer("amount")?)
     }
 
     /// The next refunds fail: the bank rejects the money.
@@ -25,22 +19,21 @@ impl StripeState {
 
     /// Refunds `amount`, or what is left. Returns the refund's id.
     fn refund(&mut self, intent: &str, amount: Option<i64>) -> Result<String, ApiError> {
-        let found = self.intents.get(intent);
-        let found = found.ok_or_else(|| ApiError::no_such_value("payment_intent", intent))?;
-        let charge = found.latest_charge.as_ref();
-        let charge = charge.filter(|_| found.status == IntentStatus::Succeeded);
-        let Some(charge) = charge.and_then(|id| self.charges.get_mut(id)) else {
+        if self.known("payment_intent", intent).is_err() {
+            return Err(ApiError::no_such_value("payment_intent", intent));
+        }
+        if self.get(intent)["status"] != "succeeded" {
             let message = format!(
                 "This PaymentIntent ({intent}) does not have a successful charge to refund."
             );
             return Err(ApiError::state(None, &message));
-        };
-        let left = charge.amount - charge.refunded;
-        let id = charge.id.clone();
-        if charge.disputed {
+        }
+        let id = self.text(intent, "latest_charge");
+        if self.get(&id)["disputed"] == true {
             let message = format!("Charge {id} has been charged back; cannot issue a refund.");
             return Err(ApiError::state(Some("charge_disputed"), &message));
         }
+        let left = self.unrefunded(&id);
         if left == 0 {
             let message = format!("Charge {id} has already been refunded.");
             return Err(ApiError::state(Some("charge_already_refunded"), &message));
@@ -53,32 +46,42 @@ impl StripeState {
             );
             return Err(ApiError::state(None, &message).with("param", "amount"));
         }
-        charge.refunded += amount;
-        let currency = found.currency.clone();
+        self.add_refunded(&id, amount);
         self.emit("charge.refunded", &id);
-        let refund = Refund {
-            id: self.new_id("re"),
-            created: self.now,
-            charge: id,
-            payment_intent: intent.to_owned(),
-            amount,
-            currency,
-            ..Refund::default()
-        };
-        let id = refund.id.clone();
-        self.refunds.insert(id.clone(), refund);
+        let refund = self.add("re", "refund", self.part_of_charge(&id, amount, "succeeded"));
         if self.failing_refunds > 0 {
             self.failing_refunds -= 1;
-            self.fail_refund(&id);
+            self.fail_refund(&refund);
         }
-        Ok(id)
+        Ok(refund)
+    }
+
+    fn unrefunded(&self, charge: &str) -> i64 {
+        self.integer(charge, "amount") - self.integer(charge, "amount_refunded")
+    }
+
+    fn add_refunded(&mut self, charge: &str, cents: i64) {
+        let refunded = self.integer(charge, "amount_refunded") + cents;
+        let is_full = refunded == self.integer(charge, "amount");
+        self.set(charge, json!({"amount_refunded": refunded, "refunded": is_full}));
+    }
+
+    /// What refunds and disputes say of a charge.
+    fn part_of_charge(&self, charge: &str, amount: i64, status: &str) -> Value {
+        let of = self.get(charge);
+        json!({
+            "amount": amount,
+            "charge": charge,
+            "currency": of["currency"],
+            "payment_intent": of["payment_intent"],
+            "status": status,
+        })
     }
 
     /// The bank rejects the refund, and the money comes back.
     fn fail_refund(&mut self, id: &str) {
-        let refund = existing(&mut self.refunds, id);
-        refund.failed = true;
-        existing(&mut self.charges, &refund.charge).refunded -= refund.amount;
+        self.set(id, json!({"status": "failed"}));
+        self.add_refunded(&self.text(id, "charge"), -self.integer(id, "amount"));
         self.emit("refund.failed", id);
     }
 
@@ -93,53 +96,39 @@ impl StripeState {
 
     /// The bank rejects the first refund of a PaymentIntent, days later.
     pub fn bounce_refund(&mut self, intent: &str) -> Result<(), NotPossible> {
-        let refunds = self.refunds.values();
-        let made = refunds.filter(|refund| refund.payment_intent == intent && !refund.failed);
-        let Some(first) = made.map(|refund| refund.id.clone()).min() else {
+        let made =
+            |refund: &Value| refund["payment_intent"] == intent && refund["status"] == "succeeded";
+        let Some((first, _)) = self.all("re_").find(|(_, refund)| made(refund)) else {
             return Err(NotPossible(format!("{intent} was not refunded")));
         };
+        let first = first.clone();
         self.fail_refund(&first);
         Ok(())
     }
 
     /// The cardholder disputes what is not refunded yet. Returns the dispute's id.
     pub fn dispute(&mut self, intent: &str) -> Result<String, NotPossible> {
-        let found = self.intents.get(intent);
-        let charge = found.and_then(|found| found.latest_charge.as_ref());
-        let charge = charge.and_then(|id| self.charges.get_mut(id));
-        let charge = charge.filter(|charge| {
-            charge.failure.is_none() && !charge.disputed && charge.refunded < charge.amount
-        });
-        let (Some(found), Some(charge)) = (found, charge) else {
+        let charge = self.text(intent, "latest_charge");
+        let found = self.get(&charge);
+        let left = self.unrefunded(&charge);
+        if found["status"] != "succeeded" || found["disputed"] == true || left == 0 {
             let message = format!("{intent} is not a payment that can be disputed");
             return Err(NotPossible(message));
-        };
-        charge.disputed = true;
-        let (charge, amount) = (charge.id.clone(), charge.amount - charge.refunded);
-        let currency = found.currency.clone();
-        let id = self.new_id("du");
-        let dispute = Dispute {
-            id: id.clone(),
-            created: self.now,
-            charge,
-            payment_intent: intent.to_owned(),
-            amount,
-            currency,
-            won: None,
-        };
-        self.disputes.insert(id.clone(), dispute);
+        }
+        self.set(&charge, json!({"disputed": true}));
+        let dispute = self.part_of_charge(&charge, left, "needs_response");
+        let id = self.add("du", "dispute", dispute);
         self.emit("charge.dispute.created", &id);
         Ok(id)
     }
 
     /// The bank decides a dispute: if it is `won`, the merchant keeps the money.
     pub fn close_dispute(&mut self, id: &str, won: bool) -> Result<(), NotPossible> {
-        let open = self.disputes.get_mut(id);
-        let Some(dispute) = open.filter(|dispute| dispute.won.is_none()) else {
+        if self.get(id)["status"] != "needs_response" {
             return Err(NotPossible(format!("{id} is not an open dispute")));
-        };
-        dispute.won = Some(won);
-        existing(&mut self.charges, &dispute.charge).disputed = !won;
+        }
+        self.set(id, json!({"status": if won { "won" } else { "lost" }}));
+        self.set(&self.text(id, "charge"), json!({"disputed": !won}));
         self.emit("charge.dispute.closed", id);
         Ok(())
     }

@@ -5,10 +5,8 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{any, get, post};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use tokio::sync::oneshot;
 
@@ -18,8 +16,7 @@ use super::checkout::PayError;
 use super::handle::StripeHandle;
 use super::page;
 use super::params::Params;
-use super::resources::API_VERSION;
-use super::state::StripeState;
+use super::state::{API_VERSION, StripeState};
 use crate::serve;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -29,10 +26,10 @@ const STRIPE_VERSION: HeaderName = HeaderName::from_static("stripe-version");
 pub(super) fn router(stripe: StripeHandle) -> Router {
     Router::new()
         .route("/v1/{*path}", any(api))
-        .route("/checkout/{session}", get(checkout))
-        .route("/checkout/{session}/{choice}", post(pay))
-        .route("/invoice/{id}", get(invoice))
-        .route("/invoice/{id}/{choice}", post(pay_invoice))
+        .route("/checkout/{id}", get(show))
+        .route("/checkout/{id}/{choice}", post(pay))
+        .route("/invoice/{id}", get(show))
+        .route("/invoice/{id}/{choice}", post(pay))
         .with_state(stripe)
 }
 
@@ -50,8 +47,10 @@ async fn api(
     let request = ApiRequest {
         method,
         path: uri.path().to_owned(),
-        api_key: api_key(&headers),
-        idempotency_key: header(&headers, &IDEMPOTENCY_KEY).map(str::to_owned),
+        api_key: serve::bearer(&headers).map(str::to_owned),
+        idempotency_key: headers
+            .get(IDEMPOTENCY_KEY)
+            .and_then(|key| key.to_str().ok().map(str::to_owned)),
         params: Params::parse(params),
     };
     let begun = stripe.act(|state| state.begin(&request));
@@ -74,23 +73,6 @@ async fn execute_detached(stripe: StripeHandle, request: ApiRequest) -> ApiRespo
     response.await.expect("the task does not panic")
 }
 
-fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
-    headers.get(name)?.to_str().ok()
-}
-
-/// `Bearer KEY`, or `Basic` with the key as the user name.
-fn api_key(headers: &HeaderMap) -> Option<String> {
-    let value = header(headers, &AUTHORIZATION)?;
-    let key = if let Some(key) = value.strip_prefix("Bearer ") {
-        key.to_owned()
-    } else {
-        let decoded = STANDARD.decode(value.strip_prefix("Basic ")?).ok()?;
-        let text = String::from_utf8(decoded).ok()?;
-        text.split(':').next().unwrap_or_default().to_owned()
-    };
-    Some(key).filter(|key| !key.is_empty())
-}
-
 fn api_response(reply: ApiResponse) -> Response {
     if reply.lost {
         return serve::close_without_head();
@@ -106,15 +88,11 @@ fn api_response(reply: ApiResponse) -> Response {
     response
 }
 
-async fn checkout(State(stripe): State<StripeHandle>, Path(id): Path<String>) -> Response {
+async fn show(State(stripe): State<StripeHandle>, Path(id): Path<String>) -> Response {
     stripe.act(|state| {
         state.expire_sessions();
-        checkout_page(state, &id, None)
+        page(state, &id, None)
     })
-}
-
-async fn invoice(State(stripe): State<StripeHandle>, Path(id): Path<String>) -> Response {
-    stripe.act(|state| invoice_page(state, &id, None))
 }
 
 async fn pay(
@@ -123,26 +101,19 @@ async fn pay(
     body: Bytes,
 ) -> Response {
     let Some(card) = chosen_card(&choice, &body) else {
-        return no_such_card();
-    };
-    stripe.act(|state| match state.pay(&id, card) {
-        Ok(url) => Redirect::to(&url).into_response(),
-        Err(PayError::NoResponse) => serve::close_without_head(),
-        Err(problem) => checkout_page(state, &id, Some(&problem)),
-    })
-}
-
-async fn pay_invoice(
-    State(stripe): State<StripeHandle>,
-    Path((id, choice)): Path<(String, String)>,
-    body: Bytes,
-) -> Response {
-    let Some(card) = chosen_card(&choice, &body) else {
-        return no_such_card();
+        return (StatusCode::BAD_REQUEST, "no such test card").into_response();
     };
     stripe.act(|state| {
-        let problem = state.pay_open_invoice(&id, card).err();
-        invoice_page(state, &id, problem.as_ref())
+        let paid = if state.known("invoice", &id).is_ok() {
+            state.pay_open_invoice(&id, card).map(|()| page(state, &id, None))
+        } else {
+            state.pay(&id, card).map(|url| Redirect::to(&url).into_response())
+        };
+        match paid {
+            Ok(response) => response,
+            Err(PayError::NoResponse) => serve::close_without_head(),
+            Err(problem) => page(state, &id, Some(&problem)),
+        }
     })
 }
 
@@ -155,28 +126,18 @@ fn chosen_card(choice: &str, body: &[u8]) -> Option<Card> {
     }
 }
 
-fn no_such_card() -> Response {
-    (StatusCode::BAD_REQUEST, "no such test card").into_response()
-}
-
-fn checkout_page(state: &StripeState, id: &str, problem: Option<&PayError>) -> Response {
-    let page = state.sessions.get(id).map(|session| page::checkout(session, problem));
-    page_response(page, problem)
-}
-
-fn invoice_page(state: &StripeState, id: &str, problem: Option<&PayError>) -> Response {
-    let page = state.invoices.get(id).map(|invoice| {
-        page::invoice(invoice, &state.subscriptions[&invoice.subscription], problem)
-    });
-    page_response(page, problem)
-}
-
-fn page_response(page: Option<String>, problem: Option<&PayError>) -> Response {
-    let status = match (&page, problem) {
-        (None, _) | (_, Some(PayError::NotFound)) => StatusCode::NOT_FOUND,
-        (_, Some(PayError::Declined(_))) => StatusCode::PAYMENT_REQUIRED,
-        (_, Some(_)) => StatusCode::CONFLICT,
-        (Some(_), None) => StatusCode::OK,
+/// The page of a Checkout Session or an invoice, with the reason why a payment just failed.
+fn page(state: &StripeState, id: &str, problem: Option<&PayError>) -> Response {
+    let status = match problem {
+        None => StatusCode::OK,
+        Some(PayError::Declined(_)) => StatusCode::PAYMENT_REQUIRED,
+        Some(_) => StatusCode::CONFLICT,
     };
-    (status, Html(page.unwrap_or_else(page::not_found))).into_response()
+    let resource = state.get(id);
+    let (status, page) = match resource["object"].as_str() {
+        Some("checkout.session") => (status, page::checkout(resource, problem)),
+        Some("invoice") => (status, page::invoice(resource, problem)),
+        _ => (StatusCode::NOT_FOUND, page::not_found()),
+    };
+    (status, Html(page)).into_response()
 }

@@ -2,8 +2,13 @@
 //!
 //! No I/O and no clock: its user sets [`StripeState::now`], ids are counted, and so the
 //! same operations lead to the same state. The modules beside this one implement one resource each.
+//!
+//! A resource is the JSON that API version [`API_VERSION`] shows, without the parts that nobody
+//! reads. In that version an invoice names its subscription under `parent`, a period belongs to a
+//! subscription's item, and neither PaymentIntents nor charges name their invoice. Members that
+//! begin with `_` are the simulator's own.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -12,10 +17,8 @@ use super::admission::{Admission, ApiRequest, RateLimit};
 use super::card::Card;
 use super::error::ApiError;
 use super::params::Params;
-use super::resources::{
-    API_VERSION, Charge, Customer, Dispute, Invoice, PaymentIntent, PaymentMethod, Refund, Session,
-    SetupIntent, Subscription,
-};
+
+pub const API_VERSION: &str = "2025-03-31.basil";
 
 /// An event, as webhooks deliver it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +26,6 @@ pub struct Event {
     pub id: String,
     /// For example `payment_intent.succeeded`.
     pub kind: &'static str,
-    pub created: Timestamp,
     /// The id of the resource that it is about.
     pub object: String,
     /// Exactly what is sent.
@@ -52,11 +54,6 @@ pub struct Payment {
 #[error("{0}")]
 pub struct NotPossible(pub(super) String);
 
-/// Resources are never removed: every id that was given out can be found.
-pub(super) fn existing<'a, T>(resources: &'a mut HashMap<String, T>, id: &str) -> &'a mut T {
-    resources.get_mut(id).expect("the id names a resource")
-}
-
 #[derive(Debug, Default)]
 pub struct StripeState {
     /// The time, as Stripe sees it.
@@ -64,20 +61,16 @@ pub struct StripeState {
     pub(super) base_url: String,
     pub(super) livemode: bool,
     counters: HashMap<&'static str, u64>,
-    pub(super) customers: HashMap<String, Customer>,
-    pub(super) methods: HashMap<String, PaymentMethod>,
-    pub(super) intents: HashMap<String, PaymentIntent>,
-    pub(super) charges: HashMap<String, Charge>,
-    pub(super) sessions: HashMap<String, Session>,
-    pub(super) setup_intents: HashMap<String, SetupIntent>,
-    pub(super) subscriptions: HashMap<String, Subscription>,
-    pub(super) invoices: HashMap<String, Invoice>,
-    pub(super) refunds: HashMap<String, Refund>,
-    pub(super) disputes: HashMap<String, Dispute>,
+    /// By id. They are never removed.
+    resources: BTreeMap<String, Value>,
+    /// The card behind each payment method.
+    pub(super) cards: HashMap<String, Card>,
+    /// How the next attempts to charge a customer end, whichever card is charged.
+    pub(super) scripts: HashMap<String, VecDeque<Card>>,
     /// The open sessions by expiry.
-    pub(super) open_sessions: BTreeSet<(Timestamp, String)>,
+    pub(super) open_sessions: BTreeSet<(i64, String)>,
     /// The charges that succeeded, in order.
-    pub(super) succeeded: Vec<String>,
+    pub(super) succeeded: Vec<(String, Timestamp)>,
     new_events: Vec<Event>,
     pub(super) admission: Admission,
     /// The idempotency key of the request in progress, for its events.
@@ -111,20 +104,21 @@ impl StripeState {
 
     /// The payments that succeeded, in order.
     pub fn payments(&self) -> Vec<Payment> {
-        let payment = |id: &String| {
-            let charge = &self.charges[id];
-            let intent = &self.intents[&charge.payment_intent];
+        let payment = |(charge, at): &(String, Timestamp)| {
+            let charge = self.get(charge);
+            let intent = self.get(charge["payment_intent"].as_str().unwrap_or_default());
+            let text = |name: &str| intent[name].as_str().map(str::to_owned);
             Payment {
-                intent: intent.id.clone(),
-                session: intent.session.clone(),
-                invoice: intent.invoice.clone(),
-                customer: intent.customer.clone(),
-                amount: charge.amount,
-                currency: intent.currency.clone(),
-                metadata: intent.metadata.clone(),
-                at: charge.created,
-                refunded: charge.refunded,
-                disputed: charge.disputed,
+                intent: text("id").unwrap_or_default(),
+                session: text("_session"),
+                invoice: text("_invoice"),
+                customer: text("customer"),
+                amount: charge["amount"].as_i64().unwrap_or_default(),
+                currency: text("currency").unwrap_or_default(),
+                metadata: serde_json::from_value(intent["metadata"].clone()).unwrap_or_default(),
+                at: *at,
+                refunded: charge["amount_refunded"].as_i64().unwrap_or_default(),
+                disputed: charge["disputed"] == true,
             }
         };
         self.succeeded.iter().map(payment).collect()
@@ -137,27 +131,8 @@ impl StripeState {
 
     /// Any resource, as the API shows it.
     pub fn object(&self, id: &str) -> Option<Value> {
-        let mut shown = match id.split('_').next()? {
-            "cus" => self.customers.get(id)?.json(),
-            "pm" => self.methods.get(id)?.json(),
-            "pi" => self.intents.get(id)?.json(),
-            "ch" => {
-                let charge = self.charges.get(id)?;
-                charge.json(&self.intents[&charge.payment_intent])
-            }
-            "cs" => self.sessions.get(id)?.json(&self.base_url),
-            "seti" => self.setup_intents.get(id)?.json(),
-            "sub" => self.subscriptions.get(id)?.json(),
-            "in" => {
-                let invoice = self.invoices.get(id)?;
-                invoice.json(&self.subscriptions[&invoice.subscription], &self.base_url)
-            }
-            // The one resource without `livemode`.
-            "re" => return Some(self.refunds.get(id)?.json()),
-            "du" => self.disputes.get(id)?.json(),
-            _ => return None,
-        };
-        shown["livemode"] = self.livemode.into();
+        let mut shown = self.resources.get(id)?.clone();
+        shown.as_object_mut()?.retain(|name, _| !name.starts_with('_'));
         Some(shown)
     }
 
@@ -165,10 +140,51 @@ impl StripeState {
         self.object(id).unwrap_or_default()
     }
 
-    pub(super) fn new_id(&mut self, kind: &'static str) -> String {
-        let count = self.counters.entry(kind).or_default();
+    /// A resource with the simulator's own members; null if there is none.
+    pub(super) fn get(&self, id: &str) -> &Value {
+        self.resources.get(id).unwrap_or(&Value::Null)
+    }
+
+    pub(super) fn text(&self, id: &str, name: &str) -> String {
+        self.get(id)[name].as_str().unwrap_or_default().to_owned()
+    }
+
+    pub(super) fn integer(&self, id: &str, name: &str) -> i64 {
+        self.get(id)[name].as_i64().unwrap_or_default()
+    }
+
+    /// All resources whose ids begin with `prefix`, oldest first.
+    pub(super) fn all(&self, prefix: &str) -> impl Iterator<Item = (&String, &Value)> {
+        let from = self.resources.range(prefix.to_owned()..);
+        from.take_while(move |(id, _)| id.starts_with(prefix))
+    }
+
+    /// Changes members of a resource.
+    pub(super) fn set(&mut self, id: &str, members: Value) {
+        let resource = self.resources.get_mut(id).expect("the id names a resource");
+        if let (Value::Object(resource), Value::Object(members)) = (resource, members) {
+            resource.extend(members);
+        }
+    }
+
+    /// Adds a resource. Returns its id.
+    pub(super) fn add(&mut self, prefix: &'static str, object: &str, members: Value) -> String {
+        let id = self.new_id(prefix);
+        let resource = json!({
+            "id": id,
+            "object": object,
+            "created": self.now.as_second(),
+            "livemode": self.livemode,
+        });
+        self.resources.insert(id.clone(), resource);
+        self.set(&id, members);
+        id
+    }
+
+    fn new_id(&mut self, prefix: &'static str) -> String {
+        let count = self.counters.entry(prefix).or_default();
         *count += 1;
-        format!("{kind}_{count:06}")
+        format!("{prefix}_{count:06}")
     }
 
     /// Emits an event about a resource as it is now.
@@ -185,68 +201,55 @@ impl StripeState {
             "request": {"id": null, "idempotency_key": self.current_key},
             "type": kind,
         });
-        self.new_events.push(Event {
-            id,
-            kind,
-            created: self.now,
-            object: object.to_owned(),
-            body: body.to_string(),
-        });
+        self.new_events.push(Event { id, kind, object: object.to_owned(), body: body.to_string() });
     }
 
     /// The id, if it names a resource of this kind.
-    pub(super) fn known(&self, kind: &str, id: &str) -> Result<String, ApiError> {
-        match self.object(id) {
-            Some(found) if found["object"] == kind => Ok(id.to_owned()),
-            _ => Err(ApiError::no_such(kind, id)),
+    pub(super) fn known(&self, object: &str, id: &str) -> Result<String, ApiError> {
+        if self.get(id)["object"] == object {
+            Ok(id.to_owned())
+        } else {
+            Err(ApiError::no_such(object, id))
         }
     }
 
     pub(super) fn create_customer(&mut self, params: &Params) -> Result<String, ApiError> {
-        params.only("description email metadata name")?;
-        let id = self.add_customer(params.owned("email"));
-        let customer = existing(&mut self.customers, &id);
-        customer.name = params.owned("name");
-        customer.metadata = params.map("metadata");
-        Ok(id)
-    }
-
-    pub fn add_customer(&mut self, email: Option<String>) -> String {
-        let id = self.new_id("cus");
-        let customer = Customer { id: id.clone(), created: self.now, email, ..Customer::default() };
-        self.customers.insert(id.clone(), customer);
-        id
+        params.only("email metadata")?;
+        let (email, metadata) = (params.get("email"), params.map("metadata"));
+        Ok(self.add("cus", "customer", json!({"email": email, "metadata": metadata})))
     }
 
     /// Adds a customer with a card that succeeds. Returns the ids of both.
     pub fn add_payer(&mut self) -> (String, String) {
-        let customer = self.add_customer(None);
+        let customer = self.add("cus", "customer", json!({"metadata": {}}));
         let card = self.add_method(Some(customer.clone()), Card::Succeeds);
         (customer, card)
     }
 
     /// Adds a payment method; without a customer, it can be charged only once. Returns its id.
     pub fn add_method(&mut self, customer: Option<String>, card: Card) -> String {
-        let id = self.new_id("pm");
-        let method = PaymentMethod { id: id.clone(), created: self.now, customer, card };
-        self.methods.insert(id.clone(), method);
+        let id = self.add("pm", "payment_method", json!({"customer": customer, "type": "card"}));
+        self.cards.insert(id.clone(), card);
         id
     }
 
     /// From now on, all cards of the customer behave like this.
     pub fn set_card(&mut self, customer: &str, card: Card) {
-        let of_customer =
-            |method: &&mut PaymentMethod| method.customer.as_deref() == Some(customer);
-        for method in self.methods.values_mut().filter(of_customer) {
-            method.card = card;
+        let resources = &self.resources;
+        for (id, known) in &mut self.cards {
+            if resources[id]["customer"] == customer {
+                *known = card;
+            }
         }
     }
 
     /// The next attempts to charge the customer through the API end like this, one after another;
     /// later attempts end as the charged card says.
     pub fn script(&mut self, customer: &str, attempts: &[Card]) {
-        if let Some(owner) = self.customers.get_mut(customer) {
-            owner.script = attempts.iter().copied().collect();
-        }
+        self.scripts.insert(customer.to_owned(), attempts.iter().copied().collect());
     }
+}
+
+pub(super) fn list(item: Value) -> Value {
+    json!({"object": "list", "has_more": false, "data": [item]})
 }

@@ -1,52 +1,83 @@
 //! Subscriptions and their invoices.
 
-use jiff::Timestamp;
-use serde_json::Value;
+use jiff::{Span, Timestamp, tz::TimeZone};
+use serde_json::{Value, json};
 
 use super::card::{Card, ChargeOutcome, decline_message};
 use super::checkout::PayError;
 use super::error::ApiError;
 use super::params::Params;
-use super::resources::{Invoice, Session, Subscription};
-use super::state::{NotPossible, StripeState, existing};
+use super::state::{NotPossible, StripeState, list};
 
 impl StripeState {
-    /// Starts the subscription that was bought in `session`. Returns the ids of the subscription
-    /// and of its first invoice.
-    pub(super) fn subscribe(
-        &mut self,
-        session: &Session,
-        intent: &str,
-        method: String,
-    ) -> (String, String) {
-        let id = self.new_id("sub");
-        let invoice = self.new_id("in");
-        let subscription = Subscription {
-            id: id.clone(),
-            anchor: self.now,
-            currency: session.currency.clone().unwrap_or_default(),
-            customer: session.customer.clone().unwrap_or_default(),
-            method,
-            metadata: session.inner_metadata.clone(),
-            latest_invoice: invoice.clone(),
-            period: 1,
-            amount: session.amount.unwrap_or_default(),
-            ..Subscription::default()
-        };
-        self.subscriptions.insert(id.clone(), subscription);
-        self.new_invoice(&invoice, &id, 1, intent);
+    /// Starts the subscription that was bought in `session`, with its first invoice paid.
+    pub(super) fn subscribe(&mut self, session: &str, intent: &str, method: &str) {
+        let bought = self.get(session);
+        let subscription = json!({
+            "cancel_at_period_end": false,
+            "canceled_at": null,
+            "currency": bought["currency"],
+            "customer": bought["customer"],
+            "default_payment_method": method,
+            "status": "active",
+            "_amount": bought["amount_total"],
+            // The start of the first period; period n ends n months after it.
+            "_anchor": self.now,
+            // The last invoiced period, counted from 1.
+            "_period": 0,
+            // A subscription schedule made in the dashboard decides when it ends.
+            "_scheduled": false,
+        });
+        let id = self.add("sub", "subscription", subscription);
+        let invoice = self.begin_period(&id, intent);
         self.emit("customer.subscription.created", &id);
-        self.invoice_paid(&invoice);
-        (id, invoice)
+        self.attempted(&invoice, true);
+        self.set(session, json!({"subscription": id, "invoice": invoice}));
+    }
+
+    /// Starts the subscription's next period. Returns its invoice, which `intent` pays.
+    fn begin_period(&mut self, id: &str, intent: &str) -> String {
+        let of = self.get(id);
+        let period = period(of) + 1;
+        let [start, end] = [period - 1, period].map(|n| end_of_period(of, n).as_second());
+        let line = json!({
+            "object": "line_item",
+            "amount": of["_amount"],
+            "period": {"start": start, "end": end},
+        });
+        let item = json!({
+            "object": "subscription_item",
+            "current_period_start": start,
+            "current_period_end": end,
+        });
+        let details = json!({"subscription": id});
+        let invoice = json!({
+            "attempt_count": 0,
+            // A draft is finalized without being asked to.
+            "auto_advance": true,
+            "currency": of["currency"],
+            "customer": of["customer"],
+            "lines": list(line),
+            "parent": {"type": "subscription_details", "subscription_details": details},
+            "status": "open",
+            "status_transitions": {"paid_at": null},
+            "subtotal": of["_amount"],
+            "total": of["_amount"],
+            "_intent": intent,
+            "_subscription": id,
+        });
+        let invoice = self.add("in", "invoice", invoice);
+        let url = format!("{}/invoice/{invoice}", self.base_url);
+        self.set(&invoice, json!({"hosted_invoice_url": url}));
+        self.set(intent, json!({"_invoice": invoice}));
+        self.set(id, json!({"items": list(item), "latest_invoice": invoice, "_period": period}));
+        invoice
     }
 
     /// The id of a running subscription: one that has ended can no longer be changed.
     fn running(&self, id: &str) -> Result<String, ApiError> {
-        let found = self.subscriptions.get(id);
-        match found.filter(|subscription| subscription.is_running()) {
-            Some(_) => Ok(id.to_owned()),
-            None => Err(ApiError::no_such("subscription", id)),
-        }
+        let id = self.known("subscription", id)?;
+        if is_running(self.get(&id)) { Ok(id) } else { Err(ApiError::no_such("subscription", &id)) }
     }
 
     pub(super) fn update_subscription(
@@ -54,25 +85,25 @@ impl StripeState {
         id: &str,
         params: &Params,
     ) -> Result<String, ApiError> {
-        params.only("cancel_at_period_end default_payment_method metadata")?;
+        params.only("cancel_at_period_end default_payment_method")?;
         let id = self.running(id)?;
+        let subscription = self.get(&id);
         let at_end = params.boolean("cancel_at_period_end")?;
-        let subscription = existing(&mut self.subscriptions, &id);
-        if at_end.is_some() && subscription.scheduled {
+        if at_end.is_some() && subscription["_scheduled"] == true {
             let message = "The subscription is managed by the subscription schedule, and updating \
                            any cancelation behavior directly is not allowed.";
             return Err(ApiError::state(None, message));
         }
-        if let Some(method) = params.owned("default_payment_method") {
-            let known = self.methods.get(&method);
-            let owner = known.and_then(|known| known.customer.as_ref());
-            if owner != Some(&subscription.customer) {
-                return Err(ApiError::no_such_value("default_payment_method", &method));
+        if let Some(method) = params.get("default_payment_method") {
+            let owner = &self.get(method)["customer"];
+            if owner.is_null() || *owner != subscription["customer"] {
+                return Err(ApiError::no_such_value("default_payment_method", method));
             }
-            subscription.method = method;
+            self.set(&id, json!({"default_payment_method": method}));
         }
-        subscription.cancel_at_period_end = at_end.unwrap_or(subscription.cancel_at_period_end);
-        subscription.metadata.extend(params.map("metadata"));
+        if let Some(at_end) = at_end {
+            self.set(&id, json!({"cancel_at_period_end": at_end}));
+        }
         self.emit("customer.subscription.updated", &id);
         Ok(id)
     }
@@ -84,45 +115,35 @@ impl StripeState {
     }
 
     fn end_subscription(&mut self, id: &str) {
-        existing(&mut self.subscriptions, id).canceled_at = Some(self.now);
+        let now = self.now.as_second();
+        self.set(id, json!({"status": "canceled", "canceled_at": now}));
         self.emit("customer.subscription.deleted", id);
     }
 
-    fn new_invoice(&mut self, id: &str, subscription: &str, period: i32, intent: &str) {
-        existing(&mut self.intents, intent).invoice = Some(id.to_owned());
-        let invoice = Invoice {
-            id: id.to_owned(),
-            created: self.now,
-            auto_advance: true,
-            subscription: subscription.to_owned(),
-            period,
-            payment_intent: intent.to_owned(),
-            ..Invoice::default()
-        };
-        self.invoices.insert(id.to_owned(), invoice);
-    }
-
-    fn invoice_paid(&mut self, id: &str) {
-        let invoice = existing(&mut self.invoices, id);
-        invoice.attempts += 1;
-        invoice.paid_at = Some(self.now);
-        self.emit("invoice.paid", id);
+    /// One more attempt to collect the invoice has ended.
+    fn attempted(&mut self, id: &str, is_paid: bool) {
+        let attempts = self.integer(id, "attempt_count") + 1;
+        self.set(id, json!({"attempt_count": attempts}));
+        if is_paid {
+            let transitions = json!({"paid_at": self.now.as_second()});
+            self.set(id, json!({"status": "paid", "status_transitions": transitions}));
+        }
+        self.emit(if is_paid { "invoice.paid" } else { "invoice.payment_failed" }, id);
     }
 
     pub(super) fn update_invoice(&mut self, id: &str, params: &Params) -> Result<String, ApiError> {
         params.only("auto_advance")?;
         let id = self.known("invoice", id)?;
-        let advance = params.boolean("auto_advance")?;
-        let invoice = existing(&mut self.invoices, &id);
-        invoice.auto_advance = advance.unwrap_or(invoice.auto_advance);
+        if let Some(advance) = params.boolean("auto_advance")? {
+            self.set(&id, json!({"auto_advance": advance}));
+        }
         Ok(id)
     }
 
     /// Pays the invoice with the subscription's card.
     pub(super) fn pay_invoice(&mut self, id: &str) -> Result<String, ApiError> {
         let id = self.known("invoice", id)?;
-        let method = &self.subscriptions[&self.invoices[&id].subscription].method;
-        let card = self.methods[method].card;
+        let card = self.cards[&self.method_of(&self.text(&id, "_subscription"))];
         match self.pay_open_invoice(&id, card) {
             Ok(()) => Ok(id),
             Err(PayError::Declined(message)) => {
@@ -134,42 +155,40 @@ impl StripeState {
 
     pub(super) fn void_invoice(&mut self, id: &str) -> Result<String, ApiError> {
         let id = self.known("invoice", id)?;
-        if !self.invoices[&id].is_open() {
+        if self.get(&id)["status"] != "open" {
             let message = "You can only void open or uncollectible invoices.";
             return Err(ApiError::state(None, message));
         }
-        existing(&mut self.invoices, &id).void = true;
+        self.set(&id, json!({"status": "void"}));
         self.emit("invoice.voided", &id);
         Ok(id)
     }
 
-    pub(super) fn invoice_payment(&self, invoice: &Invoice) -> Value {
-        invoice.payment_json(&self.subscriptions[&invoice.subscription], self.livemode)
-    }
-
     /// The customer pays an open invoice on its page.
     pub fn pay_open_invoice(&mut self, id: &str, card: Card) -> Result<(), PayError> {
-        let invoice = self.invoices.get(id).ok_or(PayError::NotFound)?;
-        if invoice.paid_at.is_some() {
-            return Err(PayError::Complete);
+        if self.known("invoice", id).is_err() {
+            return Err(PayError::NotFound);
         }
-        if !invoice.is_open() {
-            return Err(PayError::Expired);
+        match self.text(id, "status").as_str() {
+            "open" => {}
+            "paid" => return Err(PayError::Complete),
+            _ => return Err(PayError::Expired),
         }
-        let (intent, subscription) = (invoice.payment_intent.clone(), invoice.subscription.clone());
-        let customer = self.subscriptions[&subscription].customer.clone();
-        let method = self.add_method(Some(customer), card);
+        let method = self.add_method(Some(self.text(id, "customer")), card);
         let outcome = match card.charge(false) {
             declined @ ChargeOutcome::Declined(_) => declined,
             _ => ChargeOutcome::Succeeded,
         };
-        self.attempt(&intent, &method, outcome);
+        self.attempt(&self.text(id, "_intent"), &method, outcome);
         if let ChargeOutcome::Declined(reason) = outcome {
             return Err(PayError::Declined(decline_message(reason)));
         }
-        let of = existing(&mut self.subscriptions, &subscription);
-        of.past_due &= of.latest_invoice != id;
-        self.invoice_paid(id);
+        let subscription = self.text(id, "_subscription");
+        let of = self.get(&subscription);
+        if of["status"] == "past_due" && of["latest_invoice"] == id {
+            self.set(&subscription, json!({"status": "active"}));
+        }
+        self.attempted(id, true);
         self.emit("customer.subscription.updated", &subscription);
         Ok(())
     }
@@ -182,8 +201,11 @@ impl StripeState {
 
     /// Retries what subscriptions could not collect.
     pub fn retry_due(&mut self) {
-        let is_due = |it: &Subscription| it.past_due && self.invoices[&it.latest_invoice].is_open();
-        for id in self.running_where(is_due) {
+        let due = self.running_where(|it| {
+            let latest = it["latest_invoice"].as_str().unwrap_or_default();
+            it["status"] == "past_due" && self.get(latest)["status"] == "open"
+        });
+        for id in due {
             self.collect_by_card(&id);
         }
     }
@@ -210,23 +232,25 @@ impl StripeState {
     }
 
     fn with_ended_period(&self) -> Vec<String> {
-        self.running_where(|it| !it.past_due && it.end_of_period(it.period) <= self.now)
+        self.running_where(|it| {
+            it["status"] != "past_due" && end_of_period(it, period(it)) <= self.now
+        })
     }
 
     /// The ids of the running subscriptions for which this holds, oldest first.
-    fn running_where(&self, condition: impl Fn(&Subscription) -> bool) -> Vec<String> {
-        let all = self.subscriptions.values();
-        let found = all.filter(|it| it.is_running() && condition(it));
-        let mut found: Vec<(Timestamp, String)> =
-            found.map(|it| (it.anchor, it.id.clone())).collect();
-        found.sort_unstable();
-        found.into_iter().map(|(_, id)| id).collect()
+    fn running_where(&self, condition: impl Fn(&Value) -> bool) -> Vec<String> {
+        let found = self.all("sub_").filter(|(_, it)| is_running(it) && condition(it));
+        found.map(|(id, _)| id.clone()).collect()
     }
 
     fn collect_by_card(&mut self, subscription: &str) {
-        let outcome = self.unattended(&self.subscriptions[subscription].method);
+        let outcome = self.unattended(&self.method_of(subscription));
         // It is running.
         let _ = self.collect(subscription, outcome);
+    }
+
+    fn method_of(&self, subscription: &str) -> String {
+        self.text(subscription, "default_payment_method")
     }
 
     /// Starts the next period with a draft invoice, which is not collected yet. A subscription that
@@ -235,7 +259,7 @@ impl StripeState {
         let Some(invoice) = self.next_invoice(subscription)? else {
             return Ok(());
         };
-        existing(&mut self.invoices, &invoice).draft = true;
+        self.set(&invoice, json!({"status": "draft"}));
         self.emit("invoice.created", &invoice);
         self.emit("customer.subscription.updated", subscription);
         Ok(())
@@ -244,42 +268,38 @@ impl StripeState {
     /// A subscription schedule made in the dashboard decides when the subscription ends, or no
     /// longer does.
     pub fn schedule(&mut self, subscription: &str, scheduled: bool) {
-        existing(&mut self.subscriptions, subscription).scheduled = scheduled;
+        self.set(subscription, json!({"_scheduled": scheduled}));
     }
 
     /// Finalizes the drafts and collects them, even if their subscription has ended.
     pub fn finalize_drafts(&mut self) {
-        let drafts = self.invoices.values();
-        let drafts = drafts.filter(|invoice| invoice.draft && invoice.auto_advance);
-        let mut drafts: Vec<_> = drafts.map(|invoice| invoice.id.clone()).collect();
-        drafts.sort_unstable();
+        let drafts = self
+            .all("in_")
+            .filter(|(_, invoice)| invoice["status"] == "draft" && invoice["auto_advance"] == true);
+        let drafts: Vec<_> = drafts.map(|(id, _)| id.clone()).collect();
         for id in drafts {
-            let invoice = existing(&mut self.invoices, &id);
-            invoice.draft = false;
-            let of = invoice.subscription.clone();
-            let outcome = self.unattended(&self.subscriptions[&of].method);
+            self.set(&id, json!({"status": "open"}));
+            let of = self.text(&id, "_subscription");
+            let outcome = self.unattended(&self.method_of(&of));
             self.charge_invoice(&id, outcome);
-            let is_due = self.invoices[&id].paid_at.is_none();
-            let subscription = existing(&mut self.subscriptions, &of);
-            if subscription.is_running() && subscription.latest_invoice == id {
-                subscription.past_due = is_due;
-                self.emit("customer.subscription.updated", &of);
+            let subscription = self.get(&of);
+            if is_running(subscription) && subscription["latest_invoice"] == id {
+                self.set_collected(&of, outcome);
             }
         }
     }
 
     /// One attempt to collect an invoice.
     fn charge_invoice(&mut self, id: &str, outcome: ChargeOutcome) {
-        let invoice = &self.invoices[id];
-        let method = self.subscriptions[&invoice.subscription].method.clone();
-        let intent = invoice.payment_intent.clone();
-        self.attempt(&intent, &method, outcome);
-        if matches!(outcome, ChargeOutcome::Succeeded) {
-            self.invoice_paid(id);
-        } else {
-            existing(&mut self.invoices, id).attempts += 1;
-            self.emit("invoice.payment_failed", id);
-        }
+        let method = self.method_of(&self.text(id, "_subscription"));
+        self.attempt(&self.text(id, "_intent"), &method, outcome);
+        self.attempted(id, matches!(outcome, ChargeOutcome::Succeeded));
+    }
+
+    fn set_collected(&mut self, subscription: &str, outcome: ChargeOutcome) {
+        let is_paid = matches!(outcome, ChargeOutcome::Succeeded);
+        self.set(subscription, json!({"status": if is_paid { "active" } else { "past_due" }}));
+        self.emit("customer.subscription.updated", subscription);
     }
 
     /// One attempt to collect what is due, or the next period, which begins. A subscription that
@@ -289,37 +309,48 @@ impl StripeState {
         subscription: &str,
         outcome: ChargeOutcome,
     ) -> Result<(), NotPossible> {
-        let Some(invoice) = self.next_invoice(subscription)? else {
-            return Ok(());
-        };
-        let is_paid = matches!(outcome, ChargeOutcome::Succeeded);
-        existing(&mut self.subscriptions, subscription).past_due = !is_paid;
-        self.charge_invoice(&invoice, outcome);
-        self.emit("customer.subscription.updated", subscription);
+        if let Some(invoice) = self.next_invoice(subscription)? {
+            self.charge_invoice(&invoice, outcome);
+            self.set_collected(subscription, outcome);
+        }
         Ok(())
     }
 
     /// The invoice to collect now: the one that is due, or the next period's, which begins. None
     /// for a subscription that was to end with its period: it ends.
-    fn next_invoice(&mut self, subscription: &str) -> Result<Option<String>, NotPossible> {
-        let found = self.subscriptions.get(subscription);
-        let Some(found) = found.filter(|it| it.is_running()).cloned() else {
-            return Err(NotPossible(format!("{subscription} is not running")));
-        };
-        if found.past_due {
-            return Ok(Some(found.latest_invoice));
+    fn next_invoice(&mut self, id: &str) -> Result<Option<String>, NotPossible> {
+        if self.running(id).is_err() {
+            return Err(NotPossible(format!("{id} is not running")));
         }
-        if found.cancel_at_period_end {
-            self.end_subscription(subscription);
+        let subscription = self.get(id);
+        if subscription["status"] == "past_due" {
+            return Ok(Some(self.text(id, "latest_invoice")));
+        }
+        if subscription["cancel_at_period_end"] == true {
+            self.end_subscription(id);
             return Ok(None);
         }
-        let intent = self.new_intent(found.amount, found.currency, Some(found.customer));
-        let invoice = self.new_id("in");
-        let period = found.period + 1;
-        self.new_invoice(&invoice, subscription, period, &intent);
-        let running = existing(&mut self.subscriptions, subscription);
-        running.period = period;
-        running.latest_invoice.clone_from(&invoice);
-        Ok(Some(invoice))
+        let intent = json!({
+            "amount": subscription["_amount"],
+            "currency": subscription["currency"],
+            "customer": subscription["customer"],
+        });
+        let intent = self.new_intent(intent);
+        Ok(Some(self.begin_period(id, &intent)))
     }
+}
+
+fn is_running(subscription: &Value) -> bool {
+    subscription["status"] != "canceled"
+}
+
+/// The last invoiced period.
+fn period(subscription: &Value) -> i64 {
+    subscription["_period"].as_i64().unwrap_or_default()
+}
+
+fn end_of_period(subscription: &Value, n: i64) -> Timestamp {
+    let anchor = subscription["_anchor"].as_str().unwrap_or_default();
+    let anchor: Timestamp = anchor.parse().expect("a subscription has an anchor");
+    anchor.to_zoned(TimeZone::UTC).saturating_add(Span::new().months(n)).timestamp()
 }

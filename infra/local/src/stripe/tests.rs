@@ -10,6 +10,7 @@ use serde_json::json;
 use super::*;
 use jiff::Timestamp;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 mod charges;
@@ -133,7 +134,6 @@ impl Rig {
             ("success_url", "http://shop.test/ok?id={CHECKOUT_SESSION_ID}"),
             ("cancel_url", "http://shop.test/no?a=1&b=2"),
             ("client_reference_id", "order-1"),
-            ("metadata[order]", "1"),
         ];
         let price = "line_items[0][price_data]";
         let names = ["[currency]", "[unit_amount]", "[product_data][name]"];
