@@ -7,7 +7,7 @@ use edge::{ApiError, Code};
 use jiff::Timestamp;
 use secrecy::SecretString;
 use store::{AttemptLimit, StoreError};
-use upstream::{KeyCheckError, KeyFacts};
+use upstream::KeyFacts;
 
 use crate::deps::Deps;
 
@@ -40,7 +40,7 @@ pub(crate) fn within_limit(limit: Result<AttemptLimit, StoreError>) -> Result<()
 pub(crate) async fn check(deps: &Deps, key: &SecretString) -> Result<Option<KeyFacts>, ApiError> {
     match deps.openrouter.check_key(key, CHECK_TIMEOUT).await {
         Ok(facts) => Ok(Some(facts)),
-        Err(KeyCheckError::Rejected) => Ok(None),
+        Err(error) if error.is_unauthorized() => Ok(None),
         Err(error) => {
             edge::log_error(&error, "OpenRouter could not check the key");
             Err(ApiError::new(

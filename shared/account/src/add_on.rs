@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::period::{Period, end_of_period};
-use crate::plan::{Plan, PlanChanged};
+use crate::plan::PlanChange;
 
 mod change;
 
@@ -69,77 +69,34 @@ impl GenerationId {
 pub enum Fact {
     /// A generation begins: its first period is paid. `at` is Stripe's own time of that payment,
     /// and the anchor of all periods.
-    Activated {
-        generation: GenerationId,
-        at: Timestamp,
-        collection: Collection,
-    },
+    Activated { generation: GenerationId, at: Timestamp, collection: Collection },
     /// A payment that was owed. A payment that was not (the add-on had ended, the plan had changed)
     /// is refunded, and is no fact about the add-on.
-    Paid {
-        generation: GenerationId,
-        period: Period,
-    },
-    Declined {
-        generation: GenerationId,
-        period: Period,
-    },
+    Paid { generation: GenerationId, period: Period },
+    /// A charge for the period was declined.
+    Declined { generation: GenerationId, period: Period },
     /// The grace period ran out and the period is still unpaid.
-    GraceOver {
-        generation: GenerationId,
-        period: Period,
-    },
+    GraceOver { generation: GenerationId, period: Period },
     /// The user cancelled. `counter` is the account's own count of such actions; `while_due` is the
     /// unpaid period, if the add-on was past due.
-    Cancelled {
-        generation: GenerationId,
-        counter: u64,
-        while_due: Option<Period>,
-    },
+    Cancelled { generation: GenerationId, counter: u64, while_due: Option<Period> },
     /// The user resumed the add-on.
-    Resumed {
-        generation: GenerationId,
-        counter: u64,
-        at: Timestamp,
-    },
+    Resumed { generation: GenerationId, counter: u64, at: Timestamp },
     /// The paid period has ended.
-    PeriodOver {
-        generation: GenerationId,
-        period: Period,
-    },
+    PeriodOver { generation: GenerationId, period: Period },
     /// Somebody other than us refunded the whole payment of a period.
-    RefundedInFull {
-        generation: GenerationId,
-        period: Period,
-    },
-    Disputed {
-        generation: GenerationId,
-        period: Period,
-        dispute: String,
-    },
-    DisputeClosed {
-        generation: GenerationId,
-        dispute: String,
-        won: bool,
-        at: Timestamp,
-    },
-    /// The event of this version made the account enterprise.
-    Upgraded {
-        version: u64,
-        at: Timestamp,
-    },
-    /// The event of this version made the account standard.
-    Downgraded {
-        version: u64,
-        at: Timestamp,
-    },
+    RefundedInFull { generation: GenerationId, period: Period },
+    /// The payment of the period is disputed.
+    Disputed { generation: GenerationId, period: Period, dispute: String },
+    /// The dispute is decided.
+    DisputeClosed { generation: GenerationId, dispute: String, won: bool, at: Timestamp },
 }
 
 /// All known facts about one account's add-on.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct AddOn {
     generations: BTreeMap<GenerationId, Generation>,
-    plan_change: Option<PlanChange>,
+    pub(crate) plan_change: Option<PlanChange>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -186,13 +143,6 @@ struct DisputeEnd {
     won: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-struct PlanChange {
-    version: u64,
-    upgraded: bool,
-    at: Timestamp,
-}
-
 impl AddOn {
     /// Applies a fact. Facts that are already known, or overtaken by later ones, change nothing.
     pub fn apply(&mut self, fact: Fact) {
@@ -234,16 +184,9 @@ impl AddOn {
                 let known = &mut disputes.entry(dispute).or_default().closed;
                 *known = (*known).max(Some(DisputeEnd { at, won }));
             }
-            Fact::Upgraded { version, at } => {
-                self.plan_changed(PlanChange { version, upgraded: true, at });
-            }
-            Fact::Downgraded { version, at } => {
-                self.plan_changed(PlanChange { version, upgraded: false, at });
-            }
         }
     }
 
-    /// The status by all known facts.
     pub fn status(&self) -> AddOnStatus {
         self.status_and_reason().0
     }
@@ -313,12 +256,16 @@ impl AddOn {
         self.current().map(|current| current.activation.collection)
     }
 
+    /// Does Stripe collect the periods with a subscription?
+    pub fn is_run_by_stripe(&self) -> bool {
+        self.collection() == Some(Collection::Provider)
+    }
+
     /// The time from which the current generation's periods are counted.
     pub fn anchor(&self) -> Option<Timestamp> {
         self.current().map(|current| current.activation.anchor)
     }
 
-    /// The last period for which a charge was declined.
     pub fn last_declined(&self) -> Option<Period> {
         self.current()?.generation.last_declined
     }
@@ -345,20 +292,6 @@ impl AddOn {
     fn user_did(&mut self, generation: GenerationId, action: UserAction) {
         let known = &mut self.generation_mut(generation).user_action;
         *known = (*known).max(Some(action));
-    }
-
-    fn plan_changed(&mut self, change: PlanChange) {
-        self.plan_change = self.plan_change.max(Some(change));
-    }
-
-    /// Replaces the known change of plan: a late event can show that what looked like a change was
-    /// none.
-    pub(crate) fn plan_changed_last(&mut self, change: Option<PlanChanged>) {
-        self.plan_change = change.map(|change| PlanChange {
-            version: change.version,
-            upgraded: change.to == Plan::Enterprise,
-            at: change.at,
-        });
     }
 }
 

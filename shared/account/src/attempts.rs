@@ -19,7 +19,6 @@ pub enum Purpose {
     Page,
 }
 
-/// The attempts of the last hour.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Attempts {
     checks: Vec<Timestamp>,
@@ -40,7 +39,6 @@ impl Attempts {
         wait.map_or(Ok(()), Err)
     }
 
-    /// Counts an attempt that is about to be made.
     pub fn count(&mut self, purpose: Purpose, now: Timestamp) {
         let recent = |at: &Timestamp| now.duration_since(*at) < WINDOW;
         for counted in [&mut self.checks, &mut self.saves, &mut self.pages] {

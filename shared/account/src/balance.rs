@@ -1,7 +1,5 @@
 //! The account's credits: its balance, the amount held for calls in progress, and the amount owed.
 
-use serde::{Deserialize, Serialize};
-
 use crate::money::Credits;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -46,7 +44,6 @@ impl Movement {
         })
     }
 
-    /// The change of the available credits.
     pub fn available(&self) -> Result<Credits, BalanceError> {
         let available = self.balance.checked_sub(self.held);
         available.ok_or(BalanceError::OutOfRange)
@@ -60,9 +57,7 @@ fn negative(credits: Credits) -> Result<Credits, BalanceError> {
 /// Credits of one account. `held ≤ balance`, and neither is negative.
 ///
 /// The store makes the same steps with conditional writes; these functions are their definition.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Balance {
     total: Credits,
     held: Credits,
@@ -92,7 +87,6 @@ impl Balance {
         self.owed
     }
 
-    /// The number of calls that hold credits.
     pub fn open_holds(&self) -> u32 {
         self.open_holds
     }
@@ -150,7 +144,6 @@ impl Balance {
         self.moved(movement).map(|_| movement)
     }
 
-    /// The balance after `movement`.
     pub fn moved(self, movement: Movement) -> Result<Self, BalanceError> {
         let plus = |a: Credits, b| a.checked_add(b).ok_or(BalanceError::OutOfRange);
         let total = plus(self.total, movement.balance)?;

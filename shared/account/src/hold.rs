@@ -23,14 +23,12 @@ const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(4);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HoldState {
     Open,
-    /// This amount of it was charged.
     Settled(Credits),
     Released,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum End {
-    /// The call cost this.
     Settle(Credits),
     Release,
 }
@@ -46,7 +44,6 @@ impl End {
 }
 
 impl HoldState {
-    /// The amount charged.
     pub fn charged(self) -> Credits {
         match self {
             Self::Settled(charged) => charged,
@@ -70,7 +67,6 @@ pub fn held(stored: HoldState, amount: Credits) -> Option<Credits> {
     (stored == HoldState::Open).then_some(amount)
 }
 
-/// The result of ending a hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Resolution {
     /// Ended now, or by an earlier try of the same end whose response was lost.
@@ -94,7 +90,6 @@ impl Resolution {
         }
     }
 
-    /// The state of the hold now.
     pub fn state(self) -> Option<HoldState> {
         match self {
             Self::Done(state) => Some(state),
@@ -103,7 +98,6 @@ impl Resolution {
     }
 }
 
-/// The sweeper's decision on an open hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sweep {
     End(End),

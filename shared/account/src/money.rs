@@ -23,7 +23,6 @@ pub struct Credits(i64);
 
 impl Credits {
     pub const ZERO: Self = Self(0);
-    /// The smallest amount that can be charged.
     pub const MICRO: Self = Self(1);
 
     pub const fn from_micros(micros: i64) -> Self {
@@ -176,7 +175,6 @@ pub struct CreditsPerUsd(u32);
 impl CreditsPerUsd {
     pub const ONE: Self = Self(1);
 
-    /// `None` for zero.
     pub const fn new(credits: u32) -> Option<Self> {
         if credits == 0 { None } else { Some(Self(credits)) }
     }

@@ -6,7 +6,6 @@ use account::{Period, Profile, end_of_period, period_at};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::dunning::Dunning;
-use crate::profile::is_run_by_stripe;
 use crate::task::{LEASE, Step, Task, later};
 
 /// Delays between look-ups of an unknown outcome; the last one repeats.
@@ -23,12 +22,16 @@ pub(crate) fn next_step(profile: &Profile) -> Option<(Timestamp, Step)> {
     let owed = routing::owes_period(profile, &charge.generation, charge.period);
     let step = match (&charge.intent, owed) {
         (IntentState::None | IntentState::Creating, false) => (Timestamp::MIN, Step::AbandonCharge),
-        (IntentState::Idle { .. } | IntentState::Confirming { .. }, false) => {
-            (charge.next_at, Step::Cancel)
+        (IntentState::Idle { id } | IntentState::Confirming { id, .. }, false) => {
+            (charge.next_at, Step::Charge(Task::Cancel { id: id.clone() }))
         }
-        (IntentState::Confirming { .. }, true) => (charge.next_at, Step::LookUp),
+        (IntentState::Confirming { id, since, .. }, true) => {
+            (charge.next_at, Step::Charge(Task::LookUp { id: id.clone(), since: *since }))
+        }
         (IntentState::Creating, true) => (charge.next_at, Step::Attempt),
-        (IntentState::None | IntentState::Idle { .. }, true) if is_run_by_stripe(profile) => {
+        (IntentState::None | IntentState::Idle { .. }, true)
+            if profile.add_on.is_run_by_stripe() =>
+        {
             return None;
         }
         (IntentState::None | IntentState::Idle { .. }, true) => {
@@ -50,7 +53,7 @@ pub(crate) fn end_of_grace(profile: &Profile) -> Option<(Timestamp, Step)> {
     let ends = charge.grace_ends;
     // Where Stripe collects, ask it before access ends.
     let subscription = profile.billing.subscription.as_ref();
-    let is_current = !is_run_by_stripe(profile)
+    let is_current = !profile.add_on.is_run_by_stripe()
         || subscription.is_none_or(|subscription| subscription.checked_at >= Some(ends));
     let fact = Fact::GraceOver { generation: charge.generation.clone(), period: charge.period };
     (was_attempted && is_current).then_some((ends, Step::Apply(fact)))
@@ -94,7 +97,7 @@ pub(crate) fn at(profile: &Profile, now: Timestamp, dunning: &Dunning) -> Option
     let generation = profile.add_on.generation()?;
     let first_unpaid = profile.add_on.last_paid()?.next();
     // Stripe itself knows which periods it collected.
-    let period = if is_run_by_stripe(profile) {
+    let period = if profile.add_on.is_run_by_stripe() {
         first_unpaid
     } else {
         period_at(anchor, now).max(first_unpaid)
@@ -109,7 +112,7 @@ pub(crate) fn at(profile: &Profile, now: Timestamp, dunning: &Dunning) -> Option
         intents: same.map_or(0, |same| same.intents),
         intent: IntentState::None,
         declines: u32::from(was_declined),
-        attempt_at: if is_run_by_stripe(profile) {
+        attempt_at: if profile.add_on.is_run_by_stripe() {
             None
         } else if was_declined {
             dunning.attempt_after(start, now)
@@ -142,13 +145,6 @@ pub(crate) fn attempt(profile: &mut Profile, now: Timestamp) -> Option<Task> {
     }
     charge.intent = IntentState::Creating;
     Some(Task::Create { generation, period, intent: charge.intents, attempt })
-}
-
-pub(crate) fn look_up(charge: &Charge) -> Option<Task> {
-    let IntentState::Confirming { id, since, .. } = &charge.intent else {
-        return None;
-    };
-    Some(Task::LookUp { id: id.clone(), since: *since })
 }
 
 pub(crate) fn is_confirming(charge: &Charge) -> bool {

@@ -12,10 +12,6 @@ pub struct Dunning {
     grace_days: u32,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("attempt days must start with 0, increase, and end before the grace period does")]
-pub struct DunningError;
-
 impl Default for Dunning {
     /// Attempts on days 0, 1, 3, 5 and 7, and 8 days of grace.
     fn default() -> Self {
@@ -24,14 +20,12 @@ impl Default for Dunning {
 }
 
 impl Dunning {
-    pub fn new(attempt_days: Vec<u32>, grace_days: u32) -> Result<Self, DunningError> {
+    /// `None` unless the attempt days start with 0, increase, and end before the grace period.
+    pub fn new(attempt_days: Vec<u32>, grace_days: u32) -> Option<Self> {
         let increases = attempt_days.is_sorted_by(|before, after| before < after);
         let ends = attempt_days.last().is_some_and(|last| *last < grace_days);
-        if increases && ends && attempt_days.first() == Some(&0) {
-            Ok(Self { attempt_days, grace_days })
-        } else {
-            Err(DunningError)
-        }
+        let is_sound = increases && ends && attempt_days.first() == Some(&0);
+        is_sound.then_some(Self { attempt_days, grace_days })
     }
 
     /// The first attempt after `tried_at` in the period that started at `start`.

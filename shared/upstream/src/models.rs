@@ -4,10 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use account::price::{ListedPrices, ModelPrices, PricedModel};
+use account::price::{ModelPrices, PricedModel};
 use account::{Credits, CreditsPerUsd, Usd};
 use bytes::Bytes;
-use http::StatusCode;
 use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -15,7 +14,6 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::client::{AskError, Upstream};
-use crate::failure::Failure;
 
 /// How long a fetched price list is used.
 const MAX_AGE: Duration = Duration::from_mins(10);
@@ -26,24 +24,10 @@ const FETCH_TIME: Duration = Duration::from_secs(5);
 /// Prices of common models, used until the list can be fetched.
 const SHIPPED: &str = include_str!("shipped_prices.json");
 
-/// Why there is no list.
-#[derive(Debug, thiserror::Error)]
-pub enum ModelsError {
-    #[error("upstream responded with {status} to a request for its models")]
-    Refused { status: StatusCode, failure: Failure },
-    #[error("upstream could not be asked for its models")]
-    Unreachable(#[source] AskError),
-}
-
 impl Upstream {
     /// The model list, unchanged. OpenRouter's needs no key.
-    pub async fn models(&self, key: Option<&SecretString>) -> Result<Bytes, ModelsError> {
-        let answer = self.ask("/models", key, FETCH_TIME).await;
-        let (status, body) = answer.map_err(ModelsError::Unreachable)?;
-        match Failure::of(status, &body) {
-            None => Ok(body),
-            Some(failure) => Err(ModelsError::Refused { status, failure }),
-        }
+    pub async fn models(&self, key: Option<&SecretString>) -> Result<Bytes, AskError> {
+        self.ask("/models", key, FETCH_TIME).await
     }
 }
 
@@ -158,7 +142,6 @@ struct Listed {
     top_provider: Option<TopProvider>,
 }
 
-/// Prices by name.
 type Named = HashMap<String, serde_json::Value>;
 
 #[derive(Deserialize)]
@@ -208,22 +191,10 @@ fn priced(listed: Listed) -> Option<PricedModel> {
 
 /// The prices that limit a call's cost, each from the first list that names it.
 fn bounding(pricings: &[&Named]) -> Option<ModelPrices> {
-    let price = |name: &str| match pricings.iter().find_map(|prices| prices.get(name)) {
+    ModelPrices::from_listed(|name| match pricings.iter().find_map(|prices| prices.get(name)) {
         None | Some(serde_json::Value::Null) => None,
         // Anything but a string is not a price.
         Some(value) => Some(value.as_str().unwrap_or("unreadable")),
-    };
-    ModelPrices::from_listed(&ListedPrices {
-        prompt: price("prompt"),
-        completion: price("completion"),
-        request: price("request"),
-        image: price("image"),
-        audio: price("audio"),
-        input_cache_write: price("input_cache_write"),
-        input_cache_write_1h: price("input_cache_write_1h"),
-        internal_reasoning: price("internal_reasoning"),
-        image_output: price("image_output"),
-        audio_output: price("audio_output"),
     })
 }
 

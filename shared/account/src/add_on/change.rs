@@ -11,16 +11,13 @@ pub enum AddOnChange {
     Ended,
 }
 
-/// Why there is no access.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// The period was not paid within the grace period.
     Unpaid,
     /// The payment is disputed, or was lost in a dispute.
     Disputed,
-    /// The payment was refunded.
     Refunded,
-    /// The user cancelled.
     Cancelled,
     /// The plan includes OpenRouter, or did so until the end of the paid period.
     PlanChanged,
