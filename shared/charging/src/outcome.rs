@@ -3,16 +3,12 @@
 use account::Profile;
 use account::add_on::GenerationId;
 use jiff::Timestamp;
-use payments::{Cents, IntentId, InvoiceId, PaymentError, Refund, SessionId};
+use payments::{CURRENCY, Cents, IntentId, InvoiceId, PaymentError, Refund, SessionId};
 use store::{Applied, Effect, Outcome, PaymentOrder, Purchase};
 
 use crate::context::Context;
 use crate::error::Result;
 
-/// The currency of all our orders.
-const CURRENCY: &str = "usd";
-
-/// The result of an update about a payment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PaymentUpdate {
     Applied(Applied),
@@ -70,8 +66,7 @@ pub(crate) async fn finish(cx: Context<'_>, applied: Applied) -> PaymentUpdate {
     PaymentUpdate::Applied(applied)
 }
 
-/// Why a payment is not the one that we ordered. It then changes nothing, and an operator has to
-/// look: the payer gets nothing for it.
+/// Why a payment is not the one that we ordered. The payer gets nothing; an operator has to look.
 pub(crate) fn mismatch(
     cx: Context<'_>,
     order: &PaymentOrder,
@@ -94,8 +89,7 @@ pub(crate) fn mismatch(
     Some(reason)
 }
 
-/// Refunds a payment that was not owed: of a Checkout Session, an invoice or a PaymentIntent. Safe
-/// to do twice; after an error, it stays due.
+/// Refunds a Checkout Session, invoice or PaymentIntent. Safe to do twice; an error leaves it due.
 pub async fn refund_unowed(cx: Context<'_>, stripe_id: &str) -> Result<()> {
     let refund = match paid_with(cx, stripe_id).await? {
         Some(intent) => {
@@ -136,8 +130,7 @@ async fn paid_with(cx: Context<'_>, stripe_id: &str) -> Result<Option<IntentId>>
     }
 }
 
-/// Stores the order of the PaymentIntent, which the refund's own events name, also for an account
-/// that is deleted.
+/// Stores the order of the PaymentIntent, which the refund's own events name.
 async fn store_via_order(cx: Context<'_>, stripe_id: &str, intent: &IntentId) -> Result<()> {
     let payments = &cx.store.payments;
     if stripe_id != intent.as_str()

@@ -35,9 +35,9 @@ pub struct Event {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Notice {
-    Checkout {
-        session: Box<CheckoutSession>,
-    },
+    /// A Checkout Session was paid or has expired, or its payment failed.
+    Checkout { session: Box<CheckoutSession> },
+    /// A PaymentIntent changed its status.
     Intent(Box<PaymentIntent>),
     /// An invoice was paid, or collecting it failed: look it up.
     Invoice {
@@ -46,9 +46,7 @@ pub enum Notice {
         subscription: Option<SubscriptionId>,
     },
     /// A subscription was created, changed or ended: look it up.
-    Subscription {
-        id: SubscriptionId,
-    },
+    Subscription { id: SubscriptionId },
     /// A card payment was refunded, by us or by others.
     Refunded {
         intent: Option<IntentId>,
@@ -57,15 +55,9 @@ pub enum Notice {
         full: bool,
     },
     /// A refund came back: the bank did not accept it.
-    RefundFailed {
-        intent: Option<IntentId>,
-    },
-    Dispute {
-        id: DisputeId,
-        intent: Option<IntentId>,
-        amount: Option<Cents>,
-        state: DisputeState,
-    },
+    RefundFailed { intent: Option<IntentId> },
+    /// A cardholder disputes a payment, or the dispute changed its status.
+    Dispute { id: DisputeId, intent: Option<IntentId>, amount: Option<Cents>, state: DisputeState },
     /// Not used by us.
     Other,
 }
