@@ -22,7 +22,6 @@ const MAX_STEPS: usize = 8;
 pub enum Bought {
     /// The user pays there.
     Checkout(Url),
-    /// Credits paid for it.
     Paid,
     /// The add-on goes on; nothing has to be paid.
     Resumed,

@@ -9,8 +9,7 @@ use crate::error::Result;
 use crate::stripe_subscription::cancel_subscription;
 use crate::worker::RETRY_DELAY;
 
-/// Cancels the open payments of a deleted account; those that turn out to be paid are refunded.
-/// What fails stays due.
+/// Cancels the account's open payments, or refunds those already paid. What fails stays due.
 pub async fn cleanup_payments(cx: Context<'_>, account: &AccountNumber) -> Result<()> {
     let cleanups = &cx.store.cleanups;
     let mut left = Vec::new();

@@ -20,8 +20,7 @@ const MAX_LEAD: SignedDuration = SignedDuration::from_hours(24);
 /// An event that is pending for longer raises an alarm.
 const TOO_LONG_PENDING: SignedDuration = SignedDuration::from_hours(3 * 24);
 
-/// Records an event and applies it, unless that was done before. After an error it is not recorded,
-/// and Stripe has to deliver it again.
+/// Records a new event and applies it. After an error, Stripe has to deliver it again.
 pub async fn receive(cx: Context<'_>, event: &Event) -> Result<EventState> {
     let content = serde_json::to_string(&event.notice)?;
     let (id, retry_at) = (event.id.as_str(), retry_at(cx, 0));
@@ -37,8 +36,7 @@ pub async fn receive(cx: Context<'_>, event: &Event) -> Result<EventState> {
     apply(cx, &recorded).await
 }
 
-/// Applies a recorded event; doing it again changes nothing more. After an error, the event stays
-/// due. `None` if there is no such event.
+/// Applies a recorded event, again if need be; after an error, it stays due. `None`: no such event.
 pub async fn replay(cx: Context<'_>, id: &str) -> Result<Option<EventState>> {
     match cx.store.inbox.get(id).await? {
         Some(recorded) => apply(cx, &recorded).await.map(Some),
@@ -66,7 +64,6 @@ async fn apply(cx: Context<'_>, recorded: &Recorded) -> Result<EventState> {
     end(cx, recorded, state, reason).await
 }
 
-/// The event stays due.
 async fn keep(
     cx: Context<'_>,
     recorded: &Recorded,

@@ -12,7 +12,6 @@ use crate::error::{ChargingError, Result};
 /// The delay before a request that failed is sent again.
 pub(crate) const RETRY_DELAY: SignedDuration = SignedDuration::from_mins(5);
 
-/// The results of charging.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ChargeReport {
     /// Periods paid.

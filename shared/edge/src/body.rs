@@ -12,9 +12,7 @@ use serde_json::error::Category;
 
 use crate::error::{ApiError, Code};
 
-/// Reads a whole body of at most `max_bytes`; a body of one frame is not copied.
-///
-/// A body whose declared length is too large is refused before it is read.
+/// Reads a whole body. One whose declared length is above `max_bytes` is refused before it is read.
 pub async fn read_body(body: Body, max_bytes: usize) -> Result<Bytes, ApiError> {
     let too_large = || {
         let detail = format!("the request body may have at most {max_bytes} bytes");
@@ -34,9 +32,7 @@ pub async fn read_body(body: Body, max_bytes: usize) -> Result<Bytes, ApiError> 
 }
 
 /// The members of a settings request: a JSON object with at least one of the allowed fields, none
-/// of them twice or `null`, and no others.
-///
-/// It may hold a secret, so it has no `Debug` and no error repeats a value.
+/// of them twice or `null`, and no others. It may hold a secret, so no error repeats a value.
 pub struct Fields {
     members: Vec<(String, Value)>,
 }

@@ -1,5 +1,4 @@
-//! The one clock. All code takes the time from a [`Clock`], so that tests and the local program can
-//! move it.
+//! The one clock, which tests and the local program can move.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

@@ -159,8 +159,7 @@ fn unrouted(status: StatusCode, headers: &http::HeaderMap, body: &Body) -> Optio
     bare.then(|| ApiError::new(code, detail))
 }
 
-/// Answers every `OPTIONS`, so that no preflight needs a token, and allows our origins on all other
-/// responses.
+/// Answers every `OPTIONS`, so that no preflight needs a token, and allows our origins.
 fn cors(settings: &HttpSettings) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(AllowOrigin::list(settings.allowed_origins.clone()))

@@ -1,5 +1,4 @@
-//! The caller's identity, from `Authorization: Bearer <JWT>` and nothing else (contract, section
-//! 3).
+//! The caller's identity, only from `Authorization: Bearer <JWT>` (contract, section 3).
 //!
 //! A token's header is checked on its own before any key is looked up; the key determines the
 //! algorithm, not the token; no part of a token is ever repeated in a response or a log line.
@@ -72,8 +71,7 @@ impl Identity {
         }))
     }
 
-    /// The caller that the request's token names; `identity_unavailable` as long as the issuer's
-    /// keys have never been loaded.
+    /// The caller; `identity_unavailable` as long as the issuer's keys have never been loaded.
     pub async fn caller(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
         let token = bearer_token(headers)?;
         let header = TokenHeader::read(token)?;

@@ -65,8 +65,7 @@ impl Jwks {
         Self { url, http, clock, loaded: RwLock::new(None), last_try: Mutex::new(None) }
     }
 
-    /// The keys, fetched again if they are old or this one is missing. `None` if none were ever
-    /// loaded.
+    /// The keys, fetched again if they are old or this one is missing. `None` before the first.
     pub(crate) async fn with(&self, id: Option<&str>) -> Option<Arc<Loaded>> {
         if let Some(loaded) = self.loaded()
             && has_passed(FRESH, loaded.at, self.clock.now())

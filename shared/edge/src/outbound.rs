@@ -29,11 +29,9 @@ pub enum HttpClientError {
     Client(#[from] reqwest::Error),
 }
 
-/// A client that gives up connecting, TLS included, after `connect`, and has no other time-out.
-///
-/// It sends a request at most once and only to the host it was given: no retries, no redirects, no
-/// proxies from the environment. It trusts Mozilla's certificate authorities as of the build,
-/// because reading the system's costs milliseconds at every cold start.
+/// A client whose only time-out is for connecting, TLS included. It sends a request at most once
+/// and only to the host it was given: no retries, redirects or proxies. It trusts Mozilla's roots
+/// as of the build, because reading the system's costs milliseconds at every cold start.
 pub fn http_client(connect: Duration) -> Result<Client, HttpClientError> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(TLS_SERVER_ROOT_CERTS.iter().cloned());

@@ -124,8 +124,7 @@ impl Env {
         entries.filter(|entry| !entry.is_empty()).map(str::to_owned).collect()
     }
 
-    /// A setting in a format of the caller's. The error of `parse` says what the value must be, and
-    /// never repeats it.
+    /// The error of `parse` says what the value must be, and never repeats it.
     pub fn parse_or<T>(
         &mut self,
         name: &'static str,

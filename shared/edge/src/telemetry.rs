@@ -1,5 +1,4 @@
-//! Logs: one JSON object per line on standard output, with the fields of the spans around it, so
-//! that every line names its request and, within an AI call, its call.
+//! Logs: one JSON object per line, with the fields of the spans around it (request, AI call).
 
 use std::fmt;
 use std::sync::Once;

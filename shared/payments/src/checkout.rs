@@ -154,7 +154,6 @@ impl NewSession<'_> {
 }
 
 impl CheckoutSession {
-    /// `None` without an id.
     pub(crate) fn read(session: &Value) -> Option<Self> {
         let status = read::name(session, "status");
         let paid = match read::text(session, "payment_status") {

@@ -55,7 +55,6 @@ pub struct PaymentIntent {
     pub decline: Option<Decline>,
 }
 
-/// A PaymentIntent to create, for a card on file.
 #[derive(Debug, Clone, Copy)]
 pub struct NewIntent<'a> {
     pub amount: Cents,
@@ -69,7 +68,6 @@ pub struct NewIntent<'a> {
     pub period: Period,
 }
 
-/// The outcome of a refund.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refund {
     /// The money is on its way back.
@@ -81,7 +79,6 @@ pub enum Refund {
 }
 
 impl Stripe {
-    /// Creates a PaymentIntent without confirming it: nothing is charged.
     pub async fn create_intent(
         &self,
         new: &NewIntent<'_>,
@@ -208,7 +205,6 @@ fn expand() -> (&'static str, String) {
 }
 
 impl PaymentIntent {
-    /// `None` without an id.
     pub(crate) fn read(intent: &Value) -> Option<Self> {
         let status = read::name(intent, "status");
         let charge = intent.get("latest_charge");

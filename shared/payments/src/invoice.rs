@@ -15,7 +15,6 @@ use crate::read;
 pub enum InvoiceStatus {
     /// Not final, for about an hour after it is created.
     Draft,
-    /// It can be paid.
     Open,
     Paid,
     /// It can no longer be paid.
@@ -86,7 +85,6 @@ impl Stripe {
 }
 
 impl Invoice {
-    /// `None` without an id.
     fn read(invoice: &Value) -> Option<Self> {
         let list = |path| invoice.pointer(path).and_then(Value::as_array);
         let lines = list("/lines/data").into_iter().flatten();

@@ -103,7 +103,6 @@ impl Subscription {
         matches!(self.status, Canceled | IncompleteExpired)
     }
 
-    /// `None` without an id.
     pub(crate) fn read(subscription: &Value) -> Option<Self> {
         Some(Self {
             id: read::id(subscription, "id")?,

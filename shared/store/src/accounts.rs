@@ -14,7 +14,6 @@ use crate::outbox::put_add_on_event;
 use crate::retry::Retry;
 use crate::write::{put, update};
 
-/// The outcome of creating an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Created {
     Now,
@@ -37,12 +36,10 @@ pub enum Presence {
     },
 }
 
-/// Why a profile was not changed.
 #[derive(Debug, thiserror::Error)]
 pub enum UpdateError<E> {
     #[error("there is no such account")]
     NotFound,
-    /// The change itself refused.
     #[error("the change was refused: {0}")]
     Refused(E),
     #[error("the change could not be stored")]
@@ -69,11 +66,9 @@ pub struct AccountsPage {
     pub next: Option<AccountsCursor>,
 }
 
-/// A place among all accounts.
 #[derive(Debug, Clone)]
 pub struct AccountsCursor(Item);
 
-/// Reads, creates, changes and deletes accounts.
 #[derive(Debug, Clone)]
 pub struct Accounts {
     pub(crate) db: Db,
@@ -90,8 +85,7 @@ impl Accounts {
         account_by_number(&self.db, number).await
     }
 
-    /// The account's number in ledger and holds. Kept for a deleted account while calls are open on
-    /// it.
+    /// The account's number in ledger and holds; a deleted account's too, while calls are open.
     pub async fn number(&self, id: &AccountId) -> Result<Option<AccountNumber>, StoreError> {
         let item = account_item(&self.db, id).await?;
         let number = item.map(|item| Attributes::of(ACCOUNT, &item).optional("account_number"));
@@ -205,8 +199,7 @@ impl Accounts {
         Ok(self.db.transact(operation, items).await?.succeeded())
     }
 
-    /// All accounts of `segment`, page by page; deleted ones too, as long as calls are open on
-    /// them.
+    /// All accounts of `segment`, page by page; deleted ones too while calls are open on them.
     pub async fn page(
         &self,
         segment: Segment,
@@ -270,8 +263,7 @@ pub(crate) async fn account_by_number(
     Ok(account.filter(|account| account.number == *number))
 }
 
-/// Replaces the profile of `before` with that of `after`, on the condition that `before` is
-/// current.
+/// Replaces the profile of `before` with that of `after` if `before` is current.
 pub(crate) fn set_profile(
     db: &Database,
     before: &Account,
@@ -283,8 +275,7 @@ pub(crate) fn set_profile(
     with_profile(update, "", before, after)
 }
 
-/// Makes `update` set the profile and its place in the index of due tasks, after `also`, and names
-/// the revision before it `:before`.
+/// Makes `update` set the profile and its due time, after `also`; `:before` is the old revision.
 pub(crate) fn with_profile(
     update: UpdateBuilder,
     also: &str,

@@ -11,7 +11,6 @@ use crate::write::put;
 
 const ATTEMPTS: &str = "attempts";
 
-/// Is another attempt allowed?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttemptLimit {
     Allowed,

@@ -33,7 +33,6 @@ const MARGIN: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// Behind the ids that calls are given.
 const LAST_CALL: &str = "call_~";
 
-/// The result of a reconciliation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reconciliation {
     pub open_holds: Vec<OpenHold>,
@@ -41,7 +40,6 @@ pub struct Reconciliation {
     pub problems: Vec<String>,
 }
 
-/// Reconciles an account's balance with its ledger and holds.
 #[derive(Debug, Clone)]
 pub struct Books {
     pub(crate) db: Db,
@@ -49,9 +47,7 @@ pub struct Books {
 
 impl Books {
     /// Adds the account's books up, without movements meanwhile. Books that do not add up are read
-    /// a second time from the beginning, and only the second result counts.
-    ///
-    /// # Errors
+    /// a second time from the beginning, and only the second result counts. Fails with
     /// [`StoreError::Contended`] if credits move faster than the books can be read.
     pub async fn reconcile(
         &self,
@@ -130,7 +126,6 @@ impl Books {
         Ok(())
     }
 
-    /// Credits spent and calls made on all days.
     async fn days(&self, account: &AccountNumber) -> Result<(Credits, u64), StoreError> {
         let query = entries_between(&self.db, account, "d#", "d#~");
         let (mut spent, mut calls) = (Credits::ZERO, 0);

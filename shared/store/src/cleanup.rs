@@ -11,7 +11,6 @@ use crate::write::{Write, delete, put};
 
 const CLEANUP: &str = "cleanup";
 
-/// Remembers the open payments of deleted accounts until they are cancelled.
 #[derive(Debug, Clone)]
 pub struct Cleanups {
     pub(crate) db: Db,

@@ -1,7 +1,6 @@
 //! Domain events: what Greta's other systems learn about an account.
 //!
-//! An event is written in the transaction of the change that it reports, under an id derived from
-//! that change.
+//! An event is written in the transaction of its change, under an id derived from that change.
 
 use std::collections::BTreeMap;
 
@@ -12,8 +11,7 @@ use jiff::Timestamp;
 
 use crate::item::micros;
 
-/// An event's content by name: texts, and times in RFC 3339. Never a secret, nothing of a key's
-/// text.
+/// An event's content by name: texts, and times in RFC 3339. Never a secret.
 pub type Facts = BTreeMap<String, Option<String>>;
 
 /// Something that Greta's other systems learn, delivered from an outbox.
@@ -38,8 +36,7 @@ impl DomainEvent {
         }
     }
 
-    /// The event of an add-on that changes from `before` to `after`, if others care. Its id
-    /// contains the revision that the change makes.
+    /// The event of the change from `before` to `after`, if others care. Its id has the revision.
     pub(crate) fn add_on(before: &Account, after: &Account, at: Timestamp) -> Option<Self> {
         let add_on = &after.profile.add_on;
         let reported = add_on.change_since(&before.profile.add_on)?;

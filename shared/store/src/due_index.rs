@@ -101,7 +101,6 @@ impl DueTask {
         }
     }
 
-    /// The key of the task's item.
     pub(crate) fn key(&self) -> Item {
         let (kind, id, name) = self.parts();
         match kind {
@@ -114,7 +113,6 @@ impl DueTask {
         }
     }
 
-    /// The task's partition of the index.
     pub(crate) fn partition(&self) -> String {
         let (kind, id, _) = self.parts();
         partition(kind, shard_of(id))
@@ -152,14 +150,12 @@ impl DueTask {
     }
 }
 
-/// A task with the time at which it is due.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Due {
     pub task: DueTask,
     pub at: Timestamp,
 }
 
-/// Finds tasks that are due, and postpones them.
 #[derive(Debug, Clone)]
 pub struct DueIndex {
     pub(crate) db: Db,
@@ -191,8 +187,7 @@ impl DueIndex {
         readable_rows(query, limit, read).await
     }
 
-    /// Moves a task to `until`, which also claims it: no other tick finds it before then. False if
-    /// it is no longer due as it was.
+    /// Claims a task until `until`: no other tick finds it before. False if another was faster.
     pub async fn postpone(&self, due: &Due, until: Timestamp) -> Result<bool, StoreError> {
         let table = due.task.parts().0.table(&self.db.tables);
         let update = update(table, due.task.key(), "SET due_at = :until")

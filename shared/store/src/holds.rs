@@ -26,7 +26,6 @@ use crate::write::{Transacted, Write, delete, failed_condition, put, update};
 /// How long a resolved hold is kept: as the proof that its call ended once, and for questions.
 pub(crate) const RESOLVED_KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
 
-/// A hold to be taken.
 #[derive(Debug, Clone)]
 pub struct NewHold<'a> {
     pub call: &'a CallId,
@@ -42,7 +41,6 @@ pub struct NewHold<'a> {
     pub max_holds: u32,
 }
 
-/// The outcome of taking a hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HoldOutcome {
     Taken(Hold),
@@ -260,8 +258,7 @@ impl Holds {
         self.resolve(hold, "settle hold", items, end).await
     }
 
-    /// Ends the hold without a charge, and frees its idempotency key, with `why` in the account's
-    /// history if given. After an unknown outcome, the sweeper ends the hold.
+    /// Like [`Holds::settle`] without a charge; frees the idempotency key.
     pub async fn release(
         &self,
         hold: &Hold,

@@ -62,12 +62,10 @@ pub(crate) fn to_attribute<T: Serialize>(
     serde_dynamo::to_attribute_value(value).map_err(|error| StoreError::unreadable(what, error))
 }
 
-/// A whole item.
 pub(crate) fn write<T: Serialize>(what: &'static str, value: &T) -> Result<Item, StoreError> {
     serde_dynamo::to_item(value).map_err(|error| StoreError::unreadable(what, error))
 }
 
-/// Reads a whole item.
 pub(crate) fn read<T: DeserializeOwned>(what: &'static str, item: Item) -> Result<T, StoreError> {
     serde_dynamo::from_item(item).map_err(|error| StoreError::unreadable(what, error))
 }
@@ -117,7 +115,6 @@ impl<'a> Attributes<'a> {
     }
 }
 
-/// The balance attributes of an account item.
 pub(crate) fn balance(item: &Item) -> Result<Balance, StoreError> {
     let item = Attributes::of("balance", item);
     let balance = Balance::new(

@@ -1,5 +1,4 @@
-//! The ledger: append-only entries, read newest first, and the sums of each day; and the account's
-//! history, which records changes that move no credits.
+//! The ledger, its sums of each day, and the account's history of changes that move no credits.
 
 use std::ops::RangeInclusive;
 
@@ -107,18 +106,15 @@ pub(crate) struct StoredBalance {
     pub(crate) moves: u64,
 }
 
-/// Reads the ledger, and moves credits without a call.
 #[derive(Debug, Clone)]
 pub struct Ledger {
     pub(crate) db: Db,
 }
 
 impl Ledger {
-    /// A page of the ledger, newest first, from `cursor` or from the newest entry.
-    ///
-    /// The balance after an entry is not stored, because a conditional write cannot know it. It is
-    /// counted back from the current balance, which is read before and after the first page to be
-    /// sure that they match.
+    /// A page of the ledger, newest first, from `cursor` or from the newest entry. A conditional
+    /// write cannot store the balance after an entry, so that is counted back from the current
+    /// balance, which is read before and after the first page to be sure that they match.
     pub async fn page(
         &self,
         account: &Account,

@@ -117,8 +117,7 @@ impl Store {
         Self::of(Database { client, tables, low_below: None })
     }
 
-    /// Publishes `credits.low` when a posting of this store, or a call whose hold it takes, brings
-    /// a standard account's balance below `minimum` (`MIN_CREDIT_BALANCE`).
+    /// Publishes `credits.low` when a standard account's balance goes below `minimum`.
     #[must_use]
     pub fn with_low_credits_events(self, minimum: Credits) -> Self {
         Self::of(Database { low_below: Some(minimum), ..(*self.db).clone() })

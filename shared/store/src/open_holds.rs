@@ -41,7 +41,6 @@ pub struct OpenHold {
     pub generation_id: Option<String>,
 }
 
-/// A hold as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoredHold {
     Open(Box<OpenHold>),
@@ -53,7 +52,6 @@ pub enum StoredHold {
     },
 }
 
-/// An open hold whose next check is due.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DueHold {
     pub account_number: AccountNumber,
@@ -61,14 +59,12 @@ pub struct DueHold {
     pub due: Timestamp,
 }
 
-/// Takes, ends and reads holds.
 #[derive(Debug, Clone)]
 pub struct Holds {
     pub(crate) db: Db,
 }
 
 impl Holds {
-    /// The account's open holds.
     pub async fn open(&self, account: &AccountNumber) -> Result<Vec<OpenHold>, StoreError> {
         let mut open = Vec::new();
         for item in holds_between(&self.db, account, FIRST_HOLD, LAST_HOLD).await? {
@@ -126,8 +122,7 @@ impl Holds {
         readable_rows(query, limit, read).await
     }
 
-    /// Claims a due hold by postponing its next check. `None` if it has ended, or another sweeper
-    /// was faster.
+    /// Claims a due hold by postponing its check. `None` if it has ended, or another was faster.
     pub async fn claim(
         &self,
         due: &DueHold,
@@ -239,7 +234,6 @@ pub(crate) fn new_hold_item(hold: &Hold, at: Timestamp) -> Item {
     item
 }
 
-/// Reads the item of an open hold.
 pub(crate) fn open_hold(item: &Item) -> Result<OpenHold, StoreError> {
     let item = Attributes::of(HOLD, item);
     let price = |name: &str| {

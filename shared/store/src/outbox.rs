@@ -15,7 +15,6 @@ use crate::write::{Write, delete, put, update};
 
 const EVENT: &str = "event";
 
-/// An event that waits in the outbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredEvent {
     pub account: AccountId,
@@ -37,7 +36,6 @@ impl StoredEvent {
     }
 }
 
-/// Reads, claims and removes domain events that wait for delivery.
 #[derive(Debug, Clone)]
 pub struct Outbox {
     pub(crate) db: Db,
@@ -105,15 +103,13 @@ impl Outbox {
         index.postpone(&Due { task, at }, until).await.map(drop)
     }
 
-    /// Removes a delivered event.
     pub async fn remove(&self, event: &StoredEvent) -> Result<(), StoreError> {
         let delete = delete(&self.db.tables.accounts, event.task().key());
         self.db.write("remove event", delete).await.map(drop)
     }
 }
 
-/// Puts an event of the account into the outbox. `revision` is the one that the change makes; 0
-/// where it changes no profile.
+/// `revision` is the one that the change makes; 0 where it changes no profile.
 pub(crate) fn put_event(
     db: &Database,
     account: &AccountId,
@@ -144,7 +140,6 @@ pub(crate) fn put_add_on_event(
     put.transpose()
 }
 
-/// All rows of the account's outbox.
 pub(crate) async fn event_rows(
     db: &Database,
     account: &AccountId,

@@ -16,8 +16,7 @@ pub struct SecretIntents {
 }
 
 impl SecretIntents {
-    /// Remembers a secret's name before the secret exists, so that it is deleted from `due` on if
-    /// its save fails.
+    /// Remembers a secret's name before it exists: it is deleted from `due` on if its save fails.
     pub async fn add(&self, id: &AccountId, key: &KeyId, due: Timestamp) -> Result<(), StoreError> {
         let put = put_secret(&self.db, id, key, due);
         self.db.write("remember secret", put).await.map(drop)
@@ -35,7 +34,6 @@ impl SecretIntents {
     }
 }
 
-/// Makes the key's secret due for deletion.
 pub(crate) fn put_secret(db: &Database, id: &AccountId, key: &KeyId, due: Timestamp) -> Write {
     put(&db.tables.accounts, task(id, key).item(due)).into()
 }

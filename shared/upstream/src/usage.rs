@@ -41,8 +41,7 @@ fn a_choice_failed(choices: &str) -> bool {
     errors.any(|error| is_error(error.map(|error| error.get())))
 }
 
-/// Parses a `usage` member; `None` unless it is an object. A field that is missing or of another
-/// type is absent.
+/// Parses a `usage` object. A field that is missing or of another type is absent.
 pub fn usage_from_json(json: &str) -> Option<Usage> {
     let fields: Fields<'_> = serde_json::from_str(json).ok()?;
     let count = |name: &str| fields.get(name)?.get().parse().ok();
