@@ -68,12 +68,9 @@ impl Fields {
     }
 
     pub fn optional_bool(&self, name: &'static str) -> Result<Option<bool>, ApiError> {
-        self.get(name)
-            .map(|value| {
-                let wrong = || invalid(format!("the field `{name}` must be true or false"));
-                value.as_bool().ok_or_else(wrong)
-            })
-            .transpose()
+        let Some(value) = self.get(name) else { return Ok(None) };
+        let wrong = || invalid(format!("the field `{name}` must be true or false"));
+        value.as_bool().map(Some).ok_or_else(wrong)
     }
 
     pub fn required_string(&self, name: &'static str) -> Result<&str, ApiError> {

@@ -143,14 +143,11 @@ impl Loaded {
 
     /// The key with this id and algorithm; without an id, the issuer's only key.
     pub(crate) fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Option<&Key> {
-        let key = match (id, self.keys.as_slice()) {
-            (None, [only]) => Some(only),
-            (None, _) => None,
-            (Some(_), keys) => {
-                keys.iter().find(|key| key.id.as_deref() == id && key.algorithm == algorithm)
-            }
-        };
-        key.filter(|key| key.algorithm == algorithm)
+        let is_only = self.keys.len() == 1;
+        self.keys.iter().find(|key| {
+            let is_named = if id.is_some() { key.id.as_deref() == id } else { is_only };
+            is_named && key.algorithm == algorithm
+        })
     }
 }
 

@@ -152,24 +152,18 @@ impl Env {
 
     /// The settings, or an error that names every missing or malformed one.
     pub fn finish<T>(self, settings: T) -> Result<T, SettingsError> {
-        if self.problems.is_empty() { Ok(settings) } else { Err(SettingsError(self.problems)) }
+        if self.problems.is_empty() {
+            return Ok(settings);
+        }
+        let problems = self.problems.iter().map(|(name, what)| format!("{name} {what}"));
+        Err(SettingsError(problems.collect::<Vec<_>>().join("; ")))
     }
 }
 
 /// The settings that are missing or malformed, and what is wrong with each.
-#[derive(Clone, PartialEq, Eq)]
-pub struct SettingsError(BTreeMap<&'static str, String>);
-
-impl fmt::Display for SettingsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("settings are missing or malformed: ")?;
-        for (at, (name, what)) in self.0.iter().enumerate() {
-            let separator = if at == 0 { "" } else { "; " };
-            write!(f, "{separator}{name} {what}")?;
-        }
-        Ok(())
-    }
-}
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
+#[error("settings are missing or malformed: {0}")]
+pub struct SettingsError(String);
 
 /// The message, because a `main` that returns the error prints its `Debug`.
 impl fmt::Debug for SettingsError {
@@ -177,8 +171,6 @@ impl fmt::Debug for SettingsError {
         fmt::Display::fmt(self, f)
     }
 }
-
-impl std::error::Error for SettingsError {}
 
 fn parse_url(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|error| format!("must be a URL ({error})"))?;
