@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use account::{AccountId, Purpose};
 use edge::{ApiError, Code};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use secrecy::SecretString;
-use store::{AttemptLimit, StoreError};
+use store::StoreError;
 use upstream::KeyFacts;
 
 use crate::deps::Deps;
@@ -24,10 +24,11 @@ pub(crate) async fn count(
     within_limit(deps.api.store.attempts.count(account, purpose, now).await)
 }
 
-pub(crate) fn within_limit(limit: Result<AttemptLimit, StoreError>) -> Result<(), ApiError> {
-    let wait = match limit.map_err(|error| ApiError::storage(&error))? {
-        AttemptLimit::Allowed => return Ok(()),
-        AttemptLimit::WaitFor(wait) => wait,
+pub(crate) fn within_limit(
+    wait: Result<Option<SignedDuration>, StoreError>,
+) -> Result<(), ApiError> {
+    let Some(wait) = wait.map_err(|error| ApiError::storage(&error))? else {
+        return Ok(());
     };
     let error = ApiError::new(
         Code::TooManyAttempts,

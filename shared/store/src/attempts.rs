@@ -11,13 +11,6 @@ use crate::write::put;
 
 const ATTEMPTS: &str = "attempts";
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AttemptLimit {
-    Allowed,
-    /// Not before this time has passed.
-    WaitFor(SignedDuration),
-}
-
 /// Counts each account's key checks and payment pages.
 #[derive(Debug, Clone)]
 pub struct AttemptLimits {
@@ -25,33 +18,33 @@ pub struct AttemptLimits {
 }
 
 impl AttemptLimits {
-    /// Is another attempt allowed? Reads only.
+    /// The time until another attempt is allowed; `None` if it is. Reads only.
     pub async fn check(
         &self,
         id: &AccountId,
         purpose: Purpose,
         now: Timestamp,
-    ) -> Result<AttemptLimit, StoreError> {
+    ) -> Result<Option<SignedDuration>, StoreError> {
         let (attempts, _) = self.read(id).await?;
-        Ok(limit(&attempts, purpose, now))
+        Ok(attempts.wait(purpose, now))
     }
 
-    /// Counts an attempt that is about to be made, if it is allowed.
+    /// Counts an attempt that is about to be made, or returns the time until it is allowed.
     pub async fn count(
         &self,
         id: &AccountId,
         purpose: Purpose,
         now: Timestamp,
-    ) -> Result<AttemptLimit, StoreError> {
+    ) -> Result<Option<SignedDuration>, StoreError> {
         self.change(id, |attempts| {
             if attempts.is_counted(purpose, now) {
-                return AttemptLimit::Allowed;
+                return None;
             }
-            let limit = limit(attempts, purpose, now);
-            if limit == AttemptLimit::Allowed {
+            let wait = attempts.wait(purpose, now);
+            if wait.is_none() {
                 attempts.count(purpose, now);
             }
-            limit
+            wait
         })
         .await
     }
@@ -99,13 +92,6 @@ impl AttemptLimits {
         };
         let item = Attributes::of(ATTEMPTS, &item);
         Ok((item.get("attempts")?, item.get("version")?))
-    }
-}
-
-fn limit(attempts: &Attempts, purpose: Purpose, now: Timestamp) -> AttemptLimit {
-    match attempts.allowed(purpose, now) {
-        Ok(()) => AttemptLimit::Allowed,
-        Err(wait) => AttemptLimit::WaitFor(wait),
     }
 }
 

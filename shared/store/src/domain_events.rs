@@ -39,37 +39,28 @@ impl DomainEvent {
     /// The event of the change from `before` to `after`, if others care. Its id has the revision.
     pub(crate) fn add_on(before: &Account, after: &Account, at: Timestamp) -> Option<Self> {
         let add_on = &after.profile.add_on;
-        let reported = add_on.change_since(&before.profile.add_on)?;
         let generation = add_on.generation()?.as_str();
-        let (kind, name) = match reported {
-            AddOnChange::Activated => ("add_on.activated", "activated"),
-            AddOnChange::PastDue => ("add_on.past_due", "past_due"),
-            AddOnChange::Suspended => ("add_on.suspended", "suspended"),
-            AddOnChange::Ended => ("add_on.ended", "ended"),
-        };
         let time_of = |at: Timestamp| Some(at.to_string());
         let paid_through = add_on.paid_through();
         let charge = after.profile.billing.charge.as_ref();
-        let more = match reported {
+        let reason = || vec![("reason", add_on.reason().map(|reason| reason.as_str().to_owned()))];
+        let (kind, more) = match add_on.change_since(&before.profile.add_on)? {
             AddOnChange::Activated => {
                 let renews = add_on.status() == AddOnStatus::Active;
                 let next = paid_through.filter(|_| renews);
-                vec![("next_charge_at", next.and_then(time_of))]
+                ("add_on.activated", vec![("next_charge_at", next.and_then(time_of))])
             }
             AddOnChange::PastDue => {
                 let next = charge.and_then(|charge| charge.attempt_at);
                 let ends = charge.map(|charge| charge.grace_ends);
-                vec![
-                    ("next_attempt_at", next.and_then(time_of)),
-                    ("access_until", ends.and_then(time_of)),
-                ]
+                let attempt = ("next_attempt_at", next.and_then(time_of));
+                ("add_on.past_due", vec![attempt, ("access_until", ends.and_then(time_of))])
             }
-            AddOnChange::Suspended | AddOnChange::Ended => {
-                let reason = add_on.reason().map(|reason| reason.as_str().to_owned());
-                vec![("reason", reason)]
-            }
+            AddOnChange::Suspended => ("add_on.suspended", reason()),
+            AddOnChange::Ended => ("add_on.ended", reason()),
         };
         let paid_through = ("paid_through", paid_through.and_then(time_of));
+        let name = kind.trim_start_matches("add_on.");
         Some(Self {
             id: format!("{generation}-{name}-{}", after.revision),
             kind,

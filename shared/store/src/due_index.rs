@@ -3,10 +3,9 @@
 use std::ops::Range;
 
 use account::{AccountId, AccountNumber, KeyId};
-use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use jiff::Timestamp;
 
-use crate::db::{Db, Tables};
+use crate::db::{Database, Db, Tables};
 use crate::error::StoreError;
 use crate::item::{self, ACCOUNT, Attributes, Item, key, text, time};
 use crate::write::update;
@@ -171,20 +170,12 @@ impl DueIndex {
         now: Timestamp,
         limit: i32,
     ) -> Result<Vec<Result<Due, StoreError>>, StoreError> {
-        let query = self
-            .db
-            .client
-            .query()
-            .table_name(kind.table(&self.db.tables))
-            .index_name("due")
-            .key_condition_expression("due_shard = :shard AND due_at <= :now")
-            .expression_attribute_values(":shard", text(partition(kind, shard)))
-            .expression_attribute_values(":now", time(now));
+        let index = (kind.table(&self.db.tables), "due", "due_shard = :shard AND due_at <= :now");
         let read = |row: &Item| {
             let row = Attributes::of("due task", row);
             Ok(Due { task: DueTask::read(kind, row)?, at: row.get("due_at")? })
         };
-        readable_rows(query, limit, read).await
+        due_rows(&self.db, index, partition(kind, shard), now, limit, read).await
     }
 
     /// Claims a task until `until`: no other tick finds it before. False if another was faster.
@@ -198,12 +189,23 @@ impl DueIndex {
     }
 }
 
-/// The rows that `query` finds, in order, until `limit` of them could be read.
-pub(crate) async fn readable_rows<T>(
-    query: QueryFluentBuilder,
+/// The rows of a partition that are due at `now`, in order, until `limit` of them could be read.
+pub(crate) async fn due_rows<T>(
+    db: &Database,
+    (table, index, condition): (&str, &str, &str),
+    shard: String,
+    now: Timestamp,
     limit: i32,
     read: impl Fn(&Item) -> Result<T, StoreError>,
 ) -> Result<Vec<Result<T, StoreError>>, StoreError> {
+    let query = db
+        .client
+        .query()
+        .table_name(table)
+        .index_name(index)
+        .key_condition_expression(condition)
+        .expression_attribute_values(":shard", text(shard))
+        .expression_attribute_values(":now", time(now));
     let (mut rows, mut from) = (Vec::new(), None);
     let mut readable = 0;
     loop {

@@ -72,9 +72,8 @@ pub use account::hold::Resolution;
 pub use accounts::{
     Accounts, AccountsCursor, AccountsPage, Created, Presence, Segment, UpdateError,
 };
-pub use attempts::{AttemptLimit, AttemptLimits};
+pub use attempts::AttemptLimits;
 pub use books::{Books, Reconciliation};
-pub use cleanup::Cleanups;
 pub use db::Tables;
 pub use deletion::Deletion;
 pub use domain_events::{DomainEvent, Facts};
@@ -105,7 +104,6 @@ pub struct Store {
     pub ledger: Ledger,
     pub books: Books,
     pub payments: Payments,
-    pub cleanups: Cleanups,
     pub inbox: Inbox,
     pub outbox: Outbox,
     pub due: DueIndex,
@@ -133,7 +131,6 @@ impl Store {
             ledger: Ledger { db: db.clone() },
             books: Books { db: db.clone() },
             payments: Payments { db: db.clone() },
-            cleanups: Cleanups { db: db.clone() },
             inbox: Inbox { db: db.clone() },
             outbox: Outbox { db: db.clone() },
             due: DueIndex { db: db.clone() },

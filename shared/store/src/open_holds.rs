@@ -4,9 +4,10 @@ use account::hold::{FIRST_CHECK, HoldState, LIFE, next_check};
 use account::price::{Tariff, TokenPrices};
 use account::{AccountId, AccountNumber, CallId, Credits, CreditsPerUsd, Usd};
 use jiff::Timestamp;
+use serde::Deserialize;
 
 use crate::db::{Database, Db};
-use crate::due_index::{readable_rows, shard_of};
+use crate::due_index::{due_rows, shard_of};
 use crate::error::StoreError;
 use crate::item::{self, Attributes, Item, key, micros, number, text, time};
 use crate::write::update;
@@ -52,10 +53,12 @@ pub enum StoredHold {
     },
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct DueHold {
     pub account_number: AccountNumber,
+    #[serde(rename = "hold")]
     pub call: CallId,
+    #[serde(rename = "next_check_at")]
     pub due: Timestamp,
 }
 
@@ -102,24 +105,10 @@ impl Holds {
         now: Timestamp,
         limit: i32,
     ) -> Result<Vec<Result<DueHold, StoreError>>, StoreError> {
-        let query = self
-            .db
-            .client
-            .query()
-            .table_name(&self.db.tables.holds)
-            .index_name("next_check")
-            .key_condition_expression("check_shard = :shard AND next_check_at <= :now")
-            .expression_attribute_values(":shard", text(shard.to_string()))
-            .expression_attribute_values(":now", time(now));
-        let read = |row: &Item| {
-            let row = Attributes::of("due hold", row);
-            Ok(DueHold {
-                account_number: row.get("account_number")?,
-                call: row.get("hold")?,
-                due: row.get("next_check_at")?,
-            })
-        };
-        readable_rows(query, limit, read).await
+        let condition = "check_shard = :shard AND next_check_at <= :now";
+        let index = (self.db.tables.holds.as_str(), "next_check", condition);
+        let read = |row: &Item| item::read("due hold", row.clone());
+        due_rows(&self.db, index, shard.to_string(), now, limit, read).await
     }
 
     /// Claims a due hold by postponing its check. `None` if it has ended, or another was faster.
