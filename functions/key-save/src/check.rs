@@ -21,7 +21,7 @@ pub(crate) async fn count(
     purpose: Purpose,
     now: Timestamp,
 ) -> Result<(), ApiError> {
-    within_limit(deps.api.store.attempts.count(account, purpose, now).await)
+    within_limit(deps.api.store.accounts.count_attempt(account, purpose, now).await)
 }
 
 pub(crate) fn within_limit(

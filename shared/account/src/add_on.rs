@@ -13,10 +13,6 @@ use serde::{Deserialize, Serialize};
 use crate::period::{Period, end_of_period};
 use crate::plan::PlanChange;
 
-mod change;
-
-pub use change::{AddOnChange, Reason};
-
 /// The status of the add-on, as the integration card shows it.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -35,6 +31,31 @@ pub enum AddOnStatus {
     Ended,
 }
 
+/// Why there is no access.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The period was not paid within the grace period.
+    Unpaid,
+    /// The payment is disputed, or was lost in a dispute.
+    Disputed,
+    Refunded,
+    Cancelled,
+    /// The plan includes OpenRouter, or did so until the end of the paid period.
+    PlanChanged,
+}
+
+impl Reason {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unpaid => "unpaid",
+            Self::Disputed => "disputed",
+            Self::Refunded => "refunded",
+            Self::Cancelled => "cancelled",
+            Self::PlanChanged => "plan_changed",
+        }
+    }
+}
+
 /// How the monthly price is collected; copied to the generation at its activation. (The order of
 /// the variants has no meaning; it only defines the join of two activations of one generation.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -48,8 +69,7 @@ pub enum Collection {
     Provider,
 }
 
-/// A purchase of the add-on with all its periods, named by its Checkout Session (for collection
-/// from credits, by its ledger entry).
+/// A purchase with all its periods, named by its Checkout Session or, for credits, ledger entry.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct GenerationId(String);
@@ -67,11 +87,9 @@ impl GenerationId {
 /// Something that happened to the add-on. Each fact names its generation and period.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fact {
-    /// A generation begins: its first period is paid. `at` is Stripe's own time of that payment,
-    /// and the anchor of all periods.
+    /// The first period is paid. `at`, by Stripe's clock, is the anchor of all periods.
     Activated { generation: GenerationId, at: Timestamp, collection: Collection },
-    /// A payment that was owed. A payment that was not (the add-on had ended, the plan had changed)
-    /// is refunded, and is no fact about the add-on.
+    /// A payment that was owed. Any other is refunded, and is no fact about the add-on.
     Paid { generation: GenerationId, period: Period },
     /// A charge for the period was declined.
     Declined { generation: GenerationId, period: Period },
@@ -218,23 +236,20 @@ impl AddOn {
         }
     }
 
-    /// The change since `before` that other systems are told about. A cancellation, a resumption
-    /// and a paid period are none.
-    pub fn change_since(&self, before: &Self) -> Option<AddOnChange> {
-        use AddOnStatus::{Active, Cancelling, PastDue};
+    /// The new status, if other systems are told about the change since `before`; `Active` where
+    /// access began. A cancellation, a resumption and a paid period are no such changes.
+    pub fn change_since(&self, before: &Self) -> Option<AddOnStatus> {
+        use AddOnStatus::{Active, Cancelling, Ended, PastDue, Suspended};
         let (was, is) = (before.status(), self.status());
-        let change = match is {
-            AddOnStatus::None => return None,
+        match is {
+            AddOnStatus::None => None,
             Active | Cancelling => {
                 let is_same = self.generation() == before.generation();
                 let had_access = matches!(was, Active | Cancelling | PastDue);
-                return (!is_same || !had_access).then_some(AddOnChange::Activated);
+                (!is_same || !had_access).then_some(Active)
             }
-            PastDue => AddOnChange::PastDue,
-            AddOnStatus::Suspended => AddOnChange::Suspended,
-            AddOnStatus::Ended => AddOnChange::Ended,
-        };
-        (was != is).then_some(change)
+            PastDue | Suspended | Ended => (was != is).then_some(is),
+        }
     }
 
     /// Why the add-on is suspended or has ended; `None` if it is neither.

@@ -14,8 +14,7 @@ pub enum BalanceError {
     OutOfRange,
 }
 
-/// One change of a balance. The store writes exactly this, so that nothing moves credits in any
-/// other way.
+/// One change of a balance. The store writes exactly this, and moves credits in no other way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Movement {
     /// Also the sum of its ledger entries.
@@ -54,9 +53,8 @@ fn negative(credits: Credits) -> Result<Credits, BalanceError> {
     credits.checked_neg().ok_or(BalanceError::OutOfRange)
 }
 
-/// Credits of one account. `held ≤ balance`, and neither is negative.
-///
-/// The store makes the same steps with conditional writes; these functions are their definition.
+/// Credits of one account: `0 ≤ held ≤ balance`. These functions define the steps that the store
+/// makes with conditional writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Balance {
     total: Credits,
@@ -128,8 +126,7 @@ impl Balance {
         })
     }
 
-    /// The reversal of a credit of `amount`: as much as is available is taken, and the rest is
-    /// owed.
+    /// The reversal of a credit: as much as is available is taken, and the rest is owed.
     pub fn reverse(self, amount: Credits) -> Result<Movement, BalanceError> {
         if amount.is_negative() {
             return Err(BalanceError::OutOfRange);

@@ -129,7 +129,6 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// A subscription that renews.
     pub fn new(id: String, generation: GenerationId) -> Self {
         Self {
             id,

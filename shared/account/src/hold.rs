@@ -12,8 +12,7 @@ use crate::money::Credits;
 
 /// Time after which a hold of unknown cost is released.
 pub const LIFE: SignedDuration = SignedDuration::from_hours(24);
-/// Time before the first check: longer than a function can run, so that until then the call's own
-/// process ends its hold.
+/// Time before the first check: longer than the call's own process, which ends its hold, can run.
 pub const FIRST_CHECK: SignedDuration = SignedDuration::from_mins(20);
 /// Minimum time between two look-ups of a call.
 const SHORTEST_WAIT: SignedDuration = SignedDuration::from_mins(1);
@@ -81,8 +80,7 @@ impl Resolution {
         if stored == Some(end) { Self::Done(end) } else { Self::Already(stored) }
     }
 
-    /// The result of a write without a response. `None`: it may still be on its way; the sweeper
-    /// takes care of the hold.
+    /// The result of a write without a response. `None`: it may still be on its way.
     pub fn of_unanswered(end: HoldState, stored: Option<HoldState>) -> Option<Self> {
         match stored {
             None | Some(HoldState::Open) => None,

@@ -12,9 +12,7 @@ const USD_SCALE: u32 = 18;
 const ATTO_TO_MICRO: u128 = 1_000_000_000_000;
 
 /// An amount of Greta credits, in whole micro-credits (1 credit = 1,000,000). Ledger entries that
-/// take credits are negative.
-///
-/// On the wire it is a decimal string, for example `"12.5"`.
+/// take credits are negative. On the wire it is a decimal string, for example `"12.5"`.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]
@@ -88,8 +86,7 @@ impl fmt::Display for Credits {
 /// Atto-dollars in a cent.
 const ATTO_TO_CENT: u128 = 10_u128.pow(16);
 
-/// A price or a cost in US dollars, in whole atto-dollars (10^-18), never negative. Prices per
-/// token fit; finer digits are rounded up.
+/// A price or a cost in US dollars, in whole atto-dollars (10^-18), rounded up; never negative.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Usd(u128);
 
@@ -129,8 +126,7 @@ impl Usd {
         i64::try_from(micros).ok().map(Credits)
     }
 
-    /// The number of units at the price `self` that `credits` can pay for, beside `fixed`. `None`:
-    /// they are free.
+    /// How many units at this price `credits` pay for, beside `fixed`. `None`: they are free.
     pub(crate) fn affordable(
         self,
         credits: Credits,

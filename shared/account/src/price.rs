@@ -69,7 +69,6 @@ impl ModelPrices {
     }
 }
 
-/// A model that credits can pay for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PricedModel {
     pub id: String,
@@ -144,12 +143,10 @@ pub struct Usage {
     pub completion_tokens: Option<u64>,
     /// The price that the default AI charged for the call.
     pub cost: Option<Usd>,
-    /// The price that the model's own provider charged, where `cost` is zero because another
-    /// account paid it.
+    /// The price of the model's own provider, where `cost` is zero because another account paid.
     pub upstream_inference_cost: Option<Usd>,
 }
 
-/// The terms of a call's charge, fixed when its hold is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tariff {
     pub prices: TokenPrices,
@@ -157,8 +154,7 @@ pub struct Tariff {
 }
 
 impl Tariff {
-    /// The call's cost in credits, not yet capped at the hold. `None` if the usage does not show
-    /// it.
+    /// The call's cost, not yet capped at the hold. `None` if the usage does not show it.
     pub fn cost(&self, usage: &Usage) -> Option<Credits> {
         let TokenPrices { input, output } = self.prices;
         let usd = match (usage.cost, usage.upstream_inference_cost) {

@@ -69,8 +69,7 @@ pub(crate) fn abandon(profile: &mut Profile) {
     });
 }
 
-/// The missed periods that are waived because a later one is charged now and was not before: the
-/// latest ones, first to last.
+/// The missed periods that the charge begun since `before` waives: the latest, first to last.
 pub fn waived_since(profile: &Profile, before: &Profile) -> Vec<Period> {
     let charged = |profile: &Profile| {
         let charge = profile.billing.charge.as_ref();
@@ -87,8 +86,7 @@ pub fn waived_since(profile: &Profile, before: &Profile) -> Vec<Period> {
     missed
 }
 
-/// The charge of the period that contains `now`; `None` if nothing is owed. Earlier unpaid periods
-/// were missed and are waived.
+/// The charge of the period of `now`, if it is owed. Earlier unpaid periods are waived.
 pub(crate) fn at(profile: &Profile, now: Timestamp, dunning: &Dunning) -> Option<Charge> {
     if !routing::owes_add_on(profile, now) {
         return None;
@@ -231,8 +229,7 @@ pub fn declined(
     }
 }
 
-/// Applies that Stripe could not tell the outcome, or could not be reached. The next look-up comes
-/// later each time.
+/// Applies that the outcome could not be looked up. The next look-up comes later each time.
 pub fn still_unknown(profile: &mut Profile, id: &str, now: Timestamp) {
     let Some(charge) = &mut profile.billing.charge else {
         return;

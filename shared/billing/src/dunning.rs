@@ -4,8 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::task::later;
 
-/// Attempt days and grace, counted from the start of the period (`ADD_ON_ATTEMPT_DAYS`,
-/// `ADD_ON_GRACE_DAYS`).
+/// Days of attempts and of grace, counted from the start of the period.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dunning {
     attempt_days: Vec<u32>,

@@ -23,8 +23,7 @@ pub fn period_paid(
     counts
 }
 
-/// Applies the payment of a new generation's first period, made at `at`. The generation is named
-/// by what paid for it. False if the payment does not count.
+/// Applies the payment of a new generation, named by what paid for it. False if it does not count.
 #[must_use = "a payment that does not count has to be refunded"]
 pub fn activate(
     profile: &mut Profile,

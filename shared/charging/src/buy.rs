@@ -20,7 +20,6 @@ const MAX_STEPS: usize = 8;
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Bought {
-    /// The user pays there.
     Checkout(Url),
     Paid,
     /// The add-on goes on; nothing has to be paid.

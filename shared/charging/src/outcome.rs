@@ -93,7 +93,13 @@ pub(crate) fn mismatch(
 pub async fn refund_unowed(cx: Context<'_>, stripe_id: &str) -> Result<()> {
     let refund = match paid_with(cx, stripe_id).await? {
         Some(intent) => {
-            store_via_order(cx, stripe_id, &intent).await?;
+            let payments = &cx.store.payments;
+            if stripe_id != intent.as_str()
+                && let Some((order, _)) = payments.order(stripe_id).await?
+            {
+                // The refund's own events name the PaymentIntent.
+                payments.create_order(&via(&order, intent.to_string())).await?;
+            }
             refund(cx, &intent).await?
         }
         // It was paid outside Stripe.
@@ -128,18 +134,6 @@ async fn paid_with(cx: Context<'_>, stripe_id: &str) -> Result<Option<IntentId>>
         Some(invoice) => Ok(stripe.invoice(&invoice).await?.intent),
         None => Ok(None),
     }
-}
-
-/// Stores the order of the PaymentIntent, which the refund's own events name.
-async fn store_via_order(cx: Context<'_>, stripe_id: &str, intent: &IntentId) -> Result<()> {
-    let payments = &cx.store.payments;
-    if stripe_id != intent.as_str()
-        && let Some((order, _)) = payments.order(stripe_id).await?
-    {
-        let via = via(&order, intent.to_string());
-        payments.create_order(&via).await?;
-    }
-    Ok(())
 }
 
 async fn refund(cx: Context<'_>, intent: &IntentId) -> Result<Refund> {

@@ -21,7 +21,6 @@ pub(crate) async fn apply_refund(
         return Ok(PaymentUpdate::TooEarly);
     };
     if outcome.is_some_and(|outcome| outcome != Outcome::Counted) {
-        // Our own refund.
         return Ok(PaymentUpdate::NoPayment);
     }
     let Some(account) = cx.store.accounts.by_number(&order.account_number).await? else {

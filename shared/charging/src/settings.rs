@@ -22,7 +22,6 @@ pub struct Settings {
     /// `STRIPE_LIVEMODE`: payments of the other mode do not count.
     pub livemode: bool,
     pub connect: Duration,
-    /// `ADD_ON_ATTEMPT_DAYS` and `ADD_ON_GRACE_DAYS`.
     pub dunning: Dunning,
     /// `ADD_ON_COLLECTION`: how the add-on is collected from accounts that buy it from now on.
     pub collection: Collection,

@@ -20,7 +20,6 @@ use crate::outcome::{PaymentUpdate, apply_payment, mismatch, via};
 struct Subscriber {
     order: PaymentOrder,
     generation: GenerationId,
-    /// `None` once it is deleted.
     account: Option<Account>,
 }
 
@@ -75,7 +74,7 @@ async fn check(
     applied: Option<&InvoiceId>,
 ) -> Result<PaymentUpdate> {
     let (status, invoice) = match cx.stripe.subscription(id).await {
-        Ok(found) if found.is_over() => (RemoteStatus::Over, found.latest_invoice),
+        Ok(found) if found.is_over => (RemoteStatus::Over, found.latest_invoice),
         Ok(found) => {
             let ends = found.cancel_at_period_end.unwrap_or_default();
             (RemoteStatus::Runs { ends }, found.latest_invoice)

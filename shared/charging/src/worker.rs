@@ -14,7 +14,6 @@ pub(crate) const RETRY_DELAY: SignedDuration = SignedDuration::from_mins(5);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ChargeReport {
-    /// Periods paid.
     pub charged: u32,
     pub declined: u32,
     /// Outcomes that are not known yet.

@@ -19,7 +19,6 @@ const CONNECT_TIME: Duration = Duration::from_secs(1);
 /// For a whole attempt, from connecting to the end of the response's body.
 const ATTEMPT_TIME: Duration = Duration::from_secs(3);
 
-/// What a function is built from.
 pub struct Setup {
     pub env: Env,
     pub clock: Clock,

@@ -103,7 +103,6 @@ fn unknown_field(name: &str, allowed: &[&'static str]) -> ApiError {
     ApiError::new(Code::UnknownField, format!("{named}; there is only `{allowed}`"))
 }
 
-/// The members of an object in order, repeated ones included.
 struct Members(Vec<(String, Value)>);
 
 impl<'de> Deserialize<'de> for Members {

@@ -116,7 +116,6 @@ impl Edge {
     }
 }
 
-/// The routes' response, even if they panic.
 async fn routes(request: Request, next: Next) -> Response {
     let answer = AssertUnwindSafe(next.run(request)).catch_unwind().await;
     answer.unwrap_or_else(after_panic)

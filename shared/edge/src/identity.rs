@@ -40,12 +40,10 @@ struct Inner {
     clock: Clock,
 }
 
-/// An authenticated caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     /// The user, as the issuer names them.
     pub subject: String,
-    /// The account they act for.
     pub account: AccountId,
     pub role: Role,
 }
@@ -107,13 +105,11 @@ impl Identity {
 impl Caller {
     /// Refuses members, because only an owner may change anything.
     pub fn require_owner(&self) -> Result<(), ApiError> {
-        match self.role {
-            Role::Owner => Ok(()),
-            Role::Member => Err(ApiError::new(
-                Code::NotOwner,
-                "only an owner of the account may change this; ask one of them",
-            )),
+        if self.role == Role::Owner {
+            return Ok(());
         }
+        let detail = "only an owner of the account may change this; ask one of them";
+        Err(ApiError::new(Code::NotOwner, detail))
     }
 }
 

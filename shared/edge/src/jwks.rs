@@ -44,7 +44,6 @@ pub(crate) struct Key {
     pub(crate) decoding: DecodingKey,
 }
 
-/// The cached keys.
 pub(crate) struct Jwks {
     url: Url,
     http: reqwest::Client,
@@ -54,7 +53,6 @@ pub(crate) struct Jwks {
     last_try: Mutex<Option<Timestamp>>,
 }
 
-/// A set of the issuer's keys.
 pub(crate) struct Loaded {
     at: Timestamp,
     keys: Vec<Key>,

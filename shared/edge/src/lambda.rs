@@ -42,7 +42,6 @@ impl Deadline {
     }
 }
 
-/// Any error, as Lambda's runtime takes it.
 pub type Error = lambda_http::Error;
 
 /// The `main` of an HTTP function with buffered responses.

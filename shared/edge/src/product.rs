@@ -38,7 +38,6 @@ pub fn price_in_credits(env: &mut Env) -> Credits {
     price.in_credits(credits_per_usd(env)).unwrap_or_default()
 }
 
-/// `CREDITS_PER_USD` (10).
 pub fn credits_per_usd(env: &mut Env) -> CreditsPerUsd {
     let credits = env.number_or("CREDITS_PER_USD", 10, 1..=1_000_000);
     let credits = u32::try_from(credits).ok().and_then(CreditsPerUsd::new);

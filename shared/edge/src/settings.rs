@@ -13,7 +13,6 @@ use std::time::Duration;
 use http::HeaderValue;
 use url::{Host, Url};
 
-/// The names of the settings that were read.
 pub type SettingNames = Arc<Mutex<BTreeSet<&'static str>>>;
 
 /// A snapshot of the environment, the names read so far, and the problems found.
@@ -192,7 +191,6 @@ fn placeholder_url() -> Url {
     Url::parse("http://127.0.0.1/").expect("a valid URL")
 }
 
-/// The settings of the HTTP edge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpSettings {
     /// `ALLOWED_ORIGINS`: the origins whose pages may call us, exactly as a browser writes them.
@@ -202,7 +200,6 @@ pub struct HttpSettings {
 }
 
 impl HttpSettings {
-    /// `ALLOWED_ORIGINS` (none), `MAX_BODY_BYTES` (4194304).
     pub fn from_env(env: &mut Env) -> Self {
         let mut allowed_origins = Vec::new();
         for entry in env.list("ALLOWED_ORIGINS", "") {
@@ -249,7 +246,6 @@ pub struct IdentitySettings {
 }
 
 impl IdentitySettings {
-    /// `JWKS_URL`, `JWT_ISSUER`, `JWT_AUDIENCE`, all required.
     pub fn from_env(env: &mut Env) -> Self {
         Self {
             jwks_url: env.url("JWKS_URL"),

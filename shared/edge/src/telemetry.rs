@@ -25,7 +25,6 @@ const MUTED: &str = "
     aws_smithy_runtime_api hyper_util lambda_http lambda_runtime reqwest
 ";
 
-/// The target of metric lines.
 const METRIC: &str = "metric";
 /// The metrics' namespace in `CloudWatch`, which the alarms in `infra/template.yaml` name.
 const NAMESPACE: &str = "GretaByok";
@@ -129,7 +128,6 @@ fn object(json: &str) -> Map<String, Value> {
     serde_json::from_str(json).unwrap_or_default()
 }
 
-/// Adds the metric's metadata to its line.
 fn embed_metric(line: &mut Map<String, Value>, at: Timestamp) {
     if let [Some(Value::String(name)), Some(value)] =
         ["metric", "value"].map(|field| line.get(field).cloned())

@@ -33,7 +33,6 @@ pub struct Decline {
     pub code: Option<String>,
     /// The issuer's reason, where it gave one.
     pub decline_code: Option<String>,
-    /// Never try this card again.
     pub hard: bool,
     /// This card can be charged only with the cardholder present.
     pub needs_authentication: bool,

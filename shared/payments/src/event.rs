@@ -12,7 +12,6 @@ use crate::ids::{Cents, DisputeId, EventId, IdError, IntentId, InvoiceId, Subscr
 use crate::intent::PaymentIntent;
 use crate::read;
 
-/// Why a body is not an event.
 #[derive(Debug, thiserror::Error)]
 pub enum EventError {
     #[error("an event's body is not JSON")]
@@ -24,7 +23,6 @@ pub enum EventError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     pub id: EventId,
-    /// False where it is absent.
     pub livemode: bool,
     /// The event's type, `checkout.session.completed`; empty where it is absent.
     pub kind: String,

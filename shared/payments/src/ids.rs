@@ -1,5 +1,4 @@
-//! Stripe's ids, and amounts. Each kind of id is a type of its own, so that one cannot take the
-//! place of another, and none can change the path of a request.
+//! Stripe's ids, none of which can change the path of a request, and amounts.
 
 use serde::{Deserialize, Serialize};
 

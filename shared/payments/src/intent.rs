@@ -1,7 +1,5 @@
-//! PaymentIntents: created, confirmed, cancelled, looked up, refunded.
-//!
-//! Invariant: a charge is a PaymentIntent that is created first and confirmed afterwards, so that
-//! after any lost response there is an id to look up.
+//! PaymentIntents. Invariant: a charge is created first and confirmed afterwards, so that after any
+//! lost response there is an id to look up.
 
 use account::add_on::GenerationId;
 use account::{AccountNumber, Period};
@@ -27,7 +25,6 @@ pub enum IntentStatus {
     RequiresConfirmation,
     /// The cardholder has to act.
     RequiresAction,
-    /// The outcome is not known yet.
     Processing,
     Succeeded,
     Canceled,
@@ -51,7 +48,6 @@ pub struct PaymentIntent {
     pub livemode: Option<bool>,
     /// The time of the payment, by Stripe's clock; absent in events.
     pub paid_at: Option<Timestamp>,
-    /// Why the latest attempt failed.
     pub decline: Option<Decline>,
 }
 
@@ -111,9 +107,8 @@ impl Stripe {
     ///
     /// Stripe remembers the response by the idempotency key, a decline or a 500 included, for a day
     /// or longer (<https://docs.stripe.com/api/idempotent_requests>): the same key again is the
-    /// same attempt, and its response shows the state of that time.
-    ///
-    /// After [`PaymentError::Unknown`] the card may have been charged.
+    /// same attempt, and its response shows the state of that time. After
+    /// [`PaymentError::Unknown`] the card may have been charged.
     pub async fn confirm_intent(
         &self,
         id: &IntentId,
@@ -177,8 +172,7 @@ impl Stripe {
         .await
     }
 
-    /// Refunds what is left of a payment. A disputed charge is refused with the code
-    /// `charge_disputed`.
+    /// Refunds what is left of a payment. A disputed one is refused (`charge_disputed`).
     pub async fn refund(
         &self,
         intent: &IntentId,

@@ -34,7 +34,7 @@ pub use ids::{
 };
 pub use intent::{IntentStatus, NewIntent, PaymentIntent, Refund};
 pub use invoice::{Invoice, InvoiceStatus};
-pub use subscription::{Subscription, SubscriptionStatus};
+pub use subscription::Subscription;
 
 #[cfg(test)]
 mod tests;

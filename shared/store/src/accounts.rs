@@ -17,13 +17,11 @@ use crate::write::{put, update};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Created {
     Now,
-    /// An account with this id exists.
     Before,
     /// An account with this id was deleted, by a higher version or so recently that parts are left.
     Deleted,
 }
 
-/// What is known of an account id.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Presence {
     Never,

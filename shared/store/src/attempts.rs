@@ -3,7 +3,7 @@
 use account::{AccountId, Attempts, Purpose};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::db::Db;
+use crate::accounts::Accounts;
 use crate::error::StoreError;
 use crate::item::{self, Attributes, Item, key, number};
 use crate::retry::Retry;
@@ -11,32 +11,26 @@ use crate::write::put;
 
 const ATTEMPTS: &str = "attempts";
 
-/// Counts each account's key checks and payment pages.
-#[derive(Debug, Clone)]
-pub struct AttemptLimits {
-    pub(crate) db: Db,
-}
-
-impl AttemptLimits {
+impl Accounts {
     /// The time until another attempt is allowed; `None` if it is. Reads only.
-    pub async fn check(
+    pub async fn attempt_wait(
         &self,
         id: &AccountId,
         purpose: Purpose,
         now: Timestamp,
     ) -> Result<Option<SignedDuration>, StoreError> {
-        let (attempts, _) = self.read(id).await?;
+        let (attempts, _) = self.attempts(id).await?;
         Ok(attempts.wait(purpose, now))
     }
 
     /// Counts an attempt that is about to be made, or returns the time until it is allowed.
-    pub async fn count(
+    pub async fn count_attempt(
         &self,
         id: &AccountId,
         purpose: Purpose,
         now: Timestamp,
     ) -> Result<Option<SignedDuration>, StoreError> {
-        self.change(id, |attempts| {
+        self.change_attempts(id, |attempts| {
             if attempts.is_counted(purpose, now) {
                 return None;
             }
@@ -55,10 +49,10 @@ impl AttemptLimits {
         id: &AccountId,
         counted_at: Timestamp,
     ) -> Result<(), StoreError> {
-        self.change(id, |attempts| attempts.uncount_save(counted_at)).await
+        self.change_attempts(id, |attempts| attempts.uncount_save(counted_at)).await
     }
 
-    async fn change<T>(
+    async fn change_attempts<T>(
         &self,
         id: &AccountId,
         change: impl Fn(&mut Attempts) -> T,
@@ -66,7 +60,7 @@ impl AttemptLimits {
         let operation = "count attempt";
         let mut retry = Retry::new(operation);
         loop {
-            let (before, version) = self.read(id).await?;
+            let (before, version) = self.attempts(id).await?;
             let mut after = before.clone();
             let result = change(&mut after);
             if after == before {
@@ -84,7 +78,7 @@ impl AttemptLimits {
         }
     }
 
-    async fn read(&self, id: &AccountId) -> Result<(Attempts, u64), StoreError> {
+    async fn attempts(&self, id: &AccountId) -> Result<(Attempts, u64), StoreError> {
         let table = &self.db.tables.accounts;
         let item = self.db.get("read attempts", table, attempts_key(id)).await?;
         let Some(item) = item else {

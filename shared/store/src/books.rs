@@ -152,7 +152,6 @@ fn plus(a: Credits, b: Credits) -> Result<Credits, StoreError> {
     a.checked_add(b).ok_or_else(|| StoreError::corrupt("ledger"))
 }
 
-/// Ledger entries, added up.
 #[derive(Clone, Default)]
 struct Entries {
     sum: Credits,

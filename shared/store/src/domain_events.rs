@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 
-use account::add_on::AddOnChange;
 use account::{Account, AddOnStatus, Credits, KeyId};
 use aws_sdk_dynamodb::types::builders::UpdateBuilder;
 use jiff::Timestamp;
@@ -45,19 +44,20 @@ impl DomainEvent {
         let charge = after.profile.billing.charge.as_ref();
         let reason = || vec![("reason", add_on.reason().map(|reason| reason.as_str().to_owned()))];
         let (kind, more) = match add_on.change_since(&before.profile.add_on)? {
-            AddOnChange::Activated => {
+            AddOnStatus::Active => {
                 let renews = add_on.status() == AddOnStatus::Active;
                 let next = paid_through.filter(|_| renews);
                 ("add_on.activated", vec![("next_charge_at", next.and_then(time_of))])
             }
-            AddOnChange::PastDue => {
+            AddOnStatus::PastDue => {
                 let next = charge.and_then(|charge| charge.attempt_at);
                 let ends = charge.map(|charge| charge.grace_ends);
                 let attempt = ("next_attempt_at", next.and_then(time_of));
                 ("add_on.past_due", vec![attempt, ("access_until", ends.and_then(time_of))])
             }
-            AddOnChange::Suspended => ("add_on.suspended", reason()),
-            AddOnChange::Ended => ("add_on.ended", reason()),
+            AddOnStatus::Suspended => ("add_on.suspended", reason()),
+            AddOnStatus::Ended => ("add_on.ended", reason()),
+            AddOnStatus::None | AddOnStatus::Cancelling => return None,
         };
         let paid_through = ("paid_through", paid_through.and_then(time_of));
         let name = kind.trim_start_matches("add_on.");

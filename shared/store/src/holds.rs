@@ -37,7 +37,6 @@ pub struct NewHold<'a> {
     pub tariff: Tariff,
     /// SHA-256 of the caller's `Idempotency-Key`, in hex.
     pub idempotency: Option<&'a str>,
-    /// `MAX_CONCURRENT_HOLDS`.
     pub max_holds: u32,
 }
 
@@ -339,7 +338,6 @@ impl Holds {
     }
 }
 
-/// The amount that a call holds, given the item stored under its id.
 fn held_by(item: &Item) -> Result<Option<Credits>, StoreError> {
     Ok(held(state_of(item)?, amount_of(item)?))
 }

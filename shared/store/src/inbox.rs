@@ -29,7 +29,6 @@ pub struct Recorded {
     #[serde(rename = "event_state")]
     pub state: EventState,
     /// The reason for this state, where one was given.
-    #[serde(default)]
     pub reason: Option<String>,
     /// The parts of the event that are used, as JSON.
     pub content: String,

@@ -78,7 +78,6 @@ where
     i64::deserialize(deserializer).map(Credits::from_micros)
 }
 
-/// Reads an item attribute by attribute.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Attributes<'a> {
     item: &'a Item,

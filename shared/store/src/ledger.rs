@@ -58,7 +58,6 @@ pub struct LedgerEntry {
     /// Negative where credits were taken.
     #[serde(deserialize_with = "credits_of_micros")]
     pub amount: Credits,
-    #[serde(default)]
     pub call_id: Option<CallId>,
     pub note: String,
     pub actor: String,
@@ -207,7 +206,6 @@ pub(crate) fn put_entry(db: &Database, account: &AccountNumber, entry: &LedgerEn
     put(&db.tables.ledger, item).condition_expression("attribute_not_exists(entry)").into()
 }
 
-/// The account's ledger items whose names are in this range.
 pub(crate) fn entries_between(
     db: &Database,
     account: &AccountNumber,

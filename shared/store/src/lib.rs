@@ -72,7 +72,6 @@ pub use account::hold::Resolution;
 pub use accounts::{
     Accounts, AccountsCursor, AccountsPage, Created, Presence, Segment, UpdateError,
 };
-pub use attempts::AttemptLimits;
 pub use books::{Books, Reconciliation};
 pub use db::Tables;
 pub use deletion::Deletion;
@@ -90,7 +89,6 @@ pub use outbox::{Outbox, StoredEvent};
 pub use payments::{Applied, Payments};
 pub use postings::{CreditPayment, PostError, PostRefused, Posted, Posting, StoredPosting};
 pub use refunds::ReversalStep;
-pub use secrets::SecretIntents;
 
 use db::{Database, Db};
 
@@ -98,8 +96,6 @@ use db::{Database, Db};
 #[derive(Debug, Clone)]
 pub struct Store {
     pub accounts: Accounts,
-    pub attempts: AttemptLimits,
-    pub secrets: SecretIntents,
     pub holds: Holds,
     pub ledger: Ledger,
     pub books: Books,
@@ -125,8 +121,6 @@ impl Store {
         let db = Arc::new(database);
         Self {
             accounts: Accounts { db: db.clone() },
-            attempts: AttemptLimits { db: db.clone() },
-            secrets: SecretIntents { db: db.clone() },
             holds: Holds { db: db.clone() },
             ledger: Ledger { db: db.clone() },
             books: Books { db: db.clone() },

@@ -146,7 +146,6 @@ pub(crate) async fn stored_hold(
     db.get("read hold", table, hold_key(account, call)).await
 }
 
-/// The holds of calls whose ids are in this range.
 pub(crate) async fn holds_between(
     db: &Database,
     account: &AccountNumber,

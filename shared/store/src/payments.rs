@@ -116,7 +116,6 @@ impl Payments {
         }
     }
 
-    /// The outcome of a payment, and everything that is written with it.
     fn judged(
         &self,
         order: &PaymentOrder,

@@ -210,8 +210,17 @@ impl Ledger {
         plan: &Plan,
         moves: UpdateBuilder,
     ) -> Result<Vec<Write>, StoreError> {
-        let id = put(&self.db.tables.ledger, posting_item(&before.number, posting))
-            .condition_expression("attribute_not_exists(entry)");
+        let id = item::with(
+            posting_key(&before.number, posting.id),
+            [
+                ("kind", text(posting.kind.as_str())),
+                ("amount", micros(posting.amount)),
+                ("at", time(posting.at)),
+                ("actor", text(posting.actor)),
+            ],
+        );
+        let id =
+            put(&self.db.tables.ledger, id).condition_expression("attribute_not_exists(entry)");
         let mut items = vec![id.into()];
         let taken = plan.movement.balance.checked_neg().unwrap_or(Credits::ZERO);
         match Crossing::by(taken, self.db.low_below(before.profile.plan())) {
@@ -295,16 +304,4 @@ impl Ledger {
 fn posting_key(account: &AccountNumber, id: &EntryId) -> Item {
     let name = format!("id#{id}");
     key([("account_number", account.as_str()), ("entry", &name)])
-}
-
-fn posting_item(account: &AccountNumber, posting: &Posting<'_>) -> Item {
-    item::with(
-        posting_key(account, posting.id),
-        [
-            ("kind", text(posting.kind.as_str())),
-            ("amount", micros(posting.amount)),
-            ("at", time(posting.at)),
-            ("actor", text(posting.actor)),
-        ],
-    )
 }

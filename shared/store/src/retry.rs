@@ -16,7 +16,6 @@ pub(crate) async fn pause(tried: u32) {
     tokio::time::sleep(Duration::from_millis(millis)).await;
 }
 
-/// Counts the tries of an operation.
 #[derive(Debug)]
 pub(crate) struct Retry {
     operation: &'static str,

@@ -3,27 +3,27 @@
 use account::{AccountId, KeyId};
 use jiff::Timestamp;
 
-use crate::db::{Database, Db};
+use crate::accounts::Accounts;
+use crate::db::Database;
 use crate::due_index::DueTask;
 use crate::error::StoreError;
 use crate::item::time;
 use crate::write::{Write, delete, put};
 
-/// Remembers the names of secrets, so that an orphaned one is deleted.
-#[derive(Debug, Clone)]
-pub struct SecretIntents {
-    pub(crate) db: Db,
-}
-
-impl SecretIntents {
+impl Accounts {
     /// Remembers a secret's name before it exists: it is deleted from `due` on if its save fails.
-    pub async fn add(&self, id: &AccountId, key: &KeyId, due: Timestamp) -> Result<(), StoreError> {
+    pub async fn remember_secret(
+        &self,
+        id: &AccountId,
+        key: &KeyId,
+        due: Timestamp,
+    ) -> Result<(), StoreError> {
         let put = put_secret(&self.db, id, key, due);
         self.db.write("remember secret", put).await.map(drop)
     }
 
     /// Forgets a deleted secret's name, unless it has become due at another time since.
-    pub async fn remove(
+    pub async fn forget_secret(
         &self,
         id: &AccountId,
         key: &KeyId,

@@ -64,7 +64,6 @@ pub enum BodyError {
     TimedOut,
 }
 
-/// A response whose head has arrived.
 #[derive(Debug)]
 pub struct Answer {
     response: Response,

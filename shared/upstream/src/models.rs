@@ -134,11 +134,8 @@ struct List<'a> {
 struct Listed {
     id: String,
     pricing: Named,
-    #[serde(default)]
     supported_parameters: Option<Vec<String>>,
-    #[serde(default)]
     context_length: Option<u64>,
-    #[serde(default)]
     top_provider: Option<TopProvider>,
 }
 
@@ -146,7 +143,6 @@ type Named = HashMap<String, serde_json::Value>;
 
 #[derive(Deserialize)]
 struct TopProvider {
-    #[serde(default)]
     max_completion_tokens: Option<u64>,
 }
 

@@ -58,7 +58,6 @@ impl Lines {
         lines
     }
 
-    /// The bytes after the last line end.
     pub fn rest(&mut self) -> (Bytes, Line) {
         let rest = self.partial.split().freeze();
         self.read(rest)
@@ -158,7 +157,6 @@ fn is_object(payload: &[u8]) -> bool {
     payload.starts_with(b"{")
 }
 
-/// Watches a stream that a relay passes on unchanged.
 #[derive(Debug, Default)]
 pub struct Scanner {
     lines: Lines,

@@ -7,7 +7,6 @@ use serde_json::value::RawValue;
 
 type Fields<'a> = HashMap<String, &'a RawValue>;
 
-/// The parts of a plain response that we act on.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PlainAnswer {
     /// The generation's id, if no header named one.

@@ -171,9 +171,9 @@ fn every_row_of_the_table_leads_to_its_status() {
 /// The change that other systems are told about after each fact, with its reason.
 #[test]
 fn each_change_for_other_systems_is_reported_once() {
-    use AddOnChange::{Activated, Ended, PastDue, Suspended};
+    use AddOnStatus::{Active as Activated, Ended, PastDue, Suspended};
     use Reason::{Cancelled, Disputed, PlanChanged, Refunded, Unpaid};
-    type Told = (Option<AddOnChange>, Option<Reason>);
+    type Told = (Option<AddOnStatus>, Option<Reason>);
     let silent: Told = (None, None);
     let activated_again = || activated("g2", "2026-05-05T00:00:00Z");
     let table: Vec<Vec<(Known, Told)>> = vec![
