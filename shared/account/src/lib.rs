@@ -137,13 +137,6 @@ pub struct Account {
     pub created_at: Timestamp,
 }
 
-impl Account {
-    /// The key's state as the routing table sees it.
-    pub fn key_state(&self) -> Option<KeyState> {
-        self.profile.key.as_ref().map(|key| key.state)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -100,7 +100,15 @@ pub async fn refund_unowed(cx: Context<'_>, stripe_id: &str) -> Result<()> {
                 // The refund's own events name the PaymentIntent.
                 payments.create_order(&via(&order, intent.to_string())).await?;
             }
-            refund(cx, &intent).await?
+            let idempotency = format!("{intent}-refund");
+            match cx.stripe.refund(&intent, &idempotency).await {
+                // A repeated call would be refused again: the payment is disputed, or too old.
+                Err(error @ PaymentError::Refused { .. }) => {
+                    edge::log_error(&error, "Stripe refuses to refund a payment");
+                    Refund::Failed
+                }
+                refund => refund?,
+            }
         }
         // It was paid outside Stripe.
         None => Refund::Failed,
@@ -133,18 +141,6 @@ async fn paid_with(cx: Context<'_>, stripe_id: &str) -> Result<Option<IntentId>>
     match invoice {
         Some(invoice) => Ok(stripe.invoice(&invoice).await?.intent),
         None => Ok(None),
-    }
-}
-
-async fn refund(cx: Context<'_>, intent: &IntentId) -> Result<Refund> {
-    let idempotency = format!("{intent}-refund");
-    match cx.stripe.refund(intent, &idempotency).await {
-        // A repeated call would be refused again: the payment is disputed, or too old.
-        Err(error @ PaymentError::Refused { .. }) => {
-            edge::log_error(&error, "Stripe refuses to refund a payment");
-            Ok(Refund::Failed)
-        }
-        refund => Ok(refund?),
     }
 }
 

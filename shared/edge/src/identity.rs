@@ -72,8 +72,8 @@ impl Identity {
     /// The caller; `identity_unavailable` as long as the issuer's keys have never been loaded.
     pub async fn caller(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
         let token = bearer_token(headers)?;
-        let header = TokenHeader::read(token)?;
-        let keys = self.0.keys.with(header.key_id.as_deref()).await;
+        let (algorithm, key_id) = read_header(token)?;
+        let keys = self.0.keys.with(key_id.as_deref()).await;
         let keys = keys.ok_or_else(|| {
             let error = ApiError::new(
                 Code::IdentityUnavailable,
@@ -81,9 +81,9 @@ impl Identity {
             );
             error.with_retry_after(RETRY_AFTER)
         })?;
-        let key = keys.find(header.key_id.as_deref(), header.algorithm);
+        let key = keys.find(key_id.as_deref(), algorithm);
         let key = key.ok_or_else(|| invalid("the token's key is not one of the issuer's"))?;
-        let validation = self.validation(header.algorithm);
+        let validation = self.validation(algorithm);
         let token = jsonwebtoken::decode::<Claims>(token, &key.decoding, &validation);
         let claims = token.map_err(|error| refusal(error.kind()))?.claims;
         let caller = claims.caller(self.0.clock.now())?;
@@ -148,38 +148,30 @@ fn bearer_token(headers: &HeaderMap) -> Result<&str, ApiError> {
     }
 }
 
-/// A token's unverified header.
-struct TokenHeader {
-    algorithm: Algorithm,
-    key_id: Option<String>,
-}
-
-impl TokenHeader {
-    /// Refuses headers that let the token choose its own key, and unknown extensions.
-    fn read(token: &str) -> Result<Self, ApiError> {
-        let malformed = || invalid("the token is not a signed JWT");
-        let (encoded, _) = token.split_once('.').ok_or_else(malformed)?;
-        let header = URL_SAFE_NO_PAD.decode(encoded).map_err(|_| malformed())?;
-        let header: Map<String, Value> =
-            serde_json::from_slice(&header).map_err(|_| malformed())?;
-        if ["crit", "jku", "jwk", "x5u"].iter().any(|name| header.contains_key(*name)) {
-            return Err(invalid("the token's header names a key or an extension"));
-        }
-        let algorithm = match header.get("alg").and_then(Value::as_str) {
-            Some("RS256") => Algorithm::RS256,
-            Some("ES256") => Algorithm::ES256,
-            Some("EdDSA") => Algorithm::EdDSA,
-            _ => {
-                return Err(invalid("the token's algorithm is not RS256, ES256 or EdDSA"));
-            }
-        };
-        let key_id = match header.get("kid") {
-            None => None,
-            Some(Value::String(id)) => Some(id.clone()),
-            Some(_) => return Err(malformed()),
-        };
-        Ok(Self { algorithm, key_id })
+/// The algorithm and the key id of a token's unverified header. Refuses headers that let the token
+/// choose its own key, and unknown extensions.
+fn read_header(token: &str) -> Result<(Algorithm, Option<String>), ApiError> {
+    let malformed = || invalid("the token is not a signed JWT");
+    let (encoded, _) = token.split_once('.').ok_or_else(malformed)?;
+    let header = URL_SAFE_NO_PAD.decode(encoded).map_err(|_| malformed())?;
+    let header: Map<String, Value> = serde_json::from_slice(&header).map_err(|_| malformed())?;
+    if ["crit", "jku", "jwk", "x5u"].iter().any(|name| header.contains_key(*name)) {
+        return Err(invalid("the token's header names a key or an extension"));
     }
+    let algorithm = match header.get("alg").and_then(Value::as_str) {
+        Some("RS256") => Algorithm::RS256,
+        Some("ES256") => Algorithm::ES256,
+        Some("EdDSA") => Algorithm::EdDSA,
+        _ => {
+            return Err(invalid("the token's algorithm is not RS256, ES256 or EdDSA"));
+        }
+    };
+    let key_id = match header.get("kid") {
+        None => None,
+        Some(Value::String(id)) => Some(id.clone()),
+        Some(_) => return Err(malformed()),
+    };
+    Ok((algorithm, key_id))
 }
 
 /// The claims that are read here. [`Identity::validation`] checks `aud`.

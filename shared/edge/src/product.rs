@@ -41,7 +41,7 @@ pub fn price_in_credits(env: &mut Env) -> Credits {
 pub fn credits_per_usd(env: &mut Env) -> CreditsPerUsd {
     let credits = env.number_or("CREDITS_PER_USD", 10, 1..=1_000_000);
     let credits = u32::try_from(credits).ok().and_then(CreditsPerUsd::new);
-    credits.unwrap_or(CreditsPerUsd::ONE)
+    credits.unwrap_or(CreditsPerUsd::MIN)
 }
 
 /// `PUBLIC_BASE_URL`, our name upstream.

@@ -1,6 +1,6 @@
 //! Holds as they are stored: find them, list them, and claim those whose check is due.
 
-use account::hold::{FIRST_CHECK, HoldState, LIFE, next_check};
+use account::hold::{FIRST_CHECK, HoldState, LIFE, held, next_check};
 use account::price::{Tariff, TokenPrices};
 use account::{AccountId, AccountNumber, CallId, Credits, CreditsPerUsd, Usd};
 use jiff::Timestamp;
@@ -189,8 +189,9 @@ pub(crate) fn state_of(item: &Item) -> Result<HoldState, StoreError> {
     }
 }
 
-pub(crate) fn amount_of(item: &Item) -> Result<Credits, StoreError> {
-    Attributes::of(HOLD, item).credits("amount")
+/// The amount that a call holds, given the item stored under its id.
+pub(crate) fn held_by(item: &Item) -> Result<Option<Credits>, StoreError> {
+    Ok(held(state_of(item)?, Attributes::of(HOLD, item).credits("amount")?))
 }
 
 pub(crate) fn new_hold_item(hold: &Hold, at: Timestamp) -> Item {

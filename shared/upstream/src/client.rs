@@ -1,6 +1,5 @@
 //! The HTTP side of an upstream: requests with its headers, and short questions.
 
-use std::collections::HashMap;
 use std::error::Error;
 use std::time::Duration;
 
@@ -11,11 +10,11 @@ use http_body_util::{BodyExt as _, Limited};
 use reqwest::{Client, RequestBuilder, Response};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use tokio::time::timeout;
 use url::Url;
 
 use crate::failure::Failure;
+use crate::usage::Fields;
 
 /// Time-outs (`UPSTREAM_*_MS`). No total time-out ever covers a stream.
 #[derive(Debug, Clone, Copy)]
@@ -132,11 +131,11 @@ pub(crate) async fn read(response: Response, max: usize) -> Result<Bytes, BoxErr
 }
 
 /// The members of a response's `data` object.
-pub(crate) fn data_of(body: &[u8]) -> serde_json::Result<HashMap<String, &RawValue>> {
+pub(crate) fn data_of(body: &[u8]) -> serde_json::Result<Fields<'_>> {
     #[derive(Deserialize)]
     struct Envelope<'a> {
         #[serde(borrow)]
-        data: HashMap<String, &'a RawValue>,
+        data: Fields<'a>,
     }
     Ok(serde_json::from_slice::<Envelope<'_>>(body)?.data)
 }

@@ -9,6 +9,7 @@ use secrecy::SecretString;
 use url::form_urlencoded::byte_serialize;
 
 use crate::client::{AskError, Upstream, data_of};
+use crate::usage::number;
 
 /// The kind of API that the default AI has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,14 +54,11 @@ impl Upstream {
 /// Every field may be missing. The tokens are the provider's own count, by which it bills.
 fn usage_from_generation(body: &[u8]) -> Result<Usage, serde_json::Error> {
     let data = data_of(body)?;
-    let raw = |name: &str| data.get(name).map(|raw| raw.get());
-    let usd = |name: &str| raw(name)?.parse().ok();
-    let count = |name: &str| raw(name)?.parse().ok();
     Ok(Usage {
-        prompt_tokens: count("native_tokens_prompt"),
-        completion_tokens: count("native_tokens_completion"),
-        cost: usd("total_cost").or_else(|| usd("usage")),
-        upstream_inference_cost: usd("upstream_inference_cost"),
+        prompt_tokens: number(&data, "native_tokens_prompt"),
+        completion_tokens: number(&data, "native_tokens_completion"),
+        cost: number(&data, "total_cost").or_else(|| number(&data, "usage")),
+        upstream_inference_cost: number(&data, "upstream_inference_cost"),
     })
 }
 
