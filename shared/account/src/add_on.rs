@@ -183,12 +183,10 @@ impl AddOn {
                 raise(&mut self.generation_mut(generation).last_period_over, period);
             }
             Fact::Cancelled { generation, counter, while_due } => {
-                let did = Did::Cancel { while_due };
-                self.user_did(generation, UserAction { counter, did });
+                self.user_did(generation, counter, Did::Cancel { while_due });
             }
             Fact::Resumed { generation, counter, at } => {
-                let did = Did::Resume { at };
-                self.user_did(generation, UserAction { counter, did });
+                self.user_did(generation, counter, Did::Resume { at });
             }
             Fact::RefundedInFull { generation, period } => {
                 self.generation_mut(generation).refunded.insert(period);
@@ -304,9 +302,9 @@ impl AddOn {
         self.generations.entry(id).or_default()
     }
 
-    fn user_did(&mut self, generation: GenerationId, action: UserAction) {
+    fn user_did(&mut self, generation: GenerationId, counter: u64, did: Did) {
         let known = &mut self.generation_mut(generation).user_action;
-        *known = (*known).max(Some(action));
+        *known = (*known).max(Some(UserAction { counter, did }));
     }
 }
 

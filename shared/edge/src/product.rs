@@ -11,11 +11,10 @@ use http::HeaderValue;
 use crate::error::{ApiError, Code, log_error};
 use crate::settings::Env;
 
-const ONE_CREDIT: Credits = Credits::from_micros(1_000_000);
-
 /// `MIN_CREDIT_BALANCE`, in credits (1).
 pub fn minimum_balance(env: &mut Env) -> Credits {
-    env.parse_or("MIN_CREDIT_BALANCE", ONE_CREDIT, |text| {
+    let one = Credits::from_micros(1_000_000);
+    env.parse_or("MIN_CREDIT_BALANCE", one, |text| {
         let credits = text.parse().ok().filter(|credits| *credits >= Credits::ZERO);
         credits.ok_or_else(|| "must be a decimal number of credits, for example 1.5".to_owned())
     })

@@ -13,9 +13,9 @@ use jiff::{SignedDuration, Timestamp};
 use crate::db::Db;
 use crate::error::StoreError;
 use crate::holds::RESOLVED_KEPT;
-use crate::item::{Attributes, Item, time_text};
+use crate::item::{self, Attributes, Item, time_text};
 use crate::ledger::{
-    EntryKind, StoredBalance, entries_between, read_day, read_entry, stored_balance,
+    EntryKind, LedgerEntry, StoredBalance, entries_between, read_day, stored_balance,
 };
 use crate::open_holds::{
     FIRST_HOLD, LAST_HOLD, OpenHold, holds_between, open_hold, state_of, stored_hold,
@@ -166,7 +166,7 @@ struct Entries {
 
 impl Entries {
     fn add(&mut self, item: Item) -> Result<(), StoreError> {
-        let entry = read_entry(item)?;
+        let entry: LedgerEntry = item::read("ledger entry", item)?;
         self.sum = plus(self.sum, entry.amount)?;
         self.count += 1;
         if entry.kind != EntryKind::Call {

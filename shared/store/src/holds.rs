@@ -348,7 +348,7 @@ fn refusal(
         return Ok(HoldOutcome::NoAccount);
     };
     let balance = item::balance(item)?;
-    Ok(if item::always_use_key(item) {
+    Ok(if item.get("always_use_key") == Some(&AttributeValue::Bool(true)) {
         HoldOutcome::AlwaysUseKey
     } else if balance.open_holds() >= max_holds {
         HoldOutcome::TooMany

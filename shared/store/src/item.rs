@@ -157,10 +157,6 @@ pub(crate) fn switch(profile: &Profile) -> AttributeValue {
     AttributeValue::Bool(profile.always_use_key)
 }
 
-pub(crate) fn always_use_key(item: &Item) -> bool {
-    item.get("always_use_key") == Some(&AttributeValue::Bool(true))
-}
-
 pub(crate) fn account(id: &AccountId, item: &Item) -> Result<Account, StoreError> {
     let attributes = Attributes::of(ACCOUNT, item);
     Ok(Account {

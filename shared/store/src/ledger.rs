@@ -173,7 +173,7 @@ impl Ledger {
             // One more shows whether there is another page.
             .limit(i32::from(limit) + 1);
         let items = self.newest("read ledger", query).await?;
-        items.into_iter().map(read_entry).collect()
+        items.into_iter().map(|item| item::read("ledger entry", item)).collect()
     }
 
     async fn newest(
@@ -251,10 +251,6 @@ fn page_of(
 /// An entry's range key: entries sort by time, then by id.
 fn entry_name(entry: &LedgerEntry) -> String {
     format!("e#{}#{}", time_text(entry.at), entry.id)
-}
-
-pub(crate) fn read_entry(item: Item) -> Result<LedgerEntry, StoreError> {
-    item::read("ledger entry", item)
 }
 
 pub(crate) fn day_key(account: &AccountNumber, at: Timestamp) -> Item {

@@ -9,6 +9,7 @@ use account::{Credits, CreditsPerUsd, Usd};
 use bytes::Bytes;
 use secrecy::SecretString;
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -139,7 +140,7 @@ struct Listed {
     top_provider: Option<TopProvider>,
 }
 
-type Named = HashMap<String, serde_json::Value>;
+type Named = HashMap<String, Value>;
 
 #[derive(Deserialize)]
 struct TopProvider {
@@ -168,10 +169,8 @@ fn priced(listed: Listed) -> Option<PricedModel> {
     // Prices that replace others under a condition: a long prompt, an hour of the day. A price that
     // an override does not name stays as it is.
     // <https://openrouter.ai/docs/client-sdks/python/components/pricingoverride>
-    let overrides: Option<Vec<Named>> = match base.get("overrides") {
-        Some(overrides) => Deserialize::deserialize(overrides).ok()?,
-        None => None,
-    };
+    let overrides = base.get("overrides").unwrap_or(&Value::Null);
+    let overrides: Option<Vec<Named>> = Deserialize::deserialize(overrides).ok()?;
     let mut prices = bounding(&[base])?;
     for instead in overrides.iter().flatten() {
         prices = prices.max(bounding(&[instead, base])?);
@@ -188,7 +187,7 @@ fn priced(listed: Listed) -> Option<PricedModel> {
 /// The prices that limit a call's cost, each from the first list that names it.
 fn bounding(pricings: &[&Named]) -> Option<ModelPrices> {
     ModelPrices::from_listed(|name| match pricings.iter().find_map(|prices| prices.get(name)) {
-        None | Some(serde_json::Value::Null) => None,
+        None | Some(Value::Null) => None,
         // Anything but a string is not a price.
         Some(value) => Some(value.as_str().unwrap_or("unreadable")),
     })
@@ -200,14 +199,10 @@ fn bounding(pricings: &[&Named]) -> Option<ModelPrices> {
 fn searches_by_itself(listed: &Listed) -> bool {
     let parameters = listed.supported_parameters.as_deref().unwrap_or_default();
     let takes = |name: &str| parameters.iter().any(|parameter| parameter == name);
-    let free = match listed.pricing.get("web_search") {
-        None | Some(serde_json::Value::Null) => true,
-        Some(price) => {
-            let price = price.as_str().and_then(|price| price.parse().ok());
-            price.is_some_and(Usd::is_zero)
-        }
-    };
-    !free && takes("web_search_options") && !takes("tools")
+    let price = listed.pricing.get("web_search").filter(|price| !price.is_null());
+    let free = |text: &str| text.parse().is_ok_and(Usd::is_zero);
+    let is_free = price.is_none_or(|price| price.as_str().is_some_and(free));
+    !is_free && takes("web_search_options") && !takes("tools")
 }
 
 #[cfg(test)]
