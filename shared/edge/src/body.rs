@@ -32,10 +32,8 @@ pub async fn read_body(body: Body, max_bytes: usize) -> Result<Bytes, ApiError> 
 }
 
 /// The members of a settings request: a JSON object with at least one of the allowed fields, none
-/// of them twice or `null`, and no others. It may hold a secret, so no error repeats a value.
-pub struct Fields {
-    members: Vec<(String, Value)>,
-}
+/// of them twice or `null`, and no others. It may hold a secret: no `Debug`, no value in an error.
+pub struct Fields(Vec<(String, Value)>);
 
 impl Fields {
     pub fn parse(body: &[u8], allowed: &[&'static str]) -> Result<Self, ApiError> {
@@ -64,7 +62,7 @@ impl Fields {
                 return Err(invalid(format!("the field `{name}` is given twice")));
             }
         }
-        Ok(Self { members })
+        Ok(Self(members))
     }
 
     pub fn optional_bool(&self, name: &'static str) -> Result<Option<bool>, ApiError> {
@@ -82,7 +80,7 @@ impl Fields {
     }
 
     fn get(&self, name: &'static str) -> Option<&Value> {
-        let mut members = self.members.iter();
+        let mut members = self.0.iter();
         members.find_map(|(member, value)| (member == name).then_some(value))
     }
 }

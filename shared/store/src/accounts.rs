@@ -1,6 +1,6 @@
 //! Accounts: read, create, change.
 
-use account::{Account, AccountId, AccountNumber, Profile};
+use account::{Account, AccountId, AccountNumber, KeyId, Profile};
 use aws_sdk_dynamodb::types::builders::UpdateBuilder;
 use jiff::Timestamp;
 
@@ -12,6 +12,7 @@ use crate::history::{HistoryEntry, put_history};
 use crate::item::{self, ACCOUNT, Attributes, Item, account_key, key, number, text, time};
 use crate::outbox::put_add_on_event;
 use crate::retry::Retry;
+use crate::secrets::{delete_secret, put_secret};
 use crate::write::{put, update};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -195,6 +196,28 @@ impl Accounts {
         }
         items.extend(event);
         Ok(self.db.transact(operation, items).await?.succeeded())
+    }
+
+    /// Remembers a secret's name before it exists: it is deleted from `due` on if its save fails.
+    pub async fn remember_secret(
+        &self,
+        id: &AccountId,
+        key: &KeyId,
+        due: Timestamp,
+    ) -> Result<(), StoreError> {
+        let put = put_secret(&self.db, id, key, due);
+        self.db.write("remember secret", put).await.map(drop)
+    }
+
+    /// Forgets a deleted secret's name, unless it has become due at another time since.
+    pub async fn forget_secret(
+        &self,
+        id: &AccountId,
+        key: &KeyId,
+        due: Timestamp,
+    ) -> Result<(), StoreError> {
+        let delete = delete_secret(&self.db, id, key, due);
+        self.db.write("forget secret", delete).await.map(drop)
     }
 
     /// All accounts of `segment`, page by page; deleted ones too while calls are open on them.

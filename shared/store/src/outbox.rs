@@ -60,7 +60,7 @@ impl Outbox {
                         && due <= now
                     {
                         let task = DueTask::Event(account.clone(), event_id(row)?);
-                        self.postpone(task, due, later).await?;
+                        self.index().postpone(&Due { task, at: due }, later).await?;
                         errors.push(error);
                     }
                 }
@@ -90,17 +90,12 @@ impl Outbox {
 
     /// Puts an event off until `until`, unless another tick has claimed it since it was read.
     pub async fn put_off(&self, event: &StoredEvent, until: Timestamp) -> Result<(), StoreError> {
-        self.postpone(event.task(), event.due, until).await
+        let due = Due { task: event.task(), at: event.due };
+        self.index().postpone(&due, until).await.map(drop)
     }
 
-    async fn postpone(
-        &self,
-        task: DueTask,
-        at: Timestamp,
-        until: Timestamp,
-    ) -> Result<(), StoreError> {
-        let index = DueIndex { db: self.db.clone() };
-        index.postpone(&Due { task, at }, until).await.map(drop)
+    fn index(&self) -> DueIndex {
+        DueIndex { db: self.db.clone() }
     }
 
     pub async fn remove(&self, event: &StoredEvent) -> Result<(), StoreError> {
