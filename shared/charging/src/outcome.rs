@@ -97,7 +97,7 @@ pub async fn refund_unowed(cx: Context<'_>, stripe_id: &str) -> Result<()> {
             if stripe_id != intent.as_str()
                 && let Some((order, _)) = payments.order(stripe_id).await?
             {
-                // The refund's own events name the PaymentIntent.
+                // The refund's own events name the PaymentIntent, also after a deletion.
                 payments.create_order(&via(&order, intent.to_string())).await?;
             }
             let idempotency = format!("{intent}-refund");

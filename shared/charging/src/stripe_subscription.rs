@@ -165,7 +165,7 @@ async fn void_invoice(
     Ok(PaymentUpdate::NoPayment)
 }
 
-/// Cancels a subscription and its open invoice, unless it turns out to have collected a period.
+/// Cancels a subscription and its open invoice, unless it has collected a period to go on for.
 pub(crate) async fn cancel_subscription(cx: Context<'_>, subscription: &str) -> Result<()> {
     let (stripe, id) = (&cx.stripe, SubscriptionId::new(subscription)?);
     let Some(subscriber) = Subscriber::find(cx, &id).await? else {
