@@ -109,5 +109,9 @@ mod tests {
         let wire = json!({"id": "sub_1", "status": "resting"});
         let read = Subscription::read(&wire).unwrap();
         assert!(!read.is_over);
+        for over in ["canceled", "incomplete_expired"] {
+            let wire = json!({"id": "sub_1", "status": over});
+            assert!(Subscription::read(&wire).unwrap().is_over, "{over}");
+        }
     }
 }
