@@ -141,7 +141,7 @@ fn new_hold<'a>(call: &'a CallId, clock: &edge::Clock) -> NewHold<'a> {
         model: "load",
         tariff: Tariff {
             prices: TokenPrices { input: Usd::ZERO, output: Usd::ZERO },
-            rate: CreditsPerUsd::ONE,
+            rate: CreditsPerUsd::MIN,
         },
         idempotency: None,
         max_holds: 64,

@@ -155,11 +155,11 @@ async fn set_up(system: &System, upstream: &str) -> Setup {
     put("/v1/integrations/openrouter/key", &with_key, key).await;
     let mut settings = system.settings.clone();
     settings.insert("OPENROUTER_BASE_URL".to_owned(), upstream.to_owned());
+    let connector = local::engines::connector();
+    let aws = local::engines::aws_config(&settings).into_builder();
+    let aws = aws.http_client(http_client_fn(move |_, _| connector.clone())).build();
     Setup {
         deps: Box::new(move || {
-            let connector = local::engines::connector();
-            let aws = local::engines::aws_config(&settings).into_builder();
-            let aws = aws.http_client(http_client_fn(move |_, _| connector.clone())).build();
             let env = Env::from_pairs(settings);
             Deps::new(edge::Setup { env, clock: Clock::system(), aws }).unwrap()
         }),

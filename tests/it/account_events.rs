@@ -370,7 +370,7 @@ async fn the_tick_deletes_secrets_of_unfinished_saves() {
     let now = world.system.clock.now();
     let key = KeyId::new("key_half").unwrap();
     let due = now + hours(1);
-    world.system.store.secrets.add(&id("acme"), &key, due).await.unwrap();
+    world.system.store.accounts.remember_secret(&id("acme"), &key, due).await.unwrap();
     let create = world.engines().secrets().create_secret();
     let create = create.name("greta/openrouter/acme/key_half").secret_string(KEY);
     create.send().await.unwrap();

@@ -229,7 +229,7 @@ async fn clean_up_and_save_cannot_both_win() {
     let now = world.system.clock.now();
     let due = now + SignedDuration::from_hours(1);
     let key = KeyId::new("key_1").unwrap();
-    store.secrets.add(&account.id, &key, due).await.unwrap();
+    store.accounts.remember_secret(&account.id, &key, due).await.unwrap();
     let request = world.request(Method::POST, "/_dev/tick").body(json!({"time": due}).to_string());
     assert_eq!(world.send(request).await.json()["errors"], 0);
     let switched = store

@@ -12,8 +12,8 @@ use aws_sdk_dynamodb::types::AttributeValue::{N, S};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use store::{
-    AttemptLimit, Created, CreditPayment, Deletion, DueHold, EntryKind, HistoryEntry, Hold,
-    PaymentOrder, PostRefused, Posted, Posting, Presence, Purchase, Resolution, Store, UpdateError,
+    Created, CreditPayment, Deletion, DueHold, EntryKind, HistoryEntry, Hold, PaymentOrder,
+    PostRefused, Posted, Posting, Presence, Purchase, Resolution, Store, UpdateError,
 };
 
 use crate::support::{World, new_hold, refused};
@@ -374,9 +374,9 @@ async fn removing_an_old_secret_record_keeps_a_newer_one() {
     let now = world.system.clock.now();
     let key = KeyId::new("key_1").unwrap();
     let later = now + SignedDuration::from_hours(1);
-    store.secrets.add(&account.id, &key, now).await.unwrap();
-    store.secrets.add(&account.id, &key, later).await.unwrap();
-    store.secrets.remove(&account.id, &key, now).await.unwrap();
+    store.accounts.remember_secret(&account.id, &key, now).await.unwrap();
+    store.accounts.remember_secret(&account.id, &key, later).await.unwrap();
+    store.accounts.forget_secret(&account.id, &key, now).await.unwrap();
     let all = || async {
         let mut found = 0;
         for shard in store::shards() {
@@ -385,7 +385,7 @@ async fn removing_an_old_secret_record_keeps_a_newer_one() {
         found
     };
     assert_eq!(all().await, 1);
-    store.secrets.remove(&account.id, &key, later).await.unwrap();
+    store.accounts.forget_secret(&account.id, &key, later).await.unwrap();
     assert_eq!(all().await, 0);
 }
 
@@ -396,7 +396,7 @@ async fn due_work_is_claimed_once() {
     let now = world.system.clock.now();
     let later = now + SignedDuration::from_hours(1);
     let key = KeyId::new("key_1").unwrap();
-    disturbed.secrets.add(&account.id, &key, now).await.unwrap();
+    disturbed.accounts.remember_secret(&account.id, &key, now).await.unwrap();
     disturbed.accounts.delete(&account.id, 9, &why(now)).await.unwrap();
     let store = world.system.store.clone();
     let (mut secrets, mut deletions) = (Vec::new(), Vec::new());
@@ -425,17 +425,17 @@ async fn concurrent_checks_are_all_counted() {
     let now = world.system.clock.now();
     let second = move |n| now + SignedDuration::from_secs(n);
     for n in 0..9 {
-        let counted = disturbed.attempts.count(&account.id, Purpose::Test, second(n)).await;
-        assert_eq!(counted.unwrap(), AttemptLimit::Allowed);
+        let counted = disturbed.accounts.count_attempt(&account.id, Purpose::Test, second(n)).await;
+        assert_eq!(counted.unwrap(), None);
     }
     let store = world.system.store.clone();
     let id = account.id.clone();
     world.wire.meanwhile("PutItem", async move {
-        let counted = store.attempts.count(&id, Purpose::Test, second(9)).await;
-        assert_eq!(counted.unwrap(), AttemptLimit::Allowed);
+        let counted = store.accounts.count_attempt(&id, Purpose::Test, second(9)).await;
+        assert_eq!(counted.unwrap(), None);
     });
-    let eleventh = disturbed.attempts.count(&account.id, Purpose::Test, second(10)).await;
-    assert!(matches!(eleventh.unwrap(), AttemptLimit::WaitFor(_)));
+    let eleventh = disturbed.accounts.count_attempt(&account.id, Purpose::Test, second(10)).await;
+    assert!(eleventh.unwrap().is_some());
 }
 
 /// Pays 5 credits for the add-on, unless a concurrent change forbids it.

@@ -29,7 +29,7 @@ pub(crate) fn new_hold(call: &CallId, amount: Credits, at: Timestamp) -> NewHold
         model: "some/model",
         tariff: Tariff {
             prices: TokenPrices { input: Usd::ZERO, output: Usd::ZERO },
-            rate: CreditsPerUsd::ONE,
+            rate: CreditsPerUsd::MIN,
         },
         idempotency: None,
         max_holds: 64,

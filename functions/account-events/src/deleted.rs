@@ -38,7 +38,7 @@ async fn delete_secret(deps: &Deps, event: &AccountEvent, key: &KeyId, due: Time
         edge::log_error(&error, "secret left to the billing tick");
         return;
     }
-    if let Err(error) = deps.store.secrets.remove(&event.account, key, due).await {
+    if let Err(error) = deps.store.accounts.forget_secret(&event.account, key, due).await {
         edge::log_error(&error, "a deleted secret is still listed as due");
     }
 }

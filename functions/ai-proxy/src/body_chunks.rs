@@ -5,19 +5,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use edge::Deadline;
 use tokio::time::{Instant, timeout_at};
-use upstream::{Answer, Stream};
+use upstream::Answer;
 
 /// How long a stream may stay open after `[DONE]`.
 const AFTER_DONE: Duration = Duration::from_millis(500);
 
 pub(crate) struct BodyChunks {
-    stream: Stream,
+    answer: Answer,
     stop_at: Option<Instant>,
 }
 
 impl BodyChunks {
     pub(crate) fn new(answer: Answer, deadline: Option<Deadline>) -> Self {
-        Self { stream: answer.into_stream(), stop_at: deadline.map(Deadline::stop_at) }
+        Self { answer, stop_at: deadline.map(Deadline::stop_at) }
     }
 
     /// The time at which reading stops, whatever is left.
@@ -27,7 +27,7 @@ impl BodyChunks {
 
     /// The next chunk, or `None` at the end of the stream, however it ended.
     pub(crate) async fn next(&mut self) -> Option<Bytes> {
-        let next = self.stream.next();
+        let next = self.answer.next();
         let chunk = match self.stop_at {
             Some(stop_at) => timeout_at(stop_at, next).await.ok()?,
             None => next.await,

@@ -7,7 +7,6 @@ use account::{Account, KeyId, KeyState, Profile, SavedKey};
 use jiff::{SignedDuration, Timestamp};
 use secrecy::SecretString;
 use store::{DomainEvent, Effect, UpdateError};
-use upstream::KeyCheckError;
 
 use crate::deps::Deps;
 
@@ -77,7 +76,7 @@ pub(crate) async fn confirm_rejection(deps: &Deps, account: &Account, key: &Secr
         _ => return,
     };
     let checked = deps.openrouter.check_key(key, CHECK_TIMEOUT).await;
-    if !matches!(checked, Err(KeyCheckError::Rejected)) {
+    if !checked.is_err_and(|error| error.is_unauthorized()) {
         return;
     }
     let now = deps.api.clock.now();

@@ -10,7 +10,7 @@ use edge::{ApiError, Code};
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use routing::{Payer, Situation};
-use upstream::{DefaultAiKind, Failure, ModelsError};
+use upstream::{AskError, DefaultAiKind, Failure};
 
 use crate::deps::Deps;
 use crate::receipt::Receipt;
@@ -78,11 +78,11 @@ async fn default_ai_models(deps: &Deps) -> Result<Bytes, ApiError> {
     })
 }
 
-fn openrouter_error(error: &ModelsError) -> ApiError {
+fn openrouter_error(error: &AskError) -> ApiError {
     edge::log_error(error, "could not list OpenRouter's models");
     let failure = match error {
-        ModelsError::Refused { failure, .. } => *failure,
-        ModelsError::Unreachable(_) => Failure::Unavailable,
+        AskError::Refused { failure, .. } => *failure,
+        _ => Failure::Unavailable,
     };
     byok::error_for(failure, None)
 }

@@ -11,7 +11,7 @@ use card::Card;
 use charging::{Bought, ChargingError, NotBought};
 use edge::{ApiError, Caller, Code, Fields};
 use serde::Serialize;
-use store::{AttemptLimit, UpdateError};
+use store::UpdateError;
 
 use crate::deps::Deps;
 
@@ -111,9 +111,10 @@ pub(crate) async fn cancel(
 /// Limits the requests of one account that may open a Checkout Session, because all accounts share
 /// Stripe's rate limit.
 async fn count_payment_page(deps: &Deps, account: &Account) -> Result<(), ApiError> {
-    let counted = deps.api.store.attempts.count(&account.id, Purpose::Page, deps.api.clock.now());
+    let counted =
+        deps.api.store.accounts.count_attempt(&account.id, Purpose::Page, deps.api.clock.now());
     let counted = counted.await.map_err(|error| ApiError::storage(&error))?;
-    let AttemptLimit::WaitFor(wait) = counted else {
+    let Some(wait) = counted else {
         return Ok(());
     };
     let error = ApiError::new(

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use account::{AccountId, Purpose};
 use edge::{ApiError, Code};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use secrecy::SecretString;
-use store::{AttemptLimit, StoreError};
-use upstream::{KeyCheckError, KeyFacts};
+use store::StoreError;
+use upstream::KeyFacts;
 
 use crate::deps::Deps;
 
@@ -21,13 +21,14 @@ pub(crate) async fn count(
     purpose: Purpose,
     now: Timestamp,
 ) -> Result<(), ApiError> {
-    within_limit(deps.api.store.attempts.count(account, purpose, now).await)
+    within_limit(deps.api.store.accounts.count_attempt(account, purpose, now).await)
 }
 
-pub(crate) fn within_limit(limit: Result<AttemptLimit, StoreError>) -> Result<(), ApiError> {
-    let wait = match limit.map_err(|error| ApiError::storage(&error))? {
-        AttemptLimit::Allowed => return Ok(()),
-        AttemptLimit::WaitFor(wait) => wait,
+pub(crate) fn within_limit(
+    wait: Result<Option<SignedDuration>, StoreError>,
+) -> Result<(), ApiError> {
+    let Some(wait) = wait.map_err(|error| ApiError::storage(&error))? else {
+        return Ok(());
     };
     let error = ApiError::new(
         Code::TooManyAttempts,
@@ -40,7 +41,7 @@ pub(crate) fn within_limit(limit: Result<AttemptLimit, StoreError>) -> Result<()
 pub(crate) async fn check(deps: &Deps, key: &SecretString) -> Result<Option<KeyFacts>, ApiError> {
     match deps.openrouter.check_key(key, CHECK_TIMEOUT).await {
         Ok(facts) => Ok(Some(facts)),
-        Err(KeyCheckError::Rejected) => Ok(None),
+        Err(error) if error.is_unauthorized() => Ok(None),
         Err(error) => {
             edge::log_error(&error, "OpenRouter could not check the key");
             Err(ApiError::new(

@@ -61,7 +61,7 @@ pub async fn delete_secret(
         .delete(account, key)
         .await
         .inspect_err(|error| edge::log_error(error, "secret left to the billing tick"))?;
-    if let Err(error) = store.secrets.remove(account, key, due).await {
+    if let Err(error) = store.accounts.forget_secret(account, key, due).await {
         edge::log_error(&error, "a deleted secret is still listed as due");
     }
     Ok(())

@@ -59,14 +59,14 @@ pub(crate) async fn save(
             "connecting a key needs the OpenRouter add-on; subscribe under Plans & Pricing",
         ));
     }
-    let allowed = deps.api.store.attempts.check(&account.id, Purpose::Save, now);
+    let allowed = deps.api.store.accounts.attempt_wait(&account.id, Purpose::Save, now);
     within_limit(allowed.await)?;
     let key = parse_key(body, &deps).await?;
     check::count(&deps, &account.id, Purpose::Save, now).await?;
     let stored = check_and_store(&deps, &account, &caller, &key, now).await;
     if stored.is_err() {
         // Only successful saves count against the limit of saves.
-        let uncounted = deps.api.store.attempts.return_save(&account.id, now).await;
+        let uncounted = deps.api.store.accounts.return_save(&account.id, now).await;
         if let Err(error) = uncounted {
             edge::log_error(&error, "a failed save still counts against the limit");
         }
@@ -91,7 +91,7 @@ async fn check_and_store(
     let facts = check_new(deps, key).await?;
     let id = KeyId::new(edge::new_id("key")).map_err(|error| ApiError::internal(&error))?;
     let due = now + ORPHAN_AGE;
-    let intended = deps.api.store.secrets.add(&account.id, &id, due).await;
+    let intended = deps.api.store.accounts.remember_secret(&account.id, &id, due).await;
     intended.map_err(|error| ApiError::storage(&error))?;
     let created = deps.vault.create(&account.id, &id, key).await;
     created.map_err(|error| ApiError::storage(&error))?;

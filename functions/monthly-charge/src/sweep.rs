@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 use store::{DueHold, OpenHold, Resolution, StoreError};
 use tokio::sync::OnceCell;
-use upstream::{DefaultAiKind, GenerationError};
+use upstream::{AskError, DefaultAiKind};
 
 use crate::deps::Deps;
 
@@ -133,7 +133,7 @@ impl Sweeper<'_> {
                 open.hold.tariff.cost(&usage?)
             }
             Err(error) => {
-                if matches!(error, GenerationError::Refused(_)) {
+                if matches!(error, AskError::Refused { .. }) {
                     self.deps.vault.forget_platform_secret(&self.deps.default_ai_secret).await;
                 }
                 self.failures.fetch_add(1, Ordering::Relaxed);

@@ -128,5 +128,5 @@ async fn delete_orphan(
         deps.vault.delete(account, key).await?;
         tracing::warn!("deleted an orphaned secret");
     }
-    Ok(deps.store.secrets.remove(account, key, due).await?)
+    Ok(deps.store.accounts.forget_secret(account, key, due).await?)
 }

@@ -11,11 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::period::{Period, end_of_period};
-use crate::plan::{Plan, PlanChanged};
-
-mod change;
-
-pub use change::{AddOnChange, Reason};
+use crate::plan::PlanChange;
 
 /// The status of the add-on, as the integration card shows it.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -35,6 +31,31 @@ pub enum AddOnStatus {
     Ended,
 }
 
+/// Why there is no access.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The period was not paid within the grace period.
+    Unpaid,
+    /// The payment is disputed, or was lost in a dispute.
+    Disputed,
+    Refunded,
+    Cancelled,
+    /// The plan includes OpenRouter, or did so until the end of the paid period.
+    PlanChanged,
+}
+
+impl Reason {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unpaid => "unpaid",
+            Self::Disputed => "disputed",
+            Self::Refunded => "refunded",
+            Self::Cancelled => "cancelled",
+            Self::PlanChanged => "plan_changed",
+        }
+    }
+}
+
 /// How the monthly price is collected; copied to the generation at its activation. (The order of
 /// the variants has no meaning; it only defines the join of two activations of one generation.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -48,8 +69,7 @@ pub enum Collection {
     Provider,
 }
 
-/// A purchase of the add-on with all its periods, named by its Checkout Session (for collection
-/// from credits, by its ledger entry).
+/// A purchase with all its periods, named by its Checkout Session or, for credits, ledger entry.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct GenerationId(String);
@@ -67,79 +87,34 @@ impl GenerationId {
 /// Something that happened to the add-on. Each fact names its generation and period.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fact {
-    /// A generation begins: its first period is paid. `at` is Stripe's own time of that payment,
-    /// and the anchor of all periods.
-    Activated {
-        generation: GenerationId,
-        at: Timestamp,
-        collection: Collection,
-    },
-    /// A payment that was owed. A payment that was not (the add-on had ended, the plan had changed)
-    /// is refunded, and is no fact about the add-on.
-    Paid {
-        generation: GenerationId,
-        period: Period,
-    },
-    Declined {
-        generation: GenerationId,
-        period: Period,
-    },
+    /// The first period is paid. `at`, by Stripe's clock, is the anchor of all periods.
+    Activated { generation: GenerationId, at: Timestamp, collection: Collection },
+    /// A payment that was owed. Any other is refunded, and is no fact about the add-on.
+    Paid { generation: GenerationId, period: Period },
+    /// A charge for the period was declined.
+    Declined { generation: GenerationId, period: Period },
     /// The grace period ran out and the period is still unpaid.
-    GraceOver {
-        generation: GenerationId,
-        period: Period,
-    },
+    GraceOver { generation: GenerationId, period: Period },
     /// The user cancelled. `counter` is the account's own count of such actions; `while_due` is the
     /// unpaid period, if the add-on was past due.
-    Cancelled {
-        generation: GenerationId,
-        counter: u64,
-        while_due: Option<Period>,
-    },
+    Cancelled { generation: GenerationId, counter: u64, while_due: Option<Period> },
     /// The user resumed the add-on.
-    Resumed {
-        generation: GenerationId,
-        counter: u64,
-        at: Timestamp,
-    },
+    Resumed { generation: GenerationId, counter: u64, at: Timestamp },
     /// The paid period has ended.
-    PeriodOver {
-        generation: GenerationId,
-        period: Period,
-    },
+    PeriodOver { generation: GenerationId, period: Period },
     /// Somebody other than us refunded the whole payment of a period.
-    RefundedInFull {
-        generation: GenerationId,
-        period: Period,
-    },
-    Disputed {
-        generation: GenerationId,
-        period: Period,
-        dispute: String,
-    },
-    DisputeClosed {
-        generation: GenerationId,
-        dispute: String,
-        won: bool,
-        at: Timestamp,
-    },
-    /// The event of this version made the account enterprise.
-    Upgraded {
-        version: u64,
-        at: Timestamp,
-    },
-    /// The event of this version made the account standard.
-    Downgraded {
-        version: u64,
-        at: Timestamp,
-    },
+    RefundedInFull { generation: GenerationId, period: Period },
+    /// The payment of the period is disputed.
+    Disputed { generation: GenerationId, period: Period, dispute: String },
+    /// The dispute is decided.
+    DisputeClosed { generation: GenerationId, dispute: String, won: bool, at: Timestamp },
 }
 
 /// All known facts about one account's add-on.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct AddOn {
     generations: BTreeMap<GenerationId, Generation>,
-    plan_change: Option<PlanChange>,
+    pub(crate) plan_change: Option<PlanChange>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -186,13 +161,6 @@ struct DisputeEnd {
     won: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-struct PlanChange {
-    version: u64,
-    upgraded: bool,
-    at: Timestamp,
-}
-
 impl AddOn {
     /// Applies a fact. Facts that are already known, or overtaken by later ones, change nothing.
     pub fn apply(&mut self, fact: Fact) {
@@ -215,12 +183,10 @@ impl AddOn {
                 raise(&mut self.generation_mut(generation).last_period_over, period);
             }
             Fact::Cancelled { generation, counter, while_due } => {
-                let did = Did::Cancel { while_due };
-                self.user_did(generation, UserAction { counter, did });
+                self.user_did(generation, counter, Did::Cancel { while_due });
             }
             Fact::Resumed { generation, counter, at } => {
-                let did = Did::Resume { at };
-                self.user_did(generation, UserAction { counter, did });
+                self.user_did(generation, counter, Did::Resume { at });
             }
             Fact::RefundedInFull { generation, period } => {
                 self.generation_mut(generation).refunded.insert(period);
@@ -234,16 +200,9 @@ impl AddOn {
                 let known = &mut disputes.entry(dispute).or_default().closed;
                 *known = (*known).max(Some(DisputeEnd { at, won }));
             }
-            Fact::Upgraded { version, at } => {
-                self.plan_changed(PlanChange { version, upgraded: true, at });
-            }
-            Fact::Downgraded { version, at } => {
-                self.plan_changed(PlanChange { version, upgraded: false, at });
-            }
         }
     }
 
-    /// The status by all known facts.
     pub fn status(&self) -> AddOnStatus {
         self.status_and_reason().0
     }
@@ -275,23 +234,20 @@ impl AddOn {
         }
     }
 
-    /// The change since `before` that other systems are told about. A cancellation, a resumption
-    /// and a paid period are none.
-    pub fn change_since(&self, before: &Self) -> Option<AddOnChange> {
-        use AddOnStatus::{Active, Cancelling, PastDue};
+    /// The new status, if other systems are told about the change since `before`; `Active` where
+    /// access began. A cancellation, a resumption and a paid period are no such changes.
+    pub fn change_since(&self, before: &Self) -> Option<AddOnStatus> {
+        use AddOnStatus::{Active, Cancelling, Ended, PastDue, Suspended};
         let (was, is) = (before.status(), self.status());
-        let change = match is {
-            AddOnStatus::None => return None,
+        match is {
+            AddOnStatus::None => None,
             Active | Cancelling => {
                 let is_same = self.generation() == before.generation();
                 let had_access = matches!(was, Active | Cancelling | PastDue);
-                return (!is_same || !had_access).then_some(AddOnChange::Activated);
+                (!is_same || !had_access).then_some(Active)
             }
-            PastDue => AddOnChange::PastDue,
-            AddOnStatus::Suspended => AddOnChange::Suspended,
-            AddOnStatus::Ended => AddOnChange::Ended,
-        };
-        (was != is).then_some(change)
+            PastDue | Suspended | Ended => (was != is).then_some(is),
+        }
     }
 
     /// Why the add-on is suspended or has ended; `None` if it is neither.
@@ -313,12 +269,16 @@ impl AddOn {
         self.current().map(|current| current.activation.collection)
     }
 
+    /// Does Stripe collect the periods with a subscription?
+    pub fn is_run_by_stripe(&self) -> bool {
+        self.collection() == Some(Collection::Provider)
+    }
+
     /// The time from which the current generation's periods are counted.
     pub fn anchor(&self) -> Option<Timestamp> {
         self.current().map(|current| current.activation.anchor)
     }
 
-    /// The last period for which a charge was declined.
     pub fn last_declined(&self) -> Option<Period> {
         self.current()?.generation.last_declined
     }
@@ -342,23 +302,9 @@ impl AddOn {
         self.generations.entry(id).or_default()
     }
 
-    fn user_did(&mut self, generation: GenerationId, action: UserAction) {
+    fn user_did(&mut self, generation: GenerationId, counter: u64, did: Did) {
         let known = &mut self.generation_mut(generation).user_action;
-        *known = (*known).max(Some(action));
-    }
-
-    fn plan_changed(&mut self, change: PlanChange) {
-        self.plan_change = self.plan_change.max(Some(change));
-    }
-
-    /// Replaces the known change of plan: a late event can show that what looked like a change was
-    /// none.
-    pub(crate) fn plan_changed_last(&mut self, change: Option<PlanChanged>) {
-        self.plan_change = change.map(|change| PlanChange {
-            version: change.version,
-            upgraded: change.to == Plan::Enterprise,
-            at: change.at,
-        });
+        *known = (*known).max(Some(UserAction { counter, did }));
     }
 }
 

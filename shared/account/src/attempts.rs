@@ -19,7 +19,6 @@ pub enum Purpose {
     Page,
 }
 
-/// The attempts of the last hour.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Attempts {
     checks: Vec<Timestamp>,
@@ -29,18 +28,16 @@ pub struct Attempts {
 }
 
 impl Attempts {
-    /// Is another attempt allowed at `now`? The error is the time to wait.
-    pub fn allowed(&self, purpose: Purpose, now: Timestamp) -> Result<(), SignedDuration> {
+    /// The time until another attempt is allowed; `None` if it is allowed at `now`.
+    pub fn wait(&self, purpose: Purpose, now: Timestamp) -> Option<SignedDuration> {
         let checks = || wait(&self.checks, MAX_CHECKS, now);
-        let wait = match purpose {
+        match purpose {
             Purpose::Save => checks().max(wait(&self.saves, MAX_SAVES, now)),
             Purpose::Test => checks(),
             Purpose::Page => wait(&self.pages, MAX_PAGES, now),
-        };
-        wait.map_or(Ok(()), Err)
+        }
     }
 
-    /// Counts an attempt that is about to be made.
     pub fn count(&mut self, purpose: Purpose, now: Timestamp) {
         let recent = |at: &Timestamp| now.duration_since(*at) < WINDOW;
         for counted in [&mut self.checks, &mut self.saves, &mut self.pages] {
@@ -100,14 +97,14 @@ mod tests {
     fn ten_checks_in_any_hour() {
         let mut attempts = Attempts::default();
         for n in 0..10 {
-            assert_eq!(attempts.allowed(Purpose::Test, minute(n)), Ok(()));
+            assert_eq!(attempts.wait(Purpose::Test, minute(n)), None);
             attempts.count(Purpose::Test, minute(n));
         }
-        assert_eq!(attempts.allowed(Purpose::Test, minute(10)), Err(minutes(50)));
-        assert_eq!(attempts.allowed(Purpose::Save, minute(59)), Err(minutes(1)));
-        assert_eq!(attempts.allowed(Purpose::Test, minute(60)), Ok(()));
+        assert_eq!(attempts.wait(Purpose::Test, minute(10)), Some(minutes(50)));
+        assert_eq!(attempts.wait(Purpose::Save, minute(59)), Some(minutes(1)));
+        assert_eq!(attempts.wait(Purpose::Test, minute(60)), None);
         attempts.count(Purpose::Test, minute(60));
-        assert_eq!(attempts.allowed(Purpose::Test, minute(60)), Err(minutes(1)));
+        assert_eq!(attempts.wait(Purpose::Test, minute(60)), Some(minutes(1)));
     }
 
     #[test]
@@ -116,24 +113,24 @@ mod tests {
         for n in 0..5 {
             attempts.count(Purpose::Save, minute(n));
         }
-        assert_eq!(attempts.allowed(Purpose::Save, minute(5)), Err(minutes(55)));
-        assert_eq!(attempts.allowed(Purpose::Test, minute(5)), Ok(()));
+        assert_eq!(attempts.wait(Purpose::Save, minute(5)), Some(minutes(55)));
+        assert_eq!(attempts.wait(Purpose::Test, minute(5)), None);
         attempts.uncount_save(minute(4));
-        assert_eq!(attempts.allowed(Purpose::Save, minute(5)), Ok(()));
+        assert_eq!(attempts.wait(Purpose::Save, minute(5)), None);
     }
 
     #[test]
     fn sixty_pages_in_any_hour_beside_the_checks() {
         let mut attempts = Attempts::default();
         for n in 0..60 {
-            assert_eq!(attempts.allowed(Purpose::Page, minute(n)), Ok(()));
+            assert_eq!(attempts.wait(Purpose::Page, minute(n)), None);
             attempts.count(Purpose::Page, minute(n));
             assert!(attempts.is_counted(Purpose::Page, minute(n)));
         }
         assert!(!attempts.is_counted(Purpose::Test, minute(0)));
-        assert_eq!(attempts.allowed(Purpose::Save, minute(59)), Ok(()));
-        assert_eq!(attempts.allowed(Purpose::Page, minute(59)), Err(minutes(1)));
-        assert_eq!(attempts.allowed(Purpose::Page, minute(60)), Ok(()));
+        assert_eq!(attempts.wait(Purpose::Save, minute(59)), None);
+        assert_eq!(attempts.wait(Purpose::Page, minute(59)), Some(minutes(1)));
+        assert_eq!(attempts.wait(Purpose::Page, minute(60)), None);
     }
 
     #[test]
@@ -141,6 +138,6 @@ mod tests {
         let stored = r#"{"checks":["1970-01-01T00:00:00Z"],"saves":[]}"#;
         let attempts: Attempts = serde_json::from_str(stored).unwrap();
         assert!(attempts.is_counted(Purpose::Test, minute(0)));
-        assert_eq!(attempts.allowed(Purpose::Page, minute(0)), Ok(()));
+        assert_eq!(attempts.wait(Purpose::Page, minute(0)), None);
     }
 }

@@ -1,7 +1,5 @@
 //! The account's credits: its balance, the amount held for calls in progress, and the amount owed.
 
-use serde::{Deserialize, Serialize};
-
 use crate::money::Credits;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -16,8 +14,7 @@ pub enum BalanceError {
     OutOfRange,
 }
 
-/// One change of a balance. The store writes exactly this, so that nothing moves credits in any
-/// other way.
+/// One change of a balance. The store writes exactly this, and moves credits in no other way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Movement {
     /// Also the sum of its ledger entries.
@@ -46,7 +43,6 @@ impl Movement {
         })
     }
 
-    /// The change of the available credits.
     pub fn available(&self) -> Result<Credits, BalanceError> {
         let available = self.balance.checked_sub(self.held);
         available.ok_or(BalanceError::OutOfRange)
@@ -57,12 +53,9 @@ fn negative(credits: Credits) -> Result<Credits, BalanceError> {
     credits.checked_neg().ok_or(BalanceError::OutOfRange)
 }
 
-/// Credits of one account. `held ≤ balance`, and neither is negative.
-///
-/// The store makes the same steps with conditional writes; these functions are their definition.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
-)]
+/// Credits of one account: `0 ≤ held ≤ balance`. These functions define the steps that the store
+/// makes with conditional writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Balance {
     total: Credits,
     held: Credits,
@@ -92,7 +85,6 @@ impl Balance {
         self.owed
     }
 
-    /// The number of calls that hold credits.
     pub fn open_holds(&self) -> u32 {
         self.open_holds
     }
@@ -134,8 +126,7 @@ impl Balance {
         })
     }
 
-    /// The reversal of a credit of `amount`: as much as is available is taken, and the rest is
-    /// owed.
+    /// The reversal of a credit: as much as is available is taken, and the rest is owed.
     pub fn reverse(self, amount: Credits) -> Result<Movement, BalanceError> {
         if amount.is_negative() {
             return Err(BalanceError::OutOfRange);
@@ -150,7 +141,6 @@ impl Balance {
         self.moved(movement).map(|_| movement)
     }
 
-    /// The balance after `movement`.
     pub fn moved(self, movement: Movement) -> Result<Self, BalanceError> {
         let plus = |a: Credits, b| a.checked_add(b).ok_or(BalanceError::OutOfRange);
         let total = plus(self.total, movement.balance)?;

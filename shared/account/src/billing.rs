@@ -53,7 +53,6 @@ pub struct Charge {
     pub next_at: Timestamp,
 }
 
-/// A charge that is not collected any more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AbandonedCharge {
     pub generation: GenerationId,
@@ -61,7 +60,6 @@ pub struct AbandonedCharge {
     pub intents: u32,
 }
 
-/// The state of a charge's PaymentIntent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IntentState {
@@ -119,7 +117,6 @@ pub struct Session {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subscription {
     pub id: String,
-    /// The generation that it collects for.
     pub generation: GenerationId,
     /// Whether it ends with its period. `None`: Stripe is being told, and has not responded.
     pub ends: Option<bool>,
@@ -132,7 +129,6 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// A subscription that renews.
     pub fn new(id: String, generation: GenerationId) -> Self {
         Self {
             id,
@@ -159,7 +155,6 @@ impl IntentState {
 }
 
 impl Billing {
-    /// The id of the payment method on file.
     pub fn payment_method(&self) -> Option<String> {
         self.card.as_ref().map(|card| card.payment_method.clone())
     }

@@ -37,21 +37,14 @@ pub(crate) fn parse(text: &str, scale: u32, excess: Excess) -> Result<(bool, u12
     if whole.is_empty() || dangling || !digits(whole) || !digits(fraction) {
         return Err(NotADecimal);
     }
-    let mut units: u128 = 0;
-    for digit in whole.bytes().chain(fraction.bytes()) {
-        let value = u128::from(digit.wrapping_sub(b'0'));
-        units =
-            units.checked_mul(10).and_then(|units| units.checked_add(value)).ok_or(OutOfRange)?;
-    }
+    let units: u128 = format!("{whole}{fraction}").parse().map_err(|_| OutOfRange)?;
     if units == 0 {
         return Ok((false, 0));
     }
     // units × 10^(exponent − fraction digits) is the number; shift it by `scale` more.
     let fraction_digits = i64::try_from(fraction.len()).map_err(|_| OutOfRange)?;
-    let shift = i64::from(exponent)
-        .checked_sub(fraction_digits)
-        .and_then(|shift| shift.checked_add(i64::from(scale)))
-        .ok_or(OutOfRange)?;
+    let shift = i64::from(exponent).saturating_sub(fraction_digits);
+    let shift = shift.saturating_add(i64::from(scale));
     let power = u32::try_from(shift.unsigned_abs()).unwrap_or(u32::MAX);
     let factor = 10_u128.checked_pow(power);
     let scaled = if shift >= 0 {

@@ -12,8 +12,7 @@ use crate::money::Credits;
 
 /// Time after which a hold of unknown cost is released.
 pub const LIFE: SignedDuration = SignedDuration::from_hours(24);
-/// Time before the first check: longer than a function can run, so that until then the call's own
-/// process ends its hold.
+/// Time before the first check: longer than the call's own process, which ends its hold, can run.
 pub const FIRST_CHECK: SignedDuration = SignedDuration::from_mins(20);
 /// Minimum time between two look-ups of a call.
 const SHORTEST_WAIT: SignedDuration = SignedDuration::from_mins(1);
@@ -23,14 +22,12 @@ const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(4);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HoldState {
     Open,
-    /// This amount of it was charged.
     Settled(Credits),
     Released,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum End {
-    /// The call cost this.
     Settle(Credits),
     Release,
 }
@@ -46,7 +43,6 @@ impl End {
 }
 
 impl HoldState {
-    /// The amount charged.
     pub fn charged(self) -> Credits {
         match self {
             Self::Settled(charged) => charged,
@@ -70,7 +66,6 @@ pub fn held(stored: HoldState, amount: Credits) -> Option<Credits> {
     (stored == HoldState::Open).then_some(amount)
 }
 
-/// The result of ending a hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Resolution {
     /// Ended now, or by an earlier try of the same end whose response was lost.
@@ -85,8 +80,7 @@ impl Resolution {
         if stored == Some(end) { Self::Done(end) } else { Self::Already(stored) }
     }
 
-    /// The result of a write without a response. `None`: it may still be on its way; the sweeper
-    /// takes care of the hold.
+    /// The result of a write without a response. `None`: it may still be on its way.
     pub fn of_unanswered(end: HoldState, stored: Option<HoldState>) -> Option<Self> {
         match stored {
             None | Some(HoldState::Open) => None,
@@ -94,7 +88,6 @@ impl Resolution {
         }
     }
 
-    /// The state of the hold now.
     pub fn state(self) -> Option<HoldState> {
         match self {
             Self::Done(state) => Some(state),
@@ -103,7 +96,6 @@ impl Resolution {
     }
 }
 
-/// The sweeper's decision on an open hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sweep {
     End(End),

@@ -1,29 +1,28 @@
 //! Ids. Each kind is a type of its own, so that one cannot take the place of another.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an id has 1 to 64 letters, digits, `_` or `-`")]
 pub struct IdError;
 
+/// Defines types of ids: texts of 1 to `$max` ASCII letters, digits and `$others`.
+#[macro_export]
 macro_rules! ids {
-    ($($(#[$doc:meta])* $name:ident,)*) => {$(
+    ($error:ident, $max:literal, $others:pat => $($(#[$doc:meta])* $name:ident,)*) => {$(
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
         pub struct $name(String);
 
         impl $name {
-            /// Accepts `^[A-Za-z0-9_-]{1,64}$`.
-            pub fn new(text: impl Into<String>) -> Result<Self, IdError> {
+            pub fn new(text: impl Into<String>) -> Result<Self, $error> {
                 let text = text.into();
-                let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
-                if (1..=64).contains(&text.len()) && text.bytes().all(allowed) {
+                let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, $others);
+                if (1..=$max).contains(&text.len()) && text.bytes().all(allowed) {
                     Ok(Self(text))
                 } else {
-                    Err(IdError)
+                    Err($error)
                 }
             }
 
@@ -33,8 +32,8 @@ macro_rules! ids {
         }
 
         impl TryFrom<String> for $name {
-            type Error = IdError;
-            fn try_from(text: String) -> Result<Self, IdError> {
+            type Error = $error;
+            fn try_from(text: String) -> Result<Self, $error> {
                 Self::new(text)
             }
         }
@@ -45,8 +44,8 @@ macro_rules! ids {
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(&self.0)
             }
         }
@@ -54,6 +53,7 @@ macro_rules! ids {
 }
 
 ids! {
+    IdError, 64, b'_' | b'-' =>
     /// A Greta customer, as tokens name it.
     AccountId,
     /// The account's internal name in the ledger, holds and charges; random, never shown.
@@ -62,7 +62,6 @@ ids! {
     KeyId,
     /// An AI call; also the id of its hold and its ledger entry.
     CallId,
-    /// A ledger entry.
     EntryId,
 }
 

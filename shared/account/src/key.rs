@@ -32,7 +32,6 @@ pub struct SavedKey {
     pub checked_at: Timestamp,
 }
 
-/// The key's limits, as OpenRouter last reported them.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct KeyLimits {
     /// US dollars as a decimal string; `None` if there is no limit.

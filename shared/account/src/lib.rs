@@ -37,7 +37,7 @@ pub use ids::{AccountId, AccountNumber, CallId, EntryId, IdError, KeyId};
 pub use key::{KeyLimits, KeyState, SavedKey};
 pub use money::{Credits, CreditsPerUsd, Usd};
 pub use period::{Period, end_of_period, period_at};
-pub use plan::{Plan, PlanChanged, Plans};
+pub use plan::{Plan, PlanChange, Plans};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -78,7 +78,7 @@ impl Profile {
     /// Applies that the plan is `plan` as of `version`, reported at `at`; the add-on follows.
     pub fn apply_plan(&mut self, plan: Plan, version: u64, at: Timestamp) {
         self.plans.apply(plan, version, at);
-        self.add_on.plan_changed_last(self.plans.last_change());
+        self.add_on.plan_change = self.plans.last_change();
     }
 
     /// Connects a first key, which enables it, or replaces the key, which keeps the switches.
@@ -115,7 +115,6 @@ impl Profile {
     }
 }
 
-/// Why the switches do not change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SwitchError {
     #[error("there is no key to switch")]
@@ -136,13 +135,6 @@ pub struct Account {
     pub revision: u64,
     pub balance: Balance,
     pub created_at: Timestamp,
-}
-
-impl Account {
-    /// The key's state as the routing table sees it.
-    pub fn key_state(&self) -> Option<KeyState> {
-        self.profile.key.as_ref().map(|key| key.state)
-    }
 }
 
 #[cfg(test)]

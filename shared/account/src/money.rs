@@ -1,6 +1,7 @@
 //! Credits and dollars, as whole numbers of a small unit.
 
 use std::fmt;
+use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,9 +13,7 @@ const USD_SCALE: u32 = 18;
 const ATTO_TO_MICRO: u128 = 1_000_000_000_000;
 
 /// An amount of Greta credits, in whole micro-credits (1 credit = 1,000,000). Ledger entries that
-/// take credits are negative.
-///
-/// On the wire it is a decimal string, for example `"12.5"`.
+/// take credits are negative. On the wire it is a decimal string, for example `"12.5"`.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]
@@ -23,7 +22,6 @@ pub struct Credits(i64);
 
 impl Credits {
     pub const ZERO: Self = Self(0);
-    /// The smallest amount that can be charged.
     pub const MICRO: Self = Self(1);
 
     pub const fn from_micros(micros: i64) -> Self {
@@ -89,8 +87,7 @@ impl fmt::Display for Credits {
 /// Atto-dollars in a cent.
 const ATTO_TO_CENT: u128 = 10_u128.pow(16);
 
-/// A price or a cost in US dollars, in whole atto-dollars (10^-18), never negative. Prices per
-/// token fit; finer digits are rounded up.
+/// A price or a cost in US dollars, in whole atto-dollars (10^-18), rounded up; never negative.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Usd(u128);
 
@@ -126,12 +123,11 @@ impl Usd {
 
     /// The amount in credits, rounded up to a micro-credit; `None` if it is too large.
     pub fn in_credits(self, rate: CreditsPerUsd) -> Option<Credits> {
-        let micros = self.0.checked_mul(u128::from(rate.0))?.div_ceil(ATTO_TO_MICRO);
+        let micros = self.0.checked_mul(u128::from(rate.get()))?.div_ceil(ATTO_TO_MICRO);
         i64::try_from(micros).ok().map(Credits)
     }
 
-    /// The number of units at the price `self` that `credits` can pay for, beside `fixed`. `None`:
-    /// they are free.
+    /// How many units at this price `credits` pay for, beside `fixed`. `None`: they are free.
     pub(crate) fn affordable(
         self,
         credits: Credits,
@@ -144,7 +140,7 @@ impl Usd {
         let micros = u128::try_from(credits.0).unwrap_or(0);
         // Maximum number of atto-dollars whose rounded-up credits are within `micros`.
         let budget =
-            micros.saturating_mul(ATTO_TO_MICRO).checked_div(u128::from(rate.0)).unwrap_or(0);
+            micros.saturating_mul(ATTO_TO_MICRO).checked_div(u128::from(rate.get())).unwrap_or(0);
         let left = budget.saturating_sub(fixed.0);
         let units = left.checked_div(self.0).unwrap_or(0);
         Some(u64::try_from(units).unwrap_or(u64::MAX))
@@ -169,22 +165,8 @@ impl fmt::Display for Usd {
     }
 }
 
-/// The number of credits for one US dollar (`CREDITS_PER_USD`), at least 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CreditsPerUsd(u32);
-
-impl CreditsPerUsd {
-    pub const ONE: Self = Self(1);
-
-    /// `None` for zero.
-    pub const fn new(credits: u32) -> Option<Self> {
-        if credits == 0 { None } else { Some(Self(credits)) }
-    }
-
-    pub const fn get(self) -> u32 {
-        self.0
-    }
-}
+/// The number of credits for one US dollar (`CREDITS_PER_USD`).
+pub type CreditsPerUsd = NonZeroU32;
 
 #[cfg(test)]
 mod tests {
@@ -192,7 +174,7 @@ mod tests {
 
     use super::*;
 
-    const TEN: CreditsPerUsd = CreditsPerUsd(10);
+    const TEN: CreditsPerUsd = CreditsPerUsd::new(10).unwrap();
 
     fn usd(text: &str) -> Usd {
         text.parse().unwrap()
@@ -262,7 +244,7 @@ mod tests {
             fixed in 0_u128..1_000_000_000_000_000,
             rate in 1_u32..1000,
         ) {
-            let (price, fixed, rate) = (Usd(price), Usd(fixed), CreditsPerUsd(rate));
+            let (price, fixed, rate) = (Usd(price), Usd(fixed), CreditsPerUsd::new(rate).unwrap());
             let units = price.affordable(Credits(credits), fixed, rate).unwrap();
             let cost = |units: u64| {
                 price.times(units).unwrap().checked_add(fixed).unwrap().in_credits(rate).unwrap()

@@ -25,7 +25,6 @@ impl Period {
         Self(self.0.saturating_add(1))
     }
 
-    /// `None` before the first.
     pub const fn before(self) -> Option<Self> {
         Self::new(self.0.saturating_sub(1))
     }

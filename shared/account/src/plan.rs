@@ -32,16 +32,15 @@ struct Seen {
     at: Timestamp,
 }
 
-/// A change from one plan to the other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PlanChanged {
+/// A change from one plan to the other, to enterprise if `upgraded`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PlanChange {
     pub version: u64,
-    pub to: Plan,
+    pub upgraded: bool,
     pub at: Timestamp,
 }
 
 impl Plans {
-    /// The plan of a new account.
     pub fn new(plan: Plan, version: u64, at: Timestamp) -> Self {
         Self { newest: Seen { version, plan, at }, earlier: Vec::new() }
     }
@@ -55,8 +54,7 @@ impl Plans {
         self.newest.version
     }
 
-    /// Applies that the plan is `plan` as of `version`. If a version is reported again, the last
-    /// report counts.
+    /// Applies that the plan is `plan` as of `version`. Of one version, the last report counts.
     pub fn apply(&mut self, plan: Plan, version: u64, at: Timestamp) {
         let seen = Seen { version, plan, at };
         let mut all = self.all();
@@ -82,14 +80,15 @@ impl Plans {
         self.earlier.iter().chain(newest).copied().collect()
     }
 
-    /// The latest change from one plan to the other; `None` if there was none.
-    pub fn last_change(&self) -> Option<PlanChanged> {
+    /// The latest change from one plan to the other; `None` if there was none. A late event can show
+    /// that what looked like a change was none.
+    pub fn last_change(&self) -> Option<PlanChange> {
         let all = self.all();
         let pairs = all.iter().zip(all.iter().skip(1));
         let mut changes = pairs.filter(|(before, after)| before.plan != after.plan);
-        changes.next_back().map(|(_, after)| PlanChanged {
+        changes.next_back().map(|(_, after)| PlanChange {
             version: after.version,
-            to: after.plan,
+            upgraded: after.plan == Plan::Enterprise,
             at: after.at,
         })
     }
@@ -112,7 +111,7 @@ mod tests {
         plans.apply(Plan::Enterprise, 2, at(2));
         assert_eq!((plans.plan(), plans.version()), (Plan::Standard, 3));
         let change = plans.last_change().unwrap();
-        assert_eq!((change.version, change.to), (3, Plan::Standard));
+        assert_eq!((change.version, change.upgraded), (3, false));
         plans.apply(Plan::Standard, 9, at(9));
         assert_eq!(plans.last_change(), Some(change), "the plan is the same");
         plans.apply(Plan::Enterprise, 10, at(10));

@@ -7,22 +7,6 @@ pub mod prompt;
 
 use crate::money::{Credits, CreditsPerUsd, Usd};
 
-/// A model's prices as listed, in US dollars: per token, and per request.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ListedPrices<'a> {
-    pub prompt: Option<&'a str>,
-    pub completion: Option<&'a str>,
-    pub request: Option<&'a str>,
-    pub image: Option<&'a str>,
-    pub audio: Option<&'a str>,
-    pub input_cache_write: Option<&'a str>,
-    /// A message may request it.
-    pub input_cache_write_1h: Option<&'a str>,
-    pub internal_reasoning: Option<&'a str>,
-    pub image_output: Option<&'a str>,
-    pub audio_output: Option<&'a str>,
-}
-
 /// The highest prices of an input token and of an output token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TokenPrices {
@@ -41,29 +25,27 @@ pub struct ModelPrices {
 }
 
 impl ModelPrices {
-    /// `None` if the prices do not bound a call: one for prompt or completion is absent, any price
-    /// is negative or unreadable, or there is a price per request.
-    pub fn from_listed(listed: &ListedPrices<'_>) -> Option<Self> {
-        let required = |text: Option<&str>| text?.parse::<Usd>().ok();
-        let optional = |text: Option<&str>| match text {
-            Some(text) => text.parse::<Usd>().ok(),
-            None => Some(Usd::ZERO),
+    /// The prices of a model from `listed`, which finds a price by its name: in US dollars, per
+    /// token or per request. `None` if they do not bound a call: the one for prompt or completion
+    /// is absent, any price is negative or unreadable, or there is a price per request.
+    pub fn from_listed<'a>(listed: impl Fn(&str) -> Option<&'a str>) -> Option<Self> {
+        let required = |name: &str| listed(name)?.parse::<Usd>().ok();
+        let optional = |name: &str| listed(name).map_or(Some(Usd::ZERO), |text| text.parse().ok());
+        let highest = |first, others: &[&str]| {
+            others.iter().try_fold(first, |highest: Usd, name| Some(highest.max(optional(name)?)))
         };
-        if !optional(listed.request)?.is_zero() {
+        if !optional("request")?.is_zero() {
             return None;
         }
-        let cache_write =
-            optional(listed.input_cache_write)?.max(optional(listed.input_cache_write_1h)?);
-        let text = required(listed.prompt)?.max(cache_write);
-        let others = optional(listed.image)?.max(optional(listed.audio)?);
-        let output = [
-            optional(listed.internal_reasoning)?,
-            optional(listed.image_output)?,
-            optional(listed.audio_output)?,
-        ]
-        .into_iter()
-        .fold(required(listed.completion)?, Usd::max);
-        Some(Self { text, input: text.max(others), output })
+        // A message may request a cache for an hour.
+        let cache_writes = ["input_cache_write", "input_cache_write_1h"];
+        let text = highest(required("prompt")?, &cache_writes)?;
+        let outputs = ["internal_reasoning", "image_output", "audio_output"];
+        Some(Self {
+            text,
+            input: highest(text, &["image", "audio"])?,
+            output: highest(required("completion")?, &outputs)?,
+        })
     }
 
     /// The prices that bound a call that is charged by either of the two.
@@ -87,7 +69,6 @@ impl ModelPrices {
     }
 }
 
-/// A model that credits can pay for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PricedModel {
     pub id: String,
@@ -104,7 +85,6 @@ pub struct CallSize {
     pub prompt_tokens: u64,
     /// The tokens that have to be held: without those that are waived if the balance is too low.
     pub required_tokens: u64,
-    /// The prompt contains nothing but text.
     pub only_text: bool,
     /// The lowest of the limits that the caller set.
     pub output_limit: Option<u64>,
@@ -163,28 +143,10 @@ pub struct Usage {
     pub completion_tokens: Option<u64>,
     /// The price that the default AI charged for the call.
     pub cost: Option<Usd>,
-    /// The price that the model's own provider charged, where `cost` is zero because another
-    /// account paid it.
+    /// The price of the model's own provider, where `cost` is zero because another account paid.
     pub upstream_inference_cost: Option<Usd>,
 }
 
-impl Usage {
-    /// The call's cost in credits, not yet capped at the hold. `None` if the usage does not show
-    /// it.
-    pub fn cost_in_credits(&self, prices: TokenPrices, rate: CreditsPerUsd) -> Option<Credits> {
-        let usd = match (self.cost, self.upstream_inference_cost) {
-            (Some(cost), Some(inference)) if cost.is_zero() => inference,
-            (Some(cost), _) => cost,
-            (None, _) => prices
-                .input
-                .times(self.prompt_tokens?)?
-                .checked_add(prices.output.times(self.completion_tokens?)?)?,
-        };
-        usd.in_credits(rate)
-    }
-}
-
-/// The terms of a call's charge, fixed when its hold is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tariff {
     pub prices: TokenPrices,
@@ -192,15 +154,25 @@ pub struct Tariff {
 }
 
 impl Tariff {
-    /// The call's cost in credits, not yet capped at the hold. `None` if the usage does not show
-    /// it.
+    /// The call's cost, not yet capped at the hold. `None` if the usage does not show it.
     pub fn cost(&self, usage: &Usage) -> Option<Credits> {
-        usage.cost_in_credits(self.prices, self.rate)
+        let TokenPrices { input, output } = self.prices;
+        let usd = match (usage.cost, usage.upstream_inference_cost) {
+            (Some(cost), Some(inference)) if cost.is_zero() => inference,
+            (Some(cost), _) => cost,
+            (None, _) => {
+                let prompt = input.times(usage.prompt_tokens?)?;
+                prompt.checked_add(output.times(usage.completion_tokens?)?)?
+            }
+        };
+        usd.in_credits(self.rate)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -250,44 +222,40 @@ mod tests {
 
     #[test]
     fn a_listed_price_bounds_the_call_or_is_not_used() {
-        let full = ListedPrices {
-            prompt: Some("0.000001"),
-            completion: Some("0.000002"),
-            request: Some("0"),
-            image: Some("0.000003"),
-            audio: None,
-            input_cache_write: Some("0.0000015"),
-            input_cache_write_1h: None,
-            internal_reasoning: Some("0.000004"),
-            image_output: None,
-            audio_output: None,
+        let full = HashMap::from([
+            ("prompt", "0.000001"),
+            ("completion", "0.000002"),
+            ("request", "0"),
+            ("image", "0.000003"),
+            ("input_cache_write", "0.0000015"),
+            ("internal_reasoning", "0.000004"),
+        ]);
+        // The prices with another one for `name`, or without it.
+        let with = |name: &str, price: Option<&'static str>| {
+            ModelPrices::from_listed(|of| if of == name { price } else { full.get(of).copied() })
         };
-        let prices = ModelPrices::from_listed(&full).unwrap();
+        let prices = ModelPrices::from_listed(|name| full.get(name).copied()).unwrap();
         assert_eq!(prices.of(true).input, "0.0000015".parse().unwrap());
         assert_eq!(prices.of(false).input, "0.000003".parse().unwrap());
         for only_text in [true, false] {
             assert_eq!(prices.of(only_text).output, "0.000004".parse().unwrap());
         }
-        let for_an_hour = ListedPrices { input_cache_write_1h: Some("0.000002"), ..full };
-        let prices = ModelPrices::from_listed(&for_an_hour).unwrap();
+        let prices = with("input_cache_write_1h", Some("0.000002")).unwrap();
         assert_eq!(prices.of(true).input, "0.000002".parse().unwrap());
-        for not_text in [
-            ListedPrices { image_output: Some("0.00003"), ..full },
-            ListedPrices { audio_output: Some("0.00003"), ..full },
-        ] {
-            let prices = ModelPrices::from_listed(&not_text).unwrap();
+        for not_text in ["image_output", "audio_output"] {
+            let prices = with(not_text, Some("0.00003")).unwrap();
             assert_eq!(prices.of(true).output, "0.00003".parse().unwrap());
         }
         let no_price = [
-            ListedPrices { prompt: None, ..full },
-            ListedPrices { completion: None, ..full },
-            ListedPrices { prompt: Some("-1"), ..full },
-            ListedPrices { audio: Some("-1"), ..full },
-            ListedPrices { completion: Some("free"), ..full },
-            ListedPrices { request: Some("0.01"), ..full },
+            ("prompt", None),
+            ("completion", None),
+            ("prompt", Some("-1")),
+            ("audio", Some("-1")),
+            ("completion", Some("free")),
+            ("request", Some("0.01")),
         ];
-        for listed in no_price {
-            assert_eq!(ModelPrices::from_listed(&listed), None, "{listed:?}");
+        for (name, price) in no_price {
+            assert_eq!(with(name, price), None, "{name} {price:?}");
         }
     }
 
@@ -340,7 +308,7 @@ mod tests {
             (Usage::default(), None),
         ];
         for (usage, micros) in table {
-            let cost = usage.cost_in_credits(prices, rate());
+            let cost = Tariff { prices, rate: rate() }.cost(&usage);
             assert_eq!(cost, micros.map(Credits::from_micros), "{usage:?}");
         }
     }
@@ -372,7 +340,7 @@ mod tests {
                     completion_tokens: Some(completion),
                     ..Usage::default()
                 };
-                usage.cost_in_credits(model.prices.of(true), rate()).unwrap()
+                Tariff { prices: model.prices.of(true), rate: rate() }.cost(&usage).unwrap()
             };
             let least = 16.min(output_limit.unwrap_or(16));
             prop_assert_eq!(held.is_some(), cost(required_tokens, least) <= available);

@@ -72,7 +72,6 @@ pub fn resume(profile: &mut Profile, now: Timestamp) {
     }
 }
 
-/// There is no add-on to cancel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the add-on is not subscribed to")]
 pub struct NotSubscribed;

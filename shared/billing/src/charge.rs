@@ -6,7 +6,6 @@ use account::{Period, Profile, end_of_period, period_at};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::dunning::Dunning;
-use crate::profile::is_run_by_stripe;
 use crate::task::{LEASE, Step, Task, later};
 
 /// Delays between look-ups of an unknown outcome; the last one repeats.
@@ -23,12 +22,16 @@ pub(crate) fn next_step(profile: &Profile) -> Option<(Timestamp, Step)> {
     let owed = routing::owes_period(profile, &charge.generation, charge.period);
     let step = match (&charge.intent, owed) {
         (IntentState::None | IntentState::Creating, false) => (Timestamp::MIN, Step::AbandonCharge),
-        (IntentState::Idle { .. } | IntentState::Confirming { .. }, false) => {
-            (charge.next_at, Step::Cancel)
+        (IntentState::Idle { id } | IntentState::Confirming { id, .. }, false) => {
+            (charge.next_at, Step::Charge(Task::Cancel { id: id.clone() }))
         }
-        (IntentState::Confirming { .. }, true) => (charge.next_at, Step::LookUp),
+        (IntentState::Confirming { id, since, .. }, true) => {
+            (charge.next_at, Step::Charge(Task::LookUp { id: id.clone(), since: *since }))
+        }
         (IntentState::Creating, true) => (charge.next_at, Step::Attempt),
-        (IntentState::None | IntentState::Idle { .. }, true) if is_run_by_stripe(profile) => {
+        (IntentState::None | IntentState::Idle { .. }, true)
+            if profile.add_on.is_run_by_stripe() =>
+        {
             return None;
         }
         (IntentState::None | IntentState::Idle { .. }, true) => {
@@ -50,7 +53,7 @@ pub(crate) fn end_of_grace(profile: &Profile) -> Option<(Timestamp, Step)> {
     let ends = charge.grace_ends;
     // Where Stripe collects, ask it before access ends.
     let subscription = profile.billing.subscription.as_ref();
-    let is_current = !is_run_by_stripe(profile)
+    let is_current = !profile.add_on.is_run_by_stripe()
         || subscription.is_none_or(|subscription| subscription.checked_at >= Some(ends));
     let fact = Fact::GraceOver { generation: charge.generation.clone(), period: charge.period };
     (was_attempted && is_current).then_some((ends, Step::Apply(fact)))
@@ -66,8 +69,7 @@ pub(crate) fn abandon(profile: &mut Profile) {
     });
 }
 
-/// The missed periods that are waived because a later one is charged now and was not before: the
-/// latest ones, first to last.
+/// The missed periods that the charge begun since `before` waives: the latest, first to last.
 pub fn waived_since(profile: &Profile, before: &Profile) -> Vec<Period> {
     let charged = |profile: &Profile| {
         let charge = profile.billing.charge.as_ref();
@@ -84,8 +86,7 @@ pub fn waived_since(profile: &Profile, before: &Profile) -> Vec<Period> {
     missed
 }
 
-/// The charge of the period that contains `now`; `None` if nothing is owed. Earlier unpaid periods
-/// were missed and are waived.
+/// The charge of the period of `now`, if it is owed. Earlier unpaid periods are waived.
 pub(crate) fn at(profile: &Profile, now: Timestamp, dunning: &Dunning) -> Option<Charge> {
     if !routing::owes_add_on(profile, now) {
         return None;
@@ -94,7 +95,7 @@ pub(crate) fn at(profile: &Profile, now: Timestamp, dunning: &Dunning) -> Option
     let generation = profile.add_on.generation()?;
     let first_unpaid = profile.add_on.last_paid()?.next();
     // Stripe itself knows which periods it collected.
-    let period = if is_run_by_stripe(profile) {
+    let period = if profile.add_on.is_run_by_stripe() {
         first_unpaid
     } else {
         period_at(anchor, now).max(first_unpaid)
@@ -109,7 +110,7 @@ pub(crate) fn at(profile: &Profile, now: Timestamp, dunning: &Dunning) -> Option
         intents: same.map_or(0, |same| same.intents),
         intent: IntentState::None,
         declines: u32::from(was_declined),
-        attempt_at: if is_run_by_stripe(profile) {
+        attempt_at: if profile.add_on.is_run_by_stripe() {
             None
         } else if was_declined {
             dunning.attempt_after(start, now)
@@ -142,13 +143,6 @@ pub(crate) fn attempt(profile: &mut Profile, now: Timestamp) -> Option<Task> {
     }
     charge.intent = IntentState::Creating;
     Some(Task::Create { generation, period, intent: charge.intents, attempt })
-}
-
-pub(crate) fn look_up(charge: &Charge) -> Option<Task> {
-    let IntentState::Confirming { id, since, .. } = &charge.intent else {
-        return None;
-    };
-    Some(Task::LookUp { id: id.clone(), since: *since })
 }
 
 pub(crate) fn is_confirming(charge: &Charge) -> bool {
@@ -235,8 +229,7 @@ pub fn declined(
     }
 }
 
-/// Applies that Stripe could not tell the outcome, or could not be reached. The next look-up comes
-/// later each time.
+/// Applies that the outcome could not be looked up. The next look-up comes later each time.
 pub fn still_unknown(profile: &mut Profile, id: &str, now: Timestamp) {
     let Some(charge) = &mut profile.billing.charge else {
         return;

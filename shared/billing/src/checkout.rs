@@ -5,8 +5,7 @@ use account::billing::{AddOnPurchase, Checkout, Session};
 use account::{AddOnStatus, Profile};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::profile::is_run_by_stripe;
-use crate::task::{Step, later};
+use crate::task::{Step, Task, later};
 
 /// How long a Checkout Session can be paid. Stripe accepts 30 minutes to 24 hours.
 pub const CHECKOUT_LIFE: SignedDuration = SignedDuration::from_hours(1);
@@ -29,7 +28,8 @@ pub(crate) fn next_step(profile: &Profile) -> Option<(Timestamp, Step)> {
     } else {
         Timestamp::MIN
     };
-    Some((at.max(checkout.next_at), Step::ExpireCheckout))
+    let task = Task::ExpireCheckout { session: session.id.clone() };
+    Some((at.max(checkout.next_at), Step::Checkout(task)))
 }
 
 /// What a checkout would pay for now; `None` if there is nothing to buy.
@@ -47,7 +47,7 @@ pub fn next_purchase(profile: &Profile) -> Option<AddOnPurchase> {
     };
     // Where Stripe collects, its own open invoice asks for the period.
     let asked_by_stripe =
-        matches!(purchase, AddOnPurchase::Period { .. }) && is_run_by_stripe(profile);
+        matches!(purchase, AddOnPurchase::Period { .. }) && profile.add_on.is_run_by_stripe();
     Some(purchase).filter(|purchase| !asked_by_stripe && is_wanted(profile, purchase))
 }
 
@@ -73,7 +73,6 @@ pub(crate) fn is_wanted(profile: &Profile, purchase: &AddOnPurchase) -> bool {
     }
 }
 
-/// Stores that a checkout is about to be created.
 pub fn begin_checkout(
     profile: &mut Profile,
     order: String,

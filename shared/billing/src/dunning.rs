@@ -4,17 +4,12 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::task::later;
 
-/// Attempt days and grace, counted from the start of the period (`ADD_ON_ATTEMPT_DAYS`,
-/// `ADD_ON_GRACE_DAYS`).
+/// Days of attempts and of grace, counted from the start of the period.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dunning {
     attempt_days: Vec<u32>,
     grace_days: u32,
 }
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("attempt days must start with 0, increase, and end before the grace period does")]
-pub struct DunningError;
 
 impl Default for Dunning {
     /// Attempts on days 0, 1, 3, 5 and 7, and 8 days of grace.
@@ -24,14 +19,12 @@ impl Default for Dunning {
 }
 
 impl Dunning {
-    pub fn new(attempt_days: Vec<u32>, grace_days: u32) -> Result<Self, DunningError> {
+    /// `None` unless the attempt days start with 0, increase, and end before the grace period.
+    pub fn new(attempt_days: Vec<u32>, grace_days: u32) -> Option<Self> {
         let increases = attempt_days.is_sorted_by(|before, after| before < after);
         let ends = attempt_days.last().is_some_and(|last| *last < grace_days);
-        if increases && ends && attempt_days.first() == Some(&0) {
-            Ok(Self { attempt_days, grace_days })
-        } else {
-            Err(DunningError)
-        }
+        let is_sound = increases && ends && attempt_days.first() == Some(&0);
+        is_sound.then_some(Self { attempt_days, grace_days })
     }
 
     /// The first attempt after `tried_at` in the period that started at `start`.

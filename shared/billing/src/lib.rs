@@ -23,7 +23,6 @@ mod checkout;
 mod dunning;
 mod next;
 mod payment;
-mod profile;
 mod subscription;
 mod task;
 
@@ -35,7 +34,7 @@ pub use charge::{
 pub use checkout::{
     CHECKOUT_LIFE, begin_checkout, checkout_closed, checkout_created, is_payable, next_purchase,
 };
-pub use dunning::{Dunning, DunningError};
+pub use dunning::Dunning;
 pub use next::{due_at, postpone, take_task};
 pub use payment::{activate, keep_card, period_paid};
 pub use subscription::{

@@ -29,25 +29,21 @@ pub fn take_task(profile: &mut Profile, now: Timestamp, dunning: &Dunning) -> Op
             Step::AbandonCharge => charge::abandon(profile),
             Step::BeginCharge => profile.billing.charge = charge::at(profile, now, dunning),
             Step::Attempt => return charge::attempt(profile, now),
-            Step::LookUp => {
-                let charge = profile.billing.charge.as_mut()?;
-                charge.next_at = lease;
-                return charge::look_up(charge);
+            Step::Charge(task) => {
+                profile.billing.charge.as_mut()?.next_at = lease;
+                return Some(task);
             }
-            Step::Cancel => {
-                let charge = profile.billing.charge.as_mut()?;
-                charge.next_at = lease;
-                let id = charge.intent.id()?.to_owned();
-                return Some(Task::Cancel { id });
+            Step::Checkout(task) => {
+                profile.billing.checkout.as_mut()?.next_at = lease;
+                return Some(task);
             }
-            Step::ExpireCheckout => {
-                let checkout = profile.billing.checkout.as_mut()?;
-                checkout.next_at = lease;
-                let session = checkout.session.as_ref()?.id.clone();
-                return Some(Task::ExpireCheckout { session });
-            }
-            Step::CheckSubscription | Step::UpdateSubscription | Step::CancelSubscription => {
-                return subscription::take_task(profile, &step, now);
+            Step::Subscription(task) => {
+                let subscription = profile.billing.subscription.as_mut()?;
+                subscription.next_at = lease;
+                if let Task::UpdateSubscription { .. } = task {
+                    subscription.ends = None;
+                }
+                return Some(task);
             }
             Step::LetExpire => subscription::let_expire(profile),
         }

@@ -6,7 +6,6 @@ use account::{Period, Profile};
 use jiff::Timestamp;
 
 use crate::checkout;
-use crate::profile::is_run_by_stripe;
 
 /// Applies a payment of a period, made with `stripe_id`. False if the payment does not count.
 #[must_use = "a payment that does not count has to be refunded"]
@@ -24,8 +23,7 @@ pub fn period_paid(
     counts
 }
 
-/// Applies the payment of a new generation's first period, made at `at`. The generation is named
-/// by what paid for it. False if the payment does not count.
+/// Applies the payment of a new generation, named by what paid for it. False if it does not count.
 #[must_use = "a payment that does not count has to be refunded"]
 pub fn activate(
     profile: &mut Profile,
@@ -50,7 +48,7 @@ pub fn keep_card(profile: &mut Profile, payment_method: String, given_at: Timest
         return known.payment_method == payment_method;
     }
     profile.billing.card = Some(Card { payment_method, given_at });
-    let is_charged_by_us = !is_run_by_stripe(profile);
+    let is_charged_by_us = !profile.add_on.is_run_by_stripe();
     if let Some(charge) = &mut profile.billing.charge
         && charge.declines > 0
         && is_charged_by_us

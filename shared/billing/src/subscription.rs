@@ -12,8 +12,7 @@ use account::{AddOnStatus, Period, Profile, period_at};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::cancellation::{cancel, cancelled, resume};
-use crate::profile::is_run_by_stripe;
-use crate::task::{LEASE, Step, Task, later};
+use crate::task::{Step, Task, later};
 
 /// Time after a period's end by which Stripe has charged the card: it waits for about an hour.
 /// Source: <https://docs.stripe.com/invoicing/integration/automatic-advancement-collection>.
@@ -27,9 +26,8 @@ const WITHIN_MONTH: SignedDuration = SignedDuration::from_hours(14 * 24);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RemoteStatus {
     /// It runs; `ends` with its period, or renews.
-    Runs {
-        ends: bool,
-    },
+    Runs { ends: bool },
+    /// It collects nothing more.
     Over,
 }
 
@@ -40,35 +38,21 @@ pub fn period_ending(anchor: Timestamp, end: Timestamp) -> Period {
 
 pub(crate) fn next_step(profile: &Profile) -> Option<(Timestamp, Step)> {
     let Some(subscription) = &profile.billing.subscription else {
-        let is_left_over = routing::add_on_renews(profile) && is_run_by_stripe(profile);
+        let is_left_over = routing::add_on_renews(profile) && profile.add_on.is_run_by_stripe();
         return is_left_over.then_some((Timestamp::MIN, Step::LetExpire));
     };
-    let next_at = subscription.next_at;
-    if !routing::keeps_subscription(profile, &subscription.generation) {
-        return Some((next_at, Step::CancelSubscription));
-    }
-    if subscription.ends != Some(is_cancelling(profile)) {
-        return Some((next_at, Step::UpdateSubscription));
-    }
-    let due = routing::add_on_due_at(profile)?;
-    let at = later(due, CHARGED_AFTER).max(subscription.follow_at);
-    Some((at.max(next_at), Step::CheckSubscription))
-}
-
-/// Turns a step of the subscription into its task.
-pub(crate) fn take_task(profile: &mut Profile, step: &Step, now: Timestamp) -> Option<Task> {
-    let ends = is_cancelling(profile);
-    let known = profile.billing.subscription.as_mut()?;
-    known.next_at = later(now, LEASE);
-    let subscription = known.id.clone();
-    match step {
-        Step::CancelSubscription => Some(Task::CancelSubscription { subscription }),
-        Step::UpdateSubscription => {
-            known.ends = None;
-            Some(Task::UpdateSubscription { subscription, ends })
-        }
-        _ => Some(Task::CheckSubscription { subscription }),
-    }
+    let ends = profile.add_on.status() == AddOnStatus::Cancelling;
+    let (id, next_at) = (subscription.id.clone(), subscription.next_at);
+    let (at, task) = if !routing::keeps_subscription(profile, &subscription.generation) {
+        (next_at, Task::CancelSubscription { subscription: id })
+    } else if subscription.ends != Some(ends) {
+        (next_at, Task::UpdateSubscription { subscription: id, ends })
+    } else {
+        let due = routing::add_on_due_at(profile)?;
+        let at = later(due, CHARGED_AFTER).max(subscription.follow_at);
+        (at.max(next_at), Task::CheckSubscription { subscription: id })
+    };
+    Some((at, Step::Subscription(task)))
 }
 
 /// Nothing collects for the add-on any more: the paid period is its last.
@@ -150,7 +134,6 @@ pub fn subscription_uncertain(profile: &mut Profile, id: &str) {
     }
 }
 
-/// Applies that the subscription has ended at Stripe.
 pub fn subscription_ended(profile: &mut Profile, id: &str) {
     if profile.billing.has_subscription(id) {
         profile.billing.subscription = None;
@@ -175,11 +158,7 @@ pub fn collects(profile: &Profile, subscription: &str) -> bool {
 
 /// Can a cancellation be taken back? Not where nothing collects any more.
 pub fn can_resume(profile: &Profile) -> bool {
-    !is_run_by_stripe(profile) || profile.billing.subscription.is_some()
-}
-
-fn is_cancelling(profile: &Profile) -> bool {
-    profile.add_on.status() == AddOnStatus::Cancelling
+    !profile.add_on.is_run_by_stripe() || profile.billing.subscription.is_some()
 }
 
 fn stored<'a>(profile: &'a mut Profile, id: &str) -> Option<&'a mut Subscription> {

@@ -43,12 +43,10 @@ pub(crate) enum Step {
     /// A period is due, and nothing is under way for it.
     BeginCharge,
     Attempt,
-    LookUp,
-    Cancel,
-    ExpireCheckout,
-    CheckSubscription,
-    UpdateSubscription,
-    CancelSubscription,
+    /// A task for the charge's PaymentIntent.
+    Charge(Task),
+    Checkout(Task),
+    Subscription(Task),
     /// The subscription is gone; the paid period is the last one.
     LetExpire,
 }

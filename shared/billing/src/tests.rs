@@ -25,7 +25,7 @@ fn p(number: u32) -> Period {
 
 fn dunning() -> Dunning {
     let dunning = Dunning::default();
-    assert_eq!(Dunning::new(vec![0, 1, 3, 5, 7], 8), Ok(dunning.clone()));
+    assert_eq!(Dunning::new(vec![0, 1, 3, 5, 7], 8), Some(dunning.clone()));
     dunning
 }
 
@@ -392,9 +392,9 @@ fn attempt_days_start_at_zero_increase_and_end_before_grace() {
     for (days, grace) in
         [(vec![], 8), (vec![1], 8), (vec![0, 0], 8), (vec![0, 3, 2], 8), (vec![0, 8], 8)]
     {
-        assert_eq!(Dunning::new(days.clone(), grace), Err(DunningError), "{days:?}");
+        assert_eq!(Dunning::new(days.clone(), grace), None, "{days:?}");
     }
-    assert!(Dunning::new(vec![0], 1).is_ok());
+    assert!(Dunning::new(vec![0], 1).is_some());
 }
 
 #[test]

@@ -15,8 +15,7 @@ use crate::outcome::{PaymentUpdate, apply_payment, finish, mismatch, via};
 use crate::reversal::post;
 use crate::stripe_subscription::charge_subscription;
 
-/// Applies the state of a PaymentIntent. An old state is believed only if it is a success, which is
-/// final. Applying it again is safe.
+/// Applies the state of a PaymentIntent; safe to repeat. Only a success is final.
 pub async fn apply_intent(cx: Context<'_>, intent: &PaymentIntent) -> Result<PaymentUpdate> {
     let stripe_id = intent.id.as_str();
     let Some((order, _)) = cx.store.payments.order(stripe_id).await? else {
@@ -102,8 +101,7 @@ pub async fn apply_session(cx: Context<'_>, session: &CheckoutSession) -> Result
     apply_payment(cx, stripe_id, paid_at, via.as_slice(), keep_card).await
 }
 
-/// Applies the first payment of a subscription. Stripe's later updates name the subscription, its
-/// invoice or the invoice's PaymentIntent.
+/// Later updates of Stripe's name the subscription, its invoice or the invoice's PaymentIntent.
 async fn apply_new_subscription(
     cx: Context<'_>,
     order: &PaymentOrder,
@@ -135,8 +133,7 @@ async fn apply_new_subscription(
     apply_payment(cx, stripe_id, paid_at, &via, keep_subscription).await
 }
 
-/// Posts credits that were paid for, once for each order. Returns the outcome, and whether this
-/// call stored it.
+/// Posts bought credits, once for each order. Returns the outcome, and whether this call stored it.
 async fn post_purchase(
     cx: Context<'_>,
     order: &PaymentOrder,
@@ -160,7 +157,6 @@ async fn post_purchase(
     Ok((outcome, set_outcome.await?))
 }
 
-/// Keeps the card that a setup session saved.
 async fn apply_card(
     cx: Context<'_>,
     order: &PaymentOrder,
@@ -184,8 +180,7 @@ async fn apply_card(
     Ok(PaymentUpdate::NoPayment)
 }
 
-/// Looks up a Checkout Session that should have closed, in case Stripe's event was lost. False if
-/// it is still open: look it up again later.
+/// Looks up a Checkout Session in case Stripe's event was lost. False if it is still open.
 pub async fn check_session(cx: Context<'_>, stripe_id: &str) -> Result<bool> {
     match cx.stripe.session(&SessionId::new(stripe_id)?).await {
         Ok(found) => {

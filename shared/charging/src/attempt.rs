@@ -24,15 +24,15 @@ use crate::worker::{RETRY_DELAY, Worker};
 const DESCRIPTION: &str = "Power your AI with OpenRouter";
 
 enum Attempt {
+    /// It succeeded.
     Paid(Box<PaymentIntent>),
     /// `is_final`: no further attempt can succeed.
-    Declined {
-        is_final: bool,
-    },
+    Declined { is_final: bool },
     /// Stripe never received it.
     NeverArrived,
     /// The PaymentIntent can no longer be paid.
     Gone,
+    /// Its outcome is not known yet.
     Unknown,
 }
 
@@ -229,7 +229,6 @@ impl Worker<'_> {
         self.postpone(account, RETRY_DELAY).await
     }
 
-    /// Stores the outcome of an attempt.
     async fn apply(
         &mut self,
         account: &Account,
@@ -280,8 +279,7 @@ impl Worker<'_> {
         self.cx.change(&account.id, declined).await.map(drop)
     }
 
-    /// Cancels a PaymentIntent that was just created and is not stored. If that fails it stays:
-    /// only we could confirm it.
+    /// If cancelling fails, the PaymentIntent stays at Stripe: only we could confirm it.
     async fn cancel_unstored(&self, id: &IntentId) {
         if let Err(error) = self.cx.stripe.cancel_intent(id).await {
             edge::log_error(&error, "orphaned PaymentIntent left at Stripe");

@@ -20,9 +20,7 @@ const MAX_STEPS: usize = 8;
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Bought {
-    /// The user pays there.
     Checkout(Url),
-    /// Credits paid for it.
     Paid,
     /// The add-on goes on; nothing has to be paid.
     Resumed,

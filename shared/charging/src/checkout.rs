@@ -17,7 +17,6 @@ use crate::apply::apply_session;
 use crate::context::Context;
 use crate::error::{ChargingError, NotBought, Result};
 
-/// The product's name, from the product document.
 const ADD_ON: &str = "Power your AI with OpenRouter \u{2013} $5 Add-on";
 const CREDITS: &str = "Greta credits";
 const SETTINGS_PATH: &str = "/settings/integrations";
@@ -56,8 +55,7 @@ pub async fn buy_credits(
     open(cx, account, &name, purpose, purchase, usd_cents, &query).await
 }
 
-/// Creates a session that is not part of the profile, and stores its order before anybody sees its
-/// URL. `name` is also the idempotency key.
+/// Stores the order before anybody sees the URL. `name` is also the idempotency key.
 async fn open(
     cx: Context<'_>,
     account: &Account,
@@ -131,8 +129,7 @@ pub(crate) async fn reopen(
     }
 }
 
-/// Creates the session of a checkout that is stored. The request follows from what is stored, so
-/// that creating it twice creates one.
+/// The request follows from the stored checkout, so that creating its session twice creates one.
 async fn create(
     cx: Context<'_>,
     account: &Account,
@@ -204,8 +201,7 @@ async fn customer(cx: Context<'_>, account: &Account) -> Result<CustomerId> {
     Ok(customer)
 }
 
-/// The result of a call under an idempotency key that several calls may use at the same time:
-/// Stripe carries out the first, and refuses the others until it has.
+/// Waits while another call is in progress under the same idempotency key.
 async fn once<T, F>(call: impl Fn() -> F) -> Result<T, PaymentError>
 where
     F: Future<Output = Result<T, PaymentError>>,

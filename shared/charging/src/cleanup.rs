@@ -9,12 +9,11 @@ use crate::error::Result;
 use crate::stripe_subscription::cancel_subscription;
 use crate::worker::RETRY_DELAY;
 
-/// Cancels the open payments of a deleted account; those that turn out to be paid are refunded.
-/// What fails stays due.
+/// Cancels the account's open payments, or refunds those already paid. What fails stays due.
 pub async fn cleanup_payments(cx: Context<'_>, account: &AccountNumber) -> Result<()> {
-    let cleanups = &cx.store.cleanups;
+    let payments = &cx.store.payments;
     let mut left = Vec::new();
-    for stripe_id in cleanups.stripe_ids(account).await? {
+    for stripe_id in payments.left_open(account).await? {
         let cancelled = cancel(cx, &stripe_id).await;
         let is_done = cancelled.unwrap_or_else(|error| {
             edge::log_error(&error, "a deleted account's payment could not be cancelled");
@@ -25,7 +24,7 @@ pub async fn cleanup_payments(cx: Context<'_>, account: &AccountNumber) -> Resul
         }
     }
     let retry_at = cx.later(RETRY_DELAY);
-    Ok(cleanups.keep(account, &left, retry_at).await?)
+    Ok(payments.keep_open(account, &left, retry_at).await?)
 }
 
 /// True if it can no longer be paid.

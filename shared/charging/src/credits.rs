@@ -21,8 +21,7 @@ pub(crate) async fn activate(cx: Context<'_>, account: &Account) -> Result<Credi
     pay(cx, account, &entry, period, at, judge).await
 }
 
-/// Pays a period of the generation, if the credits suffice. The ledger entry is named by the
-/// period, so that the period is paid once.
+/// Pays a period if the credits suffice; once, because the period names the ledger entry.
 pub(crate) async fn pay_period(
     cx: Context<'_>,
     account: &Account,

@@ -8,7 +8,7 @@ use store::{EntryKind, Purchase};
 use crate::context::Context;
 use crate::error::Result;
 use crate::outcome::PaymentUpdate;
-use crate::reversal::{order_paid_with, period_paid_by, post, share};
+use crate::reversal::{order_paid_with, post, share};
 
 /// Applies that the cardholder disputes a payment, or that the dispute is decided.
 pub(crate) async fn apply_dispute(
@@ -41,7 +41,7 @@ pub(crate) async fn apply_dispute(
             let (entry, grant) = (format!("{id}-won"), (EntryKind::Grant, credits));
             post(cx, &account, &entry, grant, "dispute won").await?;
         }
-    } else if let Some((generation, period)) = period_paid_by(&order) {
+    } else if let Some((generation, period)) = order.period() {
         let disputed = |profile: &mut Profile| {
             profile.add_on.apply(Fact::Disputed {
                 generation: generation.clone(),

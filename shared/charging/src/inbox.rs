@@ -37,8 +37,7 @@ pub async fn receive(cx: Context<'_>, event: &Event) -> Result<EventState> {
     apply(cx, &recorded).await
 }
 
-/// Applies a recorded event; doing it again changes nothing more. After an error, the event stays
-/// due. `None` if there is no such event.
+/// Applies a recorded event, again if need be; after an error, it stays due. `None`: no such event.
 pub async fn replay(cx: Context<'_>, id: &str) -> Result<Option<EventState>> {
     match cx.store.inbox.get(id).await? {
         Some(recorded) => apply(cx, &recorded).await.map(Some),
@@ -66,7 +65,6 @@ async fn apply(cx: Context<'_>, recorded: &Recorded) -> Result<EventState> {
     end(cx, recorded, state, reason).await
 }
 
-/// The event stays due.
 async fn keep(
     cx: Context<'_>,
     recorded: &Recorded,

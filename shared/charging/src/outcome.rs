@@ -3,16 +3,12 @@
 use account::Profile;
 use account::add_on::GenerationId;
 use jiff::Timestamp;
-use payments::{Cents, IntentId, InvoiceId, PaymentError, Refund, SessionId};
+use payments::{CURRENCY, Cents, IntentId, InvoiceId, PaymentError, Refund, SessionId};
 use store::{Applied, Effect, Outcome, PaymentOrder, Purchase};
 
 use crate::context::Context;
 use crate::error::Result;
 
-/// The currency of all our orders.
-const CURRENCY: &str = "usd";
-
-/// The result of an update about a payment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PaymentUpdate {
     Applied(Applied),
@@ -70,8 +66,7 @@ pub(crate) async fn finish(cx: Context<'_>, applied: Applied) -> PaymentUpdate {
     PaymentUpdate::Applied(applied)
 }
 
-/// Why a payment is not the one that we ordered. It then changes nothing, and an operator has to
-/// look: the payer gets nothing for it.
+/// Why a payment is not the one that we ordered. The payer gets nothing; an operator has to look.
 pub(crate) fn mismatch(
     cx: Context<'_>,
     order: &PaymentOrder,
@@ -94,13 +89,26 @@ pub(crate) fn mismatch(
     Some(reason)
 }
 
-/// Refunds a payment that was not owed: of a Checkout Session, an invoice or a PaymentIntent. Safe
-/// to do twice; after an error, it stays due.
+/// Refunds a Checkout Session, invoice or PaymentIntent. Safe to do twice; an error leaves it due.
 pub async fn refund_unowed(cx: Context<'_>, stripe_id: &str) -> Result<()> {
     let refund = match paid_with(cx, stripe_id).await? {
         Some(intent) => {
-            store_via_order(cx, stripe_id, &intent).await?;
-            refund(cx, &intent).await?
+            let payments = &cx.store.payments;
+            if stripe_id != intent.as_str()
+                && let Some((order, _)) = payments.order(stripe_id).await?
+            {
+                // The refund's own events name the PaymentIntent, also after a deletion.
+                payments.create_order(&via(&order, intent.to_string())).await?;
+            }
+            let idempotency = format!("{intent}-refund");
+            match cx.stripe.refund(&intent, &idempotency).await {
+                // A repeated call would be refused again: the payment is disputed, or too old.
+                Err(error @ PaymentError::Refused { .. }) => {
+                    edge::log_error(&error, "Stripe refuses to refund a payment");
+                    Refund::Failed
+                }
+                refund => refund?,
+            }
         }
         // It was paid outside Stripe.
         None => Refund::Failed,
@@ -133,31 +141,6 @@ async fn paid_with(cx: Context<'_>, stripe_id: &str) -> Result<Option<IntentId>>
     match invoice {
         Some(invoice) => Ok(stripe.invoice(&invoice).await?.intent),
         None => Ok(None),
-    }
-}
-
-/// Stores the order of the PaymentIntent, which the refund's own events name, also for an account
-/// that is deleted.
-async fn store_via_order(cx: Context<'_>, stripe_id: &str, intent: &IntentId) -> Result<()> {
-    let payments = &cx.store.payments;
-    if stripe_id != intent.as_str()
-        && let Some((order, _)) = payments.order(stripe_id).await?
-    {
-        let via = via(&order, intent.to_string());
-        payments.create_order(&via).await?;
-    }
-    Ok(())
-}
-
-async fn refund(cx: Context<'_>, intent: &IntentId) -> Result<Refund> {
-    let idempotency = format!("{intent}-refund");
-    match cx.stripe.refund(intent, &idempotency).await {
-        // A repeated call would be refused again: the payment is disputed, or too old.
-        Err(error @ PaymentError::Refused { .. }) => {
-            edge::log_error(&error, "Stripe refuses to refund a payment");
-            Ok(Refund::Failed)
-        }
-        refund => Ok(refund?),
     }
 }
 

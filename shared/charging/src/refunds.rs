@@ -8,7 +8,7 @@ use store::{EntryKind, Outcome, PaymentOrder, Purchase};
 use crate::context::Context;
 use crate::error::Result;
 use crate::outcome::{PaymentUpdate, report_failed_refund};
-use crate::reversal::{order_paid_with, period_paid_by, post, share};
+use crate::reversal::{order_paid_with, post, share};
 
 /// Applies a refund; `refunded` is the sum of all refunds so far.
 pub(crate) async fn apply_refund(
@@ -21,7 +21,6 @@ pub(crate) async fn apply_refund(
         return Ok(PaymentUpdate::TooEarly);
     };
     if outcome.is_some_and(|outcome| outcome != Outcome::Counted) {
-        // Our own refund.
         return Ok(PaymentUpdate::NoPayment);
     }
     let Some(account) = cx.store.accounts.by_number(&order.account_number).await? else {
@@ -34,7 +33,7 @@ pub(crate) async fn apply_refund(
             refunded.map_or(0, Cents::get).min(order.amount_cents)
         };
         reverse(cx, &account, &order, (entry, *credits), cents).await?;
-    } else if let (true, Some((generation, period))) = (full, period_paid_by(&order)) {
+    } else if let (true, Some((generation, period))) = (full, order.period()) {
         let refunded = |profile: &mut Profile| {
             profile.add_on.apply(Fact::RefundedInFull { generation: generation.clone(), period });
         };
@@ -65,8 +64,7 @@ async fn reverse(
     Ok(())
 }
 
-/// Applies that a refund, ours or another, failed: the payer does not have the money, and an
-/// operator has to look.
+/// A refund failed, ours or another: the payer lacks the money, and an operator has to look.
 pub(crate) async fn apply_failed_refund(
     cx: Context<'_>,
     intent: &IntentId,

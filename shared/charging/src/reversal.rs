@@ -1,7 +1,6 @@
 //! Reversals: bought credits are taken back when their payment is.
 
-use account::add_on::GenerationId;
-use account::{Account, Credits, EntryId, Period};
+use account::{Account, Credits, EntryId};
 use payments::IntentId;
 use store::{EntryKind, Outcome, PaymentOrder, Posting, Purchase};
 
@@ -17,23 +16,11 @@ pub(crate) async fn order_paid_with(
     intent: &IntentId,
 ) -> Result<Option<(PaymentOrder, Option<Outcome>)>> {
     let payments = &cx.store.payments;
-    let found = payments.order(intent.as_str()).await?;
-    match found {
-        Some((order, outcome)) => match &order.purchase {
-            Purchase::Via { session } => Ok(payments.order(session).await?),
-            _ => Ok(Some((order, outcome))),
-        },
-        None => Ok(None),
-    }
-}
-
-pub(crate) fn period_paid_by(order: &PaymentOrder) -> Option<(GenerationId, Period)> {
-    match &order.purchase {
-        Purchase::Generation { .. } => {
-            Some((GenerationId::new(order.stripe_id.as_str()), Period::FIRST))
+    match payments.order(intent.as_str()).await? {
+        Some((PaymentOrder { purchase: Purchase::Via { session }, .. }, _)) => {
+            Ok(payments.order(&session).await?)
         }
-        Purchase::Period { generation, period } => Some((generation.clone(), *period)),
-        Purchase::Credits { .. } | Purchase::Card | Purchase::Via { .. } => None,
+        found => Ok(found),
     }
 }
 

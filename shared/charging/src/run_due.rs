@@ -19,8 +19,7 @@ const MAX_TASKS: usize = 12;
 /// An outcome that is unknown for longer raises an alarm.
 const TOO_LONG_UNKNOWN: SignedDuration = SignedDuration::from_hours(7 * 24);
 
-/// Runs what is due for the account at `now`. Safe to do late, twice, or twice at once; after an
-/// error, it stays due.
+/// Runs what is due. Safe to do late, twice, or twice at once; an error leaves it due.
 pub async fn run_due(cx: Context<'_>, id: &AccountId) -> Result<ChargeReport> {
     let mut worker = Worker { cx, report: ChargeReport::default() };
     for _ in 0..MAX_TASKS {
@@ -125,7 +124,6 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Has a subscription end with its period, or renew.
     async fn update_subscription(
         &mut self,
         account: &Account,
@@ -163,8 +161,7 @@ impl Worker<'_> {
     }
 }
 
-/// The effects of the periods that the change from `before` to `after` waives: a record of each,
-/// and an entry in the account's history.
+/// A record of each period that the change waives, and an entry in the account's history.
 fn waived(before: &Profile, after: &Profile, at: Timestamp) -> Vec<Effect> {
     let periods = billing::waived_since(after, before);
     let (Some(first), Some(last), Some(generation)) =

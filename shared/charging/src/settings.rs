@@ -22,7 +22,6 @@ pub struct Settings {
     /// `STRIPE_LIVEMODE`: payments of the other mode do not count.
     pub livemode: bool,
     pub connect: Duration,
-    /// `ADD_ON_ATTEMPT_DAYS` and `ADD_ON_GRACE_DAYS`.
     pub dunning: Dunning,
     /// `ADD_ON_COLLECTION`: how the add-on is collected from accounts that buy it from now on.
     pub collection: Collection,
@@ -35,7 +34,6 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Reads the settings; problems are kept in `env`.
     pub fn from_env(env: &mut Env) -> Self {
         Self {
             tables: Tables::from_settings(|name| env.text(name)),
@@ -58,9 +56,8 @@ fn dunning(env: &mut Env) -> Dunning {
     let days = env.list(ATTEMPT_DAYS, "0,1,3,5,7");
     let days: Option<Vec<u32>> = days.iter().map(|day| day.parse().ok()).collect();
     let grace = env.number_or("ADD_ON_GRACE_DAYS", 8, 0..=365);
-    let dunning = days
-        .zip(u32::try_from(grace).ok())
-        .and_then(|(days, grace)| Dunning::new(days, grace).ok());
+    let dunning =
+        days.zip(u32::try_from(grace).ok()).and_then(|(days, grace)| Dunning::new(days, grace));
     dunning.unwrap_or_else(|| {
         env.problem(
             ATTEMPT_DAYS,

@@ -17,12 +17,9 @@ use crate::context::Context;
 use crate::error::Result;
 use crate::outcome::{PaymentUpdate, apply_payment, mismatch, via};
 
-/// The buyer of a subscription.
 struct Subscriber {
-    /// The order with which it was bought.
     order: PaymentOrder,
     generation: GenerationId,
-    /// `None` once it is deleted.
     account: Option<Account>,
 }
 
@@ -77,7 +74,7 @@ async fn check(
     applied: Option<&InvoiceId>,
 ) -> Result<PaymentUpdate> {
     let (status, invoice) = match cx.stripe.subscription(id).await {
-        Ok(found) if found.is_over() => (RemoteStatus::Over, found.latest_invoice),
+        Ok(found) if found.is_over => (RemoteStatus::Over, found.latest_invoice),
         Ok(found) => {
             let ends = found.cancel_at_period_end.unwrap_or_default();
             (RemoteStatus::Runs { ends }, found.latest_invoice)
@@ -150,8 +147,7 @@ async fn apply_invoice(
     apply_payment(cx, stripe_id, cx.now, via.as_slice(), |_| {}).await
 }
 
-/// Voids the invoice of a subscription that is over, so that it can no longer be paid. If it was
-/// paid, the payment is applied.
+/// Voids the invoice of a subscription that is over. If it was paid, the payment is applied.
 async fn void_invoice(
     cx: Context<'_>,
     subscriber: &Subscriber,
@@ -169,8 +165,7 @@ async fn void_invoice(
     Ok(PaymentUpdate::NoPayment)
 }
 
-/// Cancels a subscription at once, with the invoice that it still asks for. It stays if it turns
-/// out to have collected a period that it is to go on for.
+/// Cancels a subscription and its open invoice, unless it has collected a period to go on for.
 pub(crate) async fn cancel_subscription(cx: Context<'_>, subscription: &str) -> Result<()> {
     let (stripe, id) = (&cx.stripe, SubscriptionId::new(subscription)?);
     let Some(subscriber) = Subscriber::find(cx, &id).await? else {
@@ -199,8 +194,7 @@ pub(crate) async fn cancel_subscription(cx: Context<'_>, subscription: &str) -> 
     Ok(())
 }
 
-/// Charges the account's subscription to a card from cx.now on, and what the card before it did not
-/// pay at once.
+/// Charges the subscription to a new card, and what the old one did not pay at once.
 pub(crate) async fn charge_subscription(
     cx: Context<'_>,
     account: &Account,

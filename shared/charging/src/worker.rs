@@ -12,10 +12,8 @@ use crate::error::{ChargingError, Result};
 /// The delay before a request that failed is sent again.
 pub(crate) const RETRY_DELAY: SignedDuration = SignedDuration::from_mins(5);
 
-/// The results of charging.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ChargeReport {
-    /// Periods paid.
     pub charged: u32,
     pub declined: u32,
     /// Outcomes that are not known yet.

@@ -19,7 +19,6 @@ const CONNECT_TIME: Duration = Duration::from_secs(1);
 /// For a whole attempt, from connecting to the end of the response's body.
 const ATTEMPT_TIME: Duration = Duration::from_secs(3);
 
-/// What a function is built from.
 pub struct Setup {
     pub env: Env,
     pub clock: Clock,
@@ -34,9 +33,8 @@ impl Setup {
 }
 
 /// The SDK takes region, credentials, endpoints, FIPS, dual stack and retries from the environment.
-/// On Lambda all of them are there, so it asks the network for nothing.
-///
-/// The time-outs leave room for the SDK's usual three attempts within a caller's request.
+/// On Lambda all of them are there, so it asks the network for nothing. The time-outs leave room
+/// for the SDK's usual three attempts within a caller's request.
 pub fn aws_config() -> ConfigLoader {
     let tls = TlsContext::builder().with_trust_store(mozilla_roots());
     let http = Builder::new()

@@ -12,9 +12,7 @@ use serde_json::error::Category;
 
 use crate::error::{ApiError, Code};
 
-/// Reads a whole body of at most `max_bytes`; a body of one frame is not copied.
-///
-/// A body whose declared length is too large is refused before it is read.
+/// Reads a whole body. One whose declared length is above `max_bytes` is refused before it is read.
 pub async fn read_body(body: Body, max_bytes: usize) -> Result<Bytes, ApiError> {
     let too_large = || {
         let detail = format!("the request body may have at most {max_bytes} bytes");
@@ -34,12 +32,8 @@ pub async fn read_body(body: Body, max_bytes: usize) -> Result<Bytes, ApiError> 
 }
 
 /// The members of a settings request: a JSON object with at least one of the allowed fields, none
-/// of them twice or `null`, and no others.
-///
-/// It may hold a secret, so it has no `Debug` and no error repeats a value.
-pub struct Fields {
-    members: Vec<(String, Value)>,
-}
+/// of them twice or `null`, and no others. It may hold a secret: no `Debug`, no value in an error.
+pub struct Fields(Vec<(String, Value)>);
 
 impl Fields {
     pub fn parse(body: &[u8], allowed: &[&'static str]) -> Result<Self, ApiError> {
@@ -68,16 +62,13 @@ impl Fields {
                 return Err(invalid(format!("the field `{name}` is given twice")));
             }
         }
-        Ok(Self { members })
+        Ok(Self(members))
     }
 
     pub fn optional_bool(&self, name: &'static str) -> Result<Option<bool>, ApiError> {
-        self.get(name)
-            .map(|value| {
-                let wrong = || invalid(format!("the field `{name}` must be true or false"));
-                value.as_bool().ok_or_else(wrong)
-            })
-            .transpose()
+        let Some(value) = self.get(name) else { return Ok(None) };
+        let wrong = || invalid(format!("the field `{name}` must be true or false"));
+        value.as_bool().map(Some).ok_or_else(wrong)
     }
 
     pub fn required_string(&self, name: &'static str) -> Result<&str, ApiError> {
@@ -89,7 +80,7 @@ impl Fields {
     }
 
     fn get(&self, name: &'static str) -> Option<&Value> {
-        let mut members = self.members.iter();
+        let mut members = self.0.iter();
         members.find_map(|(member, value)| (member == name).then_some(value))
     }
 }
@@ -110,7 +101,6 @@ fn unknown_field(name: &str, allowed: &[&'static str]) -> ApiError {
     ApiError::new(Code::UnknownField, format!("{named}; there is only `{allowed}`"))
 }
 
-/// The members of an object in order, repeated ones included.
 struct Members(Vec<(String, Value)>);
 
 impl<'de> Deserialize<'de> for Members {

@@ -1,5 +1,4 @@
-//! The one clock. All code takes the time from a [`Clock`], so that tests and the local program can
-//! move it.
+//! The one clock, which tests and the local program can move.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -23,20 +22,13 @@ impl Clock {
         let shift = SignedDuration::from_millis(self.shift_millis.load(Ordering::Relaxed));
         let now = Timestamp::now();
         let now = Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now);
-        now.checked_add(shift).unwrap_or(if shift.is_negative() {
-            Timestamp::MIN
-        } else {
-            Timestamp::MAX
-        })
+        now.saturating_add(shift).unwrap_or(now)
     }
 
     /// Shifts this clock and its clones, in whole milliseconds.
     pub fn advance(&self, by: SignedDuration) {
-        let millis = i64::try_from(by.as_millis()).unwrap_or(if by.is_negative() {
-            i64::MIN
-        } else {
-            i64::MAX
-        });
+        let millis = by.as_millis().clamp(i64::MIN.into(), i64::MAX.into());
+        let millis = i64::try_from(millis).unwrap_or_default();
         self.shift_millis
             .update(Ordering::Relaxed, Ordering::Relaxed, |shift| shift.saturating_add(millis));
     }

@@ -130,7 +130,8 @@ const INTERNAL_DETAIL: &str =
     "something went wrong on our side; try again, and name the request id if it stays";
 
 /// An error as the caller sees it: code, status, headers, and a detail that says what to do next.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{}: {}", .0.code.as_str(), .0.detail)]
 pub struct ApiError(Box<Parts>);
 
 #[derive(Debug, Clone)]
@@ -220,14 +221,6 @@ impl ApiError {
         })
     }
 }
-
-impl fmt::Display for ApiError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.0.code.as_str(), self.0.detail)
-    }
-}
-
-impl Error for ApiError {}
 
 impl IntoResponse for ApiError {
     /// Status and headers; the edge layer adds the body.

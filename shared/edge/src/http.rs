@@ -116,7 +116,6 @@ impl Edge {
     }
 }
 
-/// The routes' response, even if they panic.
 async fn routes(request: Request, next: Next) -> Response {
     let answer = AssertUnwindSafe(next.run(request)).catch_unwind().await;
     answer.unwrap_or_else(after_panic)
@@ -159,8 +158,7 @@ fn unrouted(status: StatusCode, headers: &http::HeaderMap, body: &Body) -> Optio
     bare.then(|| ApiError::new(code, detail))
 }
 
-/// Answers every `OPTIONS`, so that no preflight needs a token, and allows our origins on all other
-/// responses.
+/// Answers every `OPTIONS`, so that no preflight needs a token, and allows our origins.
 fn cors(settings: &HttpSettings) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(AllowOrigin::list(settings.allowed_origins.clone()))

@@ -1,5 +1,4 @@
-//! The caller's identity, from `Authorization: Bearer <JWT>` and nothing else (contract, section
-//! 3).
+//! The caller's identity, only from `Authorization: Bearer <JWT>` (contract, section 3).
 //!
 //! A token's header is checked on its own before any key is looked up; the key determines the
 //! algorithm, not the token; no part of a token is ever repeated in a response or a log line.
@@ -41,12 +40,10 @@ struct Inner {
     clock: Clock,
 }
 
-/// An authenticated caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     /// The user, as the issuer names them.
     pub subject: String,
-    /// The account they act for.
     pub account: AccountId,
     pub role: Role,
 }
@@ -72,12 +69,11 @@ impl Identity {
         }))
     }
 
-    /// The caller that the request's token names; `identity_unavailable` as long as the issuer's
-    /// keys have never been loaded.
+    /// The caller; `identity_unavailable` as long as the issuer's keys have never been loaded.
     pub async fn caller(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
         let token = bearer_token(headers)?;
-        let header = TokenHeader::read(token)?;
-        let keys = self.0.keys.with(header.key_id.as_deref()).await;
+        let (algorithm, key_id) = read_header(token)?;
+        let keys = self.0.keys.with(key_id.as_deref()).await;
         let keys = keys.ok_or_else(|| {
             let error = ApiError::new(
                 Code::IdentityUnavailable,
@@ -85,9 +81,9 @@ impl Identity {
             );
             error.with_retry_after(RETRY_AFTER)
         })?;
-        let key = keys.find(header.key_id.as_deref(), header.algorithm);
+        let key = keys.find(key_id.as_deref(), algorithm);
         let key = key.ok_or_else(|| invalid("the token's key is not one of the issuer's"))?;
-        let validation = self.validation(header.algorithm);
+        let validation = self.validation(algorithm);
         let token = jsonwebtoken::decode::<Claims>(token, &key.decoding, &validation);
         let claims = token.map_err(|error| refusal(error.kind()))?.claims;
         let caller = claims.caller(self.0.clock.now())?;
@@ -109,13 +105,11 @@ impl Identity {
 impl Caller {
     /// Refuses members, because only an owner may change anything.
     pub fn require_owner(&self) -> Result<(), ApiError> {
-        match self.role {
-            Role::Owner => Ok(()),
-            Role::Member => Err(ApiError::new(
-                Code::NotOwner,
-                "only an owner of the account may change this; ask one of them",
-            )),
+        if self.role == Role::Owner {
+            return Ok(());
         }
+        let detail = "only an owner of the account may change this; ask one of them";
+        Err(ApiError::new(Code::NotOwner, detail))
     }
 }
 
@@ -154,38 +148,30 @@ fn bearer_token(headers: &HeaderMap) -> Result<&str, ApiError> {
     }
 }
 
-/// A token's unverified header.
-struct TokenHeader {
-    algorithm: Algorithm,
-    key_id: Option<String>,
-}
-
-impl TokenHeader {
-    /// Refuses headers that let the token choose its own key, and unknown extensions.
-    fn read(token: &str) -> Result<Self, ApiError> {
-        let malformed = || invalid("the token is not a signed JWT");
-        let (encoded, _) = token.split_once('.').ok_or_else(malformed)?;
-        let header = URL_SAFE_NO_PAD.decode(encoded).map_err(|_| malformed())?;
-        let header: Map<String, Value> =
-            serde_json::from_slice(&header).map_err(|_| malformed())?;
-        if ["crit", "jku", "jwk", "x5u"].iter().any(|name| header.contains_key(*name)) {
-            return Err(invalid("the token's header names a key or an extension"));
-        }
-        let algorithm = match header.get("alg").and_then(Value::as_str) {
-            Some("RS256") => Algorithm::RS256,
-            Some("ES256") => Algorithm::ES256,
-            Some("EdDSA") => Algorithm::EdDSA,
-            _ => {
-                return Err(invalid("the token's algorithm is not RS256, ES256 or EdDSA"));
-            }
-        };
-        let key_id = match header.get("kid") {
-            None => None,
-            Some(Value::String(id)) => Some(id.clone()),
-            Some(_) => return Err(malformed()),
-        };
-        Ok(Self { algorithm, key_id })
+/// The algorithm and the key id of a token's unverified header. Refuses headers that let the token
+/// choose its own key, and unknown extensions.
+fn read_header(token: &str) -> Result<(Algorithm, Option<String>), ApiError> {
+    let malformed = || invalid("the token is not a signed JWT");
+    let (encoded, _) = token.split_once('.').ok_or_else(malformed)?;
+    let header = URL_SAFE_NO_PAD.decode(encoded).map_err(|_| malformed())?;
+    let header: Map<String, Value> = serde_json::from_slice(&header).map_err(|_| malformed())?;
+    if ["crit", "jku", "jwk", "x5u"].iter().any(|name| header.contains_key(*name)) {
+        return Err(invalid("the token's header names a key or an extension"));
     }
+    let algorithm = match header.get("alg").and_then(Value::as_str) {
+        Some("RS256") => Algorithm::RS256,
+        Some("ES256") => Algorithm::ES256,
+        Some("EdDSA") => Algorithm::EdDSA,
+        _ => {
+            return Err(invalid("the token's algorithm is not RS256, ES256 or EdDSA"));
+        }
+    };
+    let key_id = match header.get("kid") {
+        None => None,
+        Some(Value::String(id)) => Some(id.clone()),
+        Some(_) => return Err(malformed()),
+    };
+    Ok((algorithm, key_id))
 }
 
 /// The claims that are read here. [`Identity::validation`] checks `aud`.

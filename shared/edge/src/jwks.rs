@@ -44,7 +44,6 @@ pub(crate) struct Key {
     pub(crate) decoding: DecodingKey,
 }
 
-/// The cached keys.
 pub(crate) struct Jwks {
     url: Url,
     http: reqwest::Client,
@@ -54,7 +53,6 @@ pub(crate) struct Jwks {
     last_try: Mutex<Option<Timestamp>>,
 }
 
-/// A set of the issuer's keys.
 pub(crate) struct Loaded {
     at: Timestamp,
     keys: Vec<Key>,
@@ -65,8 +63,7 @@ impl Jwks {
         Self { url, http, clock, loaded: RwLock::new(None), last_try: Mutex::new(None) }
     }
 
-    /// The keys, fetched again if they are old or this one is missing. `None` if none were ever
-    /// loaded.
+    /// The keys, fetched again if they are old or this one is missing. `None` before the first.
     pub(crate) async fn with(&self, id: Option<&str>) -> Option<Arc<Loaded>> {
         if let Some(loaded) = self.loaded()
             && has_passed(FRESH, loaded.at, self.clock.now())
@@ -144,14 +141,11 @@ impl Loaded {
 
     /// The key with this id and algorithm; without an id, the issuer's only key.
     pub(crate) fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Option<&Key> {
-        let key = match (id, self.keys.as_slice()) {
-            (None, [only]) => Some(only),
-            (None, _) => None,
-            (Some(_), keys) => {
-                keys.iter().find(|key| key.id.as_deref() == id && key.algorithm == algorithm)
-            }
-        };
-        key.filter(|key| key.algorithm == algorithm)
+        let is_only = self.keys.len() == 1;
+        self.keys.iter().find(|key| {
+            let is_named = if id.is_some() { key.id.as_deref() == id } else { is_only };
+            is_named && key.algorithm == algorithm
+        })
     }
 }
 

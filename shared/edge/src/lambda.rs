@@ -1,5 +1,4 @@
-//! Running an app on Lambda: events from API Gateway's REST API (payload v1), its HTTP API or
-//! `cargo lambda watch` (v2) come in, buffered or streamed responses go out.
+//! Running an app on Lambda, with events of API Gateway or `cargo lambda watch` (payload v1, v2).
 
 use std::convert::Infallible;
 use std::fmt::Display;
@@ -28,8 +27,7 @@ pub struct RequestId(pub String);
 pub struct Deadline(pub Instant);
 
 impl Deadline {
-    /// `None` for a deadline that is past when the invocation begins: `cargo lambda watch` counts
-    /// it from 1970.
+    /// `None` for a deadline in the past: `cargo lambda watch` counts it from 1970.
     pub fn of(context: &Context, clock: &Clock) -> Option<Self> {
         let now = u64::try_from(clock.now().as_millisecond()).unwrap_or_default();
         let left = context.deadline.checked_sub(now).filter(|left| *left > 0)?;
@@ -37,19 +35,16 @@ impl Deadline {
         Instant::now().checked_add(left).map(Self)
     }
 
-    /// When to end a stream or other long work: 10 s before the deadline, which leaves time to send
-    /// the end of the stream and to settle the call.
+    /// When to end long work: 10 s before the deadline, to end the stream and settle the call.
     pub fn stop_at(self) -> Instant {
         let reserve = Duration::from_secs(10);
         self.0.checked_sub(reserve).unwrap_or(self.0)
     }
 }
 
-/// Any error, as Lambda's runtime takes it.
 pub type Error = lambda_http::Error;
 
-/// The `main` of an HTTP function with buffered responses, whose app `build` makes from the
-/// environment.
+/// The `main` of an HTTP function with buffered responses.
 pub fn serve(build: impl AsyncFnOnce(Env) -> Result<Router, Error>) -> Result<(), Error> {
     block_on(async {
         telemetry::init();
@@ -62,8 +57,7 @@ pub fn serve(build: impl AsyncFnOnce(Env) -> Result<Router, Error>) -> Result<()
     })
 }
 
-/// Like [`serve`], with streamed responses. Bodies must not fail, because Lambda writes the error's
-/// text into the response.
+/// Streams responses. Bodies must not fail: Lambda writes the error's text into the response.
 pub fn serve_streaming(build: impl AsyncFnOnce(Env) -> Result<Router, Error>) -> Result<(), Error> {
     block_on(async {
         telemetry::init();

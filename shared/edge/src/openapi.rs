@@ -33,11 +33,8 @@ pub struct AiErrorDetail {
     pub param: Option<String>,
 }
 
-/// Errors of routes that only read.
 pub struct ReadProblems;
-/// Errors of routes that change something.
 pub struct ChangeProblems;
-/// Errors of the AI routes.
 pub struct AiErrors;
 
 const READ: &[(u16, &str)] = &[

@@ -8,6 +8,8 @@ use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, RootCertStore};
 use webpki_root_certs::TLS_SERVER_ROOT_CERTS;
 
+use crate::lambda::Error;
+
 /// How long an idle connection stays silent before TCP probes it, and the time between probes.
 /// Without probes the kernel takes up to a quarter of an hour to notice that a connection is dead,
 /// and a dead connection looks like a slow response.
@@ -20,21 +22,10 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 /// flight in one process.
 const IDLE_CONNECTIONS: usize = 64;
 
-/// Why the client cannot be built; it can on every machine that runs a function.
-#[derive(Debug, thiserror::Error)]
-pub enum HttpClientError {
-    #[error("the TLS settings are not valid")]
-    Tls(#[from] rustls::Error),
-    #[error("the HTTP client cannot be built")]
-    Client(#[from] reqwest::Error),
-}
-
-/// A client that gives up connecting, TLS included, after `connect`, and has no other time-out.
-///
-/// It sends a request at most once and only to the host it was given: no retries, no redirects, no
-/// proxies from the environment. It trusts Mozilla's certificate authorities as of the build,
-/// because reading the system's costs milliseconds at every cold start.
-pub fn http_client(connect: Duration) -> Result<Client, HttpClientError> {
+/// A client whose only time-out is for connecting, TLS included. It sends a request at most once
+/// and only to the host it was given: no retries, redirects or proxies. It trusts Mozilla's roots
+/// as of the build, because reading the system's costs milliseconds at every cold start.
+pub fn http_client(connect: Duration) -> Result<Client, Error> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(TLS_SERVER_ROOT_CERTS.iter().cloned());
     let tls = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))

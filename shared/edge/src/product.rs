@@ -11,11 +11,10 @@ use http::HeaderValue;
 use crate::error::{ApiError, Code, log_error};
 use crate::settings::Env;
 
-const ONE_CREDIT: Credits = Credits::from_micros(1_000_000);
-
 /// `MIN_CREDIT_BALANCE`, in credits (1).
 pub fn minimum_balance(env: &mut Env) -> Credits {
-    env.parse_or("MIN_CREDIT_BALANCE", ONE_CREDIT, |text| {
+    let one = Credits::from_micros(1_000_000);
+    env.parse_or("MIN_CREDIT_BALANCE", one, |text| {
         let credits = text.parse().ok().filter(|credits| *credits >= Credits::ZERO);
         credits.ok_or_else(|| "must be a decimal number of credits, for example 1.5".to_owned())
     })
@@ -38,11 +37,10 @@ pub fn price_in_credits(env: &mut Env) -> Credits {
     price.in_credits(credits_per_usd(env)).unwrap_or_default()
 }
 
-/// `CREDITS_PER_USD` (10).
 pub fn credits_per_usd(env: &mut Env) -> CreditsPerUsd {
     let credits = env.number_or("CREDITS_PER_USD", 10, 1..=1_000_000);
     let credits = u32::try_from(credits).ok().and_then(CreditsPerUsd::new);
-    credits.unwrap_or(CreditsPerUsd::ONE)
+    credits.unwrap_or(CreditsPerUsd::MIN)
 }
 
 /// `PUBLIC_BASE_URL`, our name upstream.

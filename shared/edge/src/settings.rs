@@ -13,7 +13,6 @@ use std::time::Duration;
 use http::HeaderValue;
 use url::{Host, Url};
 
-/// The names of the settings that were read.
 pub type SettingNames = Arc<Mutex<BTreeSet<&'static str>>>;
 
 /// A snapshot of the environment, the names read so far, and the problems found.
@@ -124,8 +123,7 @@ impl Env {
         entries.filter(|entry| !entry.is_empty()).map(str::to_owned).collect()
     }
 
-    /// A setting in a format of the caller's. The error of `parse` says what the value must be, and
-    /// never repeats it.
+    /// The error of `parse` says what the value must be, and never repeats it.
     pub fn parse_or<T>(
         &mut self,
         name: &'static str,
@@ -153,24 +151,18 @@ impl Env {
 
     /// The settings, or an error that names every missing or malformed one.
     pub fn finish<T>(self, settings: T) -> Result<T, SettingsError> {
-        if self.problems.is_empty() { Ok(settings) } else { Err(SettingsError(self.problems)) }
+        if self.problems.is_empty() {
+            return Ok(settings);
+        }
+        let problems = self.problems.iter().map(|(name, what)| format!("{name} {what}"));
+        Err(SettingsError(problems.collect::<Vec<_>>().join("; ")))
     }
 }
 
 /// The settings that are missing or malformed, and what is wrong with each.
-#[derive(Clone, PartialEq, Eq)]
-pub struct SettingsError(BTreeMap<&'static str, String>);
-
-impl fmt::Display for SettingsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("settings are missing or malformed: ")?;
-        for (at, (name, what)) in self.0.iter().enumerate() {
-            let separator = if at == 0 { "" } else { "; " };
-            write!(f, "{separator}{name} {what}")?;
-        }
-        Ok(())
-    }
-}
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
+#[error("settings are missing or malformed: {0}")]
+pub struct SettingsError(String);
 
 /// The message, because a `main` that returns the error prints its `Debug`.
 impl fmt::Debug for SettingsError {
@@ -178,8 +170,6 @@ impl fmt::Debug for SettingsError {
         fmt::Display::fmt(self, f)
     }
 }
-
-impl std::error::Error for SettingsError {}
 
 fn parse_url(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|error| format!("must be a URL ({error})"))?;
@@ -201,7 +191,6 @@ fn placeholder_url() -> Url {
     Url::parse("http://127.0.0.1/").expect("a valid URL")
 }
 
-/// The settings of the HTTP edge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpSettings {
     /// `ALLOWED_ORIGINS`: the origins whose pages may call us, exactly as a browser writes them.
@@ -211,7 +200,6 @@ pub struct HttpSettings {
 }
 
 impl HttpSettings {
-    /// `ALLOWED_ORIGINS` (none), `MAX_BODY_BYTES` (4194304).
     pub fn from_env(env: &mut Env) -> Self {
         let mut allowed_origins = Vec::new();
         for entry in env.list("ALLOWED_ORIGINS", "") {
@@ -258,7 +246,6 @@ pub struct IdentitySettings {
 }
 
 impl IdentitySettings {
-    /// `JWKS_URL`, `JWT_ISSUER`, `JWT_AUDIENCE`, all required.
     pub fn from_env(env: &mut Env) -> Self {
         Self {
             jwks_url: env.url("JWKS_URL"),

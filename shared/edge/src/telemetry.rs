@@ -1,5 +1,4 @@
-//! Logs: one JSON object per line on standard output, with the fields of the spans around it, so
-//! that every line names its request and, within an AI call, its call.
+//! Logs: one JSON object per line, with the fields of the spans around it (request, AI call).
 
 use std::fmt;
 use std::sync::Once;
@@ -19,23 +18,13 @@ use tracing_subscriber::registry::{LookupSpan, Registry, Scope};
 use crate::clock::Clock;
 use crate::settings::Env;
 
-/// Levels that `LOG_LEVEL` does not change. Libraries whose debug logs show events, requests,
-/// responses or headers, and with them keys and tokens, stay at `warn`; metrics are always logged.
-const ALWAYS: [(&str, Level); 11] = [
-    (METRIC, Level::INFO),
-    ("aws_config", Level::WARN),
-    ("aws_runtime", Level::WARN),
-    ("aws_sigv4", Level::WARN),
-    ("aws_smithy_http_client", Level::WARN),
-    ("aws_smithy_runtime", Level::WARN),
-    ("aws_smithy_runtime_api", Level::WARN),
-    ("hyper_util", Level::WARN),
-    ("lambda_http", Level::WARN),
-    ("lambda_runtime", Level::WARN),
-    ("reqwest", Level::WARN),
-];
+/// Libraries whose debug logs show events, requests, responses or headers, and with them keys and
+/// tokens: they stay at `warn`, whatever `LOG_LEVEL` is.
+const MUTED: &str = "
+    aws_config aws_runtime aws_sigv4 aws_smithy_http_client aws_smithy_runtime
+    aws_smithy_runtime_api hyper_util lambda_http lambda_runtime reqwest
+";
 
-/// The target of metric lines.
 const METRIC: &str = "metric";
 /// The metrics' namespace in `CloudWatch`, which the alarms in `infra/template.yaml` name.
 const NAMESPACE: &str = "GretaByok";
@@ -68,18 +57,15 @@ pub fn init_with_default(level: LevelFilter) {
         // A subscriber that a test has set stays.
         let set = tracing::subscriber::set_global_default(subscriber).is_ok();
         if set && wanted == Some(None) {
-            tracing::warn!(
-                %level,
-                "LOG_LEVEL is not a level; logging at the default one"
-            );
+            tracing::warn!(%level, "LOG_LEVEL is not a level; logging at the default one");
         }
     });
 }
 
-/// Everything at `level`, except the muted libraries.
+/// Everything at `level`, except the muted libraries, and metrics always.
 pub fn filter(level: LevelFilter) -> Targets {
-    let filter = Targets::new().with_default(level);
-    filter.with_targets(ALWAYS)
+    let muted = MUTED.split_whitespace().map(|library| (library, Level::WARN));
+    Targets::new().with_default(level).with_targets(muted).with_target(METRIC, Level::INFO)
 }
 
 fn subscriber<W>(
@@ -142,7 +128,6 @@ fn object(json: &str) -> Map<String, Value> {
     serde_json::from_str(json).unwrap_or_default()
 }
 
-/// Adds the metric's metadata to its line.
 fn embed_metric(line: &mut Map<String, Value>, at: Timestamp) {
     if let [Some(Value::String(name)), Some(value)] =
         ["metric", "value"].map(|field| line.get(field).cloned())

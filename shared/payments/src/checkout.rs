@@ -15,7 +15,6 @@ use crate::read;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SessionStatus {
-    /// It can still be paid.
     Open,
     /// The user is done; the money may still be on its way.
     Complete,
@@ -58,8 +57,7 @@ pub struct Price<'a> {
 
 #[derive(Debug, Clone, Copy)]
 pub enum Purpose<'a> {
-    /// One payment. `keep_card`: the card is saved with the customer, for charges in the user's
-    /// absence.
+    /// One payment. `keep_card` saves the card, for charges in the user's absence.
     Payment { price: Price<'a>, keep_card: bool },
     /// A subscription that Stripe charges each month.
     Subscription { price: Price<'a> },
@@ -95,9 +93,8 @@ impl Stripe {
         self.get(&path, CheckoutSession::read).await
     }
 
-    /// Closes a session, so that it can no longer be paid, and returns it as it then is: it may
-    /// have been paid before. Stripe refuses to expire a session that is not open, with a message
-    /// and no code.
+    /// Closes a session, and returns it as it then is: it may have been paid before. Stripe
+    /// refuses to expire a session that is not open, with a message and no code.
     pub async fn expire_session(&self, id: &SessionId) -> Result<CheckoutSession, PaymentError> {
         let path = format!("/v1/checkout/sessions/{id}/expire");
         match self.post(&path, Form::new(), None).await? {
@@ -154,7 +151,6 @@ impl NewSession<'_> {
 }
 
 impl CheckoutSession {
-    /// `None` without an id.
     pub(crate) fn read(session: &Value) -> Option<Self> {
         let status = read::name(session, "status");
         let paid = match read::text(session, "payment_status") {

@@ -27,13 +27,12 @@ use crate::read;
 pub const API_VERSION: &str = "2025-03-31.basil";
 
 /// The only currency that we ask for.
-pub(crate) const CURRENCY: &str = "usd";
+pub const CURRENCY: &str = "usd";
 /// Maximum size of a response; Stripe's largest objects have about 10 KiB.
 pub(crate) const MAX_BODY: usize = 1024 * 1024;
 const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 
-/// Time-out of a whole call, connecting included. A charge waits for the card's issuer: seconds,
-/// rarely more than ten.
+/// Time-out of a whole call. A charge waits for the card's issuer: rarely more than ten seconds.
 const CALL_TIME: Duration = Duration::from_secs(20);
 
 /// Stripe's API. Cheap to clone.
@@ -43,7 +42,6 @@ pub struct Stripe {
     /// Without a slash at its end.
     base: String,
     vault: Vault,
-    /// The name of the secret that holds the API key.
     key_name: String,
     /// `None`: requests do not wait.
     rate_limit: Option<Arc<RateLimit>>,
@@ -52,7 +50,6 @@ pub struct Stripe {
 
 pub(crate) type Form = Vec<(&'static str, String)>;
 
-/// Stripe's decision on a call.
 pub(crate) enum Decided {
     Done(Value),
     Refused(Refusal),
@@ -60,13 +57,11 @@ pub(crate) enum Decided {
 
 pub(crate) struct Refusal {
     status: StatusCode,
-    /// The response's `error`.
     pub(crate) error: Value,
 }
 
 impl Stripe {
-    /// `base` is the API's root without its version, `https://api.stripe.com`; `key_name` the name
-    /// of the platform secret that holds the API key.
+    /// `base` is the API's root without its version; `key_name` names the secret with the API key.
     pub fn new(http: Client, base: &Url, vault: Vault, key_name: String) -> Self {
         Self {
             http,

@@ -10,48 +10,29 @@ use crate::read::{owned, text};
 /// here); the others say that the card, its data or its holder's consent is gone for good.
 /// Sources: <https://docs.stripe.com/billing/revenue-recovery/smart-retries>,
 /// <https://docs.stripe.com/declines/codes>.
-const HARD: [&str; 22] = [
-    "highest_risk_level",
-    "incorrect_number",
-    "lost_card",
-    "pickup_card",
-    "revocation_of_all_authorizations",
-    "revocation_of_authorization",
-    "stolen_card",
-    "transaction_not_allowed",
-    "card_not_supported",
-    "currency_not_supported",
-    "do_not_try_again",
-    "expired_card",
-    "fraudulent",
-    "invalid_account",
-    "invalid_expiry_month",
-    "invalid_expiry_year",
-    "invalid_number",
-    "merchant_blacklist",
-    "new_account_information_available",
-    "restricted_card",
-    "stop_payment_order",
-    "testmode_decline",
-];
+const HARD: &str = "
+    highest_risk_level incorrect_number lost_card pickup_card
+    revocation_of_all_authorizations revocation_of_authorization stolen_card
+    transaction_not_allowed card_not_supported currency_not_supported do_not_try_again
+    expired_card fraudulent invalid_account invalid_expiry_month invalid_expiry_year
+    invalid_number merchant_blacklist new_account_information_available restricted_card
+    stop_payment_order testmode_decline
+";
 
 /// The issuer's own advice, where it gives one.
 /// Source: <https://docs.stripe.com/declines/card#retrying-issuer-declines>.
-const HARD_ADVICE: [&str; 2] = ["do_not_try_again", "confirm_card_data"];
+const HARD_ADVICE: &str = "do_not_try_again confirm_card_data";
 
 /// Codes after which the cardholder has to be present.
-const AUTHENTICATION: [&str; 3] = [
-    "authentication_required",
-    "authentication_not_handled",
-    "payment_intent_authentication_failure",
-];
+const AUTHENTICATION: &str = "
+    authentication_required authentication_not_handled payment_intent_authentication_failure
+";
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decline {
     pub code: Option<String>,
     /// The issuer's reason, where it gave one.
     pub decline_code: Option<String>,
-    /// Never try this card again.
     pub hard: bool,
     /// This card can be charged only with the cardholder present.
     pub needs_authentication: bool,
@@ -61,13 +42,13 @@ impl Decline {
     /// Reads `last_payment_error`, or the error of a response, which has the same form.
     pub(crate) fn read(error: &Value) -> Option<Self> {
         let codes = [text(error, "code"), text(error, "decline_code")];
-        let is_one_of = |list: &[&str]| codes.iter().flatten().any(|code| list.contains(code));
-        let advice = text(error, "advice_code");
+        let is_in = |list: &str, code| list.split_whitespace().any(|known| Some(known) == code);
+        let is_one_of = |list| codes.iter().any(|code| is_in(list, *code));
         error.is_object().then(|| Self {
             code: owned(error, "code"),
             decline_code: owned(error, "decline_code"),
-            hard: is_one_of(&HARD) || advice.is_some_and(|code| HARD_ADVICE.contains(&code)),
-            needs_authentication: is_one_of(&AUTHENTICATION),
+            hard: is_one_of(HARD) || is_in(HARD_ADVICE, text(error, "advice_code")),
+            needs_authentication: is_one_of(AUTHENTICATION),
         })
     }
 }

@@ -13,8 +13,7 @@ use keyvault::VaultError;
 pub enum PaymentError {
     #[error("Stripe's API key cannot be read; nothing was sent")]
     Key(#[from] VaultError),
-    /// No connection was made (DNS, refused, TLS, connect time-out): the call did not arrive, and
-    /// may be made again.
+    /// No connection was made (DNS, refused, TLS, connect time-out): the call did not arrive.
     #[error("Stripe could not be reached; nothing was sent")]
     NotSent(#[source] reqwest::Error),
     /// The call may have taken place. Look up the object, or repeat the call with the same

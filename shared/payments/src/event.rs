@@ -12,7 +12,6 @@ use crate::ids::{Cents, DisputeId, EventId, IdError, IntentId, InvoiceId, Subscr
 use crate::intent::PaymentIntent;
 use crate::read;
 
-/// Why a body is not an event.
 #[derive(Debug, thiserror::Error)]
 pub enum EventError {
     #[error("an event's body is not JSON")]
@@ -24,7 +23,6 @@ pub enum EventError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     pub id: EventId,
-    /// False where it is absent.
     pub livemode: bool,
     /// The event's type, `checkout.session.completed`; empty where it is absent.
     pub kind: String,
@@ -35,9 +33,9 @@ pub struct Event {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Notice {
-    Checkout {
-        session: Box<CheckoutSession>,
-    },
+    /// A Checkout Session was paid or has expired, or its payment failed.
+    Checkout { session: Box<CheckoutSession> },
+    /// A PaymentIntent changed its status.
     Intent(Box<PaymentIntent>),
     /// An invoice was paid, or collecting it failed: look it up.
     Invoice {
@@ -46,9 +44,7 @@ pub enum Notice {
         subscription: Option<SubscriptionId>,
     },
     /// A subscription was created, changed or ended: look it up.
-    Subscription {
-        id: SubscriptionId,
-    },
+    Subscription { id: SubscriptionId },
     /// A card payment was refunded, by us or by others.
     Refunded {
         intent: Option<IntentId>,
@@ -57,15 +53,9 @@ pub enum Notice {
         full: bool,
     },
     /// A refund came back: the bank did not accept it.
-    RefundFailed {
-        intent: Option<IntentId>,
-    },
-    Dispute {
-        id: DisputeId,
-        intent: Option<IntentId>,
-        amount: Option<Cents>,
-        state: DisputeState,
-    },
+    RefundFailed { intent: Option<IntentId> },
+    /// A cardholder disputes a payment, or the dispute changed its status.
+    Dispute { id: DisputeId, intent: Option<IntentId>, amount: Option<Cents>, state: DisputeState },
     /// Not used by us.
     Other,
 }

@@ -1,7 +1,4 @@
-//! Stripe's ids, and amounts. Each kind of id is a type of its own, so that one cannot take the
-//! place of another, and none can change the path of a request.
-
-use std::fmt;
+//! Stripe's ids, none of which can change the path of a request, and amounts.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,52 +6,9 @@ use serde::{Deserialize, Serialize};
 #[error("a Stripe id has 1 to 255 letters, digits or `_`")]
 pub struct IdError;
 
-macro_rules! ids {
-    ($($(#[$doc:meta])* $name:ident,)*) => {$(
-        $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
-
-        impl $name {
-            /// Accepts `^[A-Za-z0-9_]{1,255}$`. The prefix is not checked: Stripe may change it.
-            pub fn new(text: impl Into<String>) -> Result<Self, IdError> {
-                let text = text.into();
-                let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-                if (1..=255).contains(&text.len()) && text.bytes().all(allowed) {
-                    Ok(Self(text))
-                } else {
-                    Err(IdError)
-                }
-            }
-
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl TryFrom<String> for $name {
-            type Error = IdError;
-            fn try_from(text: String) -> Result<Self, IdError> {
-                Self::new(text)
-            }
-        }
-
-        impl From<$name> for String {
-            fn from(id: $name) -> Self {
-                id.0
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-    )*};
-}
-
-ids! {
+// The prefix is not checked: Stripe may change it.
+account::ids! {
+    IdError, 255, b'_' =>
     /// A customer (`cus_…`).
     CustomerId,
     /// A Checkout Session (`cs_…`).
@@ -76,9 +30,7 @@ ids! {
 }
 
 /// An amount in US cents.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Cents(u64);
 

@@ -1,7 +1,5 @@
-//! PaymentIntents: created, confirmed, cancelled, looked up, refunded.
-//!
-//! Invariant: a charge is a PaymentIntent that is created first and confirmed afterwards, so that
-//! after any lost response there is an id to look up.
+//! PaymentIntents. Invariant: a charge is created first and confirmed afterwards, so that after any
+//! lost response there is an id to look up.
 
 use account::add_on::GenerationId;
 use account::{AccountNumber, Period};
@@ -27,7 +25,6 @@ pub enum IntentStatus {
     RequiresConfirmation,
     /// The cardholder has to act.
     RequiresAction,
-    /// The outcome is not known yet.
     Processing,
     Succeeded,
     Canceled,
@@ -51,11 +48,9 @@ pub struct PaymentIntent {
     pub livemode: Option<bool>,
     /// The time of the payment, by Stripe's clock; absent in events.
     pub paid_at: Option<Timestamp>,
-    /// Why the latest attempt failed.
     pub decline: Option<Decline>,
 }
 
-/// A PaymentIntent to create, for a card on file.
 #[derive(Debug, Clone, Copy)]
 pub struct NewIntent<'a> {
     pub amount: Cents,
@@ -69,7 +64,6 @@ pub struct NewIntent<'a> {
     pub period: Period,
 }
 
-/// The outcome of a refund.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refund {
     /// The money is on its way back.
@@ -81,7 +75,6 @@ pub enum Refund {
 }
 
 impl Stripe {
-    /// Creates a PaymentIntent without confirming it: nothing is charged.
     pub async fn create_intent(
         &self,
         new: &NewIntent<'_>,
@@ -114,9 +107,8 @@ impl Stripe {
     ///
     /// Stripe remembers the response by the idempotency key, a decline or a 500 included, for a day
     /// or longer (<https://docs.stripe.com/api/idempotent_requests>): the same key again is the
-    /// same attempt, and its response shows the state of that time.
-    ///
-    /// After [`PaymentError::Unknown`] the card may have been charged.
+    /// same attempt, and its response shows the state of that time. After
+    /// [`PaymentError::Unknown`] the card may have been charged.
     pub async fn confirm_intent(
         &self,
         id: &IntentId,
@@ -180,8 +172,7 @@ impl Stripe {
         .await
     }
 
-    /// Refunds what is left of a payment. A disputed charge is refused with the code
-    /// `charge_disputed`.
+    /// Refunds what is left of a payment. A disputed one is refused (`charge_disputed`).
     pub async fn refund(
         &self,
         intent: &IntentId,
@@ -208,7 +199,6 @@ fn expand() -> (&'static str, String) {
 }
 
 impl PaymentIntent {
-    /// `None` without an id.
     pub(crate) fn read(intent: &Value) -> Option<Self> {
         let status = read::name(intent, "status");
         let charge = intent.get("latest_charge");

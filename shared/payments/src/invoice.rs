@@ -15,7 +15,6 @@ use crate::read;
 pub enum InvoiceStatus {
     /// Not final, for about an hour after it is created.
     Draft,
-    /// It can be paid.
     Open,
     Paid,
     /// It can no longer be paid.
@@ -37,10 +36,8 @@ pub struct Invoice {
     /// In lower case, `usd`.
     pub currency: Option<String>,
     pub livemode: Option<bool>,
-    /// Stripe has tried to collect it.
     pub attempted: bool,
     pub paid_at: Option<Timestamp>,
-    /// The end of the period that it is for.
     pub period_end: Option<Timestamp>,
     /// The PaymentIntent that paid it, or is to pay it.
     pub intent: Option<IntentId>,
@@ -55,8 +52,7 @@ impl Stripe {
         self.get(&path, Invoice::read).await
     }
 
-    /// Charges an open invoice to the subscription's card now. A decline is no error: look the
-    /// invoice up.
+    /// Charges an open invoice to the subscription's card. A decline is no error: look it up.
     pub async fn pay_invoice(&self, id: &InvoiceId) -> Result<(), PaymentError> {
         let path = format!("/v1/invoices/{id}/pay");
         self.post(&path, Form::new(), None).await.map(drop)
@@ -86,7 +82,6 @@ impl Stripe {
 }
 
 impl Invoice {
-    /// `None` without an id.
     fn read(invoice: &Value) -> Option<Self> {
         let list = |path| invoice.pointer(path).and_then(Value::as_array);
         let lines = list("/lines/data").into_iter().flatten();

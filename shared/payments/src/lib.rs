@@ -24,7 +24,7 @@ pub mod signature;
 mod subscription;
 
 pub use checkout::{CheckoutSession, NewSession, Price, Purpose, SessionStatus};
-pub use client::{API_VERSION, Stripe};
+pub use client::{API_VERSION, CURRENCY, Stripe};
 pub use decline::Decline;
 pub use error::{PaymentError, UncertainOutcome};
 pub use event::{DisputeState, Event, EventError, Notice};
@@ -34,7 +34,7 @@ pub use ids::{
 };
 pub use intent::{IntentStatus, NewIntent, PaymentIntent, Refund};
 pub use invoice::{Invoice, InvoiceStatus};
-pub use subscription::{Subscription, SubscriptionStatus};
+pub use subscription::Subscription;
 
 #[cfg(test)]
 mod tests;

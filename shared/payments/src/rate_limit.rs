@@ -18,7 +18,6 @@ impl RateLimit {
         Some(Self(RateLimiter::direct(Quota::with_period(interval)?)))
     }
 
-    /// Waits until a request may be sent.
     pub(crate) async fn wait(&self) -> Result<(), PaymentError> {
         let started = Instant::now();
         while let Err(too_early) = self.0.check() {

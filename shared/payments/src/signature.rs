@@ -10,8 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 /// Maximum difference between the header's time and ours, in seconds, either way.
 const TOLERANCE: u64 = 300;
-/// Maximum length of the header. Stripe sends about 150 bytes, and one more `v1` while a secret is
-/// being rolled.
+/// Maximum length of the header. Stripe sends about 150 bytes, more while a secret is rolled.
 const MAX_HEADER: usize = 4096;
 const MAX_SIGNATURES: usize = 16;
 

@@ -1,6 +1,5 @@
 //! Subscriptions, with which Stripe collects the add-on's price.
 
-use serde::Deserialize;
 use serde_json::Value;
 
 use crate::client::{Form, Stripe};
@@ -8,30 +7,12 @@ use crate::error::PaymentError;
 use crate::ids::{InvoiceId, PaymentMethodId, SubscriptionId};
 use crate::read;
 
-/// Source: <https://docs.stripe.com/api/subscriptions/object#subscription_object-status>.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SubscriptionStatus {
-    /// The first payment is still missing.
-    Incomplete,
-    /// The first payment never came.
-    IncompleteExpired,
-    Trialing,
-    Active,
-    PastDue,
-    Canceled,
-    Unpaid,
-    Paused,
-    #[default]
-    #[serde(other)]
-    Other,
-}
-
 /// A subscription in its current state. Fields that the response leaves out are absent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subscription {
     pub id: SubscriptionId,
-    pub status: SubscriptionStatus,
+    /// For good: it collects nothing more.
+    pub is_over: bool,
     pub latest_invoice: Option<InvoiceId>,
     pub cancel_at_period_end: Option<bool>,
 }
@@ -73,15 +54,14 @@ impl Stripe {
         updated.done(Subscription::read)
     }
 
-    /// Ends a subscription at once; nothing is refunded. One that is over already, which Stripe
-    /// then does not find, is a success.
+    /// Ends a subscription at once, without a refund. One that is over already is a success.
     pub async fn cancel_subscription(&self, id: &SubscriptionId) -> Result<(), PaymentError> {
         let cancelled = self.delete(&path(id)).await;
         match cancelled.and_then(|cancelled| cancelled.done(|_| Some(()))) {
             Err(PaymentError::Missing { .. }) => Ok(()),
             Err(refusal @ PaymentError::Refused { .. }) => {
                 let found = self.subscription(id).await;
-                if found.map_err(PaymentError::after_a_call)?.is_over() {
+                if found.map_err(PaymentError::after_a_call)?.is_over {
                     Ok(())
                 } else {
                     Err(refusal)
@@ -97,17 +77,14 @@ fn path(id: &SubscriptionId) -> String {
 }
 
 impl Subscription {
-    /// Is it over for good? It then collects nothing more.
-    pub fn is_over(&self) -> bool {
-        use SubscriptionStatus::{Canceled, IncompleteExpired};
-        matches!(self.status, Canceled | IncompleteExpired)
-    }
-
-    /// `None` without an id.
     pub(crate) fn read(subscription: &Value) -> Option<Self> {
         Some(Self {
             id: read::id(subscription, "id")?,
-            status: read::name(subscription, "status"),
+            // <https://docs.stripe.com/api/subscriptions/object#subscription_object-status>
+            is_over: matches!(
+                read::text(subscription, "status"),
+                Some("canceled" | "incomplete_expired")
+            ),
             latest_invoice: read::id(subscription, "latest_invoice"),
             cancel_at_period_end: read::flag(subscription, "cancel_at_period_end"),
         })
@@ -125,12 +102,16 @@ mod tests {
         let wire = json!({"id": "sub_1", "status": "past_due", "cancel_at_period_end": false,
             "latest_invoice": {"id": "in_1", "object": "invoice"}});
         let read = Subscription::read(&wire).unwrap();
-        assert_eq!(read.status, SubscriptionStatus::PastDue);
+        assert!(!read.is_over);
         assert_eq!(read.latest_invoice, InvoiceId::new("in_1").ok());
         assert_eq!(read.cancel_at_period_end, Some(false));
         assert_eq!(Subscription::read(&json!({})), None);
         let wire = json!({"id": "sub_1", "status": "resting"});
         let read = Subscription::read(&wire).unwrap();
-        assert_eq!(read.status, SubscriptionStatus::Other);
+        assert!(!read.is_over);
+        for over in ["canceled", "incomplete_expired"] {
+            let wire = json!({"id": "sub_1", "status": over});
+            assert!(Subscription::read(&wire).unwrap().is_over, "{over}");
+        }
     }
 }

@@ -68,7 +68,7 @@ impl Situation {
         };
         Self {
             always_use_key: profile.always_use_key.into(),
-            key: match account.key_state() {
+            key: match account.profile.key.as_ref().map(|key| key.state) {
                 None => Key::None,
                 Some(KeyState::Usable) => Key::Usable,
                 Some(KeyState::Rejected) => Key::Rejected,

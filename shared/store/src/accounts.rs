@@ -1,6 +1,6 @@
 //! Accounts: read, create, change.
 
-use account::{Account, AccountId, AccountNumber, Profile};
+use account::{Account, AccountId, AccountNumber, KeyId, Profile};
 use aws_sdk_dynamodb::types::builders::UpdateBuilder;
 use jiff::Timestamp;
 
@@ -12,19 +12,17 @@ use crate::history::{HistoryEntry, put_history};
 use crate::item::{self, ACCOUNT, Attributes, Item, account_key, key, number, text, time};
 use crate::outbox::put_add_on_event;
 use crate::retry::Retry;
+use crate::secrets::{delete_secret, put_secret};
 use crate::write::{put, update};
 
-/// The outcome of creating an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Created {
     Now,
-    /// An account with this id exists.
     Before,
     /// An account with this id was deleted, by a higher version or so recently that parts are left.
     Deleted,
 }
 
-/// What is known of an account id.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Presence {
     Never,
@@ -37,12 +35,10 @@ pub enum Presence {
     },
 }
 
-/// Why a profile was not changed.
 #[derive(Debug, thiserror::Error)]
 pub enum UpdateError<E> {
     #[error("there is no such account")]
     NotFound,
-    /// The change itself refused.
     #[error("the change was refused: {0}")]
     Refused(E),
     #[error("the change could not be stored")]
@@ -69,11 +65,9 @@ pub struct AccountsPage {
     pub next: Option<AccountsCursor>,
 }
 
-/// A place among all accounts.
 #[derive(Debug, Clone)]
 pub struct AccountsCursor(Item);
 
-/// Reads, creates, changes and deletes accounts.
 #[derive(Debug, Clone)]
 pub struct Accounts {
     pub(crate) db: Db,
@@ -90,8 +84,7 @@ impl Accounts {
         account_by_number(&self.db, number).await
     }
 
-    /// The account's number in ledger and holds. Kept for a deleted account while calls are open on
-    /// it.
+    /// The account's number in ledger and holds; a deleted account's too, while calls are open.
     pub async fn number(&self, id: &AccountId) -> Result<Option<AccountNumber>, StoreError> {
         let item = account_item(&self.db, id).await?;
         let number = item.map(|item| Attributes::of(ACCOUNT, &item).optional("account_number"));
@@ -205,8 +198,29 @@ impl Accounts {
         Ok(self.db.transact(operation, items).await?.succeeded())
     }
 
-    /// All accounts of `segment`, page by page; deleted ones too, as long as calls are open on
-    /// them.
+    /// Remembers a secret's name before it exists: it is deleted from `due` on if its save fails.
+    pub async fn remember_secret(
+        &self,
+        id: &AccountId,
+        key: &KeyId,
+        due: Timestamp,
+    ) -> Result<(), StoreError> {
+        let put = put_secret(&self.db, id, key, due);
+        self.db.write("remember secret", put).await.map(drop)
+    }
+
+    /// Forgets a deleted secret's name, unless it has become due at another time since.
+    pub async fn forget_secret(
+        &self,
+        id: &AccountId,
+        key: &KeyId,
+        due: Timestamp,
+    ) -> Result<(), StoreError> {
+        let delete = delete_secret(&self.db, id, key, due);
+        self.db.write("forget secret", delete).await.map(drop)
+    }
+
+    /// All accounts of `segment`, page by page; deleted ones too while calls are open on them.
     pub async fn page(
         &self,
         segment: Segment,
@@ -270,8 +284,7 @@ pub(crate) async fn account_by_number(
     Ok(account.filter(|account| account.number == *number))
 }
 
-/// Replaces the profile of `before` with that of `after`, on the condition that `before` is
-/// current.
+/// Replaces the profile of `before` with that of `after` if `before` is current.
 pub(crate) fn set_profile(
     db: &Database,
     before: &Account,
@@ -283,8 +296,7 @@ pub(crate) fn set_profile(
     with_profile(update, "", before, after)
 }
 
-/// Makes `update` set the profile and its place in the index of due tasks, after `also`, and names
-/// the revision before it `:before`.
+/// Makes `update` set the profile and its due time, after `also`; `:before` is the old revision.
 pub(crate) fn with_profile(
     update: UpdateBuilder,
     also: &str,

@@ -3,7 +3,7 @@
 use account::{AccountId, Attempts, Purpose};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::db::Db;
+use crate::accounts::Accounts;
 use crate::error::StoreError;
 use crate::item::{self, Attributes, Item, key, number};
 use crate::retry::Retry;
@@ -11,48 +11,34 @@ use crate::write::put;
 
 const ATTEMPTS: &str = "attempts";
 
-/// Is another attempt allowed?
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AttemptLimit {
-    Allowed,
-    /// Not before this time has passed.
-    WaitFor(SignedDuration),
-}
-
-/// Counts each account's key checks and payment pages.
-#[derive(Debug, Clone)]
-pub struct AttemptLimits {
-    pub(crate) db: Db,
-}
-
-impl AttemptLimits {
-    /// Is another attempt allowed? Reads only.
-    pub async fn check(
+impl Accounts {
+    /// The time until another attempt is allowed; `None` if it is. Reads only.
+    pub async fn attempt_wait(
         &self,
         id: &AccountId,
         purpose: Purpose,
         now: Timestamp,
-    ) -> Result<AttemptLimit, StoreError> {
-        let (attempts, _) = self.read(id).await?;
-        Ok(limit(&attempts, purpose, now))
+    ) -> Result<Option<SignedDuration>, StoreError> {
+        let (attempts, _) = self.attempts(id).await?;
+        Ok(attempts.wait(purpose, now))
     }
 
-    /// Counts an attempt that is about to be made, if it is allowed.
-    pub async fn count(
+    /// Counts an attempt that is about to be made, or returns the time until it is allowed.
+    pub async fn count_attempt(
         &self,
         id: &AccountId,
         purpose: Purpose,
         now: Timestamp,
-    ) -> Result<AttemptLimit, StoreError> {
-        self.change(id, |attempts| {
+    ) -> Result<Option<SignedDuration>, StoreError> {
+        self.change_attempts(id, |attempts| {
             if attempts.is_counted(purpose, now) {
-                return AttemptLimit::Allowed;
+                return None;
             }
-            let limit = limit(attempts, purpose, now);
-            if limit == AttemptLimit::Allowed {
+            let wait = attempts.wait(purpose, now);
+            if wait.is_none() {
                 attempts.count(purpose, now);
             }
-            limit
+            wait
         })
         .await
     }
@@ -63,10 +49,10 @@ impl AttemptLimits {
         id: &AccountId,
         counted_at: Timestamp,
     ) -> Result<(), StoreError> {
-        self.change(id, |attempts| attempts.uncount_save(counted_at)).await
+        self.change_attempts(id, |attempts| attempts.uncount_save(counted_at)).await
     }
 
-    async fn change<T>(
+    async fn change_attempts<T>(
         &self,
         id: &AccountId,
         change: impl Fn(&mut Attempts) -> T,
@@ -74,7 +60,7 @@ impl AttemptLimits {
         let operation = "count attempt";
         let mut retry = Retry::new(operation);
         loop {
-            let (before, version) = self.read(id).await?;
+            let (before, version) = self.attempts(id).await?;
             let mut after = before.clone();
             let result = change(&mut after);
             if after == before {
@@ -92,7 +78,7 @@ impl AttemptLimits {
         }
     }
 
-    async fn read(&self, id: &AccountId) -> Result<(Attempts, u64), StoreError> {
+    async fn attempts(&self, id: &AccountId) -> Result<(Attempts, u64), StoreError> {
         let table = &self.db.tables.accounts;
         let item = self.db.get("read attempts", table, attempts_key(id)).await?;
         let Some(item) = item else {
@@ -100,13 +86,6 @@ impl AttemptLimits {
         };
         let item = Attributes::of(ATTEMPTS, &item);
         Ok((item.get("attempts")?, item.get("version")?))
-    }
-}
-
-fn limit(attempts: &Attempts, purpose: Purpose, now: Timestamp) -> AttemptLimit {
-    match attempts.allowed(purpose, now) {
-        Ok(()) => AttemptLimit::Allowed,
-        Err(wait) => AttemptLimit::WaitFor(wait),
     }
 }
 

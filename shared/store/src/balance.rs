@@ -14,8 +14,7 @@ pub(crate) const MOVE: &str = "balance = balance + :balance, held = held + :held
      open_holds = open_holds + :open_holds, entries = entries + :entries, \
      moves = moves + :one";
 
-/// Changes the balance by `movement`, which writes `entries` ledger entries. The caller adds the
-/// conditions.
+/// Changes the balance by `movement` and `entries` ledger entries. The caller adds the conditions.
 pub(crate) fn move_credits(
     db: &Database,
     account: &AccountId,

@@ -13,9 +13,9 @@ use jiff::{SignedDuration, Timestamp};
 use crate::db::Db;
 use crate::error::StoreError;
 use crate::holds::RESOLVED_KEPT;
-use crate::item::{Attributes, Item, time_text};
+use crate::item::{self, Attributes, Item, time_text};
 use crate::ledger::{
-    EntryKind, StoredBalance, entries_between, read_day, read_entry, stored_balance,
+    EntryKind, LedgerEntry, StoredBalance, entries_between, read_day, stored_balance,
 };
 use crate::open_holds::{
     FIRST_HOLD, LAST_HOLD, OpenHold, holds_between, open_hold, state_of, stored_hold,
@@ -33,7 +33,6 @@ const MARGIN: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// Behind the ids that calls are given.
 const LAST_CALL: &str = "call_~";
 
-/// The result of a reconciliation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reconciliation {
     pub open_holds: Vec<OpenHold>,
@@ -41,7 +40,6 @@ pub struct Reconciliation {
     pub problems: Vec<String>,
 }
 
-/// Reconciles an account's balance with its ledger and holds.
 #[derive(Debug, Clone)]
 pub struct Books {
     pub(crate) db: Db,
@@ -49,9 +47,7 @@ pub struct Books {
 
 impl Books {
     /// Adds the account's books up, without movements meanwhile. Books that do not add up are read
-    /// a second time from the beginning, and only the second result counts.
-    ///
-    /// # Errors
+    /// a second time from the beginning, and only the second result counts. Fails with
     /// [`StoreError::Contended`] if credits move faster than the books can be read.
     pub async fn reconcile(
         &self,
@@ -130,7 +126,6 @@ impl Books {
         Ok(())
     }
 
-    /// Credits spent and calls made on all days.
     async fn days(&self, account: &AccountNumber) -> Result<(Credits, u64), StoreError> {
         let query = entries_between(&self.db, account, "d#", "d#~");
         let (mut spent, mut calls) = (Credits::ZERO, 0);
@@ -157,7 +152,6 @@ fn plus(a: Credits, b: Credits) -> Result<Credits, StoreError> {
     a.checked_add(b).ok_or_else(|| StoreError::corrupt("ledger"))
 }
 
-/// Ledger entries, added up.
 #[derive(Clone, Default)]
 struct Entries {
     sum: Credits,
@@ -172,7 +166,7 @@ struct Entries {
 
 impl Entries {
     fn add(&mut self, item: Item) -> Result<(), StoreError> {
-        let entry = read_entry(item)?;
+        let entry: LedgerEntry = item::read("ledger entry", item)?;
         self.sum = plus(self.sum, entry.amount)?;
         self.count += 1;
         if entry.kind != EntryKind::Call {

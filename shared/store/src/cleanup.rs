@@ -3,23 +3,18 @@
 use account::{Account, AccountNumber};
 use jiff::Timestamp;
 
-use crate::db::{Database, Db};
+use crate::db::Database;
 use crate::due_index::DueTask;
 use crate::error::StoreError;
 use crate::item::{self, Attributes, Item};
+use crate::payments::Payments;
 use crate::write::{Write, delete, put};
 
 const CLEANUP: &str = "cleanup";
 
-/// Remembers the open payments of deleted accounts until they are cancelled.
-#[derive(Debug, Clone)]
-pub struct Cleanups {
-    pub(crate) db: Db,
-}
-
-impl Cleanups {
-    /// The Stripe ids of the account's payments that are still open.
-    pub async fn stripe_ids(&self, account: &AccountNumber) -> Result<Vec<String>, StoreError> {
+impl Payments {
+    /// The Stripe ids of a deleted account's payments that are still open.
+    pub async fn left_open(&self, account: &AccountNumber) -> Result<Vec<String>, StoreError> {
         let item = self.db.charge("read cleanup", task(account).key()).await?;
         let Some(item) = item else {
             return Ok(Vec::new());
@@ -29,7 +24,7 @@ impl Cleanups {
     }
 
     /// Keeps only the payments in `left`, which are tried again at `retry_at`.
-    pub async fn keep(
+    pub async fn keep_open(
         &self,
         account: &AccountNumber,
         left: &[String],

@@ -9,7 +9,6 @@ use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use crate::error::StoreError;
 use crate::item::Item;
 
-/// The tables' names.
 #[derive(Debug, Clone)]
 pub struct Tables {
     pub accounts: String,
@@ -32,7 +31,6 @@ impl Tables {
     }
 }
 
-/// A handle to the [`Database`].
 pub(crate) type Db = Arc<Database>;
 
 #[derive(Debug, Clone)]
@@ -72,7 +70,6 @@ impl Database {
         self.get(operation, &self.tables.charges, key).await
     }
 
-    /// All items that a query finds, page by page.
     pub(crate) async fn query(
         &self,
         operation: &'static str,

@@ -18,7 +18,6 @@ use crate::retry::Retry;
 use crate::secrets::put_secret;
 use crate::write::{Write, delete, put, update};
 
-/// The outcome of deleting an account.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Deletion {
     /// It is deleted. With its last profile, unless it was deleted before or never existed.

@@ -1,19 +1,16 @@
 //! Domain events: what Greta's other systems learn about an account.
 //!
-//! An event is written in the transaction of the change that it reports, under an id derived from
-//! that change.
+//! An event is written in the transaction of its change, under an id derived from that change.
 
 use std::collections::BTreeMap;
 
-use account::add_on::AddOnChange;
 use account::{Account, AddOnStatus, Credits, KeyId};
 use aws_sdk_dynamodb::types::builders::UpdateBuilder;
 use jiff::Timestamp;
 
 use crate::item::micros;
 
-/// An event's content by name: texts, and times in RFC 3339. Never a secret, nothing of a key's
-/// text.
+/// An event's content by name: texts, and times in RFC 3339. Never a secret.
 pub type Facts = BTreeMap<String, Option<String>>;
 
 /// Something that Greta's other systems learn, delivered from an outbox.
@@ -38,41 +35,32 @@ impl DomainEvent {
         }
     }
 
-    /// The event of an add-on that changes from `before` to `after`, if others care. Its id
-    /// contains the revision that the change makes.
+    /// The event of the change from `before` to `after`, if others care. Its id has the revision.
     pub(crate) fn add_on(before: &Account, after: &Account, at: Timestamp) -> Option<Self> {
         let add_on = &after.profile.add_on;
-        let reported = add_on.change_since(&before.profile.add_on)?;
         let generation = add_on.generation()?.as_str();
-        let (kind, name) = match reported {
-            AddOnChange::Activated => ("add_on.activated", "activated"),
-            AddOnChange::PastDue => ("add_on.past_due", "past_due"),
-            AddOnChange::Suspended => ("add_on.suspended", "suspended"),
-            AddOnChange::Ended => ("add_on.ended", "ended"),
-        };
         let time_of = |at: Timestamp| Some(at.to_string());
         let paid_through = add_on.paid_through();
         let charge = after.profile.billing.charge.as_ref();
-        let more = match reported {
-            AddOnChange::Activated => {
+        let reason = || vec![("reason", add_on.reason().map(|reason| reason.as_str().to_owned()))];
+        let (kind, more) = match add_on.change_since(&before.profile.add_on)? {
+            AddOnStatus::Active => {
                 let renews = add_on.status() == AddOnStatus::Active;
                 let next = paid_through.filter(|_| renews);
-                vec![("next_charge_at", next.and_then(time_of))]
+                ("add_on.activated", vec![("next_charge_at", next.and_then(time_of))])
             }
-            AddOnChange::PastDue => {
+            AddOnStatus::PastDue => {
                 let next = charge.and_then(|charge| charge.attempt_at);
                 let ends = charge.map(|charge| charge.grace_ends);
-                vec![
-                    ("next_attempt_at", next.and_then(time_of)),
-                    ("access_until", ends.and_then(time_of)),
-                ]
+                let attempt = ("next_attempt_at", next.and_then(time_of));
+                ("add_on.past_due", vec![attempt, ("access_until", ends.and_then(time_of))])
             }
-            AddOnChange::Suspended | AddOnChange::Ended => {
-                let reason = add_on.reason().map(|reason| reason.as_str().to_owned());
-                vec![("reason", reason)]
-            }
+            AddOnStatus::Suspended => ("add_on.suspended", reason()),
+            AddOnStatus::Ended => ("add_on.ended", reason()),
+            AddOnStatus::None | AddOnStatus::Cancelling => return None,
         };
         let paid_through = ("paid_through", paid_through.and_then(time_of));
+        let name = kind.trim_start_matches("add_on.");
         Some(Self {
             id: format!("{generation}-{name}-{}", after.revision),
             kind,

@@ -3,10 +3,9 @@
 use std::ops::Range;
 
 use account::{AccountId, AccountNumber, KeyId};
-use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use jiff::Timestamp;
 
-use crate::db::{Db, Tables};
+use crate::db::{Database, Db, Tables};
 use crate::error::StoreError;
 use crate::item::{self, ACCOUNT, Attributes, Item, key, text, time};
 use crate::write::update;
@@ -101,7 +100,6 @@ impl DueTask {
         }
     }
 
-    /// The key of the task's item.
     pub(crate) fn key(&self) -> Item {
         let (kind, id, name) = self.parts();
         match kind {
@@ -114,7 +112,6 @@ impl DueTask {
         }
     }
 
-    /// The task's partition of the index.
     pub(crate) fn partition(&self) -> String {
         let (kind, id, _) = self.parts();
         partition(kind, shard_of(id))
@@ -152,14 +149,12 @@ impl DueTask {
     }
 }
 
-/// A task with the time at which it is due.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Due {
     pub task: DueTask,
     pub at: Timestamp,
 }
 
-/// Finds tasks that are due, and postpones them.
 #[derive(Debug, Clone)]
 pub struct DueIndex {
     pub(crate) db: Db,
@@ -175,24 +170,15 @@ impl DueIndex {
         now: Timestamp,
         limit: i32,
     ) -> Result<Vec<Result<Due, StoreError>>, StoreError> {
-        let query = self
-            .db
-            .client
-            .query()
-            .table_name(kind.table(&self.db.tables))
-            .index_name("due")
-            .key_condition_expression("due_shard = :shard AND due_at <= :now")
-            .expression_attribute_values(":shard", text(partition(kind, shard)))
-            .expression_attribute_values(":now", time(now));
+        let index = (kind.table(&self.db.tables), "due", "due_shard = :shard AND due_at <= :now");
         let read = |row: &Item| {
             let row = Attributes::of("due task", row);
             Ok(Due { task: DueTask::read(kind, row)?, at: row.get("due_at")? })
         };
-        readable_rows(query, limit, read).await
+        due_rows(&self.db, index, partition(kind, shard), now, limit, read).await
     }
 
-    /// Moves a task to `until`, which also claims it: no other tick finds it before then. False if
-    /// it is no longer due as it was.
+    /// Claims a task until `until`: no other tick finds it before. False if another was faster.
     pub async fn postpone(&self, due: &Due, until: Timestamp) -> Result<bool, StoreError> {
         let table = due.task.parts().0.table(&self.db.tables);
         let update = update(table, due.task.key(), "SET due_at = :until")
@@ -203,12 +189,23 @@ impl DueIndex {
     }
 }
 
-/// The rows that `query` finds, in order, until `limit` of them could be read.
-pub(crate) async fn readable_rows<T>(
-    query: QueryFluentBuilder,
+/// The rows of a partition that are due at `now`, in order, until `limit` of them could be read.
+pub(crate) async fn due_rows<T>(
+    db: &Database,
+    (table, index, condition): (&str, &str, &str),
+    shard: String,
+    now: Timestamp,
     limit: i32,
     read: impl Fn(&Item) -> Result<T, StoreError>,
 ) -> Result<Vec<Result<T, StoreError>>, StoreError> {
+    let query = db
+        .client
+        .query()
+        .table_name(table)
+        .index_name(index)
+        .key_condition_expression(condition)
+        .expression_attribute_values(":shard", text(shard))
+        .expression_attribute_values(":now", time(now));
     let (mut rows, mut from) = (Vec::new(), None);
     let mut readable = 0;
     loop {

@@ -16,25 +16,18 @@ use crate::write::Write;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// The key's secret is no longer used: delete it from `due` on.
-    SecretDue {
-        key: KeyId,
-        due: Timestamp,
-    },
+    SecretDue { key: KeyId, due: Timestamp },
     /// The key's secret comes into use, and its name is forgotten. The change is refused unless
     /// that name is still due at `due`: a clean-up or another save may have deleted the secret.
-    SecretInForce {
-        key: KeyId,
-        due: Timestamp,
-    },
+    SecretInForce { key: KeyId, due: Timestamp },
+    /// Other systems learn of the change.
     Event(DomainEvent),
+    /// The account's history says who made the change.
     History(HistoryEntry),
+    /// Something can be paid at Stripe from now on.
     PaymentOrder(PaymentOrder),
     /// The period was missed, and is not charged.
-    Waived {
-        generation: GenerationId,
-        period: Period,
-        at: Timestamp,
-    },
+    Waived { generation: GenerationId, period: Period, at: Timestamp },
 }
 
 impl Effect {

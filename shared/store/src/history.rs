@@ -14,7 +14,6 @@ pub struct HistoryEntry {
     /// Unique within the account.
     pub id: String,
     pub at: Timestamp,
-    /// The name of a person or a system.
     pub actor: String,
     pub what: String,
 }

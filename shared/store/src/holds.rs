@@ -3,7 +3,7 @@
 //! A hold is resolved exactly once: every end is one transaction on the condition that the hold is
 //! still open. [`account::Movement`] says how each step moves credits; the conditions are here.
 
-use account::hold::{End, HoldState, LIFE, Resolution, held};
+use account::hold::{End, HoldState, LIFE, Resolution};
 use account::price::Tariff;
 use account::{Account, AccountNumber, Balance, CallId, Credits, EntryId, Movement};
 use aws_sdk_dynamodb::types::{
@@ -18,7 +18,7 @@ use crate::history::{HistoryEntry, put_history};
 use crate::item::{self, Attributes, Item, key, micros, number, text, time};
 use crate::ledger::{EntryKind, LedgerEntry, day_key, put_entry};
 use crate::open_holds::{
-    Hold, Holds, amount_of, hold_key, new_hold_item, state_name, state_of, stored_hold,
+    Hold, Holds, held_by, hold_key, new_hold_item, state_name, state_of, stored_hold,
 };
 use crate::outbox::put_event;
 use crate::write::{Transacted, Write, delete, failed_condition, put, update};
@@ -26,7 +26,6 @@ use crate::write::{Transacted, Write, delete, failed_condition, put, update};
 /// How long a resolved hold is kept: as the proof that its call ended once, and for questions.
 pub(crate) const RESOLVED_KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
 
-/// A hold to be taken.
 #[derive(Debug, Clone)]
 pub struct NewHold<'a> {
     pub call: &'a CallId,
@@ -38,11 +37,9 @@ pub struct NewHold<'a> {
     pub tariff: Tariff,
     /// SHA-256 of the caller's `Idempotency-Key`, in hex.
     pub idempotency: Option<&'a str>,
-    /// `MAX_CONCURRENT_HOLDS`.
     pub max_holds: u32,
 }
 
-/// The outcome of taking a hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HoldOutcome {
     Taken(Hold),
@@ -239,7 +236,7 @@ impl Holds {
             put_entry(&self.db, &hold.account_number, &entry),
             day.into(),
         ];
-        items.extend(self.history(hold, why));
+        items.extend(why.map(|why| put_history(&self.db, &hold.account_number, why)));
         if let Some(crossing) = Crossing::by(charged, hold.low_below) {
             // Few calls cross the minimum. The third try follows a call that crossed it meanwhile.
             for crosses in [false, true, false] {
@@ -260,8 +257,7 @@ impl Holds {
         self.resolve(hold, "settle hold", items, end).await
     }
 
-    /// Ends the hold without a charge, and frees its idempotency key, with `why` in the account's
-    /// history if given. After an unknown outcome, the sweeper ends the hold.
+    /// Like [`Holds::settle`] without a charge; frees the idempotency key.
     pub async fn release(
         &self,
         hold: &Hold,
@@ -274,7 +270,7 @@ impl Holds {
             Movement::end_hold(hold.amount, Credits::ZERO).map_err(StoreError::invalid)?;
         let moves = move_credits(&self.db, &hold.account, movement, 0)?;
         let mut items = vec![self.end_of(hold, end, at, actor), moves.into()];
-        items.extend(self.history(hold, why));
+        items.extend(why.map(|why| put_history(&self.db, &hold.account_number, why)));
         if let Some(hash) = &hold.idempotency {
             let key = idempotency_key(&hold.account_number, hash);
             // A key that expired is gone, or belongs to a later call by now.
@@ -309,10 +305,6 @@ impl Holds {
             .into()
     }
 
-    fn history(&self, hold: &Hold, why: Option<&HistoryEntry>) -> Option<Write> {
-        why.map(|why| put_history(&self.db, &hold.account_number, why))
-    }
-
     /// Carries out an end of `hold`, whose own item is the first of `items`.
     async fn resolve(
         &self,
@@ -342,11 +334,6 @@ impl Holds {
     }
 }
 
-/// The amount that a call holds, given the item stored under its id.
-fn held_by(item: &Item) -> Result<Option<Credits>, StoreError> {
-    Ok(held(state_of(item)?, amount_of(item)?))
-}
-
 /// Why an account in this state cannot take another hold.
 fn refusal(
     account: &Account,
@@ -361,7 +348,7 @@ fn refusal(
         return Ok(HoldOutcome::NoAccount);
     };
     let balance = item::balance(item)?;
-    Ok(if item::always_use_key(item) {
+    Ok(if item.get("always_use_key") == Some(&AttributeValue::Bool(true)) {
         HoldOutcome::AlwaysUseKey
     } else if balance.open_holds() >= max_holds {
         HoldOutcome::TooMany

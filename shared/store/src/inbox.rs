@@ -20,18 +20,15 @@ const KEPT: SignedDuration = SignedDuration::from_hours(90 * 24);
 /// Pending events that are listed at most, for each shard.
 const MAX_PENDING: i32 = 250;
 
-/// An event as it is recorded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recorded {
     /// Stripe's id of the event.
     #[serde(rename = "event_id")]
     pub id: String,
-    /// Stripe's type of the event.
     pub kind: String,
     #[serde(rename = "event_state")]
     pub state: EventState,
     /// The reason for this state, where one was given.
-    #[serde(default)]
     pub reason: Option<String>,
     /// The parts of the event that are used, as JSON.
     pub content: String,
@@ -40,7 +37,6 @@ pub struct Recorded {
     pub tries: u32,
 }
 
-/// The state of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventState {
@@ -50,7 +46,6 @@ pub enum EventState {
     Ignored,
 }
 
-/// Records Stripe's events and their states.
 #[derive(Debug, Clone)]
 pub struct Inbox {
     pub(crate) db: Db,
@@ -116,8 +111,7 @@ impl Inbox {
         self.db.write("end event", update).await.map(drop)
     }
 
-    /// Keeps an event that could not be applied for another try at `retry_at`, unless it was ended
-    /// meanwhile.
+    /// Has an event that could not be applied tried again at `retry_at`, unless it has ended.
     pub async fn keep(
         &self,
         id: &str,
@@ -138,8 +132,7 @@ impl Inbox {
         self.db.write("keep event", update).await.map(drop)
     }
 
-    /// Makes an event pending and due at `now`, whatever its state is. Fails if it was never
-    /// recorded.
+    /// Makes an event pending and due at `now`, whatever its state. Fails if it was never recorded.
     pub async fn replay(&self, id: &str, actor: &str, now: Timestamp) -> Result<(), StoreError> {
         let pending = item::to_attribute(EVENT, &EventState::Pending)?;
         let expression = "SET event_state = :pending, reason = :reason, due_shard = :shard, \

@@ -62,12 +62,10 @@ pub(crate) fn to_attribute<T: Serialize>(
     serde_dynamo::to_attribute_value(value).map_err(|error| StoreError::unreadable(what, error))
 }
 
-/// A whole item.
 pub(crate) fn write<T: Serialize>(what: &'static str, value: &T) -> Result<Item, StoreError> {
     serde_dynamo::to_item(value).map_err(|error| StoreError::unreadable(what, error))
 }
 
-/// Reads a whole item.
 pub(crate) fn read<T: DeserializeOwned>(what: &'static str, item: Item) -> Result<T, StoreError> {
     serde_dynamo::from_item(item).map_err(|error| StoreError::unreadable(what, error))
 }
@@ -80,7 +78,6 @@ where
     i64::deserialize(deserializer).map(Credits::from_micros)
 }
 
-/// Reads an item attribute by attribute.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Attributes<'a> {
     item: &'a Item,
@@ -117,7 +114,6 @@ impl<'a> Attributes<'a> {
     }
 }
 
-/// The balance attributes of an account item.
 pub(crate) fn balance(item: &Item) -> Result<Balance, StoreError> {
     let item = Attributes::of("balance", item);
     let balance = Balance::new(
@@ -159,10 +155,6 @@ fn drop_nulls(json: &mut Value) {
 /// The profile's switch as an attribute beside it, so that conditions can name it.
 pub(crate) fn switch(profile: &Profile) -> AttributeValue {
     AttributeValue::Bool(profile.always_use_key)
-}
-
-pub(crate) fn always_use_key(item: &Item) -> bool {
-    item.get("always_use_key") == Some(&AttributeValue::Bool(true))
 }
 
 pub(crate) fn account(id: &AccountId, item: &Item) -> Result<Account, StoreError> {

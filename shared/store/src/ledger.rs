@@ -1,5 +1,4 @@
-//! The ledger: append-only entries, read newest first, and the sums of each day; and the account's
-//! history, which records changes that move no credits.
+//! The ledger, its sums of each day, and the account's history of changes that move no credits.
 
 use std::ops::RangeInclusive;
 
@@ -59,7 +58,6 @@ pub struct LedgerEntry {
     /// Negative where credits were taken.
     #[serde(deserialize_with = "credits_of_micros")]
     pub amount: Credits,
-    #[serde(default)]
     pub call_id: Option<CallId>,
     pub note: String,
     pub actor: String,
@@ -107,18 +105,15 @@ pub(crate) struct StoredBalance {
     pub(crate) moves: u64,
 }
 
-/// Reads the ledger, and moves credits without a call.
 #[derive(Debug, Clone)]
 pub struct Ledger {
     pub(crate) db: Db,
 }
 
 impl Ledger {
-    /// A page of the ledger, newest first, from `cursor` or from the newest entry.
-    ///
-    /// The balance after an entry is not stored, because a conditional write cannot know it. It is
-    /// counted back from the current balance, which is read before and after the first page to be
-    /// sure that they match.
+    /// A page of the ledger, newest first, from `cursor` or from the newest entry. A conditional
+    /// write cannot store the balance after an entry, so that is counted back from the current
+    /// balance, which is read before and after the first page to be sure that they match.
     pub async fn page(
         &self,
         account: &Account,
@@ -178,7 +173,7 @@ impl Ledger {
             // One more shows whether there is another page.
             .limit(i32::from(limit) + 1);
         let items = self.newest("read ledger", query).await?;
-        items.into_iter().map(read_entry).collect()
+        items.into_iter().map(|item| item::read("ledger entry", item)).collect()
     }
 
     async fn newest(
@@ -211,7 +206,6 @@ pub(crate) fn put_entry(db: &Database, account: &AccountNumber, entry: &LedgerEn
     put(&db.tables.ledger, item).condition_expression("attribute_not_exists(entry)").into()
 }
 
-/// The account's ledger items whose names are in this range.
 pub(crate) fn entries_between(
     db: &Database,
     account: &AccountNumber,
@@ -257,10 +251,6 @@ fn page_of(
 /// An entry's range key: entries sort by time, then by id.
 fn entry_name(entry: &LedgerEntry) -> String {
     format!("e#{}#{}", time_text(entry.at), entry.id)
-}
-
-pub(crate) fn read_entry(item: Item) -> Result<LedgerEntry, StoreError> {
-    item::read("ledger entry", item)
 }
 
 pub(crate) fn day_key(account: &AccountNumber, at: Timestamp) -> Item {

@@ -72,9 +72,7 @@ pub use account::hold::Resolution;
 pub use accounts::{
     Accounts, AccountsCursor, AccountsPage, Created, Presence, Segment, UpdateError,
 };
-pub use attempts::{AttemptLimit, AttemptLimits};
 pub use books::{Books, Reconciliation};
-pub use cleanup::Cleanups;
 pub use db::Tables;
 pub use deletion::Deletion;
 pub use domain_events::{DomainEvent, Facts};
@@ -91,7 +89,6 @@ pub use outbox::{Outbox, StoredEvent};
 pub use payments::{Applied, Payments};
 pub use postings::{CreditPayment, PostError, PostRefused, Posted, Posting, StoredPosting};
 pub use refunds::ReversalStep;
-pub use secrets::SecretIntents;
 
 use db::{Database, Db};
 
@@ -99,13 +96,10 @@ use db::{Database, Db};
 #[derive(Debug, Clone)]
 pub struct Store {
     pub accounts: Accounts,
-    pub attempts: AttemptLimits,
-    pub secrets: SecretIntents,
     pub holds: Holds,
     pub ledger: Ledger,
     pub books: Books,
     pub payments: Payments,
-    pub cleanups: Cleanups,
     pub inbox: Inbox,
     pub outbox: Outbox,
     pub due: DueIndex,
@@ -117,8 +111,7 @@ impl Store {
         Self::of(Database { client, tables, low_below: None })
     }
 
-    /// Publishes `credits.low` when a posting of this store, or a call whose hold it takes, brings
-    /// a standard account's balance below `minimum` (`MIN_CREDIT_BALANCE`).
+    /// Publishes `credits.low` when a standard account's balance goes below `minimum`.
     #[must_use]
     pub fn with_low_credits_events(self, minimum: Credits) -> Self {
         Self::of(Database { low_below: Some(minimum), ..(*self.db).clone() })
@@ -128,13 +121,10 @@ impl Store {
         let db = Arc::new(database);
         Self {
             accounts: Accounts { db: db.clone() },
-            attempts: AttemptLimits { db: db.clone() },
-            secrets: SecretIntents { db: db.clone() },
             holds: Holds { db: db.clone() },
             ledger: Ledger { db: db.clone() },
             books: Books { db: db.clone() },
             payments: Payments { db: db.clone() },
-            cleanups: Cleanups { db: db.clone() },
             inbox: Inbox { db: db.clone() },
             outbox: Outbox { db: db.clone() },
             due: DueIndex { db: db.clone() },

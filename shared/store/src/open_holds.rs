@@ -1,12 +1,13 @@
 //! Holds as they are stored: find them, list them, and claim those whose check is due.
 
-use account::hold::{FIRST_CHECK, HoldState, LIFE, next_check};
+use account::hold::{FIRST_CHECK, HoldState, LIFE, held, next_check};
 use account::price::{Tariff, TokenPrices};
 use account::{AccountId, AccountNumber, CallId, Credits, CreditsPerUsd, Usd};
 use jiff::Timestamp;
+use serde::Deserialize;
 
 use crate::db::{Database, Db};
-use crate::due_index::{readable_rows, shard_of};
+use crate::due_index::{due_rows, shard_of};
 use crate::error::StoreError;
 use crate::item::{self, Attributes, Item, key, micros, number, text, time};
 use crate::write::update;
@@ -41,7 +42,6 @@ pub struct OpenHold {
     pub generation_id: Option<String>,
 }
 
-/// A hold as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoredHold {
     Open(Box<OpenHold>),
@@ -53,22 +53,21 @@ pub enum StoredHold {
     },
 }
 
-/// An open hold whose next check is due.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct DueHold {
     pub account_number: AccountNumber,
+    #[serde(rename = "hold")]
     pub call: CallId,
+    #[serde(rename = "next_check_at")]
     pub due: Timestamp,
 }
 
-/// Takes, ends and reads holds.
 #[derive(Debug, Clone)]
 pub struct Holds {
     pub(crate) db: Db,
 }
 
 impl Holds {
-    /// The account's open holds.
     pub async fn open(&self, account: &AccountNumber) -> Result<Vec<OpenHold>, StoreError> {
         let mut open = Vec::new();
         for item in holds_between(&self.db, account, FIRST_HOLD, LAST_HOLD).await? {
@@ -106,28 +105,13 @@ impl Holds {
         now: Timestamp,
         limit: i32,
     ) -> Result<Vec<Result<DueHold, StoreError>>, StoreError> {
-        let query = self
-            .db
-            .client
-            .query()
-            .table_name(&self.db.tables.holds)
-            .index_name("next_check")
-            .key_condition_expression("check_shard = :shard AND next_check_at <= :now")
-            .expression_attribute_values(":shard", text(shard.to_string()))
-            .expression_attribute_values(":now", time(now));
-        let read = |row: &Item| {
-            let row = Attributes::of("due hold", row);
-            Ok(DueHold {
-                account_number: row.get("account_number")?,
-                call: row.get("hold")?,
-                due: row.get("next_check_at")?,
-            })
-        };
-        readable_rows(query, limit, read).await
+        let condition = "check_shard = :shard AND next_check_at <= :now";
+        let index = (self.db.tables.holds.as_str(), "next_check", condition);
+        let read = |row: &Item| item::read("due hold", row.clone());
+        due_rows(&self.db, index, shard.to_string(), now, limit, read).await
     }
 
-    /// Claims a due hold by postponing its next check. `None` if it has ended, or another sweeper
-    /// was faster.
+    /// Claims a due hold by postponing its check. `None` if it has ended, or another was faster.
     pub async fn claim(
         &self,
         due: &DueHold,
@@ -162,7 +146,6 @@ pub(crate) async fn stored_hold(
     db.get("read hold", table, hold_key(account, call)).await
 }
 
-/// The holds of calls whose ids are in this range.
 pub(crate) async fn holds_between(
     db: &Database,
     account: &AccountNumber,
@@ -206,8 +189,9 @@ pub(crate) fn state_of(item: &Item) -> Result<HoldState, StoreError> {
     }
 }
 
-pub(crate) fn amount_of(item: &Item) -> Result<Credits, StoreError> {
-    Attributes::of(HOLD, item).credits("amount")
+/// The amount that a call holds, given the item stored under its id.
+pub(crate) fn held_by(item: &Item) -> Result<Option<Credits>, StoreError> {
+    Ok(held(state_of(item)?, Attributes::of(HOLD, item).credits("amount")?))
 }
 
 pub(crate) fn new_hold_item(hold: &Hold, at: Timestamp) -> Item {
@@ -239,7 +223,6 @@ pub(crate) fn new_hold_item(hold: &Hold, at: Timestamp) -> Item {
     item
 }
 
-/// Reads the item of an open hold.
 pub(crate) fn open_hold(item: &Item) -> Result<OpenHold, StoreError> {
     let item = Attributes::of(HOLD, item);
     let price = |name: &str| {

@@ -1,7 +1,5 @@
-//! Payment orders: what we asked Stripe for, and each period's charge record.
-//!
-//! The purpose of a payment is stored before anybody can pay; a payment for anything else counts
-//! for nothing.
+//! Payment orders and each period's charge record. The purpose of a payment is stored before
+//! anybody can pay; a payment for anything else counts for nothing.
 
 use account::add_on::{Collection, GenerationId};
 use account::{AccountNumber, Credits, EntryId, Period};
@@ -27,32 +25,21 @@ pub struct PaymentOrder {
     pub created_at: Timestamp,
 }
 
-/// The purpose of a payment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Purchase {
     /// The first period of a generation, which is named by the order.
-    Generation {
-        collection: Collection,
-    },
-    Period {
-        generation: GenerationId,
-        period: Period,
-    },
+    Generation { collection: Collection },
+    /// A later period of a generation.
+    Period { generation: GenerationId, period: Period },
     /// `entry` is the purchase's ledger entry.
-    Credits {
-        entry: EntryId,
-        credits: Credits,
-    },
+    Credits { entry: EntryId, credits: Credits },
     /// A card is saved, and nothing is paid.
     Card,
     /// Whatever this Checkout Session is for.
-    Via {
-        session: String,
-    },
+    Via { session: String },
 }
 
-/// The outcome of a payment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
@@ -64,6 +51,19 @@ pub enum Outcome {
     Refunded,
     /// It was not owed, and its refund failed: an operator has to look.
     RefundFailed,
+}
+
+impl PaymentOrder {
+    /// The period that the order pays for, if any.
+    pub fn period(&self) -> Option<(GenerationId, Period)> {
+        match &self.purchase {
+            Purchase::Generation { .. } => {
+                Some((GenerationId::new(self.stripe_id.as_str()), Period::FIRST))
+            }
+            Purchase::Period { generation, period } => Some((generation.clone(), *period)),
+            Purchase::Credits { .. } | Purchase::Card | Purchase::Via { .. } => None,
+        }
+    }
 }
 
 /// The order as a new item, without a task.
@@ -122,17 +122,12 @@ pub(crate) fn set_outcome(
         .into())
 }
 
-/// Marks a period as paid by `order`: one record for each generation and period, one payment for
-/// each record. `None` if the order pays for no period.
+/// Marks the order's period as paid: one record per generation and period, one payment per record.
 pub(crate) fn set_paid(db: &Database, order: &PaymentOrder, at: Timestamp) -> Option<Write> {
-    let (generation, period) = match &order.purchase {
-        Purchase::Generation { .. } => (order.stripe_id.as_str(), Period::FIRST),
-        Purchase::Period { generation, period } => (generation.as_str(), *period),
-        Purchase::Credits { .. } | Purchase::Card | Purchase::Via { .. } => return None,
-    };
+    let (generation, period) = order.period()?;
     let update = update(
         &db.tables.charges,
-        charge_key(&order.account_number, generation, period),
+        charge_key(&order.account_number, generation.as_str(), period),
         "SET paid_by = :order, paid_at = :at, amount_cents = :amount",
     )
     .condition_expression("attribute_not_exists(paid_by)")

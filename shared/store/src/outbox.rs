@@ -15,7 +15,6 @@ use crate::write::{Write, delete, put, update};
 
 const EVENT: &str = "event";
 
-/// An event that waits in the outbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredEvent {
     pub account: AccountId,
@@ -37,7 +36,6 @@ impl StoredEvent {
     }
 }
 
-/// Reads, claims and removes domain events that wait for delivery.
 #[derive(Debug, Clone)]
 pub struct Outbox {
     pub(crate) db: Db,
@@ -62,7 +60,7 @@ impl Outbox {
                         && due <= now
                     {
                         let task = DueTask::Event(account.clone(), event_id(row)?);
-                        self.postpone(task, due, later).await?;
+                        self.index().postpone(&Due { task, at: due }, later).await?;
                         errors.push(error);
                     }
                 }
@@ -92,28 +90,21 @@ impl Outbox {
 
     /// Puts an event off until `until`, unless another tick has claimed it since it was read.
     pub async fn put_off(&self, event: &StoredEvent, until: Timestamp) -> Result<(), StoreError> {
-        self.postpone(event.task(), event.due, until).await
+        let due = Due { task: event.task(), at: event.due };
+        self.index().postpone(&due, until).await.map(drop)
     }
 
-    async fn postpone(
-        &self,
-        task: DueTask,
-        at: Timestamp,
-        until: Timestamp,
-    ) -> Result<(), StoreError> {
-        let index = DueIndex { db: self.db.clone() };
-        index.postpone(&Due { task, at }, until).await.map(drop)
+    fn index(&self) -> DueIndex {
+        DueIndex { db: self.db.clone() }
     }
 
-    /// Removes a delivered event.
     pub async fn remove(&self, event: &StoredEvent) -> Result<(), StoreError> {
         let delete = delete(&self.db.tables.accounts, event.task().key());
         self.db.write("remove event", delete).await.map(drop)
     }
 }
 
-/// Puts an event of the account into the outbox. `revision` is the one that the change makes; 0
-/// where it changes no profile.
+/// `revision` is the one that the change makes; 0 where it changes no profile.
 pub(crate) fn put_event(
     db: &Database,
     account: &AccountId,
@@ -144,7 +135,6 @@ pub(crate) fn put_add_on_event(
     put.transpose()
 }
 
-/// All rows of the account's outbox.
 pub(crate) async fn event_rows(
     db: &Database,
     account: &AccountId,

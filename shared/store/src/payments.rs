@@ -1,5 +1,4 @@
-//! Payments: their orders, and the outcome of each, written once in the transaction of its effect
-//! on the account.
+//! Payments: each has one outcome, written in the transaction of its effect on the account.
 
 use account::{Account, Profile};
 use jiff::Timestamp;
@@ -18,7 +17,6 @@ use crate::outbox::put_add_on_event;
 use crate::retry::Retry;
 use crate::write::{Transacted, Write, update};
 
-/// A payment that has been applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Applied {
     pub order: PaymentOrder,
@@ -27,7 +25,6 @@ pub struct Applied {
     pub by_this_call: bool,
 }
 
-/// Stores payment orders, and applies and reverses payments.
 #[derive(Debug, Clone)]
 pub struct Payments {
     pub(crate) db: Db,
@@ -52,8 +49,7 @@ impl Payments {
         self.create(order_item(order)?).await
     }
 
-    /// Stores the order of a Checkout Session. Its outcome is looked up once it has closed, unless
-    /// Stripe reports it earlier.
+    /// Stores a Checkout Session's order, to look up once it has closed if Stripe reports nothing.
     pub async fn create_session_order(
         &self,
         order: &PaymentOrder,
@@ -120,7 +116,6 @@ impl Payments {
         }
     }
 
-    /// The outcome of a payment, and everything that is written with it.
     fn judged(
         &self,
         order: &PaymentOrder,
@@ -147,7 +142,6 @@ impl Payments {
         Ok((outcome, items))
     }
 
-    /// Is the order's period paid by another order?
     async fn is_paid_by_another(&self, order: &PaymentOrder) -> Result<bool, StoreError> {
         let Purchase::Period { generation, period } = &order.purchase else {
             return Ok(false);
@@ -160,8 +154,7 @@ impl Payments {
         Ok(paid_by.is_some_and(|paid_by| paid_by != order.stripe_id))
     }
 
-    /// Writes the outcome of a payment that changes no profile. True if the stored outcome is this
-    /// one; writing it again is safe.
+    /// Writes the outcome of a payment that changes no profile. True if the stored one is the same.
     pub async fn set_outcome(
         &self,
         order: &PaymentOrder,

@@ -35,7 +35,6 @@ pub struct Posting<'a> {
     pub actor: &'a str,
 }
 
-/// The outcome of a posting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Posted {
     /// `balance` is the sum of the new ledger entries, `owed` the change of what is owed.
@@ -44,7 +43,6 @@ pub enum Posted {
     Before,
 }
 
-/// Why nothing was posted.
 #[derive(Debug, thiserror::Error)]
 pub enum PostError {
     #[error(transparent)]
@@ -53,7 +51,6 @@ pub enum PostError {
     Store(#[from] StoreError),
 }
 
-/// Why a posting was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PostRefused {
     #[error("fewer credits are available than it takes")]
@@ -66,7 +63,6 @@ pub enum PostRefused {
     Amount(EntryKind),
 }
 
-/// The outcome of paying for the add-on with credits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CreditPayment {
     /// Now or before.
@@ -77,7 +73,6 @@ pub enum CreditPayment {
     Insufficient,
 }
 
-/// A posting that was made.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct StoredPosting {
     pub kind: EntryKind,
@@ -155,8 +150,7 @@ impl Posting<'_> {
 }
 
 impl Ledger {
-    /// Moves credits without a call: balance, ledger entries and the posting's id in one
-    /// transaction. Posting again under the same id is safe.
+    /// Writes balance, ledger entries and id in one transaction. Posting the same again is safe.
     pub async fn post(
         &self,
         account: &AccountId,
@@ -208,8 +202,7 @@ impl Ledger {
         }
     }
 
-    /// A posting's transaction: its id first, then the balance, which `moves` changes, and the
-    /// ledger.
+    /// A posting's transaction: its id first, then the balance, by `moves`, and the ledger.
     fn posting_items(
         &self,
         before: &Account,
@@ -217,8 +210,17 @@ impl Ledger {
         plan: &Plan,
         moves: UpdateBuilder,
     ) -> Result<Vec<Write>, StoreError> {
-        let id = put(&self.db.tables.ledger, posting_item(&before.number, posting))
-            .condition_expression("attribute_not_exists(entry)");
+        let id = item::with(
+            posting_key(&before.number, posting.id),
+            [
+                ("kind", text(posting.kind.as_str())),
+                ("amount", micros(posting.amount)),
+                ("at", time(posting.at)),
+                ("actor", text(posting.actor)),
+            ],
+        );
+        let id =
+            put(&self.db.tables.ledger, id).condition_expression("attribute_not_exists(entry)");
         let mut items = vec![id.into()];
         let taken = plan.movement.balance.checked_neg().unwrap_or(Credits::ZERO);
         match Crossing::by(taken, self.db.low_below(before.profile.plan())) {
@@ -287,7 +289,6 @@ impl Ledger {
         }
     }
 
-    /// The posting with this id, if it was made.
     pub async fn posting(
         &self,
         account: &AccountNumber,
@@ -303,16 +304,4 @@ impl Ledger {
 fn posting_key(account: &AccountNumber, id: &EntryId) -> Item {
     let name = format!("id#{id}");
     key([("account_number", account.as_str()), ("entry", &name)])
-}
-
-fn posting_item(account: &AccountNumber, posting: &Posting<'_>) -> Item {
-    item::with(
-        posting_key(account, posting.id),
-        [
-            ("kind", text(posting.kind.as_str())),
-            ("amount", micros(posting.amount)),
-            ("at", time(posting.at)),
-            ("actor", text(posting.actor)),
-        ],
-    )
 }

@@ -13,9 +13,7 @@ use crate::write::update;
 /// A step of a reversal, in cents of the purchase's price.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReversalStep {
-    /// Reversed before this step.
     pub from: u64,
-    /// Reversed after it.
     pub to: u64,
 }
 

@@ -5,18 +5,10 @@ use std::time::Duration;
 use crate::error::StoreError;
 
 /// Maximum number of tries of a write.
-pub(crate) const TRIES: u32 = 12;
+const TRIES: u32 = 12;
 const FIRST_PAUSE_MS: u64 = 4;
 const LONGEST_PAUSE_MS: u64 = 250;
 
-/// Lets other writers finish: a random time that grows with every try.
-pub(crate) async fn pause(tried: u32) {
-    let longest = FIRST_PAUSE_MS.saturating_mul(1 << tried.min(16));
-    let millis = fastrand::u64(0..=longest.min(LONGEST_PAUSE_MS));
-    tokio::time::sleep(Duration::from_millis(millis)).await;
-}
-
-/// Counts the tries of an operation.
 #[derive(Debug)]
 pub(crate) struct Retry {
     operation: &'static str,
@@ -38,14 +30,17 @@ impl Retry {
         self.tried == 0
     }
 
-    /// Pauses before the next try; [`StoreError::Contended`] if this was the last one.
+    /// Lets other writers finish, for a random time that grows with every try;
+    /// [`StoreError::Contended`] if this was the last one.
     pub(crate) async fn pause(&mut self) -> Result<(), StoreError> {
         self.tried += 1;
         if self.tried >= self.max {
             let operation = self.operation;
             return Err(StoreError::Contended { operation });
         }
-        pause(self.tried - 1).await;
+        let longest = FIRST_PAUSE_MS.saturating_mul(1 << (self.tried - 1).min(16));
+        let millis = fastrand::u64(0..=longest.min(LONGEST_PAUSE_MS));
+        tokio::time::sleep(Duration::from_millis(millis)).await;
         Ok(())
     }
 

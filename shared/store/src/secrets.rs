@@ -3,39 +3,11 @@
 use account::{AccountId, KeyId};
 use jiff::Timestamp;
 
-use crate::db::{Database, Db};
+use crate::db::Database;
 use crate::due_index::DueTask;
-use crate::error::StoreError;
 use crate::item::time;
 use crate::write::{Write, delete, put};
 
-/// Remembers the names of secrets, so that an orphaned one is deleted.
-#[derive(Debug, Clone)]
-pub struct SecretIntents {
-    pub(crate) db: Db,
-}
-
-impl SecretIntents {
-    /// Remembers a secret's name before the secret exists, so that it is deleted from `due` on if
-    /// its save fails.
-    pub async fn add(&self, id: &AccountId, key: &KeyId, due: Timestamp) -> Result<(), StoreError> {
-        let put = put_secret(&self.db, id, key, due);
-        self.db.write("remember secret", put).await.map(drop)
-    }
-
-    /// Forgets a deleted secret's name, unless it has become due at another time since.
-    pub async fn remove(
-        &self,
-        id: &AccountId,
-        key: &KeyId,
-        due: Timestamp,
-    ) -> Result<(), StoreError> {
-        let delete = delete_secret(&self.db, id, key, due);
-        self.db.write("forget secret", delete).await.map(drop)
-    }
-}
-
-/// Makes the key's secret due for deletion.
 pub(crate) fn put_secret(db: &Database, id: &AccountId, key: &KeyId, due: Timestamp) -> Write {
     put(&db.tables.accounts, task(id, key).item(due)).into()
 }

@@ -13,7 +13,6 @@ use crate::error::StoreError;
 use crate::item::Item;
 use crate::retry::Retry;
 
-/// A write of one item.
 #[derive(Debug, Clone)]
 pub(crate) enum Write {
     Put(PutBuilder),
@@ -64,7 +63,6 @@ impl Write {
     }
 }
 
-/// The outcome of a transaction.
 #[derive(Debug)]
 pub(crate) enum Transacted {
     Done,
@@ -78,8 +76,7 @@ impl Transacted {
     }
 }
 
-/// The reason why the condition of the item at `index` failed, if it did; with the stored item if
-/// that was requested.
+/// Why the condition of the item at `index` failed, if it did; with the stored item on request.
 pub(crate) fn failed_condition(
     reasons: &[CancellationReason],
     index: usize,
@@ -88,7 +85,6 @@ pub(crate) fn failed_condition(
     reason.filter(|reason| reason.code() == Some("ConditionalCheckFailed"))
 }
 
-/// The outcome of one try to write an item.
 enum Try {
     Done,
     Refused,
@@ -175,8 +171,7 @@ impl Database {
         }
     }
 
-    /// Writes `items` as one transaction, and tries again after a collision with another
-    /// transaction or a throttle.
+    /// Writes `items` as one transaction; tries again after a collision or a throttle.
     pub(crate) async fn transact(
         &self,
         operation: &'static str,

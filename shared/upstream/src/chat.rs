@@ -18,15 +18,13 @@ const MAX_ERROR_BODY: usize = 64 * 1024;
 const MAX_PLAIN_BODY: usize = 64 * 1024 * 1024;
 const ERROR_BODY_TIME: Duration = Duration::from_secs(5);
 
-/// The kind of response that the caller asked for.
 #[derive(Debug, Clone, Copy)]
 pub enum Kind {
+    /// A stream of chunks.
     Streamed,
     /// The whole response is due within the plain time-out, counted from `since`, when the caller
     /// began to wait, perhaps for another upstream.
-    Plain {
-        since: Instant,
-    },
+    Plain { since: Instant },
 }
 
 /// Why no response head came.
@@ -35,8 +33,7 @@ pub enum ChatError {
     /// There was no connection (DNS, refused, TLS, connect time-out): the call did not arrive.
     #[error("upstream could not be reached")]
     NotSent(#[source] reqwest::Error),
-    /// The connection broke before the head: the call may have arrived, and upstream does not
-    /// answer it.
+    /// The connection broke before the head: the call may have arrived.
     #[error("the connection to upstream broke before a response")]
     Lost(#[source] reqwest::Error),
     /// No response in time: upstream may still carry out the call, and bill it.
@@ -67,7 +64,6 @@ pub enum BodyError {
     TimedOut,
 }
 
-/// A response whose head has arrived.
 #[derive(Debug)]
 pub struct Answer {
     response: Response,
@@ -143,12 +139,17 @@ impl Answer {
         seconds.trim().parse().ok().map(Duration::from_secs)
     }
 
-    /// The body, chunk by chunk.
-    pub fn into_stream(self) -> Stream {
-        Stream { response: self.response, idle: self.idle }
+    /// The body's next chunk, unchanged; `None` at the end.
+    pub async fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
+        match timeout(self.idle, self.response.chunk()).await {
+            Ok(piece) => {
+                let piece = piece.map_err(|error| BodyError::Broken(error.without_url().into()));
+                piece.transpose()
+            }
+            Err(_) => Some(Err(BodyError::Idle)),
+        }
     }
 
-    /// The whole body of a response that is not streamed.
     pub async fn collect(self) -> Result<Bytes, BodyError> {
         let body = read(self.response, MAX_PLAIN_BODY);
         match timeout_at(self.must_end_by, body).await {
@@ -168,25 +169,5 @@ impl Answer {
             }
         }
         body.freeze()
-    }
-}
-
-/// A response's body, chunk by chunk.
-#[derive(Debug)]
-pub struct Stream {
-    response: Response,
-    idle: Duration,
-}
-
-impl Stream {
-    /// The next chunk, unchanged; `None` at the end.
-    pub async fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
-        match timeout(self.idle, self.response.chunk()).await {
-            Ok(piece) => {
-                let piece = piece.map_err(|error| BodyError::Broken(error.without_url().into()));
-                piece.transpose()
-            }
-            Err(_) => Some(Err(BodyError::Idle)),
-        }
     }
 }

@@ -1,6 +1,5 @@
 //! The HTTP side of an upstream: requests with its headers, and short questions.
 
-use std::collections::HashMap;
 use std::error::Error;
 use std::time::Duration;
 
@@ -11,9 +10,11 @@ use http_body_util::{BodyExt as _, Limited};
 use reqwest::{Client, RequestBuilder, Response};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use tokio::time::timeout;
 use url::Url;
+
+use crate::failure::Failure;
+use crate::usage::Fields;
 
 /// Time-outs (`UPSTREAM_*_MS`). No total time-out ever covers a stream.
 #[derive(Debug, Clone, Copy)]
@@ -48,12 +49,23 @@ pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
+    #[error("upstream responded with {status}")]
+    Refused { status: StatusCode, failure: Failure },
+    #[error("upstream's response does not have the expected form")]
+    Unreadable(#[from] serde_json::Error),
     #[error("upstream could not be reached")]
     Send(#[source] reqwest::Error),
     #[error("upstream's response could not be read")]
     Read(#[source] BoxError),
     #[error("upstream did not respond in time")]
     TimedOut,
+}
+
+impl AskError {
+    /// Did upstream respond that it does not accept the key (401)?
+    pub fn is_unauthorized(&self) -> bool {
+        matches!(self, Self::Refused { status: StatusCode::UNAUTHORIZED, .. })
+    }
 }
 
 /// One upstream: OpenRouter for the users' keys, or the default AI. Cheap to clone.
@@ -67,8 +79,7 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// `base` is the API's root, for example `https://openrouter.ai/api/v1`; `referer` is our name
-    /// there (`PUBLIC_BASE_URL`).
+    /// `base` is the API's root, for example `https://openrouter.ai/api/v1`, `referer` our name.
     pub fn new(http: Client, base: &Url, time_outs: TimeOuts, referer: HeaderValue) -> Self {
         Self { http, base: base.as_str().trim_end_matches('/').to_owned(), time_outs, referer }
     }
@@ -92,46 +103,44 @@ impl Upstream {
         }
     }
 
-    /// Gets `path` within `time`: the status and the body, which is empty if the body of an error
-    /// could not be read.
     pub(crate) async fn ask(
         &self,
         path: &str,
         key: Option<&SecretString>,
         time: Duration,
-    ) -> Result<(StatusCode, Bytes), AskError> {
+    ) -> Result<Bytes, AskError> {
         let ask = async {
             let response = self.request(Method::GET, path, key).send().await;
             let response = response.map_err(|error| AskError::Send(error.without_url()))?;
             let status = response.status();
-            match read(response, MAX_ANSWER).await {
-                Ok(body) => Ok((status, body)),
-                Err(_) if !status.is_success() => Ok((status, Bytes::new())),
-                Err(error) => Err(AskError::Read(error)),
+            let body = read(response, MAX_ANSWER).await;
+            // Only the body of some failures is needed, to classify them.
+            let known = body.as_deref().unwrap_or_default();
+            match Failure::of(status, known) {
+                None => body.map_err(AskError::Read),
+                Some(failure) => Err(AskError::Refused { status, failure }),
             }
         };
         timeout(time, ask).await.map_err(|_| AskError::TimedOut)?
     }
 }
 
-/// Reads a whole body of at most `max` bytes.
 pub(crate) async fn read(response: Response, max: usize) -> Result<Bytes, BoxError> {
     let body = Limited::new(reqwest::Body::from(response), max);
     Ok(body.collect().await?.to_bytes())
 }
 
 /// The members of a response's `data` object.
-pub(crate) fn data_of(body: &[u8]) -> serde_json::Result<HashMap<String, &RawValue>> {
+pub(crate) fn data_of(body: &[u8]) -> serde_json::Result<Fields<'_>> {
     #[derive(Deserialize)]
     struct Envelope<'a> {
         #[serde(borrow)]
-        data: HashMap<String, &'a RawValue>,
+        data: Fields<'a>,
     }
     Ok(serde_json::from_slice::<Envelope<'_>>(body)?.data)
 }
 
-/// The key as a header that no log shows. A key that is no valid header is left out, and upstream
-/// then refuses the call.
+/// A key that is no valid header is left out, and upstream then refuses the call.
 fn bearer(key: &SecretString) -> Option<HeaderValue> {
     let mut value = HeaderValue::try_from(format!("Bearer {}", key.expose_secret())).ok()?;
     value.set_sensitive(true);

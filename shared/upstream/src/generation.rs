@@ -9,6 +9,7 @@ use secrecy::SecretString;
 use url::form_urlencoded::byte_serialize;
 
 use crate::client::{AskError, Upstream, data_of};
+use crate::usage::number;
 
 /// The kind of API that the default AI has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,37 +32,21 @@ impl FromStr for DefaultAiKind {
     }
 }
 
-/// Why a call's cost could not be looked up. It says nothing about the call.
-#[derive(Debug, thiserror::Error)]
-pub enum GenerationError {
-    #[error("upstream responded with {0} when asked about a call")]
-    Refused(StatusCode),
-    #[error("upstream's response about a call cannot be read")]
-    Unreadable(#[source] serde_json::Error),
-    #[error("upstream could not be asked about a call")]
-    Unreachable(#[source] AskError),
-}
-
 impl Upstream {
     /// Looks up the cost of the call `id` within `time`. `None` if upstream does not know the call,
-    /// or not yet: OpenRouter's records follow a call by some seconds.
+    /// or not yet: OpenRouter's records follow a call by some seconds. An error says nothing about
+    /// the call.
     pub async fn generation(
         &self,
         key: &SecretString,
         id: &str,
         time: Duration,
-    ) -> Result<Option<Usage>, GenerationError> {
+    ) -> Result<Option<Usage>, AskError> {
         let id: String = byte_serialize(id.as_bytes()).collect();
         let path = format!("/generation?id={id}");
-        let answer = self.ask(&path, Some(key), time).await;
-        let (status, body) = answer.map_err(GenerationError::Unreachable)?;
-        match status {
-            StatusCode::NOT_FOUND => Ok(None),
-            status if status.is_success() => {
-                let usage = usage_from_generation(&body);
-                usage.map(Some).map_err(GenerationError::Unreadable)
-            }
-            status => Err(GenerationError::Refused(status)),
+        match self.ask(&path, Some(key), time).await {
+            Err(AskError::Refused { status: StatusCode::NOT_FOUND, .. }) => Ok(None),
+            body => Ok(Some(usage_from_generation(&body?)?)),
         }
     }
 }
@@ -69,14 +54,11 @@ impl Upstream {
 /// Every field may be missing. The tokens are the provider's own count, by which it bills.
 fn usage_from_generation(body: &[u8]) -> Result<Usage, serde_json::Error> {
     let data = data_of(body)?;
-    let raw = |name: &str| data.get(name).map(|raw| raw.get());
-    let usd = |name: &str| raw(name)?.parse().ok();
-    let count = |name: &str| raw(name)?.parse().ok();
     Ok(Usage {
-        prompt_tokens: count("native_tokens_prompt"),
-        completion_tokens: count("native_tokens_completion"),
-        cost: usd("total_cost").or_else(|| usd("usage")),
-        upstream_inference_cost: usd("upstream_inference_cost"),
+        prompt_tokens: number(&data, "native_tokens_prompt"),
+        completion_tokens: number(&data, "native_tokens_completion"),
+        cost: number(&data, "total_cost").or_else(|| number(&data, "usage")),
+        upstream_inference_cost: number(&data, "upstream_inference_cost"),
     })
 }
 

@@ -3,49 +3,28 @@
 use std::time::Duration;
 
 use account::{KeyLimits, Usd};
-use http::StatusCode;
 use secrecy::SecretString;
 
 use crate::client::{AskError, Upstream, data_of};
 
-/// The facts about an accepted key.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct KeyFacts {
-    /// The masked label.
     pub label: String,
     pub limits: KeyLimits,
     /// Management keys manage other keys and cannot make calls.
     pub is_management: bool,
 }
 
-/// Why there are no facts. Only [`Self::Rejected`] says anything about the key.
-#[derive(Debug, thiserror::Error)]
-pub enum KeyCheckError {
-    /// OpenRouter responded with 401.
-    #[error("OpenRouter does not accept the key")]
-    Rejected,
-    #[error("OpenRouter responded with {0} to a key check")]
-    Unexpected(StatusCode),
-    #[error("OpenRouter's response to a key check cannot be read")]
-    Unreadable(#[source] serde_json::Error),
-    #[error("OpenRouter could not be asked about a key")]
-    Unreachable(#[source] AskError),
-}
-
 impl Upstream {
-    /// Asks OpenRouter about `key`, within `time`.
+    /// Asks OpenRouter about `key`, within `time`. No error but [`AskError::is_unauthorized`] says
+    /// anything about the key.
     pub async fn check_key(
         &self,
         key: &SecretString,
         time: Duration,
-    ) -> Result<KeyFacts, KeyCheckError> {
-        let answer = self.ask("/key", Some(key), time).await;
-        let (status, body) = answer.map_err(KeyCheckError::Unreachable)?;
-        match status {
-            StatusCode::UNAUTHORIZED => Err(KeyCheckError::Rejected),
-            status if !status.is_success() => Err(KeyCheckError::Unexpected(status)),
-            _ => facts_from_json(&body).map_err(KeyCheckError::Unreadable),
-        }
+    ) -> Result<KeyFacts, AskError> {
+        let body = self.ask("/key", Some(key), time).await?;
+        Ok(facts_from_json(&body)?)
     }
 }
 

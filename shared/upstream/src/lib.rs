@@ -19,10 +19,10 @@ mod models;
 pub mod sse;
 mod usage;
 
-pub use chat::{Answer, BodyError, ChatError, Kind, Stream};
+pub use chat::{Answer, BodyError, ChatError, Kind};
 pub use client::{AskError, TimeOuts, Upstream};
 pub use failure::Failure;
-pub use generation::{DefaultAiKind, GenerationError};
-pub use key::{KeyCheckError, KeyFacts};
-pub use models::{ModelsError, PriceBook};
+pub use generation::DefaultAiKind;
+pub use key::KeyFacts;
+pub use models::PriceBook;
 pub use usage::{PlainAnswer, usage_from_json};

@@ -4,18 +4,17 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use account::price::{ListedPrices, ModelPrices, PricedModel};
+use account::price::{ModelPrices, PricedModel};
 use account::{Credits, CreditsPerUsd, Usd};
 use bytes::Bytes;
-use http::StatusCode;
 use secrecy::SecretString;
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::client::{AskError, Upstream};
-use crate::failure::Failure;
 
 /// How long a fetched price list is used.
 const MAX_AGE: Duration = Duration::from_mins(10);
@@ -26,24 +25,10 @@ const FETCH_TIME: Duration = Duration::from_secs(5);
 /// Prices of common models, used until the list can be fetched.
 const SHIPPED: &str = include_str!("shipped_prices.json");
 
-/// Why there is no list.
-#[derive(Debug, thiserror::Error)]
-pub enum ModelsError {
-    #[error("upstream responded with {status} to a request for its models")]
-    Refused { status: StatusCode, failure: Failure },
-    #[error("upstream could not be asked for its models")]
-    Unreachable(#[source] AskError),
-}
-
 impl Upstream {
     /// The model list, unchanged. OpenRouter's needs no key.
-    pub async fn models(&self, key: Option<&SecretString>) -> Result<Bytes, ModelsError> {
-        let answer = self.ask("/models", key, FETCH_TIME).await;
-        let (status, body) = answer.map_err(ModelsError::Unreachable)?;
-        match Failure::of(status, &body) {
-            None => Ok(body),
-            Some(failure) => Err(ModelsError::Refused { status, failure }),
-        }
+    pub async fn models(&self, key: Option<&SecretString>) -> Result<Bytes, AskError> {
+        self.ask("/models", key, FETCH_TIME).await
     }
 }
 
@@ -150,20 +135,15 @@ struct List<'a> {
 struct Listed {
     id: String,
     pricing: Named,
-    #[serde(default)]
     supported_parameters: Option<Vec<String>>,
-    #[serde(default)]
     context_length: Option<u64>,
-    #[serde(default)]
     top_provider: Option<TopProvider>,
 }
 
-/// Prices by name.
-type Named = HashMap<String, serde_json::Value>;
+type Named = HashMap<String, Value>;
 
 #[derive(Deserialize)]
 struct TopProvider {
-    #[serde(default)]
     max_completion_tokens: Option<u64>,
 }
 
@@ -189,10 +169,8 @@ fn priced(listed: Listed) -> Option<PricedModel> {
     // Prices that replace others under a condition: a long prompt, an hour of the day. A price that
     // an override does not name stays as it is.
     // <https://openrouter.ai/docs/client-sdks/python/components/pricingoverride>
-    let overrides: Option<Vec<Named>> = match base.get("overrides") {
-        Some(overrides) => Deserialize::deserialize(overrides).ok()?,
-        None => None,
-    };
+    let overrides = base.get("overrides").unwrap_or(&Value::Null);
+    let overrides: Option<Vec<Named>> = Deserialize::deserialize(overrides).ok()?;
     let mut prices = bounding(&[base])?;
     for instead in overrides.iter().flatten() {
         prices = prices.max(bounding(&[instead, base])?);
@@ -208,22 +186,10 @@ fn priced(listed: Listed) -> Option<PricedModel> {
 
 /// The prices that limit a call's cost, each from the first list that names it.
 fn bounding(pricings: &[&Named]) -> Option<ModelPrices> {
-    let price = |name: &str| match pricings.iter().find_map(|prices| prices.get(name)) {
-        None | Some(serde_json::Value::Null) => None,
+    ModelPrices::from_listed(|name| match pricings.iter().find_map(|prices| prices.get(name)) {
+        None | Some(Value::Null) => None,
         // Anything but a string is not a price.
         Some(value) => Some(value.as_str().unwrap_or("unreadable")),
-    };
-    ModelPrices::from_listed(&ListedPrices {
-        prompt: price("prompt"),
-        completion: price("completion"),
-        request: price("request"),
-        image: price("image"),
-        audio: price("audio"),
-        input_cache_write: price("input_cache_write"),
-        input_cache_write_1h: price("input_cache_write_1h"),
-        internal_reasoning: price("internal_reasoning"),
-        image_output: price("image_output"),
-        audio_output: price("audio_output"),
     })
 }
 
@@ -233,14 +199,10 @@ fn bounding(pricings: &[&Named]) -> Option<ModelPrices> {
 fn searches_by_itself(listed: &Listed) -> bool {
     let parameters = listed.supported_parameters.as_deref().unwrap_or_default();
     let takes = |name: &str| parameters.iter().any(|parameter| parameter == name);
-    let free = match listed.pricing.get("web_search") {
-        None | Some(serde_json::Value::Null) => true,
-        Some(price) => {
-            let price = price.as_str().and_then(|price| price.parse().ok());
-            price.is_some_and(Usd::is_zero)
-        }
-    };
-    !free && takes("web_search_options") && !takes("tools")
+    let price = listed.pricing.get("web_search").filter(|price| !price.is_null());
+    let free = |text: &str| text.parse().is_ok_and(Usd::is_zero);
+    let is_free = price.is_none_or(|price| price.as_str().is_some_and(free));
+    !is_free && takes("web_search_options") && !takes("tools")
 }
 
 #[cfg(test)]

@@ -58,7 +58,6 @@ impl Lines {
         lines
     }
 
-    /// The bytes after the last line end.
     pub fn rest(&mut self) -> (Bytes, Line) {
         let rest = self.partial.split().freeze();
         self.read(rest)
@@ -84,7 +83,6 @@ pub enum Line {
     Usage(Usage),
     /// A chunk that reports a failure in mid-stream, perhaps with the usage so far.
     Error(Option<Usage>),
-    /// Any other chunk.
     Data,
     /// A line, or a piece of one, that is too long to read.
     TooLong,
@@ -135,8 +133,7 @@ pub fn chunk_id(line: &[u8]) -> Option<String> {
     Some(chunk.id)
 }
 
-/// Adds a member at the end of the chunk in `line` and changes no other byte. `None` if the line
-/// holds no JSON object.
+/// Adds a member to the JSON object in `line`, if there is one, and changes no other byte.
 pub fn with_member(line: &Bytes, name: &str, json: &str) -> Option<Bytes> {
     data(line).filter(|payload| is_object(payload))?;
     let end = line.iter().rposition(|byte| *byte == b'}')?;
@@ -160,7 +157,6 @@ fn is_object(payload: &[u8]) -> bool {
     payload.starts_with(b"{")
 }
 
-/// Watches a stream that a relay passes on unchanged.
 #[derive(Debug, Default)]
 pub struct Scanner {
     lines: Lines,

@@ -1,13 +1,13 @@
 //! The usage that a response reports. Numbers are parsed from their JSON text, never as floats.
 
 use std::collections::HashMap;
+use std::str::FromStr;
 
 use account::price::Usage;
 use serde_json::value::RawValue;
 
-type Fields<'a> = HashMap<String, &'a RawValue>;
+pub(crate) type Fields<'a> = HashMap<String, &'a RawValue>;
 
-/// The parts of a plain response that we act on.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PlainAnswer {
     /// The generation's id, if no header named one.
@@ -41,22 +41,23 @@ fn a_choice_failed(choices: &str) -> bool {
     errors.any(|error| is_error(error.map(|error| error.get())))
 }
 
-/// Parses a `usage` member; `None` unless it is an object. A field that is missing or of another
-/// type is absent.
+/// Parses a `usage` object. A field that is missing or of another type is absent.
 pub fn usage_from_json(json: &str) -> Option<Usage> {
     let fields: Fields<'_> = serde_json::from_str(json).ok()?;
-    let count = |name: &str| fields.get(name)?.get().parse().ok();
-    let details: Option<Fields<'_>> =
-        fields.get("cost_details").and_then(|raw| serde_json::from_str(raw.get()).ok());
-    let upstream_inference_cost = details
-        .as_ref()
-        .and_then(|details| details.get("upstream_inference_cost")?.get().parse().ok());
+    let details = fields.get("cost_details");
+    let details: Fields<'_> =
+        details.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default();
     Some(Usage {
-        prompt_tokens: count("prompt_tokens"),
-        completion_tokens: count("completion_tokens"),
-        cost: fields.get("cost").and_then(|raw| raw.get().parse().ok()),
-        upstream_inference_cost,
+        prompt_tokens: number(&fields, "prompt_tokens"),
+        completion_tokens: number(&fields, "completion_tokens"),
+        cost: number(&fields, "cost"),
+        upstream_inference_cost: number(&details, "upstream_inference_cost"),
     })
+}
+
+/// A number by its JSON text; `None` if it is missing or cannot be read.
+pub(crate) fn number<T: FromStr>(fields: &Fields<'_>, name: &str) -> Option<T> {
+    fields.get(name)?.get().parse().ok()
 }
 
 #[cfg(test)]

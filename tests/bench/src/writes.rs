@@ -30,7 +30,7 @@ pub(crate) async fn of_a_call(store: &Store, account: &Account) -> Result<(), Er
         model: "bench",
         tariff: Tariff {
             prices: TokenPrices { input: Usd::ZERO, output: Usd::ZERO },
-            rate: CreditsPerUsd::ONE,
+            rate: CreditsPerUsd::MIN,
         },
         idempotency: None,
         max_holds: 64,

@@ -16,68 +16,91 @@ fn p(number: u32) -> Period {
     Period::new(number).unwrap()
 }
 
-fn activated(name: &str, when: &str) -> Fact {
-    Fact::Activated { generation: g(name), at: at(when), collection: Collection::Card }
+/// A fact, or a change of the plan; the latest change counts.
+#[derive(Debug, Clone)]
+enum Known {
+    Fact(Fact),
+    PlanChange(PlanChange),
 }
 
-fn bought() -> Fact {
+fn apply(add_on: &mut AddOn, known: &Known) {
+    match known {
+        Known::Fact(fact) => add_on.apply(fact.clone()),
+        Known::PlanChange(change) => add_on.plan_change = add_on.plan_change.max(Some(*change)),
+    }
+}
+
+fn activated(name: &str, when: &str) -> Known {
+    Known::Fact(Fact::Activated { generation: g(name), at: at(when), collection: Collection::Card })
+}
+
+fn bought() -> Known {
     activated("g1", "2026-01-31T00:00:00Z")
 }
 
-fn paid(period: u32) -> Fact {
-    Fact::Paid { generation: g("g1"), period: p(period) }
+fn paid(period: u32) -> Known {
+    Known::Fact(Fact::Paid { generation: g("g1"), period: p(period) })
 }
 
-fn declined(period: u32) -> Fact {
-    Fact::Declined { generation: g("g1"), period: p(period) }
+fn declined(period: u32) -> Known {
+    Known::Fact(Fact::Declined { generation: g("g1"), period: p(period) })
 }
 
-fn grace_over(period: u32) -> Fact {
-    Fact::GraceOver { generation: g("g1"), period: p(period) }
+fn grace_over(period: u32) -> Known {
+    Known::Fact(Fact::GraceOver { generation: g("g1"), period: p(period) })
 }
 
-fn cancelled(counter: u64, while_due: Option<u32>) -> Fact {
-    Fact::Cancelled { generation: g("g1"), counter, while_due: while_due.map(p) }
+fn cancelled(counter: u64, while_due: Option<u32>) -> Known {
+    Known::Fact(Fact::Cancelled { generation: g("g1"), counter, while_due: while_due.map(p) })
 }
 
-fn resumed(counter: u64, when: &str) -> Fact {
-    Fact::Resumed { generation: g("g1"), counter, at: at(when) }
+fn resumed(counter: u64, when: &str) -> Known {
+    Known::Fact(Fact::Resumed { generation: g("g1"), counter, at: at(when) })
 }
 
-fn period_over(period: u32) -> Fact {
-    Fact::PeriodOver { generation: g("g1"), period: p(period) }
+fn period_over(period: u32) -> Known {
+    Known::Fact(Fact::PeriodOver { generation: g("g1"), period: p(period) })
 }
 
-fn refunded(period: u32) -> Fact {
-    Fact::RefundedInFull { generation: g("g1"), period: p(period) }
+fn refunded(period: u32) -> Known {
+    Known::Fact(Fact::RefundedInFull { generation: g("g1"), period: p(period) })
 }
 
-fn disputed(period: u32) -> Fact {
-    Fact::Disputed { generation: g("g1"), period: p(period), dispute: "dp_1".to_owned() }
+fn disputed(period: u32) -> Known {
+    Known::Fact(Fact::Disputed {
+        generation: g("g1"),
+        period: p(period),
+        dispute: "dp_1".to_owned(),
+    })
 }
 
-fn dispute_closed(won: bool, when: &str) -> Fact {
-    Fact::DisputeClosed { generation: g("g1"), dispute: "dp_1".to_owned(), won, at: at(when) }
+fn dispute_closed(won: bool, when: &str) -> Known {
+    Known::Fact(Fact::DisputeClosed {
+        generation: g("g1"),
+        dispute: "dp_1".to_owned(),
+        won,
+        at: at(when),
+    })
 }
 
-fn upgraded(version: u64, when: &str) -> Fact {
-    Fact::Upgraded { version, at: at(when) }
+fn upgraded(version: u64, when: &str) -> Known {
+    Known::PlanChange(PlanChange { version, upgraded: true, at: at(when) })
 }
 
-fn downgraded(version: u64, when: &str) -> Fact {
-    Fact::Downgraded { version, at: at(when) }
+fn downgraded(version: u64, when: &str) -> Known {
+    Known::PlanChange(PlanChange { version, upgraded: false, at: at(when) })
 }
 
-fn after(facts: &[Fact]) -> AddOn {
+fn after(facts: &[Known]) -> AddOn {
     let mut add_on = AddOn::default();
     for fact in facts {
-        add_on.apply(fact.clone());
+        apply(&mut add_on, fact);
     }
     add_on
 }
 
 /// Histories from the table in section 5 of the contract, with the status after each.
-fn histories() -> Vec<(Vec<Fact>, AddOnStatus)> {
+fn histories() -> Vec<(Vec<Known>, AddOnStatus)> {
     use AddOnStatus::{Active, Cancelling, Ended, None, PastDue, Suspended};
     const FEB_10: &str = "2026-02-10T00:00:00Z";
     const FEB_20: &str = "2026-02-20T00:00:00Z";
@@ -148,12 +171,12 @@ fn every_row_of_the_table_leads_to_its_status() {
 /// The change reported to other systems after each fact, with its reason.
 #[test]
 fn each_change_for_other_systems_is_reported_once() {
-    use AddOnChange::{Activated, Ended, PastDue, Suspended};
+    use AddOnStatus::{Active as Activated, Ended, PastDue, Suspended};
     use Reason::{Cancelled, Disputed, PlanChanged, Refunded, Unpaid};
-    type Reported = (Option<AddOnChange>, Option<Reason>);
+    type Reported = (Option<AddOnStatus>, Option<Reason>);
     let none: Reported = (None, None);
     let activated_again = || activated("g2", "2026-05-05T00:00:00Z");
-    let table: Vec<Vec<(Fact, Reported)>> = vec![
+    let table: Vec<Vec<(Known, Reported)>> = vec![
         vec![
             (bought(), (Some(Activated), None)),
             (bought(), none),
@@ -198,7 +221,7 @@ fn each_change_for_other_systems_is_reported_once() {
         let mut add_on = AddOn::default();
         for (fact, (change, reason)) in history {
             let before = add_on.clone();
-            add_on.apply(fact.clone());
+            apply(&mut add_on, &fact);
             assert_eq!(add_on.change_since(&before), change, "{fact:?}");
             if change.is_some() {
                 assert_eq!(add_on.reason(), reason, "{fact:?}");
@@ -245,7 +268,7 @@ fn every_fact_in_every_state() {
     const FEB_20: &str = "2026-02-20T00:00:00Z";
     const MAR_05: &str = "2026-03-05T00:00:00Z";
     // Bought on 31 January: period 1 is paid until 28 February, period 2 is the next.
-    let states: [(&str, Vec<Fact>); 8] = [
+    let states: [(&str, Vec<Known>); 8] = [
         ("none", vec![]),
         ("active", vec![bought()]),
         ("past due", vec![bought(), declined(2)]),
@@ -255,7 +278,7 @@ fn every_fact_in_every_state() {
         ("ended, paid time over", vec![bought(), cancelled(1, None), period_over(1)]),
         ("ended, cancelled unpaid", vec![bought(), declined(2), cancelled(1, Some(2))]),
     ];
-    let facts: [(&str, Fact); 15] = [
+    let facts: [(&str, Known); 15] = [
         ("activated, a new generation", activated("g2", MAR_05)),
         ("paid, the next period", paid(2)),
         ("paid, the same period again", paid(1)),
@@ -286,7 +309,7 @@ fn every_fact_in_every_state() {
         write!(table, "\n| {fact} |").unwrap();
         for (_, before) in &states {
             let (before, mut add_on) = (after(before).status(), after(before));
-            add_on.apply(what.clone());
+            apply(&mut add_on, what);
             let now = add_on.status();
             let cell = if now == before { "\u{b7}".to_owned() } else { name(now) };
             write!(table, " {cell} |").unwrap();
