@@ -13,7 +13,7 @@
 
 use std::time::Instant;
 
-#[path = "../simulation/mod.rs"]
+#[path = "../deep/simulation/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "its two users need a part of it each")]
 mod simulation;
 

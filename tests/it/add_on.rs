@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 use store::EventState;
 
 use crate::support::{Reply, World};
-use crate::wire::Fault;
 
 pub(crate) const ROUTE: &str = "/v1/integrations/openrouter/subscription";
 pub(crate) const CARD_ROUTE: &str = "/v1/integrations/openrouter/subscription/payment-method";

@@ -18,17 +18,17 @@ use crate::steps::{Relay, Steps};
 use crate::support::{KEY, World, hello};
 use crate::wire::Wire;
 
-const START: &str = "7";
+pub(crate) const START: &str = "7";
 
 /// A kind of call and its expected end.
 #[derive(Clone, Copy)]
-struct Scenario {
+pub(crate) struct Scenario {
     /// The account has a key and OpenRouter refuses: credits pay for the fallback.
-    fallback: bool,
-    stream: bool,
-    model: &'static str,
+    pub(crate) fallback: bool,
+    pub(crate) stream: bool,
+    pub(crate) model: &'static str,
     /// The default AI accepts the call and reports its cost sooner or later.
-    costs: bool,
+    pub(crate) costs: bool,
 }
 
 /// The outcome of a call whose process died.
@@ -49,14 +49,14 @@ impl Death {
 }
 
 /// A world with a relay in front of each upstream.
-struct Mortal {
-    world: World,
+pub(crate) struct Mortal {
+    pub(crate) world: World,
     openrouter: (Relay, String),
     default_ai: (Relay, String),
 }
 
 impl Mortal {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let world = World::start().await;
         let root = |base: String| base.strip_suffix("/api/v1").unwrap().to_owned();
         let openrouter = Relay::start(root(world.openrouter().base_url())).await;
@@ -95,7 +95,11 @@ impl Mortal {
     }
 
     /// Runs `work` in its own process. True if it ran to the end.
-    async fn run<W>(&self, steps: &Steps, work: impl FnOnce(Setup) -> W + Send + 'static) -> bool
+    pub(crate) async fn run<W>(
+        &self,
+        steps: &Steps,
+        work: impl FnOnce(Setup) -> W + Send + 'static,
+    ) -> bool
     where
         W: Future<Output = ()>,
     {
@@ -121,7 +125,7 @@ impl Mortal {
     }
 
     /// The default AI's record of the account's call.
-    fn record(&self, account: &str) -> Option<RecordedCall> {
+    pub(crate) fn record(&self, account: &str) -> Option<RecordedCall> {
         let calls = self.world.default_ai().calls();
         let marker = format!("to {account}.");
         let of_account =
@@ -133,7 +137,7 @@ impl Mortal {
     }
 }
 
-fn body(account: &str, scenario: Scenario) -> Value {
+pub(crate) fn body(account: &str, scenario: Scenario) -> Value {
     let mut body = hello();
     body["messages"][0]["content"] = json!(format!("Say hello to {account}."));
     body["model"] = json!(scenario.model);
@@ -150,7 +154,7 @@ fn request(token: &str, account: &str, scenario: Scenario) -> Request<Body> {
         .unwrap()
 }
 
-fn in_credits(record: &RecordedCall) -> Credits {
+pub(crate) fn in_credits(record: &RecordedCall) -> Credits {
     let cost: Usd = record.cost.parse().unwrap();
     cost.in_credits(CreditsPerUsd::new(10).unwrap()).unwrap()
 }
@@ -238,7 +242,7 @@ async fn retries(mortal: &Mortal, death: &Death, charged: Credits, scenario: Sce
     assert_eq!(again.status == 409, settled, "{account} died at {}", death.at());
 }
 
-const PLAIN: Scenario =
+pub(crate) const PLAIN: Scenario =
     Scenario { fallback: false, stream: false, model: "openai/gpt-4o", costs: true };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -278,44 +282,4 @@ async fn a_stream_that_breaks_off() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_call() {
     die_everywhere(Scenario { model: "sim-priced/status-500", costs: false, ..PLAIN }).await;
-}
-
-/// The sweeper dies at each of its own steps; the next run finishes its work.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_sweeper() {
-    let mortal = Mortal::start().await;
-    let left_open = Scenario { stream: true, model: "sim-priced/no-usage", ..PLAIN };
-    let mut dies_at = 0;
-    loop {
-        let now = mortal.world.system.clock.now();
-        let account = format!("acme-{dies_at}");
-        mortal.world.set(&account, json!({"credits": START})).await;
-        let owner = mortal.world.owner(&account);
-        let call = owner.chat(&body(&account, left_open)).await;
-        assert_eq!(call.status, 200);
-        let holds = mortal.world.shown(&account).await["holds"].take();
-        assert_eq!(holds.as_array().unwrap().len(), 1);
-
-        let steps = Steps::until(dies_at);
-        let sweep = move |setup: Setup| async move {
-            let deps = monthly_charge::Deps::new(setup).unwrap();
-            let time = now + SignedDuration::from_mins(2);
-            monthly_charge::tick(&deps, time, |_| false).await;
-        };
-        let survived = mortal.run(&steps, sweep).await;
-        let report = mortal.world.tick_in(SignedDuration::from_hours(1)).await;
-        assert_eq!(report["errors"], 0);
-
-        let cost = in_credits(&mortal.record(&account).unwrap());
-        let balance: Credits = mortal.world.settled_balance(&account).await.parse().unwrap();
-        let start: Credits = START.parse().unwrap();
-        let at = steps.names();
-        assert_eq!(start.checked_sub(balance), Some(cost), "died at {at:?}");
-        if survived {
-            assert!(dies_at > 40, "the sweep covers all shards: {at:?}");
-            assert!(at.iter().any(|step| step == "GET /api/v1/generation head"));
-            break;
-        }
-        dies_at += 1;
-    }
 }

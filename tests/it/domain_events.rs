@@ -61,13 +61,13 @@ impl World {
     }
 
     /// The kinds of the events on the bus, in order.
-    fn sent(&self) -> Vec<String> {
+    pub(crate) fn sent(&self) -> Vec<String> {
         let kind = |event: &Value| event["detail-type"].as_str().unwrap().to_owned();
         self.system.domain_events().iter().map(kind).collect()
     }
 
     /// The details of the events of this kind on the bus.
-    fn sent_of(&self, kind: &str) -> Vec<Value> {
+    pub(crate) fn sent_of(&self, kind: &str) -> Vec<Value> {
         let events = self.system.domain_events().into_iter();
         let of_kind = events.filter(|event| event["detail-type"] == kind);
         of_kind.map(|event| event["detail"].clone()).collect()
@@ -238,35 +238,6 @@ async fn a_failed_write_makes_no_second_event() {
             ["add_on.activated", "add_on.past_due", "add_on.suspended", "add_on.activated"];
         assert_eq!(world.sent(), expected, "{fault:?}");
     }
-}
-
-#[tokio::test]
-async fn rejected_events_are_retried_with_backoff() {
-    let world = World::start().await;
-    world.system.bus.throttle(Some("add_on.activated"));
-    for account in ["acme", "other"] {
-        world.set(account, json!({"add_on": "active"})).await;
-    }
-    world.enterprise_with_key("third", "7").await;
-    world.openrouter().set_key(KEY, KeyBehaviour::Rejected);
-    world.owner("third").say_hello().await;
-    let mut failed = Vec::new();
-    let begin = world.system.clock.now();
-    for minute in 0..=150 {
-        let time = begin + minutes(minute);
-        let request = world.request(Method::POST, "/_dev/tick");
-        let request = request.body(json!({"time": time}).to_string());
-        if world.send(request).await.json()["errors"] != 0 {
-            failed.push(minute);
-        }
-    }
-    assert_eq!(failed, [0, 1, 3, 7, 15, 31, 63, 123]);
-    assert_eq!(world.sent(), ["key.rejected"], "the batch's other events are accepted");
-    world.system.bus.heal();
-    assert_eq!(world.tick_in(minutes(200)).await["errors"], 0);
-    assert_eq!(world.sent_of("add_on.activated").len(), 2);
-    world.tick_in(minutes(400)).await;
-    assert_eq!(world.sent().len(), 3);
 }
 
 /// Events of one account stay in order.

@@ -19,16 +19,16 @@ mod closed_sessions;
 mod costs;
 mod crash;
 mod credits;
+#[path = "../deep/mod.rs"]
+mod deep;
 mod domain_events;
 mod fallback;
 mod gretactl;
 mod identity;
-mod in_flight;
 mod inbox;
 mod interface;
 mod inverted;
 mod keys;
-mod machine;
 mod next_call;
 mod openapi;
 mod outage;
@@ -41,8 +41,7 @@ mod refunds;
 mod rejected_keys;
 mod sdk;
 mod secrecy;
-mod simulated;
-#[path = "../simulation/mod.rs"]
+#[path = "../deep/simulation/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "its two users need a part of it each")]
 mod simulation;
 mod steps;

@@ -8,7 +8,9 @@ use account::add_on::GenerationId;
 use account::{AddOn, Period, Plan, Profile};
 use jiff::Timestamp;
 
-use crate::{Decision, Entitlement, Fallback, FallbackCause, FallbackCauses, Policy, Situation};
+use crate::entitlement::Policy;
+use crate::fallback::{Fallback, FallbackCause, FallbackCauses};
+use crate::table::{Decision, Entitlement, Situation};
 use crate::{add_on, entitlement, fallback, table};
 
 #[expect(clippy::disallowed_methods, reason = "read by tests only")]

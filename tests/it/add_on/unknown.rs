@@ -22,67 +22,6 @@ async fn an_unknown_outcome_is_looked_up() {
     }
 }
 
-/// The tick and the worker lose their connection to the store for good, before and after each of
-/// their requests other than searches for due work. Later ticks continue, and the period is still
-/// paid once.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_charge_interrupted_anywhere_is_made_once() {
-    for delivery in [Delivery::Drop, Delivery::Immediate] {
-        let due = async || {
-            let world = bought().await;
-            world.stripe().set_delivery(delivery);
-            world.wait_until_due().await;
-            world
-        };
-        let world = due().await;
-        world.wire.take();
-        world.tick_in(SignedDuration::ZERO).await;
-        let requests = world.wire.take();
-        let is_search = |at: usize| requests.get(at).is_none_or(|name| name == "Query");
-        let places = (1..requests.len()).filter(|at| !(is_search(at - 1) && is_search(*at)));
-        assert!(places.clone().count() > 5, "{requests:?}");
-        for place in places {
-            let world = due().await;
-            world.wire.die_after(place);
-            world.tick_in(SignedDuration::ZERO).await;
-            let at = format!("{delivery:?}, after {place} requests");
-            // How many requests the webhook makes depends on which one is faster.
-            assert!(world.wire.revive() || delivery == Delivery::Immediate, "{at}");
-            for _ in 0..4 {
-                world.tick_after(LEASE * 2).await;
-            }
-            world.stripe().until_delivered().await;
-            assert_eq!(world.stripe().payments().len(), 2, "{at}");
-            assert_eq!(kept(&world), 2, "{at}");
-            assert_eq!(status(&world).await, "active", "{at}");
-        }
-    }
-}
-
-/// Writes whose responses are lost, or that conflict with others, are not repeated.
-#[tokio::test]
-async fn a_charge_whose_write_responses_are_lost_is_made_once() {
-    for operation in ["TransactWriteItems", "UpdateItem"] {
-        for fault in [Fault::ResponseLost, Fault::NeverArrives, Fault::Repeated] {
-            for times in 1..=4 {
-                let world = bought().await;
-                world.stripe().set_delivery(Delivery::Drop);
-                world.wait_until_due().await;
-                world.wire.disturb(operation, fault, times);
-                world.tick_in(SignedDuration::ZERO).await;
-                world.wire.disturb(operation, fault, 0);
-                for _ in 0..4 {
-                    world.tick_after(LEASE * 2).await;
-                }
-                let at = format!("{operation}, {fault:?}, {times} times");
-                assert_eq!(world.stripe().payments().len(), 2, "{at}");
-                assert_eq!(kept(&world), 2, "{at}");
-                assert_eq!(status(&world).await, "active", "{at}");
-            }
-        }
-    }
-}
-
 /// The cached API key is read again once Stripe rejects it.
 #[tokio::test]
 async fn a_rolled_api_key_is_read_at_the_next_call() {

@@ -23,7 +23,7 @@ async fn accounts_are_created_shown_and_changed() {
     let again = failed(&world, "account create acme --plan enterprise").await;
     assert!(again.contains("already"), "{again}");
     let other = text(&world, "account create other --plan enterprise --version 7").await;
-    assert!(other.contains("enterprise, version 7"), "{other}");
+    assert!(other.contains("plan          enterprise\nplan version  7"), "{other}");
 
     let shown = done(&world, "account show acme").await;
     assert_eq!(shown["state"], "live");

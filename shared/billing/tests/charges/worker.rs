@@ -368,7 +368,7 @@ impl Charges {
                 state.change(|profile| billing::checkout_closed(profile, &name));
             }
             Write::Postpone => {
-                state.change(|profile| billing::postpone(profile, now + RETRY_DELAY))
+                state.change(|profile| billing::postpone(profile, now + RETRY_DELAY));
             }
             Write::Nothing => {}
         }

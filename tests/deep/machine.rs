@@ -18,6 +18,7 @@ use store::{
 use tokio::runtime::Runtime;
 
 use self::model::{Answer, End, MAX_HOLDS, Model, Step};
+use super::{Depth, depth};
 use crate::support::{World, new_hold};
 use crate::wire::{Fault, Wire};
 
@@ -286,7 +287,11 @@ fn disturbances(step: &Step) -> Vec<(&'static str, Fault, usize)> {
 fn config(seed: u64) -> Config {
     let seed = edge::Env::process().number_or("MACHINE_SEED", seed, 0..=u64::MAX);
     Config {
-        cases: 5_000,
+        cases: match depth() {
+            Depth::Short => 60,
+            Depth::Bounded => 600,
+            Depth::All => 5_000,
+        },
         rng_seed: RngSeed::Fixed(seed),
         // Seeds that failed once are tried first.
         failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),

@@ -2,8 +2,9 @@
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::pick;
 use crate::simulation::{
-    Act, Collection, Paid, Plan, Record, Scenario, What, die_everywhere, judge, run,
+    Act, Collection, Life, Paid, Plan, Record, Scenario, What, die_everywhere, judge, run,
 };
 
 /// A run without violations.
@@ -60,9 +61,9 @@ fn flip_last(record: &mut Record, entitled: bool) {
 /// The record is right, and the judge notices when it is falsified.
 #[tokio::test]
 async fn two_years_of_many_accounts() {
-    let record =
-        checked_run(Plan { seed: 1, accounts: 210, months: 24, by_credits: 30, by_stripe: 30 })
-            .await;
+    let (accounts, months) = pick((24, 6), (210, 24));
+    let plan = Plan { seed: 1, accounts, months, by_credits: 30, by_stripe: 30 };
+    let record = checked_run(plan).await;
     let tamperings: [(Tampering, &str); 19] = [
         (
             |record| payment(record, |paid| paid.refunded > 0).refunded = 0,
@@ -111,7 +112,9 @@ async fn two_years_of_many_accounts() {
         ),
         (
             |record| {
-                let life = record.lives.iter_mut().find(|life| life.granted > 0);
+                let paid_in_credits =
+                    |life: &&mut Life| life.ledger.iter().any(|entry| entry.kind == "add_on");
+                let life = record.lives.iter_mut().find(paid_in_credits);
                 life.unwrap().claims.clear();
             },
             "pays 0 periods",
@@ -132,8 +135,8 @@ async fn two_years_of_many_accounts() {
 /// Each scenario has at least this many steps: fewer would mean that the deaths hit the wrong
 /// place.
 async fn die_everywhere_in(scenarios: &[(Scenario, usize)], collection: Collection) {
-    for (scenario, least) in scenarios {
-        let steps = Box::pin(die_everywhere(*scenario, collection)).await;
+    for (scenario, least) in scenarios.iter().skip(pick(1, 0)).step_by(pick(6, 1)) {
+        let steps = Box::pin(die_everywhere(*scenario, collection, pick(9, 1))).await;
         assert!(steps >= *least, "{scenario:?} by {collection:?}: {steps}");
     }
 }

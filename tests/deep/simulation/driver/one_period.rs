@@ -49,19 +49,23 @@ pub(crate) enum Scenario {
 /// Payments that Stripe collected, periods that are paid, and whether there is access.
 type Expected = (usize, usize, bool);
 
-/// Dies everywhere in a scenario. Returns the number of steps.
-///
-pub(crate) async fn die_everywhere(scenario: Scenario, collection: Collection) -> usize {
-    let steps = Box::pin(die(scenario, collection, None)).await;
-    let died = Box::pin(die(scenario, collection, Some(steps))).await;
+/// Dies at every `stride`th step of a scenario, the last one included. Returns the number of steps.
+pub(crate) async fn die_everywhere(
+    scenario: Scenario,
+    collection: Collection,
+    stride: usize,
+) -> usize {
+    let steps = Box::pin(die(scenario, collection, &[None])).await;
+    let deaths: Vec<_> = (1..=steps).rev().step_by(stride).map(Some).collect();
+    let died = Box::pin(die(scenario, collection, &deaths)).await;
     assert_eq!(died, steps, "{scenario:?}: as many steps as were counted");
     steps
 }
 
-/// With `deaths`, runs that many accounts whose process dies at the first step, the second, …;
-/// otherwise one account whose process lives. Returns the steps of the longest run.
-async fn die(scenario: Scenario, collection: Collection, deaths: Option<usize>) -> usize {
-    let accounts = deaths.unwrap_or(1);
+/// Runs an account for each of `deaths`, the step at which its process dies; `None`: it lives.
+/// Returns the steps of the longest run.
+async fn die(scenario: Scenario, collection: Collection, deaths: &[Option<usize>]) -> usize {
+    let accounts = deaths.len();
     let mut simulation = Simulation::start(Plan {
         seed: 1,
         accounts,
@@ -81,13 +85,13 @@ async fn die(scenario: Scenario, collection: Collection, deaths: Option<usize>) 
     for subject in 0..accounts {
         jobs.push(simulation.fatal_job(scenario, subject).await);
     }
-    for (place, (job, note)) in jobs.into_iter().enumerate() {
-        let faults = Faults { stops_at: deaths.map(|_| place + 1), losses: 0 };
+    for (stops_at, (job, note)) in deaths.iter().copied().zip(jobs) {
+        let faults = Faults { stops_at, losses: 0 };
         let process = simulation.process().await;
         let work = process.begin(job, simulation.now(), faults);
         let ended = end(&process, work, false).await;
         let has_died = matches!(ended, Ended::Died);
-        assert_eq!(has_died, deaths.is_some(), "{scenario:?}, step {place}");
+        assert_eq!(has_died, stops_at.is_some(), "{scenario:?}, step {stops_at:?}");
         longest = longest.max(process.gate.steps());
         simulation.ended(process, ended, note);
     }
@@ -100,7 +104,7 @@ async fn die(scenario: Scenario, collection: Collection, deaths: Option<usize>) 
     let problems = judge(&record);
     let about = record.about(&problems);
     assert!(problems.is_empty(), "{scenario:?}: {problems:#?}\n{about}");
-    for (place, life) in record.lives.iter().enumerate() {
+    for (stops_at, life) in deaths.iter().zip(&record.lives) {
         let made = record.payments.iter();
         let made = match collection {
             // Credit payments are in the ledger, which the judge compares.
@@ -111,8 +115,7 @@ async fn die(scenario: Scenario, collection: Collection, deaths: Option<usize>) 
         assert_eq!(
             found,
             expected(scenario),
-            "{scenario:?} by {collection:?}, died at step {}",
-            place + 1
+            "{scenario:?} by {collection:?}, died at step {stops_at:?}"
         );
     }
     longest

@@ -6,6 +6,7 @@ use jiff::SignedDuration;
 use local::stripe::{Card, Delivery};
 use serde_json::{Value, json};
 
+use super::pick;
 use crate::add_on::{
     DAY, LEASE, ROUTE, bought, customer, deleted, kept, session, status, subscribe,
 };
@@ -160,7 +161,7 @@ impl Moment {
                 let session_id = session(&world).await;
                 match self {
                     SessionPaid | FirstSessionPaid => {
-                        drop(stripe.pay(&session_id, Card::Succeeds).unwrap())
+                        drop(stripe.pay(&session_id, Card::Succeeds).unwrap());
                     }
                     SessionProcessing => drop(stripe.pay(&session_id, Card::Processing).unwrap()),
                     _ => {}
@@ -216,6 +217,11 @@ impl Moment {
     }
 }
 
+/// All moments; in the short form, those of one of the four tests below.
+fn share(table: &[(Moment, End)], test: usize) -> impl Iterator<Item = (Moment, End)> {
+    table.iter().copied().skip(pick(test, 0)).step_by(pick(4, 1))
+}
+
 #[tokio::test]
 async fn an_upgrade_refunds_late_payments() {
     let table: [(Moment, End); 12] = [
@@ -232,7 +238,7 @@ async fn an_upgrade_refunds_late_payments() {
         (FirstSession, ("none", "available", 0, 0)),
         (FirstSessionPaid, ("none", "available", 1, 0)),
     ];
-    for (moment, end) in table {
+    for (moment, end) in share(&table, 0) {
         moment.assert_end(World::upgrade, end).await;
     }
 }
@@ -254,7 +260,7 @@ async fn an_undone_upgrade_still_ends_what_was_due() {
         (FirstSession, ("none", "not_enabled", 0, 0)),
         (FirstSessionPaid, ("cancelling", "available", 1, 1)),
     ];
-    for (moment, end) in table {
+    for (moment, end) in share(&table, 1) {
         moment.assert_end(World::upgrade_and_back, end).await;
     }
 }
@@ -275,7 +281,7 @@ async fn a_deletion_refunds_late_payments() {
         (FirstSession, (GONE, GONE, 0, 0)),
         (FirstSessionPaid, (GONE, GONE, 1, 0)),
     ];
-    for (moment, end) in table {
+    for (moment, end) in share(&table, 2) {
         moment.assert_end(deleted, end).await;
     }
 }
@@ -298,7 +304,7 @@ async fn a_cancellation_keeps_a_payment_in_progress() {
         (FirstSession, ("none", "not_enabled", 0, 0)),
         (FirstSessionPaid, ("active", "available", 1, 1)),
     ];
-    for (moment, end) in table {
+    for (moment, end) in share(&table, 3) {
         moment.assert_end(World::cancel, end).await;
     }
 }

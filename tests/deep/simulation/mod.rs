@@ -19,7 +19,7 @@ use std::fmt;
 pub(crate) use driver::one_period::{Scenario, die_everywhere};
 pub(crate) use driver::run;
 pub(crate) use judge::judge;
-pub(crate) use record::{Act, Paid, Record, What};
+pub(crate) use record::{Act, Life, Paid, Record, What};
 
 /// The parameters of a run.
 #[derive(Debug, Clone, Copy)]
