@@ -5,7 +5,7 @@
 // Longer than the API's own time limits, so that the API's response always comes first.
 const TIME_OUT_MS = 60_000;
 
-// An error response of the API; `code` is from the contract's list.
+// An error response of the API; `code` is from the list in section 3 of the contract.
 export class ApiError extends Error {
   constructor(status, problem, retryAfter) {
     super(problem.detail || problem.title || `status ${status}`);

@@ -4,7 +4,7 @@
 //! - [`Upstream`] makes the requests. Connecting, waiting for the head and waiting for the next
 //!   chunk each have a time-out of their own.
 //! - [`sse`] reads a stream line by line, beside the relay and without holding it up.
-//! - [`Failure`] classifies responses that are not 200, in the contract's terms.
+//! - [`Failure`] classifies responses that are not 200, in the terms of section 1 of the contract.
 //! - [`PriceBook`] is the default AI's price list, cached.
 //!
 //! Architecture invariant: only an allow-list of headers travels, in either direction, and no text
