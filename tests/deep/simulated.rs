@@ -1,8 +1,9 @@
-//! Simulates 5,000 account-months, with everything that can go wrong.
+//! Simulates many accounts over months, with everything that can go wrong; all of it is 5,000
+//! account-months.
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::pick;
+use super::{Depth, depth, pick};
 use crate::simulation::{
     Act, Collection, Life, Paid, Plan, Record, Scenario, What, die_everywhere, judge, run,
 };
@@ -60,8 +61,12 @@ fn flip_last(record: &mut Record, entitled: bool) {
 
 /// The record is right, and the judge notices when it is falsified.
 #[tokio::test]
-async fn two_years_of_many_accounts() {
-    let (accounts, months) = pick((24, 6), (210, 24));
+async fn months_of_many_accounts() {
+    let (accounts, months) = match depth() {
+        Depth::Short => (24, 6),
+        Depth::Bounded => (105, 24),
+        Depth::All => (210, 24),
+    };
     let plan = Plan { seed: 1, accounts, months, by_credits: 30, by_stripe: 30 };
     let record = checked_run(plan).await;
     let tamperings: [(Tampering, &str); 19] = [

@@ -6,6 +6,7 @@ use aws_sdk_dynamodb::types::AttributeValue::S;
 use futures_util::future::join_all;
 use futures_util::{StreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
+use local::engines::SecretsFault;
 use local::queue::{self, Drained, ReceivedMessage};
 use serde_json::{Value, json};
 
@@ -176,6 +177,23 @@ async fn only_a_failing_accounts_message_stays() {
     world.wire.refuse_about(None);
     assert_eq!(world.work(&event).await, [""; 0]);
     world.assert_charged_once(60).await;
+}
+
+/// Without Stripe's key nothing can be charged: the message fails until its alarm fires.
+#[tokio::test]
+async fn an_unreadable_stripe_key_fails_the_message() {
+    let world = World::with_due(1).await;
+    assert_eq!(world.plan_at(world.due_in(SignedDuration::ZERO)).await, (1, 0));
+    let taken = world.take().await;
+    let event = queue::event(&taken);
+    world.engines().fail_secrets(Some("GetSecretValue"), SecretsFault::AccessDenied);
+    assert_eq!(world.work(&event).await, [taken[0].message_id()]);
+    assert_eq!(world.stripe().payments().len(), 0);
+    world.engines().heal_secrets();
+    // Once the failed worker's claim on the account has ended.
+    world.system.clock.advance(SignedDuration::from_mins(3));
+    assert_eq!(world.work(&event).await, [""; 0]);
+    world.assert_charged_once(1).await;
 }
 
 /// The local queue gives up on a message that keeps failing, and the index brings its account back.

@@ -136,6 +136,18 @@ async fn only_public_routes_respond_without_a_token() {
     assert_eq!(public, BTreeSet::from(PUBLIC));
 }
 
+/// Every path of the OpenAPI document is a route of the deployment.
+#[test]
+fn the_template_routes_every_documented_path() {
+    let template = template();
+    let routes: BTreeSet<&str> = functions(&template).into_iter().flat_map(routes).collect();
+    let document: serde_json::Value =
+        serde_json::from_str(include_str!("../../docs/openapi.json")).unwrap();
+    for path in document["paths"].as_object().unwrap().keys() {
+        assert!(routes.contains(path.as_str()), "{path}");
+    }
+}
+
 /// The README registers exactly the Stripe events that the code reads.
 #[test]
 fn the_readme_registers_the_events_that_are_read() {

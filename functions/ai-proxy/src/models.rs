@@ -43,10 +43,10 @@ async fn models(
 ) -> Result<Bytes, ApiError> {
     let caller = deps.api.identity.caller(headers).await?;
     let account = deps.api.account(&caller.account).await?;
-    let product = &deps.api.settings;
-    let situation = Situation::of(&account, deps.api.clock.now(), &product.policy);
+    let settings = &deps.api.settings;
+    let situation = Situation::of(&account, deps.api.clock.now(), &settings.policy);
     let prices = &deps.api.prices;
-    let cheapest = prices.cheapest_call(&product.default_ai_model, product.rate);
+    let cheapest = prices.cheapest_call(&settings.default_ai_model, settings.rate);
     let available = account.balance.available();
     let covered = cheapest.await.is_some_and(|cheapest| available >= cheapest);
     let (payer, reason) = routing::next_call(routing::decide(situation), covered);

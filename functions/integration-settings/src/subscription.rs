@@ -195,13 +195,13 @@ pub(crate) async fn buy_credits(
     body: Body,
 ) -> Result<Json<PaymentPage>, ApiError> {
     caller.require_owner()?;
-    let product = &deps.api.settings;
-    let body = edge::read_body(body, product.http.max_body_bytes).await?;
+    let settings = &deps.api.settings;
+    let body = edge::read_body(body, settings.http.max_body_bytes).await?;
     let fields = Fields::parse(&body, &["usd"])?;
     let usd = fields.required_string("usd")?.parse::<Usd>().ok();
     let cents = usd.and_then(Usd::whole_cents);
     let cents = cents.filter(|cents| PURCHASE_CENTS.contains(cents));
-    let credits = usd.and_then(|usd| usd.in_credits(product.rate));
+    let credits = usd.and_then(|usd| usd.in_credits(settings.rate));
     let Some((cents, credits)) = cents.zip(credits) else {
         return Err(ApiError::new(
             Code::InvalidRequest,

@@ -59,14 +59,14 @@ pub(crate) async fn save(
             "connecting a key needs the OpenRouter add-on; subscribe under Plans & Pricing",
         ));
     }
-    let allowed = deps.api.store.accounts.attempt_wait(&account.id, Purpose::Save, now);
-    within_limit(allowed.await)?;
+    let wait = deps.api.store.accounts.attempt_wait(&account.id, Purpose::Save, now);
+    within_limit(wait.await)?;
     let key = parse_key(body, &deps).await?;
     check::count(&deps, &account.id, Purpose::Save, now).await?;
     let stored = check_and_store(&deps, &account, &caller, &key, now).await;
     if stored.is_err() {
         // Only successful saves count against the limit of saves.
-        let uncounted = deps.api.store.accounts.return_save(&account.id, now).await;
+        let uncounted = deps.api.store.accounts.uncount_save(&account.id, now).await;
         if let Err(error) = uncounted {
             edge::log_error(&error, "a failed save still counts against the limit");
         }

@@ -101,11 +101,14 @@ async fn post(
     };
     // The posting is made, whether or not the balance can be read.
     let after = session.store.accounts.get(&account.id).await.ok().flatten();
-    let done = match owed_change.checked_neg() {
-        _ if !is_new => "this id was posted before; nothing moved".to_owned(),
-        Some(paid) if owed_change.is_negative() => format!("posted; {paid} paid what was owed"),
-        _ if owed_change == Credits::ZERO => "posted".to_owned(),
-        _ => format!("posted; {owed_change} could not be taken, and are owed from now on"),
+    let done = if !is_new {
+        "this id was posted before; nothing moved".to_owned()
+    } else if owed_change == Credits::ZERO {
+        "posted".to_owned()
+    } else if let Some(paid) = owed_change.checked_neg().filter(|_| owed_change.is_negative()) {
+        format!("posted; {paid} paid what was owed")
+    } else {
+        format!("posted; {owed_change} could not be taken and are owed from now on")
     };
     let json = json!({
         "account_id": account.id,

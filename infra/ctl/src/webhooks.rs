@@ -45,5 +45,6 @@ pub(crate) async fn replay(session: &mut Session<'_, '_>, id: &str) -> Result<Re
     let replayed = session.store.inbox.replay(id, &actor, now).await;
     replayed.map_err(Error::unknown("see `gretactl webhooks list`"))?;
     let json = json!({"event": event_json(&event), "actor": actor});
-    Ok(Report::change(json, "the next billing tick applies it"))
+    let was = json["event"]["state"].as_str().unwrap_or_default().to_owned();
+    Ok(Report::change(json, format!("the next billing tick applies it; it was {was}")))
 }

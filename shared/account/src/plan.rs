@@ -54,7 +54,8 @@ impl Plans {
         self.newest.version
     }
 
-    /// Applies that the plan is `plan` as of `version`. Of one version, the last report counts.
+    /// Applies that the plan is `plan` as of `version`. If a version is
+    /// reported twice, the last report counts.
     pub fn apply(&mut self, plan: Plan, version: u64, at: Timestamp) {
         let seen = Seen { version, plan, at };
         let mut all = self.all();

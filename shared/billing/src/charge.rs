@@ -229,7 +229,7 @@ pub fn declined(
     }
 }
 
-/// Applies that the outcome could not be looked up. The next look-up comes later each time.
+/// Applies that the outcome is still unknown. The next look-up comes later each time.
 pub fn still_unknown(profile: &mut Profile, id: &str, now: Timestamp) {
     let Some(charge) = &mut profile.billing.charge else {
         return;

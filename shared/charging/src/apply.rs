@@ -15,7 +15,8 @@ use crate::outcome::{PaymentUpdate, apply_payment, finish, mismatch, via};
 use crate::reversal::post;
 use crate::stripe_subscription::charge_subscription;
 
-/// Applies the state of a PaymentIntent; safe to repeat. Only a success is final.
+/// Applies the state of a PaymentIntent; safe to repeat. An old state is
+/// believed only if it is a success.
 pub async fn apply_intent(cx: Context<'_>, intent: &PaymentIntent) -> Result<PaymentUpdate> {
     let stripe_id = intent.id.as_str();
     let Some((order, _)) = cx.store.payments.order(stripe_id).await? else {
@@ -101,7 +102,8 @@ pub async fn apply_session(cx: Context<'_>, session: &CheckoutSession) -> Result
     apply_payment(cx, stripe_id, paid_at, via.as_slice(), keep_card).await
 }
 
-/// Later updates of Stripe's name the subscription, its invoice or the invoice's PaymentIntent.
+/// Applies the first payment of a subscription. Stripe's later updates name the subscription, its
+/// invoice or the invoice's PaymentIntent.
 async fn apply_new_subscription(
     cx: Context<'_>,
     order: &PaymentOrder,

@@ -24,7 +24,7 @@ pub async fn cleanup_payments(cx: Context<'_>, account: &AccountNumber) -> Resul
         }
     }
     let retry_at = cx.later(RETRY_DELAY);
-    Ok(payments.keep_open(account, &left, retry_at).await?)
+    Ok(payments.set_left_open(account, &left, retry_at).await?)
 }
 
 /// True if it can no longer be paid.

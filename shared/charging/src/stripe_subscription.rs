@@ -165,7 +165,8 @@ async fn void_invoice(
     Ok(PaymentUpdate::NoPayment)
 }
 
-/// Cancels a subscription and its open invoice, unless it has collected a period to go on for.
+/// Cancels a subscription and its open invoice, unless it has collected a period that is
+/// still owed.
 pub(crate) async fn cancel_subscription(cx: Context<'_>, subscription: &str) -> Result<()> {
     let (stripe, id) = (&cx.stripe, SubscriptionId::new(subscription)?);
     let Some(subscriber) = Subscriber::find(cx, &id).await? else {
@@ -194,7 +195,7 @@ pub(crate) async fn cancel_subscription(cx: Context<'_>, subscription: &str) -> 
     Ok(())
 }
 
-/// Charges the subscription to a new card, and what the old one did not pay at once.
+/// Charges the subscription to a new card, and charges what the old card left unpaid at once.
 pub(crate) async fn charge_subscription(
     cx: Context<'_>,
     account: &Account,

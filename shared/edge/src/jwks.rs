@@ -63,7 +63,8 @@ impl Jwks {
         Self { url, http, clock, loaded: RwLock::new(None), last_try: Mutex::new(None) }
     }
 
-    /// The keys, fetched again if they are old or this one is missing. `None` before the first.
+    /// The keys, fetched again if they are old or this one is missing. `None` until a
+    /// fetch has succeeded.
     pub(crate) async fn with(&self, id: Option<&str>) -> Option<Arc<Loaded>> {
         if let Some(loaded) = self.loaded()
             && has_passed(FRESH, loaded.at, self.clock.now())

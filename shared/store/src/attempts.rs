@@ -44,7 +44,7 @@ impl Accounts {
     }
 
     /// Returns the save that was counted at `counted_at`.
-    pub async fn return_save(
+    pub async fn uncount_save(
         &self,
         id: &AccountId,
         counted_at: Timestamp,

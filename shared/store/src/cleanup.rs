@@ -24,7 +24,7 @@ impl Payments {
     }
 
     /// Keeps only the payments in `left`, which are tried again at `retry_at`.
-    pub async fn keep_open(
+    pub async fn set_left_open(
         &self,
         account: &AccountNumber,
         left: &[String],

@@ -60,7 +60,7 @@ impl DomainEvent {
             AddOnStatus::None | AddOnStatus::Cancelling => return None,
         };
         let paid_through = ("paid_through", paid_through.and_then(time_of));
-        let name = kind.trim_start_matches("add_on.");
+        let name = kind.strip_prefix("add_on.")?;
         Some(Self {
             id: format!("{generation}-{name}-{}", after.revision),
             kind,

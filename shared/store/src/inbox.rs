@@ -111,7 +111,8 @@ impl Inbox {
         self.db.write("end event", update).await.map(drop)
     }
 
-    /// Has an event that could not be applied tried again at `retry_at`, unless it has ended.
+    /// Schedules another try at `retry_at` of an event that could not be applied, unless it has
+    /// ended.
     pub async fn keep(
         &self,
         id: &str,

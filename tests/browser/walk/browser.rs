@@ -236,7 +236,7 @@ impl Browser {
         Element { browser: self, id }.type_in(keys).await;
     }
 
-    /// A command of the Chrome DevTools Protocol.
+    /// A command of the Chrome `DevTools` Protocol.
     pub(crate) async fn cdp(&self, method: &str, parameters: Value) -> Value {
         let command = json!({"cmd": method, "params": parameters});
         let answer = self.post("/goog/cdp/execute", command).await;

@@ -27,7 +27,7 @@ pub(super) async fn take(
     // Before there is a hold, so that the sweeper never sees the hold without its call.
     let running = deps.running.begin(&call.id);
     let settings = &deps.settings;
-    let rate = settings.api.rate;
+    let rate = deps.api.settings.rate;
     let mut available = account.balance.available();
     for _ in 0..ATTEMPTS {
         let ceiling = ceiling(model, size, available, settings.min_output_tokens, rate);

@@ -165,7 +165,9 @@ impl Completion {
             total_tokens: self.prompt_tokens + words,
             cost: raw(cost),
             is_byok: inference.is_some(),
+            prompt_tokens_details: json!({"cached_tokens": 0, "audio_tokens": 0}),
             cost_details: BTreeMap::from([("upstream_inference_cost", raw_or_null(inference))]),
+            completion_tokens_details: json!({"reasoning_tokens": 0, "image_tokens": 0}),
         })
     }
 }
@@ -190,7 +192,9 @@ struct Usage {
     total_tokens: u64,
     cost: Box<RawValue>,
     is_byok: bool,
+    prompt_tokens_details: Value,
     cost_details: BTreeMap<&'static str, Box<RawValue>>,
+    completion_tokens_details: Value,
 }
 
 fn choice(member: &str, message: &Value, finish_reason: Option<&str>) -> Value {

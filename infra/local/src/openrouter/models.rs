@@ -58,13 +58,18 @@ fn entry(model: &Model, id: &str, name: &str) -> Value {
     let (inputs, _) = model.modality.split_once("->").unwrap_or_default();
     json!({
         "id": id,
+        "canonical_slug": id.trim_end_matches(":free"),
+        "hugging_face_id": null,
         "name": name,
         "created": CREATED,
+        "description": "A model of the simulator.",
         "context_length": model.context_length,
         "architecture": {
             "modality": model.modality,
             "input_modalities": inputs.split('+').collect::<Vec<_>>(),
             "output_modalities": ["text"],
+            "tokenizer": "Other",
+            "instruct_type": null,
         },
         "pricing": {
             "prompt": model.prompt,
@@ -77,7 +82,9 @@ fn entry(model: &Model, id: &str, name: &str) -> Value {
         "top_provider": {
             "context_length": model.context_length,
             "max_completion_tokens": model.max_completion_tokens,
+            "is_moderated": false,
         },
+        "per_request_limits": null,
         "supported_parameters": [
             "max_tokens", "temperature", "top_p", "stop", "seed", "tools", "tool_choice",
             "response_format",

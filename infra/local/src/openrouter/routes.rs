@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::behaviour::{self, Behaviour};
 use super::completion::{Completion, count, raw, raw_or_null};
-use super::errors::{self, error, no_key};
+use super::errors::{self, USER_ID, error, no_key};
 use super::models::{self, CREATED, DEFAULT_MODEL};
 use super::playback;
 use super::record::{
@@ -72,7 +72,19 @@ async fn key(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response 
         "label": label(key),
         "limit": 20,
         "limit_remaining": remaining,
+        "limit_reset": null,
+        "include_byok_in_limit": false,
         "usage": usage,
+        "usage_daily": 0.5,
+        "usage_weekly": 2.5,
+        "usage_monthly": usage,
+        "byok_usage": 0,
+        "byok_usage_daily": 0,
+        "byok_usage_weekly": 0,
+        "byok_usage_monthly": 0,
+        "is_free_tier": false,
+        "creator_user_id": USER_ID,
+        "rate_limit": {"requests": -1, "interval": "10s", "note": "This field is deprecated."},
         "is_management_key": management,
         "is_provisioning_key": management,
         "expires_at": expires_at,
@@ -229,6 +241,11 @@ async fn generation(
             let inference = call.upstream_inference_cost.clone();
             let data = Generation {
                 id,
+                model: call.model.clone().unwrap_or_else(|| DEFAULT_MODEL.to_owned()),
+                streamed: call.stream,
+                created_at: "2026-01-01T00:00:00.000Z",
+                provider_name: "Simulator",
+                cache_discount: None,
                 finish_reason: call.finish_reason,
                 cancelled: call.outcome != CallOutcome::Completed,
                 is_byok: inference.is_some(),
@@ -250,6 +267,11 @@ async fn generation(
 #[derive(Serialize)]
 struct Generation {
     id: String,
+    model: String,
+    streamed: bool,
+    created_at: &'static str,
+    provider_name: &'static str,
+    cache_discount: Option<u64>,
     finish_reason: Option<&'static str>,
     cancelled: bool,
     is_byok: bool,
