@@ -115,8 +115,8 @@ fn the_runtimes_client_is_the_patched_one() {
     }
 }
 
-/// functions → charging, api → edge, store, keyvault, upstream, payments → card, billing, routing →
-/// account.
+/// functions → charging, api → edge, store, upstream, payments → keyvault, card, billing, routing
+/// → account.
 #[test]
 fn dependencies_point_down_only() {
     let packages = packages();

@@ -39,7 +39,8 @@ pub(crate) struct Saved {
     integration: Card,
 }
 
-/// Checks in the order of section 2 of the contract: token, role, entitlement, attempts, format, network.
+/// Checks in the order of section 2 of the contract: token, role, entitlement, attempts, format,
+/// network.
 #[cfg_attr(feature = "openapi", utoipa::path(
     put, path = "/v1/integrations/openrouter/key", tag = "key", operation_id = "save_key",
     request_body = NewKey,

@@ -28,13 +28,14 @@ pub struct Deps {
     pub queue: aws_sdk_sqs::Client,
     pub queue_url: Url,
     /// Accounts that all workers together can charge per second.
-    pub pace: u32,
+    pub charges_per_second: u32,
 }
 
 impl Deps {
     pub fn new(setup: Setup) -> Result<Self, edge::Error> {
         let settings = Settings::from_env(setup.env.clone())?;
-        let (interval, pace) = (settings.stripe_interval(), settings.charges_per_second());
+        let interval = settings.stripe_interval();
+        let charges_per_second = settings.charges_per_second();
         let time_outs = TimeOuts::for_questions(settings.charging.connect);
         let http = edge::http_client(settings.charging.connect)?;
         let dynamodb = aws_sdk_dynamodb::Client::new(&setup.aws);
@@ -53,7 +54,7 @@ impl Deps {
             event_bus_name: settings.event_bus,
             queue: aws_sdk_sqs::Client::new(&setup.aws),
             queue_url: settings.queue_url,
-            pace,
+            charges_per_second,
         })
     }
 }

@@ -87,7 +87,8 @@ async fn room(deps: &Deps) -> Result<usize, Box<dyn Error + Send + Sync>> {
     let attributes = response.attributes.unwrap_or_default();
     let messages = attributes.get(&QueueAttributeName::ApproximateNumberOfMessages);
     let messages: usize = messages.map_or("", String::as_str).parse()?;
-    let longest = usize::try_from(LONGEST_QUEUE.as_secs())? * usize::try_from(deps.pace)?;
+    let longest =
+        usize::try_from(LONGEST_QUEUE.as_secs())? * usize::try_from(deps.charges_per_second)?;
     Ok(longest.saturating_sub(messages.saturating_mul(ACCOUNTS_PER_MESSAGE)))
 }
 

@@ -178,7 +178,8 @@ impl DueIndex {
         due_rows(&self.db, index, partition(kind, shard), now, limit, read).await
     }
 
-    /// Claims a task until `until`: no other tick finds it before. False if it is no longer due as it was.
+    /// Claims a task until `until`: no other tick finds it before. False if it is no longer due as
+    /// it was.
     pub async fn postpone(&self, due: &Due, until: Timestamp) -> Result<bool, StoreError> {
         let table = due.task.parts().0.table(&self.db.tables);
         let update = update(table, due.task.key(), "SET due_at = :until")

@@ -17,8 +17,8 @@
 //! completes a session whose payment is still processing; the refund itself. A processing attempt
 //! is settled before time passes. A request to buy stops when one of its calls gets no response,
 //! and does not wait for the work that it starts; there is at most one more checkout than requests.
-//! ARCHITECTURE's fifth guard, one charge record per period, is left out on purpose: the profile must
-//! work without it.
+//! ARCHITECTURE's fifth guard, one charge record per period, is left out on purpose: the profile
+//! must work without it.
 //!
 //! The search is complete within the bounds of each [`Scope`].
 
