@@ -237,7 +237,7 @@ def roles(template, actions):
             yield f"{name} uses {action} on {resource} without permission"
         for action, resource in sorted(granted - done.get(name, set())):
             if not {action, (name, action, resource)} & BY_AWS:
-                yield f"{name} has {action} on {resource} but never uses it"
+                yield f"{name} may use {action} on {resource} but never does"
 
 
 @check
@@ -452,7 +452,7 @@ def alarms(template):
     }
     for id, it in template.of("AWS::CloudWatch::Alarm").items():
         if not it.get("AlarmActions"):
-            yield f"{id} notifies nobody"
+            yield f"{id} notifies no one"
         place = re.search(r"docs/operations\.md#([a-z-]+)", it.get("AlarmDescription", ""))
         if not place or place[1] not in headings:
             yield f"{id} has no runbook"

@@ -1,6 +1,6 @@
-//! What `ai-proxy` adds to a call, compared with calling the upstream directly and through a relay
-//! that does nothing. `tests/bench/run` builds and starts it; docs/performance.md has the headline
-//! numbers.
+//! The time that `ai-proxy` adds to a call, compared with calling the upstream directly and through
+//! a relay that does nothing. `tests/bench/run` builds and starts this program;
+//! docs/performance.md has the headline numbers.
 //!
 //! One program plays all parts, each in its own process, so that each can be pinned to a core and
 //! queried for its CPU time and memory.
@@ -81,7 +81,7 @@ Options:
   --json FILE      also write the numbers to this file
 ";
 
-/// What to measure, and how often.
+/// The sections to measure, and the number of repetitions.
 pub(crate) struct Options {
     pub(crate) rounds: usize,
     pub(crate) calls: usize,

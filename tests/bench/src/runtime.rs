@@ -54,7 +54,7 @@ impl Function {
         Ok(Self { process, api })
     }
 
-    /// Calls it in this way, with the caller's token.
+    /// Calls the function in this way, with the caller's token.
     async fn call(&self, way: &Way, token: &str, measured: &mut Measured) -> Result<(), Error> {
         let event = event(token, &way.body);
         let before = cpu(self.process.id())?;
@@ -227,7 +227,7 @@ async fn at_once(world: &World, options: &Options) -> Result<(Vec<Table>, Memory
     Ok((tables, memory))
 }
 
-/// From a process's start to the end of its first response.
+/// The time from a process's start to the end of its first response.
 async fn cold(world: &World, options: &Options) -> Result<(Table, Aim), Error> {
     let mut table = Table::new("cold: from a process's start to its first answer");
     let event: Bytes = event(&world.with_key, &body(upstream::MODEL, false));
