@@ -21,7 +21,7 @@ Commands (ID is the account's id; AMOUNT is in credits, for example 12.5):
                                     change the plan
   account delete ID [--version N]   delete the account, its key and finally its credits
   credits grant ID AMOUNT --reason TEXT [--id ENTRY_ID]
-                                    give credits; what the account owes is deducted
+                                    give credits; owed credits are deducted
   credits refund ID AMOUNT --reason TEXT [--id ENTRY_ID]
                                     return credits, for example for a failed call
   credits adjust ID AMOUNT --reason TEXT [--id ENTRY_ID]
@@ -196,11 +196,11 @@ pub(crate) enum AccountCommand {
 pub(crate) enum CreditsCommand {
     /// Give credits
     ///
-    /// What the account owes since a reversal is deducted at once.
+    /// Credits owed since a reversal are deducted at once.
     Grant(Giving),
     /// Return credits, for example for a failed call
     ///
-    /// What the account owes is not deducted.
+    /// Credits that the account owes are not deducted.
     Refund(Giving),
     /// Add credits, or remove them: credits adjust acme -5 --reason '...'
     ///

@@ -60,14 +60,14 @@ pub(crate) fn nanos_since(started: Instant) -> Nanos {
 }
 
 const HELP: &str = "\
-What ai-proxy adds to a call.
+Measures the time that ai-proxy adds to a call.
 
 Usage: tests/bench/run [OPTIONS] [SECTION ...]
 
 Sections (all of them, unless some are named):
   parts            the parts of a call by themselves
   instructions     calls and parts counted by callgrind, without a clock; needs valgrind
-  writes           calls on credits, one process, 64 accounts
+  writes           calls on credits: one process, 64 accounts
   gateway          through a server: direct, a bare relay, ai-proxy with an own key and on credits
   runtime          over Lambda's Runtime API: warm, cold, 32 at once; beside a hello world
   memory           open streams
@@ -76,8 +76,8 @@ Sections (all of them, unless some are named):
 Needs two cores, and taskset to give processes one or both of them.
 
 Options:
-  --rounds N       how often each thing is measured, in turn (5)
-  --calls N        plain calls of a round, one after the other; a fifth of them are streamed (1000)
+  --rounds N       repetitions of each measurement, in turn (5)
+  --calls N        plain calls per round, one after the other, and a fifth as many streamed (1000)
   --json FILE      also write the numbers to this file
 ";
 

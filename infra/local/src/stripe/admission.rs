@@ -37,7 +37,7 @@ pub struct ApiResponse {
     pub status: u16,
     /// JSON.
     pub body: String,
-    /// It repeats the first response to its idempotency key.
+    /// This repeats the first response to its idempotency key.
     pub replayed: bool,
     /// The connection is closed instead.
     pub lost: bool,

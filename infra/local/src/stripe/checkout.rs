@@ -198,7 +198,7 @@ impl StripeState {
     }
 }
 
-/// What a session sells: the product's name, the amount and the currency.
+/// A session's product: its name, amount and currency.
 fn line_item<'a>(params: &'a Params, mode: &str) -> Result<(&'a str, i64, &'a str), ApiError> {
     let price = |name: &str| format!("line_items[0][price_data]{name}");
     let currency = params.required(&price("[currency]"))?;
