@@ -32,7 +32,7 @@ CHECKS = []
 # https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsx-ray.html
 WITHOUT_RESOURCE = {"xray:PutTelemetryRecords", "xray:PutTraceSegments"}
 
-# Permissions that a role needs although its function makes no such request: AWS uses them.
+# Permissions that AWS itself uses: a role needs them although its function makes no such request.
 BY_AWS = {
     "logs:CreateLogStream",
     "logs:PutLogEvents",
@@ -64,7 +64,7 @@ class Template:
         written = yaml_parse(pathlib.Path(file).read_text())
         for resource in written["Resources"].values():
             if resource["Type"] == "AWS::Serverless::Function":
-                # Where `sam deploy` uploads it.
+                # Stands for the place where `sam deploy` uploads the code.
                 resource["Properties"]["CodeUri"] = "s3://bucket/key"
         os.environ.setdefault("AWS_DEFAULT_REGION", "us-east-1")
         logging.disable(logging.WARNING)

@@ -59,7 +59,7 @@ pub(crate) async fn reverse(
     let amount = known.amount.checked_neg();
     let (Ok(own), Some(amount)) = (own, amount) else {
         return Err(Error::refused(format!(
-            "the id {entry} is too long for its reversal's id; remove the credits with `credits \
+            "the id {entry} leaves no room for its reversal's id; remove the credits with `credits \
              adjust`"
         )));
     };
@@ -132,7 +132,7 @@ fn confirm(session: &mut Session<'_, '_>, account: &Account, order: &Order) -> R
         EntryKind::Reversal => {
             let now = taken.min(account.balance.available());
             let later = taken.checked_sub(now).unwrap_or_default();
-            format!("{taken} credits are reversed: {now} removed now, {later} owed.")
+            format!("{taken} credits are reversed: {now} taken now, {later} owed.")
         }
         _ if amount.is_negative() => format!("{taken} credits are removed."),
         _ => format!("{amount} credits are given."),

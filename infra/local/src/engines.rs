@@ -173,8 +173,8 @@ impl Engines {
         self.secrets.wire.lock().unwrap().faults.clear();
     }
 
-    /// Stops both engines, and returns once their ports are closed. DynamoDB's requests in progress
-    /// are completed.
+    /// Stops both engines, and returns once their ports are closed. DynamoDB completes its requests
+    /// in progress.
     pub async fn stop(self) {
         drop(self.dynamodb_stop);
         // A task that panicked has stopped as well.

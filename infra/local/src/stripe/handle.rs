@@ -22,7 +22,7 @@ const RETRY_DELAYS: [Duration; 3] =
 
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The treatment of events.
+/// The delivery mode of events.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Delivery {
     /// Sent at once, and retried until accepted.
@@ -167,7 +167,7 @@ impl StripeHandle {
             Some(Endpoint { url: url.to_owned(), secret: secret.to_owned() });
     }
 
-    /// Decides how events are treated from now on.
+    /// Sets the delivery mode of events from now on.
     pub fn set_delivery(&self, delivery: Delivery) {
         self.0.inner.lock().unwrap().delivery = delivery;
     }
