@@ -32,7 +32,7 @@ CHECKS = []
 # https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsx-ray.html
 WITHOUT_RESOURCE = {"xray:PutTelemetryRecords", "xray:PutTraceSegments"}
 
-# Permissions that a role needs although its function makes no such request: AWS uses them.
+# Permissions that AWS itself uses: a role needs them although its function makes no such request.
 BY_AWS = {
     "logs:CreateLogStream",
     "logs:PutLogEvents",
@@ -64,7 +64,7 @@ class Template:
         written = yaml_parse(pathlib.Path(file).read_text())
         for resource in written["Resources"].values():
             if resource["Type"] == "AWS::Serverless::Function":
-                # Where `sam deploy` uploads it.
+                # Stands for the place where `sam deploy` uploads the code.
                 resource["Properties"]["CodeUri"] = "s3://bucket/key"
         os.environ.setdefault("AWS_DEFAULT_REGION", "us-east-1")
         logging.disable(logging.WARNING)
@@ -237,7 +237,7 @@ def roles(template, actions):
             yield f"{name} uses {action} on {resource} without permission"
         for action, resource in sorted(granted - done.get(name, set())):
             if not {action, (name, action, resource)} & BY_AWS:
-                yield f"{name} has {action} on {resource} but never uses it"
+                yield f"{name} may use {action} on {resource} but never does"
 
 
 @check
@@ -452,7 +452,7 @@ def alarms(template):
     }
     for id, it in template.of("AWS::CloudWatch::Alarm").items():
         if not it.get("AlarmActions"):
-            yield f"{id} notifies nobody"
+            yield f"{id} notifies no one"
         place = re.search(r"docs/operations\.md#([a-z-]+)", it.get("AlarmDescription", ""))
         if not place or place[1] not in headings:
             yield f"{id} has no runbook"

@@ -1,4 +1,4 @@
-// The base of the three elements: loads and shows data of the API, runs one action at a time, and
+// The base of the three elements: loads and shows data from the API, runs one action at a time, and
 // keeps all tabs in step.
 //
 // Invariant: data that was requested before a change is not shown after it.

@@ -1,7 +1,7 @@
-// <openrouter-integration>: connect an OpenRouter key, switch it, and see who pays for the next AI call.
+// <openrouter-integration>: connect an OpenRouter key, switch it, and see who pays next.
 //
-// Invariant: the key goes from its field into one request and nowhere else; no property, attribute or
-// storage ever contains it.
+// Invariant: the key goes from its field into one request and nowhere else; no property, attribute
+// or storage ever contains it.
 
 import { html, nothing } from "./lit.js";
 import { GretaElement } from "./element.js";

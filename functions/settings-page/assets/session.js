@@ -1,7 +1,7 @@
 // Signing in: OpenID Connect, authorization code with PKCE, by top-level redirects.
 //
-// Invariant: the tokens are only in this module's memory. Between two redirects, the browser's storage
-// has the code verifier and the address to return to.
+// Invariant: the tokens are only in this module's memory. Between two redirects, the browser's
+// storage has the code verifier and the return address.
 
 import { ErrorResponse, OidcClient, WebStorageStateStore } from "./oidc.js";
 
@@ -32,8 +32,8 @@ export class Session {
     });
   }
 
-  // The claims of the signed-in user, or null if the user has to sign in; throws any other error. The
-  // first call redirects to the authority, without showing a page, and never returns.
+  // The claims of the signed-in user, or null if the user has to sign in; throws any other error.
+  // The first call redirects to the authority, without showing a page, and never returns.
   async begin() {
     const query = new URLSearchParams(location.search);
     if (!query.has("error") && !(query.has("state") && query.has("code"))) {
@@ -72,7 +72,7 @@ export class Session {
     return gone();
   }
 
-  // The access token, or null if there is no valid one. `refresh`: the API did not accept the last one.
+  // The access token, or null if none is valid. `refresh`: the API did not accept the last one.
   getToken = async ({ refresh = false } = {}) => {
     if (!this.#tokens) return null;
     const lasts = Date.now() + RESERVE_MS < (this.#tokens.expires_at ?? Infinity) * 1000;

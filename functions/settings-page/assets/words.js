@@ -89,8 +89,8 @@ const ERROR = {
   account_not_found: "This sign-in does not belong to a Greta account. Sign in as another user.",
 };
 
-// The error as `{text, code, retryable}`; retryable: the same request may succeed later. A bug in the
-// page is also reported to the browser.
+// The error as `{text, code, retryable}`; retryable: the same request may succeed later. A bug in
+// the page is also reported to the browser.
 export function explain(error) {
   if (error instanceof SignInRequired) {
     return { text: "Your sign-in has expired. Sign in again to continue.", code: "sign_in", retryable: true };

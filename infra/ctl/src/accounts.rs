@@ -10,10 +10,10 @@ use crate::keys;
 use crate::output::{Fields, Report, credits_json, credits_text, name_of, table, time};
 use crate::session::Session;
 
-/// How many history entries are shown.
+/// Number of history entries shown.
 const HISTORY_ENTRIES: i32 = 20;
-/// A given version that is further ahead of the stored one may be a typo, and would make Greta's
-/// core system's events late until it catches up.
+/// Largest step from the stored version to a given one that needs no confirmation. A larger one may
+/// be a typo: events of Greta's core system have no effect until their versions catch up.
 const FAR_AHEAD: u64 = 1_000;
 
 pub(crate) async fn create(
@@ -169,7 +169,7 @@ pub(crate) async fn set_plan(
         if (stored, profile.plan()) == (version, plan) {
             return Ok(Vec::new());
         }
-        // An update of the same version may be replaced on purpose, but not unknowingly.
+        // A change of the same version is replaced only if the operator gave the version.
         if stored > version || (stored == version && given.is_none()) {
             return Err(stored);
         }
@@ -190,7 +190,7 @@ pub(crate) async fn set_plan(
     let done = if changed {
         "changed; Greta's core system must continue with this version or a higher one"
     } else {
-        "the plan was the same already; nothing was changed"
+        "the account already has this plan and version; nothing was changed"
     };
     let json = json!({
         "account_id": id,
@@ -214,7 +214,7 @@ pub(crate) async fn delete(
     let actor = session.actor()?;
     let version = match session.store.accounts.presence(&id).await? {
         Presence::Never => return Err(Error::no_account(&id)),
-        // Only what is left of it is removed.
+        // Only the rest of the account is removed.
         Presence::Deleted { version: stored, .. } => {
             let version = given.unwrap_or(stored).max(stored);
             if let Some(jump) = far_ahead(given, stored) {
@@ -261,7 +261,7 @@ pub(crate) async fn delete(
             deleted.map_or("left_to_tick", |()| "deleted")
         }
     };
-    // If this fails, the billing tick does it.
+    // If this fails, the billing tick scrubs the account.
     let scrubbed = session.store.accounts.scrub(&id).await.unwrap_or(false);
     let done = if deleted_now { "deleted" } else { "it was deleted before" };
     let json = json!({
@@ -275,7 +275,7 @@ pub(crate) async fn delete(
     Ok(Report::change(json, format!("{done}; {}", rest_text(scrubbed))))
 }
 
-/// What is left of a deleted account.
+/// The remains of a deleted account.
 fn rest_text(scrubbed: bool) -> &'static str {
     if scrubbed {
         "nothing is left but the tombstone"
@@ -284,7 +284,7 @@ fn rest_text(scrubbed: bool) -> &'static str {
     }
 }
 
-/// A warning of a given version that is far ahead of the stored one.
+/// A warning about a given version that is far ahead of the stored one.
 fn far_ahead(given: Option<u64>, stored: u64) -> Option<String> {
     let given = given?;
     let ahead = given.checked_sub(stored)?;
@@ -305,7 +305,7 @@ fn with_attention(fields: Fields, attention: Option<String>) -> Fields {
 
 fn too_late(id: &AccountId, version: u64) -> Error {
     Error::refused(format!(
-        "account {id} has a version younger than version {version}, so it lives; nothing was done; \
+        "account {id} has a version younger than version {version}, so it was not deleted; \
          see `gretactl account show {id}`"
     ))
 }

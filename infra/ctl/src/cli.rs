@@ -9,7 +9,7 @@ use store::Segment;
 
 /// The maximum length of a reason, in characters.
 const MAX_REASON: usize = 200;
-/// The maximum length of an entry's id, so that its reversal can be named after it.
+/// The maximum length of an entry's id, which leaves room for its reversal's prefix.
 const MAX_ENTRY_ID: usize = 55;
 
 const OVERVIEW: &str = "\
@@ -21,7 +21,7 @@ Commands (ID is the account's id; AMOUNT is in credits, for example 12.5):
                                     change the plan
   account delete ID [--version N]   delete the account, its key and finally its credits
   credits grant ID AMOUNT --reason TEXT [--id ENTRY_ID]
-                                    give credits; what the account owes is deducted
+                                    give credits; owed credits are deducted
   credits refund ID AMOUNT --reason TEXT [--id ENTRY_ID]
                                     return credits, for example for a failed call
   credits adjust ID AMOUNT --reason TEXT [--id ENTRY_ID]
@@ -58,7 +58,7 @@ one. The account's members see the reason of a `credits` command in their ledger
 Settings, from the environment or --env-file:
   ACCOUNTS_TABLE, LEDGER_TABLE, HOLDS_TABLE, CHARGES_TABLE, WEBHOOKS_TABLE
                                               the deployment's tables
-  SECRETS_PREFIX                              the prefix of users' secrets' names
+  SECRETS_PREFIX                              the prefix of the names of users' secrets
   AWS_REGION, AWS_PROFILE, AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL_DYNAMODB, ...
                                               the AWS SDK's own; with single sign-on:
                                               eval \"$(aws configure export-credentials --format env)\"
@@ -196,11 +196,11 @@ pub(crate) enum AccountCommand {
 pub(crate) enum CreditsCommand {
     /// Give credits
     ///
-    /// What the account owes since a reversal is deducted at once.
+    /// Credits owed since a reversal are deducted at once.
     Grant(Giving),
     /// Return credits, for example for a failed call
     ///
-    /// What the account owes is not deducted.
+    /// Credits that the account owes are not deducted.
     Refund(Giving),
     /// Add credits, or remove them: credits adjust acme -5 --reason '...'
     ///
@@ -306,8 +306,8 @@ pub(crate) enum WebhooksCommand {
     List,
     /// Have an event applied again
     ///
-    /// The next billing tick applies it, whatever became of it before. Effects that it already had
-    /// are not repeated.
+    /// The next billing tick applies it, whatever its state. Effects that it already had are not
+    /// repeated.
     #[command(verbatim_doc_comment)]
     Replay {
         /// Stripe's id of the event

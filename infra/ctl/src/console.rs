@@ -1,4 +1,4 @@
-//! The terminal, and how a command ends on it.
+//! The terminal, and a command's exit code.
 
 use std::io::{BufRead, Write};
 use std::process::ExitCode;
@@ -9,17 +9,17 @@ pub struct Console<'a> {
     pub out: &'a mut dyn Write,
     /// Questions and errors.
     pub err: &'a mut dyn Write,
-    /// Confirmations; `None` if nobody is there to give one.
+    /// Confirmations; `None` without a terminal.
     pub input: Option<&'a mut dyn BufRead>,
 }
 
-/// How a command ended.
+/// A command's outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     Done = 0,
-    /// It failed, nothing was found, or something does not add up.
+    /// The command failed, nothing was found, or something does not add up.
     Failed = 1,
-    /// It was called wrongly, or not confirmed.
+    /// The arguments or settings were wrong, or the command was not confirmed.
     Usage = 2,
 }
 

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::output::{Fields, Report, credits_json, credits_text, name_of, table};
 use crate::session::Session;
 
-/// How many ledger entries are read at once.
+/// Number of ledger entries read at once.
 const PAGE_SIZE: u8 = 100;
 
 /// A posting to make.
@@ -59,7 +59,7 @@ pub(crate) async fn reverse(
     let amount = known.amount.checked_neg();
     let (Ok(own), Some(amount)) = (own, amount) else {
         return Err(Error::refused(format!(
-            "the id {entry} leaves no room for its reversal's id; take the credits with `credits \
+            "the id {entry} leaves no room for its reversal's id; remove the credits with `credits \
              adjust`"
         )));
     };
@@ -79,7 +79,7 @@ async fn post(
         Some(_) => return Err(id_taken(&order.id)),
         None => {
             confirm(session, &account, &order)?;
-            // The time after the confirmation: the ledger is read in the order of time.
+            // The time after the confirmation, because the ledger is ordered by time.
             let posting = Posting {
                 id: &order.id,
                 kind: order.kind,
@@ -99,7 +99,7 @@ async fn post(
         Posted::Now { balance, owed } => (true, balance, owed),
         Posted::Before => (false, Credits::ZERO, Credits::ZERO),
     };
-    // The posting is made, whether or not the balance can be read.
+    // The posting stands even if the balance cannot be read.
     let after = session.store.accounts.get(&account.id).await.ok().flatten();
     let done = if !is_new {
         "this id was posted before; nothing moved".to_owned()
@@ -108,7 +108,7 @@ async fn post(
     } else if let Some(paid) = owed_change.checked_neg().filter(|_| owed_change.is_negative()) {
         format!("posted; {paid} paid what was owed")
     } else {
-        format!("posted; {owed_change} could not be taken and are owed from now on")
+        format!("posted; {owed_change} were not available and are now owed")
     };
     let json = json!({
         "account_id": account.id,
@@ -134,7 +134,7 @@ fn confirm(session: &mut Session<'_, '_>, account: &Account, order: &Order) -> R
             let later = taken.checked_sub(now).unwrap_or_default();
             format!("{taken} credits are reversed: {now} taken now, {later} owed.")
         }
-        _ if amount.is_negative() => format!("{taken} credits are taken."),
+        _ if amount.is_negative() => format!("{taken} credits are removed."),
         _ => format!("{amount} credits are given."),
     };
     let fields = Fields::new("account", &account.id)
@@ -157,7 +157,7 @@ fn repeat(order: &Order) -> String {
 fn not_posted(account: &AccountId, order: &Order, refused: &PostRefused) -> Error {
     match refused {
         PostRefused::Insufficient(balance) => Error::refused(format!(
-            "the account has less than {} credits: {}; nothing was posted",
+            "the account has too few credits for {}: {}; nothing was posted",
             order.amount,
             credits_text(balance)
         )),
@@ -279,8 +279,8 @@ impl Reconciled {
     }
 }
 
-/// Whether the account was deleted, or even created again, after it was listed. If this cannot be
-/// read either, that proves nothing.
+/// Whether the account was deleted, or even created again, after it was listed. False if this
+/// cannot be read either.
 async fn is_gone(session: &Session<'_, '_>, id: &AccountId, number: &AccountNumber) -> bool {
     let stored = session.store.accounts.number(id).await;
     stored.is_ok_and(|stored| stored.as_ref() != Some(number))

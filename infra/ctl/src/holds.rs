@@ -43,7 +43,7 @@ fn hold_json(open: &OpenHold) -> Value {
     })
 }
 
-/// Charges the hold, or releases it without a `charge`.
+/// Charges the hold, or releases it if `charge` is `None`.
 pub(crate) async fn resolve(
     session: &mut Session<'_, '_>,
     id: AccountId,
@@ -111,11 +111,11 @@ pub(crate) async fn resolve(
     Ok(Report::change(json, done))
 }
 
-/// What one should know before confirming.
+/// The facts to show before the confirmation.
 fn facts(session: &Session<'_, '_>, open: &OpenHold) -> Fields {
     let now = session.clock.now();
     let fields = Fields::new("account", &open.hold.account).members("", &hold_json(open));
-    // A call that fails to end its hold has it checked at once.
+    // If a call fails to end its hold, the hold is checked at once.
     let may_run = now < open.next_check_at && now.duration_since(open.created_at) < FIRST_CHECK;
     if may_run { fields.and("attention", "the call may still be running") } else { fields }
 }

@@ -1,4 +1,4 @@
-//! `gretactl key`. A key's text is never read: shown is what the account's members see.
+//! `gretactl key`. It never reads a key's text; it shows the facts that the account's members see.
 
 use account::{AccountId, KeyId};
 use card::KeyFacts;
@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::output::{Fields, Report};
 use crate::session::Session;
 
-/// Adds what is known of a key.
+/// Adds a key's facts.
 pub(crate) fn fields(fields: Fields, key: Option<&KeyFacts>) -> Fields {
     match key {
         Some(key) => fields.members("key ", &json!(key)),
@@ -33,7 +33,7 @@ pub(crate) async fn status(session: &Session<'_, '_>, id: AccountId) -> Result<R
     Ok(Report::new(json, fields))
 }
 
-/// The account's key is not the one that was shown.
+/// The account's current key is not the one shown.
 struct OtherKey;
 
 pub(crate) async fn forget(

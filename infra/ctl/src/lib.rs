@@ -2,7 +2,7 @@
 //!
 //! Every command is one function that returns one report, as text and as JSON. Commands make
 //! changes through the same code as the functions: credits through [`store::Ledger::post`], holds
-//! through their single end, keys through `key-save`'s removal. Nothing is repaired past it.
+//! through `settle` and `release`, keys through `key_save::disconnect_key`. No command bypasses it.
 //!
 //! Invariants: a key's text is never read; commands that move money ask first; every change names
 //! the operator, in the ledger or in the account's history.
@@ -35,7 +35,7 @@ use crate::output::Report;
 use crate::session::Session;
 use crate::settings::Settings;
 
-/// Runs the tool with these arguments, the program's name first.
+/// Runs the tool with these arguments, of which the first is the program's name.
 pub async fn run(
     arguments: impl IntoIterator<Item = OsString>,
     env: Env,

@@ -25,7 +25,7 @@ impl Report {
         Self { text: text.to_string(), json, exit: Exit::Done }
     }
 
-    /// A report of a change. Its text is `what`, and the members of `json`.
+    /// A report of a change. Its text is `what`, followed by the members of `json`.
     pub(crate) fn change(json: Value, what: impl Display) -> Self {
         let members = Fields::default().members("", &json);
         Self::new(json, format!("{what}\n\n{members}"))
@@ -62,7 +62,7 @@ pub(crate) fn failed(error: &Error, json: bool, console: &mut Console<'_>) -> Ex
     error.exit()
 }
 
-/// Prints why the arguments are wrong, or the help that was asked for.
+/// Prints the problem with the arguments, or the requested help.
 pub(crate) fn not_parsed(
     error: &clap::Error,
     arguments: &[OsString],
@@ -89,7 +89,7 @@ pub(crate) fn not_parsed(
     Exit::Usage
 }
 
-/// If an error cannot be printed, its exit code still tells of it.
+/// If the error cannot be printed, the exit code still reports it.
 fn print_error(text: &str, json: bool, console: &mut Console<'_>) {
     let _ = if json {
         writeln!(console.out, "{:#}", json!({ "error": text }))
@@ -98,7 +98,7 @@ fn print_error(text: &str, json: bool, console: &mut Console<'_>) {
     };
 }
 
-/// Named values, one a line.
+/// Named values, one per line.
 #[derive(Default)]
 pub(crate) struct Fields(Vec<(String, String)>);
 
@@ -132,7 +132,7 @@ impl Display for Fields {
     }
 }
 
-/// These members of JSON objects, under their names without `_id` and `_at`.
+/// A table of these members of JSON objects; its headings drop `_id` and `_at`.
 pub(crate) fn table<const N: usize>(columns: [&str; N], rows: &[Value]) -> String {
     let cells = |row: &Value| columns.map(|column| plain(&shown(&row[column])));
     let headings = columns.map(|column| {
@@ -166,8 +166,7 @@ fn shown(value: &Value) -> String {
     }
 }
 
-/// The text without control characters, which could steer the terminal: some of it is other
-/// people's.
+/// The text without control characters: some of it comes from users and could steer the terminal.
 fn plain(text: &str) -> String {
     text.replace(char::is_control, "\u{fffd}")
 }
@@ -180,7 +179,7 @@ pub(crate) fn name_of(value: &impl Serialize) -> String {
     }
 }
 
-/// To the second.
+/// The time to the second.
 pub(crate) fn time(at: Timestamp) -> String {
     format!("{at:.0}")
 }

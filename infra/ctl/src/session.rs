@@ -1,4 +1,4 @@
-//! The clients and the operator that all commands work with.
+//! The clients, operator and terminal that all commands share.
 
 use std::fmt::Display;
 
@@ -60,11 +60,11 @@ impl<'a, 'b> Session<'a, 'b> {
         }
     }
 
-    /// The account's number, also of a deleted account while it has open holds.
+    /// The account's number. A deleted account keeps its number while it has open holds.
     pub(crate) async fn number(&self, id: &AccountId) -> Result<AccountNumber, Error> {
         match self.store.accounts.number(id).await? {
             Some(number) => Ok(number),
-            // Its error says why there is none.
+            // The error says why there is no number.
             None => self.account(id).await.map(|account| account.number),
         }
     }

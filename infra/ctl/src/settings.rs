@@ -21,14 +21,14 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// Reads the settings; the SDK finds what they do not say about AWS.
+    /// Reads the settings; the SDK looks for AWS settings that are missing here.
     pub(crate) async fn read(env: Env, global: &Global) -> Result<Self, Error> {
         let mut env = match &global.env_file {
             Some(path) => env.with(read_file(path)?),
             None => env,
         };
         let tables = Tables::from_settings(|name| env.text(name));
-        // No default: with a wrong prefix secrets are not found, which looks as if deleted.
+        // No default: with a wrong prefix, secrets are not found and so seem deleted.
         let secrets_prefix = env.text("SECRETS_PREFIX");
         let operator = operator_of(&mut env, global);
         let region = env.optional("AWS_REGION");

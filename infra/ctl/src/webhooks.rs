@@ -33,7 +33,7 @@ pub(crate) async fn list(session: &Session<'_, '_>) -> Result<Report, Error> {
     Ok(Report::new(json!({ "events": events }), text))
 }
 
-/// Has the next billing tick apply the event, whatever became of it before.
+/// Has the next billing tick apply the event, whatever its state.
 pub(crate) async fn replay(session: &mut Session<'_, '_>, id: &str) -> Result<Report, Error> {
     let actor = session.actor()?;
     let Some(event) = session.store.inbox.get(id).await? else {

@@ -1,4 +1,4 @@
-//! Accounts to try things with, and how they reach any state.
+//! Accounts to try things with, brought into any state.
 
 use account::add_on::{Collection, Fact, GenerationId};
 use account::{
@@ -30,14 +30,14 @@ const fn demo(plan: Plan, credits: i64, add_on: Option<AddOnStatus>) -> AccountC
     AccountChange { plan: Some(plan), credits: Some(credits), add_on }
 }
 
-/// The state that an account is to reach.
+/// An account's target state.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AccountChange {
     /// A new account is standard unless this says otherwise.
     pub plan: Option<Plan>,
     pub credits: Option<Credits>,
-    /// The status to reach, as of now.
+    /// The target status, as of now.
     pub add_on: Option<AddOnStatus>,
 }
 
@@ -50,7 +50,7 @@ pub(crate) async fn stored(store: &Store, id: &AccountId) -> Result<Option<Accou
     account.map_err(|error| ApiError::storage(&error))
 }
 
-/// Creates or changes an account. With a Stripe, an account that gets the add-on gets a card, too.
+/// Creates or changes an account. With a Stripe, an account that gets the add-on also gets a card.
 pub async fn change_account(
     store: &Store,
     stripe: Option<&StripeHandle>,
@@ -105,7 +105,7 @@ fn change_profile(profile: &mut Profile, id: &AccountId, change: AccountChange, 
     }
 }
 
-/// An add-on that facts have led to `status`, as of `now`.
+/// An add-on whose facts amount to `status` at `now`.
 fn add_on_in(status: AddOnStatus, id: &AccountId, now: Timestamp) -> AddOn {
     // Stripe's times are whole seconds.
     let now = Timestamp::from_second(now.as_second()).unwrap_or(now);

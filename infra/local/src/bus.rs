@@ -16,10 +16,10 @@ use serde_json::{Value, json};
 use crate::engines::REGION;
 use crate::serve::Server;
 
-/// The most entries of a request.
+/// The maximum number of entries per request.
 const MAX_ENTRIES: usize = 10;
 
-/// A running bus, until stopped or dropped. Its events go with it.
+/// A bus that runs until stopped or dropped. Its events are lost then.
 #[derive(Debug)]
 pub struct Bus {
     pub(crate) server: Server,
@@ -87,7 +87,7 @@ async fn respond(
 }
 
 impl Kept {
-    /// The bus's own id of the event, or why it is rejected.
+    /// The bus's own id for the event, or the reason for its rejection.
     fn accept(&mut self, entry: &Value) -> Result<String, (&'static str, String)> {
         let text = |name: &str| entry[name].as_str().unwrap_or_default();
         let kind = text("DetailType");

@@ -34,7 +34,7 @@ pub(crate) struct Dev {
     pub(crate) issuer: Issuer,
     pub(crate) clock: Clock,
     pub(crate) store: Store,
-    /// The Stripe simulator; `None` where the real Stripe takes its place.
+    /// The Stripe simulator; `None` where the real Stripe replaces it.
     pub(crate) stripe: Option<StripeHandle>,
     pub(crate) monthly_charge: monthly_charge::Deps,
     pub(crate) consumer: Consumer,
@@ -76,7 +76,7 @@ struct TokenRequest {
     role: String,
 }
 
-/// A panel on the settings page, to make a call and see how the switches route it.
+/// A panel on the settings page that makes a call and shows how the switches route it.
 async fn try_a_call() -> impl IntoResponse {
     let javascript = HeaderValue::from_static("text/javascript; charset=utf-8");
     ([(CONTENT_TYPE, javascript)], include_str!("../pages/try-a-call.js"))
@@ -141,7 +141,7 @@ struct TickRequest {
 async fn tick(State(dev): State<Dev>, body: Body) -> Result<Json<Value>, ApiError> {
     let TickRequest { time } = read(body).await?;
     if let Some(stripe) = &dev.stripe {
-        // The subscriptions that Stripe runs go on with the ticks.
+        // Ticks also advance the subscriptions that Stripe runs.
         stripe.renew_due_at(time).await;
     }
     let is_running = |call: &CallId| dev.running.contains(call);

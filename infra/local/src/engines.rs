@@ -32,7 +32,7 @@ use crate::serve::{self, Server};
 
 pub const REGION: &str = "us-east-1";
 
-/// Tells the SDK the settings that begin with `AWS_ENDPOINT_URL`, as a deployed function's
+/// Passes the settings that begin with `AWS_ENDPOINT_URL` to the SDK, as a deployed function's
 /// environment does.
 #[derive(Debug)]
 struct Endpoints(BTreeMap<String, String>);
@@ -78,7 +78,7 @@ pub(crate) fn into_response(emulated: MockResponse) -> Response {
     response
 }
 
-/// The running engines, until stopped or dropped. Their data goes with them.
+/// Engines that run until stopped or dropped. Their data is lost then.
 pub struct Engines {
     /// DynamoDB's endpoint: `http://127.0.0.1:PORT`.
     pub dynamodb_url: String,
@@ -98,7 +98,7 @@ pub fn connector() -> SharedHttpConnector {
 }
 
 impl Engines {
-    /// Starts both, without any table or secret.
+    /// Starts both engines, without any table or secret.
     pub async fn start() -> io::Result<Self> {
         let database = dynoxide::Database::memory().map_err(io::Error::other)?;
         let listener = serve::listener().await?;
@@ -133,7 +133,7 @@ impl Engines {
         &self.database
     }
 
-    /// The settings by which clients find the engines.
+    /// The settings with which clients find the engines.
     pub fn settings(&self) -> BTreeMap<String, String> {
         BTreeMap::from([
             ("AWS_ENDPOINT_URL_DYNAMODB".to_owned(), self.dynamodb_url.clone()),
@@ -173,8 +173,8 @@ impl Engines {
         self.secrets.wire.lock().unwrap().faults.clear();
     }
 
-    /// Stops both, and returns once their ports are closed. Requests to DynamoDB in progress are
-    /// completed.
+    /// Stops both engines, and returns once their ports are closed. DynamoDB completes its requests
+    /// in progress.
     pub async fn stop(self) {
         drop(self.dynamodb_stop);
         // A task that panicked has stopped as well.
@@ -190,7 +190,7 @@ pub enum SecretsFault {
     Internal,
     /// 400 `AccessDeniedException`; nothing is done.
     AccessDenied,
-    /// It is done, but the response is 500 `InternalServiceError`.
+    /// The request is carried out, but the response is 500 `InternalServiceError`.
     ResponseLost,
 }
 
@@ -205,8 +205,8 @@ struct Secrets {
 struct Wire {
     operations: Vec<String>,
     faults: HashMap<Option<String>, SecretsFault>,
-    /// Responses to `CreateSecret` by the request's body, which contains the client's token: AWS
-    /// repeats its response to a repeated request, the engine refuses it.
+    /// Responses to `CreateSecret` by request body, which contains the client's token: AWS repeats
+    /// its response to a repeated request, but the engine refuses the repeat.
     created: HashMap<Bytes, Bytes>,
 }
 

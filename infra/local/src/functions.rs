@@ -9,7 +9,7 @@ use edge::{Clock, Env, Setup};
 
 use crate::dev::TRY_A_CALL;
 
-/// The settings whose values only this program knows: the names of what is embedded here.
+/// The settings whose values only this program knows: the embedded tables and queue.
 const EMBEDDED: [&str; 6] = [
     "ACCOUNTS_TABLE",
     "LEDGER_TABLE",
@@ -30,7 +30,7 @@ pub(crate) struct Functions {
 }
 
 impl Functions {
-    /// Sets up all functions; `aws` is the configuration of the function of this name.
+    /// Sets up all functions; `aws` returns the configuration for a function's name.
     pub(crate) fn new(
         settings: &BTreeMap<String, String>,
         clock: &Clock,
@@ -67,7 +67,7 @@ fn setting_names() -> BTreeSet<&'static str> {
         ($($function:ident)*) => {$({
             let env = Env::from_pairs::<&str, &str>([]);
             let read = env.names();
-            // The names count, not the values, which are all missing.
+            // Only the names matter: all values are missing.
             let _ = $function::Settings::from_env(env);
             names.extend(read.lock().unwrap().iter().copied());
         })*};

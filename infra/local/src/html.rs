@@ -1,4 +1,4 @@
-//! The frame of the plain pages that this program shows itself.
+//! The frame of this program's own plain pages.
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 

@@ -52,8 +52,8 @@ impl Issuer {
         Router::new().route(JWKS_PATH, get(async move || Json(jwks)))
     }
 
-    /// A token for a user of `account_id` with `role` (`owner` or `member`), valid from `now` on
-    /// for `lifetime`.
+    /// A token for a user of `account_id` with `role` (`owner` or `member`), valid from `now` for
+    /// `lifetime`.
     pub fn token(
         &self,
         account_id: &str,

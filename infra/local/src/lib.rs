@@ -1,6 +1,6 @@
 //! The whole system on one machine.
 //!
-//! Beside the gateway and the functions there are engines that speak AWS's own wire protocol
+//! Besides the gateway and the functions, it runs engines that speak AWS's own wire protocol
 //! ([`engines`], with the deployment's [`tables`], [`queue`] and [`bus`]), simulators of OpenRouter
 //! ([`openrouter`]) and Stripe ([`stripe`]), and an issuer of identity tokens ([`issuer`]) with a
 //! login page for the web pages. All of it listens on loopback and keeps its data in memory.

@@ -23,7 +23,7 @@ use tokio::signal::unix::{SignalKind, signal};
 /// The whole system on this machine, with all data in memory.
 ///
 /// Settings in the environment pass through. OPENROUTER_BASE_URL, DEFAULT_AI_BASE_URL (with
-/// DEFAULT_AI_API_KEY) and STRIPE_API_BASE_URL (with STRIPE_API_KEY) replace a simulator by the
+/// DEFAULT_AI_API_KEY) and STRIPE_API_BASE_URL (with STRIPE_API_KEY) replace a simulator with the
 /// real service. LOG_LEVEL=info shows the logs.
 #[expect(clippy::doc_markdown, reason = "clap prints it as help")]
 #[derive(Parser)]
@@ -60,7 +60,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
-    // Before the first line is printed: its reader may already send a signal.
+    // Installed before the first line is printed, because its reader may already send a signal.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let system = System::start(Options {

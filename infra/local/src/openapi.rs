@@ -1,4 +1,4 @@
-//! The interface as OpenAPI 3.1, put together from the functions' parts.
+//! The interface as OpenAPI 3.1, assembled from the functions' parts.
 
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder};

@@ -24,12 +24,12 @@ use crate::engines::{REGION, aws_config, handle, into_response};
 use crate::serve::Server;
 
 const NAME: &str = "charges";
-/// How often a message is received before it becomes a dead letter, as in infra/template.yaml.
+/// The number of receives after which a message becomes a dead letter, as in infra/template.yaml.
 const MAX_RECEIVES: u32 = 3;
-/// The most messages received at once.
+/// The maximum number of messages received at once.
 const BATCH_SIZE: i32 = 10;
 
-/// A running queue, until stopped or dropped. Its messages go with it.
+/// A queue that runs until stopped or dropped. Its messages are lost then.
 pub struct Queue {
     pub(crate) server: Server,
     engine: Arc<Engine>,
@@ -39,12 +39,12 @@ pub struct Queue {
 #[derive(Default)]
 struct Engine {
     service: SqsService,
-    /// How many of the next messages are rejected.
+    /// The number of upcoming messages to reject.
     rejects: AtomicUsize,
 }
 
 impl Queue {
-    /// Starts an empty one. Messages carry the time of `clock`.
+    /// Starts an empty queue. Messages carry the time of `clock`.
     pub async fn start(clock: Clock) -> io::Result<Self> {
         let engine = Arc::<Engine>::default();
         let router = Router::new().route("/", post(respond)).with_state(Arc::clone(&engine));
@@ -72,7 +72,7 @@ impl Queue {
         &self.consumer.url
     }
 
-    /// The next `messages` are rejected. Other messages of the same request are accepted.
+    /// Rejects the next `messages` messages. Others in the same request are accepted.
     pub fn reject(&self, messages: usize) {
         self.engine.rejects.store(messages, Ordering::Relaxed);
     }
@@ -86,7 +86,7 @@ pub struct Consumer {
     clock: Clock,
 }
 
-/// A message that was received, and is invisible to other consumers.
+/// A message that was received and is invisible to other consumers.
 #[derive(Debug, Clone)]
 pub struct ReceivedMessage {
     /// In the form that Lambda receives.
@@ -105,7 +105,7 @@ impl ReceivedMessage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Drained {
     pub report: ChargeReport,
-    /// Messages that failed too often. The accounts they name are queued again by a later tick.
+    /// Messages that failed too often. A later tick queues their accounts again.
     pub dead_letters: u32,
 }
 
@@ -155,7 +155,7 @@ impl Consumer {
         ReceivedMessage { record, receipt, receives: u32::try_from(receives).unwrap_or(u32::MAX) }
     }
 
-    /// The engine has the system's time, the functions that of a clock that may be shifted.
+    /// The engine uses the system's time; the functions use a clock that may be shifted.
     fn on_our_clock(&self, millis: i64) -> Timestamp {
         let shift: SignedDuration = self
             .clock
@@ -220,7 +220,7 @@ async fn respond(State(engine): State<Arc<Engine>>, headers: HeaderMap, body: By
 }
 
 impl Engine {
-    /// The request without the rejected messages, and the results for those.
+    /// The request without the rejected messages, and the results for the rejected ones.
     fn reject_some(&self, body: Bytes) -> (Bytes, Vec<Value>) {
         let mut request: Value = serde_json::from_slice(&body).unwrap_or_default();
         let Some(entries) = request["Entries"].as_array_mut() else {

@@ -27,7 +27,7 @@ pub struct CloseWithoutHead;
 /// A server of routes on a listener of its own, until stopped or dropped.
 ///
 /// Stopping drops the open connections: a response that stalls on purpose would hold up a graceful
-/// end forever.
+/// shutdown forever.
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
@@ -73,7 +73,7 @@ pub async fn listener() -> io::Result<TcpListener> {
 pub async fn listener_on(port: u16) -> io::Result<TcpListener> {
     let socket = TcpSocket::new_v4()?;
     socket.set_nodelay(true)?;
-    // So that a system can start right after another one stopped on the same port.
+    // Lets a system start right after another one stopped on the same port.
     socket.set_reuseaddr(true)?;
     socket.bind((Ipv4Addr::LOCALHOST, port).into())?;
     socket.listen(1024)
@@ -149,9 +149,9 @@ async fn respond(router: Router, request: Request<Body>) -> io::Result<Response>
     }
 }
 
-/// Reads a body of moderate size before the request is handled, as API Gateway does. A response
-/// before its request was read would close the connection without notice; for a larger body
-/// (false), the response announces that.
+/// Reads a body of moderate size before the request is handled, as API Gateway does: a response to
+/// an unread request closes the connection unannounced. Returns false for a larger body, whose
+/// response announces the close.
 async fn with_whole_body(request: Request<Body>) -> io::Result<(Request<Body>, bool)> {
     let size = request.body().size_hint().exact();
     if size.is_none_or(|size| size > READ_AHEAD) {

@@ -45,7 +45,7 @@ pub(crate) struct SignIn {
 #[derive(Default)]
 struct Sessions {
     users: HashMap<String, User>,
-    /// What each code was given for.
+    /// The user and request of each code.
     codes: HashMap<String, (User, AuthorizationRequest)>,
 }
 
@@ -135,7 +135,7 @@ impl AuthorizationRequest {
     }
 }
 
-/// Returns at once if a user is signed in or nobody may be asked; else shows the login page.
+/// Returns at once if a user is signed in or no page may be shown; else shows the login page.
 async fn authorize(
     State(sign_in): State<SignIn>,
     Query(request): Query<AuthorizationRequest>,
@@ -247,7 +247,7 @@ fn login_page(query: &str) -> Markup {
             }
         }
         form method="post" action=(action) {
-            h1 { "or as somebody else" }
+            h1 { "or as someone else" }
             label for="account" { "Account" }
             input #account name="account_id";
             label for="role" { "Role" }

@@ -39,8 +39,8 @@ pub struct Options {
     pub settings: BTreeMap<String, String>,
     /// The gateway serves the `_dev` helpers only; the functions run elsewhere.
     pub backends_only: bool,
-    /// Carries the requests to AWS of the function of this name, for tests that watch or disturb
-    /// them.
+    /// Carries each function's requests to AWS, by the function's name, for tests that watch or
+    /// disturb them.
     pub aws_http: Option<Box<dyn Fn(&'static str) -> SharedHttpClient + Send>>,
 }
 
@@ -60,12 +60,12 @@ pub enum StartError {
 
 pub struct System {
     pub engines: Engines,
-    /// `None` where the real service takes its place.
+    /// `None` where the real service replaces it.
     pub openrouter: Option<OpenRouterSimulator>,
     pub default_ai: Option<OpenRouterSimulator>,
     pub stripe: Option<StripeSimulator>,
     pub bus: Bus,
-    /// The due accounts that wait for the worker.
+    /// The due accounts waiting for the worker.
     pub queue: Queue,
     pub issuer: Issuer,
     pub clock: Clock,
@@ -78,7 +78,7 @@ pub struct System {
 }
 
 impl System {
-    /// Starts everything, and returns once all of it responds.
+    /// Starts everything, and returns once it all responds.
     pub async fn start(options: Options) -> Result<Self, StartError> {
         let port = options.port;
         let listener =
@@ -156,7 +156,7 @@ impl System {
         Ok(())
     }
 
-    /// The configuration of AWS clients, as the functions have it.
+    /// The configuration of AWS clients, as the functions use it.
     pub fn aws_config(&self) -> SdkConfig {
         engines::aws_config(&self.settings)
     }

@@ -10,7 +10,7 @@ use serde_yaml_ng::Value;
 
 const TEMPLATE: &str = include_str!("../../template.yaml");
 
-/// The properties that an engine needs. `CreateTable` has them by the same names.
+/// The properties that an engine needs. `CreateTable` uses the same names.
 const PROPERTIES: [&str; 3] = ["AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes"];
 
 #[derive(Deserialize)]

@@ -1,4 +1,4 @@
-//! How the time that `ai-proxy` adds grows with the number of accounts and the length of a body.
+//! Growth of the time that `ai-proxy` adds, by the number of accounts and the length of a body.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -36,7 +36,7 @@ pub(crate) async fn measure(world: &World, options: &Options) -> Result<Section,
         target("bare relay", relay_port, "/chat/completions"),
         own.clone(),
     ];
-    // Bodies come last: a process may keep the memory that long ones took.
+    // Bodies come last: a process may keep the memory that long bodies took.
     let (accounts, accounts_json) = with_accounts(world, &proxy, &own, options).await?;
     let (bodies, bodies_json) = with_bodies(&targets, options).await?;
     Ok(Section {
@@ -46,7 +46,7 @@ pub(crate) async fn measure(world: &World, options: &Options) -> Result<Section,
     })
 }
 
-/// Direct, through the relay and with an own key: the table, and the numbers.
+/// Direct, through the relay, and through `ai-proxy` with an own key: the table, and the numbers.
 async fn with_bodies(
     targets: &[Target; 3],
     options: &Options,

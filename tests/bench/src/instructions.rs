@@ -1,5 +1,5 @@
-//! A call's instructions, counted by callgrind: without a clock, so that they are the same on a
-//! busy machine.
+//! A call's instructions, counted by callgrind: independent of the clock, so that they are the
+//! same on a busy machine.
 //!
 //! Each count is the difference between two runs with different repetitions, so that start-up is
 //! not included. Valgrind's processor has no SHA-256 instructions, which makes SHA-256 a hundred
@@ -57,7 +57,7 @@ fn per_time(less: u64, more: u64, times: u32) -> u64 {
     more.saturating_sub(less) / u64::from(times)
 }
 
-/// The instructions of a process of this role, for its start and `calls` calls.
+/// The instructions of a process in this role, for its start and `calls` calls.
 async fn of_calls(
     world: &World,
     role: &str,
@@ -99,8 +99,8 @@ fn of_part(world: &World, part: Part, times: u32) -> Result<u64, Error> {
     collected(under_callgrind(world.this(), &arguments, settings.iter().cloned())?)
 }
 
-/// Repeats a part `times` times in its own process, which is counted. The settings (`NAME=value`)
-/// are those of the environment.
+/// Repeats a part `times` times in this process, which callgrind counts. The settings are the
+/// environment's, as `NAME=value`.
 pub(crate) async fn do_part(
     name: &str,
     times: u32,

@@ -1,6 +1,6 @@
-//! What `ai-proxy` adds to a call, compared with calling the upstream directly and through a relay
-//! that does nothing. `tests/bench/run` builds and starts it; docs/performance.md has the headline
-//! numbers.
+//! The time that `ai-proxy` adds to a call, compared with calling the upstream directly and through
+//! a relay that does nothing. `tests/bench/run` builds and starts this program;
+//! docs/performance.md has the headline numbers.
 //!
 //! One program plays all parts, each in its own process, so that each can be pinned to a core and
 //! queried for its CPU time and memory.
@@ -60,14 +60,14 @@ pub(crate) fn nanos_since(started: Instant) -> Nanos {
 }
 
 const HELP: &str = "\
-What ai-proxy adds to a call.
+Measures the time that ai-proxy adds to a call.
 
 Usage: tests/bench/run [OPTIONS] [SECTION ...]
 
 Sections (all of them, unless some are named):
   parts            the parts of a call by themselves
   instructions     calls and parts counted by callgrind, without a clock; needs valgrind
-  writes           calls on credits, one process, 64 accounts
+  writes           calls on credits: one process, 64 accounts
   gateway          through a server: direct, a bare relay, ai-proxy with an own key and on credits
   runtime          over Lambda's Runtime API: warm, cold, 32 at once; beside a hello world
   memory           open streams
@@ -76,12 +76,12 @@ Sections (all of them, unless some are named):
 Needs two cores, and taskset to give processes one or both of them.
 
 Options:
-  --rounds N       how often each thing is measured, in turn (5)
-  --calls N        plain calls of a round, one after the other; a fifth of them are streamed (1000)
+  --rounds N       repetitions of each measurement, in turn (5)
+  --calls N        plain calls per round, one after the other, and a fifth as many streamed (1000)
   --json FILE      also write the numbers to this file
 ";
 
-/// What to measure, and how often.
+/// The sections to measure, and the number of repetitions.
 pub(crate) struct Options {
     pub(crate) rounds: usize,
     pub(crate) calls: usize,

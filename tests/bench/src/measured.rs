@@ -1,4 +1,4 @@
-//! The measurements of calls, and how they are shown.
+//! The measurements of calls, and their tables.
 
 use std::fmt::Write as _;
 

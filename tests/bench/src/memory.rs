@@ -13,7 +13,7 @@ use crate::world::{World, body, max_concurrency};
 use crate::{Error, Options, Section, upstream};
 
 const OPEN: [usize; 3] = [1, 50, 500];
-/// Number of streams opened at once: opening all of them in one moment would be measured too.
+/// Number of streams opened at once. Opening all of them at once would itself take memory.
 const OPENING: usize = 32;
 
 pub(crate) async fn measure(world: &World, _: &Options) -> Result<Section, Error> {
@@ -33,7 +33,7 @@ pub(crate) async fn measure(world: &World, _: &Options) -> Result<Section, Error
     for (payer, token, what) in callers {
         for open in OPEN {
             eprintln!("memory, {payer}, {open} streams");
-            // Each in its own process, which may keep the memory that it once took.
+            // Each in its own process, because a process may keep memory that it no longer needs.
             let (process, port) = world.play("proxy", &settings).await?;
             let target =
                 Target { name: "", port, path: "/v1/chat/completions", token: token.clone() };

@@ -1,4 +1,4 @@
-//! The parts of a call, each measured by itself in this process: the most that each could save.
+//! The parts of a call, each measured by itself in this process: the most that it could save.
 
 use std::fmt::Write as _;
 use std::hint::black_box;

@@ -14,7 +14,7 @@ pub(crate) async fn run(port: u16) -> Result<(), Error> {
     crate::serve::serve(port, move |request| app.clone().oneshot(request.map(Body::new))).await
 }
 
-/// The function's dependencies, by the settings of the environment.
+/// The function's dependencies, with the settings of the environment.
 pub(crate) async fn deps() -> Result<Deps, Error> {
     Deps::new(Setup::new(Env::process()).await)
 }

@@ -1,6 +1,6 @@
-//! The baseline: a relay of hyper's server and client and nothing else. Bodies pass through as they
-//! come. Two more baselines look an account up: one reads it as we do before relaying, the other
-//! sends the same request as plain HTTP.
+//! The baseline: a relay of hyper's server and client and nothing else, which passes bodies through
+//! unchanged. Before relaying, two more baselines look an account up: one reads it as `ai-proxy`
+//! does, the other sends the same request as plain HTTP.
 
 use account::AccountId;
 use bytes::Bytes;
@@ -25,9 +25,9 @@ use crate::{Error, proxy};
 #[expect(clippy::large_enum_variant, reason = "a process has one of them")]
 pub(crate) enum First {
     Nothing,
-    /// Reads it.
+    /// Reads the account.
     Read(Store, AccountId),
-    /// Requests it without a signature, and does not parse the item.
+    /// Requests the account without a signature, and does not parse the item.
     Ask(Client<HttpConnector, Full<Bytes>>, Uri, Bytes),
 }
 
@@ -73,7 +73,7 @@ impl First {
     }
 }
 
-/// In the format that the engine expects; it does not check the signature.
+/// In the format that the engine expects. The engine does not check the signature.
 const UNSIGNED: &str = "AWS4-HMAC-SHA256 Credential=bench/20260101/eu-central-1/dynamodb/aws4_request, \
      SignedHeaders=content-type;host;x-amz-date;x-amz-target, Signature=0";
 

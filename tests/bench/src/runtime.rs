@@ -54,7 +54,7 @@ impl Function {
         Ok(Self { process, api })
     }
 
-    /// Calls it in this way, with the caller's token.
+    /// Calls the function in this way, with the caller's token.
     async fn call(&self, way: &Way, token: &str, measured: &mut Measured) -> Result<(), Error> {
         let event = event(token, &way.body);
         let before = cpu(self.process.id())?;
@@ -155,28 +155,28 @@ fn aims(tables: &[Table]) -> Option<Vec<Aim>> {
     };
     Some(vec![
         Aim {
-            what: "a warm invocation, own key, less upstream and one read, of hello world's",
+            what: "a warm invocation, own key, minus upstream and one read, vs. hello world's",
             unit: Unit::Nanoseconds,
             own: end(WITH_KEY)? - end(DIRECT)? - end(READ)?,
             of: end(HELLO)?,
             at_most: 1_300,
         },
         Aim {
-            what: "streamed: transit of the first chunk to the Runtime API, p50, of 1 ms",
+            what: "streamed: transit of the first chunk to the Runtime API, p50, vs. 1 ms",
             unit: Unit::Nanoseconds,
             own: transit(streamed, |it| &it.first_transit, 500)?,
             of: millisecond,
             at_most: 1_000,
         },
         Aim {
-            what: "streamed 5 ms apart: transit of the first chunk, p50, of 1 ms",
+            what: "streamed 5 ms apart: transit of the first chunk, p50, vs. 1 ms",
             unit: Unit::Nanoseconds,
             own: transit(apart, |it| &it.first_transit, 500)?,
             of: millisecond,
             at_most: 1_000,
         },
         Aim {
-            what: "streamed 5 ms apart: the longest transit of a chunk, of 40 ms",
+            what: "streamed 5 ms apart: the longest transit of a chunk, vs. 40 ms",
             unit: Unit::Nanoseconds,
             own: transit(apart, |it| &it.transit, 1_000)?,
             of: 40 * millisecond,
@@ -227,7 +227,7 @@ async fn at_once(world: &World, options: &Options) -> Result<(Vec<Table>, Memory
     Ok((tables, memory))
 }
 
-/// From a process's start to the end of its first response.
+/// The time from a process's start to the end of its first response.
 async fn cold(world: &World, options: &Options) -> Result<(Table, Aim), Error> {
     let mut table = Table::new("cold: from a process's start to its first answer");
     let event: Bytes = event(&world.with_key, &body(upstream::MODEL, false));
@@ -252,7 +252,7 @@ async fn cold(world: &World, options: &Options) -> Result<(Table, Aim), Error> {
     let p50 = |row| table.get(row).map_or(0, |it: &Measured| it.end.p50());
     let nanos = |nanos: Nanos| i64::try_from(nanos).unwrap_or(i64::MAX);
     let aim = Aim {
-        what: "a cold start, own key, of hello world's",
+        what: "a cold start, own key, vs. hello world's",
         unit: Unit::Nanoseconds,
         own: nanos(p50(WITH_KEY)),
         of: nanos(p50(HELLO)),

@@ -31,7 +31,7 @@ pub(crate) struct RuntimeApi {
 
 struct State {
     events: tokio::sync::Mutex<mpsc::UnboundedReceiver<(Bytes, Answered)>>,
-    /// By request id: when the event was handed out, and who waits for the response.
+    /// By request id: the time when the event was handed out, and the sender of its moments.
     given: Mutex<HashMap<String, (Instant, Answered)>>,
 }
 
@@ -46,8 +46,8 @@ impl RuntimeApi {
         Ok(Self { port, events })
     }
 
-    /// Hands out the event when the function next polls; returns the response's moments, counted
-    /// from then.
+    /// Hands out the event when the function next polls. Returns the response's moments, counted
+    /// from that poll.
     pub(crate) async fn invoke(&self, event: &Bytes) -> Result<Moments, Error> {
         let (answered, answer) = oneshot::channel();
         self.events.send((event.clone(), answered))?;

@@ -54,7 +54,7 @@ impl Aim {
 
 pub(crate) fn markdown(aims: &[Aim]) -> String {
     let mut text = String::from(
-        "\n## Aims\n\n| what | measured | of | ratio | aim | met |\n|---|--:|--:|--:|--:|---|\n",
+        "\n## Aims\n\n| what | measured | vs. | ratio | aim | met |\n|---|--:|--:|--:|--:|---|\n",
     );
     for aim in aims {
         let met = if aim.is_met() { "yes" } else { "**no**" };

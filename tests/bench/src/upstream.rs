@@ -1,4 +1,4 @@
-//! An upstream that responds at once, as OpenRouter would, so that only the way there and back is
+//! An upstream that responds at once, as OpenRouter would, so that only the round trip is
 //! measured.
 //!
 //! A streamed response has [`CHUNKS`] chunks of content, each with its creation time, then one with

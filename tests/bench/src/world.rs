@@ -104,7 +104,7 @@ async fn store(system: &System) -> Result<Store, Error> {
     }
 }
 
-/// How Lambda tells a function that it gets this many events at a time.
+/// Lambda's setting for the number of events that a function gets at a time.
 pub(crate) fn max_concurrency(at_once: usize) -> (String, String) {
     ("AWS_LAMBDA_MAX_CONCURRENCY".to_owned(), at_once.to_string())
 }
@@ -131,7 +131,7 @@ impl Way {
         [
             Self::new(one, plain, false, at_once, calls),
             Self::new(two, plain, true, at_once, calls / 5),
-            // As many as take about the time of the others: one takes a tenth of a second.
+            // Enough to take about as long as the others: one call takes a tenth of a second.
             Self::new(three, slow, true, at_once, calls / 40 * at_once.min(4)),
         ]
     }

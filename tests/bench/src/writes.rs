@@ -92,7 +92,7 @@ pub(crate) async fn measure(world: &World, options: &Options) -> Result<Section,
             "own_cpu_ns": own.p50(),
         }),
         aims: vec![Aim {
-            what: "64 accounts on credits: time a call, of the engine's time for it (1.25: 80 % of its own rate)",
+            what: "64 accounts on credits: time per call, vs. the engine's time for it (1.25: 80 % of its own rate)",
             unit: Unit::Nanoseconds,
             own: i64::try_from(wall.p50())?,
             of: i64::try_from(of_engine.p50())?,

@@ -1,13 +1,13 @@
-//! The behaviours that a model's name asks for.
+//! The behaviours that a model's name selects.
 
 use std::time::Duration;
 
 /// The prefix of models that misbehave and are not in the list: `sim/<behaviour>`.
 pub(super) const UNLISTED: &str = "sim/";
-/// The prefix of those that are in the list, with a price: `sim-priced/<behaviour>`.
+/// The prefix of models that misbehave and are in the list, with a price: `sim-priced/<behaviour>`.
 pub(super) const LISTED: &str = "sim-priced/";
 
-/// How a chat call goes.
+/// The behaviour of a chat call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Behaviour {
     /// Like OpenRouter.
@@ -81,7 +81,7 @@ const NAMED: &[(&str, Behaviour)] = &[
 /// The error statuses in the model list.
 const STATUSES: [u16; 14] = [400, 401, 402, 403, 404, 408, 413, 422, 429, 500, 502, 503, 524, 529];
 
-/// The delays in the model list, in milliseconds; other numbers work as well, unlisted.
+/// The delays in the model list, in milliseconds; other numbers also work, unlisted.
 const LISTED_DELAYS_MS: [u64; 6] = [10, 50, 200, 500, 1000, 3000];
 
 const STATUS: &str = "status-";

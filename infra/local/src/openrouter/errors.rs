@@ -45,8 +45,8 @@ fn down() -> Response {
     error(503, "Service temporarily unavailable", Value::Null)
 }
 
-/// The error of a chat call, if it gets one: its key's first, then its body's, then the one that
-/// its model's name asks for.
+/// The error of a chat call, if any: its key's, else its body's, else the one that its model's name
+/// selects.
 pub(super) fn of_call(
     key: KeyBehaviour,
     body: &Value,

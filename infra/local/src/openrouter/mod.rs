@@ -1,4 +1,4 @@
-//! An OpenRouter simulator, on a listener of its own; a second one takes the default AI's place.
+//! An OpenRouter simulator, on a listener of its own; a second one stands in for the default AI.
 //!
 //! A call behaves as its model's name says (`sim/<behaviour>` is not in the model list,
 //! `sim-priced/<behaviour>` is). A key behaves as [`OpenRouterSimulator::set_key`] says, or else as
@@ -22,7 +22,7 @@ pub use record::{CallOutcome, KeyBehaviour, RecordedCall, key_sha256};
 use crate::serve::Server;
 use record::Shared;
 
-/// A running simulator, until stopped or dropped.
+/// A simulator that runs until stopped or dropped.
 #[derive(Debug)]
 pub struct OpenRouterSimulator {
     shared: Arc<Shared>,
@@ -46,19 +46,19 @@ impl OpenRouterSimulator {
         self.shared.calls.borrow().clone()
     }
 
-    /// Returns once `condition` holds of the calls, for example that one has ended.
+    /// Returns once `condition` holds for the calls, for example that one has ended.
     pub async fn until(&self, condition: impl Fn(&[RecordedCall]) -> bool) {
         let mut calls = self.shared.calls.subscribe();
         let holds = calls.wait_for(|calls| condition(calls)).await;
         holds.expect("the simulator holds the sender");
     }
 
-    /// How many `GET /key` requests with a key there were.
+    /// The number of `GET /key` requests that had a key.
     pub fn key_checks(&self) -> usize {
         self.shared.inner.lock().unwrap().key_checks
     }
 
-    /// How many `GET /generation` requests with a key there were.
+    /// The number of `GET /generation` requests that had a key.
     pub fn generation_checks(&self) -> usize {
         self.shared.inner.lock().unwrap().generation_checks
     }
@@ -73,7 +73,7 @@ impl OpenRouterSimulator {
         self.shared.inner.lock().unwrap().generations_hidden = hidden;
     }
 
-    /// Records a completed call of `key` that was never made, for tests of look-ups alone.
+    /// Records a completed call of `key` that was never made, for tests of look-ups only.
     pub fn remember(&self, key: &str, generation_id: &str, cost: &str) {
         let call = RecordedCall {
             generation_id: generation_id.to_owned(),

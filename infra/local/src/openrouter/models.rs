@@ -1,4 +1,4 @@
-//! The listed models, and what they cost.
+//! The listed models and their prices.
 
 use std::sync::LazyLock;
 
@@ -11,7 +11,7 @@ use super::behaviour::{self, LISTED, UNLISTED};
 /// The model for requests that name none.
 pub const DEFAULT_MODEL: &str = "openai/gpt-4o-mini";
 
-/// When all models and responses were created, in Unix seconds: responses are the same each time.
+/// The creation time of all models and responses, in Unix seconds: responses never differ.
 pub(super) const CREATED: i64 = 1_767_225_600;
 
 #[derive(Debug, Deserialize)]
@@ -32,7 +32,7 @@ pub(super) struct Model {
 
 struct Models {
     listed: Vec<Model>,
-    /// The model behind the names that ask for a behaviour.
+    /// The model behind the names that select a behaviour.
     simulated: Model,
 }
 
@@ -116,7 +116,7 @@ pub(super) fn find(name: &str) -> Option<(String, &'static Model)> {
     let listed = |id: &str| MODELS.listed.iter().find(|model| model.id == id);
     let found = listed(name).or_else(|| listed(base))?;
     if found.prompt.starts_with('-') {
-        // A router has no price of its own, only the model that it picks has.
+        // A router has no price of its own: the model that it picks has one.
         return find(DEFAULT_MODEL);
     }
     Some((name.to_owned(), found))

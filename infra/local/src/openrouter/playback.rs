@@ -1,4 +1,4 @@
-//! How a completion is sent, step by step, as its behaviour asks.
+//! Sends a completion step by step, as its behaviour asks.
 
 use std::convert::Infallible;
 use std::io;
@@ -13,9 +13,9 @@ use super::behaviour::Behaviour;
 use super::completion::{Completion, StreamEvent};
 use super::record::{CallOutcome, OpenCall};
 
-/// No chunk of `split` is longer, in bytes, so that line ends and fields are cut too.
+/// The maximum chunk of `split`, in bytes: short enough to cut line ends and fields too.
 const SPLIT_AT: usize = 7;
-/// Where a response breaks off: after the comment and two chunks of content.
+/// The step where a response breaks off: after the comment and two chunks of content.
 const BREAK_AFTER: usize = 3;
 
 enum Step {
@@ -119,7 +119,7 @@ struct Playback {
 
 impl Playback {
     async fn next(mut self) -> Option<(io::Result<Bytes>, Self)> {
-        // So that the previous chunk leaves in a write of its own.
+        // Lets the previous chunk leave in a write of its own.
         tokio::task::yield_now().await;
         loop {
             match self.steps.next()? {

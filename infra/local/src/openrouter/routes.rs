@@ -31,7 +31,7 @@ pub(super) const BASE: &str = "/api/v1";
 const X_GENERATION_ID: HeaderName = HeaderName::from_static("x-generation-id");
 const SLOW_KEY: Duration = Duration::from_secs(30);
 const MAX_BODY: usize = 64 * 1024 * 1024;
-/// How much of the user's text responses and errors repeat, in characters.
+/// The maximum length of the user's text that responses and errors repeat, in characters.
 const MAX_ECHO: usize = 200;
 /// The tokens of a message part that is not text.
 const PART_TOKENS: u64 = 100;
@@ -156,7 +156,7 @@ async fn chat(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     respond(completion, call, stream).await
 }
 
-/// The response's head, when it is due, and its body.
+/// The response; its head may be late.
 async fn respond(completion: Completion, call: OpenCall, stream: bool) -> Response {
     match completion.behaviour {
         Behaviour::SlowHead(delay) => tokio::time::sleep(delay).await,

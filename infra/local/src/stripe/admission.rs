@@ -9,7 +9,7 @@ use serde_json::json;
 use super::error::ApiError;
 use super::params::Params;
 
-/// How long idempotency keys are remembered
+/// The time that idempotency keys are remembered
 /// (<https://docs.stripe.com/api/idempotent_requests>: at least that long).
 const KEY_LIFETIME: SignedDuration = SignedDuration::from_hours(24);
 
@@ -25,7 +25,7 @@ pub struct ApiRequest {
 }
 
 impl ApiRequest {
-    /// Only POST requests have idempotency keys: the others are idempotent by themselves.
+    /// Only POST requests have idempotency keys: all others are idempotent anyway.
     pub(super) fn key(&self) -> Option<&String> {
         let key = self.idempotency_key.as_ref();
         key.filter(|key| self.method == Method::POST && !key.is_empty())
@@ -37,7 +37,7 @@ pub struct ApiResponse {
     pub status: u16,
     /// JSON.
     pub body: String,
-    /// It repeats the first response to its idempotency key.
+    /// This repeats the first response to its idempotency key.
     pub replayed: bool,
     /// The connection is closed instead.
     pub lost: bool,
@@ -61,7 +61,7 @@ impl From<ApiError> for ApiResponse {
 /// Which requests get a 429.
 #[derive(Debug, Default)]
 pub(super) struct RateLimit {
-    /// How many of the next requests.
+    /// This many upcoming requests.
     pub next: u32,
     /// Those above this many in one second.
     pub per_second: Option<usize>,
@@ -102,7 +102,7 @@ struct KeyUse {
 pub(super) struct Admission {
     /// All requests, in the order of their arrival.
     pub seen: Vec<ApiRequest>,
-    /// The only secret key that is accepted; without one, any is.
+    /// The only secret key that is accepted; `None` accepts any.
     pub api_key: Option<String>,
     pub rate_limit: RateLimit,
     keys: HashMap<String, KeyUse>,

@@ -1,4 +1,4 @@
-//! Test cards, and how charges to them end.
+//! Test cards, and the outcomes of charges to them.
 
 const AUTHENTICATION_REQUIRED: &str = "authentication_required";
 
@@ -68,7 +68,7 @@ impl Card {
     }
 }
 
-/// How one attempt to charge a card ends.
+/// The outcome of one attempt to charge a card.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum ChargeOutcome {
     Succeeded,

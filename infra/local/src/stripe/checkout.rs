@@ -23,7 +23,7 @@ pub enum PayError {
     Expired,
     #[error("{0}")]
     Declined(&'static str),
-    /// The payer's browser gets no response; it may have been paid all the same.
+    /// The payer's browser gets no response; the page may have been paid all the same.
     #[error("the connection was closed")]
     NoResponse,
 }
@@ -86,7 +86,7 @@ impl StripeState {
         Ok(id)
     }
 
-    /// Expires the sessions whose time is up.
+    /// Expires the sessions that are due.
     pub fn expire_sessions(&mut self) {
         while let Some((at, id)) = self.open_sessions.first() {
             if *at > self.now.as_second() {
@@ -97,7 +97,7 @@ impl StripeState {
         }
     }
 
-    /// An open session expires, and the PaymentIntent that was begun in it is cancelled.
+    /// Expires an open session, and cancels the PaymentIntent begun in it.
     fn end_session(&mut self, id: &str) {
         self.close_session(id, "expired");
         let intent = self.text(id, "_intent");
@@ -112,7 +112,7 @@ impl StripeState {
         self.set(id, json!({"status": status, "url": null}));
     }
 
-    /// The customer pays on the checkout page. Returns the URL to which it sends the browser then.
+    /// The customer pays on the checkout page. Returns the URL to which the page redirects.
     pub fn pay(&mut self, session: &str, card: Card) -> Result<String, PayError> {
         self.expire_sessions();
         if self.known("checkout.session", session).is_err() {
@@ -198,7 +198,7 @@ impl StripeState {
     }
 }
 
-/// What a session sells: the product's name, the amount and the currency.
+/// A session's product: its name, amount and currency.
 fn line_item<'a>(params: &'a Params, mode: &str) -> Result<(&'a str, i64, &'a str), ApiError> {
     let price = |name: &str| format!("line_items[0][price_data]{name}");
     let currency = params.required(&price("[currency]"))?;

@@ -16,13 +16,13 @@ use super::card::Card;
 use super::checkout::PayError;
 use super::state::{Event, NotPossible, Payment, StripeState};
 
-/// How long an event that was not accepted waits before each retry.
+/// The waits before each retry of an event that was not accepted.
 const RETRY_DELAYS: [Duration; 3] =
     [Duration::from_millis(50), Duration::from_millis(500), Duration::from_secs(2)];
 
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What becomes of events.
+/// The delivery mode of events.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Delivery {
     /// Sent at once, and retried until accepted.
@@ -60,7 +60,7 @@ struct Shared {
     clock: Clock,
     client: reqwest::Client,
     undelivered: watch::Sender<usize>,
-    /// Requests whose path ends like this wait.
+    /// Requests wait if their path ends like this.
     paused: watch::Sender<Option<&'static str>>,
     waiting: watch::Sender<usize>,
     inner: Mutex<Inner>,
@@ -69,7 +69,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Inner {
     state: StripeState,
-    /// Takes the clock's place.
+    /// Replaces the clock.
     time: Option<Timestamp>,
     endpoint: Option<Endpoint>,
     delivery: Delivery,
@@ -91,7 +91,7 @@ impl StripeHandle {
         })))
     }
 
-    /// Uses the state at the current time, and delivers the events that come of it.
+    /// Uses the state at the current time, and delivers the resulting events.
     pub fn act<T>(&self, use_state: impl FnOnce(&mut StripeState) -> T) -> T {
         let mut inner = self.0.inner.lock().unwrap();
         inner.state.now = inner.time.unwrap_or_else(|| self.0.clock.now());
@@ -118,7 +118,7 @@ impl StripeHandle {
         inner.events.extend(new);
     }
 
-    /// Stops Stripe's clock at `now`; sessions whose time is up by then expire.
+    /// Stops Stripe's clock at `now`; sessions that are due by then expire.
     pub fn set_time(&self, now: Timestamp) {
         self.0.inner.lock().unwrap().time = Some(now);
         self.act(StripeState::expire_sessions);
@@ -133,8 +133,8 @@ impl StripeHandle {
         self.until_delivered().await;
     }
 
-    /// POST requests to paths that end like this, for example with `/confirm`, wait from now on for
-    /// [`resume`](Self::resume), even if their callers go away.
+    /// From now on, POST requests to paths that end like this, for example with `/confirm`, wait
+    /// for [`resume`](Self::resume), even if their callers go away.
     pub fn pause_at(&self, path_end: &'static str) {
         self.0.paused.send_replace(Some(path_end));
     }
@@ -167,7 +167,7 @@ impl StripeHandle {
             Some(Endpoint { url: url.to_owned(), secret: secret.to_owned() });
     }
 
-    /// Decides what becomes of events from now on.
+    /// Sets the delivery mode of events from now on.
     pub fn set_delivery(&self, delivery: Delivery) {
         self.0.inner.lock().unwrap().delivery = delivery;
     }
@@ -182,7 +182,7 @@ impl StripeHandle {
         std::mem::take(&mut self.0.inner.lock().unwrap().held)
     }
 
-    /// Forgets all events that are not held back, for runs with very many of them.
+    /// Forgets all events that are not held back, for runs with many events.
     pub fn forget_events(&self) {
         self.0.inner.lock().unwrap().events.clear();
     }
@@ -211,7 +211,7 @@ impl StripeHandle {
         Some(inner.endpoint.as_ref()?.signature(now, &event.body))
     }
 
-    /// Returns once every event was accepted or given up.
+    /// Returns once every event was accepted or its delivery was given up.
     pub async fn until_delivered(&self) {
         let mut undelivered = self.0.undelivered.subscribe();
         let _ = undelivered.wait_for(|count| *count == 0).await;
@@ -257,7 +257,7 @@ delegate! {
     set_card(customer: &str, card: Card);
 }
 
-/// Sends an event, with retries, for as long as there is a Stripe.
+/// Sends an event, with retries, as long as the simulated Stripe exists.
 async fn deliver_until_accepted(shared: Weak<Shared>, event: Event) {
     for delay in RETRY_DELAYS.into_iter().map(Some).chain([None]) {
         let handle = shared.upgrade().map(StripeHandle);
@@ -270,7 +270,7 @@ async fn deliver_until_accepted(shared: Weak<Shared>, event: Event) {
         }
         match delay {
             Some(delay) => tokio::time::sleep(delay).await,
-            None => tracing::warn!(event = event.id, kind = event.kind, "webhook given up"),
+            None => tracing::warn!(event = event.id, kind = event.kind, "gave up on a webhook"),
         }
     }
     if let Some(shared) = shared.upgrade() {

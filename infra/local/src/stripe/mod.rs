@@ -1,9 +1,9 @@
 //! A Stripe simulator: the part of Stripe's API that the product uses, the checkout page, and
 //! webhooks, on a listener of its own.
 //!
-//! [`StripeState`] is all of it without I/O and without a clock, and can be driven alone;
+//! [`StripeState`] is the simulator without I/O or a clock, and can be driven alone;
 //! [`StripeHandle`] adds a clock and delivers the events, and [`StripeSimulator`] serves it over
-//! HTTP. How a charge ends is the payer's choice on the page ([`Card`]), or a test's, through
+//! HTTP. The payer chooses on the page how a charge ends ([`Card`]); a test chooses it with
 //! [`StripeState::set_card`] and [`StripeState::script`].
 
 mod admission;
@@ -35,7 +35,7 @@ pub use state::{API_VERSION, Event, NotPossible, Payment, StripeState};
 
 use crate::serve::{self, Server};
 
-/// A running simulator, until stopped or dropped.
+/// A simulator that runs until stopped or dropped.
 #[derive(Debug)]
 pub struct StripeSimulator {
     handle: StripeHandle,
@@ -43,7 +43,7 @@ pub struct StripeSimulator {
 }
 
 impl StripeSimulator {
-    /// Starts one on a free port, without any resources.
+    /// Starts a simulator on a free port, without any resources.
     pub async fn start(clock: Clock, livemode: bool) -> io::Result<Self> {
         let listener = serve::listener().await?;
         let base_url = format!("http://{}", listener.local_addr()?);

@@ -59,7 +59,7 @@ impl Params {
         pairs.map(|(_, value)| value.as_str()).collect()
     }
 
-    /// Refuses unknown parameters, as Stripe does. `known` are names, separated by spaces.
+    /// Refuses unknown parameters, as Stripe does. `known` lists names, separated by spaces.
     pub(super) fn only(&self, known: &str) -> Result<(), ApiError> {
         for (full, _) in &self.0 {
             let name = full.split('[').next().unwrap_or_default();

@@ -9,7 +9,7 @@ use super::error::ApiError;
 use super::params::Params;
 use super::state::{NotPossible, StripeState};
 
-/// The least that a card can be charged, in US cents.
+/// The minimum charge to a card, in US cents.
 const MINIMUM_CENTS: i64 = 50;
 
 impl StripeState {
@@ -228,7 +228,7 @@ impl StripeState {
         self.add("ch", "charge", charge)
     }
 
-    /// The end of a PaymentIntent that is processing or waits for the customer's authentication.
+    /// Ends a PaymentIntent that is processing or waits for the customer's authentication.
     pub fn finish(&mut self, intent: &str, succeeded: bool) -> Result<(), NotPossible> {
         let status = self.text(intent, "status");
         if !matches!(status.as_str(), "processing" | "requires_action") {
@@ -249,8 +249,8 @@ impl StripeState {
         Ok(())
     }
 
-    /// What can still be paid: open sessions, and unfinished PaymentIntents without an open
-    /// session.
+    /// Everything that can still be paid: open sessions, and unfinished PaymentIntents without an
+    /// open session.
     pub fn payable(&mut self) -> Vec<String> {
         self.expire_sessions();
         let sessions = self.open_sessions.iter().map(|(_, id)| id);
@@ -262,7 +262,7 @@ impl StripeState {
         sessions.chain(intents.map(|(id, _)| id)).cloned().collect()
     }
 
-    /// How the payment method's card reacts while nobody is present to authenticate.
+    /// The payment method's reaction to a charge while the customer is absent.
     pub(super) fn unattended(&self, method: &str) -> ChargeOutcome {
         match self.cards[method].charge(true) {
             outcome @ (ChargeOutcome::Succeeded | ChargeOutcome::Declined(_)) => outcome,

@@ -12,12 +12,12 @@ impl StripeState {
         self.refund(params.required("payment_intent")?, params.integer("amount")?)
     }
 
-    /// The next refunds fail: the bank rejects the money.
+    /// Makes the `next` refunds fail: the bank rejects the money.
     pub fn fail_refunds(&mut self, next: u32) {
         self.failing_refunds = next;
     }
 
-    /// Refunds `amount`, or what is left. Returns the refund's id.
+    /// Refunds `amount`, or the rest. Returns the refund's id.
     fn refund(&mut self, intent: &str, amount: Option<i64>) -> Result<String, ApiError> {
         if self.known("payment_intent", intent).is_err() {
             return Err(ApiError::no_such_value("payment_intent", intent));
@@ -66,7 +66,7 @@ impl StripeState {
         self.set(charge, json!({"amount_refunded": refunded, "refunded": is_full}));
     }
 
-    /// What refunds and disputes say of a charge.
+    /// The members that refunds and disputes share.
     fn part_of_charge(&self, charge: &str, amount: i64, status: &str) -> Value {
         let of = self.get(charge);
         json!({
@@ -85,7 +85,7 @@ impl StripeState {
         self.emit("refund.failed", id);
     }
 
-    /// Somebody makes a refund in Stripe's dashboard.
+    /// The merchant makes a refund in Stripe's dashboard.
     pub fn refund_in_dashboard(&mut self, intent: &str, cents: i64) -> Result<(), NotPossible> {
         let refund = self.refund(intent, Some(cents));
         refund.map(drop).map_err(|error| {
@@ -106,7 +106,7 @@ impl StripeState {
         Ok(())
     }
 
-    /// The cardholder disputes what is not refunded yet. Returns the dispute's id.
+    /// The cardholder disputes the amount not refunded yet. Returns the dispute's id.
     pub fn dispute(&mut self, intent: &str) -> Result<String, NotPossible> {
         let charge = self.text(intent, "latest_charge");
         let found = self.get(&charge);

@@ -1,12 +1,12 @@
-//! Everything that the simulated Stripe knows, and what its resources have in common.
+//! The simulated Stripe's state, and the operations that its resources share.
 //!
-//! No I/O and no clock: its user sets [`StripeState::now`], ids are counted, and so the
-//! same operations lead to the same state. The modules beside this one implement one resource each.
+//! It has no I/O and no clock: callers set [`StripeState::now`], and ids are counted, so the same
+//! operations lead to the same state. The modules beside this one implement one resource each.
 //!
-//! A resource is the JSON that API version [`API_VERSION`] shows, without the parts that nobody
-//! reads. In that version an invoice names its subscription under `parent`, a period belongs to a
-//! subscription's item, and neither PaymentIntents nor charges name their invoice. Members that
-//! begin with `_` are the simulator's own.
+//! A resource is the JSON that API version [`API_VERSION`] shows, without members that the product
+//! and the tests do not read. In that version an invoice names its subscription under `parent`, a
+//! period belongs to a subscription's item, and neither PaymentIntents nor charges name their
+//! invoice. Members that begin with `_` are the simulator's own.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
@@ -26,7 +26,7 @@ pub struct Event {
     pub id: String,
     /// For example `payment_intent.succeeded`.
     pub kind: &'static str,
-    /// The id of the resource that it is about.
+    /// The id of the event's resource.
     pub object: String,
     /// Exactly what is sent.
     pub body: String,
@@ -35,9 +35,9 @@ pub struct Event {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Payment {
     pub intent: String,
-    /// The Checkout Session in which it was made.
+    /// The Checkout Session in which the payment was made.
     pub session: Option<String>,
-    /// The invoice that it pays.
+    /// The invoice that the payment pays.
     pub invoice: Option<String>,
     pub customer: Option<String>,
     /// In the currency's smallest unit.
@@ -65,7 +65,7 @@ pub struct StripeState {
     resources: BTreeMap<String, Value>,
     /// The card behind each payment method.
     pub(super) cards: HashMap<String, Card>,
-    /// How the next attempts to charge a customer end, whichever card is charged.
+    /// The outcomes of the next attempts to charge a customer, whichever card is charged.
     pub(super) scripts: HashMap<String, VecDeque<Card>>,
     /// The open sessions by expiry.
     pub(super) open_sessions: BTreeSet<(i64, String)>,
@@ -77,7 +77,7 @@ pub struct StripeState {
     pub(super) current_key: Option<String>,
     /// The request in progress is carried out, and its response is lost.
     pub(super) response_lost: bool,
-    /// How many of the next refunds fail.
+    /// The number of upcoming refunds that fail.
     pub(super) failing_refunds: u32,
 }
 

@@ -53,7 +53,7 @@ impl StripeState {
         let details = json!({"subscription": id});
         let invoice = json!({
             "attempt_count": 0,
-            // A draft is finalized without being asked to.
+            // A draft is finalized automatically.
             "auto_advance": true,
             "currency": of["currency"],
             "customer": of["customer"],
@@ -74,7 +74,7 @@ impl StripeState {
         invoice
     }
 
-    /// The id of a running subscription: one that has ended can no longer be changed.
+    /// The id of a running subscription: an ended one can no longer be changed.
     fn running(&self, id: &str) -> Result<String, ApiError> {
         let id = self.known("subscription", id)?;
         if is_running(self.get(&id)) { Ok(id) } else { Err(ApiError::no_such("subscription", &id)) }
@@ -120,7 +120,7 @@ impl StripeState {
         self.emit("customer.subscription.deleted", id);
     }
 
-    /// One more attempt to collect the invoice has ended.
+    /// Records an attempt to collect the invoice.
     fn attempted(&mut self, id: &str, is_paid: bool) {
         let attempts = self.integer(id, "attempt_count") + 1;
         self.set(id, json!({"attempt_count": attempts}));
@@ -193,13 +193,13 @@ impl StripeState {
         Ok(())
     }
 
-    /// Retries what is due, and renews the subscriptions whose period is over.
+    /// Retries the past-due subscriptions, and renews those whose period is over.
     pub fn renew_due(&mut self) {
         self.retry_due();
         self.renew_ended();
     }
 
-    /// Retries what subscriptions could not collect.
+    /// Retries the open invoices of past-due subscriptions.
     pub fn retry_due(&mut self) {
         let due = self.running_where(|it| {
             let latest = it["latest_invoice"].as_str().unwrap_or_default();
@@ -226,7 +226,7 @@ impl StripeState {
     /// Starts the next period of the subscriptions whose period is over, with a draft invoice.
     pub fn draft_ended(&mut self) {
         for id in self.with_ended_period() {
-            // It is running.
+            // Cannot fail: the subscription is running.
             let _ = self.draft_renewal(&id);
         }
     }
@@ -245,7 +245,7 @@ impl StripeState {
 
     fn collect_by_card(&mut self, subscription: &str) {
         let outcome = self.unattended(&self.method_of(subscription));
-        // It is running.
+        // Cannot fail: the subscription is running.
         let _ = self.collect(subscription, outcome);
     }
 
@@ -289,7 +289,7 @@ impl StripeState {
         }
     }
 
-    /// One attempt to collect an invoice.
+    /// Makes one attempt to collect an invoice.
     fn charge_invoice(&mut self, id: &str, outcome: ChargeOutcome) {
         let method = self.method_of(&self.text(id, "_subscription"));
         self.attempt(&self.text(id, "_intent"), &method, outcome);
@@ -302,8 +302,8 @@ impl StripeState {
         self.emit("customer.subscription.updated", subscription);
     }
 
-    /// One attempt to collect what is due, or the next period, which begins. A subscription that
-    /// was to end with its period ends instead.
+    /// Makes one attempt to collect the due invoice, or else begins the next period and collects
+    /// that. A subscription that was to end with its period ends instead.
     pub(super) fn collect(
         &mut self,
         subscription: &str,
@@ -316,8 +316,8 @@ impl StripeState {
         Ok(())
     }
 
-    /// The invoice to collect now: the one that is due, or the next period's, which begins. None
-    /// for a subscription that was to end with its period: it ends.
+    /// The invoice to collect now: the due one, or else that of the next period, which begins. A
+    /// subscription that was to end with its period ends instead, and has no invoice.
     fn next_invoice(&mut self, id: &str) -> Result<Option<String>, NotPossible> {
         if self.running(id).is_err() {
             return Err(NotPossible(format!("{id} is not running")));

@@ -121,7 +121,7 @@ async fn a_card_can_be_charged_later_only_if_it_was_saved() {
 }
 
 #[tokio::test]
-async fn an_open_session_expires_on_request_or_in_time() {
+async fn an_open_session_expires_on_request_or_when_due() {
     let rig = Rig::start().await;
     let asked = rig.session("payment", &[]).await.id();
     rig.stripe.pay(&asked, Card::DeclinesSoftly).unwrap_err();

@@ -95,7 +95,7 @@ async fn a_subscription_ends_at_once_or_with_its_period() {
 }
 
 #[tokio::test]
-async fn subscriptions_renew_in_time_and_an_open_invoice_is_paid_or_voided() {
+async fn subscriptions_renew_when_due_and_an_open_invoice_is_paid_or_voided() {
     let rig = Rig::start().await;
     let customer = rig.customer().await;
     let form = [("customer", customer.as_str())];
