@@ -71,7 +71,7 @@ fuzz_target!(|data: &[u8]| {
             bounds(&request_on_credits, &members);
         }
         Err(error) => {
-            assert!(matches!(error.code(), Code::UnsupportedOnCredits | Code::InvalidRequest))
+            assert!(matches!(error.code(), Code::UnsupportedOnCredits | Code::InvalidRequest));
         }
     }
 });
