@@ -91,7 +91,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Closes a Checkout Session that must not be paid any more. If it is paid, applies the payment.
+    /// Closes a Checkout Session that must not be paid any more, or applies its payment if paid.
     async fn expire_session(&self, account: &Account, session: &str) -> Result<()> {
         let closed = |profile: &mut Profile| billing::checkout_closed(profile, session);
         let id = SessionId::new(session)?;
