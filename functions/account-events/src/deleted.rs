@@ -26,9 +26,7 @@ pub(crate) async fn apply(deps: &Deps, event: &AccountEvent) -> Result<Outcome, 
     }
     match deps.store.accounts.scrub(&event.account).await {
         Ok(true) => {}
-        Ok(false) => {
-            tracing::info!("calls are in progress; the billing tick scrubs later")
-        }
+        Ok(false) => tracing::info!("calls are in progress; the billing tick scrubs later"),
         Err(error) => edge::log_error(&error, "scrubbing left to the billing tick"),
     }
     Ok(Outcome::Deleted)

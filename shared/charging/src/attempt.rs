@@ -23,11 +23,10 @@ use crate::worker::{RETRY_DELAY, Worker};
 const DESCRIPTION: &str = "Power your AI with OpenRouter";
 
 enum Attempt {
+    /// The payment succeeded.
     Paid(Box<PaymentIntent>),
     /// `is_final`: no further attempt can succeed.
-    Declined {
-        is_final: bool,
-    },
+    Declined { is_final: bool },
     /// Stripe never received it.
     NeverArrived,
     /// The PaymentIntent can no longer be paid.

@@ -84,7 +84,7 @@ pub(crate) fn mismatch(
         return None;
     };
     let stripe_id = order.stripe_id.as_str();
-    tracing::error!(stripe_id, reason, "a payment differs from its order");
+    tracing::error!(stripe_id, reason, "a payment is not what we ordered");
     edge::metric("payments_not_as_asked", 1);
     Some(reason)
 }

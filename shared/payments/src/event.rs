@@ -24,7 +24,7 @@ pub enum EventError {
 pub struct Event {
     pub id: EventId,
     pub livemode: bool,
-    /// The event's type, `checkout.session.completed`; empty where it is absent.
+    /// The event's type, `checkout.session.completed`; empty if absent.
     pub kind: String,
     pub notice: Notice,
 }

@@ -28,7 +28,7 @@ pub struct Recorded {
     pub kind: String,
     #[serde(rename = "event_state")]
     pub state: EventState,
-    /// The reason for this state, where one was given.
+    /// The reason for this state, if one was given.
     pub reason: Option<String>,
     /// The parts of the event that are used, as JSON.
     pub content: String,
@@ -99,7 +99,7 @@ impl Inbox {
     ) -> Result<(), StoreError> {
         let gone_at = now.saturating_add(KEPT).unwrap_or(now);
         let reason = reason.map_or(AttributeValue::Null(true), text);
-        // `tries` is missing, and the update fails, where the event was never recorded.
+        // `tries` is missing, and the update fails, if the event was never recorded.
         let expression = "SET event_state = :state, reason = :reason, tries = tries + :one, \
                           expires_at_epoch = :gone_at REMOVE due_shard, due_at";
         let update = self

@@ -101,7 +101,7 @@ pub(crate) struct StoredBalance {
     pub(crate) owed: Credits,
     pub(crate) open_holds: u64,
     pub(crate) entries: u64,
-    /// Grows with every movement: where it is the same, nothing has moved.
+    /// Grows with every movement: while it is unchanged, nothing has moved.
     pub(crate) moves: u64,
 }
 

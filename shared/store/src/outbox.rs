@@ -104,7 +104,7 @@ impl Outbox {
     }
 }
 
-/// `revision` is the one that the change makes; 0 where it changes no profile.
+/// `revision` is the one that the change makes; 0 if it changes no profile.
 pub(crate) fn put_event(
     db: &Database,
     account: &AccountId,

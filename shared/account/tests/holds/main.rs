@@ -72,7 +72,7 @@ enum Broken {
     AvailableUnchecked,
     /// A hold is taken however many are open.
     MaxHoldsUnchecked,
-    /// A second hold is taken where one exists.
+    /// A second hold is taken although one exists.
     HoldTwice,
     /// A fence replaces the stored hold.
     FenceUnchecked,
