@@ -198,7 +198,7 @@ impl Accounts {
         Ok(self.db.transact(operation, items).await?.succeeded())
     }
 
-    /// Remembers a secret's name before it exists. Unless its save succeeds, it is deleted at `due`.
+    /// Remembers a secret's name before it exists. If its save fails, it is deleted once `due`.
     pub async fn remember_secret(
         &self,
         id: &AccountId,
