@@ -2,7 +2,7 @@
 //!
 //! One transaction replaces the account by its tombstone and records the rest of the work: deleting
 //! the secret of its key, and scrubbing its item. Both follow at once; if one fails, the billing
-//! tick does it. Secrets of saves in progress are due on their own, like any other orphan.
+//! tick retries it. Secrets of saves in progress are due separately, like any other orphan.
 
 use account::KeyId;
 use jiff::Timestamp;
@@ -13,8 +13,8 @@ use crate::event::AccountEvent;
 use crate::outcome::{EventError, Outcome};
 
 pub(crate) async fn apply(deps: &Deps, event: &AccountEvent) -> Result<Outcome, EventError> {
-    // Our own time and not the event's: the rest of the work is due from then on, and the sender's
-    // clock may be ahead.
+    // Our own time, not the event's: the remaining work is due from then on, and the sender's clock
+    // may be ahead.
     let now = deps.clock.now();
     let why = event.history_entry(now, "deleted".to_owned());
     let deletion = deps.store.accounts.delete(&event.account, event.version, &why);
@@ -26,7 +26,7 @@ pub(crate) async fn apply(deps: &Deps, event: &AccountEvent) -> Result<Outcome, 
     }
     match deps.store.accounts.scrub(&event.account).await {
         Ok(true) => {}
-        Ok(false) => tracing::info!("calls are in progress; scrubbing left to the billing tick"),
+        Ok(false) => tracing::info!("calls are in progress; the billing tick scrubs later"),
         Err(error) => edge::log_error(&error, "scrubbing left to the billing tick"),
     }
     Ok(Outcome::Deleted)

@@ -12,7 +12,7 @@ pub(crate) enum Outcome {
     Created,
     /// The account has another plan now.
     Changed,
-    /// The account had this plan already.
+    /// The account already had this plan.
     Unchanged,
     /// An event with a higher version was applied before.
     Late,

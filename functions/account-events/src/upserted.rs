@@ -9,7 +9,7 @@ use crate::deps::Deps;
 use crate::event::AccountEvent;
 use crate::outcome::{EventError, Outcome};
 
-/// How often an event is tried while others create or delete the account.
+/// Maximum number of tries of an event while other processes create or delete the account.
 const ATTEMPTS: usize = 5;
 
 pub(crate) async fn apply(
@@ -64,7 +64,7 @@ async fn change(
         .update(&event.account, Some(account), deps.clock.now(), |profile| {
             let before = profile.plan();
             let is_late = event.version < profile.plans.version();
-            // A late event is applied too: it may tell when the plan changed.
+            // A late event is applied too: it may show when the plan changed.
             profile.apply_plan(plan, event.version, event.at);
             if profile.plan() != before {
                 outcome = Outcome::Changed;

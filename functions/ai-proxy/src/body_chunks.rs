@@ -7,7 +7,7 @@ use edge::Deadline;
 use tokio::time::{Instant, timeout_at};
 use upstream::Answer;
 
-/// How long a stream may stay open after `[DONE]`.
+/// Maximum time that a stream stays open after `[DONE]`.
 const AFTER_DONE: Duration = Duration::from_millis(500);
 
 pub(crate) struct BodyChunks {
@@ -20,7 +20,7 @@ impl BodyChunks {
         Self { answer, stop_at: deadline.map(Deadline::stop_at) }
     }
 
-    /// The time at which reading stops, whatever is left.
+    /// The time at which reading stops, even if the stream goes on.
     pub(crate) fn stop_at(&self) -> Option<Instant> {
         self.stop_at
     }
@@ -35,7 +35,7 @@ impl BodyChunks {
         chunk?.inspect_err(|error| edge::log_error(error, "upstream's stream was cut off")).ok()
     }
 
-    /// To be called after `[DONE]`: only the last bytes are still waited for.
+    /// Call this after `[DONE]`, to wait only for the last bytes.
     pub(crate) fn stop_soon(&mut self) {
         let soon = Instant::now() + AFTER_DONE;
         self.stop_at = Some(self.stop_at.map_or(soon, |stop_at| stop_at.min(soon)));

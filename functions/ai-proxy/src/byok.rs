@@ -26,10 +26,10 @@ use crate::deps::Deps;
 use crate::key_health;
 use crate::stream_error::interrupted;
 
-/// A call that has no response from OpenRouter to pass on.
+/// A call without a response from OpenRouter to pass on.
 pub(crate) struct CallFailed {
     /// Set if the default AI may make the call instead. If the connection was lost before the
-    /// response head, OpenRouter may have received the call all the same.
+    /// response head, OpenRouter may still have received the call.
     pub(crate) fallback_cause: Option<FallbackCause>,
     /// The caller's response, unless the default AI makes the call.
     pub(crate) error: ApiError,

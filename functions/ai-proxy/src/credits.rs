@@ -1,6 +1,6 @@
 //! The credits path: hold, call the default AI, settle.
 //!
-//! From the hold on, the call runs in a task of its own, which goes on when the caller disconnects:
+//! From the hold on, the call runs in its own task, which continues if the caller disconnects:
 //! it reads the whole response, within the invocation's time, and resolves the hold. A call whose
 //! cost stays unknown here (a response cut off, or without usage) is left to the sweeper, with the
 //! generation id by which its cost can be looked up.
@@ -96,7 +96,7 @@ async fn hold_and_call(
 }
 
 /// Applies every rule of the credits path, and takes the hold last. Returns the call with its hold,
-/// and the key and the body to make it with.
+/// and the key and body for making it.
 async fn prepare(
     deps: &Deps,
     account: Account,
@@ -144,7 +144,7 @@ async fn relay_plain(
         }
     };
     if failed {
-        // The error's own text is for us, not for the caller.
+        // The error's own text is not for the caller.
         return Err(default_ai::unavailable());
     }
     Ok((status, headers, Body::from(body)).into_response())

@@ -10,9 +10,9 @@ use store::{DomainEvent, Effect, UpdateError};
 
 use crate::deps::Deps;
 
-/// The least time between two checks of a rejected key.
+/// Minimum time between two checks of a rejected key.
 const RECHECK_INTERVAL: SignedDuration = SignedDuration::from_mins(5);
-/// How long a call waits for a check.
+/// Maximum time that a call waits for a check.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone, Copy, thiserror::Error)]
@@ -30,14 +30,14 @@ pub(crate) async fn recheck_if_due(deps: &Deps, account: Account, now: Timestamp
 }
 
 async fn recheck(deps: &Deps, account: Account, saved: &SavedKey, now: Timestamp) -> Account {
-    // Claims the check, so that parallel calls do not make it as well.
+    // Claims the check, so that parallel calls do not repeat it.
     let claimed = deps
         .api
         .store
         .accounts
         .update(&account.id, Some(account.clone()), now, |profile| {
             let key = current(profile, &saved.id)?;
-            // `now`: our own claim, made by a request whose response was lost.
+            // `now` is our own claim, made by a request whose response was lost.
             if key.checked_at != now && key.checked_at != saved.checked_at {
                 return Err(KeyChanged);
             }

@@ -2,7 +2,7 @@
 //!
 //! [`chat`] reads the call and the account, asks [`routing::decide`] who pays, and sends the call
 //! down one of two paths: [`byok`] (the user's key; bytes pass unchanged; no credits move) or
-//! [`credits`] (hold, call the default AI, settle). Where row 5 of the routing table allows a
+//! [`credits`] (hold, call the default AI, settle). If row 5 of the routing table allows a
 //! fallback, [`chat`] moves a failed call from the first path to the second, once, before a byte
 //! has gone to the caller.
 //!

@@ -38,13 +38,13 @@ impl Receipt {
         self.reason = Some(reason);
     }
 
-    /// Nobody pays, for this `reason`.
+    /// Records that the call is refused, for this `reason`.
     pub(crate) fn refused(&mut self, reason: &'static str) {
         self.routed(Payer::None, reason);
     }
 
-    /// Turns `result` into a response that carries the receipt. The code of an error that came
-    /// before routing is the route reason.
+    /// Turns `result` into a response with the receipt. For an error before routing, the error code
+    /// is the route reason.
     pub(crate) fn attach_to(mut self, result: Result<Response, ApiError>) -> Response {
         let mut response = result.unwrap_or_else(|error| {
             self.reason.get_or_insert(error.code().as_str());

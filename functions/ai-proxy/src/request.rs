@@ -1,4 +1,4 @@
-//! The caller's request: checked as far as both paths need it, its bytes unchanged.
+//! The caller's request, with the checks that both paths need and its bytes unchanged.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -10,7 +10,7 @@ pub(crate) fn interrupted() -> Bytes {
     Bytes::from(format!("\n\ndata: {}\n\n", error.openai_body()))
 }
 
-/// The line that replaces an error of the default AI, whose own text is for us only.
+/// The line that replaces an error of the default AI, whose own text is not for the caller.
 pub(crate) fn default_ai_failed() -> Bytes {
     let error = ApiError::new(
         Code::DefaultAiUnavailable,

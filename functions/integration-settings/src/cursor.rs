@@ -29,7 +29,7 @@ pub(crate) fn decode(account: &AccountNumber, text: &str) -> Option<Cursor> {
     })
 }
 
-/// Nobody else can compute this, because the account's number is random and never shown.
+/// Callers cannot compute this, because the account's number is random and never shown.
 fn checksum(account: &AccountNumber, text: &str) -> Vec<u8> {
     let text = format!("{account}|{text}");
     let hash = digest::digest(&digest::SHA256, text.as_bytes());

@@ -83,7 +83,7 @@ pub(crate) async fn cancel(
         .update(&caller.account, None, deps.api.clock.now(), |profile| {
             match billing::cancel(profile) {
                 Ok(()) => cancelled = true,
-                // Our own write, whose response was lost.
+                // Our own write succeeded, but its response was lost.
                 Err(NotSubscribed) if cancelled => {}
                 Err(NotSubscribed) => return Err(NotSubscribed),
             }
@@ -99,10 +99,10 @@ pub(crate) async fn cancel(
         UpdateError::Store(error) => ApiError::storage(&error),
     })?;
     tracing::info!(by = caller.subject, "add-on cancelled");
-    // Cancels open payments at once; if that fails, the billing tick does it.
+    // Cancels open payments at once; if that fails, the billing tick retries it.
     let cx = deps.charging.at(deps.api.clock.now());
     if let Err(error) = charging::run_due(cx, &account.id).await {
-        edge::log_error(&error, "open payment left to the billing tick");
+        edge::log_error(&error, "could not cancel open payments; the billing tick retries");
     }
     let account = deps.api.account(&caller.account).await?;
     Ok(Json(Cancelled { integration: deps.api.card(&account, &caller).await }))

@@ -11,7 +11,7 @@ use upstream::KeyFacts;
 
 use crate::deps::Deps;
 
-/// How long OpenRouter may take to check a key.
+/// Time-out of a key check by OpenRouter.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Counts a check that is about to be made, unless the account has reached its limit.

@@ -9,7 +9,7 @@
 //! - disconnecting: the account's record is removed, and the same transaction makes the secret due
 //!   → the secret is deleted.
 //!
-//! A crash can only leave a secret behind that no account names. The billing tick deletes it.
+//! A crash can only leave behind a secret that no account names. The billing tick deletes it.
 
 mod disconnect;
 mod save;

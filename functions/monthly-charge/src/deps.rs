@@ -16,7 +16,7 @@ pub struct Deps {
     pub store: Store,
     pub charging: Charging,
     pub vault: Vault,
-    /// Knows the cost of calls on credits.
+    /// The upstream that reports the cost of calls on credits.
     pub default_ai: Upstream,
     pub default_ai_kind: DefaultAiKind,
     /// The name of the secret that holds the default AI's key.

@@ -87,7 +87,7 @@ impl Delivery<'_> {
         queues
     }
 
-    /// The events that can be sent now. An event that has to wait holds up all later ones.
+    /// The events that can be sent now. An event that has to wait delays all later ones.
     async fn queue(&mut self, events: Vec<StoredEvent>) -> Queue {
         let (mut queue, mut held_up) = (Queue::new(), None);
         for event in events {
@@ -172,7 +172,7 @@ impl Delivery<'_> {
     }
 }
 
-/// Puts the events on the bus. Returns for each, in order, whether it was accepted, or the bus's
+/// Puts the events on the bus. Returns the result of each, in order: accepted, or the bus's error
 /// code.
 async fn put<'a>(
     client: &Client,

@@ -1,8 +1,8 @@
 //! The planner: puts due accounts into the queue, from which the worker takes them.
 //!
-//! The planner postpones an account's billing task before it queues the account. So of two ticks at
-//! once, one queues it, and the next ticks skip it while it waits. If its message is lost, the task
-//! comes up again.
+//! The planner postpones an account's billing task before it queues the account. So only one of two
+//! concurrent ticks queues it, and later ticks skip it while it waits. If its message is lost, the
+//! task becomes due again.
 
 use std::error::Error;
 
@@ -21,9 +21,9 @@ const CONCURRENT_CLAIMS: usize = 32;
 const ACCOUNTS_PER_MESSAGE: usize = 25;
 /// Maximum number of messages in one request to the queue.
 const MESSAGES_PER_BATCH: usize = 10;
-/// The time after which an account is queued again if nothing was written about it.
+/// The time after which an account is queued again if no worker has changed it.
 const REQUEUE_DELAY: SignedDuration = SignedDuration::from_mins(15);
-/// Maximum length of the queue, in time that the workers need for it. Less than [`REQUEUE_DELAY`],
+/// Maximum length of the queue, in working time of the workers. Less than [`REQUEUE_DELAY`],
 /// so that an account is not queued again while it waits.
 const LONGEST_QUEUE: SignedDuration = SignedDuration::from_mins(10);
 
@@ -53,7 +53,7 @@ pub(crate) async fn plan(deps: &Deps, now: Timestamp) -> Planned {
             return planned;
         }
     };
-    // The same for each shard, so that none waits behind another.
+    // Each shard gets the same share, so that none waits behind another.
     let per_shard = (room / store::shards().len()).min(ACCOUNTS_PER_SHARD);
     if per_shard == 0 {
         tracing::warn!("the queue is full; due accounts wait for the next tick");
@@ -131,7 +131,7 @@ async fn claim(
 async fn queue(deps: &Deps, accounts: &[AccountId], now: Timestamp, planned: &mut Planned) {
     let messages: Vec<_> = accounts.chunks(ACCOUNTS_PER_MESSAGE).collect();
     let refused = send(deps, &messages, now).await.unwrap_or_else(|error| {
-        edge::log_error(&*error, "due accounts could not be queued");
+        edge::log_error(&*error, "could not queue due accounts");
         (0..messages.len()).collect()
     });
     for (at, accounts) in messages.iter().enumerate() {

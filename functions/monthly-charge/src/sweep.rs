@@ -1,11 +1,11 @@
 //! The sweeper: holds that their calls left open.
 //!
-//! A call ends its own hold. Where it cannot (its response broke off or reported no cost, its
+//! A call ends its own hold. If it cannot (its response was cut off or reported no cost, its
 //! process died, the store did not respond), the sweeper asks the default AI for the call's cost,
 //! at growing intervals, and releases the hold if there is no answer within its life. Nothing is
 //! settled by guesswork.
 //!
-//! Safe to run late, twice, twice at once and beside the call itself: a hold is claimed and ended
+//! Safe to run late, twice, concurrently and alongside the call itself: a hold is claimed and ended
 //! by conditional writes, of which only one succeeds.
 
 use std::sync::Arc;
@@ -77,14 +77,14 @@ pub async fn sweep(
 struct Sweeper<'a> {
     deps: &'a Deps,
     now: Timestamp,
-    /// The default AI's key, read when it is first needed.
+    /// The default AI's key, read on first use.
     key: OnceCell<Option<Arc<SecretString>>>,
     /// Look-ups that have failed in a row.
     failures: AtomicU32,
 }
 
 impl Sweeper<'_> {
-    /// True if the hold ended by this.
+    /// True if this ended the hold.
     async fn check(&self, due: Result<DueHold, StoreError>) -> Result<bool, edge::Error> {
         let store = &self.deps.store;
         let Some(open) = store.holds.claim(&due?, self.now).await? else {
@@ -94,7 +94,7 @@ impl Sweeper<'_> {
         let Sweep::End(end) = decide(cost, open.expires_at, self.now) else {
             return Ok(false);
         };
-        // Never earlier than the entries that are there: the ledger is read in the order of time.
+        // Never earlier than existing entries: the ledger is read in order of time.
         let at = self.now.max(self.deps.clock.now());
         let hold = &open.hold;
         let resolution = match end {
@@ -117,7 +117,7 @@ impl Sweeper<'_> {
         Ok(true)
     }
 
-    /// The call's cost by the default AI's record.
+    /// The call's cost according to the default AI's record.
     async fn cost_of(&self, open: &OpenHold) -> Option<Credits> {
         let generation = open.generation_id.as_deref()?;
         let can_wait = self.now < open.expires_at;
@@ -137,7 +137,7 @@ impl Sweeper<'_> {
                     self.deps.vault.forget_platform_secret(&self.deps.default_ai_secret).await;
                 }
                 self.failures.fetch_add(1, Ordering::Relaxed);
-                edge::log_error(&error, "could not look a call's cost up");
+                edge::log_error(&error, "could not look up a call's cost");
                 None
             }
         }

@@ -16,7 +16,7 @@ const TASKS_PER_SHARD: i32 = 25;
 const PAYMENT_RETRY_DELAY: SignedDuration = SignedDuration::from_mins(5);
 /// The delay before a Checkout Session that should have closed is looked up again.
 const OPEN_SESSION_DELAY: SignedDuration = SignedDuration::from_mins(10);
-/// The time for which a claimed secret or deletion is left alone.
+/// The time for which a secret or deletion belongs to the tick that claimed it.
 const CLAIM: SignedDuration = SignedDuration::from_hours(1);
 
 /// The results of a tick.
@@ -30,8 +30,8 @@ pub struct TickReport {
     pub errors: u32,
 }
 
-/// Does everything that is due at `now`. Safe to run late, twice, or twice at once. Holds of calls
-/// that are under way are left alone.
+/// Runs everything that is due at `now`. Safe to run late, twice or concurrently. Skips the holds
+/// of calls that are under way.
 pub async fn tick(
     deps: &Deps,
     now: Timestamp,
@@ -57,7 +57,7 @@ pub async fn tick(
     report
 }
 
-/// Runs the due tasks of these kinds; returns the number of errors. One error stops no other task.
+/// Runs the due tasks of these kinds; returns the number of errors. An error stops no other task.
 async fn run_due(deps: &Deps, kinds: &[DueKind], now: Timestamp) -> u32 {
     let mut errors = 0;
     for shard in store::shards() {

@@ -44,7 +44,7 @@ pub(crate) struct Message {
 }
 
 impl Record {
-    /// The accounts, and the time of their work: the tick's plus the whole minutes that the message
+    /// The accounts, and the charge time: the tick's plus the whole minutes that the message
     /// waited. `None` if the message cannot be read.
     fn read(&self, now: Timestamp) -> Option<(Vec<AccountId>, Timestamp)> {
         let message: Message = serde_json::from_str(&self.body).ok()?;

@@ -74,7 +74,7 @@ struct Run<'a> {
     mismatches: u64,
     /// Accounts that could not be read so far.
     unread: BTreeMap<AccountNumber, AccountId>,
-    /// Number of rows whose account is not even known.
+    /// Number of rows without a readable account.
     unreadable: usize,
 }
 

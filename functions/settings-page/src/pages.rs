@@ -70,7 +70,7 @@ fn page(page: &Page, settings: &Settings) -> Response {
         .replace("{{oidc_authority}}", &escaped(authority(settings)));
     let headers = [
         (CONTENT_SECURITY_POLICY, policy(settings)),
-        // Browsers ignore this over http.
+        // Browsers ignore this header over http.
         (STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000")),
         (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
         // The page names the assets' version.

@@ -154,7 +154,7 @@ async fn only_the_current_version_is_cached_forever() {
     }
 }
 
-/// Each module imports only files that are served beside it.
+/// Each module imports only files that are served from the same folder.
 #[tokio::test]
 async fn modules_import_existing_files() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/assets");

@@ -1,7 +1,7 @@
 //! Stripe's events: `POST /v1/webhooks/stripe`.
 //!
 //! An event is recorded once, by its id, and then applied; if that fails, the billing tick tries
-//! again. What a payment buys comes from our own stored order, never from the event.
+//! again. Our own stored order determines what a payment buys, never the event.
 
 mod settings;
 
@@ -36,7 +36,7 @@ impl Deps {
         let secrets = aws_sdk_secretsmanager::Client::new(&setup.aws);
         Ok(Self {
             charging: Charging::new(settings.charging.clone(), &setup, http),
-            // It reads no users' secrets, so there is no prefix.
+            // This vault reads no users' secrets, so it needs no prefix.
             vault: Vault::new(secrets, String::new()),
             clock: setup.clock,
             settings: Arc::new(settings),

@@ -89,7 +89,7 @@ impl GenerationId {
 pub enum Fact {
     /// The first period is paid. `at`, by Stripe's clock, is the anchor of all periods.
     Activated { generation: GenerationId, at: Timestamp, collection: Collection },
-    /// A payment that was owed. Any other is refunded, and is no fact about the add-on.
+    /// A payment that was owed. Any other payment is refunded, and is not a fact about the add-on.
     Paid { generation: GenerationId, period: Period },
     /// A charge for the period was declined.
     Declined { generation: GenerationId, period: Period },
@@ -102,7 +102,7 @@ pub enum Fact {
     Resumed { generation: GenerationId, counter: u64, at: Timestamp },
     /// The paid period has ended.
     PeriodOver { generation: GenerationId, period: Period },
-    /// Somebody other than us refunded the whole payment of a period.
+    /// The whole payment of a period was refunded, but not by us.
     RefundedInFull { generation: GenerationId, period: Period },
     /// The payment of the period is disputed.
     Disputed { generation: GenerationId, period: Period, dispute: String },
@@ -234,8 +234,8 @@ impl AddOn {
         }
     }
 
-    /// The new status, if other systems are told about the change since `before`; `Active` where
-    /// access began. A cancellation, a resumption and a paid period are no such changes.
+    /// The new status, if other systems need to know of the change since `before`; `Active` if
+    /// access began. They need not know of a cancellation, a resumption or a paid period.
     pub fn change_since(&self, before: &Self) -> Option<AddOnStatus> {
         use AddOnStatus::{Active, Cancelling, Ended, PastDue, Suspended};
         let (was, is) = (before.status(), self.status());
@@ -287,7 +287,7 @@ impl AddOn {
         self.current().map(|current| current.generation.last_paid())
     }
 
-    /// The newest purchase that took place.
+    /// The newest paid purchase.
     fn current(&self) -> Option<Current<'_>> {
         self.generations
             .iter()
@@ -334,7 +334,7 @@ impl Generation {
         matches!(self.user_action, Some(UserAction { did: Did::Resume { at }, .. }) if at > moment)
     }
 
-    /// The status without regard to changes of plan.
+    /// The status, ignoring plan changes.
     fn status_and_reason(&self, paid_through: Timestamp) -> (AddOnStatus, Option<Reason>) {
         let last_paid = self.last_paid();
         let disputes = || {

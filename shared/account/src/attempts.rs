@@ -1,4 +1,4 @@
-//! Limits on key checks, so that the endpoint is no oracle for stolen keys, and on Checkout
+//! Limits on key checks, so that the endpoint is not an oracle for stolen keys, and on Checkout
 //! Sessions, because all accounts share Stripe's rate limit.
 
 use jiff::{SignedDuration, Timestamp};
@@ -61,7 +61,7 @@ impl Attempts {
         }
     }
 
-    /// Does not count the save at `at`, which failed. The check stays counted.
+    /// Removes the failed save at `at` from the count. The check stays counted.
     pub fn uncount_save(&mut self, at: Timestamp) {
         if let Some(index) = self.saves.iter().position(|counted| *counted == at) {
             self.saves.remove(index);

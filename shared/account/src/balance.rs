@@ -111,7 +111,7 @@ impl Balance {
         self.moved(movement).map(|_| movement)
     }
 
-    /// New credits: from `amount` and the available credits, the amount owed is taken at once.
+    /// New credits. The amount owed is paid at once from `amount` and the available credits.
     pub fn credit(self, amount: Credits) -> Result<Movement, BalanceError> {
         if amount.is_negative() {
             return Err(BalanceError::OutOfRange);
@@ -126,7 +126,7 @@ impl Balance {
         })
     }
 
-    /// The reversal of a credit: as much as is available is taken, and the rest is owed.
+    /// The reversal of a credit: takes as much as is available; the rest is owed.
     pub fn reverse(self, amount: Credits) -> Result<Movement, BalanceError> {
         if amount.is_negative() {
             return Err(BalanceError::OutOfRange);

@@ -1,8 +1,8 @@
-//! What is under way at Stripe for an account's add-on: the facts, without the rules.
+//! The state at Stripe of an account's add-on: the facts, without the rules.
 //!
-//! It is stored in the account's item beside the add-on and changed by the same conditional writes,
-//! so that cancelling and charging meet in one value and nowhere else. The crate `billing` decides
-//! what comes next.
+//! This state is stored in the account's item beside the add-on and changed by the same conditional
+//! writes, so that cancelling and charging meet in one value and nowhere else. The crate `billing`
+//! decides the next step.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ use crate::period::Period;
 /// The price of a period, in US cents.
 pub const PRICE_CENTS: u64 = 500;
 
-/// What is under way at Stripe, by Stripe's own ids.
+/// Open payments and subscriptions at Stripe, by Stripe's own ids.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Billing {
     pub customer: Option<String>,
@@ -24,7 +24,7 @@ pub struct Billing {
     pub charge: Option<Charge>,
     /// The last charge that was abandoned. If it starts again, its PaymentIntents stay counted.
     pub abandoned: Option<AbandonedCharge>,
-    /// The subscription that collects, where Stripe runs one.
+    /// The subscription that collects, if Stripe runs one.
     pub subscription: Option<Subscription>,
 }
 
@@ -36,15 +36,15 @@ pub struct Card {
     pub given_at: Timestamp,
 }
 
-/// The collection of one period by us, attempt by attempt.
+/// How we collect one period, attempt by attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Charge {
     pub generation: GenerationId,
     pub period: Period,
-    /// PaymentIntents created so far: more than one only where one was cancelled for a checkout.
+    /// PaymentIntents created so far: more than one only if one was cancelled for a checkout.
     pub intents: u32,
     pub intent: IntentState,
-    /// Known declines; the next attempt has the number after that.
+    /// Known declines; the next attempt has the next number.
     pub declines: u32,
     /// When the next attempt is due; `None` if there is none.
     pub attempt_at: Option<Timestamp>,
@@ -63,7 +63,7 @@ pub struct AbandonedCharge {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IntentState {
-    /// There is none that could be paid.
+    /// No PaymentIntent could be paid.
     None,
     /// It is being created.
     Creating,
@@ -80,14 +80,14 @@ pub enum IntentState {
     Idle { id: String },
 }
 
-/// A Checkout Session on which the add-on can be paid.
+/// A Checkout Session for paying the add-on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkout {
-    /// Our own name for it, and the idempotency key of its creation.
+    /// Our name for the checkout, and the idempotency key of its creation.
     pub order: String,
     pub purchase: AddOnPurchase,
     pub collection: Collection,
-    /// Everything that is sent to Stripe follows from this, so that it can be sent again.
+    /// The request to Stripe depends on this time, so that it can be repeated unchanged.
     pub created_at: Timestamp,
     /// `None` while it is being created.
     pub session: Option<Session>,
@@ -113,12 +113,12 @@ pub struct Session {
     pub expires_at: Timestamp,
 }
 
-/// A subscription that Stripe runs. We follow what it collects.
+/// A subscription at Stripe. We follow what it collects.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subscription {
     pub id: String,
     pub generation: GenerationId,
-    /// Whether it ends with its period. `None`: Stripe is being told, and has not responded.
+    /// Whether it ends with its period. `None`: an update was sent, and Stripe has not responded.
     pub ends: Option<bool>,
     /// When Stripe last reported its status.
     pub checked_at: Option<Timestamp>,

@@ -1,8 +1,8 @@
 //! The lifecycle of a hold: taken before a call, and ended exactly once.
 //!
 //! A hold ends by settling (the call's cost is known) or by release (it cost nothing, or the cost
-//! cannot be found out). The call itself ends it; where it cannot, the sweeper looks the call up
-//! repeatedly, and releases the hold when it expires. Nothing is ever settled by guess.
+//! cannot be determined). The call itself ends it. If it cannot, the sweeper looks up the call
+//! repeatedly, and releases the hold when it expires. A cost is never guessed.
 //!
 //! `tests/holds` searches through all interleavings of calls, sweepers and lost responses.
 
@@ -68,9 +68,9 @@ pub fn held(stored: HoldState, amount: Credits) -> Option<Credits> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Resolution {
-    /// Ended now, or by an earlier try of the same end whose response was lost.
+    /// The hold ended now, or by an earlier try of the same end whose response was lost.
     Done(HoldState),
-    /// It had ended in another way before; nothing was moved. `None`: there is no such hold.
+    /// The hold had ended in another way; nothing moved. `None`: there is no such hold.
     Already(Option<HoldState>),
 }
 
@@ -99,7 +99,7 @@ impl Resolution {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sweep {
     End(End),
-    /// Look again when its next check is due.
+    /// Look again when the hold's next check is due.
     Wait,
 }
 

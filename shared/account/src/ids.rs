@@ -1,4 +1,4 @@
-//! Ids. Each kind is a type of its own, so that one cannot take the place of another.
+//! Ids. Each kind has its own type, so that one cannot take the place of another.
 
 use serde::{Deserialize, Serialize};
 

@@ -75,7 +75,7 @@ impl Profile {
         self.plans.plan()
     }
 
-    /// Applies that the plan is `plan` as of `version`, reported at `at`; the add-on follows.
+    /// Sets the plan as of `version`, reported at `at`; the add-on follows.
     pub fn apply_plan(&mut self, plan: Plan, version: u64, at: Timestamp) {
         self.plans.apply(plan, version, at);
         self.add_on.plan_change = self.plans.last_change();

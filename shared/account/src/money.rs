@@ -127,7 +127,7 @@ impl Usd {
         i64::try_from(micros).ok().map(Credits)
     }
 
-    /// How many units at this price `credits` pay for, beside `fixed`. `None`: they are free.
+    /// Number of units at this price that `credits` cover in addition to `fixed`. `None`: free.
     pub(crate) fn affordable(
         self,
         credits: Credits,

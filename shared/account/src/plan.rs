@@ -1,4 +1,4 @@
-//! The account's plan, by events that may come twice, late and in any order.
+//! The account's plan, from events that may arrive twice, late and in any order.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ pub enum Plan {
     Standard,
 }
 
-/// Number of the newest events that are all kept: no event is overtaken by as many newer ones.
+/// Number of newest events that are always kept: no event arrives behind this many newer ones.
 const ALL_KEPT: usize = 16;
 
 /// The known events about the plan; the highest version counts. Of an older run of events with the
@@ -54,8 +54,7 @@ impl Plans {
         self.newest.version
     }
 
-    /// Applies that the plan is `plan` as of `version`. If a version is
-    /// reported twice, the last report counts.
+    /// Sets the plan as of `version`. If a version is reported twice, the last report counts.
     pub fn apply(&mut self, plan: Plan, version: u64, at: Timestamp) {
         let seen = Seen { version, plan, at };
         let mut all = self.all();
@@ -81,8 +80,8 @@ impl Plans {
         self.earlier.iter().chain(newest).copied().collect()
     }
 
-    /// The latest change from one plan to the other; `None` if there was none. A late event can show
-    /// that what looked like a change was none.
+    /// The latest change from one plan to the other; `None` if there was none. A late event can
+    /// disprove an apparent change.
     pub fn last_change(&self) -> Option<PlanChange> {
         let all = self.all();
         let pairs = all.iter().zip(all.iter().skip(1));

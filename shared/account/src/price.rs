@@ -58,7 +58,7 @@ impl ModelPrices {
         }
     }
 
-    /// The prices of a call; `only_text` says that its prompt contains nothing but text.
+    /// The prices of a call; `only_text`: its prompt contains only text.
     pub fn of(&self, only_text: bool) -> TokenPrices {
         TokenPrices { input: if only_text { self.text } else { self.input }, output: self.output }
     }
@@ -83,7 +83,7 @@ pub struct PricedModel {
 pub struct CallSize {
     /// Upper bound of the prompt's tokens, including what is added around its text.
     pub prompt_tokens: u64,
-    /// The tokens that have to be held: without those that are waived if the balance is too low.
+    /// The tokens that have to be held, excluding those waived if the balance is too low.
     pub required_tokens: u64,
     pub only_text: bool,
     /// The lowest of the limits that the caller set.
@@ -92,9 +92,9 @@ pub struct CallSize {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ceiling {
-    /// Sent upstream as the call's limit on output tokens.
+    /// The limit on output tokens, sent upstream.
     pub output_limit: u64,
-    /// Held before the call.
+    /// The amount held before the call.
     pub amount: Credits,
     /// The balance does not cover the whole prompt: the call may cost more than is held.
     pub waived: bool,

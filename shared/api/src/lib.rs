@@ -1,5 +1,5 @@
-//! What the functions behind the product's routes share: their settings, who is calling, the
-//! caller's account and its card.
+//! Shared parts of the functions behind the product's routes: settings, the caller, the caller's
+//! account and its card.
 
 mod settings;
 

@@ -1,4 +1,4 @@
-//! The collection of one period by us, attempt by attempt.
+//! How we collect one period, attempt by attempt.
 
 use account::add_on::{Collection, Fact, GenerationId};
 use account::billing::{AbandonedCharge, Charge, IntentState};
@@ -12,7 +12,7 @@ use crate::task::{LEASE, Step, Task, later};
 const LOOK_UP_DELAYS: [SignedDuration; 3] =
     [SignedDuration::from_mins(5), SignedDuration::from_hours(1), SignedDuration::from_hours(24)];
 
-/// Maximum number of waived periods that are recorded, the latest ones: five years.
+/// Maximum number of waived periods to record, the latest ones: five years.
 pub(crate) const MAX_WAIVED: usize = 60;
 
 pub(crate) fn next_step(profile: &Profile) -> Option<(Timestamp, Step)> {
@@ -51,7 +51,7 @@ pub(crate) fn end_of_grace(profile: &Profile) -> Option<(Timestamp, Step)> {
     }
     let was_attempted = charge.declines > 0 || charge.attempt_at.is_none() || is_confirming(charge);
     let ends = charge.grace_ends;
-    // Where Stripe collects, ask it before access ends.
+    // If Stripe collects, look up the subscription before access ends.
     let subscription = profile.billing.subscription.as_ref();
     let is_current = !profile.add_on.is_run_by_stripe()
         || subscription.is_none_or(|subscription| subscription.checked_at >= Some(ends));
@@ -69,7 +69,7 @@ pub(crate) fn abandon(profile: &mut Profile) {
     });
 }
 
-/// The missed periods that the charge begun since `before` waives: the latest, first to last.
+/// The periods waived by the charge that began since `before`: the latest ones, first to last.
 pub fn waived_since(profile: &Profile, before: &Profile) -> Vec<Period> {
     let charged = |profile: &Profile| {
         let charge = profile.billing.charge.as_ref();
@@ -86,7 +86,7 @@ pub fn waived_since(profile: &Profile, before: &Profile) -> Vec<Period> {
     missed
 }
 
-/// The charge of the period of `now`, if it is owed. Earlier unpaid periods are waived.
+/// The charge for the period at `now`, if it is owed. Earlier unpaid periods are waived.
 pub(crate) fn at(profile: &Profile, now: Timestamp, dunning: &Dunning) -> Option<Charge> {
     if !routing::owes_add_on(profile, now) {
         return None;
@@ -122,7 +122,7 @@ pub(crate) fn at(profile: &Profile, now: Timestamp, dunning: &Dunning) -> Option
     })
 }
 
-/// Begins the next attempt, with the PaymentIntent that exists or with a new one.
+/// Begins the next attempt, with the existing PaymentIntent or a new one.
 pub(crate) fn attempt(profile: &mut Profile, now: Timestamp) -> Option<Task> {
     let with_credits = profile.add_on.collection() == Some(Collection::Credits);
     let card = profile.billing.payment_method();
@@ -149,7 +149,7 @@ pub(crate) fn is_confirming(charge: &Charge) -> bool {
     matches!(charge.intent, IntentState::Confirming { .. })
 }
 
-/// Applies that the period's PaymentIntent was created. Returns the attempt to confirm, which is
+/// Records that the period's PaymentIntent was created. Returns the attempt to confirm, which is
 /// stored as under way; `None` if it must not be confirmed any more.
 pub fn intent_created(
     profile: &mut Profile,
@@ -173,8 +173,8 @@ pub fn intent_created(
     charge.intent.is_confirming(id).then(|| attempt_number(charge))
 }
 
-/// Applies that Stripe never received the attempt that was stored as under way. Returns the attempt
-/// number to repeat; `None` if the period is not owed any more.
+/// Records that Stripe never received the attempt stored as under way. Returns the attempt number
+/// to repeat; `None` if the period is not owed any more.
 pub fn never_confirmed(profile: &mut Profile, id: &str, now: Timestamp) -> Option<u32> {
     let charge = profile.billing.charge.as_ref()?;
     let owed = routing::owes_period(profile, &charge.generation, charge.period);
@@ -184,14 +184,14 @@ pub fn never_confirmed(profile: &mut Profile, id: &str, now: Timestamp) -> Optio
         charge.next_at = later(now, LEASE);
         return Some(attempt_number(charge));
     }
-    // It may still be on its way: if it succeeds before the PaymentIntent is cancelled, it stands.
+    // The attempt may still arrive: if it succeeds before the cancellation, it stands.
     charge.next_at = now;
     None
 }
 
-/// Applies that attempt `attempt` was declined, with the PaymentIntent `id`, or without one: Stripe
-/// created none, there is no card, or credits do not suffice. `is_final`: no further attempt can
-/// succeed.
+/// Records that attempt number `attempt` was declined. `id` is its PaymentIntent; `None` if Stripe
+/// created none, there is no card, or the credits do not suffice. `is_final`: no further attempt
+/// can succeed.
 pub fn declined(
     profile: &mut Profile,
     id: Option<&str>,
@@ -220,7 +220,7 @@ pub fn declined(
     let next = start.and_then(|start| dunning.attempt_after(start, now));
     charge.attempt_at = next.filter(|_| !is_final);
     if next.is_none() {
-        // The last day's attempt ends the grace period.
+        // A decline on the last attempt day ends the grace period.
         charge.grace_ends = charge.grace_ends.min(now);
     }
     let (generation, period) = (charge.generation.clone(), charge.period);
@@ -229,7 +229,7 @@ pub fn declined(
     }
 }
 
-/// Applies that the outcome is still unknown. The next look-up comes later each time.
+/// Records that the outcome is still unknown. Each look-up waits longer than the one before.
 pub fn still_unknown(profile: &mut Profile, id: &str, now: Timestamp) {
     let Some(charge) = &mut profile.billing.charge else {
         return;
@@ -253,7 +253,7 @@ pub fn look_up_now(profile: &mut Profile, id: &str, now: Timestamp) {
     }
 }
 
-/// Applies that the PaymentIntent was cancelled at Stripe: nobody can pay it any more.
+/// Records that the PaymentIntent was cancelled at Stripe: it can no longer be paid.
 pub fn intent_cancelled(profile: &mut Profile, id: &str) {
     if let Some(charge) = &mut profile.billing.charge
         && charge.intent.id() == Some(id)

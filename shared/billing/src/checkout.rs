@@ -1,4 +1,4 @@
-//! Checkout Sessions on which the add-on is paid: one at a time.
+//! Checkout Sessions for paying the add-on: one at a time.
 
 use account::add_on::Collection;
 use account::billing::{AddOnPurchase, Checkout, Session};
@@ -7,10 +7,10 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::task::{Step, Task, later};
 
-/// How long a Checkout Session can be paid. Stripe accepts 30 minutes to 24 hours.
+/// Life of a Checkout Session. Stripe accepts 30 minutes to 24 hours.
 pub const CHECKOUT_LIFE: SignedDuration = SignedDuration::from_hours(1);
 
-/// How long the creation of a session may take. After that its end would be too near for Stripe.
+/// Maximum time for creating a session. After that, its end would be too near for Stripe.
 pub(crate) const CREATION_TIME: SignedDuration = SignedDuration::from_mins(20);
 
 pub(crate) fn next_step(profile: &Profile) -> Option<(Timestamp, Step)> {
@@ -21,7 +21,7 @@ pub(crate) fn next_step(profile: &Profile) -> Option<(Timestamp, Step)> {
         return Some((at, Step::DropCheckout));
     };
     let at = if wanted {
-        // The next due attempt replaces it.
+        // The next due attempt replaces the checkout.
         let charge = profile.billing.charge.as_ref();
         let attempt = charge.and_then(|charge| charge.attempt_at);
         attempt.map_or(session.expires_at, |at| at.min(session.expires_at))
@@ -45,7 +45,7 @@ pub fn next_purchase(profile: &Profile) -> Option<AddOnPurchase> {
         }
         _ => AddOnPurchase::Generation,
     };
-    // Where Stripe collects, its own open invoice asks for the period.
+    // If Stripe collects, its own open invoice covers the period.
     let asked_by_stripe =
         matches!(purchase, AddOnPurchase::Period { .. }) && profile.add_on.is_run_by_stripe();
     Some(purchase).filter(|purchase| !asked_by_stripe && is_wanted(profile, purchase))
@@ -63,7 +63,7 @@ pub fn is_payable(profile: &Profile, checkout: &Checkout, until: Timestamp) -> b
 /// May the account still buy this?
 pub(crate) fn is_wanted(profile: &Profile, purchase: &AddOnPurchase) -> bool {
     match purchase {
-        // Beside a subscription that could still collect, a second payment would be one too many.
+        // While a subscription could still collect, this would be a second payment.
         AddOnPurchase::Generation => {
             routing::may_buy_add_on(profile) && profile.billing.subscription.is_none()
         }
@@ -90,8 +90,8 @@ pub fn begin_checkout(
     });
 }
 
-/// Applies that the session was created. False if nobody wants it any more.
-#[must_use = "a session that nobody wants has to be expired"]
+/// Records that the session was created. False if it is no longer wanted.
+#[must_use = "an unwanted session has to be expired"]
 pub fn checkout_created(profile: &mut Profile, order: &str, session: Session) -> bool {
     let checkout = profile.billing.checkout.as_ref();
     let wanted = checkout.is_some_and(|it| it.order == order && is_wanted(profile, &it.purchase));
@@ -101,7 +101,7 @@ pub fn checkout_created(profile: &mut Profile, order: &str, session: Session) ->
     wanted
 }
 
-/// Applies that the session can no longer be paid.
+/// Records that the session can no longer be paid.
 pub fn checkout_closed(profile: &mut Profile, session: &str) {
     let checkout = profile.billing.checkout.as_ref();
     let known = checkout.and_then(|checkout| checkout.session.as_ref());

@@ -4,10 +4,10 @@
 //! crate decides how and when it is collected. `charging` carries out the [`Task`]s.
 //!
 //! Invariants:
-//! - at most one thing can be paid at a time: a Checkout Session, or the open period's
+//! - at most one payment is possible at a time: a Checkout Session, or the open period's
 //!   PaymentIntent;
-//! - nothing is confirmed at Stripe before it is stored as confirming, and nothing is stored as
-//!   confirming that is not owed at that moment;
+//! - nothing is confirmed at Stripe before it is stored as confirming, and only a payment that is
+//!   owed at that moment is stored as confirming;
 //! - the attempt number grows only after a known decline;
 //! - what comes next, and when, follows from the profile alone, so that the index of due accounts
 //!   cannot disagree with it.

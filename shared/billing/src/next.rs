@@ -7,15 +7,15 @@ use crate::dunning::Dunning;
 use crate::task::{LEASE, Step, Task, later};
 use crate::{cancellation, charge, checkout, subscription};
 
-/// Bound on the steps between two tasks, against a mistake.
+/// Maximum number of steps between two tasks, as a safety net.
 const MAX_STEPS: u32 = 16;
 
-/// When the add-on next needs work without anybody asking for it.
+/// The time of the add-on's next background work.
 pub fn due_at(profile: &Profile) -> Option<Timestamp> {
     next_step(profile).map(|(at, _)| at)
 }
 
-/// Brings the add-on to `now` and takes the next task. Periods that were missed are skipped.
+/// Advances the add-on to `now` and takes the next task. Missed periods are skipped.
 pub fn take_task(profile: &mut Profile, now: Timestamp, dunning: &Dunning) -> Option<Task> {
     for _ in 0..MAX_STEPS {
         let (at, step) = next_step(profile)?;
@@ -51,7 +51,7 @@ pub fn take_task(profile: &mut Profile, now: Timestamp, dunning: &Dunning) -> Op
     None
 }
 
-/// The earliest of all possible next steps; of steps at the same time, the first in this list.
+/// The earliest of all possible next steps; among simultaneous steps, the first in this list.
 fn next_step(profile: &Profile) -> Option<(Timestamp, Step)> {
     let steps = [
         checkout::next_step(profile),

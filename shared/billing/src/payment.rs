@@ -1,4 +1,4 @@
-//! Payments and cards that arrive.
+//! Incoming payments and cards.
 
 use account::add_on::{Collection, Fact, GenerationId};
 use account::billing::{AddOnPurchase, Card};
@@ -23,7 +23,7 @@ pub fn period_paid(
     counts
 }
 
-/// Applies the payment of a new generation, named by what paid for it. False if it does not count.
+/// Applies the payment of a new generation, named after its payment. False if it does not count.
 #[must_use = "a payment that does not count has to be refunded"]
 pub fn activate(
     profile: &mut Profile,
@@ -39,8 +39,8 @@ pub fn activate(
     counts
 }
 
-/// Keeps a card, unless a later one is on file. What the previous card failed to pay is retried
-/// with it at once. False if another card stays.
+/// Keeps a card, unless a later one is on file. A period that the previous card failed to pay is
+/// retried at once. False if another card stays.
 pub fn keep_card(profile: &mut Profile, payment_method: String, given_at: Timestamp) -> bool {
     if let Some(known) = &profile.billing.card
         && known.given_at >= given_at

@@ -1,10 +1,10 @@
-//! A subscription that Stripe runs: we follow what it collects.
+//! A subscription at Stripe: we follow what Stripe collects.
 //!
 //! Invariants:
 //! - we charge nothing while Stripe collects, and nothing can be bought beside it;
-//! - it collects for the current generation while that goes on; otherwise it is cancelled;
-//! - what the user decided is sent to Stripe until Stripe has it; what is decided at Stripe counts
-//!   as the user's decision.
+//! - it collects while the current generation continues; otherwise it is cancelled;
+//! - a user's decision is sent to Stripe until Stripe confirms it; a decision made at Stripe counts
+//!   as the user's.
 
 use account::add_on::{Fact, GenerationId};
 use account::billing::{Billing, Subscription};
@@ -14,7 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::cancellation::{cancel, cancelled, resume};
 use crate::task::{Step, Task, later};
 
-/// Time after a period's end by which Stripe has charged the card: it waits for about an hour.
+/// Time after a period's end by which Stripe has charged the card: Stripe waits about an hour.
 /// Source: <https://docs.stripe.com/invoicing/integration/automatic-advancement-collection>.
 const CHARGED_AFTER: SignedDuration = SignedDuration::from_hours(2);
 /// Delay before checking again whether a period was paid.
@@ -25,13 +25,13 @@ const WITHIN_MONTH: SignedDuration = SignedDuration::from_hours(14 * 24);
 /// The status of a subscription as Stripe reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RemoteStatus {
-    /// It runs; `ends` with its period, or renews.
+    /// `ends`: it ends with its period instead of renewing.
     Runs { ends: bool },
     /// It collects nothing more.
     Over,
 }
 
-/// The period that ends at `end` by Stripe's calendar, which may start some time from `anchor`.
+/// The period that ends at `end` by Stripe's calendar, whose anchor may differ from `anchor`.
 pub fn period_ending(anchor: Timestamp, end: Timestamp) -> Period {
     period_at(anchor, end.checked_sub(WITHIN_MONTH).unwrap_or(end))
 }
@@ -110,7 +110,7 @@ pub fn apply_remote_status(
     if is_unchanged || !routing::keeps_subscription(profile, &asked.generation) {
         return;
     }
-    // Somebody decided this at Stripe.
+    // This was decided at Stripe.
     if ends {
         // Nothing to cancel means that the decision was ours.
         let _ = cancel(profile);
@@ -119,7 +119,7 @@ pub fn apply_remote_status(
     }
 }
 
-/// Applies that Stripe knows whether the subscription ends with its period.
+/// Records that Stripe knows whether the subscription ends with its period.
 pub fn subscription_updated(profile: &mut Profile, id: &str, ends: bool) {
     if let Some(known) = stored(profile, id) {
         known.ends = Some(ends);
@@ -127,7 +127,7 @@ pub fn subscription_updated(profile: &mut Profile, id: &str, ends: bool) {
     }
 }
 
-/// Applies that it is not known whether Stripe received an update.
+/// Records that an update may or may not have reached Stripe.
 pub fn subscription_uncertain(profile: &mut Profile, id: &str) {
     if let Some(known) = stored(profile, id) {
         known.ends = None;
@@ -140,7 +140,7 @@ pub fn subscription_ended(profile: &mut Profile, id: &str) {
     }
 }
 
-/// Applies that Stripe could not collect a period.
+/// Records that Stripe could not collect a period.
 pub fn collection_failed(profile: &mut Profile, generation: &GenerationId, period: Period) {
     if routing::owes_period(profile, generation, period) {
         let generation = generation.clone();
@@ -148,7 +148,7 @@ pub fn collection_failed(profile: &mut Profile, generation: &GenerationId, perio
     }
 }
 
-/// Is this the subscription that collects, and should it go on?
+/// Is this the subscription that collects, and should it continue?
 pub fn collects(profile: &Profile, subscription: &str) -> bool {
     let known = profile.billing.subscription.as_ref();
     known.is_some_and(|known| {
@@ -156,7 +156,7 @@ pub fn collects(profile: &Profile, subscription: &str) -> bool {
     })
 }
 
-/// Can a cancellation be taken back? Not where nothing collects any more.
+/// Can a cancellation be undone? False if nothing collects any more.
 pub fn can_resume(profile: &Profile) -> bool {
     !profile.add_on.is_run_by_stripe() || profile.billing.subscription.is_some()
 }

@@ -4,14 +4,14 @@ use account::Period;
 use account::add_on::{Fact, GenerationId};
 use jiff::{SignedDuration, Timestamp};
 
-/// How long a task belongs to the worker that took it.
+/// Time for which a task belongs to the worker that took it.
 pub(crate) const LEASE: SignedDuration = SignedDuration::from_mins(2);
 
 pub(crate) fn later(at: Timestamp, by: SignedDuration) -> Timestamp {
     at.checked_add(by).unwrap_or(Timestamp::MAX)
 }
 
-/// The next thing to do at Stripe. The worker that takes it has it alone for the lease.
+/// The next task at Stripe. During its lease, only the worker that took it works on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Task {
     /// Create the period's PaymentIntent number `intent` and confirm it as attempt `attempt`.
@@ -30,13 +30,13 @@ pub enum Task {
     CheckSubscription { subscription: String },
     /// Have the subscription end with its period, or renew.
     UpdateSubscription { subscription: String, ends: bool },
-    /// Cancel the subscription at once, with what it still asks for.
+    /// Cancel the subscription at once, and its open invoice.
     CancelSubscription { subscription: String },
 }
 
-/// What comes next, whenever that is.
+/// The next step, now or later.
 pub(crate) enum Step {
-    /// The passing of time alone is a fact.
+    /// A fact that follows from the passing of time alone.
     Apply(Fact),
     DropCheckout,
     AbandonCharge,

@@ -300,7 +300,7 @@ fn checkout(purchase: AddOnPurchase, now: Timestamp) -> Checkout {
     }
 }
 
-/// Under the key of the first PaymentIntent, Stripe would return that one, which is cancelled.
+/// Under the first PaymentIntent's key, Stripe would return that one, which is cancelled.
 #[test]
 fn a_charge_that_begins_again_gets_a_new_payment_intent() {
     let due = at(DUE);
@@ -313,7 +313,7 @@ fn a_charge_that_begins_again_gets_a_new_payment_intent() {
     intent_cancelled(&mut profile, "pi_1");
     assert_eq!(task(&mut profile, now), None);
     assert_eq!(profile.billing.charge, None);
-    // The dispute was won before the paid period ended, which becomes known late.
+    // The dispute was won before the paid period ended, but the news arrives late.
     let won = Fact::DisputeClosed {
         generation: g(),
         dispute: "du_1".to_owned(),

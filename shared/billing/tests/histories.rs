@@ -73,7 +73,7 @@ fn stored(add_on: &AddOn) -> StoredAddOn {
     serde_json::from_value(serde_json::to_value(add_on).unwrap()).unwrap()
 }
 
-/// Number of plan events that are all kept, however late they come.
+/// Maximum number of plan events that are all kept, however late they arrive.
 const MOST_PLANS: u64 = 12;
 
 /// The next event; if it cannot happen, nothing does.
@@ -370,7 +370,7 @@ impl Life {
             | Task::CancelSubscription { .. } => None,
         };
         if is_collected.is_some() {
-            // An account has one way of collection only.
+            // An account has only one collection method.
             assert_eq!(self.profile.add_on.collection(), is_collected, "{task:?}");
         }
         match task {

@@ -15,19 +15,19 @@ use crate::outcome::{PaymentUpdate, apply_payment, finish, mismatch, via};
 use crate::reversal::post;
 use crate::stripe_subscription::charge_subscription;
 
-/// Applies the state of a PaymentIntent; safe to repeat. An old state is
-/// believed only if it is a success.
+/// Applies the state of a PaymentIntent; safe to repeat. A state that may be stale counts only if
+/// it is a success.
 pub async fn apply_intent(cx: Context<'_>, intent: &PaymentIntent) -> Result<PaymentUpdate> {
     let stripe_id = intent.id.as_str();
     let Some((order, _)) = cx.store.payments.order(stripe_id).await? else {
         return Ok(PaymentUpdate::Ignored("not a PaymentIntent of ours"));
     };
     if matches!(order.purchase, Purchase::Via { .. }) {
-        // Its session is applied instead.
+        // The session is applied instead.
         return Ok(PaymentUpdate::NoPayment);
     }
     if intent.status != IntentStatus::Succeeded {
-        // Only a look-up shows whether it failed for good.
+        // Only a look-up shows whether the payment failed for good.
         if let Some(account) = cx.store.accounts.by_number(&order.account_number).await? {
             let look_up = |profile: &mut Profile| billing::look_up_now(profile, stripe_id, cx.now);
             cx.change(&account.id, look_up).await?;
@@ -84,7 +84,7 @@ pub async fn apply_session(cx: Context<'_>, session: &CheckoutSession) -> Result
     {
         return apply_new_subscription(cx, &order, session, subscription).await;
     }
-    // The card, and Stripe's own time of the payment.
+    // The card, and the time of the payment by Stripe's clock.
     let intent = match &session.intent {
         Some(id) => Some(cx.stripe.intent(id).await?),
         None => None,
@@ -135,7 +135,7 @@ async fn apply_new_subscription(
     apply_payment(cx, stripe_id, paid_at, &via, keep_subscription).await
 }
 
-/// Posts bought credits, once for each order. Returns the outcome, and whether this call stored it.
+/// Posts bought credits once per order. Returns the outcome, and whether this call stored it.
 async fn post_purchase(
     cx: Context<'_>,
     order: &PaymentOrder,
@@ -150,7 +150,7 @@ async fn post_purchase(
     let outcome = match posted {
         Ok(()) => Outcome::Counted,
         Err(ChargingError::Posting(PostError::Refused(refused))) => {
-            edge::log_error(&refused, "a purchase of credits cannot be posted");
+            edge::log_error(&refused, "could not post a purchase of credits");
             Outcome::RefundDue
         }
         Err(error) => return Err(error),

@@ -1,8 +1,7 @@
-//! An attempt to charge a card: the period's PaymentIntent is created, confirmed, looked up and
-//! cancelled.
+//! Attempts to charge a card: create, confirm, look up and cancel the period's PaymentIntent.
 //!
-//! Invariant: an attempt is stored as under way before it is sent, and its number grows only after
-//! a known decline.
+//! Invariant: an attempt is stored as under way before it is sent, and the attempt number grows
+//! only after a known decline.
 
 use std::fmt::Write as _;
 
@@ -20,11 +19,11 @@ use crate::error::{ChargingError, Result};
 use crate::outcome::PaymentUpdate;
 use crate::worker::{RETRY_DELAY, Worker};
 
-/// Shown on the receipt.
+/// The text on the receipt.
 const DESCRIPTION: &str = "Power your AI with OpenRouter";
 
 enum Attempt {
-    /// It succeeded.
+    /// The payment succeeded.
     Paid(Box<PaymentIntent>),
     /// `is_final`: no further attempt can succeed.
     Declined { is_final: bool },
@@ -32,7 +31,7 @@ enum Attempt {
     NeverArrived,
     /// The PaymentIntent can no longer be paid.
     Gone,
-    /// Its outcome is not known yet.
+    /// The outcome is not known yet.
     Unknown,
 }
 
@@ -46,7 +45,7 @@ impl From<PaymentIntent> for Attempt {
                     decline.is_some_and(|decline| decline.hard || decline.needs_authentication);
                 Self::Declined { is_final }
             }
-            // The cardholder is not there to act.
+            // The cardholder is not present to act.
             IntentStatus::RequiresAction => Self::Declined { is_final: true },
             IntentStatus::RequiresConfirmation => Self::NeverArrived,
             IntentStatus::Canceled => Self::Gone,
@@ -59,12 +58,12 @@ impl Attempt {
     fn of(called: Result<PaymentIntent, PaymentError>) -> Result<Self> {
         match called {
             Ok(intent) => Ok(intent.into()),
-            // It was not sent.
+            // The request was not sent.
             Err(error @ (PaymentError::RateLimited { .. } | PaymentError::Key(_))) => {
                 Err(error.into())
             }
             Err(error) => {
-                edge::log_error(&error, "the outcome of a charge is not known");
+                edge::log_error(&error, "unknown outcome of a charge");
                 Ok(Self::Unknown)
             }
         }
@@ -72,7 +71,7 @@ impl Attempt {
 }
 
 impl Worker<'_> {
-    /// Creates the period's PaymentIntent number `number`, and confirms it.
+    /// Creates the period's PaymentIntent with this number, and confirms it.
     pub(crate) async fn begin(
         &mut self,
         account: &Account,
@@ -82,7 +81,7 @@ impl Worker<'_> {
     ) -> Result<()> {
         let created = self.create(account, generation, period, number);
         let Some(intent) = created.await? else {
-            // No card, or Stripe refused: it did not take place, and never will.
+            // No card, or Stripe refused: there was no charge, and there never will be.
             self.report.declined += 1;
             return self.declined(account, None, attempt, true).await;
         };
@@ -120,7 +119,7 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Creates a PaymentIntent without confirming it. `None` if that can never succeed.
+    /// Creates a PaymentIntent without confirming it. `None` if creation can never succeed.
     async fn create(
         &self,
         account: &Account,
@@ -130,7 +129,7 @@ impl Worker<'_> {
     ) -> Result<Option<IntentId>> {
         let billing = &account.profile.billing;
         let (Some(customer), Some(card)) = (&billing.customer, &billing.card) else {
-            tracing::warn!("an account is due and has no card");
+            tracing::warn!("a due account has no card");
             return Ok(None);
         };
         let new = NewIntent {
@@ -150,7 +149,7 @@ impl Worker<'_> {
         match self.cx.stripe.create_intent(&new, &key).await {
             Ok(intent) => Ok(Some(intent.id)),
             Err(error @ (PaymentError::Missing { .. } | PaymentError::Refused { .. })) => {
-                edge::log_error(&error, "Stripe refuses to create a PaymentIntent");
+                edge::log_error(&error, "Stripe refused to create a PaymentIntent");
                 Ok(None)
             }
             Err(error) => Err(error.into()),
@@ -174,17 +173,17 @@ impl Worker<'_> {
         let (generation, period) = (charge.generation.as_str(), charge.period.number());
         let mut key = format!("{}-{generation}-{period}-{attempt}", account.number);
         if charge.intents > 1 {
-            // Stripe accepts a key for one PaymentIntent only.
+            // Stripe accepts an idempotency key for one PaymentIntent only.
             let _ = write!(key, "-object-{}", charge.intents);
         }
         let (stripe, intent) = (&self.cx.stripe, IntentId::new(id)?);
         let outcome = match stripe.confirm_intent(&intent, &card, &key).await {
             Err(error @ (PaymentError::Missing { .. } | PaymentError::Refused { .. })) => {
-                edge::log_error(&error, "Stripe refuses to charge the card");
+                edge::log_error(&error, "Stripe refused to charge the card");
                 Attempt::Declined { is_final: true }
             }
             confirmed => match Attempt::of(confirmed)? {
-                // It was sent just now: look it up before it is sent again.
+                // The attempt was just sent: look it up before sending it again.
                 Attempt::NeverArrived => Attempt::Unknown,
                 outcome => outcome,
             },
@@ -197,8 +196,8 @@ impl Worker<'_> {
         let charge = account.profile.billing.charge.as_ref();
         let attempt = charge.map_or(1, |charge| charge.declines.saturating_add(1));
         let outcome = match Attempt::of(found)? {
-            // An earlier attempt may have been declined, and this one never have arrived. Repeated
-            // under its number, it shows.
+            // The decline may be an earlier attempt's, and this attempt may never have arrived.
+            // Repeating it under the same number shows which.
             Attempt::Declined { .. } if attempt > 1 => Attempt::NeverArrived,
             outcome => outcome,
         };
@@ -239,7 +238,7 @@ impl Worker<'_> {
         match outcome {
             Attempt::Paid(intent) => {
                 let update = apply_intent(self.cx, &intent).await?;
-                // The webhook may have been faster: it is this attempt's payment all the same.
+                // Counted even if the webhook was faster: the payment is this attempt's.
                 if let PaymentUpdate::Applied(applied) = update
                     && applied.outcome == Outcome::Counted
                 {
@@ -279,7 +278,7 @@ impl Worker<'_> {
         self.cx.change(&account.id, declined).await.map(drop)
     }
 
-    /// If cancelling fails, the PaymentIntent stays at Stripe: only we could confirm it.
+    /// If cancelling fails, the PaymentIntent may stay at Stripe: only we could confirm it.
     async fn cancel_unstored(&self, id: &IntentId) {
         if let Err(error) = self.cx.stripe.cancel_intent(id).await {
             edge::log_error(&error, "orphaned PaymentIntent left at Stripe");

@@ -15,19 +15,19 @@ use crate::error::{ChargingError, NotBought, Result};
 use crate::run_due::run_due;
 use crate::stripe_subscription::{apply_subscription, cancel_subscription};
 
-/// Maximum number of steps of a purchase, against accounts that change all the time.
+/// Maximum number of steps of a purchase, in case the account keeps changing.
 const MAX_STEPS: usize = 8;
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Bought {
     Checkout(Url),
     Paid,
-    /// The add-on goes on; nothing has to be paid.
+    /// The add-on continues; nothing has to be paid.
     Resumed,
 }
 
-/// Starts the add-on, pays its open period, or resumes it, as the account's state requires. At no
-/// time can two things be paid at once.
+/// Starts the add-on, pays its open period or resumes it, depending on the account's state. At most
+/// one payment is possible at any time.
 pub async fn buy_add_on(cx: Context<'_>, mut account: Account) -> Result<Bought, NotBought> {
     for _ in 0..MAX_STEPS {
         if let Some(bought) = Box::pin(step(cx, &account)).await? {
@@ -38,7 +38,7 @@ pub async fn buy_add_on(cx: Context<'_>, mut account: Account) -> Result<Bought,
     Err(ChargingError::Contended.into())
 }
 
-/// One step of a purchase; `None` if it goes on with the changed account.
+/// One step of a purchase; `None` if the next step needs the changed account.
 async fn step(cx: Context<'_>, account: &Account) -> Result<Option<Bought>, NotBought> {
     let profile = &account.profile;
     if !routing::needs_add_on(profile.plan()) {
@@ -70,7 +70,7 @@ async fn step(cx: Context<'_>, account: &Account) -> Result<Option<Bought>, NotB
         let url = reopen(cx, account, checkout).await?;
         return Ok(url.map(Bought::Checkout));
     } else if let Some(wanted) = billing::next_purchase(profile) {
-        // A generation keeps the collection that it began with.
+        // A generation keeps the collection method that it began with.
         let kept = profile.add_on.collection();
         let kept = kept.filter(|_| matches!(wanted, AddOnPurchase::Period { .. }));
         let collection = kept.unwrap_or(cx.settings.collection);
@@ -96,7 +96,7 @@ async fn step(cx: Context<'_>, account: &Account) -> Result<Option<Bought>, NotB
 async fn resume(cx: Context<'_>, account: &Account) -> Result<Option<Bought>, NotBought> {
     let resume = |profile: &mut Profile| {
         billing::resume(profile, cx.now);
-        // Our state may be old: the update to Stripe shows whether the subscription still runs.
+        // Our state may be stale: updating Stripe shows whether the subscription still runs.
         let subscription = profile.billing.subscription.as_ref();
         if let Some(id) = subscription.map(|subscription| subscription.id.clone()) {
             billing::subscription_uncertain(profile, &id);
@@ -107,7 +107,7 @@ async fn resume(cx: Context<'_>, account: &Account) -> Result<Option<Bought>, No
         return Ok(None);
     }
     if let Err(error) = run_due(cx, &account.id).await {
-        edge::log_error(&error, "a resumed subscription is left to the billing tick");
+        edge::log_error(&error, "could not resume a subscription; the billing tick retries");
     }
     // The update may have shown that the subscription is over.
     let profile = cx.account(&account.id).await?.profile;
@@ -135,7 +135,7 @@ async fn buy_with_credits(
     }
 }
 
-/// Makes sure that an unresolved PaymentIntent cannot be paid beside a checkout.
+/// Makes sure that an unresolved PaymentIntent cannot be paid in addition to a checkout.
 async fn clear(cx: Context<'_>, account: &Account, intent: &IntentState) -> Result<(), NotBought> {
     let stripe = &cx.stripe;
     let found = match intent {
@@ -167,7 +167,7 @@ async fn clear(cx: Context<'_>, account: &Account, intent: &IntentState) -> Resu
     Ok(())
 }
 
-/// The Stripe page on which the subscription's open invoice can be paid. `None` if it was paid.
+/// The Stripe page for paying the subscription's open invoice. `None` if it was paid.
 async fn open_invoice(
     cx: Context<'_>,
     subscription: &Subscription,

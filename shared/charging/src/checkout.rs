@@ -1,4 +1,4 @@
-//! Checkout Sessions: created, shown again, closed.
+//! Creates, reopens and closes Checkout Sessions.
 
 use std::time::Duration;
 
@@ -20,12 +20,12 @@ use crate::error::{ChargingError, NotBought, Result};
 const ADD_ON: &str = "Power your AI with OpenRouter \u{2013} $5 Add-on";
 const CREDITS: &str = "Greta credits";
 const SETTINGS_PATH: &str = "/settings/integrations";
-/// A session that closes sooner is not shown again.
+/// Minimum time left for a session to be shown again.
 const MIN_TIME_LEFT: SignedDuration = SignedDuration::from_mins(2);
 /// Waits while another call creates the same Stripe object, in milliseconds.
 const PAUSES: [u64; 5] = [50, 100, 200, 400, 800];
 
-/// Opens a session with which the account's card can be replaced.
+/// Opens a session for replacing the account's card.
 pub async fn replace_card(cx: Context<'_>, account: &Account) -> Result<Url, NotBought> {
     let add_on = &account.profile.add_on;
     let is_charged = matches!(
@@ -39,7 +39,7 @@ pub async fn replace_card(cx: Context<'_>, account: &Account) -> Result<Url, Not
     Ok(open(cx, account, &name, Purpose::Setup, Purchase::Card, 0, query).await?)
 }
 
-/// Opens a session with which `usd_cents` buy `credits`.
+/// Opens a session for buying `credits` at `usd_cents`.
 pub async fn buy_credits(
     cx: Context<'_>,
     account: &Account,
@@ -55,7 +55,7 @@ pub async fn buy_credits(
     open(cx, account, &name, purpose, purchase, usd_cents, &query).await
 }
 
-/// Stores the order before anybody sees the URL. `name` is also the idempotency key.
+/// Stores the order before returning the URL. `name` is also the idempotency key.
 async fn open(
     cx: Context<'_>,
     account: &Account,
@@ -87,7 +87,7 @@ async fn open(
     Ok(session.url.unwrap_or_default().parse()?)
 }
 
-/// The URL of the account's existing checkout. `None` if it was closed or paid.
+/// The URL of the account's existing checkout. `None` if the checkout was closed or paid.
 pub(crate) async fn reopen(
     cx: Context<'_>,
     account: &Account,
@@ -129,7 +129,7 @@ pub(crate) async fn reopen(
     }
 }
 
-/// The request follows from the stored checkout, so that creating its session twice creates one.
+/// The request depends only on the stored checkout, so repeating it creates no second session.
 async fn create(
     cx: Context<'_>,
     account: &Account,
@@ -181,12 +181,12 @@ async fn create(
         Ok(_) | Err(ChargingError::Gone) => {}
         Err(error) => return Err(error.into()),
     }
-    // Nobody has seen it, so nobody paid it.
+    // The session was never shown, so it is unpaid.
     stripe.expire_session(&created.id).await?;
     Ok(None)
 }
 
-/// The account's Stripe customer, created when it is first needed.
+/// The account's Stripe customer, created on first use.
 async fn customer(cx: Context<'_>, account: &Account) -> Result<CustomerId> {
     if let Some(customer) = &account.profile.billing.customer {
         return Ok(CustomerId::new(customer.as_str())?);
@@ -217,7 +217,7 @@ where
     call().await
 }
 
-/// A page of ours to which Stripe sends the user back.
+/// The URL of our page to which Stripe sends the user back.
 fn return_url(cx: Context<'_>, path: &str, query: &str) -> Url {
     let mut url = cx.settings.public_url.clone();
     url.set_path(&format!("{}{path}", url.path().trim_end_matches('/')));

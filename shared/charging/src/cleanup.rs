@@ -9,14 +9,14 @@ use crate::error::Result;
 use crate::stripe_subscription::cancel_subscription;
 use crate::worker::RETRY_DELAY;
 
-/// Cancels the account's open payments, or refunds those already paid. What fails stays due.
+/// Cancels the account's open payments, or refunds those already paid. A failed one stays due.
 pub async fn cleanup_payments(cx: Context<'_>, account: &AccountNumber) -> Result<()> {
     let payments = &cx.store.payments;
     let mut left = Vec::new();
     for stripe_id in payments.left_open(account).await? {
         let cancelled = cancel(cx, &stripe_id).await;
         let is_done = cancelled.unwrap_or_else(|error| {
-            edge::log_error(&error, "a deleted account's payment could not be cancelled");
+            edge::log_error(&error, "could not cancel a deleted account's payment");
             false
         });
         if !is_done {
@@ -27,7 +27,7 @@ pub async fn cleanup_payments(cx: Context<'_>, account: &AccountNumber) -> Resul
     Ok(payments.set_left_open(account, &left, retry_at).await?)
 }
 
-/// True if it can no longer be paid.
+/// True if the payment is no longer possible.
 async fn cancel(cx: Context<'_>, stripe_id: &str) -> Result<bool> {
     if stripe_id.starts_with("sub_") {
         cancel_subscription(cx, stripe_id).await?;

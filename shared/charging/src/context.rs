@@ -14,10 +14,10 @@ use store::{Effect, Store};
 use crate::error::{ChargingError, Result};
 use crate::settings::Settings;
 
-/// The actor of our own charges, in the ledger and in an account's history.
+/// The actor of our own charges in the ledger and in an account's history.
 pub(crate) const MONTHLY_CHARGE: &str = "monthly-charge";
 
-/// Everything that charging needs, but the time. Cheap to clone.
+/// Everything that charging needs except the time. Cheap to clone.
 #[derive(Clone)]
 pub struct Charging {
     store: Store,
@@ -26,7 +26,7 @@ pub struct Charging {
     settings: Arc<Settings>,
 }
 
-/// Everything that charging needs, at one time.
+/// Everything that charging needs, including the time.
 #[derive(Clone, Copy)]
 pub struct Context<'a> {
     pub(crate) store: &'a Store,
@@ -40,7 +40,7 @@ impl Charging {
     pub fn new(settings: Settings, setup: &Setup, http: reqwest::Client) -> Self {
         let dynamodb = aws_sdk_dynamodb::Client::new(&setup.aws);
         let secrets = aws_sdk_secretsmanager::Client::new(&setup.aws);
-        // It reads no users' secrets, so it needs no prefix.
+        // This vault reads no users' secrets, so it needs no prefix.
         let vault = Vault::new(secrets, String::new());
         let key_name = settings.api_secret.clone();
         Self {
@@ -52,7 +52,7 @@ impl Charging {
         }
     }
 
-    /// Sends Stripe at most one request per `interval`. For work that nobody waits for.
+    /// Sends Stripe at most one request per `interval`. For background work.
     #[must_use]
     pub fn with_rate_limit(mut self, interval: Duration) -> Self {
         self.stripe = self.stripe.with_rate_limit(interval);

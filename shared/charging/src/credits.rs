@@ -9,7 +9,7 @@ use store::{CreditPayment, EntryKind, PaymentOrder, Posting, Purchase};
 use crate::context::{Context, MONTHLY_CHARGE};
 use crate::error::Result;
 
-/// Begins a generation, named by its ledger entry, if the credits suffice.
+/// Begins a generation, named after its ledger entry, if the credits suffice.
 pub(crate) async fn activate(cx: Context<'_>, account: &Account) -> Result<CreditPayment> {
     let entry = EntryId::new(edge::new_id("addon"))?;
     let at = entry_time(cx);
@@ -21,7 +21,7 @@ pub(crate) async fn activate(cx: Context<'_>, account: &Account) -> Result<Credi
     pay(cx, account, &entry, period, at, judge).await
 }
 
-/// Pays a period if the credits suffice; once, because the period names the ledger entry.
+/// Pays a period if the credits suffice. It is paid once, since its ledger entry is named after it.
 pub(crate) async fn pay_period(
     cx: Context<'_>,
     account: &Account,
@@ -63,7 +63,7 @@ async fn pay(
     Ok(ledger.pay_add_on(&account.id, &posting, &order, judge).await?)
 }
 
-/// The ledger is ordered by time: no entry is dated before the ones that exist.
+/// The ledger is ordered by time: a new entry is never dated before an existing one.
 fn entry_time(cx: Context<'_>) -> Timestamp {
     cx.now.max(cx.clock.now())
 }

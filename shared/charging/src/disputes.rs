@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::outcome::PaymentUpdate;
 use crate::reversal::{order_paid_with, post, share};
 
-/// Applies that the cardholder disputes a payment, or that the dispute is decided.
+/// Applies a cardholder's dispute of a payment, or its decision.
 pub(crate) async fn apply_dispute(
     cx: Context<'_>,
     id: &DisputeId,
@@ -37,7 +37,7 @@ pub(crate) async fn apply_dispute(
         let note = "card payment disputed";
         post(cx, &account, id.as_str(), reversal, note).await?;
         if won == Some(true) {
-            // A grant, because it also pays what the dispute left owed.
+            // A grant, because it also covers what the dispute left owed.
             let (entry, grant) = (format!("{id}-won"), (EntryKind::Grant, credits));
             post(cx, &account, &entry, grant, "dispute won").await?;
         }

@@ -8,7 +8,7 @@ use store::{PostError, StoreError, UpdateError};
 
 pub(crate) type Result<T, E = ChargingError> = std::result::Result<T, E>;
 
-/// What was begun is looked up later.
+/// A payment that failed to complete. If it was sent, it is looked up later.
 #[derive(Debug, thiserror::Error)]
 pub enum ChargingError {
     #[error(transparent)]

@@ -15,9 +15,9 @@ use crate::stripe_subscription::apply_subscription;
 /// Delays between attempts to apply an event; the last one repeats.
 const RETRY_DELAYS: [SignedDuration; 3] =
     [SignedDuration::from_mins(5), SignedDuration::from_hours(1), SignedDuration::from_hours(24)];
-/// An event may be this far ahead of its payment. After that, it is not about one of ours.
+/// Maximum time that an event waits for its payment. After that, the payment is not ours.
 const MAX_LEAD: SignedDuration = SignedDuration::from_hours(24);
-/// An event that is pending for longer raises an alarm.
+/// The age at which a pending event raises an alarm.
 const TOO_LONG_PENDING: SignedDuration = SignedDuration::from_hours(3 * 24);
 
 /// Records an event and applies it, unless that was done before. An event that could not be applied
@@ -37,7 +37,7 @@ pub async fn receive(cx: Context<'_>, event: &Event) -> Result<EventState> {
     apply(cx, &recorded).await
 }
 
-/// Applies a recorded event, again if need be; after an error, it stays due. `None`: no such event.
+/// Applies a recorded event, even again; after an error, it stays due. `None`: no such event.
 pub async fn replay(cx: Context<'_>, id: &str) -> Result<Option<EventState>> {
     match cx.store.inbox.get(id).await? {
         Some(recorded) => apply(cx, &recorded).await.map(Some),
@@ -58,7 +58,7 @@ async fn apply(cx: Context<'_>, recorded: &Recorded) -> Result<EventState> {
             return keep(cx, recorded, age, "about a payment that is not known yet").await;
         }
         Err(error) => {
-            edge::log_error(&error, "an event could not be applied");
+            edge::log_error(&error, "could not apply an event");
             return keep(cx, recorded, age, &error.to_string()).await;
         }
     };

@@ -1,7 +1,7 @@
 //! How the add-on is paid: what we ask of Stripe, and what follows from its responses.
 //!
 //! `billing` decides what comes next for an account; this crate carries it out and stores the
-//! result. Stripe reports a payment in up to three ways, in the response to a charge, in a look-up
+//! result. Stripe reports a payment in up to three ways: in the response to a charge, in a look-up
 //! and in a webhook. All of them lead to [`apply_intent`] and [`apply_session`], and each payment
 //! has one outcome.
 //!

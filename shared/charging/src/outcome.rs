@@ -12,17 +12,17 @@ use crate::error::Result;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PaymentUpdate {
     Applied(Applied),
-    /// Nothing was paid by it.
+    /// The update reports no new payment.
     NoPayment,
-    /// It concerns a payment that we do not know yet.
+    /// The payment is not known yet.
     TooEarly,
-    /// It is not ours, or not what we ordered; the reason is stored.
+    /// The payment is not ours, or not what we ordered; the reason is stored.
     Ignored(&'static str),
 }
 
 /// Applies the payment of the order `stripe_id`, made at `paid_at`. `on_paid` changes the profile
-/// if the payment counts. `via` are the other Stripe objects of this payment, which later updates
-/// may name.
+/// if the payment counts. `via` lists the payment's other Stripe objects, which later updates may
+/// name.
 pub(crate) async fn apply_payment(
     cx: Context<'_>,
     stripe_id: &str,
@@ -51,22 +51,22 @@ pub(crate) async fn apply_payment(
     }
 }
 
-/// Refunds the payment if it was not owed. If that fails, the billing tick does it.
+/// Refunds the payment if it was not owed. If the refund fails, the billing tick retries it.
 pub(crate) async fn finish(cx: Context<'_>, applied: Applied) -> PaymentUpdate {
     if applied.outcome == Outcome::RefundDue {
         let stripe_id = applied.order.stripe_id.as_str();
         if applied.by_this_call {
-            tracing::error!(stripe_id, "a payment was not owed and is refunded");
+            tracing::error!(stripe_id, "refunding a payment that was not owed");
             edge::metric("payments_not_owed", 1);
         }
         if let Err(error) = refund_unowed(cx, stripe_id).await {
-            edge::log_error(&error, "a refund is left to the billing tick");
+            edge::log_error(&error, "could not refund a payment; the billing tick retries");
         }
     }
     PaymentUpdate::Applied(applied)
 }
 
-/// Why a payment is not the one that we ordered. The payer gets nothing; an operator has to look.
+/// Why a payment differs from its order. The payer gets nothing; an operator has to look.
 pub(crate) fn mismatch(
     cx: Context<'_>,
     order: &PaymentOrder,
@@ -89,7 +89,7 @@ pub(crate) fn mismatch(
     Some(reason)
 }
 
-/// Refunds a Checkout Session, invoice or PaymentIntent. Safe to do twice; an error leaves it due.
+/// Refunds a Checkout Session, invoice or PaymentIntent. Safe to repeat; due until it succeeds.
 pub async fn refund_unowed(cx: Context<'_>, stripe_id: &str) -> Result<()> {
     let refund = match paid_with(cx, stripe_id).await? {
         Some(intent) => {
@@ -97,20 +97,20 @@ pub async fn refund_unowed(cx: Context<'_>, stripe_id: &str) -> Result<()> {
             if stripe_id != intent.as_str()
                 && let Some((order, _)) = payments.order(stripe_id).await?
             {
-                // The refund's own events name the PaymentIntent, also after a deletion.
+                // The refund's own events name the PaymentIntent, even after a deletion.
                 payments.create_order(&via(&order, intent.to_string())).await?;
             }
             let idempotency = format!("{intent}-refund");
             match cx.stripe.refund(&intent, &idempotency).await {
-                // A repeated call would be refused again: the payment is disputed, or too old.
+                // Stripe would refuse again: the payment is disputed, or too old.
                 Err(error @ PaymentError::Refused { .. }) => {
-                    edge::log_error(&error, "Stripe refuses to refund a payment");
+                    edge::log_error(&error, "Stripe refused to refund a payment");
                     Refund::Failed
                 }
                 refund => refund?,
             }
         }
-        // It was paid outside Stripe.
+        // The payment was made outside Stripe.
         None => Refund::Failed,
     };
     let outcome = match refund {
@@ -123,7 +123,7 @@ pub async fn refund_unowed(cx: Context<'_>, stripe_id: &str) -> Result<()> {
     Ok(cx.store.payments.end_refund(stripe_id, outcome).await?)
 }
 
-/// The PaymentIntent that made the payment. A subscription that the payment began is cancelled.
+/// The PaymentIntent that made the payment. Cancels the subscription that the payment began.
 async fn paid_with(cx: Context<'_>, stripe_id: &str) -> Result<Option<IntentId>> {
     let stripe = &cx.stripe;
     let invoice = if stripe_id.starts_with("cs_") {
@@ -150,7 +150,7 @@ pub(crate) fn report_failed_refund(stripe_id: &str) {
     edge::metric("refunds_failed", 1);
 }
 
-/// The order of another Stripe object with which `order` is paid.
+/// An order for another Stripe object that pays `order`.
 pub(crate) fn via(order: &PaymentOrder, stripe_id: String) -> PaymentOrder {
     PaymentOrder {
         stripe_id,

@@ -1,4 +1,4 @@
-//! Refunds that others make in Stripe's Dashboard, and refunds that fail.
+//! Refunds made in Stripe's Dashboard, and refunds that fail.
 
 use account::add_on::Fact;
 use account::{Account, Credits, EntryId, Profile};
@@ -42,7 +42,7 @@ pub(crate) async fn apply_refund(
     Ok(PaymentUpdate::NoPayment)
 }
 
-/// Takes bought credits back, for the `cents` of their price that were refunded so far.
+/// Reverses bought credits in proportion to the `cents` of their price refunded so far.
 async fn reverse(
     cx: Context<'_>,
     account: &Account,
@@ -51,7 +51,7 @@ async fn reverse(
     cents: u64,
 ) -> Result<()> {
     let payments = &cx.store.payments;
-    // One step at a time; a step that broke off is finished by the next call.
+    // One step at a time; the next call finishes an interrupted step.
     while let Some(step) = payments.begin_reversal(&order.stripe_id, cents).await? {
         let before = share(credits, step.from, order.amount_cents);
         let after = share(credits, step.to, order.amount_cents);
@@ -64,7 +64,7 @@ async fn reverse(
     Ok(())
 }
 
-/// A refund failed, ours or another: the payer lacks the money, and an operator has to look.
+/// Applies a failed refund, ours or not: the payer lacks the money, and an operator has to look.
 pub(crate) async fn apply_failed_refund(
     cx: Context<'_>,
     intent: &IntentId,
@@ -78,7 +78,7 @@ pub(crate) async fn apply_failed_refund(
         Some(Outcome::RefundFailed) => return Ok(PaymentUpdate::NoPayment),
         Some(Outcome::Counted | Outcome::Refunded) => report_failed_refund(&order.stripe_id),
     }
-    // Stored after the report: if this breaks off, the report is repeated rather than lost.
+    // Stored after the report, so that an interruption repeats the report instead of losing it.
     if outcome == Some(Outcome::Refunded) {
         let payments = &cx.store.payments;
         let failed = Outcome::RefundFailed;

@@ -1,4 +1,4 @@
-//! Reversals: bought credits are taken back when their payment is.
+//! Reversals of bought credits whose payment is refunded or disputed.
 
 use account::{Account, Credits, EntryId};
 use payments::IntentId;
@@ -7,7 +7,7 @@ use store::{EntryKind, Outcome, PaymentOrder, Posting, Purchase};
 use crate::context::Context;
 use crate::error::Result;
 
-/// The actor of postings that follow from a Stripe payment, in the ledger.
+/// The ledger's actor for postings that follow from a Stripe payment.
 const STRIPE: &str = "stripe";
 
 /// The order that a PaymentIntent paid, directly or through a session or invoice.
@@ -24,7 +24,7 @@ pub(crate) async fn order_paid_with(
     }
 }
 
-/// Posts credits that a payment moves; a reversal takes them.
+/// Posts the credits that a payment moves. A reversal subtracts them.
 pub(crate) async fn post(
     cx: Context<'_>,
     account: &Account,
@@ -47,7 +47,7 @@ pub(crate) async fn post(
     Ok(())
 }
 
-/// The part of `credits` that `cents` of their price `of` stand for, rounded up.
+/// The part of `credits` that corresponds to `cents` of their full price `of`, rounded up.
 pub(crate) fn share(credits: Credits, cents: u64, of: u64) -> Credits {
     let micros = u128::try_from(credits.micros()).unwrap_or(0);
     let part = micros.saturating_mul(u128::from(cents)).div_ceil(u128::from(of.max(1)));

@@ -1,4 +1,4 @@
-//! Runs what is due for one account, task by task.
+//! Runs one account's due tasks, one by one.
 
 use account::{Account, AccountId, Profile};
 use billing::Task;
@@ -14,18 +14,18 @@ use crate::outcome::PaymentUpdate;
 use crate::stripe_subscription::{apply_subscription, cancel_subscription};
 use crate::worker::{ChargeReport, RETRY_DELAY, Worker};
 
-/// Maximum number of tasks of one account at one time, against a mistake.
+/// Maximum number of tasks of one account in one run, as a safety net.
 const MAX_TASKS: usize = 12;
-/// An outcome that is unknown for longer raises an alarm.
+/// The age at which an unknown outcome raises an alarm.
 const TOO_LONG_UNKNOWN: SignedDuration = SignedDuration::from_hours(7 * 24);
 
-/// Runs what is due. Safe to do late, twice, or twice at once; an error leaves it due.
+/// Runs the account's due tasks. Safe to run late, twice or concurrently; a failed task stays due.
 pub async fn run_due(cx: Context<'_>, id: &AccountId) -> Result<ChargeReport> {
     let mut worker = Worker { cx, report: ChargeReport::default() };
     for _ in 0..MAX_TASKS {
         match Box::pin(worker.run_next_task(id)).await {
             Ok(true) => {}
-            // Of a deleted account, the clean-up cancels what is left at Stripe.
+            // For a deleted account, the clean-up cancels everything left at Stripe.
             Ok(false) | Err(ChargingError::Gone) => return Ok(worker.report),
             Err(error) => return Err(error),
         }
@@ -91,7 +91,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Closes a Checkout Session that must not be paid any more; one that is paid is the payment.
+    /// Closes a Checkout Session that must not be paid any more, or applies its payment if paid.
     async fn expire_session(&self, account: &Account, session: &str) -> Result<()> {
         let closed = |profile: &mut Profile| billing::checkout_closed(profile, session);
         let id = SessionId::new(session)?;
@@ -103,7 +103,7 @@ impl Worker<'_> {
             Ok(found) if found.status == SessionStatus::Expired => {
                 self.cx.change(&account.id, closed).await.map(drop)
             }
-            // Its money is on its way.
+            // The payment is still processing.
             Ok(_) => self.postpone(account, RETRY_DELAY).await,
             Err(PaymentError::Missing { .. }) => {
                 self.cx.change(&account.id, closed).await.map(drop)
@@ -139,7 +139,7 @@ impl Worker<'_> {
             return self.cx.change(&account.id, updated).await.map(drop);
         };
         match &error {
-            // It may be over; or a plan at Stripe decides when it ends, and still collects.
+            // The subscription is over, or Stripe still collects and decides its end differently.
             PaymentError::Missing { .. } | PaymentError::Refused { .. } => {
                 self.check_subscription(subscription).await?;
                 let stored = self.cx.store.accounts.get(&account.id).await?;
@@ -170,7 +170,7 @@ fn waived(before: &Profile, after: &Profile, at: Timestamp) -> Vec<Effect> {
         return Vec::new();
     };
     let (first, last) = (first.number(), last.number());
-    tracing::warn!(first, last, "periods of the add-on were missed and are waived");
+    tracing::warn!(first, last, "waiving missed periods of the add-on");
     let count = u64::from(last.saturating_sub(first)).saturating_add(1);
     edge::metric("periods_waived", count);
     let entry = HistoryEntry {

@@ -27,7 +27,7 @@ pub struct Settings {
     pub collection: Collection,
     /// The price of a period in credits, by `CREDITS_PER_USD`.
     pub price: Credits,
-    /// `MIN_CREDIT_BALANCE`: a balance below it publishes `credits.low`.
+    /// `MIN_CREDIT_BALANCE`: a balance below this publishes `credits.low`.
     pub minimum_balance: Credits,
     /// `PUBLIC_BASE_URL`: the only source of return URLs.
     pub public_url: Url,

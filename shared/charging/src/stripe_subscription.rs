@@ -1,7 +1,7 @@
-//! Collection by Stripe, which runs a subscription: we follow what it collects.
+//! Collection by a subscription at Stripe: we follow what Stripe collects.
 //!
-//! Events arrive in any order, so none is believed: after each one, and when a period ends, we look
-//! the subscription and its latest invoice up.
+//! Events arrive in any order, so we trust none of them: after each event, and when a period ends,
+//! we look up the subscription and its latest invoice.
 //!
 //! Invariant: nothing here charges. An invoice is paid or not; a payment that was not owed is
 //! refunded.
@@ -48,7 +48,7 @@ impl Subscriber {
     }
 }
 
-/// Applies the state of a subscription, and of its `invoice` or else its latest one.
+/// Applies the state of a subscription, and of `invoice` or else its latest invoice.
 pub(crate) async fn apply_subscription(
     cx: Context<'_>,
     id: &SubscriptionId,
@@ -66,7 +66,7 @@ pub(crate) async fn apply_subscription(
     check(cx, &subscriber, id, invoice).await
 }
 
-/// Looks a subscription and its latest invoice up, unless that is `applied`.
+/// Looks up a subscription, and its latest invoice unless that is already `applied`.
 async fn check(
     cx: Context<'_>,
     subscriber: &Subscriber,
@@ -128,7 +128,7 @@ async fn apply_invoice(
     if let Some((known, _)) = payments.order(stripe_id).await?
         && matches!(known.purchase, Purchase::Via { .. })
     {
-        // Its Checkout Session is applied instead.
+        // The Checkout Session is applied instead.
         return Ok(PaymentUpdate::NoPayment);
     }
     let order = PaymentOrder {
@@ -147,7 +147,7 @@ async fn apply_invoice(
     apply_payment(cx, stripe_id, cx.now, via.as_slice(), |_| {}).await
 }
 
-/// Voids the invoice of a subscription that is over. If it was paid, the payment is applied.
+/// Voids the invoice of a subscription that is over. If it was paid, applies the payment.
 async fn void_invoice(
     cx: Context<'_>,
     subscriber: &Subscriber,
@@ -195,7 +195,7 @@ pub(crate) async fn cancel_subscription(cx: Context<'_>, subscription: &str) -> 
     Ok(())
 }
 
-/// Charges the subscription to a new card, and charges what the old card left unpaid at once.
+/// Moves the subscription to a new card, and charges that card at once if the add-on is past due.
 pub(crate) async fn charge_subscription(
     cx: Context<'_>,
     account: &Account,
@@ -209,7 +209,7 @@ pub(crate) async fn charge_subscription(
     let found = match stripe.charge_subscription_to(&id, card).await {
         Ok(found) => found,
         Err(error @ (PaymentError::Missing { .. } | PaymentError::Refused { .. })) => {
-            edge::log_error(&error, "Stripe does not charge the subscription to this card");
+            edge::log_error(&error, "Stripe refused to move a subscription to a new card");
             return Ok(());
         }
         Err(error) => return Err(error.into()),

@@ -1,4 +1,4 @@
-//! The work of one account at one time, and its report.
+//! One run of an account's due tasks, and its report.
 
 use std::ops::AddAssign;
 
@@ -9,7 +9,7 @@ use payments::PaymentError;
 use crate::context::Context;
 use crate::error::{ChargingError, Result};
 
-/// The delay before a request that failed is sent again.
+/// The delay before a failed request is sent again.
 pub(crate) const RETRY_DELAY: SignedDuration = SignedDuration::from_mins(5);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -34,8 +34,8 @@ pub(crate) struct Worker<'a> {
 }
 
 impl Worker<'_> {
-    /// Has the current task retried later if Stripe did not carry it out. A Stripe key that cannot
-    /// be read stops every account, so it fails the queue's message, which raises an alarm.
+    /// Schedules a retry of the current task if Stripe did not carry it out. An unreadable Stripe
+    /// key stops every account, so it fails the queue's message, which raises an alarm.
     pub(crate) async fn put_off(&self, account: &Account, error: ChargingError) -> Result<()> {
         let cause = match &error {
             ChargingError::Stripe(PaymentError::Key(_)) => return Err(error),

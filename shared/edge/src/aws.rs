@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::settings::Env;
 
 const CONNECT_TIME: Duration = Duration::from_secs(1);
-/// For a whole attempt, from connecting to the end of the response's body.
+/// Time-out of a whole attempt, from connecting to the end of the response's body.
 const ATTEMPT_TIME: Duration = Duration::from_secs(3);
 
 pub struct Setup {
@@ -33,7 +33,7 @@ impl Setup {
 }
 
 /// The SDK takes region, credentials, endpoints, FIPS, dual stack and retries from the environment.
-/// On Lambda all of them are there, so it asks the network for nothing. The time-outs leave room
+/// On Lambda all of them are set, so the SDK makes no requests for them. The time-outs leave room
 /// for the SDK's usual three attempts within a caller's request.
 pub fn aws_config() -> ConfigLoader {
     let tls = TlsContext::builder().with_trust_store(mozilla_roots());

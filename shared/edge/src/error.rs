@@ -232,8 +232,8 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// Logs a handled error with its causes; `what` says what failed because of it. Unhandled errors go
-/// to [`ApiError::internal`].
+/// Logs a handled error with its causes; `what` names what failed. Unhandled errors go to
+/// [`ApiError::internal`].
 pub fn log_error(error: &(dyn Error + 'static), what: &str) {
     tracing::error!(error = %Chain(error), "{what}");
 }

@@ -67,7 +67,7 @@ async fn around(State(edge): State<Arc<Edge>>, mut request: Request, next: Next)
         None => RequestId(new_id("req")),
     };
     request.extensions_mut().insert(id.clone());
-    // At the highest level, so that lines of every level have it.
+    // At the highest level, so that log lines of every level have the span.
     let span = tracing::error_span!(
         "request",
         request_id = id.0,
@@ -110,7 +110,7 @@ impl Edge {
             return response;
         }
         let mut response = routes(request, next).await;
-        // A cache must not serve a response without CORS headers to a page.
+        // A cache must not serve a page a response without CORS headers.
         response.headers_mut().append(VARY, HeaderValue::from_static("origin"));
         response
     }

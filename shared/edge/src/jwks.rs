@@ -109,7 +109,7 @@ impl Jwks {
                 let loaded = Arc::new(Loaded { at: now, keys });
                 *self.loaded.write().unwrap_or_else(PoisonError::into_inner) = Some(loaded);
             }
-            Err(error) => log_error(&error, "the issuer's keys could not be fetched"),
+            Err(error) => log_error(&error, "could not fetch the issuer's keys"),
         }
     }
 
@@ -268,7 +268,7 @@ mod tests {
             (json!("text"), None),
         ];
         for (jwk, algorithm) in table {
-            // A key of another kind beside it does no harm.
+            // A key of another kind in the set does no harm.
             let set = json!({"keys": [{"kty": "new"}, jwk]}).to_string();
             let keys = usable_keys(set.as_bytes()).unwrap();
             let algorithms: Vec<_> = keys.iter().map(|key| key.algorithm).collect();

@@ -67,7 +67,7 @@ pub fn serve_streaming(build: impl AsyncFnOnce(Env) -> Result<Router, Error>) ->
     })
 }
 
-/// The `main` of a function that handles other events than HTTP requests.
+/// The `main` of a function that handles events other than HTTP requests.
 pub fn serve_events<H, F, E>(build: impl AsyncFnOnce(Env) -> Result<H, Error>) -> Result<(), Error>
 where
     H: Fn(Value, Option<Deadline>) -> F + Clone + Send + 'static,
@@ -91,7 +91,7 @@ async fn answer(app: Router, event: lambda_http::Request) -> Result<Response, In
     app.oneshot(request(event, &Clock::system())).await
 }
 
-/// Buffers a response, as text where it is UTF-8, so that it needs no base64.
+/// Buffers a response, as text if it is UTF-8, so that it needs no base64.
 async fn whole(response: Response) -> Result<lambda_http::Response<lambda_http::Body>, Error> {
     let (parts, body) = response.into_parts();
     let body = axum::body::to_bytes(body, usize::MAX).await?;

@@ -4,8 +4,8 @@
 //! serves it on Lambda ([`serve`]); `cargo dev` and the tests wrap the same router and merge several
 //! ([`gateway`]).
 //!
-//! Invariants: only [`Env`] reads the environment, only [`Clock`] the time; only [`Identity`] says
-//! who is calling; every error leaves as an [`ApiError`]; no query, header, body or token is
+//! Invariants: only [`Env`] reads the environment, only [`Clock`] the time; only [`Identity`]
+//! identifies the caller; every error leaves as an [`ApiError`]; no query, header, body or token is
 //! logged.
 
 mod aws;

@@ -10,12 +10,12 @@ use webpki_root_certs::TLS_SERVER_ROOT_CERTS;
 
 use crate::lambda::Error;
 
-/// How long an idle connection stays silent before TCP probes it, and the time between probes.
+/// TCP keep-alive: the idle time before the first probe, and the time between probes.
 /// Without probes the kernel takes up to a quarter of an hour to notice that a connection is dead,
 /// and a dead connection looks like a slow response.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const KEEP_ALIVE_PROBES: u32 = 3;
-/// How long sent data may stay unacknowledged before the connection counts as dead.
+/// Maximum time that sent data stays unacknowledged before the connection counts as dead.
 #[cfg(target_os = "linux")]
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 /// Idle connections kept per host. One holds about 20 kB, and more calls than this are rarely in

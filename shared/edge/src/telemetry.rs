@@ -163,7 +163,7 @@ pub(crate) mod tests {
     impl Log {
         pub(crate) fn capture() -> (Self, DefaultGuard) {
             // With a single subscriber alive, the first thread to reach a log line decides whether
-            // anyone wants it, and that thread may have no subscriber; with two, tracing asks both.
+            // it is wanted, and that thread may have no subscriber; with two, tracing asks both.
             static SECOND: LazyLock<Dispatch> = LazyLock::new(|| {
                 Dispatch::new(subscriber(filter(LevelFilter::OFF), None, io::sink))
             });
@@ -232,7 +232,7 @@ pub(crate) mod tests {
         assert!(line["timestamp"].as_str().unwrap().parse::<jiff::Timestamp>().is_ok());
     }
 
-    /// As `CloudWatch`'s specification of the embedded metric format asks for it.
+    /// As `CloudWatch`'s specification of the embedded metric format requires.
     #[test]
     fn metrics_use_cloudwatchs_embedded_format() {
         let (log, _guard) = Log::capture();

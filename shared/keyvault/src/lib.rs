@@ -1,4 +1,4 @@
-//! OpenRouter keys in Secrets Manager: a key's text is there, on the wire to OpenRouter, and
+//! OpenRouter keys in Secrets Manager: a key's text is stored there, sent to OpenRouter, and kept
 //! nowhere else.
 //!
 //! Each *saved* key is a secret of its own, named prefix + account id + `/` + key id: replacing a
@@ -102,7 +102,7 @@ impl Vault {
         }
     }
 
-    /// The account's key `id`, which must be its current one. Nothing stands in for a missing one.
+    /// The account's key `id`, which must be its current one. No other key replaces a missing one.
     pub async fn user_key(
         &self,
         account: &AccountId,
@@ -163,8 +163,8 @@ fn is_missing<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> bool {
     }
 }
 
-/// Keeps the service's error or the reason why it was not reached, but never the request or the
-/// response, because they hold secrets and the error's `Debug` would show them.
+/// Keeps the service's error, or the reason why it was not reached. The request and the response
+/// are dropped: they hold secrets, which the error's `Debug` would show.
 fn unavailable<E, R>(operation: &'static str, error: SdkError<E, R>) -> VaultError
 where
     E: Error + Send + Sync + 'static,

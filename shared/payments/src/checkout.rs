@@ -41,13 +41,13 @@ pub struct CheckoutSession {
     pub customer: Option<CustomerId>,
     pub intent: Option<IntentId>,
     pub subscription: Option<SubscriptionId>,
-    /// The subscription's first one.
+    /// The subscription's first invoice.
     pub invoice: Option<InvoiceId>,
     pub setup_intent: Option<SetupIntentId>,
     pub livemode: Option<bool>,
 }
 
-/// A product and its price, once or each month.
+/// A product and its price, paid once or each month.
 #[derive(Debug, Clone, Copy)]
 pub struct Price<'a> {
     /// The product's name, as the session and the receipt show it.
@@ -72,7 +72,7 @@ pub struct NewSession<'a> {
     pub customer: Option<&'a CustomerId>,
     pub success_url: &'a Url,
     pub cancel_url: &'a Url,
-    /// Ours, at most 200 letters, digits, `_` and `-`. It helps people; nothing is decided by it.
+    /// Our reference: at most 200 letters, digits, `_` and `-`. For people only; nothing reads it.
     pub client_reference_id: &'a str,
     /// From 30 minutes to 24 hours after the session is created.
     pub expires_at: Timestamp,
@@ -93,7 +93,7 @@ impl Stripe {
         self.get(&path, CheckoutSession::read).await
     }
 
-    /// Closes a session, and returns it as it then is: it may have been paid before. Stripe
+    /// Closes a session, and returns its state afterwards: it may have been paid before. Stripe
     /// refuses to expire a session that is not open, with a message and no code.
     pub async fn expire_session(&self, id: &SessionId) -> Result<CheckoutSession, PaymentError> {
         let path = format!("/v1/checkout/sessions/{id}/expire");
@@ -139,7 +139,7 @@ impl NewSession<'_> {
                 return form;
             }
         };
-        // The price is in dollars for everybody, whatever the Dashboard says.
+        // The price is in dollars for all customers, whatever the Dashboard says.
         push("adaptive_pricing[enabled]", "false");
         let amount = price.amount.get().to_string();
         push("line_items[0][quantity]", "1");
@@ -155,7 +155,7 @@ impl CheckoutSession {
         let status = read::name(session, "status");
         let paid = match read::text(session, "payment_status") {
             Some("paid") => true,
-            // An open setup session has this status, too.
+            // An open setup session also has this status.
             Some("no_payment_required") => {
                 read::text(session, "mode") == Some("setup") && status == SessionStatus::Complete
             }

@@ -26,7 +26,7 @@ use crate::read;
 /// [`Event`](crate::Event) reads older shapes, too.
 pub const API_VERSION: &str = "2025-03-31.basil";
 
-/// The only currency that we ask for.
+/// The only currency that we charge.
 pub const CURRENCY: &str = "usd";
 /// Maximum size of a response; Stripe's largest objects have about 10 KiB.
 pub(crate) const MAX_BODY: usize = 1024 * 1024;
@@ -39,7 +39,7 @@ const CALL_TIME: Duration = Duration::from_secs(20);
 #[derive(Clone)]
 pub struct Stripe {
     http: Client,
-    /// Without a slash at its end.
+    /// Without a trailing slash.
     base: String,
     vault: Vault,
     key_name: String,
@@ -81,7 +81,7 @@ impl Stripe {
         self
     }
 
-    /// Creates a customer; Stripe learns nothing of it but our account number.
+    /// Creates a customer; Stripe receives only our account number.
     pub async fn create_customer(
         &self,
         account: &AccountNumber,
@@ -145,7 +145,7 @@ impl Stripe {
             .await
             .map_err(|_| PaymentError::Unknown(UncertainOutcome::TimedOut))?;
         if let Err(PaymentError::Unauthorized) = &decided {
-            // It may have been rolled: the next call reads it again.
+            // The key may have been rolled: the next call reads it again.
             self.vault.forget_platform_secret(&self.key_name).await;
         }
         decided
@@ -182,7 +182,7 @@ async fn decide(response: Response) -> Result<Decided, PaymentError> {
     match status.as_u16() {
         401 | 403 => Err(PaymentError::Unauthorized),
         429 if code != Some("lock_timeout") => Err(PaymentError::RateLimited { retry_after }),
-        // An error that is not in Stripe's format is not its decision on the call.
+        // An error in another format is not Stripe's decision on the call.
         400..=499 if kind.is_some() && !is_uncertain(status, kind) => {
             if status == StatusCode::NOT_FOUND || code == Some("resource_missing") {
                 let param = read::owned(&error, "param");

@@ -19,7 +19,7 @@ const HARD: &str = "
     stop_payment_order testmode_decline
 ";
 
-/// The issuer's own advice, where it gives one.
+/// The issuer's own advice after which the same card is never tried again.
 /// Source: <https://docs.stripe.com/declines/card#retrying-issuer-declines>.
 const HARD_ADVICE: &str = "do_not_try_again confirm_card_data";
 
@@ -31,10 +31,10 @@ const AUTHENTICATION: &str = "
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decline {
     pub code: Option<String>,
-    /// The issuer's reason, where it gave one.
+    /// The issuer's reason, if it gave one.
     pub decline_code: Option<String>,
     pub hard: bool,
-    /// This card can be charged only with the cardholder present.
+    /// The card can be charged only with the cardholder present.
     pub needs_authentication: bool,
 }
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 use http::StatusCode;
 use keyvault::VaultError;
 
-/// Why a call has no result. The variants distinguish whether the call may have taken place at
-/// Stripe: that nobody is charged twice rests on this. For a look-up, each means only that there is
-/// no result.
+/// Why a call has no result. The variants distinguish whether Stripe may have carried out the call,
+/// which is what prevents double charges. For a look-up, each variant means only that there is no
+/// result.
 #[derive(Debug, thiserror::Error)]
 pub enum PaymentError {
     #[error("Stripe's API key cannot be read; nothing was sent")]
@@ -69,8 +69,8 @@ impl From<reqwest::Error> for PaymentError {
 }
 
 impl PaymentError {
-    /// Is the same call, with the same idempotency key, in progress for somebody else? Repeated, it
-    /// gets the response of that one.
+    /// Is the same call, with the same idempotency key, in progress elsewhere? If repeated, it gets
+    /// the other call's response.
     pub fn is_in_progress(&self) -> bool {
         matches!(
             self,

@@ -24,7 +24,7 @@ pub enum EventError {
 pub struct Event {
     pub id: EventId,
     pub livemode: bool,
-    /// The event's type, `checkout.session.completed`; empty where it is absent.
+    /// The event's type, `checkout.session.completed`; empty if absent.
     pub kind: String,
     pub notice: Notice,
 }
@@ -40,7 +40,7 @@ pub enum Notice {
     /// An invoice was paid, or collecting it failed: look it up.
     Invoice {
         id: InvoiceId,
-        /// `None`: it is not a subscription's.
+        /// `None`: the invoice belongs to no subscription.
         subscription: Option<SubscriptionId>,
     },
     /// A subscription was created, changed or ended: look it up.
@@ -52,7 +52,7 @@ pub enum Notice {
         amount_refunded: Option<Cents>,
         full: bool,
     },
-    /// A refund came back: the bank did not accept it.
+    /// A refund failed: the bank did not accept it.
     RefundFailed { intent: Option<IntentId> },
     /// A cardholder disputes a payment, or the dispute changed its status.
     Dispute { id: DisputeId, intent: Option<IntentId>, amount: Option<Cents>, state: DisputeState },
@@ -70,7 +70,7 @@ pub enum DisputeState {
     Open,
     /// The money is ours, or the inquiry is over.
     Won,
-    /// The money went to the cardholder, also where that prevented a dispute.
+    /// The money went to the cardholder, even if that prevented a dispute.
     Lost,
     /// An unknown status: nothing is concluded.
     Other,
@@ -142,7 +142,7 @@ impl Notice {
     }
 }
 
-/// It is in `parent` since API version 2025-03-31, and was on the invoice itself before.
+/// The id is in `parent` since API version 2025-03-31, and was on the invoice itself before.
 fn subscription_of(invoice: &Value) -> Option<SubscriptionId> {
     let details = invoice.pointer("/parent/subscription_details");
     let now = details.and_then(|details| read::id(details, "subscription"));

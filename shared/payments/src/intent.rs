@@ -13,14 +13,14 @@ use crate::error::PaymentError;
 use crate::ids::{Cents, CustomerId, IntentId, PaymentMethodId, SetupIntentId};
 use crate::read;
 
-/// The charge, which says when a PaymentIntent was paid, or why it was not.
+/// The charge, which shows when a PaymentIntent was paid, or why not.
 const EXPAND: (&str, &str) = ("expand[]", "latest_charge");
 
 /// Source: <https://docs.stripe.com/payments/paymentintents/lifecycle>.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IntentStatus {
-    /// It was declined, or never had a card.
+    /// The payment was declined, or never had a card.
     RequiresPaymentMethod,
     RequiresConfirmation,
     /// The cardholder has to act.
@@ -56,7 +56,7 @@ pub struct NewIntent<'a> {
     pub amount: Cents,
     pub customer: &'a CustomerId,
     pub payment_method: &'a PaymentMethodId,
-    /// Shown on the receipt.
+    /// The text on the receipt.
     pub description: &'a str,
     /// Metadata, for people who look at the Dashboard.
     pub account: &'a AccountNumber,
@@ -142,7 +142,7 @@ impl Stripe {
         }
     }
 
-    /// Cancels a PaymentIntent, and returns it as it then is: it may have been paid or cancelled
+    /// Cancels a PaymentIntent, and returns its resulting state: it may have been paid or cancelled
     /// before, or belong to a session, which has to be expired instead
     /// (<https://docs.stripe.com/api/payment_intents/cancel>).
     pub async fn cancel_intent(&self, id: &IntentId) -> Result<PaymentIntent, PaymentError> {
@@ -158,7 +158,7 @@ impl Stripe {
         found.map_err(PaymentError::after_a_call)
     }
 
-    /// The card that a setup session saved; `None` until that is done.
+    /// The card that a setup session saved; `None` until then.
     pub async fn setup_intent(
         &self,
         id: &SetupIntentId,
@@ -172,7 +172,7 @@ impl Stripe {
         .await
     }
 
-    /// Refunds what is left of a payment. A disputed one is refused (`charge_disputed`).
+    /// Refunds the rest of a payment. Stripe refuses if it is disputed (`charge_disputed`).
     pub async fn refund(
         &self,
         intent: &IntentId,

@@ -19,7 +19,7 @@ pub enum InvoiceStatus {
     Paid,
     /// It can no longer be paid.
     Void,
-    /// Given up, though it can still be paid.
+    /// Stripe has stopped collecting it, but it can still be paid.
     Uncollectible,
     #[default]
     #[serde(other)]
@@ -39,7 +39,7 @@ pub struct Invoice {
     pub attempted: bool,
     pub paid_at: Option<Timestamp>,
     pub period_end: Option<Timestamp>,
-    /// The PaymentIntent that paid it, or is to pay it.
+    /// The PaymentIntent that paid or will pay the invoice.
     pub intent: Option<IntentId>,
     /// The page where the customer can pay it.
     pub payment_url: Option<String>,
@@ -47,7 +47,7 @@ pub struct Invoice {
 
 impl Stripe {
     pub async fn invoice(&self, id: &InvoiceId) -> Result<Invoice, PaymentError> {
-        // Since 2025-03-31 only its payments say what paid an invoice.
+        // Since 2025-03-31, only an invoice's payments name the PaymentIntent.
         let path = format!("/v1/invoices/{id}?expand[]=payments");
         self.get(&path, Invoice::read).await
     }
@@ -67,7 +67,7 @@ impl Stripe {
         self.post(&path, form, None).await?.done(Invoice::read)
     }
 
-    /// Voids the invoice, so that it can no longer be paid, and returns it as it then is: it may
+    /// Voids the invoice, so that it can no longer be paid, and returns its resulting state: it may
     /// have been paid before (<https://docs.stripe.com/api/invoices/void>).
     pub async fn void_invoice(&self, id: &InvoiceId) -> Result<Invoice, PaymentError> {
         let path = format!("/v1/invoices/{id}/void");
@@ -103,7 +103,7 @@ impl Invoice {
     }
 }
 
-/// The PaymentIntent that paid; else the first that is to pay.
+/// The PaymentIntent that paid, or else the first that will.
 fn paid_with(payments: &[Value]) -> Option<IntentId> {
     let intent = |payment: &&Value| read::id(payment.get("payment")?, "payment_intent");
     let is_paid = |payment: &&Value| read::text(payment, "status") == Some("paid");

@@ -1,8 +1,8 @@
 //! The client for Stripe: webhook signatures, events and API calls.
 //!
 //! - [`signature`] checks that Stripe sent an event.
-//! - [`Event`] is the content of an event, in the shape of any API version; what we do not use is
-//!   [`Notice::Other`].
+//! - [`Event`] is the content of an event, in the shape of any API version; events that we do not
+//!   use are [`Notice::Other`].
 //! - [`Stripe`] makes the calls. [`PaymentError`] distinguishes calls that did not arrive, calls
 //!   that were refused and calls that may have taken place.
 //!

@@ -7,7 +7,7 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
 use crate::error::PaymentError;
 
-/// A call that would have to wait longer is not made.
+/// Maximum wait for a call; a call that would wait longer is not made.
 const MAX_WAIT: Duration = Duration::from_secs(30);
 
 pub(crate) struct RateLimit(DefaultDirectRateLimiter);

@@ -28,7 +28,7 @@ pub(crate) fn time(object: &Value, field: &str) -> Option<Timestamp> {
     Timestamp::from_second(object.get(field)?.as_i64()?).ok()
 }
 
-/// A reference: an id, or the object with this id where it was expanded.
+/// A reference: an id, or the object with this id if it was expanded.
 pub(crate) fn id<T: TryFrom<String, Error = IdError>>(object: &Value, field: &str) -> Option<T> {
     let reference = object.get(field)?;
     let id = reference.as_str().or_else(|| text(reference, "id"))?;

@@ -1,7 +1,7 @@
 //! Webhook signatures: the `Stripe-Signature` header over the raw bytes of the body.
 //!
-//! Invariant: nothing of an event is read before [`verify`] accepts it, which it does only if a
-//! holder of one of the secrets signed exactly these bytes within the last five minutes. Source:
+//! Invariant: no part of an event is read before [`verify`] accepts it. That requires a signature
+//! of exactly these bytes with one of the secrets, made within the last five minutes. Source:
 //! <https://docs.stripe.com/webhooks#verify-manually>.
 
 use aws_lc_rs::{constant_time, hmac};
@@ -201,7 +201,7 @@ mod tests {
     }
 
     proptest! {
-        /// One changed bit of the body is enough to be refused.
+        /// A single changed bit of the body is refused.
         #[test]
         fn a_changed_body_never_passes(body: Vec<u8>, at_byte: prop::sample::Index, bit in 0..8_u8) {
             let ours = secrets(&["whsec_1"]);

@@ -1,4 +1,4 @@
-//! Subscriptions, with which Stripe collects the add-on's price.
+//! Subscriptions, through which Stripe collects the add-on's price.
 
 use serde_json::Value;
 
@@ -11,7 +11,7 @@ use crate::read;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subscription {
     pub id: SubscriptionId,
-    /// For good: it collects nothing more.
+    /// The subscription has ended for good: it collects nothing more.
     pub is_over: bool,
     pub latest_invoice: Option<InvoiceId>,
     pub cancel_at_period_end: Option<bool>,
@@ -22,7 +22,7 @@ impl Stripe {
         self.get(&path(id), Subscription::read).await
     }
 
-    /// Has a subscription end with the paid period (`true`), or renew (`false`). One that is over
+    /// Makes a subscription end with the paid period (`true`) or renew (`false`). One that is over
     /// is [`PaymentError::Missing`] or refused.
     pub async fn end_subscription_with_its_period(
         &self,
@@ -44,7 +44,7 @@ impl Stripe {
         self.update_subscription(id, form).await
     }
 
-    /// Needs no idempotency key: the form is the wanted state.
+    /// Needs no idempotency key: the form contains the wanted state.
     async fn update_subscription(
         &self,
         id: &SubscriptionId,

@@ -49,14 +49,14 @@ pub fn payment_counts(profile: &Profile, generation: &GenerationId, period: Peri
     }
     let accepts = match profile.add_on.status() {
         AddOnStatus::Active | AddOnStatus::PastDue | AddOnStatus::Suspended => true,
-        // Stripe collected after the cancellation because it had not been told in time.
+        // Stripe collected after the cancellation, before our update reached it.
         AddOnStatus::Cancelling => !run_by_stripe,
         AddOnStatus::None | AddOnStatus::Ended => false,
     };
     needs_add_on(profile.plan()) && accepts && is_unpaid(profile, generation, period)
 }
 
-/// Should a subscription that Stripe runs for this generation go on, at least to its period's end?
+/// Should Stripe's subscription for this generation continue, at least to its period's end?
 pub fn keeps_subscription(profile: &Profile, generation: &GenerationId) -> bool {
     let has_access = matches!(
         profile.add_on.status(),

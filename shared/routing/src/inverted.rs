@@ -24,7 +24,7 @@ fn answer(name: &str, right: bool) -> bool {
     right ^ is_inverted(name)
 }
 
-/// The other payer; where nobody pays, OpenRouter.
+/// The other payer; OpenRouter if the call is refused.
 pub fn decide(mut situation: Situation) -> Decision {
     if is_inverted("entitled") {
         situation.entitlement = match situation.entitlement {

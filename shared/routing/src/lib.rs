@@ -1,7 +1,7 @@
 //! Who pays for an AI call, who is entitled to BYOK, who may save a key, who owes the add-on, and
 //! which failed calls may fall back.
 //!
-//! Each of these questions (docs/contract.md, section 1) has its one definition here. Key save, the
+//! Each of these questions (docs/contract.md, section 1) is defined only here. Key save, the
 //! subscription webhook, the monthly charge and the AI proxy ask; no other code derives an answer
 //! from plan, add-on or switches. Pure: time and settings come in as arguments.
 

@@ -81,14 +81,14 @@ impl Situation {
     }
 }
 
-/// The payer of a call, if anyone pays.
+/// The payer of a call, or its refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Decision {
     /// The user's own OpenRouter account, through their key.
     OpenRouter { reason: Reason, fallback: Fallback },
-    /// Greta credits, on the default AI. Refused where the credits do not cover the call.
+    /// Greta credits, on the default AI. Refused if the credits do not cover the call.
     GretaCredits { reason: Reason },
-    /// Nobody; the call is refused with 402.
+    /// No payer; the call is refused with 402.
     Refuse { reason: Reason },
 }
 

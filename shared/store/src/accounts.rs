@@ -19,7 +19,7 @@ use crate::write::{put, update};
 pub enum Created {
     Now,
     Before,
-    /// An account with this id was deleted, by a higher version or so recently that parts are left.
+    /// An account with this id was deleted by a higher version, or some of its items still exist.
     Deleted,
 }
 
@@ -56,7 +56,7 @@ impl Segment {
     pub const ALL: Self = Self { index: 0, of: 1 };
 }
 
-/// Some accounts, in no order.
+/// Some accounts, in no particular order.
 #[derive(Debug)]
 pub struct AccountsPage {
     /// A row that cannot be read is an error of its own.
@@ -74,7 +74,7 @@ pub struct Accounts {
 }
 
 impl Accounts {
-    /// The account as it is now: one strongly consistent read. `None` for a deleted one too.
+    /// The account as it is now: one strongly consistent read. `None` also for a deleted account.
     pub async fn get(&self, id: &AccountId) -> Result<Option<Account>, StoreError> {
         get_account(&self.db, id).await
     }
@@ -104,7 +104,7 @@ impl Accounts {
         })
     }
 
-    /// Creates an account without credits. A deleted one is created again only by a higher version.
+    /// Creates an account without credits. Only a higher version creates a deleted account again.
     pub async fn create(
         &self,
         id: &AccountId,
@@ -187,7 +187,7 @@ impl Accounts {
         let profile = set_profile(&self.db, before, after)?;
         let event = put_add_on_event(&self.db, before, after, at)?;
         if effects.is_empty() && event.is_none() {
-            // One plain update costs half of a transaction.
+            // A plain update costs half as much as a transaction.
             return self.db.write(operation, profile).await;
         }
         let mut items = vec![profile.into()];
@@ -198,7 +198,7 @@ impl Accounts {
         Ok(self.db.transact(operation, items).await?.succeeded())
     }
 
-    /// Remembers a secret's name before it exists: it is deleted from `due` on if its save fails.
+    /// Remembers a secret's name before it exists. If its save fails, it is deleted once `due`.
     pub async fn remember_secret(
         &self,
         id: &AccountId,
@@ -319,7 +319,7 @@ pub(crate) fn with_profile(
         .expression_attribute_values(":due", time(due.max(Timestamp::UNIX_EPOCH))))
 }
 
-/// The key of the item that leads from an account's number to the account.
+/// The key of the item that maps an account's number to the account.
 pub(crate) fn number_key(account: &AccountNumber) -> Item {
     key([("account_id", account.as_str()), ("item", "number")])
 }

@@ -12,7 +12,7 @@ use crate::write::put;
 const ATTEMPTS: &str = "attempts";
 
 impl Accounts {
-    /// The time until another attempt is allowed; `None` if it is. Reads only.
+    /// The time until another attempt is allowed; `None` if one is allowed now. Reads only.
     pub async fn attempt_wait(
         &self,
         id: &AccountId,
@@ -43,7 +43,7 @@ impl Accounts {
         .await
     }
 
-    /// Returns the save that was counted at `counted_at`.
+    /// Removes the save counted at `counted_at` from the count.
     pub async fn uncount_save(
         &self,
         id: &AccountId,

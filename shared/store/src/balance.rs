@@ -1,4 +1,4 @@
-//! The one way in which credits move.
+//! The only way to move credits.
 
 use account::{AccountId, Movement};
 use aws_sdk_dynamodb::types::builders::UpdateBuilder;

@@ -22,21 +22,21 @@ use crate::open_holds::{
 };
 use crate::retry::Retry;
 
-/// How often the books of a busy account are read until nothing moves meanwhile.
+/// Maximum number of reads of a busy account's books until nothing moves during one.
 const TRIES: u32 = 30;
-/// Older entries do not change any more, nor do ended holds of older calls: they are read once.
+/// The age after which ledger entries and ended holds no longer change, and are read only once.
 const STILL_MOVING: SignedDuration = SignedDuration::from_mins(10);
 /// The pause before books that do not add up are read again.
 const SECOND_LOOK: Duration = Duration::from_secs(2);
-/// DynamoDB removes expired items late, and clocks differ.
+/// Allowance for clocks that differ, and for expired items that DynamoDB removes late.
 const MARGIN: SignedDuration = SignedDuration::from_hours(7 * 24);
-/// Behind the ids that calls are given.
+/// A text that sorts after every id that a call is given.
 const LAST_CALL: &str = "call_~";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reconciliation {
     pub open_holds: Vec<OpenHold>,
-    /// One sentence for each mismatch; empty is good.
+    /// One sentence per mismatch; empty if the books add up.
     pub problems: Vec<String>,
 }
 
@@ -46,8 +46,8 @@ pub struct Books {
 }
 
 impl Books {
-    /// Adds the account's books up, without movements meanwhile. Books that do not add up are read
-    /// a second time from the beginning, and only the second result counts. Fails with
+    /// Adds up the account's books while nothing moves. If they do not add up, they are read again
+    /// from the beginning, and only the second result counts. Fails with
     /// [`StoreError::Contended`] if credits move faster than the books can be read.
     pub async fn reconcile(
         &self,
@@ -65,7 +65,7 @@ impl Books {
         self.look(id, number, now, None).await
     }
 
-    /// Items older than `settled_until` are read before the moment in which nothing may move.
+    /// Items older than `settled_until` are read first; nothing may move while the rest is read.
     async fn look(
         &self,
         id: &AccountId,
@@ -138,8 +138,8 @@ impl Books {
     }
 }
 
-/// A text that sorts before the ids of all calls that begin at `at` or later, since these begin
-/// with their time. The first look may miss a hold under another id, the second one does not.
+/// A text that sorts before the ids of all calls that begin at `at` or later: an id begins with
+/// its time. The first look may miss a hold under another id, the second one does not.
 fn first_call_of(at: Timestamp) -> String {
     format!("call_{:012x}", at.as_millisecond().max(0))
 }
@@ -186,7 +186,7 @@ impl Entries {
     }
 }
 
-/// Compares everything that is stored of an account's credits at one moment.
+/// Compares everything stored about an account's credits at one moment.
 fn add_up(
     stored: StoredBalance,
     entries: Entries,
@@ -253,9 +253,9 @@ fn add_up(
 mod tests {
     use super::*;
 
-    /// The example of RFC 9562 for ids that tell their time.
+    /// RFC 9562's example of an id that begins with its time.
     #[test]
-    fn the_first_call_of_a_time_is_before_all_that_were_made_then() {
+    fn the_first_call_of_a_time_sorts_before_every_call_made_then() {
         let id = "call_017f22e279b07cc398c4dc0c0c07398f";
         let at: Timestamp = "2022-02-22T19:22:22Z".parse().unwrap();
         let next = at + SignedDuration::from_millis(1);

@@ -1,8 +1,8 @@
 //! The end of an account.
 //!
 //! A deleted account's item becomes a tombstone, so that late events do not revive the account.
-//! Calls that are still open end on it, so it keeps its balance and number until no hold is open.
-//! Then they are removed, and with the number the only link from ledger and holds to a person.
+//! Open calls still end on it, so it keeps its balance and number until no hold is open. Removing
+//! the number then removes the only link from ledger and holds to a person.
 
 use account::{Account, AccountId, Profile};
 
@@ -20,9 +20,9 @@ use crate::write::{Write, delete, put, update};
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Deletion {
-    /// It is deleted. With its last profile, unless it was deleted before or never existed.
+    /// The last profile of the deleted account, unless it was deleted before or never existed.
     Done(Option<Box<Profile>>),
-    /// A higher version created or changed the account: it lives.
+    /// A higher version created or changed the account: it is kept.
     Late,
 }
 
@@ -103,9 +103,9 @@ impl Accounts {
         Ok(items)
     }
 
-    /// Removes everything of a deleted account but its tombstone, undelivered events included. True
-    /// if nothing is left; false while a hold is open, and the deletion stays due. Scrubbing again
-    /// is safe.
+    /// Removes everything of a deleted account except its tombstone, including undelivered events.
+    /// True if nothing is left; false while a hold is open, and the deletion stays due. Scrubbing
+    /// again is safe.
     pub async fn scrub(&self, id: &AccountId) -> Result<bool, StoreError> {
         let table = &self.db.tables.accounts;
         // Read before the account can be created again: these are events of the old one.

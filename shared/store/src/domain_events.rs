@@ -1,4 +1,4 @@
-//! Domain events: what Greta's other systems learn about an account.
+//! Domain events: changes of an account that Greta's other systems learn about.
 //!
 //! An event is written in the transaction of its change, under an id derived from that change.
 
@@ -13,10 +13,10 @@ use crate::item::micros;
 /// An event's content by name: texts, and times in RFC 3339. Never a secret.
 pub type Facts = BTreeMap<String, Option<String>>;
 
-/// Something that Greta's other systems learn, delivered from an outbox.
+/// An event for Greta's other systems, delivered from an outbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DomainEvent {
-    /// Deterministic: a change never makes two events, and no two changes make the same.
+    /// Deterministic: a change never makes two events, and no two changes make the same one.
     pub id: String,
     /// For example `key.rejected`.
     pub kind: &'static str,
@@ -35,7 +35,7 @@ impl DomainEvent {
         }
     }
 
-    /// The event of the change from `before` to `after`, if others care. Its id has the revision.
+    /// The event of the change from `before` to `after`, if any. Its id contains the revision.
     pub(crate) fn add_on(before: &Account, after: &Account, at: Timestamp) -> Option<Self> {
         let add_on = &after.profile.add_on;
         let generation = add_on.generation()?.as_str();
@@ -75,7 +75,7 @@ impl DomainEvent {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Crossing {
     minimum: Credits,
-    /// A balance from here upwards stays above the minimum.
+    /// The lowest balance that the movement does not take below the minimum.
     enough: Credits,
 }
 

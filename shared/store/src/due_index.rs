@@ -10,7 +10,7 @@ use crate::error::StoreError;
 use crate::item::{self, ACCOUNT, Attributes, Item, key, text, time};
 use crate::write::update;
 
-/// Number of partitions that the tasks of a kind are spread over.
+/// Number of partitions for the tasks of each kind.
 const SHARDS: u8 = 16;
 
 /// All partitions of the index.
@@ -18,13 +18,13 @@ pub fn shards() -> Range<u8> {
     0..SHARDS
 }
 
-/// The partition in which the tasks of `id` are.
+/// The partition that contains the tasks of `id`.
 pub fn shard_of(id: &str) -> u8 {
     let sum = id.bytes().fold(0_u8, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte));
     sum % SHARDS
 }
 
-/// A kind of task. Each has partitions of its own, so that none waits behind another.
+/// A kind of task. Each kind has its own partitions, so that none waits behind another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DueKind {
     Secret,
@@ -60,7 +60,7 @@ impl DueKind {
     }
 }
 
-/// Something to do once it is due.
+/// A task to run once it is due.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DueTask {
     /// A secret to delete unless it is the account's key.
@@ -69,13 +69,13 @@ pub enum DueTask {
     Event(AccountId, String),
     /// A deleted account to scrub.
     Deletion(AccountId),
-    /// An account whose add-on needs a payment, a look-up or an end.
+    /// An account whose add-on needs a payment or a look-up, or has to end.
     Billing(AccountId),
-    /// A Checkout Session that has closed, and whose outcome is to be looked up.
+    /// A closed Checkout Session to look up.
     CheckoutSession(String),
     /// A payment to refund, by its Stripe id.
     Refund(String),
-    /// An event of Stripe's to apply again.
+    /// A Stripe event to apply again.
     StripeEvent(String),
     /// A deleted account's open payments to cancel.
     Cleanup(AccountNumber),
@@ -178,8 +178,8 @@ impl DueIndex {
         due_rows(&self.db, index, partition(kind, shard), now, limit, read).await
     }
 
-    /// Claims a task until `until`: no other tick finds it before. False if it is no longer due as
-    /// it was.
+    /// Claims a task until `until`: no other tick finds it earlier. False if its due time has
+    /// changed since it was found.
     pub async fn postpone(&self, due: &Due, until: Timestamp) -> Result<bool, StoreError> {
         let table = due.task.parts().0.table(&self.db.tables);
         let update = update(table, due.task.key(), "SET due_at = :until")

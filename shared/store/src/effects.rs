@@ -1,4 +1,4 @@
-//! Effects: what a change of the profile writes besides the profile, in the same transaction.
+//! Effects: further writes in the transaction that changes the profile.
 
 use account::add_on::GenerationId;
 use account::{Account, KeyId, Period};

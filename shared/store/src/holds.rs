@@ -23,7 +23,7 @@ use crate::open_holds::{
 use crate::outbox::put_event;
 use crate::write::{Transacted, Write, delete, failed_condition, put, update};
 
-/// How long a resolved hold is kept: as the proof that its call ended once, and for questions.
+/// Retention of a resolved hold: proof that its call ended once, and an answer to questions.
 pub(crate) const RESOLVED_KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 #[derive(Debug, Clone)]
@@ -43,7 +43,7 @@ pub struct NewHold<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HoldOutcome {
     Taken(Hold),
-    /// The current balance does not cover it.
+    /// The current balance does not cover the hold.
     Insufficient(Balance),
     /// `MAX_CONCURRENT_HOLDS` are open.
     TooMany,
@@ -103,7 +103,7 @@ impl Holds {
                     Some(reason) => refusal(account, reason.item(), new.max_holds),
                 }
             }
-            // The outcome is unknown. Either the hold is there, or it never will be.
+            // The outcome is unknown. After the fence, the hold exists or never will.
             Err(error @ StoreError::Unavailable { .. }) => match self.fence(&hold, new.at).await {
                 Ok(Some(amount)) => Ok(HoldOutcome::Taken(Hold { amount, ..hold })),
                 Ok(None) | Err(_) => Err(error),
@@ -238,7 +238,7 @@ impl Holds {
         ];
         items.extend(why.map(|why| put_history(&self.db, &hold.account_number, why)));
         if let Some(crossing) = Crossing::by(charged, hold.low_below) {
-            // Few calls cross the minimum. The third try follows a call that crossed it meanwhile.
+            // Few calls cross the minimum. The third try follows another call that crossed it.
             for crosses in [false, true, false] {
                 let mut items = items.clone();
                 items.push(crossing.condition(moves.clone(), crosses).into());
@@ -315,7 +315,7 @@ impl Holds {
     ) -> Result<Resolution, StoreError> {
         match self.db.transact(operation, items).await {
             Ok(Transacted::Done) => Ok(Resolution::Done(end)),
-            // It had ended, or another condition failed.
+            // The hold had ended, or another condition failed.
             Ok(Transacted::Cancelled(_)) => {
                 let stored = self.stored_state(hold).await?;
                 Ok(Resolution::of_refused(end, stored))

@@ -1,7 +1,7 @@
 //! The inbox of Stripe's events: each is recorded once, by its id.
 //!
-//! An event that cannot be applied stays with its reason and becomes due again. Only the parts that
-//! we use are kept: no name and no address is among them.
+//! An event that cannot be applied is kept with the reason and becomes due again. Only the parts
+//! that we use are kept; no name or address is among them.
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use aws_sdk_dynamodb::types::builders::UpdateBuilder;
@@ -15,9 +15,9 @@ use crate::item::{self, number, text, time};
 use crate::write::{put, update};
 
 const EVENT: &str = "Stripe event";
-/// How long an event is kept after it was applied or ignored.
+/// Retention of an event after it was applied or ignored.
 const KEPT: SignedDuration = SignedDuration::from_hours(90 * 24);
-/// Pending events that are listed at most, for each shard.
+/// Maximum number of pending events listed per shard.
 const MAX_PENDING: i32 = 250;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,12 +28,12 @@ pub struct Recorded {
     pub kind: String,
     #[serde(rename = "event_state")]
     pub state: EventState,
-    /// The reason for this state, where one was given.
+    /// The reason for this state, if one was given.
     pub reason: Option<String>,
     /// The parts of the event that are used, as JSON.
     pub content: String,
     pub received_at: Timestamp,
-    /// How often applying it was tried.
+    /// Number of tries to apply it.
     pub tries: u32,
 }
 
@@ -53,7 +53,7 @@ pub struct Inbox {
 
 impl Inbox {
     /// Records a new event as pending, and due at `retry_at` in case its receiver fails to apply
-    /// it. An event that is known is returned as it is. Recording again is safe.
+    /// it. A known event is returned unchanged. Recording again is safe.
     pub async fn record(
         &self,
         id: &str,
@@ -89,7 +89,7 @@ impl Inbox {
         item.map(|item| item::read(EVENT, item)).transpose()
     }
 
-    /// Writes that an event was applied or ignored. Fails if it was never recorded.
+    /// Marks an event as applied or ignored. Fails if it was never recorded.
     pub async fn end(
         &self,
         id: &str,
@@ -99,7 +99,7 @@ impl Inbox {
     ) -> Result<(), StoreError> {
         let gone_at = now.saturating_add(KEPT).unwrap_or(now);
         let reason = reason.map_or(AttributeValue::Null(true), text);
-        // `tries` is missing, and the update fails, where the event was never recorded.
+        // `tries` is missing, and the update fails, if the event was never recorded.
         let expression = "SET event_state = :state, reason = :reason, tries = tries + :one, \
                           expires_at_epoch = :gone_at REMOVE due_shard, due_at";
         let update = self
@@ -111,7 +111,7 @@ impl Inbox {
         self.db.write("end event", update).await.map(drop)
     }
 
-    /// Schedules another try at `retry_at` of an event that could not be applied, unless it has
+    /// Schedules another try at `retry_at` for an event that could not be applied, unless it has
     /// ended.
     pub async fn keep(
         &self,
@@ -149,7 +149,7 @@ impl Inbox {
         replayed.then_some(()).ok_or_else(|| StoreError::corrupt(EVENT))
     }
 
-    /// The pending events of one shard, those that are due first at the front; at most 250.
+    /// The pending events of one shard, earliest due first; at most 250.
     pub async fn pending(&self, shard: u8) -> Result<Vec<Recorded>, StoreError> {
         let index = DueIndex { db: self.db.clone() };
         let due = index.find(DueKind::StripeEvent, shard, Timestamp::MAX, MAX_PENDING);

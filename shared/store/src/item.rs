@@ -1,4 +1,4 @@
-//! Between DynamoDB's items and our types.
+//! Conversions between DynamoDB's items and our types.
 
 use std::collections::HashMap;
 
@@ -140,7 +140,7 @@ pub(crate) fn profile(profile: &Profile) -> Result<AttributeValue, StoreError> {
     Ok(text(json))
 }
 
-/// A member that is `null` reads as one that is missing, and DynamoDB bills each kilobyte.
+/// A `null` member reads like a missing one, and DynamoDB bills each kilobyte.
 fn drop_nulls(json: &mut Value) {
     match json {
         Value::Object(members) => {

@@ -17,7 +17,7 @@ use crate::item::{self, Attributes, Item, credits_of_micros, key, micros, text, 
 use crate::retry::Retry;
 use crate::write::{Write, put};
 
-/// How often a page is read again because credits moved meanwhile.
+/// Maximum number of reads of a page while credits move.
 const PAGE_TRIES: u32 = 8;
 
 /// Why credits moved.
@@ -74,9 +74,9 @@ pub struct LedgerPage {
 /// A place between two entries, which stays the same while newer entries are added.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor {
-    /// The range key of the last entry before it.
+    /// The range key of the last entry before the cursor.
     pub entry: String,
-    /// The balance after the first entry behind it.
+    /// The balance after the first entry past the cursor.
     pub balance: Credits,
 }
 
@@ -101,7 +101,7 @@ pub(crate) struct StoredBalance {
     pub(crate) owed: Credits,
     pub(crate) open_holds: u64,
     pub(crate) entries: u64,
-    /// Grows with every movement: where it is the same, nothing has moved.
+    /// Grows with every movement: while it is unchanged, nothing has moved.
     pub(crate) moves: u64,
 }
 
@@ -112,8 +112,8 @@ pub struct Ledger {
 
 impl Ledger {
     /// A page of the ledger, newest first, from `cursor` or from the newest entry. A conditional
-    /// write cannot store the balance after an entry, so that is counted back from the current
-    /// balance, which is read before and after the first page to be sure that they match.
+    /// write cannot store the balance after an entry, so it is counted back from the current
+    /// balance. Reading that before and after the first page makes sure that the two match.
     pub async fn page(
         &self,
         account: &Account,

@@ -6,10 +6,10 @@
 //! - Credits pay: one `GetItem`, one `TransactWriteItems` (balance and hold), one `UpdateItem`
 //!   (generation id), one `TransactWriteItems` (balance, hold, ledger entry, day).
 //!
-//! The last transaction is refused only for the call that takes the balance below the minimum. It
-//! then reads the hold, and sends the transaction again with the event `credits.low`.
+//! The last transaction is refused only for the call that takes the balance below the minimum. The
+//! store then reads the hold, and sends the transaction again with the event `credits.low`.
 //!
-//! The account's profile and its balance are one item, so that one read says who pays and whether
+//! The account's profile and its balance are one item, so that one read shows who pays and whether
 //! the balance covers it. They are written separately: a change of the profile is conditional on
 //! `revision`, a change of the balance on the amounts themselves, and neither disturbs the other.
 //!
@@ -32,7 +32,7 @@
 //! | charges | `object#<Stripe id>`, `object` | a payment order and its outcome |
 //! | charges | `account_number`, `<generation>#<period>` | a period of the add-on and its payment |
 //! | charges | `account_number`, `cleanup` | a deleted account's open payments at Stripe |
-//! | webhooks | `<event id>` | an event of Stripe's, and its state |
+//! | webhooks | `<event id>` | a Stripe event and its state |
 //!
 //! Architecture invariant: every movement of credits is one transaction of balance, ledger entry
 //! and cause; only `balance.rs` names the balance's attributes in an update.

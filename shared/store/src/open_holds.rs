@@ -13,7 +13,7 @@ use crate::item::{self, Attributes, Item, key, micros, number, text, time};
 use crate::write::update;
 
 const HOLD: &str = "hold";
-/// Before and behind the ids of all calls, of whatever form.
+/// Texts that sort before and after the ids of all calls, whatever their form.
 pub(crate) const FIRST_HOLD: &str = "-";
 pub(crate) const LAST_HOLD: &str = "~";
 
@@ -31,14 +31,14 @@ pub struct Hold {
     pub low_below: Option<Credits>,
 }
 
-/// An open hold with everything that is stored of it.
+/// An open hold with everything stored about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenHold {
     pub hold: Hold,
     pub created_at: Timestamp,
     pub next_check_at: Timestamp,
     pub expires_at: Timestamp,
-    /// The default AI's id of the call, once it is known.
+    /// The default AI's id for the call, once it is known.
     pub generation_id: Option<String>,
 }
 
@@ -111,7 +111,7 @@ impl Holds {
         due_rows(&self.db, index, shard.to_string(), now, limit, read).await
     }
 
-    /// Claims a due hold by postponing its check. `None` if it has ended, or another was faster.
+    /// Claims a due hold by postponing its check. `None` if it has ended, or another claim won.
     pub async fn claim(
         &self,
         due: &DueHold,

@@ -1,5 +1,5 @@
 //! Payment orders and each period's charge record. The purpose of a payment is stored before
-//! anybody can pay; a payment for anything else counts for nothing.
+//! it can be paid; a payment for anything else does not count.
 
 use account::add_on::{Collection, GenerationId};
 use account::{AccountNumber, Credits, EntryId, Period};
@@ -14,7 +14,7 @@ use crate::write::{Write, put, update};
 
 pub(crate) const ORDER: &str = "payment order";
 
-/// Something that can be paid at Stripe, as we asked for it.
+/// A payment that is possible at Stripe, as we requested it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PaymentOrder {
     /// Stripe's id of the Checkout Session, PaymentIntent, invoice or subscription.
@@ -28,7 +28,7 @@ pub struct PaymentOrder {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Purchase {
-    /// The first period of a generation, which is named by the order.
+    /// The first period of a generation, which is named after the order.
     Generation { collection: Collection },
     /// A later period of a generation.
     Period { generation: GenerationId, period: Period },
@@ -43,13 +43,13 @@ pub enum Purchase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// It paid for its order.
+    /// The payment was owed, and paid for its order.
     Counted,
-    /// It was not owed, and is to be refunded.
+    /// The payment was not owed, and is to be refunded.
     RefundDue,
-    /// It was not owed, and is refunded.
+    /// The payment was not owed, and is refunded.
     Refunded,
-    /// It was not owed, and its refund failed: an operator has to look.
+    /// The payment was not owed, and its refund failed: an operator has to look.
     RefundFailed,
 }
 
@@ -95,12 +95,12 @@ pub(crate) fn read_order(
     Ok((order, item.optional("outcome")?))
 }
 
-/// Stores the item of an order, unless it is there already.
+/// Stores the item of an order, unless it exists already.
 pub(crate) fn put_order(db: &Database, item: Item) -> Write {
     put(&db.tables.charges, item).condition_expression("attribute_not_exists(payer)").into()
 }
 
-/// Sets an order's one outcome, and makes its refund due where it needs one.
+/// Sets an order's only outcome, and makes a refund due if one is needed.
 pub(crate) fn set_outcome(
     db: &Database,
     order: &PaymentOrder,
@@ -137,7 +137,7 @@ pub(crate) fn set_paid(db: &Database, order: &PaymentOrder, at: Timestamp) -> Op
     Some(update.into())
 }
 
-/// Marks a period as waived. A payment of it that arrives nevertheless is recorded beside that.
+/// Marks a period as waived. A payment that arrives nevertheless is recorded as well.
 pub(crate) fn set_waived(
     db: &Database,
     account: &AccountNumber,

@@ -1,7 +1,7 @@
-//! The outbox: domain events that wait for delivery.
+//! The outbox: domain events waiting for delivery.
 //!
 //! An event stays until its delivery is confirmed, so it is delivered at least once, with the same
-//! id and content each time. It is no part of the books, and is removed with the account.
+//! id and content each time. It is not part of the books, and is removed with the account.
 
 use account::{Account, AccountId};
 use jiff::Timestamp;
@@ -22,11 +22,11 @@ pub struct StoredEvent {
     pub kind: String,
     pub at: Timestamp,
     pub facts: Facts,
-    /// Number of times it was claimed.
+    /// Number of claims so far.
     pub tries: u32,
-    /// Nobody claims it earlier.
+    /// No tick claims the event earlier.
     pub due: Timestamp,
-    /// The account's revision, which orders events of the same time.
+    /// The account's revision, which orders events with the same time.
     revision: u64,
 }
 
@@ -104,7 +104,7 @@ impl Outbox {
     }
 }
 
-/// `revision` is the one that the change makes; 0 where it changes no profile.
+/// `revision` is the one that the change makes; 0 if it changes no profile.
 pub(crate) fn put_event(
     db: &Database,
     account: &AccountId,

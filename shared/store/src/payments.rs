@@ -44,12 +44,12 @@ impl Payments {
         self.db.charge("read order", order_key(stripe_id)).await
     }
 
-    /// Stores an order that changes nothing of the profile. A known order stays as it is.
+    /// Stores an order that does not change the profile. A known order stays as it is.
     pub async fn create_order(&self, order: &PaymentOrder) -> Result<(), StoreError> {
         self.create(order_item(order)?).await
     }
 
-    /// Stores a Checkout Session's order, to look up once it has closed if Stripe reports nothing.
+    /// Stores a Checkout Session's order, to look up after it closes if Stripe reports nothing.
     pub async fn create_session_order(
         &self,
         order: &PaymentOrder,
@@ -62,7 +62,7 @@ impl Payments {
 
     async fn create(&self, item: Item) -> Result<(), StoreError> {
         let items = vec![put_order(&self.db, item)];
-        // The condition fails only where the order exists.
+        // The condition fails only if the order exists.
         self.db.transact("store order", items).await.map(drop)
     }
 
@@ -98,7 +98,7 @@ impl Payments {
                 Some(before) => {
                     let mut after = before.clone();
                     let (mut owed, effects) = judge(&order, &mut after.profile);
-                    // Where Stripe collects, it may have collected a period twice.
+                    // Stripe may have collected a period twice.
                     if owed && !retry.is_first_try() && self.is_paid_by_another(&order).await? {
                         (owed, after) = (false, before.clone());
                     }

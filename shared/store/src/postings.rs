@@ -37,9 +37,9 @@ pub struct Posting<'a> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Posted {
-    /// `balance` is the sum of the new ledger entries, `owed` the change of what is owed.
+    /// `balance` is the sum of the new ledger entries, `owed` the change of the amount owed.
     Now { balance: Credits, owed: Credits },
-    /// It was posted before, under the same id.
+    /// The posting was made before, under the same id.
     Before,
 }
 
@@ -82,7 +82,7 @@ pub struct StoredPosting {
     pub at: Timestamp,
 }
 
-/// A posting as it is carried out on a known balance.
+/// How a posting changes a known balance.
 struct Plan {
     movement: Movement,
     entries: Vec<LedgerEntry>,
@@ -139,7 +139,7 @@ impl Posting<'_> {
         }
     }
 
-    /// The outcome where a posting of the same id is stored: this very one, or another?
+    /// The outcome if a posting with the same id is stored, either this one or another.
     fn again(&self, stored: &StoredPosting) -> Result<Posted, PostRefused> {
         if stored.kind == self.kind && stored.amount == self.amount {
             Ok(Posted::Before)
@@ -165,7 +165,7 @@ impl Ledger {
             };
             let plan = match posting.plan(before.balance) {
                 Err(PostError::Refused(refused)) => {
-                    // Perhaps because an earlier try has taken these credits.
+                    // An earlier try may have taken these credits.
                     let stored = self.posting(&before.number, posting.id).await?;
                     return Ok(posting.again(&stored.ok_or(refused)?)?);
                 }
@@ -260,7 +260,7 @@ impl Ledger {
             let mut after = before.clone();
             after.revision += 1;
             if before.number != order.account_number || !judge(&mut after.profile) {
-                // Perhaps because our own first try has paid it.
+                // Our own first try may have paid it.
                 let stored = self.posting(&order.account_number, posting.id).await?;
                 return Ok(stored.map_or(CreditPayment::NotOwed, |_| CreditPayment::Paid));
             }

@@ -18,7 +18,7 @@ pub struct ReversalStep {
 }
 
 impl Payments {
-    /// Writes that a refund was made, or that it failed. A failure is never overwritten.
+    /// Records that a refund was made or failed. A failure is never overwritten.
     pub async fn end_refund(&self, stripe_id: &str, outcome: Outcome) -> Result<(), StoreError> {
         let failed = item::to_attribute(ORDER, &Outcome::RefundFailed)?;
         let expression = "SET outcome = :outcome REMOVE due_shard, due_at";
@@ -30,9 +30,9 @@ impl Payments {
         self.db.write("end refund", update).await.map(drop)
     }
 
-    /// Begins to reverse a purchase up to `to` cents of its price. A step that another process has
-    /// begun has to be finished first, and is returned instead. `None` if that much is reversed
-    /// already. Beginning again is safe.
+    /// Begins to reverse a purchase up to `to` cents of its price. If another process has begun a
+    /// step, that step has to be finished first and is returned instead. `None` if that much is
+    /// reversed already. Beginning again is safe.
     pub async fn begin_reversal(
         &self,
         stripe_id: &str,

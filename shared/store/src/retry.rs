@@ -1,4 +1,4 @@
-//! Trying a write again after it met another one.
+//! Retries of a write that collided with another one.
 
 use std::time::Duration;
 

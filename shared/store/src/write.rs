@@ -66,7 +66,7 @@ impl Write {
 #[derive(Debug)]
 pub(crate) enum Transacted {
     Done,
-    /// Some condition did not hold: the reasons, one for each item in order.
+    /// A condition did not hold: one reason per item, in order.
     Cancelled(Vec<CancellationReason>),
 }
 
@@ -76,7 +76,7 @@ impl Transacted {
     }
 }
 
-/// Why the condition of the item at `index` failed, if it did; with the stored item on request.
+/// The reason if the condition of the item at `index` failed; with the stored item on request.
 pub(crate) fn failed_condition(
     reasons: &[CancellationReason],
     index: usize,
@@ -113,7 +113,7 @@ impl Try {
 
 impl Database {
     /// Writes one item, and waits for transactions on it to end. False if its condition did not
-    /// hold, perhaps because of an earlier try of ours whose response was lost.
+    /// hold, perhaps because an earlier try succeeded and its response was lost.
     pub(crate) async fn write(
         &self,
         operation: &'static str,
@@ -171,7 +171,7 @@ impl Database {
         }
     }
 
-    /// Writes `items` as one transaction; tries again after a collision or a throttle.
+    /// Writes `items` as one transaction; retries after a collision or throttling.
     pub(crate) async fn transact(
         &self,
         operation: &'static str,

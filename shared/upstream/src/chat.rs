@@ -12,9 +12,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::client::{BoxError, Upstream, read};
 
 const X_GENERATION_ID: HeaderName = HeaderName::from_static("x-generation-id");
-/// How much of an error's body is read to classify it.
+/// Size limit of an error's body that is read to classify the error.
 const MAX_ERROR_BODY: usize = 64 * 1024;
-/// Size limit of a response that is not streamed; it may hold images as text.
+/// Size limit of a response that is not streamed, which may hold images as text.
 const MAX_PLAIN_BODY: usize = 64 * 1024 * 1024;
 const ERROR_BODY_TIME: Duration = Duration::from_secs(5);
 
@@ -22,7 +22,7 @@ const ERROR_BODY_TIME: Duration = Duration::from_secs(5);
 pub enum Kind {
     /// A stream of chunks.
     Streamed,
-    /// The whole response is due within the plain time-out, counted from `since`, when the caller
+    /// The whole response is due within the plain time-out. It counts from `since`, when the caller
     /// began to wait, perhaps for another upstream.
     Plain { since: Instant },
 }
@@ -133,7 +133,7 @@ impl Answer {
             .collect()
     }
 
-    /// How long upstream asks to wait, if it states that in whole seconds.
+    /// The time that upstream asks to wait, if it is in whole seconds.
     pub fn retry_after(&self) -> Option<Duration> {
         let seconds = self.response.headers().get(RETRY_AFTER)?.to_str().ok()?;
         seconds.trim().parse().ok().map(Duration::from_secs)

@@ -35,7 +35,7 @@ impl Failure {
     }
 }
 
-/// Only the body of a 403 says what it is about.
+/// Only the body of a 403 shows its reason.
 fn of_forbidden(body: &[u8]) -> Failure {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     let error = body.get("error").unwrap_or(&Value::Null);

@@ -34,8 +34,8 @@ impl FromStr for DefaultAiKind {
 
 impl Upstream {
     /// Looks up the cost of the call `id` within `time`. `None` if upstream does not know the call,
-    /// or not yet: OpenRouter's records follow a call by some seconds. An error says nothing about
-    /// the call.
+    /// or not yet: OpenRouter's records appear some seconds after a call. An error says nothing
+    /// about the call.
     pub async fn generation(
         &self,
         key: &SecretString,

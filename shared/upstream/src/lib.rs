@@ -2,8 +2,8 @@
 //! model list, chat relay, generation lookup.
 //!
 //! - [`Upstream`] makes the requests. Connecting, waiting for the head and waiting for the next
-//!   chunk each have a time-out of their own.
-//! - [`sse`] reads a stream line by line, beside the relay and without holding it up.
+//!   chunk each have their own time-out.
+//! - [`sse`] reads a stream line by line, alongside the relay and without delaying it.
 //! - [`Failure`] classifies responses that are not 200, in the terms of section 1 of the contract.
 //! - [`PriceBook`] is the default AI's price list, cached.
 //!

@@ -16,9 +16,9 @@ use tokio::time::Instant;
 
 use crate::client::{AskError, Upstream};
 
-/// How long a fetched price list is used.
+/// Maximum age of a fetched price list.
 const MAX_AGE: Duration = Duration::from_mins(10);
-/// How long the old list is used after a failed fetch.
+/// Time before retrying a failed fetch; until then the old list is used.
 const RETRY_PAUSE: Duration = Duration::from_secs(30);
 const FETCH_TIME: Duration = Duration::from_secs(5);
 
@@ -77,7 +77,7 @@ impl PriceBook {
         self.model(model).await?.prices.cheapest_call(rate)
     }
 
-    /// One request at a time fetches. Only the very first fetch makes the others wait.
+    /// One request fetches at a time. The others wait only during the very first fetch.
     async fn prices(&self) -> Arc<Prices> {
         let cached = self.cached();
         if cached.is_fresh() {

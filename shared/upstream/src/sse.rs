@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use crate::usage::usage_from_json;
 
-/// Lines beyond this length are passed on in pieces, unread.
+/// Maximum length of a line that is read; longer lines are passed on in pieces, unread.
 const MAX_LINE: usize = 4 * 1024 * 1024;
 
 /// Splits a stream into classified lines, each with its line end.
@@ -81,7 +81,7 @@ pub enum Line {
     Done,
     /// A chunk with `usage`.
     Usage(Usage),
-    /// A chunk that reports a failure in mid-stream, perhaps with the usage so far.
+    /// A chunk that reports a failure mid-stream, perhaps with the usage so far.
     Error(Option<Usage>),
     Data,
     /// A line, or a piece of one, that is too long to read.

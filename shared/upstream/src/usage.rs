@@ -13,7 +13,7 @@ pub struct PlainAnswer {
     /// The generation's id, if no header named one.
     pub id: Option<String>,
     pub usage: Option<Usage>,
-    /// The response is an error in spite of its status 200.
+    /// The response is an error despite its status 200.
     pub failed: bool,
 }
 

@@ -12,7 +12,7 @@ use upstream::{Answer, ChatError, Failure};
 use crate::call::Call;
 use crate::deps::Deps;
 
-/// How a call came to be paid for in credits.
+/// Why a call is paid for in credits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Route {
     Direct,

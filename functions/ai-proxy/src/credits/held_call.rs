@@ -23,7 +23,7 @@ pub(super) struct HeldCall {
 }
 
 impl HeldCall {
-    /// Charges the call's actual cost. `None` if that is left to the sweeper.
+    /// Charges the call's actual cost. `None` if the sweeper will charge it.
     pub(super) async fn settle(&self, usage: Usage) -> Option<Credits> {
         let Some(cost) = self.hold.tariff.cost(&usage) else {
             self.leave_to_sweeper("usage without a cost").await;
@@ -73,7 +73,7 @@ impl HeldCall {
         }
     }
 
-    /// Stores the generation id while the response goes on.
+    /// Stores the generation id while the response continues.
     pub(super) fn record_generation(&self, id: String) -> JoinHandle<()> {
         let (store, hold) = (self.deps.api.store.clone(), self.hold.clone());
         // Boxed, so that its memory is freed when it ends, and not with the `JoinHandle`.

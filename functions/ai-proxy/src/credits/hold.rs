@@ -12,7 +12,7 @@ use super::held_call::HeldCall;
 use crate::call::Call;
 use crate::deps::Deps;
 
-/// How often a hold is retried for less because the balance fell in the meantime.
+/// Maximum number of tries to take a hold, each for less because the balance fell in the meantime.
 const ATTEMPTS: usize = 4;
 
 /// Holds the call's ceiling. Returns the call with its hold, and the output limit that keeps it
@@ -24,7 +24,7 @@ pub(super) async fn take(
     model: &PricedModel,
     size: CallSize,
 ) -> Result<(HeldCall, u64), ApiError> {
-    // Before there is a hold, so that the sweeper never sees the hold without its call.
+    // Before the hold exists, so that the sweeper never sees the hold without its call.
     let running = deps.running.begin(&call.id);
     let settings = &deps.settings;
     let rate = deps.api.settings.rate;

@@ -1,4 +1,4 @@
-//! The most tokens that a prompt can have; see [`account::price::prompt`].
+//! The maximum number of tokens of a prompt; see [`account::price::prompt`].
 
 use account::price::prompt::{TEMPLATE_TOKENS, TOOLS_TOKENS, read_bytes, rewritten_tokens};
 use edge::{ApiError, Code};
@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use crate::request::{Members, UniqueMembers, invalid, parse_string};
 
-/// Members whose JSON a provider writes into the prompt in a form of its own.
+/// Members whose JSON a provider rewrites for the prompt in its own form.
 const REWRITTEN: [&str; 3] = ["tools", "tool_choice", "response_format"];
 /// The same, in a message.
 const REWRITTEN_IN_MESSAGES: [&str; 3] = ["tool_calls", "function_call", "reasoning_details"];
@@ -99,7 +99,7 @@ impl Prompt {
             };
             let kind = members.get("type").and_then(|kind| parse_string(kind));
             if kind.as_deref() == Some("file") || members.contains_key("file") {
-                // Parsing a file has a price of its own.
+                // Parsing a file has a separate price.
                 return Err(unsupported("file parts"));
             }
             let known = |name: &String| TEXT_PART_MEMBERS.contains(&name.as_str());
@@ -111,7 +111,7 @@ impl Prompt {
         Ok(())
     }
 
-    /// Counts a JSON string as text instead of as JSON around it. Its quotes stay around it.
+    /// Counts a JSON string as text instead of as JSON around it. Its quotes still count as JSON.
     fn count_text(&mut self, json: &RawValue) {
         let bytes = read_bytes(json.get()).saturating_sub(2);
         self.around = self.around.saturating_sub(bytes);

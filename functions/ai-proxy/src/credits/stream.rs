@@ -2,7 +2,7 @@
 //!
 //! The task that reads upstream owns the hold. It passes lines on as they come, but withholds the
 //! usage chunk until the hold is settled, adds the receipt to it, and only then sends it and
-//! `[DONE]`: Lambda freezes the process after the last byte, so nothing may be left to do by then.
+//! `[DONE]`: Lambda freezes the process after the last byte, so all work must be done by then.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::stream_error::{default_ai_failed, interrupted};
 
 /// Capacity of the channel to the client, in chunks.
 const CHANNEL_CAPACITY: usize = 32;
-/// How long the client may read nothing before it counts as stalled.
+/// Time without reading after which the client counts as stalled.
 const READ_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// Relays `answer` to the client, and settles the call before the stream ends.
@@ -124,7 +124,7 @@ impl Relay {
             }
             Line::Error(usage) => {
                 self.usage = usage.or(self.usage);
-                tracing::warn!("the default AI failed in mid-stream");
+                tracing::warn!("the default AI failed mid-stream");
                 self.send_withheld();
                 self.client.push(default_ai_failed());
             }

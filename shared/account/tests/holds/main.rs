@@ -72,7 +72,7 @@ enum Broken {
     AvailableUnchecked,
     /// A hold is taken however many are open.
     MaxHoldsUnchecked,
-    /// A second hold is taken where one exists.
+    /// A second hold is taken although one exists.
     HoldTwice,
     /// A fence replaces the stored hold.
     FenceUnchecked,
@@ -131,7 +131,7 @@ struct Call {
     entries: Vec<Credits>,
     /// The call's cost, once the call was made.
     cost: Option<Credits>,
-    /// Requests still in flight, whose response nobody awaits. Sorted.
+    /// Requests still in flight whose caller has given up. Sorted.
     late: Vec<Request>,
     /// The sweepers that look at the hold. Sorted.
     sweepers: Vec<Sweeper>,

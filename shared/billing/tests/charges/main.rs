@@ -3,7 +3,7 @@
 //! Modelled: the profile with its charge, and each payment's outcome ([`books`]); every write is
 //! one step, on the current profile. Workers take tasks, call Stripe and store the results; they
 //! stop forever between any two steps, or stall past their lease and continue with their old idea
-//! of the time; their calls get lost, lose their response, or arrive when nobody waits any more
+//! of the time; their calls get lost, lose their response, or arrive after the caller has given up
 //! ([`worker`]). The user cancels, resumes, buys and pays at any moment, and becomes enterprise
 //! ([`user`]). Stripe's webhook reports successes and declines late, twice or never. Stripe knows
 //! idempotency keys, soft and hard declines, and attempts whose outcome the bank decides later
@@ -152,7 +152,7 @@ struct State {
     /// Sorted, because their order does not matter.
     workers: Vec<Worker>,
     buyers: Vec<Buyer>,
-    /// Confirmations still in flight, for which nobody waits.
+    /// Confirmations still in flight whose caller has given up.
     late: Vec<(u8, u32)>,
     /// Number of checkout orders so far.
     orders: u8,

@@ -10,7 +10,7 @@ use crate::books::AddOnPurchase;
 use crate::stripe::{Status, StripeRef};
 use crate::{Action, Broken, Charges, State};
 
-/// A session that closes sooner is not shown again.
+/// Minimum time left for a session to be shown again.
 const STILL_TIME: SignedDuration = SignedDuration::from_mins(2);
 
 /// A request to buy.
@@ -37,7 +37,7 @@ pub(crate) enum Buying {
     },
     ExpireSession {
         order: u8,
-        /// Nobody has seen the session.
+        /// The session was never shown.
         unwanted: bool,
     },
     Create {

@@ -76,7 +76,7 @@ pub(crate) enum Fate {
     Lost,
     /// It arrives, and its response gets lost.
     Unanswered,
-    /// It arrives when nobody waits any more.
+    /// It arrives after the caller has given up.
     Late,
 }
 
@@ -234,7 +234,7 @@ impl Charges {
                     Self::outcome(number, attempt, status)
                 });
                 match write {
-                    // It was just sent: it is looked up before it is sent again.
+                    // The attempt was just sent: look it up before sending it again.
                     Some(Write::NeverConfirmed { .. }) | None => Write::Unknown { number },
                     Some(write) => write,
                 }

@@ -117,7 +117,7 @@ async fn an_issuer_that_was_never_up_is_retried() {
     join_all((0..5).map(|_| unavailable())).await;
     world.later(2);
     unavailable().await;
-    // A token that no key could make valid is refused anyway.
+    // A token that is invalid under any key is refused anyway.
     world.refusal(&format!("{}.e30.", encoded(&json!({"alg": "none"})))).await;
     world.issuer.publish(&[key.public()]);
     world.later(2);
