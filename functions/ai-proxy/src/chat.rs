@@ -32,6 +32,7 @@ pub(crate) struct ChatCompletionRequest {
     stream: bool,
 }
 
+/// Makes a chat completion, in the format of OpenAI's API.
 #[cfg_attr(feature = "openapi", utoipa::path(
     post, path = "/v1/chat/completions", tag = "ai", operation_id = "create_chat_completion",
     params(

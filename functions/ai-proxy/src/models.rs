@@ -16,6 +16,7 @@ use crate::deps::Deps;
 use crate::receipt::Receipt;
 use crate::{byok, credits};
 
+/// Lists the models that the next call can use.
 #[cfg_attr(feature = "openapi", utoipa::path(
     get, path = "/v1/models", tag = "ai", operation_id = "list_models",
     responses(

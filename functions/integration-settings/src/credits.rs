@@ -32,6 +32,7 @@ pub(crate) struct Balance {
     minimum: Credits,
 }
 
+/// Reads the balance of credits.
 #[cfg_attr(feature = "openapi", utoipa::path(
     get, path = "/v1/credits", tag = "credits", operation_id = "read_credits",
     responses((status = 200, description = "The balance", body = Balance), edge::openapi::ReadProblems),
@@ -74,6 +75,7 @@ struct Entry {
     note: String,
 }
 
+/// Lists the movements of credits, newest first.
 #[cfg_attr(feature = "openapi", utoipa::path(
     get, path = "/v1/credits/ledger", tag = "credits", operation_id = "list_ledger_entries",
     params(

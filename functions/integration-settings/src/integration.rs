@@ -23,6 +23,7 @@ pub(crate) struct Switches {
     always_use_key: bool,
 }
 
+/// Reads the integration card.
 #[cfg_attr(feature = "openapi", utoipa::path(
     get, path = "/v1/integrations/openrouter", tag = "integration", operation_id = "read_integration",
     responses((status = 200, description = "The integration card", body = Card), edge::openapi::ReadProblems),
@@ -38,6 +39,7 @@ pub(crate) struct Switched {
     integration: Card,
 }
 
+/// Turns the switches `enabled` and `always_use_key`.
 #[cfg_attr(feature = "openapi", utoipa::path(
     patch, path = "/v1/integrations/openrouter", tag = "integration", operation_id = "switch",
     request_body = Switches,

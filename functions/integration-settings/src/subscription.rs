@@ -65,7 +65,7 @@ pub(crate) async fn subscribe(
     Ok(Json(Subscribed { checkout_url, integration: deps.api.card(&account, &caller).await }))
 }
 
-/// Access lasts until the end of the paid period.
+/// Cancels the add-on. Access lasts until the end of the paid period.
 #[cfg_attr(feature = "openapi", utoipa::path(
     delete, path = "/v1/integrations/openrouter/subscription", tag = "add-on", operation_id = "cancel_subscription",
     responses((status = 200, description = "Cancelled", body = Cancelled), edge::openapi::ChangeProblems),
@@ -167,6 +167,7 @@ pub(crate) struct PaymentPage {
     checkout_url: String,
 }
 
+/// Opens a Checkout Session in which the user saves another card.
 #[cfg_attr(feature = "openapi", utoipa::path(
     post, path = "/v1/integrations/openrouter/subscription/payment-method", tag = "add-on", operation_id = "replace_card",
     responses((status = 200, description = "A page to enter a card on", body = PaymentPage), edge::openapi::ChangeProblems),
@@ -184,6 +185,7 @@ pub(crate) async fn replace_card(
     Ok(Json(PaymentPage { checkout_url }))
 }
 
+/// Opens a Checkout Session for a purchase of credits.
 #[cfg_attr(feature = "openapi", utoipa::path(
     post, path = "/v1/credits/checkout", tag = "credits", operation_id = "buy_credits",
     request_body = CreditsOrder,

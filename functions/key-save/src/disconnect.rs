@@ -8,6 +8,7 @@ use crate::deps::Deps;
 use crate::removal::disconnect_key;
 use crate::response::{Changed, update_error};
 
+/// Disconnects the key and deletes it.
 #[cfg_attr(feature = "openapi", utoipa::path(
     delete, path = "/v1/integrations/openrouter/key", tag = "key", operation_id = "disconnect_key",
     responses((status = 200, description = "Disconnected", body = Changed), edge::openapi::ChangeProblems),

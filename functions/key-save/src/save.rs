@@ -39,6 +39,8 @@ pub(crate) struct Saved {
     integration: Card,
 }
 
+/// Saves the key, or replaces it.
+///
 /// Checks in the order of section 2 of the contract: token, role, entitlement, attempts, format,
 /// network.
 #[cfg_attr(feature = "openapi", utoipa::path(

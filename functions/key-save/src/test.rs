@@ -10,6 +10,7 @@ use crate::check;
 use crate::deps::Deps;
 use crate::response::Changed;
 
+/// Checks the saved key at OpenRouter.
 #[cfg_attr(feature = "openapi", utoipa::path(
     post, path = "/v1/integrations/openrouter/key/test", tag = "key", operation_id = "test_key",
     responses((status = 200, description = "The integration with the key's new state", body = Changed), edge::openapi::ChangeProblems),

@@ -51,6 +51,8 @@ pub fn router(deps: Deps) -> Router {
     edge::app(routes, Shape::Problem, &http)
 }
 
+/// Receives an event of Stripe.
+///
 /// Responds 2xx once the event is recorded. After anything else, Stripe delivers it again.
 #[cfg_attr(feature = "openapi", utoipa::path(
     post, path = "/v1/webhooks/stripe", tag = "webhook", operation_id = "receive_stripe_event",
