@@ -1,4 +1,4 @@
-//! A payment has one outcome and a period one payment, whoever applies it first.
+//! Each payment has one outcome and each period one payment, in any order of workers.
 
 use account::Period;
 use account::add_on::GenerationId;

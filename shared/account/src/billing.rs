@@ -46,7 +46,7 @@ pub struct Charge {
     pub intent: IntentState,
     /// Known declines; the next attempt has the next number.
     pub declines: u32,
-    /// When the next attempt is due; `None` if there is none.
+    /// When the next attempt is due; `None` after the last one.
     pub attempt_at: Option<Timestamp>,
     pub grace_ends: Timestamp,
     /// No other worker touches the charge before this time.

@@ -300,7 +300,7 @@ impl Browser {
         self.run("window.dispatchEvent(new Event('focus'))", vec![]).await;
     }
 
-    /// The body of a response, if the browser still has it.
+    /// The body of a response, unless the browser has discarded it.
     pub(crate) async fn body_of(&self, request: &str) -> Option<String> {
         let body = self.cdp("Network.getResponseBody", json!({"requestId": request})).await;
         body["body"].as_str().map(str::to_owned)

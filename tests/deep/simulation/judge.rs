@@ -25,7 +25,7 @@ const MOST_DELAY: SignedDuration = SignedDuration::from_hours(2);
 /// The longest interval at which an unknown outcome is looked up.
 const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(26);
 
-/// Every violation, one sentence each; empty if there is none.
+/// All violations, one sentence each.
 pub(crate) fn judge(record: &Record) -> Vec<String> {
     let mut problems: Vec<String> = record.left_over.clone();
     let known: HashSet<&str> = record.lives.iter().map(|life| &*life.number).collect();

@@ -1,5 +1,5 @@
-//! What is known about a finished run: what users did and saw (by the driver's log), what Stripe
-//! collected and refunded (by its own record), and what the books claim.
+//! The record of a finished run: users' acts and what they saw (from the driver's log), payments and
+//! refunds (from Stripe's own record), and the books.
 
 use std::fmt::Write as _;
 

@@ -140,7 +140,7 @@ impl StripeState {
         self.object(id).unwrap_or_default()
     }
 
-    /// A resource with the simulator's own members; null if there is none.
+    /// A resource with the simulator's own members; null if it does not exist.
     pub(super) fn get(&self, id: &str) -> &Value {
         self.resources.get(id).unwrap_or(&Value::Null)
     }
