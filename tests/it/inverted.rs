@@ -17,7 +17,7 @@ const MONTH: &str = "add_on::the_add_on_is_bought_at_checkout_and_then_charged_e
 const PAY: &str = "add_on::a_past_due_period_can_be_paid_at_once";
 const DECLINED: &str = "add_on::a_declined_card_is_retried_on_schedule_and_then_access_ends";
 const STRIPE_RUNS: &str = "stripe_subscription::stripe_collects_each_month_and_we_follow";
-const STRIPE_ENDED: &str = "stripe_subscription::an_ended_subscription_is_not_resumed";
+const STRIPE_ENDED: &str = "stripe_subscription::endings::an_ended_subscription_is_not_resumed";
 const STRIPE_EVENTS: &str = "stripe_subscription::the_order_of_events_does_not_matter";
 const LATE: &str = "stripe_subscription::a_late_payment_that_is_not_owed_is_refunded";
 
