@@ -55,7 +55,7 @@ async fn main() {
     let system = System::start(Options::default()).await.unwrap();
     let stripe = system.stripe.as_ref().unwrap();
     // Webhooks are delivered once everything is charged.
-    stripe.set_delivery(Delivery::Hold);
+    stripe.webhooks.set_delivery(Delivery::Hold);
     let due = create_accounts(&system, accounts).await;
     let time = due + SignedDuration::from_mins(1);
 
@@ -87,13 +87,13 @@ async fn main() {
     }
     assert_eq!((charged, dead_letters), (accounts, 0));
     let charging = meter.take();
-    let events = stripe.take_held();
+    let events = stripe.webhooks.take_held();
     let delivered = u32::try_from(events.len()).unwrap();
     let webhook = webhook(&system, &meter);
     let began = Instant::now();
     let applied = stream::iter(events).for_each_concurrent(10, async |event| {
         let request = Request::post(WEBHOOK_PATH)
-            .header("stripe-signature", stripe.signature(&event).unwrap())
+            .header("stripe-signature", stripe.webhooks.signature(&event).unwrap())
             .body(Body::from(event.body))
             .unwrap();
         let response = webhook.clone().oneshot(request).await.unwrap();

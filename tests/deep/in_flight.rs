@@ -120,7 +120,7 @@ impl Moment {
             bought().await
         };
         let stripe = world.stripe();
-        stripe.set_delivery(delivery);
+        stripe.webhooks.set_delivery(delivery);
         let script = |card| stripe.script(&customer(&world), &[card]);
         let act_while_paused = async |path_end| {
             world.wait_until_due().await;
@@ -183,11 +183,11 @@ impl Moment {
             let world = Box::pin(self.with(delivery, &act)).await;
             let stripe = world.stripe();
             let confirmations = world.confirmations();
-            for event in stripe.take_held() {
-                stripe.deliver(&event).await.unwrap();
+            for event in stripe.webhooks.take_held() {
+                stripe.webhooks.deliver(&event).await.unwrap();
             }
             if delivery == Delivery::Hold {
-                stripe.set_delivery(Delivery::Immediate);
+                stripe.webhooks.set_delivery(Delivery::Immediate);
             }
             for step in [LEASE * 2, DAY / 8, DAY * 2, DAY * 7] {
                 let report = world.tick_after(step).await;
@@ -198,7 +198,7 @@ impl Moment {
                         stripe.finish(&object, true).unwrap();
                     }
                 }
-                stripe.until_delivered().await;
+                stripe.webhooks.until_delivered().await;
             }
             let (add_on, card) = world.statuses().await;
             let payments = stripe.payments();

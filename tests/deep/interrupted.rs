@@ -20,7 +20,7 @@ async fn a_charge_interrupted_anywhere_is_made_once() {
     for delivery in [Delivery::Drop, Delivery::Immediate] {
         let due = async || {
             let world = bought().await;
-            world.stripe().set_delivery(delivery);
+            world.stripe().webhooks.set_delivery(delivery);
             world.wait_until_due().await;
             world
         };
@@ -41,7 +41,7 @@ async fn a_charge_interrupted_anywhere_is_made_once() {
             for _ in 0..4 {
                 world.tick_after(LEASE * 2).await;
             }
-            world.stripe().until_delivered().await;
+            world.stripe().webhooks.until_delivered().await;
             assert_eq!(world.stripe().payments().len(), 2, "{at}");
             assert_eq!(kept(&world), 2, "{at}");
             assert_eq!(status(&world).await, "active", "{at}");
@@ -56,7 +56,7 @@ async fn a_charge_whose_write_responses_are_lost_is_made_once() {
         for fault in [Fault::ResponseLost, Fault::NeverArrives, Fault::Repeated] {
             for times in (1..=4).step_by(pick(4, 1)) {
                 let world = bought().await;
-                world.stripe().set_delivery(Delivery::Drop);
+                world.stripe().webhooks.set_delivery(Delivery::Drop);
                 world.wait_until_due().await;
                 world.wire.disturb(operation, fault, times);
                 world.tick_in(SignedDuration::ZERO).await;

@@ -79,7 +79,7 @@ pub(crate) async fn pay(world: &World, card: Card) {
     let session = session(world).await;
     let stripe = world.stripe();
     stripe.pay(&session, card).unwrap();
-    stripe.until_delivered().await;
+    stripe.webhooks.until_delivered().await;
 }
 
 pub(crate) async fn status(world: &World) -> String {
@@ -125,10 +125,10 @@ pub(crate) async fn deliver_again(
     order: impl FnOnce(&mut Vec<local::stripe::Event>),
 ) {
     let stripe = world.stripe();
-    let mut events = stripe.events();
+    let mut events = stripe.webhooks.events();
     order(&mut events);
     for event in &events {
-        stripe.deliver(event).await.unwrap();
+        stripe.webhooks.deliver(event).await.unwrap();
     }
 }
 
@@ -156,7 +156,7 @@ async fn the_add_on_is_bought_at_checkout_and_then_charged_each_month() {
     let first = session(&world).await;
     assert_eq!(session(&world).await, first, "an open Checkout Session is reused");
     world.stripe().pay(&first, Card::Succeeds).unwrap();
-    world.stripe().until_delivered().await;
+    world.stripe().webhooks.until_delivered().await;
     let card = world.owner("acme").card().await;
     assert_eq!(card["status"], "available");
     assert_eq!(card["add_on"]["status"], "active");
@@ -168,7 +168,7 @@ async fn the_add_on_is_bought_at_checkout_and_then_charged_each_month() {
         let report = world.tick_when_due().await;
         assert_eq!(report["charged"], 1, "month {month}: {report}");
         assert_eq!(world.tick_after(SignedDuration::ZERO).await["charged"], 0);
-        world.stripe().until_delivered().await;
+        world.stripe().webhooks.until_delivered().await;
         assert_eq!(kept(&world), month);
         assert_eq!(status(&world).await, "active");
     }
@@ -249,7 +249,7 @@ async fn a_cancellation_cannot_be_undone_after_the_paid_period() {
         world.wait_until_due().await;
         // No tick has run since.
         world.stripe().renew_due();
-        world.stripe().until_delivered().await;
+        world.stripe().webhooks.until_delivered().await;
         let bought = subscribe(&world).await.json();
         let new = if collection == "credits" {
             bought["integration"]["add_on"]["status"] == "active"
@@ -292,7 +292,7 @@ async fn a_new_card_pays_what_the_old_one_could_not() {
     assert_eq!(status(&world).await, "past_due");
     let session = session_of(&new_card().await);
     world.stripe().pay(&session, Card::Succeeds).unwrap();
-    world.stripe().until_delivered().await;
+    world.stripe().webhooks.until_delivered().await;
     let report = world.tick_after(SignedDuration::from_secs(1)).await;
     assert_eq!(report["charged"], 1, "{report}");
     assert_eq!(status(&world).await, "active");
@@ -318,9 +318,9 @@ async fn credits_are_bought_at_checkout() {
     let session = session_of(&checkout(json!("12.34")).await);
     let stripe = world.stripe();
     stripe.pay(&session, Card::Succeeds).unwrap();
-    stripe.until_delivered().await;
-    for event in stripe.events() {
-        stripe.deliver(&event).await.unwrap();
+    stripe.webhooks.until_delivered().await;
+    for event in stripe.webhooks.events() {
+        stripe.webhooks.deliver(&event).await.unwrap();
     }
     let ledger = owner.ledger().await;
     assert_eq!(ledger.len(), 1);
@@ -422,7 +422,7 @@ async fn every_state_responds_to_every_route() {
             if url.is_string() && *route == ROUTE {
                 let stripe = world.stripe();
                 stripe.pay(&session_of(&reply), Card::Succeeds).unwrap();
-                stripe.until_delivered().await;
+                stripe.webhooks.until_delivered().await;
                 assert_eq!(status(&world).await, "active", "{state}");
             }
         }

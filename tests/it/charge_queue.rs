@@ -62,7 +62,7 @@ impl World {
         let payers: BTreeSet<_> = payments.iter().map(|payment| &payment.customer).collect();
         assert_eq!(payers.len(), accounts);
         assert!(payments.iter().all(|payment| payment.refunded == 0));
-        self.stripe().until_delivered().await;
+        self.stripe().webhooks.until_delivered().await;
         let (queued, errors) = self.plan_at(self.due_in(LATER)).await;
         assert_eq!((queued, errors), (0, 0), "nothing is due any more");
     }

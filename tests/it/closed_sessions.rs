@@ -22,7 +22,7 @@ async fn credits_session(world: &World) -> String {
 async fn without_events() -> World {
     let world = World::start().await;
     world.set("acme", json!({})).await;
-    world.stripe().set_delivery(Delivery::Hold);
+    world.stripe().webhooks.set_delivery(Delivery::Hold);
     world
 }
 
@@ -35,8 +35,8 @@ async fn credits_are_granted_without_an_event() {
     assert_eq!(world.tick_after(HOUR * 2).await["errors"], 0);
     assert_eq!(world.settled_balance("acme").await, "100");
     // Granted once, even if the event arrives after all.
-    for event in world.stripe().take_held() {
-        world.stripe().deliver(&event).await.unwrap();
+    for event in world.stripe().webhooks.take_held() {
+        world.stripe().webhooks.deliver(&event).await.unwrap();
     }
     world.tick_after(HOUR).await;
     assert_eq!(world.settled_balance("acme").await, "100");
@@ -65,7 +65,7 @@ async fn a_session_with_an_event_is_not_looked_up() {
     world.set("acme", json!({})).await;
     let session_id = credits_session(&world).await;
     world.stripe().pay(&session_id, Card::Succeeds).unwrap();
-    world.stripe().until_delivered().await;
+    world.stripe().webhooks.until_delivered().await;
     assert_eq!(world.settled_balance("acme").await, "100");
     let before = world.stripe().seen().len();
     world.tick_after(HOUR * 2).await;
@@ -92,7 +92,7 @@ async fn a_new_card_is_stored_without_an_event() {
     stripe.set_card(&customer(&world), Card::DeclinesSoftly);
     world.tick_when_due().await;
     assert_eq!(status(&world).await, "past_due");
-    stripe.set_delivery(Delivery::Drop);
+    stripe.webhooks.set_delivery(Delivery::Drop);
     let owner = world.owner("acme");
     let reply = world.send(owner.request(Method::POST, CARD_ROUTE)).await;
     stripe.pay(&session_of(&reply), Card::Succeeds).unwrap();

@@ -83,7 +83,7 @@ async fn a_charge_costs_what_the_docs_say() {
     let world = bought().await;
     world.tick_after(SignedDuration::from_mins(5)).await;
     world.wait_until_due().await;
-    world.stripe().set_delivery(Delivery::Hold);
+    world.stripe().webhooks.set_delivery(Delivery::Hold);
     requests(&world);
     let report = world.tick_in(SignedDuration::ZERO).await;
     assert_eq!(report["charged"], 1);
@@ -93,9 +93,9 @@ async fn a_charge_costs_what_the_docs_say() {
         18.0,
     );
     assert_eq!(requests(&world), charge, "the charge");
-    let held = world.stripe().take_held();
+    let held = world.stripe().webhooks.take_held();
     assert_eq!(held.len(), 1);
-    world.stripe().deliver(&held[0]).await.unwrap();
+    world.stripe().webhooks.deliver(&held[0]).await.unwrap();
     let webhook = counted("2 GetItem, 1 TransactWriteItems, 1 UpdateItem", 2.0, 5.0);
     assert_eq!(requests(&world), webhook, "the charge's webhook");
 }

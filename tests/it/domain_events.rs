@@ -51,7 +51,7 @@ impl World {
         let url = answer["checkout_url"].as_str().unwrap();
         let stripe = self.stripe();
         stripe.pay(url.rsplit('/').next().unwrap(), card).unwrap();
-        stripe.until_delivered().await;
+        stripe.webhooks.until_delivered().await;
     }
 
     fn set_card(&self, card: Card) {
@@ -228,10 +228,10 @@ async fn a_failed_write_makes_no_second_event() {
         let session = url.rsplit('/').next().unwrap();
         world.wire.disturb(TRANSACTION, fault, 2);
         world.stripe().pay(session, Card::Succeeds).unwrap();
-        world.stripe().until_delivered().await;
+        world.stripe().webhooks.until_delivered().await;
         world.wire.disturb(TRANSACTION, fault, 0);
-        for event in world.stripe().events() {
-            world.stripe().deliver(&event).await.unwrap();
+        for event in world.stripe().webhooks.events() {
+            world.stripe().webhooks.deliver(&event).await.unwrap();
         }
         world.tick_later(minutes(10)).await;
         let expected =

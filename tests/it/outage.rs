@@ -57,7 +57,7 @@ async fn after_an_outage_the_current_period_is_charged_and_missed_ones_are_waive
     )];
     assert_eq!(waivers().await, expected);
     // None of it repeats.
-    world.stripe().until_delivered().await;
+    world.stripe().webhooks.until_delivered().await;
     assert_eq!(world.tick_after(DAY).await["charged"], 0);
     assert_eq!(world.tick_when_due().await["charged"], 1);
     assert_eq!(waivers().await, expected);
@@ -69,7 +69,7 @@ async fn after_an_outage_the_current_period_is_charged_and_missed_ones_are_waive
 #[tokio::test]
 async fn a_payment_for_a_waived_period_still_counts() {
     let world = bought().await;
-    world.stripe().set_delivery(Delivery::Drop);
+    world.stripe().webhooks.set_delivery(Delivery::Drop);
     // The charge begins and gets no further.
     world.stripe().limit_rate(1, None);
     assert_eq!(world.tick_after(DAY * 125).await["charged"], 0);

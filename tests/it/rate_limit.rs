@@ -118,7 +118,7 @@ async fn routes_do_not_wait() {
     let session = crate::add_on::session(&world).await;
     let stripe = world.stripe();
     stripe.pay(&session, local::stripe::Card::Succeeds).unwrap();
-    stripe.until_delivered().await;
+    stripe.webhooks.until_delivered().await;
     assert_eq!(crate::add_on::status(&world).await, "active");
     let owner = world.owner("acme");
     let path = "/v1/integrations/openrouter/subscription/payment-method";

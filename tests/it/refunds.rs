@@ -23,7 +23,7 @@ impl World {
         let reply = owner.call(Method::POST, "/v1/credits/checkout", &body);
         let session_id = session_of(&reply.await);
         world.stripe().pay(&session_id, Card::Succeeds).unwrap();
-        world.stripe().until_delivered().await;
+        world.stripe().webhooks.until_delivered().await;
         assert_eq!(world.settled_balance("acme").await, "100");
         let intent = world.stripe().payments()[0].intent.clone();
         (world, intent)
@@ -32,7 +32,7 @@ impl World {
     /// The stored payment of a credits purchase.
     async fn purchase() -> (Self, Store, String) {
         let (world, _) = Self::bought_credits().await;
-        let events = world.stripe().events();
+        let events = world.stripe().webhooks.events();
         let paid = events.iter().find(|it| it.kind == "checkout.session.completed");
         let (store, session) = (world.store_over_the_wire(), paid.unwrap().object.clone());
         (world, store, session)
@@ -48,7 +48,7 @@ async fn a_refused_refund_is_left_to_an_operator() {
         let session_id = session(&world).await;
         world.set("acme", json!({"plan": "enterprise"})).await;
         let stripe = world.stripe();
-        stripe.set_delivery(Delivery::Hold);
+        stripe.webhooks.set_delivery(Delivery::Hold);
         stripe.pay(&session_id, Card::Succeeds).unwrap();
         if is_disputed {
             let intent = stripe.payments()[0].intent.clone();
@@ -62,8 +62,8 @@ async fn a_refused_refund_is_left_to_an_operator() {
         };
         let at = format!("disputed: {is_disputed}");
         for _ in 0..2 {
-            for event in stripe.events() {
-                stripe.deliver(&event).await.unwrap();
+            for event in stripe.webhooks.events() {
+                stripe.webhooks.deliver(&event).await.unwrap();
             }
             assert_eq!(outcome().await, Some(Outcome::RefundFailed), "{at}");
             assert_eq!(world.tick_after(DAY).await["errors"], 0, "{at}");
@@ -81,7 +81,7 @@ async fn a_rate_limited_refund_is_retried_later() {
     world.set("acme", json!({})).await;
     let session_id = session(&world).await;
     let stripe = world.stripe();
-    stripe.set_delivery(Delivery::Hold);
+    stripe.webhooks.set_delivery(Delivery::Hold);
     stripe.pay(&session_id, Card::Succeeds).unwrap();
     let (store, now) = (&world.system.store, world.system.clock.now());
     let applied = store.payments.apply(&session_id, now, |_, _| (false, Vec::new()));
@@ -151,9 +151,9 @@ async fn ending_a_reversal_step_late_does_not_undo_the_next_one() {
 }
 
 async fn deliver_refund_events(world: &World) {
-    for event in world.stripe().take_held() {
+    for event in world.stripe().webhooks.take_held() {
         // Ignore the response: Stripe would send the event again.
-        world.stripe().deliver(&event).await.unwrap();
+        world.stripe().webhooks.deliver(&event).await.unwrap();
     }
 }
 
@@ -162,7 +162,7 @@ async fn deliver_refund_events(world: &World) {
 async fn credits_are_reversed_once_after_a_crash_anywhere() {
     let (world, intent) = World::bought_credits().await;
     let refund = |world: &World, intent: &str| {
-        world.stripe().set_delivery(Delivery::Hold);
+        world.stripe().webhooks.set_delivery(Delivery::Hold);
         for cents in [333, 100] {
             let stripe = world.stripe();
             stripe.refund_in_dashboard(intent, cents).unwrap();
@@ -182,8 +182,8 @@ async fn credits_are_reversed_once_after_a_crash_anywhere() {
         assert!(world.wire.revive(), "it died {at}");
         // Recorded events are retried, and Stripe resends those that were not recorded.
         world.tick_after(SignedDuration::from_mins(6)).await;
-        for event in world.stripe().events() {
-            world.stripe().deliver(&event).await.unwrap();
+        for event in world.stripe().webhooks.events() {
+            world.stripe().webhooks.deliver(&event).await.unwrap();
         }
         assert_eq!(world.settled_balance("acme").await, "56.7", "{at}");
     }
@@ -199,7 +199,7 @@ async fn a_payment_that_is_not_owed_is_refunded_once() {
     assert_eq!(subscribe(&world).await.error(), (409, "add_on_not_needed".to_owned()));
     let stripe = world.stripe();
     stripe.pay(&session, Card::Succeeds).unwrap();
-    stripe.until_delivered().await;
+    stripe.webhooks.until_delivered().await;
     assert_eq!(status(&world).await, "none");
     let payments = stripe.payments();
     assert_eq!((payments.len(), payments[0].refunded), (1, 500));
@@ -217,10 +217,10 @@ async fn a_full_refund_at_stripe_ends_the_add_on() {
     let world = bought().await;
     let intent = world.stripe().payments()[0].intent.clone();
     world.stripe().refund_in_dashboard(&intent, 100).unwrap();
-    world.stripe().until_delivered().await;
+    world.stripe().webhooks.until_delivered().await;
     assert_eq!(status(&world).await, "active", "a partial refund only goes into the history");
     world.stripe().refund_in_dashboard(&intent, 400).unwrap();
-    world.stripe().until_delivered().await;
+    world.stripe().webhooks.until_delivered().await;
     assert_eq!(status(&world).await, "ended");
     assert_eq!(world.tick_after(DAY * 40).await["charged"], 0);
     assert_eq!(world.stripe().payments().len(), 1);
@@ -232,10 +232,10 @@ async fn a_dispute_suspends_until_it_is_closed() {
         let world = bought().await;
         let intent = world.stripe().payments()[0].intent.clone();
         let dispute = world.stripe().dispute(&intent).unwrap();
-        world.stripe().until_delivered().await;
+        world.stripe().webhooks.until_delivered().await;
         assert_eq!(status(&world).await, "suspended");
         world.stripe().close_dispute(&dispute, won).unwrap();
-        world.stripe().until_delivered().await;
+        world.stripe().webhooks.until_delivered().await;
         assert_eq!(status(&world).await, expected);
     }
 }
@@ -253,18 +253,18 @@ async fn refunded_credits_are_reversed_in_proportion() {
     for cents in [333, 100] {
         stripe.refund_in_dashboard(&intent, cents).unwrap();
     }
-    stripe.until_delivered().await;
+    stripe.webhooks.until_delivered().await;
     // In reverse order, and again.
     deliver_again(&world, |events| events.reverse()).await;
     deliver_again(&world, |_| ()).await;
     let credits = world.send(owner.request(Method::GET, "/v1/credits")).await.json();
     assert_eq!((&credits["balance"], &credits["owed"]), (&json!("56.7"), &json!("0")));
     let dispute = stripe.dispute(&intent).unwrap();
-    stripe.until_delivered().await;
+    stripe.webhooks.until_delivered().await;
     let credits = world.send(owner.request(Method::GET, "/v1/credits")).await.json();
     assert_eq!(credits["balance"], "0");
     stripe.close_dispute(&dispute, true).unwrap();
-    stripe.until_delivered().await;
+    stripe.webhooks.until_delivered().await;
     deliver_again(&world, |events| events.reverse()).await;
     let credits = world.send(owner.request(Method::GET, "/v1/credits")).await.json();
     assert_eq!((&credits["balance"], &credits["owed"]), (&json!("56.7"), &json!("0")));
@@ -277,15 +277,15 @@ async fn refunded_payment(collection: &str, is_deleted: bool) -> (World, String)
     world.set("acme", json!({})).await;
     let session_id = session(&world).await;
     let stripe = world.stripe();
-    stripe.set_delivery(Delivery::Hold);
+    stripe.webhooks.set_delivery(Delivery::Hold);
     stripe.pay(&session_id, Card::Succeeds).unwrap();
     if is_deleted {
         deleted(&world).await;
     } else {
         world.set("acme", json!({"plan": "enterprise"})).await;
     }
-    for event in stripe.take_held() {
-        stripe.deliver(&event).await.unwrap();
+    for event in stripe.webhooks.take_held() {
+        stripe.webhooks.deliver(&event).await.unwrap();
     }
     let payment = &stripe.payments()[0];
     assert_eq!(payment.refunded, 500, "{collection}, deleted: {is_deleted}");
@@ -311,8 +311,8 @@ async fn a_refund_the_bank_returns_is_left_to_an_operator() {
         let (stripe, at) = (world.stripe(), format!("{collection}, deleted: {is_deleted}"));
         world.tick_after(DAY * 3).await;
         stripe.bounce_refund(&stripe.payments()[0].intent).unwrap();
-        for event in stripe.take_held() {
-            stripe.deliver(&event).await.unwrap();
+        for event in stripe.webhooks.take_held() {
+            stripe.webhooks.deliver(&event).await.unwrap();
         }
         let stored = world.system.store.payments.order(&session_id).await.unwrap();
         assert_eq!(stored.unwrap().1, Some(Outcome::RefundFailed), "{at}");
@@ -331,7 +331,7 @@ async fn a_returned_refund_raises_its_alarm_despite_a_crash() {
     let (world, session_id) = refunded_payment("card", false).await;
     let stripe = world.stripe();
     stripe.bounce_refund(&stripe.payments()[0].intent).unwrap();
-    let held = stripe.take_held();
+    let held = stripe.webhooks.take_held();
     let failed = held.iter().find(|it| it.kind == "refund.failed").unwrap();
     let event = payments::Event::parse(failed.body.as_bytes()).unwrap();
     let (worker, now) = (worker(&world, "card"), world.system.clock.now());

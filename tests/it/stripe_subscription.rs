@@ -65,7 +65,7 @@ async fn change_at_stripe(world: &World, method: Method, path: &str, form: &'sta
     let request = request.bearer_auth("sk_test").body(form);
     let answer = request.send().await.unwrap();
     assert!(answer.status().is_success(), "{}", answer.status());
-    world.stripe().until_delivered().await;
+    world.stripe().webhooks.until_delivered().await;
 }
 
 /// Number of requests that our system sent to `path`.
@@ -130,7 +130,7 @@ async fn a_payment_is_applied_without_an_event() {
     let world = bought().await;
     // Events that arrived before their checkout have been applied.
     world.tick_after(HOUR).await;
-    world.stripe().set_delivery(Delivery::Drop);
+    world.stripe().webhooks.set_delivery(Delivery::Drop);
     world.wait_until_due().await;
     world.tick_after(HOUR).await;
     let before = world.owner("acme").card().await["add_on"]["paid_through"].clone();
@@ -156,7 +156,7 @@ async fn a_past_due_invoice_is_paid_on_stripes_page() {
     assert!(html.contains("5.00 USD") && html.contains("Pay"), "{html}");
     let stripe = world.stripe();
     stripe.pay_open_invoice(id(&invoice), Card::Succeeds).unwrap();
-    stripe.until_delivered().await;
+    stripe.webhooks.until_delivered().await;
     assert_eq!(status(&world).await, "active");
     assert_eq!(subscribe(&world).await.code(), "already_subscribed");
     assert_eq!(kept(&world), 2);
@@ -180,7 +180,7 @@ async fn an_unpaid_subscription_is_suspended_and_its_invoice_voided() {
     // A new purchase starts a new subscription.
     let session_id = session(&world).await;
     world.stripe().pay(&session_id, Card::Succeeds).unwrap();
-    world.stripe().until_delivered().await;
+    world.stripe().webhooks.until_delivered().await;
     assert_eq!(status(&world).await, "active");
     assert_ne!(id(&subscription_of(&world).await), id(&subscription));
     assert_eq!(kept(&world), 2);
@@ -213,7 +213,7 @@ async fn a_renewal_that_overtakes_a_cancellation_is_refunded() {
     // No tick runs before Stripe collects.
     world.wait_until_due().await;
     world.stripe().renew_due();
-    world.stripe().until_delivered().await;
+    world.stripe().webhooks.until_delivered().await;
     let payments = world.stripe().payments();
     assert_eq!((payments.len(), payments[1].refunded), (2, 500));
     world.tick_after(HOUR).await;
@@ -245,7 +245,7 @@ async fn a_late_payment_that_is_not_owed_is_refunded() {
     assert_eq!(status(&world).await, "ended");
     let invoice = invoice(&world, &subscription);
     let stripe = world.stripe();
-    stripe.set_delivery(Delivery::Drop);
+    stripe.webhooks.set_delivery(Delivery::Drop);
     stripe.pay_open_invoice(id(&invoice), Card::Succeeds).unwrap();
     for _ in 0..2 {
         world.tick_after(HOUR).await;
@@ -281,18 +281,18 @@ async fn a_counted_payment_is_not_undone_by_a_contradicting_event() {
     world.set("acme", json!({})).await;
     let session_id = session(&world).await;
     let stripe = world.stripe();
-    stripe.set_delivery(Delivery::Hold);
+    stripe.webhooks.set_delivery(Delivery::Hold);
     stripe.pay(&session_id, Card::Succeeds).unwrap();
-    let held = stripe.take_held();
+    let held = stripe.webhooks.take_held();
     let mut event = held.into_iter().find(|it| it.object == session_id).unwrap();
-    assert_eq!(stripe.deliver(&event).await.unwrap(), 204);
+    assert_eq!(stripe.webhooks.deliver(&event).await.unwrap(), 204);
     assert_eq!(status(&world).await, "active");
     let subscription = subscription_of(&world).await;
     let mut body: Value = serde_json::from_str(&event.body).unwrap();
     body["id"] = json!("evt_other");
     body["data"]["object"]["amount_total"] = json!(400);
     event.body = body.to_string();
-    assert_eq!(stripe.deliver(&event).await.unwrap(), 204);
+    assert_eq!(stripe.webhooks.deliver(&event).await.unwrap(), 204);
     assert_eq!(status(&world).await, "active");
     assert_eq!(current(&world, &subscription)["status"], "active");
 }
@@ -317,7 +317,7 @@ async fn an_upgrade_and_a_deletion_stop_the_subscription() {
     deleted(&world).await;
     world.system.clock.advance(DAY * 31);
     world.stripe().renew_due();
-    world.stripe().until_delivered().await;
+    world.stripe().webhooks.until_delivered().await;
     world.tick_after(HOUR).await;
     assert_eq!(kept(&world), 1);
     assert_eq!(world.stripe().payments().len(), 2);
@@ -336,7 +336,7 @@ async fn a_refund_or_dispute_cancels_the_subscription() {
         } else {
             stripe.refund_in_dashboard(&intent, 500).unwrap();
         }
-        stripe.until_delivered().await;
+        stripe.webhooks.until_delivered().await;
         let expected = if disputed { "suspended" } else { "ended" };
         assert_eq!(status(&world).await, expected);
         world.tick_after(HOUR).await;
@@ -353,7 +353,7 @@ async fn a_new_card_becomes_the_subscriptions() {
     let reply = world.send(owner.request(Method::POST, CARD_ROUTE)).await;
     let stripe = world.stripe();
     stripe.pay(&session_of(&reply), Card::Succeeds).unwrap();
-    stripe.until_delivered().await;
+    stripe.webhooks.until_delivered().await;
     let before = &subscription["default_payment_method"];
     assert_ne!(current(&world, &subscription)["default_payment_method"], *before);
     world.tick_when_due().await;
@@ -370,7 +370,7 @@ async fn stripe_charges_a_new_card_for_a_past_due_period() {
     // Stripe's decline is applied before our own tick runs.
     world.wait_until_due().await;
     world.stripe().renew_due();
-    world.stripe().until_delivered().await;
+    world.stripe().webhooks.until_delivered().await;
     assert_eq!(status(&world).await, "past_due");
     let worker = worker(&world, "provider");
     run_worker(&world, &worker).await;
@@ -378,7 +378,7 @@ async fn stripe_charges_a_new_card_for_a_past_due_period() {
     let reply = world.send(owner.request(Method::POST, CARD_ROUTE)).await;
     let stripe = world.stripe();
     stripe.pay(&session_of(&reply), Card::Succeeds).unwrap();
-    stripe.until_delivered().await;
+    stripe.webhooks.until_delivered().await;
     for _ in 0..3 {
         run_worker(&world, &worker).await;
         world.system.clock.advance(HOUR);
@@ -419,21 +419,21 @@ async fn the_order_of_events_does_not_matter() {
         let world = world().await;
         world.set("acme", json!({})).await;
         let stripe = world.stripe();
-        stripe.set_delivery(Delivery::Hold);
+        stripe.webhooks.set_delivery(Delivery::Hold);
         let session_id = session(&world).await;
         stripe.pay(&session_id, Card::Succeeds).unwrap();
         for _ in 0..3 {
             world.system.clock.advance(DAY * 31);
             stripe.renew_due();
         }
-        let events = stripe.events();
-        let mut held = stripe.take_held();
+        let events = stripe.webhooks.events();
+        let mut held = stripe.webhooks.take_held();
         fastrand::Rng::with_seed(seed).shuffle(&mut held);
         for event in &held {
-            stripe.deliver(event).await.unwrap();
+            stripe.webhooks.deliver(event).await.unwrap();
         }
         for event in events.iter().rev() {
-            assert_eq!(stripe.deliver(event).await.unwrap(), 204);
+            assert_eq!(stripe.webhooks.deliver(event).await.unwrap(), 204);
         }
         // Events that arrived before their checkout are applied later.
         for _ in 0..3 {
@@ -469,7 +469,7 @@ async fn no_account_is_collected_from_in_two_ways() {
             for month in 2..=4 {
                 world.wait_until_due().await;
                 world.stripe().renew_due();
-                world.stripe().until_delivered().await;
+                world.stripe().webhooks.until_delivered().await;
                 for _ in 0..4 {
                     world.system.clock.advance(HOUR);
                     run_worker(&world, &worker).await;

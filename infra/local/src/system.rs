@@ -100,7 +100,7 @@ impl System {
         if let Some(stripe) = &stripe {
             let base = settings["PUBLIC_BASE_URL"].trim_end_matches('/');
             let url = format!("{base}/v1/webhooks/stripe");
-            stripe.set_webhook(&url, &settings["STRIPE_WEBHOOK_SECRET"]);
+            stripe.webhooks.set_endpoint(&url, &settings["STRIPE_WEBHOOK_SECRET"]);
         }
         seed_platform_secrets(&engines, &mut settings).await?;
         let mut functions = Functions::new(&settings, &clock, |function| {

@@ -73,7 +73,7 @@ impl World {
         world.sign_in("acme", "owner").await;
         browser.act("subscribe").await;
         browser.act("select").await;
-        stripe.set_delivery(Delivery::Hold);
+        stripe.webhooks.set_delivery(Delivery::Hold);
         browser.press("button.pay").await;
         browser.find("#waiting").await;
         world
@@ -86,8 +86,8 @@ impl World {
 
     /// Delivers the events that Stripe kept back.
     pub(crate) async fn deliver_payment_events(&self) {
-        for event in self.stripe().take_held() {
-            self.stripe().deliver(&event).await.unwrap();
+        for event in self.stripe().webhooks.take_held() {
+            self.stripe().webhooks.deliver(&event).await.unwrap();
         }
     }
 

@@ -144,7 +144,7 @@ impl Simulation {
             quiet_since: None,
             counts: Counts::default(),
         };
-        simulation.stripe().set_delivery(Delivery::Hold);
+        simulation.stripe().webhooks.set_delivery(Delivery::Hold);
         for number in 0..plan.accounts {
             let collection = simulation.any_collection();
             simulation.subjects.push(Subject {
@@ -222,7 +222,7 @@ impl Simulation {
                 let subject = self.dice.usize(..self.subjects.len());
                 self.observe_access(subject).await;
             }
-            self.stripe().forget_events();
+            self.stripe().webhooks.forget_events();
         }
         self.counts.account_months =
             self.plan.accounts * usize::try_from(self.plan.months).unwrap();

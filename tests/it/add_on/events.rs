@@ -7,10 +7,10 @@ async fn a_repeated_event_counts_once() {
     let world = bought().await;
     world.tick_when_due().await;
     let stripe = world.stripe();
-    stripe.until_delivered().await;
+    stripe.webhooks.until_delivered().await;
     let before = world.owner("acme").card().await;
-    for event in stripe.events() {
-        let again = (0..20).map(|_| stripe.deliver(&event));
+    for event in stripe.webhooks.events() {
+        let again = (0..20).map(|_| stripe.webhooks.deliver(&event));
         for delivered in futures_util::future::join_all(again).await {
             delivered.unwrap();
         }
@@ -36,7 +36,7 @@ async fn a_bad_signature_is_refused() {
 async fn events_in_any_order_lead_to_the_same_state() {
     let world = World::start().await;
     world.set("acme", json!({})).await;
-    world.stripe().set_delivery(Delivery::Hold);
+    world.stripe().webhooks.set_delivery(Delivery::Hold);
     let session = session(&world).await;
     world.stripe().pay(&session, Card::Succeeds).unwrap();
     let intent = world.stripe().payments()[0].intent.clone();
@@ -57,12 +57,12 @@ async fn an_event_that_cannot_be_applied_is_kept() {
     let world = World::start().await;
     world.set("acme", json!({})).await;
     let session = session(&world).await;
-    world.stripe().set_delivery(Delivery::Hold);
+    world.stripe().webhooks.set_delivery(Delivery::Hold);
     world.stripe().pay(&session, Card::Succeeds).unwrap();
     // The look-up of the card fails.
     world.stripe().limit_rate(1, None);
-    for event in world.stripe().take_held() {
-        world.stripe().deliver(&event).await.unwrap();
+    for event in world.stripe().webhooks.take_held() {
+        world.stripe().webhooks.deliver(&event).await.unwrap();
     }
     assert_eq!(status(&world).await, "none");
     let report = world.tick_after(SignedDuration::from_mins(6)).await;
@@ -96,7 +96,7 @@ async fn payments_we_did_not_ask_for_change_nothing() {
     };
     let made = stripe.create_session(&foreign, "x").await.unwrap();
     world.stripe().pay(made.id.as_str(), Card::Succeeds).unwrap();
-    world.stripe().until_delivered().await;
+    world.stripe().webhooks.until_delivered().await;
     assert_eq!(status(&world).await, "none");
     assert_eq!(world.stripe().payments()[0].refunded, 0, "not ours to refund");
 }
@@ -110,9 +110,9 @@ async fn payments_with_other_terms_than_ours_change_nothing() {
     world.set("acme", json!({})).await;
     let session_id = session(&world).await;
     let stripe = world.stripe();
-    stripe.set_delivery(Delivery::Hold);
+    stripe.webhooks.set_delivery(Delivery::Hold);
     stripe.pay(&session_id, Card::Succeeds).unwrap();
-    let held = stripe.take_held();
+    let held = stripe.webhooks.take_held();
     let paid = held.iter().find(|it| it.object == session_id).unwrap();
     let table = [
         ("amount_total", json!(400), "another amount"),
@@ -127,7 +127,7 @@ async fn payments_with_other_terms_than_ours_change_nothing() {
         body["data"]["object"][name] = value;
         let mut event = paid.clone();
         event.body = body.to_string();
-        assert_eq!(stripe.deliver(&event).await.unwrap(), 204, "{reason}");
+        assert_eq!(stripe.webhooks.deliver(&event).await.unwrap(), 204, "{reason}");
         let stored = world.system.store.inbox.get(&id).await.unwrap();
         let stored = stored.unwrap();
         assert_eq!(stored.state, EventState::Ignored);
@@ -140,6 +140,6 @@ async fn payments_with_other_terms_than_ours_change_nothing() {
         assert!(logged.contains("payments_not_as_asked"));
     }
     // With its original terms, it counts.
-    stripe.deliver(paid).await.unwrap();
+    stripe.webhooks.deliver(paid).await.unwrap();
     assert_eq!(status(&world).await, "active");
 }

@@ -12,7 +12,7 @@ async fn an_unknown_outcome_is_looked_up() {
         let world = bought().await;
         world.stripe().script(&customer(&world), &[card]);
         // Without events, only the look-up can find the outcome.
-        world.stripe().set_delivery(Delivery::Drop);
+        world.stripe().webhooks.set_delivery(Delivery::Drop);
         let report = world.tick_when_due().await;
         assert_eq!((&report["charged"], &report["unknown"]), (&json!(0), &json!(1)), "{card:?}");
         let report = world.tick_after(SignedDuration::from_mins(6)).await;
@@ -50,7 +50,7 @@ async fn a_later_attempt_with_unknown_outcome_keeps_its_number() {
         let world = bought().await;
         let script = [Card::DeclinesSoftly, card, Card::Succeeds];
         world.stripe().script(&customer(&world), &script);
-        world.stripe().set_delivery(Delivery::Drop);
+        world.stripe().webhooks.set_delivery(Delivery::Drop);
         assert_eq!(world.tick_when_due().await["declined"], 1);
         assert_eq!(world.tick_after(DAY).await["unknown"], 1, "{card:?}");
         let report = world.tick_after(LEASE * 2).await;

@@ -15,11 +15,11 @@ async fn unapplied_events_are_listed_and_replayed() {
     assert!(none.contains("all events that were received are applied"), "{none}");
     let stripe = world.system.stripe.as_ref().unwrap();
     let session = add_on::session(&world).await;
-    stripe.set_delivery(local::stripe::Delivery::Hold);
+    stripe.webhooks.set_delivery(local::stripe::Delivery::Hold);
     stripe.pay(&session, Card::Succeeds).unwrap();
     stripe.limit_rate(1, None);
-    for event in stripe.take_held() {
-        stripe.deliver(&event).await.unwrap();
+    for event in stripe.webhooks.take_held() {
+        stripe.webhooks.deliver(&event).await.unwrap();
     }
     let listed = done(&world, "webhooks list").await;
     let events = listed["events"].as_array().unwrap();

@@ -33,7 +33,7 @@ async fn a_subscription_that_could_not_be_updated_is_followed() {
         cancel(&world).await;
         assert_eq!(subscribe(&world).await.status, 200);
         set_scheduled(false);
-        stripe.set_delivery(Delivery::Drop);
+        stripe.webhooks.set_delivery(Delivery::Drop);
         world.wait_until_due().await;
         world.system.clock.advance(HOUR * 3);
         stripe.renew_due();
@@ -62,7 +62,7 @@ async fn updates_stop_once_a_subscription_is_over() {
     let stripe = world.stripe();
     stripe.schedule(id(&subscription), true);
     cancel(&world).await;
-    stripe.set_delivery(Delivery::Drop);
+    stripe.webhooks.set_delivery(Delivery::Drop);
     let path = format!("subscriptions/{}", id(&subscription));
     change_at_stripe(&world, Method::DELETE, &path, "").await;
     world.tick_after(HOUR).await;
@@ -78,7 +78,7 @@ async fn an_ended_subscription_is_not_resumed() {
     let world = bought().await;
     world.tick_after(HOUR).await;
     let subscription = subscription_of(&world).await;
-    world.stripe().set_delivery(Delivery::Drop);
+    world.stripe().webhooks.set_delivery(Delivery::Drop);
     let path = format!("subscriptions/{}", id(&subscription));
     change_at_stripe(&world, Method::DELETE, &path, "").await;
     world.set("acme", json!({"plan": "enterprise"})).await;
@@ -90,7 +90,7 @@ async fn an_ended_subscription_is_not_resumed() {
     assert!(world.owner("acme").card().await["add_on"]["paid_through"].is_string());
     world.tick_when_due().await;
     assert_eq!(status(&world).await, "ended");
-    world.stripe().set_delivery(Delivery::Immediate);
+    world.stripe().webhooks.set_delivery(Delivery::Immediate);
     pay(&world, Card::Succeeds).await;
     assert_eq!(status(&world).await, "active");
 }
@@ -118,7 +118,7 @@ async fn the_end_of_grace_checks_with_stripe_first() {
     world.tick_when_due().await;
     let invoice = invoice(&world, &subscription);
     let stripe = world.stripe();
-    stripe.set_delivery(Delivery::Drop);
+    stripe.webhooks.set_delivery(Delivery::Drop);
     let worker = worker(&world, "provider");
     world.system.clock.advance(DAY * 7 + HOUR * 3);
     run_worker(&world, &worker).await;
@@ -142,7 +142,7 @@ async fn a_payment_while_access_ends_counts() {
         let subscription = subscription_of(&world).await;
         set_card_of(&world, &subscription, Card::DeclinesSoftly);
         world.tick_when_due().await;
-        world.stripe().set_delivery(Delivery::Drop);
+        world.stripe().webhooks.set_delivery(Delivery::Drop);
         world.system.clock.advance(DAY * 9);
         world.wire.take();
         (world, subscription)
@@ -189,6 +189,6 @@ async fn a_draft_is_cancelled_with_its_subscription() {
     run_worker(&world, &worker(&world, "provider")).await;
     assert_eq!(current(&world, &subscription)["status"], "canceled");
     stripe.finalize_drafts();
-    stripe.until_delivered().await;
+    stripe.webhooks.until_delivered().await;
     assert_eq!(stripe.payments().len(), 1);
 }

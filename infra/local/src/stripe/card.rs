@@ -19,7 +19,7 @@ pub enum Card {
     TimesOutAfterDeclining,
     /// The connection is closed, and nothing was done.
     TimesOutBeforeCharging,
-    /// The PaymentIntent is `processing` until [`finish`](super::StripeState::finish).
+    /// The PaymentIntent is `processing` until [`finish`](super::StripeHandle::finish).
     Processing,
 }
 
@@ -77,6 +77,22 @@ pub(super) enum ChargeOutcome {
     RequiresAction,
     Processing,
     /// Nothing was attempted, and the connection is closed.
+    NoResponse,
+}
+
+/// Why a page was not paid.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PayError {
+    #[error("there is no such page")]
+    NotFound,
+    #[error("this was already paid")]
+    Complete,
+    #[error("this page has expired")]
+    Expired,
+    #[error("{0}")]
+    Declined(&'static str),
+    /// The payer's browser gets no response; the page may have been paid all the same.
+    #[error("the connection was closed")]
     NoResponse,
 }
 

@@ -1,10 +1,10 @@
 //! A Stripe simulator: the part of Stripe's API that the product uses, the checkout page, and
 //! webhooks, on a listener of its own.
 //!
-//! [`StripeState`] is the simulator without I/O or a clock, and can be driven alone;
-//! [`StripeHandle`] adds a clock and delivers the events, and [`StripeSimulator`] serves it over
-//! HTTP. The payer chooses on the page how a charge ends ([`Card`]); a test chooses it with
-//! [`StripeState::set_card`] and [`StripeState::script`].
+//! [`StripeState`] holds the resources, without I/O or a clock; the modules named after resources
+//! change it. [`StripeHandle`] adds a clock and delivers the events, and [`StripeSimulator`] serves
+//! it over HTTP. The payer chooses on the page how a charge ends ([`Card`]); a test chooses it with
+//! [`StripeHandle::set_card`] and [`StripeHandle::script`].
 
 mod admission;
 mod api;
@@ -12,6 +12,7 @@ mod card;
 mod checkout;
 mod error;
 mod handle;
+mod invoices;
 mod page;
 mod params;
 mod payment_intents;
@@ -19,6 +20,8 @@ mod refunds;
 mod routes;
 mod state;
 mod subscriptions;
+mod time;
+mod webhooks;
 
 use std::io;
 use std::ops::Deref;
@@ -27,11 +30,11 @@ use axum::Router;
 use edge::Clock;
 
 pub use admission::{ApiRequest, ApiResponse};
-pub use card::Card;
-pub use checkout::PayError;
-pub use handle::{Delivery, StripeHandle};
+pub use card::{Card, PayError};
+pub use handle::StripeHandle;
 pub use params::Params;
 pub use state::{API_VERSION, Event, NotPossible, Payment, StripeState};
+pub use webhooks::{Delivery, Webhooks};
 
 use crate::serve::{self, Server};
 

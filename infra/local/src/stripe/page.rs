@@ -3,8 +3,7 @@
 use maud::{Markup, html};
 use serde_json::Value;
 
-use super::card::Card;
-use super::checkout::PayError;
+use super::card::{Card, PayError};
 use crate::html::page;
 
 pub(super) fn checkout(session: &Value, problem: Option<&PayError>) -> String {

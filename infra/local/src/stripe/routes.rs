@@ -11,12 +11,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use tokio::sync::oneshot;
 
 use super::admission::{ApiRequest, ApiResponse};
-use super::card::Card;
-use super::checkout::PayError;
+use super::card::{Card, PayError};
 use super::handle::StripeHandle;
-use super::page;
 use super::params::Params;
 use super::state::{API_VERSION, StripeState};
+use super::{api, checkout, invoices, page};
 use crate::serve;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -53,11 +52,11 @@ async fn api(
             .and_then(|key| key.to_str().ok().map(str::to_owned)),
         params: Params::parse(params),
     };
-    let begun = stripe.act(|state| state.begin(&request));
+    let begun = stripe.act(|state| api::begin(state, &request));
     api_response(match begun {
         Some(response) => response,
         None if request.method == Method::POST => execute_detached(stripe, request).await,
-        None => stripe.act(|state| state.execute(&request)),
+        None => stripe.act(|state| api::execute(state, &request)),
     })
 }
 
@@ -66,7 +65,7 @@ async fn execute_detached(stripe: StripeHandle, request: ApiRequest) -> ApiRespo
     let (sender, response) = oneshot::channel();
     serve::spawn(async move {
         stripe.until_resumed(&request.path).await;
-        let response = stripe.act(|state| state.execute(&request));
+        let response = stripe.act(|state| api::execute(state, &request));
         // The caller may be gone.
         let _ = sender.send(response);
     });
@@ -90,7 +89,7 @@ fn api_response(reply: ApiResponse) -> Response {
 
 async fn show(State(stripe): State<StripeHandle>, Path(id): Path<String>) -> Response {
     stripe.act(|state| {
-        state.expire_sessions();
+        checkout::expire_due(state);
         page(state, &id, None)
     })
 }
@@ -105,9 +104,9 @@ async fn pay(
     };
     stripe.act(|state| {
         let paid = if state.known("invoice", &id).is_ok() {
-            state.pay_open_invoice(&id, card).map(|()| page(state, &id, None))
+            invoices::pay_on_page(state, &id, card).map(|()| page(state, &id, None))
         } else {
-            state.pay(&id, card).map(|url| Redirect::to(&url).into_response())
+            checkout::pay(state, &id, card).map(|url| Redirect::to(&url).into_response())
         };
         match paid {
             Ok(response) => response,

@@ -167,14 +167,14 @@ impl Rig {
     }
 
     fn kinds(&self) -> Vec<&'static str> {
-        let events = self.stripe.events();
-        self.stripe.forget_events();
+        let events = self.stripe.webhooks.events();
+        self.stripe.webhooks.forget_events();
         events.iter().map(|event| event.kind).collect()
     }
 
     /// Begins the subscription's next period, or retries a due one, with this outcome.
     fn collect(&self, subscription: &str, outcome: ChargeOutcome) -> Result<(), NotPossible> {
-        self.stripe.act(|state| state.collect(subscription, outcome))
+        self.stripe.act(|state| super::subscriptions::collect(state, subscription, outcome))
     }
 
     fn later(&self, by: SignedDuration) {
@@ -209,8 +209,8 @@ fn the_state_is_deterministic() {
                 idempotency_key: Some(format!("{path}{}", replies.len())),
                 params: Params::parse(body.finish().as_bytes()),
             };
-            assert_eq!(state.begin(&request), None);
-            replies.push(state.execute(&request));
+            assert_eq!(api::begin(state, &request), None);
+            replies.push(api::execute(state, &request));
             let body: Value = serde_json::from_str(&replies[replies.len() - 1].body).unwrap();
             body["id"].as_str().unwrap_or_default().to_owned()
         };

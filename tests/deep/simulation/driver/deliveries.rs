@@ -39,7 +39,7 @@ impl Simulation {
         for event in due {
             self.counts.webhooks += 1;
             let job = Job::Webhook {
-                signature: self.stripe().signature(&event).unwrap(),
+                signature: self.stripe().webhooks.signature(&event).unwrap(),
                 body: event.body.clone(),
             };
             let answer = self.work(job, 24, Note::Nothing).await;
@@ -60,7 +60,7 @@ impl Simulation {
     /// Decides the fate of the events that Stripe has for us.
     fn sort_webhooks(&mut self) {
         let now = self.now();
-        for event in self.stripe().take_held() {
+        for event in self.stripe().webhooks.take_held() {
             if event.kind == "payment_intent.processing" {
                 let at = self.sooner_or_later();
                 self.slow.push(Due { at, what: event.object.clone() });

@@ -209,7 +209,7 @@ impl Simulation {
                 if scenario == Scenario::SessionPaidBeforeExpiry {
                     self.stripe().pay(&session, Card::Succeeds).unwrap();
                     // No event is delivered.
-                    self.stripe().take_held();
+                    self.stripe().webhooks.take_held();
                 }
                 self.set_card(subject, Card::Succeeds).await;
                 // The last account advances time for all, to the attempt.
@@ -309,14 +309,14 @@ impl Simulation {
         let session = self.subjects[subject].sessions[0].clone();
         // It may be paid already.
         let _ = self.stripe().pay(&session, Card::Succeeds);
-        self.stripe().take_held();
-        let events = self.stripe().events();
+        self.stripe().webhooks.take_held();
+        let events = self.stripe().webhooks.events();
         let event = events
             .iter()
             .find(|event| event.object == session && event.kind == "checkout.session.completed")
             .unwrap();
         Job::Webhook {
-            signature: self.stripe().signature(event).unwrap(),
+            signature: self.stripe().webhooks.signature(event).unwrap(),
             body: event.body.clone(),
         }
     }

@@ -197,7 +197,7 @@ async fn a_payment_is_refunded_once() {
     assert_eq!(refund("").await.body["amount"], 200);
     assert_eq!(refund("").await.error().1, "charge_already_refunded");
     assert_eq!(rig.stripe.payments()[0].refunded, 500);
-    let told = rig.stripe.events();
+    let told = rig.stripe.webhooks.events();
     let bodies = told.iter().map(|event| {
         assert_eq!(event.kind, "charge.refunded");
         let body: Value = serde_json::from_str(&event.body).unwrap();

@@ -57,8 +57,8 @@ async fn events_are_delivered_as_configured() {
     let rig = Rig::start().await;
     let hook = Receiver::start(1).await;
     rig.paid_intent().await;
-    let event = rig.stripe.events().pop().unwrap();
-    rig.stripe.set_webhook(&format!("{}/hook", hook.server.url()), SECRET);
+    let event = rig.stripe.webhooks.events().pop().unwrap();
+    rig.stripe.webhooks.set_endpoint(&format!("{}/hook", hook.server.url()), SECRET);
     let body: Value = serde_json::from_str(&event.body).unwrap();
     for (name, value) in [
         ("object", json!("event")),
@@ -73,19 +73,19 @@ async fn events_are_delivered_as_configured() {
 
     // After a refusal the event is sent again.
     rig.paid_intent().await;
-    rig.stripe.until_delivered().await;
+    rig.stripe.webhooks.until_delivered().await;
     let ids = hook.ids();
     assert!(ids.len() == 2 && ids[0] == ids[1], "{ids:?}");
-    rig.stripe.set_delivery(Delivery::Drop);
-    rig.stripe.forget_events();
+    rig.stripe.webhooks.set_delivery(Delivery::Drop);
+    rig.stripe.webhooks.forget_events();
     rig.paid_intent().await;
     assert_eq!(rig.kinds(), [""; 0]);
-    rig.stripe.set_delivery(Delivery::Hold);
+    rig.stripe.webhooks.set_delivery(Delivery::Hold);
     rig.paid_intent().await;
-    let held = rig.stripe.take_held();
+    let held = rig.stripe.webhooks.take_held();
     assert_eq!(held.len(), 1);
     for _ in 0..2 {
-        assert_eq!(rig.stripe.deliver(&held[0]).await.unwrap(), 200);
+        assert_eq!(rig.stripe.webhooks.deliver(&held[0]).await.unwrap(), 200);
     }
     assert_eq!(hook.ids(), [held[0].id.clone(), held[0].id.clone()]);
 }
