@@ -37,19 +37,14 @@ async fn keep_others_out(request: Request, next: Next) -> Response {
 
 fn is_ours(request: &Request) -> bool {
     let headers = request.headers();
-    let Some(Some(host)) = only(headers, HOST.as_str()) else {
-        return false;
-    };
+    let host = only(headers, HOST.as_str()).unwrap_or_default();
     if !is_loopback(host) {
         return false;
     }
-    let (Some(origin), Some(site)) =
-        (only(headers, ORIGIN.as_str()), only(headers, "sec-fetch-site"))
-    else {
-        return false;
-    };
+    let origin = only(headers, ORIGIN.as_str());
     let origin_host = origin.map(|origin| origin.strip_prefix("http://").unwrap_or_default());
     let same_origin = origin_host.is_none_or(|of| of.eq_ignore_ascii_case(host));
+    let site = only(headers, "sec-fetch-site");
     if same_origin && matches!(site, None | Some("same-origin" | "none")) {
         return true;
     }
@@ -62,20 +57,17 @@ fn is_ours(request: &Request) -> bool {
 
 /// Whether a browser opens a page in a window of its own, rather than in a frame.
 fn is_navigation(request: &Request) -> bool {
-    let is = |name, value| only(request.headers(), name) == Some(Some(value));
+    let is = |name, value| only(request.headers(), name) == Some(value);
     request.method() == Method::GET
         && is("sec-fetch-mode", "navigate")
         && is("sec-fetch-dest", "document")
 }
 
-/// The header's value, if any. `None` if there are several, or if it is not text.
-fn only<'a>(headers: &'a HeaderMap, name: &str) -> Option<Option<&'a str>> {
+/// The header's value, if any; empty, which no rule allows, if there are several or it is no text.
+fn only<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
-    match (values.next(), values.next()) {
-        (None, _) => Some(None),
-        (Some(value), None) => value.to_str().ok().map(Some),
-        (Some(_), Some(_)) => None,
-    }
+    let first = values.next()?;
+    Some(first.to_str().ok().filter(|_| values.next().is_none()).unwrap_or_default())
 }
 
 /// Whether `host`, as in a `Host` header or in a URL, is a loopback name, with or without a port.

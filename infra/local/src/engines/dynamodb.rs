@@ -50,6 +50,7 @@ pub fn answer(database: &Database, operation: &str, body: &[u8]) -> (u16, String
         "CreateTable": create_table,
         "DeleteItem": delete_item,
         "DescribeTable": describe_table,
+        "DescribeTimeToLive": describe_time_to_live,
         "GetItem": get_item,
         "ListTables": list_tables,
         "PutItem": put_item,
