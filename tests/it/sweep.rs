@@ -22,7 +22,7 @@ pub(crate) async fn left_open(owner: &Caller<'_>, model: &str) -> Reply {
     body["stream"] = json!(true);
     body["max_tokens"] = json!(50);
     let reply = owner.chat(&body).await;
-    assert_eq!(reply.status, 200, "{}", reply.text());
+    assert!(reply.status == 200 || reply.status == 424, "{}", reply.text());
     reply
 }
 

@@ -32,8 +32,9 @@ pub(crate) fn idempotency_hash(headers: &HeaderMap) -> Result<Option<String>, Ap
     let Some(key) = headers.get("idempotency-key") else {
         return Ok(None);
     };
-    if key.is_empty() || key.len() > MAX_IDEMPOTENCY_KEY {
-        return Err(invalid("`Idempotency-Key` must have 1 to 255 characters"));
+    let is_visible = key.as_bytes().iter().all(u8::is_ascii_graphic);
+    if key.is_empty() || key.len() > MAX_IDEMPOTENCY_KEY || !is_visible {
+        return Err(invalid("`Idempotency-Key` must have 1 to 255 visible ASCII characters"));
     }
     let hash = digest::digest(&digest::SHA256, key.as_bytes());
     Ok(Some(hex::encode(hash)))

@@ -10,7 +10,7 @@ use edge::{ApiError, Code};
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use routing::{Payer, Situation};
-use upstream::{AskError, DefaultAiKind, Failure};
+use upstream::{AskError, DefaultAiKind};
 
 use crate::deps::Deps;
 use crate::receipt::Receipt;
@@ -42,7 +42,7 @@ async fn models(
     headers: &HeaderMap,
     receipt: &mut Receipt,
 ) -> Result<Bytes, ApiError> {
-    let caller = deps.api.identity.caller(headers).await?;
+    let caller = deps.api.identity.ai_caller(headers).await?;
     let account = deps.api.account(&caller.account).await?;
     let settings = &deps.api.settings;
     let situation = Situation::of(&account, deps.api.clock.now(), &settings.policy);
@@ -57,7 +57,7 @@ async fn models(
             let key = deps.user_key(&account).await;
             let key = key.map_err(byok::key_unavailable)?;
             let list = deps.openrouter.models(Some(&key)).await;
-            list.map_err(|error| openrouter_error(&error))
+            list.map_err(|error| openrouter_error(deps, &error))
         }
         Payer::GretaCredits | Payer::None => default_ai_models(deps).await,
     }
@@ -79,11 +79,12 @@ async fn default_ai_models(deps: &Deps) -> Result<Bytes, ApiError> {
     })
 }
 
-fn openrouter_error(error: &AskError) -> ApiError {
+fn openrouter_error(deps: &Deps, error: &AskError) -> ApiError {
     edge::log_error(error, "could not list OpenRouter's models");
-    let failure = match error {
-        AskError::Refused { failure, .. } => *failure,
-        _ => Failure::Unavailable,
-    };
-    byok::error_for(failure, None)
+    match error {
+        AskError::Refused { error, .. } => {
+            byok::error_for(error, &HeaderMap::new(), deps.api.clock.now())
+        }
+        _ => byok::unavailable(),
+    }
 }

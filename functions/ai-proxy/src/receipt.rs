@@ -43,6 +43,11 @@ impl Receipt {
         self.routed(Payer::None, reason);
     }
 
+    /// Records that nobody pays, because the call did not take place.
+    pub(crate) fn not_charged(&mut self) {
+        self.payer = Payer::None;
+    }
+
     /// Turns `result` into a response with the receipt. For an error before routing, the error code
     /// is the route reason.
     pub(crate) fn attach_to(mut self, result: Result<Response, ApiError>) -> Response {

@@ -143,7 +143,9 @@ pub struct Usage {
     pub completion_tokens: Option<u64>,
     /// The price that the default AI charged for the call.
     pub cost: Option<Usd>,
-    /// The price of the model's own provider, where `cost` is zero because another account paid.
+    /// The provider billed its own price to another account, beside `cost`.
+    pub is_byok: bool,
+    /// That price.
     pub upstream_inference_cost: Option<Usd>,
 }
 
@@ -158,7 +160,9 @@ impl Tariff {
     pub fn cost(&self, usage: &Usage) -> Option<Credits> {
         let TokenPrices { input, output } = self.prices;
         let usd = match (usage.cost, usage.upstream_inference_cost) {
-            (Some(cost), Some(inference)) if cost.is_zero() => inference,
+            (Some(cost), Some(inference)) if usage.is_byok || cost.is_zero() => {
+                cost.checked_add(inference)?
+            }
             (Some(cost), _) => cost,
             (None, _) => {
                 let prompt = input.times(usage.prompt_tokens?)?;
@@ -303,6 +307,16 @@ mod tests {
                 Usage { cost: usd("0.001"), upstream_inference_cost: usd("0.002"), ..tokens },
                 Some(10_000),
             ),
+            (
+                Usage {
+                    cost: usd("0.001"),
+                    is_byok: true,
+                    upstream_inference_cost: usd("0.002"),
+                    ..tokens
+                },
+                Some(30_000),
+            ),
+            (Usage { cost: usd("0.001"), is_byok: true, ..tokens }, Some(10_000)),
             (tokens, Some(200)),
             (Usage { completion_tokens: None, ..tokens }, None),
             (Usage::default(), None),

@@ -20,6 +20,7 @@ mod lambda;
 #[cfg(feature = "openapi")]
 pub mod openapi;
 mod outbound;
+mod paths;
 mod product;
 mod settings;
 mod task;
@@ -27,7 +28,7 @@ pub mod telemetry;
 
 pub use self::http::{Shape, app, gateway};
 pub use aws::{Setup, aws_config};
-pub use body::{Fields, read_body};
+pub use body::{Fields, read_body, refuse_compressed};
 pub use clock::Clock;
 pub use error::{ApiError, Code, log_error};
 pub use identity::{Caller, Identity, Role};

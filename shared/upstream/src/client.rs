@@ -13,7 +13,7 @@ use serde::Deserialize;
 use tokio::time::timeout;
 use url::Url;
 
-use crate::failure::Failure;
+use crate::failure::UpstreamError;
 use crate::usage::Fields;
 
 /// Time-outs (`UPSTREAM_*_MS`). No total time-out ever covers a stream.
@@ -50,9 +50,10 @@ pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
     #[error("upstream responded with {status}")]
-    Refused { status: StatusCode, failure: Failure },
+    Refused { status: StatusCode, error: Box<UpstreamError> },
+    /// Not even the parser's description, which quotes the text.
     #[error("upstream's response does not have the expected form")]
-    Unreadable(#[from] serde_json::Error),
+    Unreadable,
     #[error("upstream could not be reached")]
     Send(#[source] reqwest::Error),
     #[error("upstream's response could not be read")]
@@ -116,9 +117,9 @@ impl Upstream {
             let body = read(response, MAX_ANSWER).await;
             // Only the body of some failures is needed, to classify them.
             let known = body.as_deref().unwrap_or_default();
-            match Failure::of(status, known) {
+            match UpstreamError::of_response(status, known) {
                 None => body.map_err(AskError::Read),
-                Some(failure) => Err(AskError::Refused { status, failure }),
+                Some(error) => Err(AskError::Refused { status, error: Box::new(error) }),
             }
         };
         timeout(time, ask).await.map_err(|_| AskError::TimedOut)?
@@ -131,13 +132,14 @@ pub(crate) async fn read(response: Response, max: usize) -> Result<Bytes, BoxErr
 }
 
 /// The members of a response's `data` object.
-pub(crate) fn data_of(body: &[u8]) -> serde_json::Result<Fields<'_>> {
+pub(crate) fn data_of(body: &[u8]) -> Result<Fields<'_>, AskError> {
     #[derive(Deserialize)]
     struct Envelope<'a> {
         #[serde(borrow)]
         data: Fields<'a>,
     }
-    Ok(serde_json::from_slice::<Envelope<'_>>(body)?.data)
+    let envelope = serde_json::from_slice::<Envelope<'_>>(body);
+    Ok(envelope.map_err(|_| AskError::Unreadable)?.data)
 }
 
 /// A key that is no valid header is left out, and upstream then refuses the call.

@@ -7,10 +7,10 @@ use account::price::{CallSize, PricedModel};
 use bytes::Bytes;
 use edge::ApiError;
 use serde_json::value::RawValue;
-use upstream::DefaultAiKind;
+use upstream::{DefaultAiKind, Members, UniqueMembers};
 
 use super::prompt::{Prompt, unsupported};
-use crate::request::{ChatRequest, Members, UniqueMembers, invalid, parse_string};
+use crate::request::{ChatRequest, invalid, parse_string};
 
 /// Members that are sent unchanged. Members that are neither here nor refused are left out.
 const SENT: [&str; 20] = [

@@ -4,7 +4,9 @@ use account::price::prompt::{TEMPLATE_TOKENS, TOOLS_TOKENS, read_bytes, rewritte
 use edge::{ApiError, Code};
 use serde_json::value::RawValue;
 
-use crate::request::{Members, UniqueMembers, invalid, parse_string};
+use upstream::{Members, UniqueMembers};
+
+use crate::request::{invalid, parse_string};
 
 /// Members whose JSON a provider rewrites for the prompt in its own form.
 const REWRITTEN: [&str; 3] = ["tools", "tool_choice", "response_format"];
