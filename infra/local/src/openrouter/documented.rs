@@ -29,7 +29,7 @@ pub(super) struct Documented {
 }
 
 static ALL: LazyLock<Vec<Documented>> = LazyLock::new(|| {
-    let file = include_str!("../../openrouter-errors.json");
+    let file = include_str!("../../../../shared/upstream/tests/openrouter-errors.json");
     serde_json::from_str(file).expect("openrouter-errors.json lists errors")
 });
 

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use super::*;
 
 fn documented() -> BTreeMap<String, Value> {
-    let all: Vec<Value> =
-        serde_json::from_str(include_str!("../../../openrouter-errors.json")).unwrap();
+    let all: Vec<Value> = serde_json::from_str(include_str!(
+        "../../../../../shared/upstream/tests/openrouter-errors.json"
+    ))
+    .unwrap();
     let by_id = |error: Value| (error["id"].as_str().unwrap().to_owned(), error);
     all.into_iter().map(by_id).collect()
 }
