@@ -54,8 +54,11 @@ async function account(name, state) {
 
 export async function tokens() {
   const byok = await account("clients-byok", { plan: "enterprise", credits: "0" });
-  const key = { key: "sk-or-v1-clients-0123456789abcdef" };
-  await send("PUT", "/v1/integrations/openrouter/key", key, byok);
+  // Saving is limited to a few times in an hour.
+  if ((await send("GET", "/v1/integrations/openrouter", undefined, byok)).key === null) {
+    const key = { key: "sk-or-v1-clients-0123456789abcdef" };
+    await send("PUT", "/v1/integrations/openrouter/key", key, byok);
+  }
   return {
     byok,
     credits: await account("clients-credits", { plan: "standard", credits: "50" }),

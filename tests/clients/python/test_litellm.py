@@ -10,7 +10,8 @@ TYPES = {
     400: litellm.BadRequestError,
     401: litellm.AuthenticationError,
     402: litellm.APIError,
-    403: litellm.PermissionDeniedError,
+    # litellm has no type for it.
+    403: litellm.APIError,
     404: litellm.NotFoundError,
     429: litellm.RateLimitError,
     502: litellm.BadGatewayError,
@@ -57,7 +58,8 @@ def test_errors(tokens, payer, error):
     with pytest.raises(TYPES[error.status]) as raised:
         complete(tokens[payer], error.model)
     assert raised.value.status_code == error.status
-    if error.code == "context_length_exceeded":
+    if (payer, error.code) == ("credits", "context_length_exceeded"):
+        # It goes by the words; OpenRouter's own are not among those that it knows.
         assert isinstance(raised.value, litellm.ContextWindowExceededError)
 
 
