@@ -57,7 +57,8 @@ for (const payer of PAYERS) {
   test(`${payer}: images`, async () => {
     const image = "data:image/png;base64,iVBORw0KGgo=";
     const content = [{ type: "text", text: prompt }, { type: "image", image }];
-    const { text } = await generateText({ model: model(payer), messages: [{ role: "user", content }] });
+    const messages = [{ role: "user", content }];
+    const { text } = await generateText({ model: model(payer), messages });
     assert.match(text, ANSWER);
   });
 

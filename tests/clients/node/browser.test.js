@@ -56,14 +56,15 @@ async function resultsFromBrowser() {
       response.setHeader("content-type", "application/json").end(settings);
     } else {
       response.setHeader("content-type", "text/html");
-      response.end('<!doctype html><title>openai</title><script type="module" src="page.js"></script>');
+      response.end('<!doctype html><script type="module" src="page.js"></script>');
     }
   });
   server.listen(new URL(ORIGIN).port, "127.0.0.1");
   await once(server, "listening");
   const profile = await mkdtemp(join(tmpdir(), "clients-"));
   const flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"];
-  const browser = spawn("chromium", [...flags, `--user-data-dir=${profile}`, ORIGIN], { stdio: "ignore" });
+  const open = [`--user-data-dir=${profile}`, ORIGIN];
+  const browser = spawn("chromium", [...flags, ...open], { stdio: "ignore" });
   const tooLong = AbortSignal.timeout(60_000);
   try {
     return await Promise.race([

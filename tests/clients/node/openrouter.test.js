@@ -6,7 +6,8 @@ import { test } from "node:test";
 import { OpenRouter } from "@openrouter/sdk";
 import * as errors from "@openrouter/sdk/models/errors";
 
-import { ANSWER, BASE_URL, BROKEN, ERRORS, FORECAST, HELLO, MODEL, PARAMETERS, PAYERS, TOOL, tokens } from "./common.js";
+import { ANSWER, BASE_URL, BROKEN, ERRORS, FORECAST, HELLO, MODEL } from "./common.js";
+import { PARAMETERS, PAYERS, TOOL, tokens } from "./common.js";
 
 const TOKENS = await tokens();
 const TYPES = {
