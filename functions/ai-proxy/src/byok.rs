@@ -63,7 +63,11 @@ pub(crate) async fn respond(
         original: Err(key_unavailable(error)),
     })?;
     let sent = Instant::now();
-    let answer = match deps.openrouter.chat(&key, call.request.body.clone(), call.kind()).await {
+    let answer = match deps
+        .openrouter
+        .chat(&key, call.headers.clone(), call.request.body.clone(), call.kind())
+        .await
+    {
         Ok(answer) => answer,
         // OpenRouter may have received the call, and may bill it.
         Err(ChatError::TimedOut) => return Err(CallFailed::for_good(timed_out())),

@@ -14,6 +14,8 @@ const MAX_IDEMPOTENCY_KEY: usize = 255;
 pub(crate) struct Call {
     pub(crate) id: CallId,
     pub(crate) request: ChatRequest,
+    /// See [`passed_on`].
+    pub(crate) headers: HeaderMap,
     /// See [`idempotency_hash`].
     pub(crate) idempotency: Option<String>,
     /// The end of this invocation.
@@ -25,6 +27,20 @@ impl Call {
     pub(crate) fn kind(&self) -> Kind {
         if self.request.streamed { Kind::Streamed } else { Kind::Plain { since: self.started } }
     }
+}
+
+/// The caller's headers that OpenRouter reads. None of them identifies the caller.
+pub(crate) fn passed_on(headers: &HeaderMap) -> HeaderMap {
+    const NAMES: [&str; 5] = [
+        "anthropic-version",
+        "anthropic-beta",
+        "x-anthropic-beta",
+        "x-session-id",
+        "x-openrouter-metadata",
+    ];
+    let listed = |name: &str| NAMES.contains(&name) || name.starts_with("x-openrouter-cache");
+    let passed = headers.iter().filter(|(name, _)| listed(name.as_str()));
+    passed.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 /// SHA-256 of the caller's `Idempotency-Key` in hex, so that the caller's text is never stored.

@@ -12,7 +12,7 @@ use http::HeaderMap;
 use routing::{Decision, Fallback, FallbackCause, Payer, Reason, Situation};
 use tokio::time::Instant;
 
-use crate::call::{Call, idempotency_hash};
+use crate::call::{Call, idempotency_hash, passed_on};
 use crate::credits::{CreditsError, Route};
 use crate::deps::Deps;
 use crate::receipt::Receipt;
@@ -73,6 +73,7 @@ async fn route(
     let call = Call {
         id: receipt.call.clone(),
         request: ChatRequest::parse(body)?,
+        headers: passed_on(headers),
         idempotency: idempotency_hash(headers)?,
         deadline,
         started: Instant::now(),

@@ -19,6 +19,7 @@ use account::Account;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use edge::ApiError;
+use http::HeaderMap;
 use secrecy::SecretString;
 use upstream::{Answer, Beginning, Chunk, HasContent, Reading};
 
@@ -78,12 +79,12 @@ async fn hold_and_call(
     route: Route,
     receipt: &mut Receipt,
 ) -> Result<Response, CreditsError> {
-    let prepared = prepare(deps, account, &call, route).await;
+    let prepared = prepare(deps, account, &call, route, receipt).await;
     let (held, key, body) = prepared
         .inspect_err(|error| receipt.refused(error.code().as_str()))
         .map_err(CreditsError::Refused)?;
     receipt.model = Some(held.hold.model.clone());
-    let answer = match deps.api.default_ai.chat(&key, body, call.kind()).await {
+    let answer = match deps.api.default_ai.chat(&key, HeaderMap::new(), body, call.kind()).await {
         Ok(answer) if answer.status().is_success() => answer,
         failed => {
             held.release().await;
@@ -114,8 +115,10 @@ async fn prepare(
     account: Account,
     call: &Call,
     route: Route,
+    receipt: &mut Receipt,
 ) -> Result<(HeldCall, Arc<SecretString>, Bytes), ApiError> {
     let request = CreditsRequest::new(&call.request)?;
+    receipt.ignored = request.ignored();
     let model = default_ai::model_for(deps, call, route).await?;
     let size = request.size(&model)?;
     let key = platform_key(deps).await?;

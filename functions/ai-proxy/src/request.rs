@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use edge::{ApiError, Code};
 use serde_json::value::RawValue;
-use upstream::Members;
+use upstream::{Members, UniqueMembers};
 
 /// A well-formed chat request.
 #[derive(Debug, Clone)]
@@ -36,8 +36,12 @@ impl ChatRequest {
         Ok(Self { body, model: model.transpose()?, streamed })
     }
 
+    /// The members of a body that has none of them twice.
     pub(crate) fn members(&self) -> Result<Members<'_>, ApiError> {
-        members(&self.body)
+        let members = serde_json::from_slice(&self.body);
+        let UniqueMembers(members) =
+            members.map_err(|_| invalid("the body must be an object that has no member twice"))?;
+        Ok(members)
     }
 }
 

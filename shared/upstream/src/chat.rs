@@ -81,10 +81,12 @@ pub struct Beginning {
 }
 
 impl Upstream {
-    /// Sends a chat call with an unchanged `body`, and waits for the response's head.
+    /// Sends a chat call with an unchanged `body` and these `headers` of the caller's, and waits for
+    /// the response's head.
     pub async fn chat(
         &self,
         key: &SecretString,
+        headers: HeaderMap,
         body: Bytes,
         kind: Kind,
     ) -> Result<Answer, ChatError> {
@@ -101,10 +103,11 @@ impl Upstream {
         };
         let request = self
             .request(Method::POST, "/chat/completions", Some(key))
+            .headers(headers)
             .header(CONTENT_TYPE, "application/json")
             .header(ACCEPT, accept)
             .body(body);
-        let response = timeout_at(head_by, request.send()).await;
+        let response = timeout_at(head_by, self.send(request)).await;
         let response = response.map_err(|_| ChatError::TimedOut)??;
         Ok(Answer {
             headers: passed_on(response.headers(), key),

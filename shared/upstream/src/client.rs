@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use url::Url;
 
 use crate::failure::UpstreamError;
+use crate::resend::Resending;
 use crate::usage::Fields;
 
 /// Time-outs (`UPSTREAM_*_MS`). No total time-out ever covers a stream.
@@ -72,7 +73,7 @@ impl AskError {
 /// One upstream: OpenRouter for the users' keys, or the default AI. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Upstream {
-    http: Client,
+    http: Resending,
     /// Without a trailing slash.
     base: String,
     pub(crate) time_outs: TimeOuts,
@@ -80,9 +81,17 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// `base` is the API's root, for example `https://openrouter.ai/api/v1`, `referer` our name.
-    pub fn new(http: Client, base: &Url, time_outs: TimeOuts, referer: HeaderValue) -> Self {
-        Self { http, base: base.as_str().trim_end_matches('/').to_owned(), time_outs, referer }
+    /// `unpooled` opens a connection for each request; `base` is the API's root, for example
+    /// `https://openrouter.ai/api/v1`, `referer` our name.
+    pub fn new(
+        client: Client,
+        unpooled: Client,
+        base: &Url,
+        time_outs: TimeOuts,
+        referer: HeaderValue,
+    ) -> Self {
+        let base = base.as_str().trim_end_matches('/').to_owned();
+        Self { http: Resending::new(client, unpooled), base, time_outs, referer }
     }
 
     /// `path` may have a query.
@@ -94,6 +103,7 @@ impl Upstream {
     ) -> RequestBuilder {
         let request = self
             .http
+            .client
             .request(method, format!("{}{path}", self.base))
             .header(ACCEPT_ENCODING, "identity")
             .header(HTTP_REFERER, self.referer.clone())
@@ -104,6 +114,10 @@ impl Upstream {
         }
     }
 
+    pub(crate) async fn send(&self, request: RequestBuilder) -> reqwest::Result<Response> {
+        self.http.send(request).await
+    }
+
     pub(crate) async fn ask(
         &self,
         path: &str,
@@ -111,7 +125,7 @@ impl Upstream {
         time: Duration,
     ) -> Result<Bytes, AskError> {
         let ask = async {
-            let response = self.request(Method::GET, path, key).send().await;
+            let response = self.send(self.request(Method::GET, path, key)).await;
             let response = response.map_err(|error| AskError::Send(error.without_url()))?;
             let status = response.status();
             let body = read(response, MAX_ANSWER).await;

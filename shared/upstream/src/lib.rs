@@ -19,6 +19,7 @@ mod json;
 mod key;
 mod models;
 mod reading;
+mod resend;
 pub mod sse;
 mod text;
 mod usage;

@@ -24,8 +24,6 @@ pub(super) enum Charge {
 pub(super) struct HeldCall {
     pub(super) deps: Deps,
     pub(super) hold: Hold,
-    /// See [`account::price::Ceiling::waived`].
-    pub(super) may_exceed_hold: bool,
     /// While this lives, the sweeper of `cargo dev` skips the call.
     pub(super) _running: RunningCall,
 }
@@ -37,7 +35,7 @@ impl HeldCall {
             self.leave_to_sweeper("usage without a cost").await;
             return None;
         };
-        if cost > self.hold.amount && !self.may_exceed_hold {
+        if cost > self.hold.amount {
             tracing::error!(%cost, held = %self.hold.amount, "a call cost more than its ceiling");
         }
         let now = self.deps.api.clock.now();

@@ -45,12 +45,7 @@ pub(super) async fn take(
         let taken = deps.api.store.holds.take(account, &new).await;
         match taken.map_err(store_error)? {
             HoldOutcome::Taken(hold) => {
-                let call = HeldCall {
-                    deps: deps.clone(),
-                    hold,
-                    may_exceed_hold: ceiling.waived,
-                    _running: running,
-                };
+                let call = HeldCall { deps: deps.clone(), hold, _running: running };
                 return Ok((call, ceiling.output_limit));
             }
             HoldOutcome::Insufficient(balance) => available = balance.available(),
