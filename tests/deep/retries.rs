@@ -28,7 +28,7 @@ async fn look_ups_back_off_until_the_record_exists() {
     assert!((4..9).contains(&lookups.len()), "{lookups:?}");
     assert!(waits.is_sorted(), "{lookups:?}");
     world.default_ai().hide_generations(false);
-    assert_eq!(world.tick_in(minutes(90)).await["swept"], 1);
+    assert_eq!(world.tick_in(minutes(119)).await["swept"], 1);
     let call = world.default_ai().calls().pop().unwrap();
     assert_eq!(spent(&world).await, cost(&call));
 }

@@ -14,7 +14,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use edge::{ApiError, Code};
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use http::{HeaderMap, StatusCode};
 use keyvault::VaultError;
 use routing::FallbackCause;
@@ -84,7 +84,8 @@ pub(crate) async fn respond(
     };
     let checker = KeyCheck { deps, account, key: &key };
     if !answer.status().is_success() {
-        return Err(checker.refused(answer).await);
+        // Boxed, because it is large and rare.
+        return Err(Box::pin(checker.refused(answer)).await);
     }
     if answer.is_event_stream() && !answer.is_encoded() {
         stream(answer, call, &checker, inspects).await
@@ -221,7 +222,7 @@ async fn plain(
 ) -> Result<Response, CallFailed> {
     let (status, headers) = (answer.status(), answer.headers().clone());
     if !answer.is_json() {
-        return Ok((status, headers, rest_of(Bytes::new(), answer)).into_response());
+        return Ok((status, headers, body_of(Vec::new(), Some(answer))).into_response());
     }
     let begun = answer.begin(MAX_COLLECTED).await.map_err(|error| {
         edge::log_error(&error, "OpenRouter's response was cut off");
@@ -230,9 +231,9 @@ async fn plain(
             BodyError::Broken(_) | BodyError::Idle => unavailable().without_retry(),
         })
     })?;
-    let is_readable = begun.is_all && begun.bytes.len() <= MAX_INSPECTED && !answer.is_encoded();
-    let error = (inspects && is_readable).then(|| Reading::of_body(&begun.bytes));
-    let body = if begun.is_all { Body::from(begun.bytes) } else { rest_of(begun.bytes, answer) };
+    let is_readable = begun.is_all && begun.len() <= MAX_INSPECTED && !answer.is_encoded();
+    let error = (inspects && is_readable).then(|| Reading::of_body(&begun.bytes()));
+    let body = body_of(begun.chunks, (!begun.is_all).then_some(answer));
     let response = (status, headers, body).into_response();
     match error {
         Some(Reading::Error(error, _, HasContent::No)) => {
@@ -242,10 +243,12 @@ async fn plain(
     }
 }
 
-/// The body from here on, as it comes. If it breaks off, so does the caller's.
-fn rest_of(begun: Bytes, answer: Answer) -> Body {
-    let first = (!begun.is_empty()).then_some(Ok(begun));
-    let rest = stream::unfold(Some(answer), async |answer| {
+/// A body that has begun, and the rest as it comes. If that breaks off, so does the caller's.
+fn body_of(mut begun: Vec<Bytes>, rest: Option<Answer>) -> Body {
+    if rest.is_none() && begun.len() <= 1 {
+        return Body::from(begun.pop().unwrap_or_default());
+    }
+    let rest = stream::unfold(rest, async |answer| {
         let mut answer = answer?;
         match answer.next().await? {
             Ok(chunk) => Some((Ok(chunk), Some(answer))),
@@ -255,7 +258,7 @@ fn rest_of(begun: Bytes, answer: Answer) -> Body {
             }
         }
     });
-    Body::from_stream(futures_util::StreamExt::chain(stream::iter(first), rest))
+    Body::from_stream(stream::iter(begun.into_iter().map(Ok)).chain(rest))
 }
 
 async fn stream(

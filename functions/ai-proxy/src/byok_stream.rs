@@ -71,7 +71,8 @@ impl StreamRelay {
         let mut decision = None;
         while decision.is_none() && begun.len() <= MAX_UNDECIDED {
             let Ok(Some(chunk)) = timeout_at(deadline, self.chunks.next()).await else { break };
-            let mut readings = self.read(&chunk).into_iter();
+            let items = self.items.push(chunk.clone());
+            let mut readings = self.note(items).into_iter();
             decision = readings.find_map(|reading| match reading {
                 Reading::Error(error, ..) => Some(Decision::OnlyAnError(error)),
                 Reading::Chunk(chunk) if !chunk.is_decisive() => None,
@@ -81,11 +82,6 @@ impl StreamRelay {
         }
         self.begun = begun.freeze();
         decision.unwrap_or(Decision::Passed)
-    }
-
-    fn read(&mut self, chunk: &[u8]) -> Vec<Reading> {
-        let items = self.items.push(chunk);
-        self.note(items)
     }
 
     /// What the items say; remembers how the stream ends.
@@ -124,7 +120,9 @@ impl StreamRelay {
         }
         while let Some(chunk) = self.chunks.next().await {
             let was_done = self.end.is_done;
-            self.read(&chunk);
+            let mut items = self.items.push(chunk.clone());
+            items.retain(may_end_the_stream);
+            self.note(items);
             if self.end.is_done && !was_done {
                 self.chunks.stop_soon();
             }
@@ -134,7 +132,8 @@ impl StreamRelay {
             }
         }
         self.end.is_sent = true;
-        let rest = self.items.end();
+        let mut rest = self.items.end();
+        rest.retain(may_end_the_stream);
         self.note(rest);
         tracing::info!(
             complete = self.end.is_done,
@@ -149,4 +148,11 @@ impl StreamRelay {
         };
         Some((Ok(last), self))
     }
+}
+
+/// Only events that can matter for the stream's end are parsed.
+fn may_end_the_stream(item: &Item) -> bool {
+    let Item::Event(event) = item else { return false };
+    let mentions = |text: &str| memchr::memmem::find(&event.data, text.as_bytes()).is_some();
+    mentions("[DONE]") || mentions("\"usage\"") || mentions("\"error\"")
 }

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use edge::ApiError;
 use http::HeaderMap;
 use secrecy::SecretString;
-use upstream::{Answer, Beginning, Chunk, HasContent, Reading};
+use upstream::{Answer, Chunk, HasContent, Reading};
 
 use crate::call::Call;
 use crate::deps::Deps;
@@ -139,7 +139,7 @@ async fn relay_plain(
         wait_for_recording(recording).await;
     }
     let body = match begun {
-        Ok(Beginning { bytes, is_all: true }) => bytes,
+        Ok(begun) if begun.is_all => begun.bytes(),
         cut_off => {
             if let Err(error) = cut_off {
                 edge::log_error(&error, "the default AI's response was cut off");

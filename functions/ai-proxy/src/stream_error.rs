@@ -3,7 +3,7 @@
 use account::CallId;
 use bytes::Bytes;
 use edge::{ApiError, Clock, Code};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::call::Call;
 
@@ -38,9 +38,12 @@ impl ErrorChunk {
             "model": self.model,
             "choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": "error"}],
         });
-        if let (Value::Object(chunk), Value::Object(error)) = (&mut chunk, error.ai_body()) {
-            chunk.extend(error);
+        let mut error = error.ai_body()["error"].take();
+        if let Some(members) = error.as_object_mut() {
+            // OpenRouter's SDKs read a chunk's metadata only if it names OpenRouter's own error type.
+            members.remove("metadata");
         }
+        chunk["error"] = error;
         Bytes::from(format!("\n\ndata: {chunk}\n\n"))
     }
 }

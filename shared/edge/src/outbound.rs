@@ -23,7 +23,7 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 const IDLE_CONNECTIONS: usize = 64;
 
 /// Response headers that are read at most; hyper's own limit is 100.
-const MAX_HEADERS: usize = 1_000;
+const MAX_HEADERS: usize = 512;
 
 /// Clients for an upstream whose calls may be sent again on a connection of their own.
 #[derive(Debug, Clone)]

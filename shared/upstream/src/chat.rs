@@ -73,11 +73,29 @@ pub struct Answer {
 }
 
 /// The beginning of a body.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Beginning {
-    pub bytes: Bytes,
+    pub chunks: Vec<Bytes>,
     /// There is no more.
     pub is_all: bool,
+}
+
+impl Beginning {
+    pub fn len(&self) -> usize {
+        self.chunks.iter().map(Bytes::len).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The chunks in one piece.
+    pub fn bytes(&self) -> Bytes {
+        match self.chunks.as_slice() {
+            [chunk] => chunk.clone(),
+            chunks => chunks.concat().into(),
+        }
+    }
 }
 
 impl Upstream {
@@ -171,17 +189,18 @@ impl Answer {
 
     /// The body of a response that is not streamed, up to `max` bytes or a little more.
     pub async fn begin(&mut self, max: usize) -> Result<Beginning, BodyError> {
-        let mut bytes = BytesMut::new();
-        loop {
+        let mut beginning = Beginning::default();
+        let mut length: usize = 0;
+        while length <= max {
             let next = timeout_at(self.must_end_by, self.next()).await;
-            match next.map_err(|_| BodyError::TimedOut)?.transpose()? {
-                None => return Ok(Beginning { bytes: bytes.freeze(), is_all: true }),
-                Some(chunk) => bytes.extend_from_slice(&chunk),
-            }
-            if bytes.len() > max {
-                return Ok(Beginning { bytes: bytes.freeze(), is_all: false });
-            }
+            let Some(chunk) = next.map_err(|_| BodyError::TimedOut)?.transpose()? else {
+                beginning.is_all = true;
+                break;
+            };
+            length = length.saturating_add(chunk.len());
+            beginning.chunks.push(chunk);
         }
+        Ok(beginning)
     }
 
     /// The beginning of an error's body, as far as it arrives.

@@ -51,7 +51,8 @@ impl Resending {
         match again {
             Some(again) if had_died => {
                 tracing::info!("sending again: the connection had died");
-                self.unpooled.execute(again.build()?).await
+                // Boxed, because it is large and rare.
+                Box::pin(self.unpooled.execute(again.build()?)).await
             }
             _ => Err(error),
         }

@@ -1,7 +1,7 @@
 //! Server-sent events, as <https://html.spec.whatwg.org/multipage/server-sent-events.html> has them:
 //! lines end in LF, CR or both, and an event's data may have several.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 
 /// Length limit of a line, and of an event's data, in bytes.
 const MAX_EVENT: usize = 1024 * 1024;
@@ -32,34 +32,36 @@ pub struct Items {
     /// Some line was read, so that a byte order mark can no longer come.
     begun: bool,
     name: String,
-    data: Option<BytesMut>,
+    data: Option<Bytes>,
     unreadable: bool,
 }
 
 impl Items {
     /// Adds the next chunk of the stream, and returns the items that it completes.
-    pub fn push(&mut self, chunk: &[u8]) -> Vec<Item> {
+    pub fn push(&mut self, mut rest: Bytes) -> Vec<Item> {
         let mut items = Vec::new();
-        let mut rest = chunk;
-        if std::mem::take(&mut self.after_cr) {
-            rest = rest.strip_prefix(b"\n").unwrap_or(rest);
+        if std::mem::take(&mut self.after_cr) && rest.starts_with(b"\n") {
+            rest.advance(1);
         }
-        while let Some(end) = memchr::memchr2(b'\n', b'\r', rest) {
-            let (line, after) = rest.split_at_checked(end).unwrap_or((rest, b""));
-            self.after_cr = after == b"\r";
-            let line_end = if after.starts_with(b"\r\n") { 2 } else { 1 };
-            rest = after.get(line_end..).unwrap_or_default();
-            self.add_to_line(line);
-            let line = self.line.split();
+        while let Some(end) = memchr::memchr2(b'\n', b'\r', &rest) {
+            let line = rest.split_to(end);
+            self.after_cr = rest == b"\r"[..];
+            rest.advance(if rest.starts_with(b"\r\n") { 2 } else { 1 });
+            let line = if self.line.is_empty() && line.len() <= MAX_EVENT {
+                line
+            } else {
+                self.add_to_line(&line);
+                self.line.split().freeze()
+            };
             items.extend(self.end_of_line(&line));
         }
-        self.add_to_line(rest);
+        self.add_to_line(&rest);
         items
     }
 
     /// Ends the stream, whose last event may lack its end.
     pub fn end(&mut self) -> Vec<Item> {
-        let line = self.line.split();
+        let line = self.line.split().freeze();
         let mut items = Vec::new();
         if !line.is_empty() {
             items.extend(self.end_of_line(&line));
@@ -82,10 +84,10 @@ impl Items {
         }
     }
 
-    fn end_of_line(&mut self, line: &[u8]) -> Option<Item> {
+    fn end_of_line(&mut self, whole: &Bytes) -> Option<Item> {
         let mark: &[u8] =
             if std::mem::replace(&mut self.begun, true) { b"" } else { b"\xef\xbb\xbf" };
-        let line = line.strip_prefix(mark).unwrap_or(line);
+        let line = whole.strip_prefix(mark).unwrap_or(whole);
         if line.is_empty() {
             return self.end_of_event();
         }
@@ -95,7 +97,7 @@ impl Items {
         let value = value.strip_prefix(b" ").unwrap_or(value);
         match field {
             b"" => return Some(Item::Comment),
-            b"data" => self.add_data(value),
+            b"data" => self.add_data(whole.slice_ref(value)),
             b"event" => self.name = String::from_utf8_lossy(value).into_owned(),
             b"id" | b"retry" => {}
             _ => self.unreadable = true,
@@ -103,20 +105,16 @@ impl Items {
         None
     }
 
-    fn add_data(&mut self, value: &[u8]) {
-        let length = self.data.as_ref().map_or(0, |data| data.len().saturating_add(1));
-        if length.saturating_add(value.len()) > MAX_EVENT {
-            self.unreadable = true;
+    fn add_data(&mut self, value: Bytes) {
+        let Some(before) = self.data.take() else {
+            self.data = Some(value);
             return;
-        }
-        let data = match &mut self.data {
-            Some(data) => {
-                data.extend_from_slice(b"\n");
-                data
-            }
-            none => none.insert(BytesMut::new()),
         };
-        data.extend_from_slice(value);
+        if before.len().saturating_add(value.len()) > MAX_EVENT {
+            self.unreadable = true;
+        } else {
+            self.data = Some([&before[..], b"\n", &value[..]].concat().into());
+        }
     }
 
     fn end_of_event(&mut self) -> Option<Item> {
@@ -125,7 +123,7 @@ impl Items {
             return Some(Item::Unreadable);
         }
         // An event without data is none.
-        Some(Item::Event(Event { name, data: data?.freeze() }))
+        Some(Item::Event(Event { name, data: data? }))
     }
 }
 
@@ -179,7 +177,10 @@ mod tests {
 
     fn items(stream: &[u8], size: usize) -> Vec<Item> {
         let mut items = Items::default();
-        let mut found: Vec<_> = stream.chunks(size).flat_map(|chunk| items.push(chunk)).collect();
+        let mut found: Vec<_> = stream
+            .chunks(size)
+            .flat_map(|chunk| items.push(Bytes::copy_from_slice(chunk)))
+            .collect();
         found.extend(items.end());
         found
     }
@@ -231,7 +232,7 @@ mod tests {
             ("garbage\n", false),
         ] {
             let mut items = Items::default();
-            items.push(stream.as_bytes());
+            items.push(Bytes::from(stream));
             assert_eq!(items.is_between_events(), between, "{stream:?}");
         }
     }

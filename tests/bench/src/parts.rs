@@ -171,7 +171,7 @@ fn stream(chunk: usize) -> Vec<Bytes> {
 
 fn scan(chunks: &[Bytes]) {
     let mut items = Items::default();
-    for item in chunks.iter().flat_map(|chunk| items.push(chunk)) {
+    for item in chunks.iter().flat_map(|chunk| items.push(chunk.clone())) {
         if let Item::Event(event) = item {
             black_box(Reading::of_event(&event));
         }

@@ -59,7 +59,7 @@ fn cut(stream: &Bytes, sizes: &[u8]) -> Vec<Bytes> {
 
 fn items(chunks: &[Bytes]) -> Vec<Item> {
     let mut items = Items::default();
-    let mut found: Vec<_> = chunks.iter().flat_map(|chunk| items.push(chunk)).collect();
+    let mut found: Vec<_> = chunks.iter().flat_map(|chunk| items.push(chunk.clone())).collect();
     found.extend(items.end());
     found
 }

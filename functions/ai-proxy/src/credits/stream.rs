@@ -134,7 +134,7 @@ impl Relay {
                 Ok(None) => return Some(self.cut_off(chunks)),
                 Ok(Some(chunk)) => chunk,
             };
-            let items = self.items.push(&chunk);
+            let items = self.items.push(chunk);
             let end = self.relay_items(items);
             if end.is_some() || self.decided {
                 return end;
@@ -151,7 +151,7 @@ impl Relay {
             self.client.flush().await;
             end = match chunks.next().await {
                 Some(chunk) => {
-                    let items = self.items.push(&chunk);
+                    let items = self.items.push(chunk);
                     self.relay_items(items)
                 }
                 None => Some(self.cut_off(&chunks)),
