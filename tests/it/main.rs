@@ -21,6 +21,7 @@ mod crash;
 mod credits;
 #[path = "../deep/mod.rs"]
 mod deep;
+mod documented_errors;
 mod domain_events;
 mod fallback;
 mod gretactl;
