@@ -7,12 +7,13 @@ use payments::{
     CheckoutSession, IntentStatus, PaymentError, PaymentIntent, SessionId, SessionStatus,
     SubscriptionId,
 };
-use store::{Applied, EntryKind, Outcome, PaymentOrder, PostError, PostRefused, Purchase};
+use store::{
+    Applied, EntryKind, Outcome, PaymentOrder, PostError, PostRefused, Posting, Purchase, STRIPE,
+};
 
 use crate::context::Context;
-use crate::error::{ChargingError, Result};
+use crate::error::Result;
 use crate::outcome::{PaymentUpdate, apply_payment, finish, mismatch, via};
-use crate::reversal::post;
 use crate::stripe_subscription::charge_subscription;
 
 /// Applies the state of a PaymentIntent; safe to repeat. A state that may be stale counts only if
@@ -142,18 +143,25 @@ async fn post_purchase(
     entry: &EntryId,
     credits: Credits,
 ) -> Result<(Outcome, bool)> {
-    let (kind, note) = (EntryKind::Purchase, "credits bought");
+    let posting = Posting {
+        id: entry,
+        kind: EntryKind::Purchase,
+        amount: credits,
+        at: cx.now,
+        note: "credits bought",
+        actor: STRIPE,
+    };
     let posted = match cx.store.accounts.by_number(&order.account_number).await? {
-        Some(account) => post(cx, &account, entry.as_str(), (kind, credits), note).await,
-        None => Err(PostError::from(PostRefused::NoAccount).into()),
+        Some(account) => cx.store.ledger.post(&account.id, &posting).await,
+        None => Err(PostRefused::NoAccount.into()),
     };
     let outcome = match posted {
-        Ok(()) => Outcome::Counted,
-        Err(ChargingError::Posting(PostError::Refused(refused))) => {
+        Ok(_) => Outcome::Counted,
+        Err(PostError::Refused(refused)) => {
             edge::log_error(&refused, "could not post a purchase of credits");
             Outcome::RefundDue
         }
-        Err(error) => return Err(error),
+        Err(error) => return Err(error.into()),
     };
     let set_outcome = cx.store.payments.set_outcome(order, outcome, cx.now);
     Ok((outcome, set_outcome.await?))

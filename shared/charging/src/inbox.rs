@@ -95,9 +95,7 @@ async fn apply_notice(cx: Context<'_>, notice: &Notice) -> Result<PaymentUpdate>
     match notice {
         Notice::Checkout { session } => apply_session(cx, session).await,
         Notice::Intent(intent) => apply_intent(cx, intent).await,
-        Notice::Refunded { intent: Some(intent), amount_refunded, full } => {
-            apply_refund(cx, intent, *amount_refunded, *full).await
-        }
+        Notice::Refunded { intent: Some(intent), full } => apply_refund(cx, intent, *full).await,
         Notice::RefundFailed { intent: Some(intent) } => apply_failed_refund(cx, intent).await,
         Notice::Dispute { id, intent: Some(intent), amount, state } => {
             apply_dispute(cx, id, intent, (*amount, *state)).await

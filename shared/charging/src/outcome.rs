@@ -144,6 +144,20 @@ async fn paid_with(cx: Context<'_>, stripe_id: &str) -> Result<Option<IntentId>>
     }
 }
 
+/// The order that a PaymentIntent paid, directly or through a session or invoice.
+pub(crate) async fn order_paid_with(
+    cx: Context<'_>,
+    intent: &IntentId,
+) -> Result<Option<(PaymentOrder, Option<Outcome>)>> {
+    let payments = &cx.store.payments;
+    match payments.order(intent.as_str()).await? {
+        Some((PaymentOrder { purchase: Purchase::Via { session }, .. }, _)) => {
+            Ok(payments.order(&session).await?)
+        }
+        found => Ok(found),
+    }
+}
+
 /// Alerts operators to a payment that was not refunded.
 pub(crate) fn report_failed_refund(stripe_id: &str) {
     tracing::error!(stripe_id, "a payment cannot be refunded; an operator has to look");

@@ -11,6 +11,7 @@ use crate::checkout::CheckoutSession;
 use crate::ids::{Cents, DisputeId, EventId, IdError, IntentId, InvoiceId, SubscriptionId};
 use crate::intent::PaymentIntent;
 use crate::read;
+use crate::refund::is_failed;
 
 #[derive(Debug, thiserror::Error)]
 pub enum EventError {
@@ -48,8 +49,7 @@ pub enum Notice {
     /// A card payment was refunded, by us or by others.
     Refunded {
         intent: Option<IntentId>,
-        /// The sum of all refunds of this charge so far.
-        amount_refunded: Option<Cents>,
+        /// The whole charge has been refunded.
         full: bool,
     },
     /// A refund failed: the bank did not accept it.
@@ -64,11 +64,12 @@ pub enum Notice {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DisputeState {
-    /// A question before a dispute: no money has moved. It can still become a dispute.
+    /// A question before a dispute, open or closed: no money has moved. An open one can still
+    /// become a dispute.
     Inquiry,
     /// The money was taken from us until the dispute is decided.
     Open,
-    /// The money is ours, or the inquiry is over.
+    /// The money is ours.
     Won,
     /// The money went to the cardholder, even if that prevented a dispute.
     Lost,
@@ -119,11 +120,10 @@ impl Notice {
             }
             "charge.refunded" => object.is_object().then(|| Self::Refunded {
                 intent: read::id(object, "payment_intent"),
-                amount_refunded: read::cents(object, "amount_refunded"),
                 full: read::flag(object, "refunded").unwrap_or_default(),
             }),
-            "refund.failed" => object
-                .is_object()
+            // All three are sent for the same failure; older API versions send only the second one.
+            "refund.failed" | "charge.refund.updated" | "refund.updated" => is_failed(object)
                 .then(|| Self::RefundFailed { intent: read::id(object, "payment_intent") }),
             // An inquiry that becomes a dispute is not created again, but updated, and the funds
             // are withdrawn.
@@ -152,9 +152,11 @@ fn subscription_of(invoice: &Value) -> Option<SubscriptionId> {
 impl DisputeState {
     fn of(status: Option<&str>) -> Self {
         match status {
-            Some("warning_needs_response" | "warning_under_review") => Self::Inquiry,
+            Some("warning_needs_response" | "warning_under_review" | "warning_closed") => {
+                Self::Inquiry
+            }
             Some("needs_response" | "under_review") => Self::Open,
-            Some("won" | "warning_closed") => Self::Won,
+            Some("won") => Self::Won,
             Some("lost" | "charge_refunded" | "prevented") => Self::Lost,
             _ => Self::Other,
         }

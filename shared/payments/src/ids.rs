@@ -25,6 +25,8 @@ account::ids! {
     InvoiceId,
     /// A dispute (`dp_…`, formerly `du_…`).
     DisputeId,
+    /// A refund (`re_…`).
+    RefundId,
     /// An event (`evt_…`); the same in each of its deliveries.
     EventId,
 }

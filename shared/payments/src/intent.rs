@@ -64,16 +64,6 @@ pub struct NewIntent<'a> {
     pub period: Period,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refund {
-    /// The money is on its way back.
-    Made,
-    /// The whole payment was refunded before.
-    AlreadyMade,
-    /// The payment cannot be refunded this way: an operator has to look.
-    Failed,
-}
-
 impl Stripe {
     pub async fn create_intent(
         &self,
@@ -170,26 +160,6 @@ impl Stripe {
             Some(read::id(found, "payment_method").filter(|_| is_done))
         })
         .await
-    }
-
-    /// Refunds the rest of a payment. Stripe refuses if it is disputed (`charge_disputed`).
-    pub async fn refund(
-        &self,
-        intent: &IntentId,
-        idempotency: &str,
-    ) -> Result<Refund, PaymentError> {
-        let form = vec![("payment_intent", intent.to_string())];
-        match self.post("/v1/refunds", form, Some(idempotency)).await? {
-            Decided::Done(refund) => parse(&refund, |refund| match read::text(refund, "status") {
-                Some("succeeded" | "pending" | "requires_action") => Some(Refund::Made),
-                Some("failed" | "canceled") => Some(Refund::Failed),
-                _ => None,
-            }),
-            Decided::Refused(refusal) if refusal.is("charge_already_refunded") => {
-                Ok(Refund::AlreadyMade)
-            }
-            Decided::Refused(refusal) => Err(refusal.into()),
-        }
     }
 }
 

@@ -20,6 +20,7 @@ mod intent;
 mod invoice;
 mod rate_limit;
 mod read;
+mod refund;
 pub mod signature;
 mod subscription;
 
@@ -29,11 +30,12 @@ pub use decline::Decline;
 pub use error::{PaymentError, UncertainOutcome};
 pub use event::{DisputeState, Event, EventError, Notice};
 pub use ids::{
-    Cents, CustomerId, DisputeId, EventId, IdError, IntentId, InvoiceId, PaymentMethodId,
+    Cents, CustomerId, DisputeId, EventId, IdError, IntentId, InvoiceId, PaymentMethodId, RefundId,
     SessionId, SetupIntentId, SubscriptionId,
 };
-pub use intent::{IntentStatus, NewIntent, PaymentIntent, Refund};
+pub use intent::{IntentStatus, NewIntent, PaymentIntent};
 pub use invoice::{Invoice, InvoiceStatus};
+pub use refund::{ListedRefund, Refund};
 pub use subscription::Subscription;
 
 #[cfg(test)]

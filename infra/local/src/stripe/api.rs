@@ -44,6 +44,9 @@ fn dispatch(state: &mut StripeState, request: &ApiRequest) -> Result<Value, ApiE
         let message = format!("This property cannot be expanded ({name}).");
         return Err(ApiError::invalid("expand", &message));
     }
+    if (request.method.as_str(), request.path.as_str()) == ("GET", "/v1/refunds") {
+        return refunds::list_of(state, params);
+    }
     let path = request.path.strip_prefix("/v1/").unwrap_or_default();
     let parts: Vec<&str> = path.split('/').collect();
     let id = match (request.method.as_str(), parts.as_slice()) {

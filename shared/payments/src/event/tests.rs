@@ -192,19 +192,15 @@ fn a_subscription_event_names_its_subscription() {
 }
 
 #[test]
-fn refunds_are_cumulative() {
+fn a_refund_is_in_full_or_not() {
     let intent = IntentId::new("pi_1").ok();
     for (cents, full) in [(200, false), (500, true)] {
         let wire = json!({"id": "ch_1", "object": "charge", "amount": 500,
             "amount_refunded": cents, "payment_intent": "pi_1", "refunded": full});
-        let expected = Notice::Refunded {
-            intent: intent.clone(),
-            amount_refunded: Some(Cents::new(cents)),
-            full,
-        };
+        let expected = Notice::Refunded { intent: intent.clone(), full };
         assert_eq!(notice("charge.refunded", &wire), expected);
     }
-    let least = Notice::Refunded { intent: None, amount_refunded: None, full: false };
+    let least = Notice::Refunded { intent: None, full: false };
     assert_eq!(notice("charge.refunded", &json!({"id": "ch_1"})), least);
 }
 
@@ -214,7 +210,11 @@ fn a_failed_refund_names_its_payment_intent() {
         "payment_intent": "pi_1", "failure_reason": "lost_or_stolen_card"});
     let intent = IntentId::new("pi_1").ok();
     let expected = Notice::RefundFailed { intent };
-    assert_eq!(notice("refund.failed", &wire), expected);
+    for kind in ["refund.failed", "refund.updated", "charge.refund.updated"] {
+        assert_eq!(notice(kind, &wire), expected);
+        let pending = json!({"id": "re_1", "status": "pending", "payment_intent": "pi_1"});
+        assert_eq!(notice(kind, &pending), Notice::Other);
+    }
 }
 
 #[test]
@@ -228,7 +228,7 @@ fn a_disputes_status_determines_its_state() {
         ("funds_withdrawn", "under_review", Open),
         ("funds_reinstated", "won", Won),
         ("closed", "won", Won),
-        ("closed", "warning_closed", Won),
+        ("closed", "warning_closed", Inquiry),
         ("closed", "lost", Lost),
         ("closed", "charge_refunded", Lost),
         ("created", "prevented", Lost),
