@@ -10,13 +10,41 @@ use serde_json::Value;
 use crate::checkout::CheckoutSession;
 use crate::ids::{Cents, DisputeId, EventId, IdError, IntentId, InvoiceId, SubscriptionId};
 use crate::intent::PaymentIntent;
+use crate::known::{JsonError, OTHER};
 use crate::read;
 use crate::refund::is_failed;
+
+/// The types of the events that we use.
+const KINDS: [&str; 23] = [
+    "checkout.session.completed",
+    "checkout.session.async_payment_succeeded",
+    "checkout.session.async_payment_failed",
+    "checkout.session.expired",
+    "payment_intent.succeeded",
+    "payment_intent.payment_failed",
+    "payment_intent.requires_action",
+    "payment_intent.canceled",
+    "payment_intent.processing",
+    "invoice.paid",
+    "invoice.payment_failed",
+    "customer.subscription.created",
+    "customer.subscription.updated",
+    "customer.subscription.deleted",
+    "charge.refunded",
+    "refund.failed",
+    "refund.updated",
+    "charge.refund.updated",
+    "charge.dispute.created",
+    "charge.dispute.updated",
+    "charge.dispute.funds_withdrawn",
+    "charge.dispute.funds_reinstated",
+    "charge.dispute.closed",
+];
 
 #[derive(Debug, thiserror::Error)]
 pub enum EventError {
     #[error("an event's body is not JSON")]
-    NotJson(#[source] serde_json::Error),
+    NotJson(#[source] JsonError),
     #[error("an event has no id")]
     NoId(#[source] IdError),
 }
@@ -25,8 +53,8 @@ pub enum EventError {
 pub struct Event {
     pub id: EventId,
     pub livemode: bool,
-    /// The event's type, `checkout.session.completed`; empty if absent.
-    pub kind: String,
+    /// The event's type, for example `checkout.session.completed`; `other` if we do not use it.
+    pub kind: &'static str,
     pub notice: Notice,
 }
 
@@ -79,15 +107,17 @@ pub enum DisputeState {
 
 impl Event {
     pub fn parse(body: &[u8]) -> Result<Self, EventError> {
-        let event: Value = serde_json::from_slice(body).map_err(EventError::NotJson)?;
+        let event: Value =
+            serde_json::from_slice(body).map_err(|error| EventError::NotJson(error.into()))?;
         let id = read::text(&event, "id").unwrap_or_default();
         let id = EventId::new(id).map_err(EventError::NoId)?;
         let kind = read::text(&event, "type").unwrap_or_default();
+        let kind = KINDS.iter().find(|known| **known == kind).copied().unwrap_or(OTHER);
         let object = event.pointer("/data/object").unwrap_or(&Value::Null);
         Ok(Self {
             id,
             livemode: read::flag(&event, "livemode").unwrap_or_default(),
-            kind: kind.to_owned(),
+            kind,
             notice: Notice::read(kind, object).unwrap_or(Notice::Other),
         })
     }
@@ -100,7 +130,9 @@ impl Notice {
             | "checkout.session.async_payment_succeeded"
             | "checkout.session.async_payment_failed"
             | "checkout.session.expired" => {
-                Some(Self::Checkout { session: Box::new(CheckoutSession::read(object)?) })
+                // A closed session has no page.
+                let session = CheckoutSession { url: None, ..CheckoutSession::read(object)? };
+                Some(Self::Checkout { session: Box::new(session) })
             }
             "payment_intent.succeeded"
             | "payment_intent.payment_failed"

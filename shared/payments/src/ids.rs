@@ -27,6 +27,8 @@ account::ids! {
     DisputeId,
     /// A refund (`re_…`).
     RefundId,
+    /// A request (`req_…`), for Stripe's support.
+    RequestId,
     /// An event (`evt_…`); the same in each of its deliveries.
     EventId,
 }

@@ -11,7 +11,7 @@ use crate::client::{CURRENCY, Decided, Stripe, parse};
 use crate::decline::Decline;
 use crate::error::PaymentError;
 use crate::ids::{Cents, CustomerId, IntentId, PaymentMethodId, SetupIntentId};
-use crate::read;
+use crate::read::{self, Currency};
 
 /// The charge, which shows when a PaymentIntent was paid, or why not.
 const EXPAND: (&str, &str) = ("expand[]", "latest_charge");
@@ -40,8 +40,7 @@ pub struct PaymentIntent {
     pub status: IntentStatus,
     pub amount: Option<Cents>,
     pub amount_received: Option<Cents>,
-    /// In lower case, `usd`.
-    pub currency: Option<String>,
+    pub currency: Currency,
     pub customer: Option<CustomerId>,
     /// A decline removes it.
     pub payment_method: Option<PaymentMethodId>,
@@ -143,6 +142,24 @@ impl Stripe {
         }
     }
 
+    /// Can this card be charged for the customer? Not once it is detached or deleted.
+    pub async fn is_card_of(
+        &self,
+        card: &PaymentMethodId,
+        customer: &CustomerId,
+    ) -> Result<bool, PaymentError> {
+        let path = format!("/v1/payment_methods/{card}");
+        let owner = self.get(&path, |found| {
+            let _: PaymentMethodId = read::id(found, "id")?;
+            Some(read::id::<CustomerId>(found, "customer"))
+        });
+        match owner.await {
+            Ok(owner) => Ok(owner.as_ref() == Some(customer)),
+            Err(PaymentError::Missing { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn intent_after_refusal(&self, id: &IntentId) -> Result<PaymentIntent, PaymentError> {
         let found = self.intent(id).await;
         found.map_err(PaymentError::after_a_call)
@@ -180,7 +197,7 @@ impl PaymentIntent {
             status,
             amount: read::cents(intent, "amount"),
             amount_received: read::cents(intent, "amount_received"),
-            currency: read::owned(intent, "currency"),
+            currency: read::currency(intent),
             customer: read::id(intent, "customer"),
             payment_method: read::id(intent, "payment_method"),
             livemode: read::flag(intent, "livemode"),

@@ -1,5 +1,6 @@
 //! The API: its endpoints, and the expansion of their responses.
 
+use http::Method;
 use serde_json::{Value, json};
 
 use super::admission::{ApiRequest, ApiResponse};
@@ -46,6 +47,11 @@ fn dispatch(state: &mut StripeState, request: &ApiRequest) -> Result<Value, ApiE
     }
     if (request.method.as_str(), request.path.as_str()) == ("GET", "/v1/refunds") {
         return refunds::list_of(state, params);
+    }
+    let fails =
+        |(end, _): &(&str, u16)| request.method == Method::POST && request.path.ends_with(end);
+    if let Some(place) = state.failures.iter().position(fails) {
+        return Err(ApiError::on_command(state.failures.remove(place).1));
     }
     let path = request.path.strip_prefix("/v1/").unwrap_or_default();
     let parts: Vec<&str> = path.split('/').collect();

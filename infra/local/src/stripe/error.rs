@@ -85,6 +85,17 @@ impl ApiError {
         Self { is_result: true, ..Self::new(402, error) }
     }
 
+    /// A failure on command. Stripe stores a 500 under the idempotency key, and no error of a
+    /// request that was not executed.
+    pub(super) fn on_command(status: u16) -> Self {
+        let kind = match status {
+            500.. => "api_error",
+            _ => "invalid_request_error",
+        };
+        let error = json!({"type": kind, "message": "A failure that a test asked for."});
+        Self { is_result: status == 500, ..Self::new(status, error) }
+    }
+
     pub(super) fn no_response() -> Self {
         Self { no_response: true, ..Self::new(504, Value::Null) }
     }

@@ -77,6 +77,8 @@ pub struct StripeState {
     pub(super) current_key: Option<String>,
     /// The request in progress is carried out, and its response is lost.
     pub(super) response_lost: bool,
+    /// The failures of upcoming POST requests: how their path ends, and the status.
+    pub(super) failures: Vec<(&'static str, u16)>,
     /// The number of upcoming refunds that fail.
     pub(super) failing_refunds: u32,
 }
@@ -95,6 +97,11 @@ impl StripeState {
     /// From now on, the `next` requests get a 429, then those above `per_second`.
     pub fn limit_rate(&mut self, next: u32, per_second: Option<usize>) {
         self.admission.rate_limit = RateLimit { next, per_second, ..RateLimit::default() };
+    }
+
+    /// The next `times` POST requests to paths that end like this fail, and do nothing.
+    pub fn fail_next(&mut self, path_end: &'static str, status: u16, times: usize) {
+        self.failures.extend(std::iter::repeat_n((path_end, status), times));
     }
 
     /// All requests to the API, in the order of their arrival.
@@ -217,6 +224,34 @@ impl StripeState {
         params.only("email metadata")?;
         let (email, metadata) = (params.get("email"), params.map("metadata"));
         Ok(self.add("cus", "customer", json!({"email": email, "metadata": metadata})))
+    }
+
+    /// Deletes a customer, as in the dashboard: its cards are detached, and its subscriptions end.
+    pub fn delete_customer(&mut self, customer: &str) {
+        let of_customer =
+            |(id, it): (&String, &Value)| (it["customer"] == customer).then(|| id.clone());
+        let methods: Vec<_> = self.all("pm_").filter_map(of_customer).collect();
+        for method in methods {
+            self.detach(&method);
+        }
+        let subscriptions: Vec<_> = self.all("sub_").filter_map(of_customer).collect();
+        for subscription in subscriptions {
+            // One that has ended stays as it is.
+            let _ = super::subscriptions::cancel(self, &subscription);
+        }
+        let gone = json!({"id": customer, "object": "customer", "deleted": true});
+        self.resources.insert(customer.to_owned(), gone);
+    }
+
+    /// Detaches a payment method from its customer: it can never be charged again.
+    pub fn detach(&mut self, method: &str) {
+        self.set(method, json!({"customer": null}));
+    }
+
+    /// Removes a resource, as if this Stripe account had never had it.
+    pub fn forget(&mut self, id: &str) {
+        self.resources.remove(id);
+        self.open_sessions.retain(|(_, session)| session != id);
     }
 
     /// Adds a customer with a card that succeeds. Returns the ids of both.
