@@ -14,6 +14,9 @@ pub(super) struct ApiError {
 }
 
 impl ApiError {
+    /// Text that no documentation of Stripe's lists.
+    pub(super) const UNLISTED: &str = "unlisted_someone_at_example";
+
     fn new(status: u16, error: Value) -> Self {
         Self { status, error, is_result: false, no_response: false }
     }
@@ -92,7 +95,12 @@ impl ApiError {
             500.. => "api_error",
             _ => "invalid_request_error",
         };
-        let error = json!({"type": kind, "message": "A failure that a test asked for."});
+        let error = json!({
+            "type": kind,
+            "code": Self::UNLISTED,
+            "param": Self::UNLISTED,
+            "message": format!("A failure on command: {}", Self::UNLISTED),
+        });
         Self { is_result: status == 500, ..Self::new(status, error) }
     }
 
