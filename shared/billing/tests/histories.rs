@@ -362,6 +362,17 @@ impl Life {
         let _ = self.change(|profile| billing::period_paid(profile, &generation, period, object));
     }
 
+    /// Only the current period is charged.
+    fn assert_current(&self, task: &Task) {
+        if let Task::Create { period, .. }
+        | Task::Confirm { period, .. }
+        | Task::TakeCredits { period, .. } = task
+        {
+            let anchor = self.profile.add_on.anchor().unwrap();
+            assert_eq!(*period, period_at(anchor, self.now), "{task:?}");
+        }
+    }
+
     fn carry_out(&mut self, task: Task, luck: Luck) {
         let now = self.now;
         let is_collected = match task {
@@ -379,14 +390,7 @@ impl Life {
             // An account has only one collection method.
             assert_eq!(self.profile.add_on.collection(), is_collected, "{task:?}");
         }
-        if let Task::Create { period, .. }
-        | Task::Confirm { period, .. }
-        | Task::TakeCredits { period, .. } = &task
-        {
-            // Only the current period is charged, and at most once in a run.
-            let anchor = self.profile.add_on.anchor().unwrap();
-            assert_eq!(*period, period_at(anchor, now), "{task:?}");
-        }
+        self.assert_current(&task);
         match task {
             Task::Create { generation, period, .. } => {
                 let id = self.new_name("pi");

@@ -84,6 +84,11 @@ impl Attempt {
     }
 }
 
+/// Is it the customer or the card that no longer exists?
+fn is_missing_card(error: &PaymentError) -> bool {
+    error.is_missing("customer") || error.is_missing("payment_method")
+}
+
 impl Worker<'_> {
     /// Creates the period's PaymentIntent with this number, and confirms it.
     pub(crate) async fn begin(
@@ -175,7 +180,7 @@ impl Worker<'_> {
     async fn why_refused(&self, account: &Account, card: &str, error: &PaymentError) -> Failure {
         let customer = account.profile.billing.customer.as_deref().map(CustomerId::new);
         let is_gone = match (customer, PaymentMethodId::new(card)) {
-            _ if error.is_missing("customer") || error.is_missing("payment_method") => true,
+            _ if is_missing_card(error) => true,
             (Some(Ok(customer)), Ok(card)) => {
                 let is_ours = self.cx.stripe.is_card_of(&card, &customer).await;
                 matches!(is_ours, Ok(false))
@@ -217,7 +222,10 @@ impl Worker<'_> {
                 edge::log_error(&error, "Stripe repeats an earlier failure of a charge");
                 Attempt::Failed(Failure::KeySpent)
             }
-            Err(error) if error.is_missing("intent") => Attempt::Gone,
+            Err(error @ PaymentError::Missing { .. }) if !is_missing_card(&error) => {
+                edge::log_error(&error, "a PaymentIntent is gone at Stripe");
+                Attempt::Gone
+            }
             Err(error @ (PaymentError::Missing { .. } | PaymentError::Refused { .. })) => {
                 Attempt::Failed(self.why_refused(account, card, &error).await)
             }
@@ -237,7 +245,10 @@ impl Worker<'_> {
         };
         let charge = account.profile.billing.charge.as_ref();
         let attempt = charge.map_or(1, |charge| charge.declines.saturating_add(1));
+        let was_declined = matches!(&found, Ok(PaymentIntent { decline: Some(_), .. }));
         let outcome = match Attempt::of(found)? {
+            // The card was detached, and nothing was attempted.
+            Attempt::Declined { .. } if !was_declined => Attempt::NeverArrived,
             // The decline may be an earlier attempt's, and this attempt may never have arrived.
             // Repeating it under the same number shows which.
             Attempt::Declined { .. } if attempt > 1 => Attempt::NeverArrived,

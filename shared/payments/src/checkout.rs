@@ -5,12 +5,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use url::Url;
 
-use crate::client::{CURRENCY, Decided, Form, Stripe, parse};
+use crate::client::{Decided, Form, Stripe, parse};
 use crate::error::PaymentError;
 use crate::ids::{
     Cents, CustomerId, IntentId, InvoiceId, SessionId, SetupIntentId, SubscriptionId,
 };
-use crate::read::{self, Currency};
+use crate::read::{self, CURRENCY, Currency};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

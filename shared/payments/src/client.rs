@@ -27,8 +27,6 @@ use crate::read;
 /// [`Event`](crate::Event) reads older shapes, too.
 pub const API_VERSION: &str = "2025-03-31.basil";
 
-/// The only currency that we charge.
-pub(crate) const CURRENCY: &str = "usd";
 /// Maximum size of a response; Stripe's largest objects have about 10 KiB.
 pub(crate) const MAX_BODY: usize = 1024 * 1024;
 const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");

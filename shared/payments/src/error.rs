@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::StatusCode;
 use keyvault::VaultError;
 
-use crate::known::JsonError;
+use crate::json::JsonError;
 
 /// Why a call has no result. The variants distinguish whether Stripe may have carried out the call,
 /// which is what prevents double charges. For a look-up, each variant means only that there is no

@@ -10,7 +10,8 @@ use serde_json::Value;
 use crate::checkout::CheckoutSession;
 use crate::ids::{Cents, DisputeId, EventId, IdError, IntentId, InvoiceId, SubscriptionId};
 use crate::intent::PaymentIntent;
-use crate::known::{JsonError, OTHER};
+use crate::json::JsonError;
+use crate::known::OTHER;
 use crate::read;
 use crate::refund::is_failed;
 

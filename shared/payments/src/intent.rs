@@ -7,11 +7,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::client::{CURRENCY, Decided, Stripe, parse};
+use crate::client::{Decided, Stripe, parse};
 use crate::decline::Decline;
 use crate::error::PaymentError;
 use crate::ids::{Cents, CustomerId, IntentId, PaymentMethodId, SetupIntentId};
-use crate::read::{self, Currency};
+use crate::read::{self, CURRENCY, Currency};
 
 /// The charge, which shows when a PaymentIntent was paid, or why not.
 const EXPAND: (&str, &str) = ("expand[]", "latest_charge");

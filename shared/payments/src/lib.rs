@@ -18,6 +18,7 @@ mod event;
 mod ids;
 mod intent;
 mod invoice;
+mod json;
 mod known;
 mod rate_limit;
 mod read;
@@ -36,7 +37,7 @@ pub use ids::{
 };
 pub use intent::{IntentStatus, NewIntent, PaymentIntent};
 pub use invoice::{Invoice, InvoiceStatus};
-pub use known::JsonError;
+pub use json::JsonError;
 pub use read::Currency;
 pub use refund::{ListedRefund, Refund};
 pub use subscription::Subscription;

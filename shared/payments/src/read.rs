@@ -4,8 +4,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::client::CURRENCY;
 use crate::ids::{Cents, IdError};
+
+/// The only currency that we charge.
+pub(crate) const CURRENCY: &str = "usd";
 
 pub(crate) fn text<'a>(object: &'a Value, field: &str) -> Option<&'a str> {
     object.get(field)?.as_str()

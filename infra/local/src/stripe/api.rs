@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::admission::{ApiRequest, ApiResponse};
 use super::error::ApiError;
 use super::state::{StripeState, list};
-use super::{checkout, invoices, payment_intents, refunds, subscriptions};
+use super::{checkout, customers, invoices, payment_intents, refunds, subscriptions};
 
 /// The members that can be expanded to the resource they name.
 const EXPANDABLE: &str = "customer default_payment_method invoice latest_charge latest_invoice \
@@ -58,7 +58,7 @@ fn dispatch(state: &mut StripeState, request: &ApiRequest) -> Result<Value, ApiE
     let id = match (request.method.as_str(), parts.as_slice()) {
         ("GET", ["checkout", "sessions", id]) => state.known("checkout.session", id)?,
         ("GET", [kind, id]) => state.known(kind.trim_end_matches('s'), id)?,
-        ("POST", ["customers"]) => state.create_customer(params)?,
+        ("POST", ["customers"]) => customers::create(state, params)?,
         ("POST", ["checkout", "sessions"]) => checkout::create(state, params)?,
         ("POST", ["checkout", "sessions", id, "expire"]) => checkout::expire(state, id)?,
         ("POST", ["payment_intents"]) => payment_intents::create(state, params)?,

@@ -51,7 +51,13 @@ impl ApiError {
     /// The path names a resource that does not exist.
     pub(super) fn no_such(kind: &str, id: &str) -> Self {
         let message = format!("No such {kind}: '{id}'");
-        Self::request(404, Some("resource_missing"), &message).with("param", "id")
+        let param = match kind {
+            "payment_intent" | "setup_intent" => "intent",
+            "checkout.session" => "session",
+            "invoice" => "invoice",
+            _ => "id",
+        };
+        Self::request(404, Some("resource_missing"), &message).with("param", param)
     }
 
     /// A parameter names a resource that does not exist.

@@ -13,7 +13,7 @@ use super::card::{Card, PayError};
 use super::state::{NotPossible, Payment, StripeState};
 use super::time::StripeTime;
 use super::webhooks::Webhooks;
-use super::{checkout, invoices, payment_intents, refunds, subscriptions};
+use super::{checkout, customers, invoices, payment_intents, refunds, subscriptions};
 
 /// Cheap to clone.
 #[derive(Debug, Clone)]
@@ -113,8 +113,8 @@ operations! {
     add_payer() -> (String, String) = StripeState::add_payer;
     bounce_refund(intent: &str) -> Result<(), NotPossible> = refunds::bounce;
     close_dispute(id: &str, won: bool) -> Result<(), NotPossible> = refunds::close_dispute;
-    delete_customer(customer: &str) = StripeState::delete_customer;
-    detach(method: &str) = StripeState::detach;
+    delete_customer(customer: &str) = customers::delete;
+    detach(method: &str) = customers::detach;
     dispute(intent: &str) -> Result<String, NotPossible> = refunds::dispute;
     escalate(dispute: &str) -> Result<(), NotPossible> = refunds::escalate;
     draft_ended() = subscriptions::draft_ended;

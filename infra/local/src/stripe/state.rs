@@ -16,7 +16,6 @@ use serde_json::{Value, json};
 use super::admission::{Admission, ApiRequest, RateLimit};
 use super::card::Card;
 use super::error::ApiError;
-use super::params::Params;
 
 pub const API_VERSION: &str = "2025-03-31.basil";
 
@@ -61,7 +60,7 @@ pub struct StripeState {
     pub(super) base_url: String,
     pub(super) livemode: bool,
     counters: HashMap<&'static str, u64>,
-    /// By id. They are never removed.
+    /// By id.
     resources: BTreeMap<String, Value>,
     /// The card behind each payment method.
     pub(super) cards: HashMap<String, Card>,
@@ -220,32 +219,8 @@ impl StripeState {
         }
     }
 
-    pub(super) fn create_customer(&mut self, params: &Params) -> Result<String, ApiError> {
-        params.only("email metadata")?;
-        let (email, metadata) = (params.get("email"), params.map("metadata"));
-        Ok(self.add("cus", "customer", json!({"email": email, "metadata": metadata})))
-    }
-
-    /// Deletes a customer, as in the dashboard: its cards are detached, and its subscriptions end.
-    pub fn delete_customer(&mut self, customer: &str) {
-        let of_customer =
-            |(id, it): (&String, &Value)| (it["customer"] == customer).then(|| id.clone());
-        let methods: Vec<_> = self.all("pm_").filter_map(of_customer).collect();
-        for method in methods {
-            self.detach(&method);
-        }
-        let subscriptions: Vec<_> = self.all("sub_").filter_map(of_customer).collect();
-        for subscription in subscriptions {
-            // One that has ended stays as it is.
-            let _ = super::subscriptions::cancel(self, &subscription);
-        }
-        let gone = json!({"id": customer, "object": "customer", "deleted": true});
-        self.resources.insert(customer.to_owned(), gone);
-    }
-
-    /// Detaches a payment method from its customer: it can never be charged again.
-    pub fn detach(&mut self, method: &str) {
-        self.set(method, json!({"customer": null}));
+    pub(super) fn replace(&mut self, id: &str, resource: Value) {
+        self.resources.insert(id.to_owned(), resource);
     }
 
     /// Removes a resource, as if this Stripe account had never had it.
