@@ -15,7 +15,7 @@ use crate::support::{Caller, World, hello};
 const FAILURES: [(&str, u16, &str); 16] = [
     ("sim/status-401", 403, "openrouter_key_rejected"),
     ("sim/status-402", 402, "openrouter_payment_required"),
-    ("sim/status-403", 403, "openrouter_key_rejected"),
+    ("sim/status-403", 403, "openrouter_request_refused"),
     ("sim/status-403-limit", 402, "openrouter_payment_required"),
     ("sim/status-403-moderation", 403, "openrouter_request_refused"),
     ("sim/status-400", 400, "openrouter_request_rejected"),
@@ -70,7 +70,7 @@ async fn no_failure_moves_credits() {
         body["stream"] = json!(true);
         let reply = owner.chat(&body).await;
         assert_eq!(reply.status, 200, "{model}");
-        assert!(reply.text().contains("upstream_interrupted"), "{model}");
+        assert!(reply.text().contains("\"finish_reason\":\"error\""), "{model}");
     }
     nothing_moved(&world, &owner, "acme").await;
 }

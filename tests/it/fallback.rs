@@ -5,9 +5,8 @@ use serde_json::json;
 
 use crate::support::{World, hello};
 
-const CAUSES: [(&str, &str, u16, &str); 14] = [
+const CAUSES: [(&str, &str, u16, &str); 13] = [
     ("sim/status-401", "key_rejected", 403, "openrouter_key_rejected"),
-    ("sim/status-403", "key_rejected", 403, "openrouter_key_rejected"),
     ("sim/status-402", "payment_required", 402, "openrouter_payment_required"),
     ("sim/status-403-limit", "payment_required", 402, "openrouter_payment_required"),
     ("sim/status-429", "rate_limited", 429, "openrouter_rate_limited"),
@@ -23,8 +22,9 @@ const CAUSES: [(&str, &str, u16, &str); 14] = [
     ("(no connection)", "unavailable", 502, "openrouter_unavailable"),
 ];
 
-const NEVER: [(&str, u16, &str); 6] = [
+const NEVER: [(&str, u16, &str); 7] = [
     ("sim/status-400", 400, "openrouter_request_rejected"),
+    ("sim/status-403", 403, "openrouter_request_refused"),
     ("sim/status-403-moderation", 403, "openrouter_request_refused"),
     ("sim/status-404", 404, "openrouter_request_rejected"),
     ("sim/status-413", 413, "openrouter_request_rejected"),

@@ -31,6 +31,7 @@ mod inverted;
 mod keys;
 mod next_call;
 mod openapi;
+mod other_sites;
 mod outage;
 mod outcomes;
 mod postings;

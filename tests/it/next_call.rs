@@ -249,13 +249,14 @@ async fn a_working_enterprise_key_needs_no_credits() {
     assert_eq!(reply.header("x-greta-payer"), "openrouter");
 }
 
-/// The cheapest call is an empty prompt and one output token.
+/// The cheapest call is a prompt without text, whose template has up to 256 tokens, and one output
+/// token.
 #[tokio::test]
 async fn the_card_predicts_no_payer_exactly_below_the_cheapest_call() {
     let world = World::start().await;
     let owner = world.owner("edge");
-    // gpt-4o-mini: 0.0000006 USD a token, 10 credits a dollar.
-    for (credits, payer) in [("0.000005", "none"), ("0.000006", "greta_credits")] {
+    // gpt-4o-mini: 0.00000015 and 0.0000006 USD a token, 10 credits a dollar.
+    for (credits, payer) in [("0.000389", "none"), ("0.00039", "greta_credits")] {
         world.set("edge", json!({"credits": credits})).await;
         assert_eq!(predicted(&owner).await.0, payer, "{credits}");
     }

@@ -69,7 +69,7 @@ impl Reply {
     /// The error's code, in either error shape.
     pub(crate) fn code(&self) -> String {
         let body = self.json();
-        let code = body.pointer("/error/code").or(body.get("code"));
+        let code = body.pointer("/error/type").or(body.get("code"));
         code.and_then(Value::as_str).unwrap_or_default().to_owned()
     }
 

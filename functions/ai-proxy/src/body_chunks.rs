@@ -13,11 +13,13 @@ const AFTER_DONE: Duration = Duration::from_millis(500);
 pub(crate) struct BodyChunks {
     answer: Answer,
     stop_at: Option<Instant>,
+    /// The stream ended by itself.
+    is_whole: bool,
 }
 
 impl BodyChunks {
     pub(crate) fn new(answer: Answer, deadline: Option<Deadline>) -> Self {
-        Self { answer, stop_at: deadline.map(Deadline::stop_at) }
+        Self { answer, stop_at: deadline.map(Deadline::stop_at), is_whole: false }
     }
 
     /// The time at which reading stops, even if the stream goes on.
@@ -32,7 +34,13 @@ impl BodyChunks {
             Some(stop_at) => timeout_at(stop_at, next).await.ok()?,
             None => next.await,
         };
+        self.is_whole = chunk.is_none();
         chunk?.inspect_err(|error| edge::log_error(error, "upstream's stream was cut off")).ok()
+    }
+
+    /// After the last chunk: did the stream end by itself, and not break off?
+    pub(crate) fn is_whole(&self) -> bool {
+        self.is_whole
     }
 
     /// Call this after `[DONE]`, to wait only for the last bytes.

@@ -1,9 +1,12 @@
 //! The OpenRouter path: the user's key, the user's bill, bytes unchanged in both directions.
 //!
+//! Where a fallback is allowed, the beginning of a response is read before it is passed on, because
+//! OpenRouter sends its head before a provider responds: a 200 can be nothing but an error.
+//!
 //! Architecture invariant: this file does not name `credits`. It only reports whether a failed call
 //! may be made elsewhere.
 
-use std::convert::Infallible;
+use std::io;
 use std::time::Duration;
 
 use account::Account;
@@ -11,84 +14,147 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use edge::{ApiError, Code};
-use futures_util::stream;
-use http::StatusCode;
+use futures_util::{StreamExt as _, stream};
+use http::{HeaderMap, StatusCode};
 use keyvault::VaultError;
 use routing::FallbackCause;
 use secrecy::SecretString;
-use tracing::{Instrument, Span};
-use upstream::sse::Scanner;
-use upstream::{Answer, BodyError, ChatError, Failure};
+use tokio::time::Instant;
+use upstream::{
+    Answer, BodyError, ChatError, Elsewhere, Failure, HasContent, Reading, UpstreamError,
+};
 
-use crate::body_chunks::BodyChunks;
+use crate::byok_stream::{Decision, StreamRelay};
 use crate::call::Call;
 use crate::deps::Deps;
 use crate::key_health;
-use crate::stream_error::interrupted;
 
-/// A call without a response from OpenRouter to pass on.
+/// Size limit of a response that is collected before it is passed on.
+const MAX_COLLECTED: usize = 4 * 1024 * 1024;
+/// Size limit of a response that is searched for an error.
+const MAX_INSPECTED: usize = 64 * 1024;
+/// A connection that breaks later than this may have carried the call.
+const MAY_HAVE_ARRIVED: Duration = Duration::from_secs(1);
+
+/// A call that OpenRouter did not serve.
 pub(crate) struct CallFailed {
-    /// Set if the default AI may make the call instead. If the connection was lost before the
-    /// response head, OpenRouter may still have received the call.
+    /// Set if the default AI may make the call instead.
     pub(crate) fallback_cause: Option<FallbackCause>,
     /// The caller's response, unless the default AI makes the call.
-    pub(crate) error: ApiError,
+    pub(crate) original: Result<Response, ApiError>,
 }
 
 impl CallFailed {
     fn for_good(error: ApiError) -> Self {
-        Self { fallback_cause: None, error }
-    }
-
-    fn of(failure: Failure, retry_after: Option<Duration>) -> Self {
-        let fallback_cause = match failure {
-            Failure::KeyRejected => Some(FallbackCause::KeyRejected),
-            Failure::PaymentRequired => Some(FallbackCause::PaymentRequired),
-            Failure::RateLimited => Some(FallbackCause::RateLimited),
-            Failure::Unavailable => Some(FallbackCause::Unavailable),
-            Failure::ContentRefused | Failure::RequestRejected(_) => None,
-        };
-        Self { fallback_cause, error: error_for(failure, retry_after) }
+        Self { fallback_cause: None, original: Err(error) }
     }
 }
 
-/// Makes the call with the account's own key.
+/// Makes the call with the account's own key. `inspects`: a response that is only an error may be
+/// made elsewhere.
 pub(crate) async fn respond(
     deps: &Deps,
     account: &Account,
     call: &Call,
+    inspects: bool,
 ) -> Result<Response, CallFailed> {
     let key = deps.user_key(account).await.map_err(|error| CallFailed {
         fallback_cause: Some(FallbackCause::KeyUnavailable),
-        error: key_unavailable(error),
+        original: Err(key_unavailable(error)),
     })?;
-    let body = call.request.body.clone();
-    match deps.openrouter.chat(&key, body, call.kind()).await {
-        Ok(answer) if answer.status().is_success() => relay(answer, call).await,
-        Ok(answer) => Err(refused(deps, account, &key, answer).await),
+    let sent = Instant::now();
+    let answer = match deps
+        .openrouter
+        .chat(&key, call.headers.clone(), call.request.body.clone(), call.kind())
+        .await
+    {
+        Ok(answer) => answer,
         // OpenRouter may have received the call, and may bill it.
-        Err(ChatError::TimedOut) => Err(CallFailed::for_good(timed_out())),
+        Err(ChatError::TimedOut) => return Err(CallFailed::for_good(timed_out())),
         Err(error @ (ChatError::NotSent(_) | ChatError::Lost(_))) => {
             edge::log_error(&error, "could not reach OpenRouter");
-            Err(CallFailed::of(Failure::Unavailable, None))
+            let may_be_billed =
+                matches!(error, ChatError::Lost(_)) && sent.elapsed() > MAY_HAVE_ARRIVED;
+            let error = unavailable();
+            return Err(CallFailed {
+                fallback_cause: Some(FallbackCause::Unavailable),
+                original: Err(if may_be_billed { error.without_retry() } else { error }),
+            });
+        }
+    };
+    let checker = KeyCheck { deps, account, key: &key };
+    if !answer.status().is_success() {
+        // Boxed, because it is large and rare.
+        return Err(Box::pin(checker.refused(answer)).await);
+    }
+    if answer.is_event_stream() && !answer.is_encoded() {
+        stream(answer, call, &checker, inspects).await
+    } else {
+        plain(answer, &checker, inspects).await
+    }
+}
+
+/// What is needed to ask OpenRouter about the key after an error.
+struct KeyCheck<'a> {
+    deps: &'a Deps,
+    account: &'a Account,
+    key: &'a SecretString,
+}
+
+impl KeyCheck<'_> {
+    async fn refused(&self, answer: Answer) -> CallFailed {
+        let (status, headers) = (answer.status(), answer.all_headers().clone());
+        let body = answer.error_body().await;
+        tracing::info!(status = status.as_u16(), "OpenRouter refused the call");
+        if status == StatusCode::UNAUTHORIZED {
+            Box::pin(key_health::confirm_rejection(self.deps, self.account, self.key)).await;
+        }
+        let Some(mut error) = UpstreamError::of_response(status, &body) else {
+            return CallFailed::for_good(unavailable());
+        };
+        let fallback_cause = self.cause(&error).await;
+        if fallback_cause == Some(FallbackCause::KeyRejected) {
+            error.failure = Failure::KeyRejected;
+        }
+        let now = self.deps.api.clock.now();
+        CallFailed { fallback_cause, original: Err(error_for(&error, &headers, now)) }
+    }
+
+    /// The cause for which the call may be made elsewhere. Where only the key's state decides, asks
+    /// OpenRouter about it.
+    async fn cause(&self, error: &UpstreamError) -> Option<FallbackCause> {
+        match error.elsewhere {
+            Elsewhere::No => None,
+            Elsewhere::IfKeyRejected => {
+                let check = key_health::check_doubted(self.deps, self.account, self.key);
+                Box::pin(check).await.then_some(FallbackCause::KeyRejected)
+            }
+            Elsewhere::Yes => match error.failure {
+                Failure::KeyRejected => Some(FallbackCause::KeyRejected),
+                Failure::PaymentRequired => Some(FallbackCause::PaymentRequired),
+                Failure::RateLimited => Some(FallbackCause::RateLimited),
+                Failure::Unavailable => Some(FallbackCause::Unavailable),
+                Failure::Refused
+                | Failure::ContextLengthExceeded(_)
+                | Failure::RequestRejected(_) => None,
+            },
         }
     }
 }
 
-async fn refused(deps: &Deps, account: &Account, key: &SecretString, answer: Answer) -> CallFailed {
-    let (status, retry_after) = (answer.status(), answer.retry_after());
-    let body = answer.error_body().await;
-    tracing::info!(status = status.as_u16(), "OpenRouter refused the call");
-    if status == StatusCode::UNAUTHORIZED {
-        Box::pin(key_health::confirm_rejection(deps, account, key)).await;
-    }
-    let failure = Failure::of(status, &body).unwrap_or(Failure::Unavailable);
-    CallFailed::of(failure, retry_after)
-}
-
-/// OpenRouter's own text is not passed on: it may echo the input or describe the account.
-pub(crate) fn error_for(failure: Failure, retry_after: Option<Duration>) -> ApiError {
-    match failure {
+/// The caller's error for OpenRouter's. OpenRouter's own words are for the owner of the key, whose
+/// request they are about.
+pub(crate) fn error_for(
+    error: &UpstreamError,
+    headers: &HeaderMap,
+    now: jiff::Timestamp,
+) -> ApiError {
+    let about_the_request = |code: Code, otherwise: &'static str| {
+        let own = error.message().map(|message| format!("OpenRouter: {message}"));
+        let detail = own.map_or(otherwise.into(), std::borrow::Cow::Owned);
+        ApiError::new(code, detail).with_metadata(error.metadata())
+    };
+    match error.failure {
         Failure::KeyRejected => ApiError::new(
             Code::OpenRouterKeyRejected,
             "OpenRouter does not accept the connected key; replace it under Settings, Integrations",
@@ -98,28 +164,33 @@ pub(crate) fn error_for(failure: Failure, retry_after: Option<Duration>) -> ApiE
             "your OpenRouter account or key has no credit left for this call; add credit or raise \
              the key's limit at OpenRouter",
         ),
-        Failure::ContentRefused => ApiError::new(
+        Failure::Refused => about_the_request(
             Code::OpenRouterRequestRefused,
-            "OpenRouter refused the request because of its content",
+            "OpenRouter refused the request; check its content and your settings at OpenRouter",
         ),
         Failure::RateLimited => ApiError::new(
             Code::OpenRouterRateLimited,
             "OpenRouter limits the rate of your calls; wait and try again",
         )
-        .with_retry_after(retry_after.unwrap_or(Duration::from_secs(1))),
+        .with_retry_after(error.retry_after(headers, now)),
+        Failure::ContextLengthExceeded(status) => about_the_request(
+            Code::ContextLengthExceeded,
+            "the request is longer than the model's context length; shorten it",
+        )
+        .with_status(status),
         Failure::RequestRejected(status) => {
             let detail = match status.as_u16() {
                 404 => "OpenRouter has no such model, or none of its providers may serve it",
                 413 => "OpenRouter rejected the request as too large",
                 _ => "OpenRouter rejected the request; check its model and parameters",
             };
-            ApiError::new(Code::OpenRouterRequestRejected, detail).with_status(status)
+            about_the_request(Code::OpenRouterRequestRejected, detail).with_status(status)
         }
         Failure::Unavailable => unavailable(),
     }
 }
 
-fn unavailable() -> ApiError {
+pub(crate) fn unavailable() -> ApiError {
     ApiError::new(
         Code::OpenRouterUnavailable,
         "OpenRouter failed or could not be reached; try again",
@@ -131,6 +202,7 @@ fn timed_out() -> ApiError {
         Code::OpenRouterTimeout,
         "OpenRouter did not respond in time; it may still bill the call",
     )
+    .without_retry()
 }
 
 pub(crate) fn key_unavailable(error: VaultError) -> ApiError {
@@ -142,63 +214,67 @@ pub(crate) fn key_unavailable(error: VaultError) -> ApiError {
     )
 }
 
-async fn relay(answer: Answer, call: &Call) -> Result<Response, CallFailed> {
-    let (status, headers) = (answer.status(), answer.headers());
-    let body = if answer.is_event_stream() {
-        stream_body(answer, call)
-    } else {
-        let collected = answer.collect().await;
-        Body::from(collected.map_err(|error| {
-            edge::log_error(&error, "OpenRouter's response was cut off");
-            CallFailed::for_good(match error {
-                BodyError::TimedOut => timed_out(),
-                BodyError::Broken(_) | BodyError::Idle => unavailable(),
-            })
-        })?)
-    };
-    Ok((status, headers, body).into_response())
-}
-
-/// The stream's bytes as they come, read only as fast as the caller reads. When the caller
-/// disconnects, the connection to OpenRouter is dropped too, and OpenRouter stops billing.
-fn stream_body(answer: Answer, call: &Call) -> Body {
-    let relay = Relay {
-        chunks: BodyChunks::new(answer, call.deadline),
-        scanner: Scanner::default(),
-        ended: false,
-    };
-    // The body outlives the handler, but its log lines still need the call id.
-    let span = Span::current();
-    Body::from_stream(stream::unfold(relay, move |relay| relay.next().instrument(span.clone())))
-}
-
-struct Relay {
-    chunks: BodyChunks,
-    scanner: Scanner,
-    ended: bool,
-}
-
-impl Relay {
-    async fn next(mut self) -> Option<(Result<Bytes, Infallible>, Self)> {
-        if self.ended {
-            return None;
+/// A response that is not streamed. JSON is collected, so that one that breaks off becomes an error.
+async fn plain(
+    mut answer: Answer,
+    check: &KeyCheck<'_>,
+    inspects: bool,
+) -> Result<Response, CallFailed> {
+    let (status, headers) = (answer.status(), answer.headers().clone());
+    if !answer.is_json() {
+        return Ok((status, headers, body_of(Vec::new(), Some(answer))).into_response());
+    }
+    let begun = answer.begin(MAX_COLLECTED).await.map_err(|error| {
+        edge::log_error(&error, "OpenRouter's response was cut off");
+        CallFailed::for_good(match error {
+            BodyError::TimedOut => timed_out(),
+            BodyError::Broken(_) | BodyError::Idle => unavailable().without_retry(),
+        })
+    })?;
+    let is_readable = begun.is_all && begun.len() <= MAX_INSPECTED && !answer.is_encoded();
+    let error = (inspects && is_readable).then(|| Reading::of_body(&begun.bytes()));
+    let body = body_of(begun.chunks, (!begun.is_all).then_some(answer));
+    let response = (status, headers, body).into_response();
+    match error {
+        Some(Reading::Error(error, _, HasContent::No)) => {
+            Err(CallFailed { fallback_cause: check.cause(&error).await, original: Ok(response) })
         }
-        if let Some(chunk) = self.chunks.next().await {
-            let was_done = self.scanner.done;
-            self.scanner.feed(chunk.clone());
-            if self.scanner.done && !was_done {
-                self.chunks.stop_soon();
+        _ => Ok(response),
+    }
+}
+
+/// A body that has begun, and the rest as it comes. If that breaks off, so does the caller's.
+fn body_of(mut begun: Vec<Bytes>, rest: Option<Answer>) -> Body {
+    if rest.is_none() && begun.len() <= 1 {
+        return Body::from(begun.pop().unwrap_or_default());
+    }
+    let rest = stream::unfold(rest, async |answer| {
+        let mut answer = answer?;
+        match answer.next().await? {
+            Ok(chunk) => Some((Ok(chunk), Some(answer))),
+            Err(error) => {
+                edge::log_error(&error, "OpenRouter's response was cut off");
+                Some((Err(io::Error::other("the response was cut off")), None))
             }
-            return Some((Ok(chunk), self));
         }
-        self.ended = true;
-        self.scanner.end();
-        tracing::info!(
-            complete = self.scanner.done,
-            failed = self.scanner.failed,
-            usage = ?self.scanner.usage,
-            "stream ended"
-        );
-        (!self.scanner.done).then(|| (Ok(interrupted()), self))
+    });
+    Body::from_stream(stream::iter(begun.into_iter().map(Ok)).chain(rest))
+}
+
+async fn stream(
+    answer: Answer,
+    call: &Call,
+    check: &KeyCheck<'_>,
+    inspects: bool,
+) -> Result<Response, CallFailed> {
+    let (status, headers) = (answer.status(), answer.headers().clone());
+    let mut relay = StreamRelay::new(answer, call, &check.deps.api.clock);
+    let decision = if inspects { relay.decide().await } else { Decision::Passed };
+    let response = (status, headers, relay.into_body()).into_response();
+    match decision {
+        Decision::Passed => Ok(response),
+        Decision::OnlyAnError(error) => {
+            Err(CallFailed { fallback_cause: check.cause(&error).await, original: Ok(response) })
+        }
     }
 }

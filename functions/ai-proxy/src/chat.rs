@@ -12,7 +12,7 @@ use http::HeaderMap;
 use routing::{Decision, Fallback, FallbackCause, Payer, Reason, Situation};
 use tokio::time::Instant;
 
-use crate::call::{Call, idempotency_hash};
+use crate::call::{Call, idempotency_hash, passed_on};
 use crate::credits::{CreditsError, Route};
 use crate::deps::Deps;
 use crate::receipt::Receipt;
@@ -67,11 +67,13 @@ async fn route(
     deadline: Option<Deadline>,
     receipt: &mut Receipt,
 ) -> Result<Response, ApiError> {
-    let caller = deps.api.identity.caller(headers).await?;
+    let caller = deps.api.identity.ai_caller(headers).await?;
+    edge::refuse_compressed(headers)?;
     let body = edge::read_body(body, deps.api.settings.http.max_body_bytes).await?;
     let call = Call {
         id: receipt.call.clone(),
         request: ChatRequest::parse(body)?,
+        headers: passed_on(headers),
         idempotency: idempotency_hash(headers)?,
         deadline,
         started: Instant::now(),
@@ -104,16 +106,16 @@ async fn byok_or_fallback(
     fallback: Fallback,
     receipt: &mut Receipt,
 ) -> Result<Response, ApiError> {
-    let failed = match byok::respond(deps, &account, &call).await {
+    let causes = &deps.settings.fallback_causes;
+    let may_fall_back = |cause: &FallbackCause| routing::may_fall_back(fallback, *cause, causes);
+    let inspects = FallbackCause::ALL.iter().any(may_fall_back);
+    let failed = match byok::respond(deps, &account, &call, inspects).await {
         Ok(response) => return Ok(response),
         Err(failed) => failed,
     };
-    let causes = &deps.settings.fallback_causes;
-    let may_fall_back = |cause: &FallbackCause| {
-        leaves_time_for_another(deps, &call) && routing::may_fall_back(fallback, *cause, causes)
-    };
-    let Some(cause) = failed.fallback_cause.filter(may_fall_back) else {
-        return Err(failed.error);
+    let cause = failed.fallback_cause.filter(may_fall_back);
+    let Some(cause) = cause.filter(|_| leaves_time_for_another(deps, &call)) else {
+        return failed.original;
     };
     let mut fallback_receipt = receipt.clone();
     fallback_receipt.routed(Payer::GretaCredits, cause.reason());
@@ -122,7 +124,7 @@ async fn byok_or_fallback(
     if let Err(CreditsError::Refused(refused)) = result {
         let code = refused.code().as_str();
         tracing::info!(code, "no fallback: credits cannot pay for the call");
-        return Err(failed.error);
+        return failed.original;
     }
     *receipt = fallback_receipt;
     result.map_err(CreditsError::into_inner)

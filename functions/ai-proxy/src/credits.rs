@@ -5,6 +5,7 @@
 //! cost stays unknown here (a response cut off, or without usage) is left to the sweeper, with the
 //! generation id by which its cost can be looked up.
 
+mod client;
 mod credits_request;
 mod default_ai;
 mod held_call;
@@ -15,21 +16,24 @@ mod stream;
 use std::sync::Arc;
 
 use account::Account;
-use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use edge::ApiError;
+use http::HeaderMap;
 use secrecy::SecretString;
-use upstream::{Answer, PlainAnswer};
+use upstream::{Answer, Chunk, HasContent, Reading};
 
 use crate::call::Call;
 use crate::deps::Deps;
 use crate::receipt::Receipt;
 use credits_request::CreditsRequest;
-use held_call::{HeldCall, wait_for_recording};
+use held_call::{Charge, HeldCall, wait_for_recording};
 
 pub(crate) use default_ai::Route;
 pub(crate) use default_ai::platform_key;
+
+/// Size limit of a response that is not streamed.
+const MAX_PLAIN: usize = 4 * 1024 * 1024;
 
 /// Why a call on credits has no response from the default AI.
 #[derive(Debug)]
@@ -75,23 +79,32 @@ async fn hold_and_call(
     route: Route,
     receipt: &mut Receipt,
 ) -> Result<Response, CreditsError> {
-    let prepared = prepare(deps, account, &call, route).await;
+    let prepared = prepare(deps, account, &call, route, receipt).await;
     let (held, key, body) = prepared
         .inspect_err(|error| receipt.refused(error.code().as_str()))
         .map_err(CreditsError::Refused)?;
     receipt.model = Some(held.hold.model.clone());
-    let answer = match deps.api.default_ai.chat(&key, body, call.kind()).await {
+    let answer = match deps.api.default_ai.chat(&key, HeaderMap::new(), body, call.kind()).await {
         Ok(answer) if answer.status().is_success() => answer,
         failed => {
             held.release().await;
-            let error = default_ai::error_for(deps, failed).await;
+            receipt.not_charged();
+            let error = default_ai::refused(deps, failed).await;
             return Err(CreditsError::DefaultAi(error));
         }
     };
-    if answer.is_event_stream() {
-        return Ok(stream::relay(held, answer, call.deadline));
-    }
-    let response = relay_plain(held, answer, receipt).await;
+    let response = if answer.is_encoded() {
+        // It cannot be read, so its cost is looked up.
+        if let Some(id) = answer.generation_id() {
+            wait_for_recording(held.record_generation(id)).await;
+        }
+        held.leave_to_sweeper("encoded response").await;
+        Err(default_ai::failed())
+    } else if answer.is_event_stream() {
+        stream::relay(held, answer, &call, receipt).await
+    } else {
+        relay_plain(held, answer, receipt).await
+    };
     response.map_err(CreditsError::DefaultAi)
 }
 
@@ -102,8 +115,10 @@ async fn prepare(
     account: Account,
     call: &Call,
     route: Route,
+    receipt: &mut Receipt,
 ) -> Result<(HeldCall, Arc<SecretString>, Bytes), ApiError> {
     let request = CreditsRequest::new(&call.request)?;
+    receipt.ignored = request.ignored();
     let model = default_ai::model_for(deps, call, route).await?;
     let size = request.size(&model)?;
     let key = platform_key(deps).await?;
@@ -114,38 +129,56 @@ async fn prepare(
 
 async fn relay_plain(
     held: HeldCall,
-    answer: Answer,
+    mut answer: Answer,
     receipt: &mut Receipt,
 ) -> Result<Response, ApiError> {
-    let (status, headers) = (answer.status(), answer.headers());
     let generation = answer.generation_id();
     let recording = generation.clone().map(|id| held.record_generation(id));
-    let collected = answer.collect().await;
+    let begun = answer.begin(MAX_PLAIN).await;
     if let Some(recording) = recording {
         wait_for_recording(recording).await;
     }
-    let body = match collected {
-        Ok(body) => body,
-        Err(error) => {
-            edge::log_error(&error, "the default AI's response was cut off");
-            held.leave_to_sweeper("response cut off").await;
-            return Err(default_ai::unavailable());
-        }
-    };
-    let PlainAnswer { id, usage, failed } = PlainAnswer::from_json(&body);
-    receipt.charged = match usage {
-        Some(usage) => held.settle(usage).await,
-        None => {
-            if let (None, Some(id)) = (generation, id) {
-                wait_for_recording(held.record_generation(id)).await;
+    let body = match begun {
+        Ok(begun) if begun.is_all => begun.bytes(),
+        cut_off => {
+            if let Err(error) = cut_off {
+                edge::log_error(&error, "the default AI's response was cut off");
             }
-            held.leave_to_sweeper("response without usage").await;
-            None
+            held.leave_to_sweeper("response cut off").await;
+            return Err(default_ai::failed());
         }
     };
-    if failed {
-        // The error's own text is not for the caller.
-        return Err(default_ai::unavailable());
+    if let (None, Some(id)) = (generation, upstream::id_in(&body)) {
+        wait_for_recording(held.record_generation(id)).await;
     }
-    Ok((status, headers, Body::from(body)).into_response())
+    let headers = answer.all_headers();
+    match Reading::of_body(&body) {
+        Reading::Chunk(Chunk { content: HasContent::No, usage: None, .. }) => {
+            Err(empty(&held, receipt).await)
+        }
+        Reading::Unreadable if body.trim_ascii().is_empty() => Err(empty(&held, receipt).await),
+        Reading::Chunk(Chunk { usage, .. }) => {
+            receipt.charged = held.settle_or_leave(usage, "response without usage").await;
+            Ok((answer.status(), default_ai::headers(&answer, "application/json"), body)
+                .into_response())
+        }
+        Reading::Error(error, usage, content) => {
+            if held.end_failed(usage, content).await == Charge::Possible {
+                return Err(default_ai::failed());
+            }
+            receipt.not_charged();
+            Err(default_ai::error_for(&held.deps, &error, headers).await)
+        }
+        Reading::Done | Reading::Unreadable => {
+            held.leave_to_sweeper("unreadable response").await;
+            Err(default_ai::failed())
+        }
+    }
+}
+
+/// Ends a call whose response has neither content nor usage.
+async fn empty(held: &HeldCall, receipt: &mut Receipt) -> ApiError {
+    held.release().await;
+    receipt.not_charged();
+    default_ai::unavailable()
 }

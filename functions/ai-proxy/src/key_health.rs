@@ -16,7 +16,7 @@ const RECHECK_INTERVAL: SignedDuration = SignedDuration::from_mins(5);
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("the key or its state has changed in the meantime")]
+#[error("the key has changed or was checked in the meantime")]
 struct KeyChanged;
 
 /// Re-checks the account's key if it is rejected and due for a check. If anything fails, the stored
@@ -68,16 +68,49 @@ async fn recheck(deps: &Deps, account: Account, saved: &SavedKey, now: Timestamp
     accepted.unwrap_or_else(|error| unchanged(account, &error))
 }
 
+/// After an error that does not say whether the key is the problem: checks the key, unless it was
+/// checked for such an error in the last five minutes. Returns whether OpenRouter rejects it.
+pub(crate) async fn check_doubted(deps: &Deps, account: &Account, key: &SecretString) -> bool {
+    let Some(used) = account.profile.key.as_ref().map(|saved| &saved.id) else {
+        return false;
+    };
+    let now = deps.api.clock.now();
+    let claimed = deps
+        .api
+        .store
+        .accounts
+        .update(&account.id, Some(account.clone()), now, |profile| {
+            let key = current(profile, used)?;
+            // `now` is our own claim, made by a request whose response was lost.
+            if key
+                .doubted_at
+                .is_some_and(|at| at != now && now.duration_since(at) < RECHECK_INTERVAL)
+            {
+                return Err(KeyChanged);
+            }
+            key.doubted_at = Some(now);
+            Ok(Vec::new())
+        })
+        .await;
+    match claimed {
+        Ok(account) => confirm_rejection(deps, &account, key).await,
+        Err(error) => {
+            log_store_error(&error);
+            false
+        }
+    }
+}
+
 /// After a 401 on a call: checks the key, and marks it rejected if OpenRouter rejects it there too
-/// and it is still the account's key.
-pub(crate) async fn confirm_rejection(deps: &Deps, account: &Account, key: &SecretString) {
+/// and it is still the account's key. Returns whether OpenRouter rejects it.
+pub(crate) async fn confirm_rejection(deps: &Deps, account: &Account, key: &SecretString) -> bool {
     let used = match &account.profile.key {
         Some(saved) if saved.state == KeyState::Usable => &saved.id,
-        _ => return,
+        _ => return false,
     };
     let checked = deps.openrouter.check_key(key, CHECK_TIMEOUT).await;
     if !checked.is_err_and(|error| error.is_unauthorized()) {
-        return;
+        return false;
     }
     let now = deps.api.clock.now();
     let mut newly_rejected = false;
@@ -103,6 +136,7 @@ pub(crate) async fn confirm_rejection(deps: &Deps, account: &Account, key: &Secr
             edge::log_error(&error, "could not mark the key as rejected");
         }
     }
+    true
 }
 
 fn due_for_recheck(profile: &Profile, now: Timestamp) -> Option<&SavedKey> {
@@ -118,8 +152,12 @@ fn current<'a>(profile: &'a mut Profile, id: &KeyId) -> Result<&'a mut SavedKey,
 }
 
 fn unchanged(account: Account, error: &UpdateError<KeyChanged>) -> Account {
-    if let UpdateError::Store(error) = error {
-        edge::log_error(error, "could not re-check the rejected key");
-    }
+    log_store_error(error);
     account
+}
+
+fn log_store_error(error: &UpdateError<KeyChanged>) {
+    if let UpdateError::Store(error) = error {
+        edge::log_error(error, "could not check the key");
+    }
 }

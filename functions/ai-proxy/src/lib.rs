@@ -15,6 +15,8 @@ mod models;
 mod byok;
 mod credits;
 
+mod byok_stream;
+
 mod body_chunks;
 mod call;
 mod key_health;
@@ -44,7 +46,7 @@ pub fn router(deps: Deps) -> Router {
         .route("/v1/models", get(models::list))
         // axum clones the state several times per request; an `Arc` makes that one counter.
         .with_state(Arc::new(deps));
-    edge::app(routes, Shape::OpenAi, &http)
+    edge::app(routes, Shape::Ai, &http)
 }
 
 /// The function's part of the interface.

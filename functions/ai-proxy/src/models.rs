@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use edge::{ApiError, Code};
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use routing::{Payer, Situation};
-use upstream::{AskError, DefaultAiKind, Failure};
+use upstream::{AskError, DefaultAiKind};
 
 use crate::deps::Deps;
 use crate::receipt::Receipt;
@@ -25,12 +25,16 @@ use crate::{byok, credits};
         edge::openapi::AiErrors,
     ),
 ))]
-pub(crate) async fn list(State(deps): State<Arc<Deps>>, headers: HeaderMap) -> Response {
+pub(crate) async fn list(
+    State(deps): State<Arc<Deps>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
     let mut receipt = match Receipt::for_new_call() {
         Ok(receipt) => receipt,
         Err(error) => return error.into_response(),
     };
-    let result = models(&deps, &headers, &mut receipt).await;
+    let result = models(&deps, &headers, query.as_deref(), &mut receipt).await;
     receipt.attach_to(result.map(|list| {
         let headers = [(CONTENT_TYPE, "application/json")];
         (headers, Body::from(list)).into_response()
@@ -40,9 +44,10 @@ pub(crate) async fn list(State(deps): State<Arc<Deps>>, headers: HeaderMap) -> R
 async fn models(
     deps: &Deps,
     headers: &HeaderMap,
+    query: Option<&str>,
     receipt: &mut Receipt,
 ) -> Result<Bytes, ApiError> {
-    let caller = deps.api.identity.caller(headers).await?;
+    let caller = deps.api.identity.ai_caller(headers).await?;
     let account = deps.api.account(&caller.account).await?;
     let settings = &deps.api.settings;
     let situation = Situation::of(&account, deps.api.clock.now(), &settings.policy);
@@ -56,20 +61,20 @@ async fn models(
         Payer::OpenRouter => {
             let key = deps.user_key(&account).await;
             let key = key.map_err(byok::key_unavailable)?;
-            let list = deps.openrouter.models(Some(&key)).await;
-            list.map_err(|error| openrouter_error(&error))
+            let list = deps.openrouter.models(Some(&key), query).await;
+            list.map_err(|error| openrouter_error(deps, &error))
         }
-        Payer::GretaCredits | Payer::None => default_ai_models(deps).await,
+        Payer::GretaCredits | Payer::None => default_ai_models(deps, query).await,
     }
 }
 
 /// OpenRouter's model list is public; another default AI asks for its key.
-async fn default_ai_models(deps: &Deps) -> Result<Bytes, ApiError> {
+async fn default_ai_models(deps: &Deps, query: Option<&str>) -> Result<Bytes, ApiError> {
     let key = match deps.settings.default_ai_kind {
         DefaultAiKind::OpenRouter => None,
         DefaultAiKind::OpenAi => Some(credits::platform_key(deps).await?),
     };
-    let list = deps.api.default_ai.models(key.as_deref()).await;
+    let list = deps.api.default_ai.models(key.as_deref(), query).await;
     list.map_err(|error| {
         edge::log_error(&error, "could not list the default AI's models");
         ApiError::new(
@@ -79,11 +84,12 @@ async fn default_ai_models(deps: &Deps) -> Result<Bytes, ApiError> {
     })
 }
 
-fn openrouter_error(error: &AskError) -> ApiError {
+fn openrouter_error(deps: &Deps, error: &AskError) -> ApiError {
     edge::log_error(error, "could not list OpenRouter's models");
-    let failure = match error {
-        AskError::Refused { failure, .. } => *failure,
-        _ => Failure::Unavailable,
-    };
-    byok::error_for(failure, None)
+    match error {
+        AskError::Refused { error, .. } => {
+            byok::error_for(error, &HeaderMap::new(), deps.api.clock.now())
+        }
+        _ => byok::unavailable(),
+    }
 }

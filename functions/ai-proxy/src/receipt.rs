@@ -11,6 +11,7 @@ const X_GRETA_PAYER: HeaderName = HeaderName::from_static("x-greta-payer");
 const X_GRETA_ROUTE_REASON: HeaderName = HeaderName::from_static("x-greta-route-reason");
 const X_GRETA_CALL_ID: HeaderName = HeaderName::from_static("x-greta-call-id");
 const X_GRETA_MODEL: HeaderName = HeaderName::from_static("x-greta-model");
+const X_GRETA_IGNORED: HeaderName = HeaderName::from_static("x-greta-ignored");
 const X_GRETA_CREDITS_CHARGED: HeaderName = HeaderName::from_static("x-greta-credits-charged");
 
 #[derive(Debug, Clone)]
@@ -21,6 +22,8 @@ pub(crate) struct Receipt {
     reason: Option<&'static str>,
     /// The model that credits pay for.
     pub(crate) model: Option<String>,
+    /// The request's members that credits do not pay for and that were left out.
+    pub(crate) ignored: Option<String>,
     /// The credits charged, if known before the response head.
     pub(crate) charged: Option<Credits>,
 }
@@ -30,7 +33,14 @@ impl Receipt {
     pub(crate) fn for_new_call() -> Result<Self, ApiError> {
         let call = CallId::new(edge::new_id("call")).map_err(|error| ApiError::internal(&error))?;
         Span::current().record("call_id", call.as_str());
-        Ok(Self { call, payer: Payer::None, reason: None, model: None, charged: None })
+        Ok(Self {
+            call,
+            payer: Payer::None,
+            reason: None,
+            model: None,
+            ignored: None,
+            charged: None,
+        })
     }
 
     pub(crate) fn routed(&mut self, payer: Payer, reason: &'static str) {
@@ -41,6 +51,11 @@ impl Receipt {
     /// Records that the call is refused, for this `reason`.
     pub(crate) fn refused(&mut self, reason: &'static str) {
         self.routed(Payer::None, reason);
+    }
+
+    /// Records that nobody pays, because the call did not take place.
+    pub(crate) fn not_charged(&mut self) {
+        self.payer = Payer::None;
     }
 
     /// Turns `result` into a response with the receipt. For an error before routing, the error code
@@ -68,6 +83,7 @@ impl Receipt {
         let texts = [
             (X_GRETA_CALL_ID, Some(self.call.as_str())),
             (X_GRETA_MODEL, self.model.as_deref()),
+            (X_GRETA_IGNORED, self.ignored.as_deref()),
             (X_GRETA_CREDITS_CHARGED, charged.as_deref()),
         ];
         for (name, text) in texts {

@@ -1,17 +1,11 @@
 //! The caller's request, with the checks that both paths need and its bytes unchanged.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::fmt;
 
 use bytes::Bytes;
 use edge::{ApiError, Code};
-use serde::de::{Error as _, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
-
-/// The top-level members of a chat request, each as its JSON text.
-pub(crate) type Members<'a> = BTreeMap<String, &'a RawValue>;
+use upstream::{Members, UniqueMembers};
 
 /// A well-formed chat request.
 #[derive(Debug, Clone)]
@@ -42,38 +36,12 @@ impl ChatRequest {
         Ok(Self { body, model: model.transpose()?, streamed })
     }
 
+    /// The members of a body that has none of them twice.
     pub(crate) fn members(&self) -> Result<Members<'_>, ApiError> {
-        members(&self.body)
-    }
-}
-
-/// The members of a JSON object that has no member twice: we would look at one of the two, and the
-/// model might read the other.
-pub(crate) struct UniqueMembers<'a>(pub(crate) Members<'a>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for UniqueMembers<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Unique;
-
-        impl<'de> Visitor<'de> for Unique {
-            type Value = Members<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Members::new();
-                while let Some((name, value)) = map.next_entry::<String, &RawValue>()? {
-                    if members.insert(name, value).is_some() {
-                        return Err(A::Error::custom("a member is given twice"));
-                    }
-                }
-                Ok(members)
-            }
-        }
-
-        deserializer.deserialize_map(Unique).map(Self)
+        let members = serde_json::from_slice(&self.body);
+        let UniqueMembers(members) =
+            members.map_err(|_| invalid("the body must be an object that has no member twice"))?;
+        Ok(members)
     }
 }
 

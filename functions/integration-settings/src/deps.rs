@@ -18,7 +18,7 @@ impl Deps {
     pub fn new(setup: Setup) -> Result<Self, edge::Error> {
         let settings = Settings::from_env(setup.env.clone())?;
         let api = Api::new(settings.api, &setup)?;
-        let charging = Charging::new(settings.charging, &setup, api.http.clone());
+        let charging = Charging::new(settings.charging, &setup, api.http.pooled.clone());
         Ok(Self { api, charging })
     }
 }

@@ -37,17 +37,23 @@ impl Deps {
         let interval = settings.stripe_interval();
         let charges_per_second = settings.charges_per_second();
         let time_outs = TimeOuts::for_questions(settings.charging.connect);
-        let http = edge::http_client(settings.charging.connect)?;
+        let http = edge::http_clients(settings.charging.connect)?;
         let dynamodb = aws_sdk_dynamodb::Client::new(&setup.aws);
         let secrets = aws_sdk_secretsmanager::Client::new(&setup.aws);
         let store = Store::new(dynamodb, settings.charging.tables.clone());
-        let charging = Charging::new(settings.charging, &setup, http.clone());
+        let charging = Charging::new(settings.charging, &setup, http.pooled.clone());
         Ok(Self {
             charging: charging.with_rate_limit(interval),
             clock: setup.clock,
             store,
             vault: Vault::new(secrets, settings.secrets_prefix),
-            default_ai: Upstream::new(http, &settings.default_ai_url, time_outs, settings.referer),
+            default_ai: Upstream::new(
+                http.pooled,
+                http.unpooled,
+                &settings.default_ai_url,
+                time_outs,
+                settings.referer,
+            ),
             default_ai_kind: settings.default_ai_kind,
             default_ai_secret: settings.default_ai_secret,
             event_bus: aws_sdk_eventbridge::Client::new(&setup.aws),

@@ -2,8 +2,8 @@
 //!
 //! A call ends its own hold. If it cannot (its response was cut off or reported no cost, its
 //! process died, the store did not respond), the sweeper asks the default AI for the call's cost,
-//! at growing intervals, and releases the hold if there is no answer within its life. Nothing is
-//! settled by guesswork.
+//! at growing intervals, and releases the hold if the default AI has had no record of the call for
+//! an hour, or there is no answer within the hold's life. Nothing is settled by guesswork.
 //!
 //! Safe to run late, twice, concurrently and alongside the call itself: a hold is claimed and ended
 //! by conditional writes, of which only one succeeds.
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use account::hold::{End, HoldState, Sweep, sweep as decide};
+use account::hold::{End, HoldState, Sweep, WITHOUT_RECORD, sweep as decide};
 use account::{CallId, Credits};
 use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
@@ -74,6 +74,13 @@ pub async fn sweep(
     swept
 }
 
+enum LookUp {
+    Cost(Credits),
+    /// The default AI has no record of the call, or not yet.
+    NoRecord,
+    Unknown,
+}
+
 struct Sweeper<'a> {
     deps: &'a Deps,
     now: Timestamp,
@@ -90,8 +97,12 @@ impl Sweeper<'_> {
         let Some(open) = store.holds.claim(&due?, self.now).await? else {
             return Ok(false);
         };
-        let cost = self.cost_of(&open).await;
-        let Sweep::End(end) = decide(cost, open.expires_at, self.now) else {
+        let (cost, release_at) = match self.look_up(&open).await {
+            LookUp::Cost(cost) => (Some(cost), open.expires_at),
+            LookUp::Unknown => (None, open.expires_at),
+            LookUp::NoRecord => (None, self.release_without_record(&open).await?),
+        };
+        let Sweep::End(end) = decide(cost, release_at, self.now) else {
             return Ok(false);
         };
         // Never earlier than existing entries: the ledger is read in order of time.
@@ -109,7 +120,7 @@ impl Sweeper<'_> {
             }
             Resolution::Done(_) => {
                 let has_generation_id = open.generation_id.is_some();
-                tracing::error!(call_id, held = %hold.amount, has_generation_id, "hold expired at unknown cost");
+                tracing::error!(call_id, held = %hold.amount, has_generation_id, "hold released at unknown cost");
                 edge::metric("holds_expired", 1);
             }
             Resolution::Already(_) => return Ok(false),
@@ -117,20 +128,36 @@ impl Sweeper<'_> {
         Ok(true)
     }
 
-    /// The call's cost according to the default AI's record.
-    async fn cost_of(&self, open: &OpenHold) -> Option<Credits> {
-        let generation = open.generation_id.as_deref()?;
+    /// When a hold is released whose call the default AI does not know.
+    async fn release_without_record(&self, open: &OpenHold) -> Result<Timestamp, StoreError> {
+        let since = match open.no_record_since {
+            Some(since) => since,
+            None => {
+                self.deps.store.holds.note_no_record(&open.hold, self.now).await?;
+                self.now
+            }
+        };
+        let release_at = since.checked_add(WITHOUT_RECORD).unwrap_or(open.expires_at);
+        Ok(release_at.min(open.expires_at))
+    }
+
+    /// Looks for the call in the default AI's records.
+    async fn look_up(&self, open: &OpenHold) -> LookUp {
+        let Some(generation) = open.generation_id.as_deref() else { return LookUp::Unknown };
         let can_wait = self.now < open.expires_at;
         let is_silent = self.failures.load(Ordering::Relaxed) >= MAX_FAILURES;
         if self.deps.default_ai_kind == DefaultAiKind::OpenAi || (is_silent && can_wait) {
-            return None;
+            return LookUp::Unknown;
         }
-        let key = self.key.get_or_init(|| self.read_key()).await.as_ref()?;
+        let Some(key) = self.key.get_or_init(|| self.read_key()).await else {
+            return LookUp::Unknown;
+        };
         let asked = self.deps.default_ai.generation(key, generation, LOOK_UP_TIMEOUT);
         match asked.await {
             Ok(usage) => {
                 self.failures.store(0, Ordering::Relaxed);
-                open.hold.tariff.cost(&usage?)
+                let Some(usage) = usage else { return LookUp::NoRecord };
+                open.hold.tariff.cost(&usage).map_or(LookUp::Unknown, LookUp::Cost)
             }
             Err(error) => {
                 if matches!(error, AskError::Refused { .. }) {
@@ -138,7 +165,7 @@ impl Sweeper<'_> {
                 }
                 self.failures.fetch_add(1, Ordering::Relaxed);
                 edge::log_error(&error, "could not look up a call's cost");
-                None
+                LookUp::Unknown
             }
         }
     }

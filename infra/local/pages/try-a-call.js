@@ -64,13 +64,13 @@ async function call(root, token, prompt, model, { answer, receipt }) {
   for (const [name, title] of Object.entries(HEADERS)) fact(receipt, title, response.headers.get(name));
   if (!response.ok) {
     const { error, detail } = await response.json();
-    fact(receipt, "Refused", `${response.status} ${error?.code ?? ""}`);
+    fact(receipt, "Refused", `${response.status} ${error?.type ?? ""}`);
     answer.textContent = error?.message ?? detail;
     return;
   }
   for await (const chunk of chunks(response.body)) {
     answer.textContent += chunk.choices?.[0]?.delta?.content ?? "";
-    if (chunk.error) fact(receipt, "Failed", chunk.error.code);
+    if (chunk.error) fact(receipt, "Failed", chunk.error.type ?? chunk.error.code);
     if (chunk.greta) fact(receipt, "Credits charged", chunk.greta.credits_charged);
   }
 }

@@ -4,14 +4,13 @@ use std::time::Duration;
 
 use account::{Account, AccountId, CallId};
 use axum::body::Body;
-use axum::extract::{Path, Request, State};
-use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
+use axum::extract::{Path, State};
+use axum::response::IntoResponse;
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use edge::{ApiError, Clock, Code, HttpSettings, Shape};
 use http::HeaderValue;
-use http::header::{CONTENT_TYPE, HOST};
+use http::header::CONTENT_TYPE;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -19,9 +18,9 @@ use serde_json::{Value, json};
 use store::Store;
 
 use crate::accounts::{AccountChange, change_account, stored};
+use crate::guard::guarded;
 use crate::issuer::Issuer;
 use crate::queue::Consumer;
-use crate::serve::is_loopback;
 use crate::sign_in::SignIn;
 use crate::stripe::StripeHandle;
 
@@ -49,24 +48,9 @@ pub(crate) fn router(dev: Dev, http: &HttpSettings) -> Router {
         .route("/_dev/tick", post(tick))
         .route(TRY_A_CALL, get(try_a_call))
         .with_state(dev.clone())
-        .merge(dev.sign_in.router())
-        .layer(middleware::from_fn(only_loopback));
-    edge::app(routes, Shape::Problem, http)
-}
-
-/// Keeps out pages of other hosts whose names resolve to this machine.
-async fn only_loopback(request: Request, next: Next) -> Response {
-    let host = request.headers().get(HOST);
-    let host = host.and_then(|host| host.to_str().ok()).unwrap_or_default();
-    if is_loopback(host) {
-        next.run(request).await
-    } else {
-        ApiError::new(
-            Code::NotFound,
-            "the development helpers only respond to requests whose Host is loopback",
-        )
-        .into_response()
-    }
+        .merge(dev.sign_in.router());
+    // The guard comes first, so that it also refuses preflights.
+    guarded(edge::app(routes, Shape::Problem, http))
 }
 
 #[derive(Deserialize)]

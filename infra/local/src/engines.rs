@@ -21,14 +21,14 @@ use axum::routing::post;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 use winterbaume_core::{
     MockRequest, MockResponse, MockService, StatefulService, default_account_id,
 };
 use winterbaume_secretsmanager::SecretsManagerService;
 
-use crate::serve::{self, Server};
+use crate::serve::Server;
+
+pub mod dynamodb;
 
 pub const REGION: &str = "us-east-1";
 
@@ -87,8 +87,7 @@ pub struct Engines {
     database: dynoxide::Database,
     secrets: Arc<Secrets>,
     secrets_server: Server,
-    dynamodb_stop: oneshot::Sender<()>,
-    dynamodb_task: JoinHandle<()>,
+    dynamodb_server: Server,
 }
 
 /// A connector to the engines, which speak plain HTTP, for tests that look at requests or disturb
@@ -101,30 +100,17 @@ impl Engines {
     /// Starts both engines, without any table or secret.
     pub async fn start() -> io::Result<Self> {
         let database = dynoxide::Database::memory().map_err(io::Error::other)?;
-        let listener = serve::listener().await?;
-        let dynamodb_url = format!("http://{}", listener.local_addr()?);
-        let (dynamodb_stop, stopped) = oneshot::channel::<()>();
-        let served = database.clone();
-        let dynamodb_task = serve::spawn(async move {
-            // The sender is only ever dropped, which ends the wait as well.
-            let stopped = async move { drop(stopped.await) };
-            let ended = dynoxide::server::serve_with_shutdown(listener, served, stopped).await;
-            if let Err(problem) = ended {
-                tracing::error!(problem, "the DynamoDB engine ended");
-            }
-        });
-
+        let dynamodb_server = Server::start(dynamodb::router(database.clone())).await?;
         let secrets = Arc::new(Secrets::default());
         let router = Router::new().route("/", post(respond)).with_state(Arc::clone(&secrets));
         let secrets_server = Server::start(router).await?;
         Ok(Self {
-            dynamodb_url,
+            dynamodb_url: dynamodb_server.url(),
             secrets_url: secrets_server.url(),
             database,
             secrets,
             secrets_server,
-            dynamodb_stop,
-            dynamodb_task,
+            dynamodb_server,
         })
     }
 
@@ -173,12 +159,9 @@ impl Engines {
         self.secrets.wire.lock().unwrap().faults.clear();
     }
 
-    /// Stops both engines, and returns once their ports are closed. DynamoDB completes its requests
-    /// in progress.
+    /// Stops both engines, and returns once their ports are closed.
     pub async fn stop(self) {
-        drop(self.dynamodb_stop);
-        // A task that panicked has stopped as well.
-        let _ = self.dynamodb_task.await;
+        self.dynamodb_server.stop().await;
         self.secrets_server.stop().await;
     }
 }

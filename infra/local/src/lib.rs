@@ -18,6 +18,7 @@ pub mod bus;
 mod dev;
 pub mod engines;
 pub mod functions;
+mod guard;
 mod html;
 pub mod issuer;
 pub mod openapi;

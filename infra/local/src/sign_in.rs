@@ -23,9 +23,9 @@ use serde_json::{Value, json};
 use url::Url;
 
 use crate::accounts;
+use crate::guard::is_loopback;
 use crate::html::page;
 use crate::issuer::{Issuer, JWKS_PATH};
-use crate::serve::is_loopback;
 
 pub(crate) const CLIENT_ID: &str = "greta-pages";
 const AUTHORIZE_PATH: &str = "/_dev/oidc/authorize";
@@ -277,7 +277,7 @@ fn set_session(id: &str, end: &str) -> impl axum::response::IntoResponseParts {
     axum::response::AppendHeaders([(SET_COOKIE, cookie)])
 }
 
-/// A response that pages of any origin may read: it depends on no cookie.
+/// A response that every page may read that the guard lets through: it depends on no cookie.
 fn cors(body: Value) -> Response {
     ([(ACCESS_CONTROL_ALLOW_ORIGIN, "*")], Json(body)).into_response()
 }

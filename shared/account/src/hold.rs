@@ -12,6 +12,8 @@ use crate::money::Credits;
 
 /// Time after which a hold of unknown cost is released.
 pub const LIFE: SignedDuration = SignedDuration::from_hours(24);
+/// Time after which a hold is released whose call the default AI does not know.
+pub const WITHOUT_RECORD: SignedDuration = SignedDuration::from_hours(1);
 /// Time before the first check: longer than the call's own process, which ends its hold, can run.
 pub const FIRST_CHECK: SignedDuration = SignedDuration::from_mins(20);
 /// Minimum time between two look-ups of a call.
@@ -103,11 +105,11 @@ pub enum Sweep {
     Wait,
 }
 
-/// Decides by the call's cost; `None` if the default AI does not report it.
-pub fn sweep(cost: Option<Credits>, expires_at: Timestamp, now: Timestamp) -> Sweep {
+/// Decides by the call's cost; `None` if the default AI does not report it, or not yet.
+pub fn sweep(cost: Option<Credits>, release_at: Timestamp, now: Timestamp) -> Sweep {
     match cost {
         Some(cost) => Sweep::End(End::Settle(cost)),
-        None if now >= expires_at => Sweep::End(End::Release),
+        None if now >= release_at => Sweep::End(End::Release),
         None => Sweep::Wait,
     }
 }

@@ -30,6 +30,9 @@ pub struct SavedKey {
     pub state: KeyState,
     pub limits: KeyLimits,
     pub checked_at: Timestamp,
+    /// When OpenRouter was last asked about the key because it refused a call without a reason.
+    #[serde(default)]
+    pub doubted_at: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -72,6 +75,7 @@ pub(crate) mod tests {
             state: KeyState::Usable,
             limits: KeyLimits::default(),
             checked_at: Timestamp::UNIX_EPOCH,
+            doubted_at: None,
         }
     }
 }

@@ -63,9 +63,10 @@ impl ModelPrices {
         TokenPrices { input: if only_text { self.text } else { self.input }, output: self.output }
     }
 
-    /// The cost of the cheapest call: an empty prompt and one output token.
+    /// The most that the cheapest call can cost: a prompt without text, and one output token.
     pub fn cheapest_call(&self, rate: CreditsPerUsd) -> Option<Credits> {
-        self.output.in_credits(rate)
+        let prompt = self.text.times(prompt::TEMPLATE_TOKENS)?;
+        prompt.checked_add(self.output)?.in_credits(rate)
     }
 }
 
@@ -83,8 +84,6 @@ pub struct PricedModel {
 pub struct CallSize {
     /// Upper bound of the prompt's tokens, including what is added around its text.
     pub prompt_tokens: u64,
-    /// The tokens that have to be held, excluding those waived if the balance is too low.
-    pub required_tokens: u64,
     pub only_text: bool,
     /// The lowest of the limits that the caller set.
     pub output_limit: Option<u64>,
@@ -96,15 +95,10 @@ pub struct Ceiling {
     pub output_limit: u64,
     /// The amount held before the call.
     pub amount: Credits,
-    /// The balance does not cover the whole prompt: the call may cost more than is held.
-    pub waived: bool,
 }
 
 /// The maximum cost of the call, with its output limited to what `available` pays for. `None` if
 /// that is fewer than `min_output_tokens` (or than the caller's own limit, where it is lower).
-///
-/// The tokens added around the prompt's text are held if `available` covers them, and waived if
-/// not: otherwise the last credits of an account could not be spent.
 pub fn ceiling(
     model: &PricedModel,
     size: CallSize,
@@ -115,25 +109,18 @@ pub fn ceiling(
     let prices = model.prices.of(size.only_text);
     let longest = [size.output_limit, model.max_output_tokens.or(model.context_length)];
     let least = min_output_tokens.min(size.output_limit.unwrap_or(u64::MAX));
-    let limit_after = |prompt_tokens: u64| {
-        let prompt = prices.input.times(prompt_tokens)?;
-        if prompt.in_credits(rate)? > available {
-            return None;
-        }
-        let affordable = prices.output.affordable(available, prompt, rate);
-        let limits = longest.into_iter().chain([affordable]).flatten();
-        let limit = limits.min().unwrap_or(u64::MAX);
-        (limit >= least).then_some(limit)
-    };
-    let covered = limit_after(size.prompt_tokens);
-    let output_limit = covered.or_else(|| limit_after(size.required_tokens))?;
     let prompt = prices.input.times(size.prompt_tokens)?;
+    if prompt.in_credits(rate)? > available {
+        return None;
+    }
+    let affordable = prices.output.affordable(available, prompt, rate);
+    let limits = longest.into_iter().chain([affordable]).flatten();
+    let output_limit = limits.min().unwrap_or(u64::MAX);
+    if output_limit < least {
+        return None;
+    }
     let total = prices.output.times(output_limit)?.checked_add(prompt)?;
-    Some(Ceiling {
-        output_limit,
-        amount: total.in_credits(rate)?.min(available),
-        waived: covered.is_none(),
-    })
+    Some(Ceiling { output_limit, amount: total.in_credits(rate)? })
 }
 
 /// The usage that a response reports. Every field may be missing.
@@ -143,7 +130,9 @@ pub struct Usage {
     pub completion_tokens: Option<u64>,
     /// The price that the default AI charged for the call.
     pub cost: Option<Usd>,
-    /// The price of the model's own provider, where `cost` is zero because another account paid.
+    /// The provider billed its own price to another account, beside `cost`.
+    pub is_byok: bool,
+    /// That price.
     pub upstream_inference_cost: Option<Usd>,
 }
 
@@ -158,7 +147,9 @@ impl Tariff {
     pub fn cost(&self, usage: &Usage) -> Option<Credits> {
         let TokenPrices { input, output } = self.prices;
         let usd = match (usage.cost, usage.upstream_inference_cost) {
-            (Some(cost), Some(inference)) if cost.is_zero() => inference,
+            (Some(cost), Some(inference)) if usage.is_byok || cost.is_zero() => {
+                cost.checked_add(inference)?
+            }
             (Some(cost), _) => cost,
             (None, _) => {
                 let prompt = input.times(usage.prompt_tokens?)?;
@@ -195,29 +186,7 @@ mod tests {
     }
 
     fn text(prompt_tokens: u64, output_limit: Option<u64>) -> CallSize {
-        CallSize { prompt_tokens, required_tokens: prompt_tokens, only_text: true, output_limit }
-    }
-
-    /// The last credits can be spent: tokens around the text are held as far as credits are left.
-    #[test]
-    fn tokens_around_the_text_are_waived_if_not_covered() {
-        let model = model("0.000001", "0.000002");
-        let size = CallSize {
-            prompt_tokens: 150,
-            required_tokens: 2,
-            only_text: true,
-            output_limit: Some(1),
-        };
-        let amount = |available| {
-            let ceiling = ceiling(&model, size, Credits::from_micros(available), 16, rate());
-            ceiling.map(|ceiling| (ceiling.amount.micros(), ceiling.waived))
-        };
-        // An input token costs 10 micro-credits, an output token 20.
-        assert_eq!(amount(5_000), Some((1_520, false)));
-        assert_eq!(amount(1_520), Some((1_520, false)));
-        assert_eq!(amount(1_519), Some((1_519, true)));
-        assert_eq!(amount(40), Some((40, true)));
-        assert_eq!(amount(39), None);
+        CallSize { prompt_tokens, only_text: true, output_limit }
     }
 
     #[test]
@@ -303,6 +272,16 @@ mod tests {
                 Usage { cost: usd("0.001"), upstream_inference_cost: usd("0.002"), ..tokens },
                 Some(10_000),
             ),
+            (
+                Usage {
+                    cost: usd("0.001"),
+                    is_byok: true,
+                    upstream_inference_cost: usd("0.002"),
+                    ..tokens
+                },
+                Some(30_000),
+            ),
+            (Usage { cost: usd("0.001"), is_byok: true, ..tokens }, Some(10_000)),
             (tokens, Some(200)),
             (Usage { completion_tokens: None, ..tokens }, None),
             (Usage::default(), None),
@@ -319,8 +298,7 @@ mod tests {
         fn the_ceiling_covers_the_call_and_is_covered(
             input in 0_u128..10_000_000_000_000,
             output in 0_u128..10_000_000_000_000,
-            required_tokens in 0_u64..100_000,
-            around in 0_u64..2_000,
+            prompt_tokens in 0_u64..100_000,
             output_limit in prop::option::of(1_u64..10_000),
             available in 0_i64..100_000_000,
             part in 0_u64..=100,
@@ -331,8 +309,7 @@ mod tests {
                 ..model("0", "0")
             };
             let available = Credits::from_micros(available);
-            let prompt_tokens = required_tokens + around;
-            let size = CallSize { prompt_tokens, required_tokens, only_text: true, output_limit };
+            let size = CallSize { prompt_tokens, only_text: true, output_limit };
             let held = ceiling(&model, size, available, 16, rate());
             let cost = |prompt: u64, completion: u64| {
                 let usage = Usage {
@@ -343,14 +320,12 @@ mod tests {
                 Tariff { prices: model.prices.of(true), rate: rate() }.cost(&usage).unwrap()
             };
             let least = 16.min(output_limit.unwrap_or(16));
-            prop_assert_eq!(held.is_some(), cost(required_tokens, least) <= available);
+            prop_assert_eq!(held.is_some(), cost(prompt_tokens, least) <= available);
             if let Some(held) = held {
                 prop_assert!(held.amount <= available);
                 prop_assert!(held.output_limit >= least);
-                prop_assert_eq!(held.waived, cost(prompt_tokens, least) > available);
-                let covered = if held.waived { required_tokens } else { prompt_tokens };
                 let completion = held.output_limit * part / 100;
-                prop_assert!(cost(covered * part / 100, completion) <= held.amount);
+                prop_assert!(cost(prompt_tokens * part / 100, completion) <= held.amount);
             }
         }
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use account::{Account, AccountId};
 use card::Card;
-use edge::{ApiError, Caller, Clock, Identity, Role};
+use edge::{ApiError, Caller, Clock, HttpClients, Identity, Role};
 use store::Store;
 use upstream::{PriceBook, Upstream};
 use url::Url;
@@ -24,17 +24,17 @@ pub struct Api {
     pub default_ai: Upstream,
     /// The default AI's prices.
     pub prices: PriceBook,
-    pub http: reqwest::Client,
+    pub http: HttpClients,
 }
 
 impl Api {
     pub fn new(settings: Settings, setup: &edge::Setup) -> Result<Self, edge::Error> {
         let clock = setup.clock.clone();
-        let http = edge::http_client(settings.time_outs.connect)?;
+        let http = edge::http_clients(settings.time_outs.connect)?;
         let dynamodb = aws_sdk_dynamodb::Client::new(&setup.aws);
         let default_ai = upstream_at(&settings.default_ai_url, &settings, &http);
         Ok(Self {
-            identity: Identity::new(&settings.identity, clock.clone(), http.clone()),
+            identity: Identity::new(&settings.identity, clock.clone(), http.pooled.clone()),
             clock,
             store: Store::new(dynamodb, settings.tables.clone()),
             prices: PriceBook::new(default_ai.clone()),
@@ -64,6 +64,7 @@ impl Api {
     }
 }
 
-fn upstream_at(base: &Url, settings: &Settings, http: &reqwest::Client) -> Upstream {
-    Upstream::new(http.clone(), base, settings.time_outs, settings.referer.clone())
+fn upstream_at(base: &Url, settings: &Settings, http: &HttpClients) -> Upstream {
+    let HttpClients { pooled, unpooled } = http.clone();
+    Upstream::new(pooled, unpooled, base, settings.time_outs, settings.referer.clone())
 }

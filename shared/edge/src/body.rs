@@ -5,12 +5,24 @@ use std::fmt;
 
 use axum::body::{Body, HttpBody as _};
 use bytes::Bytes;
+use http::HeaderMap;
+use http::header::CONTENT_ENCODING;
 use http_body_util::{BodyExt as _, Collected, LengthLimitError, Limited};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::error::Category;
 
 use crate::error::{ApiError, Code};
+
+/// Refuses a compressed body with 415.
+pub fn refuse_compressed(headers: &HeaderMap) -> Result<(), ApiError> {
+    let mut encodings = headers.get_all(CONTENT_ENCODING).iter();
+    if encodings.all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return Ok(());
+    }
+    let detail = "send the request body uncompressed, without `Content-Encoding`";
+    Err(ApiError::new(Code::UnsupportedEncoding, detail))
+}
 
 /// Reads a whole body. One whose declared length is above `max_bytes` is refused before it is read.
 pub async fn read_body(body: Body, max_bytes: usize) -> Result<Bytes, ApiError> {

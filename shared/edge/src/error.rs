@@ -12,7 +12,7 @@ use std::time::Duration;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 macro_rules! codes {
     ($([$status:ident] $($variant:ident $name:literal $title:literal)+)+) => {
@@ -61,6 +61,7 @@ codes! {
     UnsupportedOnCredits "unsupported_on_credits" "Not available on credits"
     OpenRouterRequestRejected "openrouter_request_rejected" "OpenRouter rejects the request"
     DefaultAiRequestRejected "default_ai_request_rejected" "The default AI rejects the request"
+    ContextLengthExceeded "context_length_exceeded" "The request is too long for the model"
     [UNAUTHORIZED]
     InvalidToken "invalid_token" "The access token is not accepted"
     [PAYMENT_REQUIRED]
@@ -88,10 +89,14 @@ codes! {
     DuplicateCall "duplicate_call" "The call was made already"
     [PAYLOAD_TOO_LARGE]
     BodyTooLarge "body_too_large" "The request body is too large"
+    [UNSUPPORTED_MEDIA_TYPE]
+    UnsupportedEncoding "unsupported_encoding" "The request body is compressed"
     [UNPROCESSABLE_ENTITY]
     InvalidKeyFormat "invalid_key_format" "This is not an OpenRouter API key"
     KeyRejected "key_rejected" "OpenRouter rejects the key"
     ManagementKey "management_key" "This is a management key"
+    [FAILED_DEPENDENCY]
+    DefaultAiFailed "default_ai_failed" "The default AI failed"
     [TOO_MANY_REQUESTS]
     TooManyAttempts "too_many_attempts" "Too many attempts"
     TooManyCalls "too_many_calls" "Too many calls at once"
@@ -112,20 +117,6 @@ codes! {
     OpenRouterTimeout "openrouter_timeout" "OpenRouter did not answer in time"
 }
 
-impl Code {
-    /// The `type` of an error in OpenAI's format.
-    fn openai_type(self) -> &'static str {
-        match self.status() {
-            StatusCode::UNAUTHORIZED => "authentication_error",
-            StatusCode::PAYMENT_REQUIRED => "insufficient_quota",
-            StatusCode::FORBIDDEN => "permission_error",
-            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
-            status if status.is_server_error() => "server_error",
-            _ => "invalid_request_error",
-        }
-    }
-}
-
 const INTERNAL_DETAIL: &str =
     "something went wrong on our side; try again, and name the request id if it stays";
 
@@ -139,6 +130,7 @@ struct Parts {
     code: Code,
     status: StatusCode,
     detail: Cow<'static, str>,
+    metadata: Map<String, Value>,
     headers: HeaderMap,
 }
 
@@ -148,7 +140,13 @@ impl ApiError {
         if code == Code::InvalidToken {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        Self(Box::new(Parts { code, status: code.status(), detail: detail.into(), headers }))
+        Self(Box::new(Parts {
+            code,
+            status: code.status(),
+            detail: detail.into(),
+            metadata: Map::new(),
+            headers,
+        }))
     }
 
     /// Logs the error with its causes and hides it behind `internal_error`. Call it once, where
@@ -185,6 +183,20 @@ impl ApiError {
         self
     }
 
+    /// Tells the caller not to send the request again by itself: it may already be billed.
+    #[must_use]
+    pub fn without_retry(self) -> Self {
+        let name = HeaderName::from_static("x-should-retry");
+        self.with_header(name, HeaderValue::from_static("false"))
+    }
+
+    /// Sets the `metadata` of an AI route's error.
+    #[must_use]
+    pub fn with_metadata(mut self, metadata: Map<String, Value>) -> Self {
+        self.0.metadata = metadata;
+        self
+    }
+
     pub fn code(&self) -> Code {
         self.0.code
     }
@@ -197,14 +209,15 @@ impl ApiError {
         &self.0.detail
     }
 
-    /// The error in OpenAI's format, as a body or as the data of an SSE event.
-    pub fn openai_body(&self) -> Value {
+    /// The error as OpenAI's and OpenRouter's SDKs read it, as a body or as the data of an SSE event.
+    pub fn ai_body(&self) -> Value {
         json!({
             "error": {
                 "message": self.0.detail,
-                "type": self.0.code.openai_type(),
-                "code": self.0.code.as_str(),
+                "type": self.0.code.as_str(),
+                "code": self.0.status.as_u16(),
                 "param": null,
+                "metadata": self.0.metadata,
             }
         })
     }
@@ -268,11 +281,6 @@ mod tests {
             let name = code.as_str();
             assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}");
             assert!(code.status().is_client_error() || code.status().is_server_error(), "{name}");
-            assert_eq!(
-                code.openai_type() == "server_error",
-                code.status().is_server_error(),
-                "{name}"
-            );
         }
     }
 
@@ -289,10 +297,7 @@ mod tests {
     fn a_response_has_the_status_and_the_headers() {
         let response = ApiError::new(Code::OpenRouterRequestRejected, "no")
             .with_status(StatusCode::UNPROCESSABLE_ENTITY)
-            .with_header(
-                HeaderName::from_static("x-should-retry"),
-                HeaderValue::from_static("false"),
-            )
+            .without_retry()
             .into_response();
         assert_eq!(response.status(), StatusCode::UNPROCESSABLE_ENTITY);
         assert_eq!(response.headers()["x-should-retry"], "false");

@@ -8,7 +8,7 @@ use std::any::Any;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, HttpBody as _};
@@ -17,28 +17,44 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 use http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, ORIGIN, VARY,
-    X_CONTENT_TYPE_OPTIONS,
+    ACCESS_CONTROL_REQUEST_HEADERS, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, ORIGIN,
+    VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{Method, StatusCode};
 use tower::{Layer as _, ServiceExt as _, service_fn};
-use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use tracing::Instrument as _;
 
+use crate::body::refuse_compressed;
 use crate::error::{ApiError, Code};
 use crate::ids::new_id;
 use crate::lambda::RequestId;
+use crate::paths;
 use crate::settings::HttpSettings;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Headers that a page may read.
+const EXPOSED: [&str; 11] = [
+    "x-greta-payer",
+    "x-greta-route-reason",
+    "x-greta-call-id",
+    "x-greta-model",
+    "x-greta-credits-charged",
+    "x-greta-ignored",
+    "x-greta-output-limit",
+    "x-generation-id",
+    "x-should-retry",
+    "retry-after",
+    "request-id",
+];
 
 /// The format of an endpoint's errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
     /// RFC 9457, `application/problem+json`.
     Problem,
-    /// OpenAI's, so that its SDKs raise their usual exceptions.
-    OpenAi,
+    /// As OpenAI's and OpenRouter's SDKs read it.
+    Ai,
 }
 
 /// Wraps a function's routes. Response bodies pass through unchanged.
@@ -48,11 +64,12 @@ pub fn app(routes: Router, shape: Shape, settings: &HttpSettings) -> Router {
     routes.layer(middleware::from_fn_with_state(Arc::new(edge), around))
 }
 
-/// Merges the apps of several functions; an unknown path gets a problem document.
+/// Merges the apps of several functions.
 pub fn gateway(apps: impl IntoIterator<Item = Router>, settings: &HttpSettings) -> Router {
     // The app merged last handles what no route matches.
     let rest = app(Router::new(), Shape::Problem, settings);
-    apps.into_iter().fold(Router::new(), Router::merge).merge(rest)
+    let merged = apps.into_iter().fold(Router::new(), Router::merge).merge(rest);
+    Router::new().fallback_service(paths::trim_slash(merged))
 }
 
 struct Edge {
@@ -81,9 +98,10 @@ async fn around(State(edge): State<Arc<Edge>>, mut request: Request, next: Next)
         reason = tracing::field::Empty,
         generation_id = tracing::field::Empty,
     );
+    let path = request.uri().path().to_owned();
     async move {
         let response = edge.answer(request, next).await;
-        let (response, code) = finish(response, edge.shape, &id);
+        let (response, code) = edge.finish(response, &path, &id);
         tracing::info!(
             status = response.status().as_u16(),
             duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -104,78 +122,75 @@ impl Edge {
         if from_a_page {
             let routes = service_fn(|request: Request| {
                 let next = next.clone();
-                async { Ok::<_, Infallible>(routes(request, next).await) }
+                async { Ok::<_, Infallible>(self.routes(request, next).await) }
             });
             let Ok(response) = self.cors.layer(routes).oneshot(request).await;
             return response;
         }
-        let mut response = routes(request, next).await;
+        let mut response = self.routes(request, next).await;
         // A cache must not serve a page a response without CORS headers.
-        response.headers_mut().append(VARY, HeaderValue::from_static("origin"));
+        response
+            .headers_mut()
+            .append(VARY, HeaderValue::from_static("origin, access-control-request-headers"));
         response
     }
-}
 
-async fn routes(request: Request, next: Next) -> Response {
-    let answer = AssertUnwindSafe(next.run(request)).catch_unwind().await;
-    answer.unwrap_or_else(after_panic)
-}
+    async fn routes(&self, request: Request, next: Next) -> Response {
+        // AI routes refuse a compressed body themselves, because their refusals carry a receipt.
+        if self.shape == Shape::Problem
+            && let Err(error) = refuse_compressed(request.headers())
+        {
+            return error.into_response();
+        }
+        let answer = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+        answer.unwrap_or_else(after_panic)
+    }
 
-fn finish(response: Response, shape: Shape, id: &RequestId) -> (Response, Option<Code>) {
-    let (mut parts, mut body) = response.into_parts();
-    let error = parts
-        .extensions
-        .remove::<ApiError>()
-        .or_else(|| unrouted(parts.status, &parts.headers, &body));
-    let headers = &mut parts.headers;
-    if let Some(error) = &error {
-        let (content_type, document) = match shape {
-            Shape::Problem => ("application/problem+json", error.problem_body(&id.0)),
-            Shape::OpenAi => ("application/json", error.openai_body()),
+    fn finish(&self, response: Response, path: &str, id: &RequestId) -> (Response, Option<Code>) {
+        let (mut parts, mut body) = response.into_parts();
+        let own = parts.extensions.remove::<ApiError>();
+        let bare = body.size_hint().exact() == Some(0) && !parts.headers.contains_key(CONTENT_TYPE);
+        let error = match (own, parts.status) {
+            (Some(error), _) => Some((self.shape, error)),
+            // The router's own.
+            (None, StatusCode::NOT_FOUND) if bare => {
+                // The AI SDKs call paths that we do not have.
+                let shape = if paths::is_of_the_api(path) { Shape::Ai } else { Shape::Problem };
+                Some((shape, paths::not_found(path)))
+            }
+            (None, StatusCode::METHOD_NOT_ALLOWED) if bare => {
+                Some((self.shape, paths::method_not_allowed()))
+            }
+            _ => None,
         };
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-        body = Body::from(document.to_string());
+        let headers = &mut parts.headers;
+        if let Some((shape, error)) = &error {
+            let (content_type, document) = match shape {
+                Shape::Problem => ("application/problem+json", error.problem_body(&id.0)),
+                Shape::Ai => ("application/json", error.ai_body()),
+            };
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+            body = Body::from(document.to_string());
+        }
+        if let Ok(id) = HeaderValue::from_str(&id.0) {
+            headers.insert(X_REQUEST_ID, id);
+        }
+        headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        (Response::from_parts(parts, body), error.map(|(_, error)| error.code()))
     }
-    if let Ok(id) = HeaderValue::from_str(&id.0) {
-        headers.insert(X_REQUEST_ID, id);
-    }
-    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    (Response::from_parts(parts, body), error.map(|error| error.code()))
 }
 
-/// Explains the router's bare 404 and 405.
-fn unrouted(status: StatusCode, headers: &http::HeaderMap, body: &Body) -> Option<ApiError> {
-    let bare = body.size_hint().exact() == Some(0) && !headers.contains_key(CONTENT_TYPE);
-    let (code, detail) = match status {
-        StatusCode::NOT_FOUND => (Code::NotFound, "there is nothing at this path"),
-        StatusCode::METHOD_NOT_ALLOWED => (
-            Code::MethodNotAllowed,
-            "this path does not take this method; the Allow header lists those it takes",
-        ),
-        _ => return None,
-    };
-    bare.then(|| ApiError::new(code, detail))
-}
-
-/// Answers every `OPTIONS`, so that no preflight needs a token, and allows our origins.
+/// Answers every `OPTIONS`, so that no preflight needs a token, and allows our origins. Every header
+/// is allowed, because the SDKs send many of their own and none of them identifies the caller.
 fn cors(settings: &HttpSettings) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(AllowOrigin::list(settings.allowed_origins.clone()))
         .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
-        .allow_headers([AUTHORIZATION, CONTENT_TYPE, HeaderName::from_static("idempotency-key")])
-        .expose_headers(
-            [
-                "x-greta-payer",
-                "x-greta-route-reason",
-                "x-greta-call-id",
-                "x-greta-model",
-                "x-greta-credits-charged",
-                "retry-after",
-            ]
-            .map(HeaderName::from_static),
-        )
-        .vary([ORIGIN])
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers(EXPOSED.map(HeaderName::from_static))
+        .max_age(Duration::from_mins(10))
+        .vary([ORIGIN, ACCESS_CONTROL_REQUEST_HEADERS])
 }
 
 fn after_panic(panic: Box<dyn Any + Send + 'static>) -> Response {

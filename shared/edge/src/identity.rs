@@ -1,4 +1,5 @@
-//! The caller's identity, only from `Authorization: Bearer <JWT>` (contract, section 3).
+//! The caller's identity, only from a JWT in `Authorization: Bearer`, or, on AI routes, in
+//! `x-api-key` (contract, section 3).
 //!
 //! A token's header is checked on its own before any key is looked up; the key determines the
 //! algorithm, not the token; no part of a token is ever repeated in a response or a log line.
@@ -9,9 +10,9 @@ use account::AccountId;
 use axum::extract::{FromRef, FromRequestParts};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
+use http::{HeaderMap, HeaderName};
 use jiff::Timestamp;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, Validation};
@@ -24,6 +25,7 @@ use crate::error::{ApiError, Code};
 use crate::jwks::{Jwks, RETRY_AFTER};
 use crate::settings::IdentitySettings;
 
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
 const MAX_SUBJECT_CHARS: usize = 255;
 /// Accepted clock difference, in seconds.
@@ -72,6 +74,21 @@ impl Identity {
     /// The caller; `identity_unavailable` as long as the issuer's keys have never been loaded.
     pub async fn caller(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
         let token = bearer_token(headers)?;
+        self.caller_of(token.ok_or_else(no_token)?).await
+    }
+
+    /// The caller of an AI route: Anthropic's SDKs send the token as `x-api-key`.
+    pub async fn ai_caller(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
+        let token = match (bearer_token(headers)?, api_key(headers)?) {
+            (Some(bearer), Some(api_key)) if bearer != api_key => {
+                return Err(invalid("`Authorization` and `x-api-key` have different tokens"));
+            }
+            (bearer, api_key) => bearer.or(api_key).ok_or_else(no_token)?,
+        };
+        self.caller_of(token).await
+    }
+
+    async fn caller_of(&self, token: &str) -> Result<Caller, ApiError> {
         let (algorithm, key_id) = read_header(token)?;
         let keys = self.0.keys.with(key_id.as_deref()).await;
         let keys = keys.ok_or_else(|| {
@@ -129,11 +146,15 @@ fn invalid(detail: &'static str) -> ApiError {
     ApiError::new(Code::InvalidToken, detail)
 }
 
-fn bearer_token(headers: &HeaderMap) -> Result<&str, ApiError> {
+fn no_token() -> ApiError {
+    invalid("send an access token as `Authorization: Bearer …`")
+}
+
+fn bearer_token(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = match (values.next(), values.next()) {
+        (None, _) => return Ok(None),
         (Some(value), None) => value,
-        (None, _) => return Err(invalid("send an access token as `Authorization: Bearer …`")),
         (Some(_), Some(_)) => return Err(invalid("there is more than one Authorization header")),
     };
     let token = value.to_str().ok().and_then(|text| {
@@ -141,16 +162,33 @@ fn bearer_token(headers: &HeaderMap) -> Result<&str, ApiError> {
         let token = token.trim_matches(' ');
         (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
     });
-    match token {
-        None => Err(invalid("the Authorization header is not `Bearer` and a token")),
-        Some(token) if token.len() > MAX_TOKEN_BYTES => Err(invalid("the token is too long")),
-        Some(token) => Ok(token),
+    token.map(Some).ok_or_else(|| invalid("the Authorization header is not `Bearer` and a token"))
+}
+
+fn api_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+    let mut values = headers.get_all(X_API_KEY).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => match value.to_str().map(str::trim) {
+            Ok(token) if !token.is_empty() => Ok(Some(token)),
+            _ => Err(invalid("the x-api-key header is not a token")),
+        },
+        (Some(_), Some(_)) => Err(invalid("there is more than one x-api-key header")),
     }
 }
 
 /// The algorithm and the key id of a token's unverified header. Refuses headers that let the token
 /// choose its own key, and unknown extensions.
 fn read_header(token: &str) -> Result<(Algorithm, Option<String>), ApiError> {
+    if token.len() > MAX_TOKEN_BYTES {
+        return Err(invalid("the token is too long"));
+    }
+    if token.starts_with("sk-or-") {
+        return Err(invalid(
+            "this is an OpenRouter API key; send a Greta access token, and connect the key under \
+             Settings, Integrations",
+        ));
+    }
     let malformed = || invalid("the token is not a signed JWT");
     let (encoded, _) = token.split_once('.').ok_or_else(malformed)?;
     let header = URL_SAFE_NO_PAD.decode(encoded).map_err(|_| malformed())?;

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tower::ServiceExt as _;
 
 use crate::clock::Clock;
+use crate::paths;
 use crate::settings::Env;
 use crate::task::block_on;
 use crate::telemetry;
@@ -88,7 +89,7 @@ where
 }
 
 async fn answer(app: Router, event: lambda_http::Request) -> Result<Response, Infallible> {
-    app.oneshot(request(event, &Clock::system())).await
+    paths::trim_slash(app).oneshot(request(event, &Clock::system())).await
 }
 
 /// Buffers a response, as text if it is UTF-8, so that it needs no base64.

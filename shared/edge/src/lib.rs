@@ -20,6 +20,7 @@ mod lambda;
 #[cfg(feature = "openapi")]
 pub mod openapi;
 mod outbound;
+mod paths;
 mod product;
 mod settings;
 mod task;
@@ -27,13 +28,13 @@ pub mod telemetry;
 
 pub use self::http::{Shape, app, gateway};
 pub use aws::{Setup, aws_config};
-pub use body::{Fields, read_body};
+pub use body::{Fields, read_body, refuse_compressed};
 pub use clock::Clock;
 pub use error::{ApiError, Code, log_error};
 pub use identity::{Caller, Identity, Role};
 pub use ids::{new_id, random_id};
 pub use lambda::{Deadline, Error, RequestId, serve, serve_events, serve_streaming};
-pub use outbound::http_client;
+pub use outbound::{HttpClients, http_client, http_clients};
 pub use product::{collection, credits_per_usd, minimum_balance, price_in_credits, referer};
 pub use settings::{Env, HttpSettings, IdentitySettings, SettingNames, SettingsError};
 pub use task::{block_on, spawn};

@@ -19,7 +19,7 @@ pub struct Problem {
     pub request_id: String,
 }
 
-/// An error of an AI route, as OpenAI's clients read it.
+/// An error of an AI route, as OpenAI's and OpenRouter's SDKs read it.
 #[derive(ToSchema)]
 pub struct AiError {
     pub error: AiErrorDetail,
@@ -27,10 +27,15 @@ pub struct AiError {
 
 #[derive(ToSchema)]
 pub struct AiErrorDetail {
+    /// What went wrong and what to do.
     pub message: String,
+    /// The error's name.
     pub r#type: String,
-    pub code: String,
+    /// The HTTP status.
+    pub code: u16,
     pub param: Option<String>,
+    /// What OpenRouter adds about the request.
+    pub metadata: serde_json::Map<String, serde_json::Value>,
 }
 
 pub struct ReadProblems;

@@ -22,24 +22,52 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 /// flight in one process.
 const IDLE_CONNECTIONS: usize = 64;
 
+/// Response headers that are read at most; hyper's own limit is 100.
+const MAX_HEADERS: usize = 512;
+
+/// Clients for an upstream whose calls may be sent again on a connection of their own.
+#[derive(Debug, Clone)]
+pub struct HttpClients {
+    pub pooled: Client,
+    /// Opens a connection for each request.
+    pub unpooled: Client,
+}
+
+/// Both trust the same roots, which are read once.
+pub fn http_clients(connect: Duration) -> Result<HttpClients, Error> {
+    let tls = tls()?;
+    Ok(HttpClients {
+        pooled: client(tls.clone(), connect, IDLE_CONNECTIONS)?,
+        unpooled: client(tls, connect, 0)?,
+    })
+}
+
 /// A client whose only time-out is for connecting, TLS included. It sends a request at most once
 /// and only to the host it was given: no retries, redirects or proxies. It trusts Mozilla's roots
 /// as of the build, because reading the system's costs milliseconds at every cold start.
 pub fn http_client(connect: Duration) -> Result<Client, Error> {
+    client(tls()?, connect, IDLE_CONNECTIONS)
+}
+
+fn tls() -> Result<ClientConfig, Error> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(TLS_SERVER_ROOT_CERTS.iter().cloned());
-    let tls = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+    Ok(ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_no_client_auth())
+}
+
+fn client(tls: ClientConfig, connect: Duration, idle_connections: usize) -> Result<Client, Error> {
     let client = Client::builder()
         .tls_backend_preconfigured(tls)
         .http1_only()
+        .http1_max_headers(MAX_HEADERS)
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
         .no_proxy()
         .connect_timeout(connect)
-        .pool_max_idle_per_host(IDLE_CONNECTIONS)
+        .pool_max_idle_per_host(idle_connections)
         .tcp_nodelay(true)
         .tcp_keepalive(KEEP_ALIVE)
         .tcp_keepalive_interval(KEEP_ALIVE)

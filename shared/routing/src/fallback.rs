@@ -19,6 +19,14 @@ pub enum FallbackCause {
 }
 
 impl FallbackCause {
+    pub const ALL: [Self; 5] = [
+        Self::KeyRejected,
+        Self::PaymentRequired,
+        Self::RateLimited,
+        Self::Unavailable,
+        Self::KeyUnavailable,
+    ];
+
     /// The route reason of a call that fell back.
     pub const fn reason(self) -> &'static str {
         match self {

@@ -40,6 +40,8 @@ pub struct OpenHold {
     pub expires_at: Timestamp,
     /// The default AI's id for the call, once it is known.
     pub generation_id: Option<String>,
+    /// When the default AI first had no record of the call.
+    pub no_record_since: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,6 +136,18 @@ impl Holds {
             .expression_attribute_values(":due", time(due.due));
         let claimed = self.db.write("claim hold", update).await?;
         Ok(claimed.then_some(open))
+    }
+
+    /// Notes that the default AI had no record of the call at `now`, if it is the first time.
+    pub async fn note_no_record(&self, hold: &Hold, now: Timestamp) -> Result<(), StoreError> {
+        let key = hold_key(&hold.account_number, &hold.call);
+        let update = update(&self.db.tables.holds, key, "SET no_record_since = :now")
+            // A hold that ends loses this attribute.
+            .condition_expression(
+                "attribute_exists(next_check_at) AND attribute_not_exists(no_record_since)",
+            )
+            .expression_attribute_values(":now", time(now));
+        self.db.write("note missing record", update).await.map(drop)
     }
 }
 
@@ -252,5 +266,6 @@ pub(crate) fn open_hold(item: &Item) -> Result<OpenHold, StoreError> {
         next_check_at: item.get("next_check_at")?,
         expires_at: item.get("expires_at")?,
         generation_id: item.optional("generation_id")?,
+        no_record_since: item.optional("no_record_since")?,
     })
 }

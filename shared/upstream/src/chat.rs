@@ -3,19 +3,18 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 use reqwest::Response;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::client::{BoxError, Upstream, read};
+use crate::client::{BoxError, Upstream};
+use crate::text::{generation_id, looks_like_key};
 
 const X_GENERATION_ID: HeaderName = HeaderName::from_static("x-generation-id");
 /// Size limit of an error's body that is read to classify the error.
 const MAX_ERROR_BODY: usize = 64 * 1024;
-/// Size limit of a response that is not streamed, which may hold images as text.
-const MAX_PLAIN_BODY: usize = 64 * 1024 * 1024;
 const ERROR_BODY_TIME: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, Copy)]
@@ -55,8 +54,7 @@ impl From<reqwest::Error> for ChatError {
 /// Why a body is incomplete.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
-    /// The connection broke, or the body is longer than we read.
-    #[error("the response's body could not be read")]
+    #[error("the response's body broke off")]
     Broken(#[source] BoxError),
     #[error("upstream fell silent")]
     Idle,
@@ -67,16 +65,46 @@ pub enum BodyError {
 #[derive(Debug)]
 pub struct Answer {
     response: Response,
+    /// The headers that may be passed on.
+    headers: HeaderMap,
     idle: Duration,
     /// For a response that is not streamed.
     must_end_by: Instant,
 }
 
+/// The beginning of a body.
+#[derive(Debug, Default)]
+pub struct Beginning {
+    pub chunks: Vec<Bytes>,
+    /// There is no more.
+    pub is_all: bool,
+}
+
+impl Beginning {
+    pub fn len(&self) -> usize {
+        self.chunks.iter().map(Bytes::len).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The chunks in one piece.
+    pub fn bytes(&self) -> Bytes {
+        match self.chunks.as_slice() {
+            [chunk] => chunk.clone(),
+            chunks => chunks.concat().into(),
+        }
+    }
+}
+
 impl Upstream {
-    /// Sends a chat call with an unchanged `body`, and waits for the response's head.
+    /// Sends a chat call with an unchanged `body` and these `headers` of the caller's, and waits for
+    /// the response's head.
     pub async fn chat(
         &self,
         key: &SecretString,
+        headers: HeaderMap,
         body: Bytes,
         kind: Kind,
     ) -> Result<Answer, ChatError> {
@@ -93,12 +121,15 @@ impl Upstream {
         };
         let request = self
             .request(Method::POST, "/chat/completions", Some(key))
+            .headers(headers)
             .header(CONTENT_TYPE, "application/json")
             .header(ACCEPT, accept)
             .body(body);
-        let response = timeout_at(head_by, request.send()).await;
+        let response = timeout_at(head_by, self.send(request)).await;
+        let response = response.map_err(|_| ChatError::TimedOut)??;
         Ok(Answer {
-            response: response.map_err(|_| ChatError::TimedOut)??,
+            headers: passed_on(response.headers(), key),
+            response,
             idle: self.time_outs.idle,
             must_end_by,
         })
@@ -111,32 +142,38 @@ impl Answer {
     }
 
     pub fn is_event_stream(&self) -> bool {
+        self.media_type().eq_ignore_ascii_case("text/event-stream")
+    }
+
+    pub fn is_json(&self) -> bool {
+        self.media_type().eq_ignore_ascii_case("application/json")
+    }
+
+    /// Upstream compressed the body, although it was asked not to.
+    pub fn is_encoded(&self) -> bool {
+        let encoding = self.response.headers().get(CONTENT_ENCODING);
+        encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
+    }
+
+    fn media_type(&self) -> &str {
         let content_type = self.response.headers().get(CONTENT_TYPE);
-        content_type
-            .and_then(|value| value.to_str().ok())
-            .is_some_and(|value| value.trim_start().starts_with("text/event-stream"))
+        let content_type = content_type.and_then(|value| value.to_str().ok()).unwrap_or_default();
+        content_type.split(';').next().unwrap_or_default().trim()
     }
 
     /// Upstream's id of the call, for looking up its cost.
     pub fn generation_id(&self) -> Option<String> {
-        let id = self.response.headers().get(X_GENERATION_ID)?;
-        id.to_str().ok().map(str::to_owned)
+        self.headers.get(X_GENERATION_ID)?.to_str().ok().map(str::to_owned)
     }
 
-    /// The headers that are passed on to the caller.
-    pub fn headers(&self) -> HeaderMap {
-        let allowed = [CONTENT_TYPE, X_GENERATION_ID, RETRY_AFTER];
-        let ours = self.response.headers();
-        allowed
-            .into_iter()
-            .filter_map(|name| Some((name.clone(), ours.get(name)?.clone())))
-            .collect()
+    /// The headers that are passed on to the owner of the key.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.headers
     }
 
-    /// The time that upstream asks to wait, if it is in whole seconds.
-    pub fn retry_after(&self) -> Option<Duration> {
-        let seconds = self.response.headers().get(RETRY_AFTER)?.to_str().ok()?;
-        seconds.trim().parse().ok().map(Duration::from_secs)
+    /// All headers.
+    pub fn all_headers(&self) -> &HeaderMap {
+        self.response.headers()
     }
 
     /// The body's next chunk, unchanged; `None` at the end.
@@ -150,12 +187,20 @@ impl Answer {
         }
     }
 
-    pub async fn collect(self) -> Result<Bytes, BodyError> {
-        let body = read(self.response, MAX_PLAIN_BODY);
-        match timeout_at(self.must_end_by, body).await {
-            Ok(body) => body.map_err(BodyError::Broken),
-            Err(_) => Err(BodyError::TimedOut),
+    /// The body of a response that is not streamed, up to `max` bytes or a little more.
+    pub async fn begin(&mut self, max: usize) -> Result<Beginning, BodyError> {
+        let mut beginning = Beginning::default();
+        let mut length: usize = 0;
+        while length <= max {
+            let next = timeout_at(self.must_end_by, self.next()).await;
+            let Some(chunk) = next.map_err(|_| BodyError::TimedOut)?.transpose()? else {
+                beginning.is_all = true;
+                break;
+            };
+            length = length.saturating_add(chunk.len());
+            beginning.chunks.push(chunk);
         }
+        Ok(beginning)
     }
 
     /// The beginning of an error's body, as far as it arrives.
@@ -170,4 +215,20 @@ impl Answer {
         }
         body.freeze()
     }
+}
+
+/// The headers of a response that its caller may see. Those that hold a key are left out.
+fn passed_on(headers: &HeaderMap, key: &SecretString) -> HeaderMap {
+    const NAMES: [&str; 5] =
+        ["content-type", "content-encoding", "x-generation-id", "retry-after", "request-id"];
+    let may_pass = |name: &HeaderName, value: &HeaderValue| {
+        let listed = NAMES.contains(&name.as_str()) || name.as_str().starts_with("x-openrouter-");
+        listed
+            && value.to_str().is_ok_and(|text| {
+                let is_id = *name != X_GENERATION_ID || generation_id(text).is_some();
+                is_id && !looks_like_key(text) && !text.contains(key.expose_secret())
+            })
+    };
+    let passed = headers.iter().filter(|(name, value)| may_pass(name, value));
+    passed.map(|(name, value)| (name.clone(), value.clone())).collect()
 }

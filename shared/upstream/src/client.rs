@@ -13,7 +13,8 @@ use serde::Deserialize;
 use tokio::time::timeout;
 use url::Url;
 
-use crate::failure::Failure;
+use crate::failure::UpstreamError;
+use crate::resend::Resending;
 use crate::usage::Fields;
 
 /// Time-outs (`UPSTREAM_*_MS`). No total time-out ever covers a stream.
@@ -50,9 +51,10 @@ pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
     #[error("upstream responded with {status}")]
-    Refused { status: StatusCode, failure: Failure },
+    Refused { status: StatusCode, error: Box<UpstreamError> },
+    /// Not even the parser's description, which quotes the text.
     #[error("upstream's response does not have the expected form")]
-    Unreadable(#[from] serde_json::Error),
+    Unreadable,
     #[error("upstream could not be reached")]
     Send(#[source] reqwest::Error),
     #[error("upstream's response could not be read")]
@@ -71,7 +73,7 @@ impl AskError {
 /// One upstream: OpenRouter for the users' keys, or the default AI. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Upstream {
-    http: Client,
+    http: Resending,
     /// Without a trailing slash.
     base: String,
     pub(crate) time_outs: TimeOuts,
@@ -79,9 +81,17 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// `base` is the API's root, for example `https://openrouter.ai/api/v1`, `referer` our name.
-    pub fn new(http: Client, base: &Url, time_outs: TimeOuts, referer: HeaderValue) -> Self {
-        Self { http, base: base.as_str().trim_end_matches('/').to_owned(), time_outs, referer }
+    /// `unpooled` opens a connection for each request; `base` is the API's root, for example
+    /// `https://openrouter.ai/api/v1`, `referer` our name.
+    pub fn new(
+        client: Client,
+        unpooled: Client,
+        base: &Url,
+        time_outs: TimeOuts,
+        referer: HeaderValue,
+    ) -> Self {
+        let base = base.as_str().trim_end_matches('/').to_owned();
+        Self { http: Resending::new(client, unpooled), base, time_outs, referer }
     }
 
     /// `path` may have a query.
@@ -93,6 +103,7 @@ impl Upstream {
     ) -> RequestBuilder {
         let request = self
             .http
+            .client
             .request(method, format!("{}{path}", self.base))
             .header(ACCEPT_ENCODING, "identity")
             .header(HTTP_REFERER, self.referer.clone())
@@ -103,6 +114,10 @@ impl Upstream {
         }
     }
 
+    pub(crate) async fn send(&self, request: RequestBuilder) -> reqwest::Result<Response> {
+        self.http.send(request).await
+    }
+
     pub(crate) async fn ask(
         &self,
         path: &str,
@@ -110,15 +125,15 @@ impl Upstream {
         time: Duration,
     ) -> Result<Bytes, AskError> {
         let ask = async {
-            let response = self.request(Method::GET, path, key).send().await;
+            let response = self.send(self.request(Method::GET, path, key)).await;
             let response = response.map_err(|error| AskError::Send(error.without_url()))?;
             let status = response.status();
             let body = read(response, MAX_ANSWER).await;
             // Only the body of some failures is needed, to classify them.
             let known = body.as_deref().unwrap_or_default();
-            match Failure::of(status, known) {
+            match UpstreamError::of_response(status, known) {
                 None => body.map_err(AskError::Read),
-                Some(failure) => Err(AskError::Refused { status, failure }),
+                Some(error) => Err(AskError::Refused { status, error: Box::new(error) }),
             }
         };
         timeout(time, ask).await.map_err(|_| AskError::TimedOut)?
@@ -131,13 +146,14 @@ pub(crate) async fn read(response: Response, max: usize) -> Result<Bytes, BoxErr
 }
 
 /// The members of a response's `data` object.
-pub(crate) fn data_of(body: &[u8]) -> serde_json::Result<Fields<'_>> {
+pub(crate) fn data_of(body: &[u8]) -> Result<Fields<'_>, AskError> {
     #[derive(Deserialize)]
     struct Envelope<'a> {
         #[serde(borrow)]
         data: Fields<'a>,
     }
-    Ok(serde_json::from_slice::<Envelope<'_>>(body)?.data)
+    let envelope = serde_json::from_slice::<Envelope<'_>>(body);
+    Ok(envelope.map_err(|_| AskError::Unreadable)?.data)
 }
 
 /// A key that is no valid header is left out, and upstream then refuses the call.

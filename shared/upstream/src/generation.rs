@@ -9,7 +9,7 @@ use secrecy::SecretString;
 use url::form_urlencoded::byte_serialize;
 
 use crate::client::{AskError, Upstream, data_of};
-use crate::usage::number;
+use crate::usage::{is_true, number};
 
 /// The kind of API that the default AI has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,18 +46,19 @@ impl Upstream {
         let path = format!("/generation?id={id}");
         match self.ask(&path, Some(key), time).await {
             Err(AskError::Refused { status: StatusCode::NOT_FOUND, .. }) => Ok(None),
-            body => Ok(Some(usage_from_generation(&body?)?)),
+            body => usage_from_generation(&body?).map(Some),
         }
     }
 }
 
 /// Every field may be missing. The tokens are the provider's own count, by which it bills.
-fn usage_from_generation(body: &[u8]) -> Result<Usage, serde_json::Error> {
+fn usage_from_generation(body: &[u8]) -> Result<Usage, AskError> {
     let data = data_of(body)?;
     Ok(Usage {
         prompt_tokens: number(&data, "native_tokens_prompt"),
         completion_tokens: number(&data, "native_tokens_completion"),
         cost: number(&data, "total_cost").or_else(|| number(&data, "usage")),
+        is_byok: is_true(&data, "is_byok"),
         upstream_inference_cost: number(&data, "upstream_inference_cost"),
     })
 }
@@ -77,6 +78,7 @@ mod tests {
                 prompt_tokens: Some(10),
                 completion_tokens: Some(25),
                 cost: "0.0015".parse().ok(),
+                is_byok: false,
                 upstream_inference_cost: None,
             }
         );

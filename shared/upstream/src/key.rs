@@ -3,9 +3,14 @@
 use std::time::Duration;
 
 use account::{KeyLimits, Usd};
+use jiff::Timestamp;
 use secrecy::SecretString;
 
 use crate::client::{AskError, Upstream, data_of};
+use crate::text::fit;
+
+/// Length limit of a label, in characters.
+const MAX_LABEL: usize = 100;
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct KeyFacts {
@@ -24,22 +29,24 @@ impl Upstream {
         time: Duration,
     ) -> Result<KeyFacts, AskError> {
         let body = self.ask("/key", Some(key), time).await?;
-        Ok(facts_from_json(&body)?)
+        facts_from_json(&body)
     }
 }
 
 /// Every field may be missing, or have another type than today.
-fn facts_from_json(body: &[u8]) -> Result<KeyFacts, serde_json::Error> {
+fn facts_from_json(body: &[u8]) -> Result<KeyFacts, AskError> {
     let data = data_of(body)?;
     let raw = |name: &str| data.get(name).map(|raw| raw.get());
     let text = |name: &str| serde_json::from_str::<String>(raw(name)?).ok();
     let is_true = |name: &str| raw(name) == Some("true");
     Ok(KeyFacts {
-        label: text("label").unwrap_or_default(),
+        label: fit(&text("label").unwrap_or_default(), MAX_LABEL),
         limits: KeyLimits {
             limit_usd: raw("limit").and_then(dollars),
             limit_remaining_usd: raw("limit_remaining").and_then(dollars),
-            expires_at: text("expires_at"),
+            // A time, and not any text: it is stored and shown.
+            expires_at: text("expires_at")
+                .and_then(|time| Some(time.parse::<Timestamp>().ok()?.to_string())),
         },
         is_management: is_true("is_management_key") || is_true("is_provisioning_key"),
     })
@@ -75,7 +82,8 @@ mod tests {
                 is_management: true,
             }
         );
-        let odd = br#"{"data":{"label":null,"limit":null,"limit_remaining":-0.5,"expires_at":7}}"#;
+        let odd = br#"{"data":{"label":null,"limit":null,"limit_remaining":-0.5,
+            "expires_at":"sk-or-v1-0123456789abcdef"}}"#;
         let limits = facts_from_json(odd).unwrap().limits;
         assert_eq!(limits.limit_remaining_usd.as_deref(), Some("0"));
         assert_eq!((limits.limit_usd, limits.expires_at), (None, None));

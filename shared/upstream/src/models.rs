@@ -26,9 +26,14 @@ const FETCH_TIME: Duration = Duration::from_secs(5);
 const SHIPPED: &str = include_str!("shipped_prices.json");
 
 impl Upstream {
-    /// The model list, unchanged. OpenRouter's needs no key.
-    pub async fn models(&self, key: Option<&SecretString>) -> Result<Bytes, AskError> {
-        self.ask("/models", key, FETCH_TIME).await
+    /// The model list, unchanged, for a query as the caller wrote it. OpenRouter's needs no key.
+    pub async fn models(
+        &self,
+        key: Option<&SecretString>,
+        query: Option<&str>,
+    ) -> Result<Bytes, AskError> {
+        let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+        self.ask(&format!("/models{query}"), key, FETCH_TIME).await
     }
 }
 
@@ -101,7 +106,7 @@ impl PriceBook {
     }
 
     async fn fetch(&self, old: Arc<Prices>) -> Cached {
-        let fetched = self.upstream.models(None).await;
+        let fetched = self.upstream.models(None, None).await;
         match fetched.map(|body| prices_from_json(&body)) {
             Ok(Some(prices)) => {
                 return Cached {

@@ -1,194 +1,164 @@
-//! Server-sent events, line by line.
-//!
-//! [`Lines`] splits a byte stream into lines without losing a byte; [`Line::of`] classifies a line.
-//! Only lines that can matter are parsed as JSON.
+//! Server-sent events, as <https://html.spec.whatwg.org/multipage/server-sent-events.html> has them:
+//! lines end in LF, CR or both, and an event's data may have several.
 
-use account::price::Usage;
-use bytes::{Bytes, BytesMut};
-use memchr::memmem;
-use serde::Deserialize;
-use serde_json::value::RawValue;
+use bytes::{Buf as _, Bytes, BytesMut};
 
-use crate::usage::usage_from_json;
+/// Length limit of a line, and of an event's data, in bytes.
+const MAX_EVENT: usize = 1024 * 1024;
 
-/// Maximum length of a line that is read; longer lines are passed on in pieces, unread.
-const MAX_LINE: usize = 4 * 1024 * 1024;
-
-/// Splits a stream into classified lines, each with its line end.
-#[derive(Debug)]
-pub struct Lines {
-    max_line: usize,
-    partial: BytesMut,
-    /// The beginning of the current line was passed on.
-    too_long: bool,
-}
-
-impl Default for Lines {
-    fn default() -> Self {
-        Self::of_at_most(MAX_LINE)
-    }
-}
-
-impl Lines {
-    /// With another maximum length, line ends not counted; for tests.
-    #[doc(hidden)]
-    pub fn of_at_most(max_line: usize) -> Self {
-        Self { max_line, partial: BytesMut::new(), too_long: false }
-    }
-
-    /// Adds the next chunk of the stream, and returns the lines that it completes.
-    pub fn push(&mut self, mut piece: Bytes) -> Vec<(Bytes, Line)> {
-        let mut lines = Vec::new();
-        while let Some(end) = memchr::memchr(b'\n', &piece) {
-            let rest = piece.split_to(end + 1);
-            let line = if self.partial.is_empty() {
-                rest
-            } else {
-                self.partial.extend_from_slice(&rest);
-                self.partial.split().freeze()
-            };
-            lines.push(self.read(line));
-            self.too_long = false;
-        }
-        self.partial.extend_from_slice(&piece);
-        if self.partial.len() > self.max_line {
-            self.too_long = true;
-            lines.push(self.rest());
-        }
-        lines
-    }
-
-    pub fn rest(&mut self) -> (Bytes, Line) {
-        let rest = self.partial.split().freeze();
-        self.read(rest)
-    }
-
-    fn read(&self, line: Bytes) -> (Bytes, Line) {
-        let without_end = line.strip_suffix(b"\n").unwrap_or(&line);
-        let meaning = if self.too_long || without_end.len() > self.max_line {
-            Line::TooLong
-        } else {
-            Line::of(&line)
-        };
-        (line, meaning)
-    }
-}
-
-/// A line's meaning to a relay.
+/// One part of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Line {
-    /// `data: [DONE]`: the response is complete.
-    Done,
-    /// A chunk with `usage`.
-    Usage(Usage),
-    /// A chunk that reports a failure mid-stream, perhaps with the usage so far.
-    Error(Option<Usage>),
-    Data,
-    /// A line, or a piece of one, that is too long to read.
-    TooLong,
-    /// A comment, another field, or the empty line between events.
-    Other,
+pub enum Item {
+    Comment,
+    Event(Event),
+    /// An event that is too long to read, or a line that no field of an event has.
+    Unreadable,
 }
 
-#[derive(Deserialize)]
-struct Chunk<'a> {
-    #[serde(borrow)]
-    usage: Option<&'a RawValue>,
-    #[serde(borrow)]
-    error: Option<&'a RawValue>,
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Event {
+    /// Empty if it has none.
+    pub name: String,
+    pub data: Bytes,
 }
 
-impl Line {
-    /// Classifies a line, with or without its line end.
-    pub fn of(line: &[u8]) -> Self {
-        let Some(payload) = data(line) else {
-            return Self::Other;
-        };
-        if payload == b"[DONE]" {
-            return Self::Done;
-        }
-        let mentions = |name: &str| memmem::find(payload, name.as_bytes()).is_some();
-        if !is_object(payload) || (!mentions("\"usage\"") && !mentions("\"error\"")) {
-            return Self::Data;
-        }
-        let Ok(chunk) = serde_json::from_slice::<Chunk<'_>>(payload) else {
-            return Self::Data;
-        };
-        let usage = chunk.usage.and_then(|usage| usage_from_json(usage.get()));
-        if chunk.error.is_some_and(|error| error.get() != "null") {
-            return Self::Error(usage);
-        }
-        usage.map_or(Self::Data, Self::Usage)
-    }
-}
-
-/// A chunk's `id`, which is the generation's id if no header named one.
-pub fn chunk_id(line: &[u8]) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Id {
-        id: String,
-    }
-    let chunk = data(line).filter(|payload| is_object(payload))?;
-    let chunk: Id = serde_json::from_slice(chunk).ok()?;
-    Some(chunk.id)
-}
-
-/// Adds a member to the JSON object in `line`, if there is one, and changes no other byte.
-pub fn with_member(line: &Bytes, name: &str, json: &str) -> Option<Bytes> {
-    data(line).filter(|payload| is_object(payload))?;
-    let end = line.iter().rposition(|byte| *byte == b'}')?;
-    let (head, tail) = line.split_at_checked(end)?;
-    let mut longer = BytesMut::with_capacity(line.len() + name.len() + json.len() + 4);
-    longer.extend_from_slice(head);
-    longer.extend_from_slice(b",\"");
-    longer.extend_from_slice(name.as_bytes());
-    longer.extend_from_slice(b"\":");
-    longer.extend_from_slice(json.as_bytes());
-    longer.extend_from_slice(tail);
-    Some(longer.freeze())
-}
-
-fn data(line: &[u8]) -> Option<&[u8]> {
-    line.strip_prefix(b"data:").map(<[u8]>::trim_ascii)
-}
-
-/// serde would read an array as a struct too, member by member.
-fn is_object(payload: &[u8]) -> bool {
-    payload.starts_with(b"{")
-}
-
+/// Splits a stream into items.
 #[derive(Debug, Default)]
-pub struct Scanner {
-    lines: Lines,
-    pub done: bool,
-    pub failed: bool,
-    pub usage: Option<Usage>,
+pub struct Items {
+    /// The current line, as far as it has arrived.
+    line: BytesMut,
+    /// The last chunk ended in a CR, to which an LF may belong.
+    after_cr: bool,
+    /// Some line was read, so that a byte order mark can no longer come.
+    begun: bool,
+    name: String,
+    data: Option<Bytes>,
+    unreadable: bool,
 }
 
-impl Scanner {
-    /// Adds the next chunk of the stream.
-    pub fn feed(&mut self, piece: Bytes) {
-        for (_, line) in self.lines.push(piece) {
-            self.take(line);
+impl Items {
+    /// Adds the next chunk of the stream, and returns the items that it completes.
+    pub fn push(&mut self, mut rest: Bytes) -> Vec<Item> {
+        let mut items = Vec::new();
+        if std::mem::take(&mut self.after_cr) && rest.starts_with(b"\n") {
+            rest.advance(1);
+        }
+        while let Some(end) = memchr::memchr2(b'\n', b'\r', &rest) {
+            let line = rest.split_to(end);
+            self.after_cr = rest == b"\r"[..];
+            rest.advance(if rest.starts_with(b"\r\n") { 2 } else { 1 });
+            let line = if self.line.is_empty() && line.len() <= MAX_EVENT {
+                line
+            } else {
+                self.add_to_line(&line);
+                self.line.split().freeze()
+            };
+            items.extend(self.end_of_line(&line));
+        }
+        self.add_to_line(&rest);
+        items
+    }
+
+    /// Ends the stream, whose last event may lack its end.
+    pub fn end(&mut self) -> Vec<Item> {
+        let line = self.line.split().freeze();
+        let mut items = Vec::new();
+        if !line.is_empty() {
+            items.extend(self.end_of_line(&line));
+        }
+        items.extend(self.end_of_event());
+        items
+    }
+
+    /// The stream does not end in the middle of an event.
+    pub fn is_between_events(&self) -> bool {
+        self.line.is_empty() && self.data.is_none() && !self.unreadable
+    }
+
+    fn add_to_line(&mut self, bytes: &[u8]) {
+        if self.line.len().saturating_add(bytes.len()) > MAX_EVENT {
+            self.unreadable = true;
+            self.line.clear();
+        } else {
+            self.line.extend_from_slice(bytes);
         }
     }
 
-    /// Ends the stream, whose last line may lack a line end.
-    pub fn end(&mut self) {
-        let (_, rest) = self.lines.rest();
-        self.take(rest);
+    fn end_of_line(&mut self, whole: &Bytes) -> Option<Item> {
+        let mark: &[u8] =
+            if std::mem::replace(&mut self.begun, true) { b"" } else { b"\xef\xbb\xbf" };
+        let line = whole.strip_prefix(mark).unwrap_or(whole);
+        if line.is_empty() {
+            return self.end_of_event();
+        }
+        let colon = memchr::memchr(b':', line).unwrap_or(line.len());
+        let (field, value) = line.split_at_checked(colon).unwrap_or((line, b""));
+        let value = value.strip_prefix(b":").unwrap_or(value);
+        let value = value.strip_prefix(b" ").unwrap_or(value);
+        match field {
+            b"" => return Some(Item::Comment),
+            b"data" => self.add_data(whole.slice_ref(value)),
+            b"event" => self.name = String::from_utf8_lossy(value).into_owned(),
+            b"id" | b"retry" => {}
+            _ => self.unreadable = true,
+        }
+        None
     }
 
-    fn take(&mut self, line: Line) {
-        match line {
-            Line::Done => self.done = true,
-            Line::Usage(usage) => self.usage = Some(usage),
-            Line::Error(usage) => {
-                self.failed = true;
-                self.usage = usage.or(self.usage);
-            }
-            Line::Data | Line::TooLong | Line::Other => {}
+    fn add_data(&mut self, value: Bytes) {
+        let Some(before) = self.data.take() else {
+            self.data = Some(value);
+            return;
+        };
+        if before.len().saturating_add(value.len()) > MAX_EVENT {
+            self.unreadable = true;
+        } else {
+            self.data = Some([&before[..], b"\n", &value[..]].concat().into());
         }
+    }
+
+    fn end_of_event(&mut self) -> Option<Item> {
+        let (name, data) = (std::mem::take(&mut self.name), self.data.take());
+        if std::mem::take(&mut self.unreadable) {
+            return Some(Item::Unreadable);
+        }
+        // An event without data is none.
+        Some(Item::Event(Event { name, data: data? }))
+    }
+}
+
+/// Splits a stream after its line ends, so that a line cut in the middle can be left out.
+#[derive(Debug, Default)]
+pub struct WholeLines {
+    partial: BytesMut,
+}
+
+/// A longer line is passed on in pieces.
+const MAX_PARTIAL: usize = 64 * 1024;
+
+impl WholeLines {
+    /// The lines that the next chunk completes, unchanged.
+    pub fn push(&mut self, mut chunk: Bytes) -> Bytes {
+        let end = memchr::memrchr2(b'\n', b'\r', &chunk).map_or(0, |end| end.saturating_add(1));
+        let lines = chunk.split_to(end);
+        let whole = if self.partial.is_empty() {
+            lines
+        } else if lines.is_empty() {
+            Bytes::new()
+        } else {
+            self.partial.extend_from_slice(&lines);
+            self.partial.split().freeze()
+        };
+        self.partial.extend_from_slice(&chunk);
+        if self.partial.len() > MAX_PARTIAL {
+            return [&whole[..], &self.partial.split()[..]].concat().into();
+        }
+        whole
+    }
+
+    /// The last line, which has no end.
+    pub fn rest(&mut self) -> Bytes {
+        self.partial.split().freeze()
     }
 }
 
@@ -196,103 +166,94 @@ impl Scanner {
 mod tests {
     use super::*;
 
-    const STREAM: &str = ": OPENROUTER PROCESSING\n\n\
-        data: {\"id\":\"gen-1\",\"choices\":[{\"delta\":{\"content\":\"caf\u{e9} \\\"usage\\\"\"}}]}\r\n\r\n\
-        data: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":2,\"cost\":0.00001}}\n\n\
-        data: [DONE]\n\n";
-
-    #[test]
-    fn the_stream_reads_the_same_however_it_is_split() {
-        let bytes = STREAM.as_bytes();
-        let whole = Lines::default().push(Bytes::from_static(bytes));
-        for size in 1..bytes.len() {
-            let mut lines = Lines::default();
-            let mut scanner = Scanner::default();
-            let mut found = Vec::new();
-            for piece in bytes.chunks(size) {
-                found.extend(lines.push(Bytes::copy_from_slice(piece)));
-                scanner.feed(Bytes::copy_from_slice(piece));
-            }
-            scanner.end();
-            assert_eq!(found, whole, "pieces of {size}");
-            assert_eq!(concat(&found), bytes);
-            assert!(scanner.done && !scanner.failed);
-            assert_eq!(scanner.usage.unwrap().completion_tokens, Some(2));
-        }
+    fn event(data: &str) -> Item {
+        Item::Event(Event { name: String::new(), data: Bytes::copy_from_slice(data.as_bytes()) })
     }
 
-    fn concat(lines: &[(Bytes, Line)]) -> Vec<u8> {
-        lines.iter().flat_map(|(line, _)| line.to_vec()).collect()
+    fn named(name: &str, data: &str) -> Item {
+        let data = Bytes::copy_from_slice(data.as_bytes());
+        Item::Event(Event { name: name.to_owned(), data })
     }
 
-    /// Not even if its rest looks like a line of its own.
-    #[test]
-    fn a_line_that_is_too_long_is_never_parsed_however_it_is_split() {
-        let done = "data: [DONE]\n";
-        // Split after its twentieth byte, the rest looks like a line.
-        let longer = format!("{}{done}", "x".repeat(20));
-        let of = |line: &str, max_line, size| {
-            let mut lines = Lines::of_at_most(max_line);
-            let pieces = line.as_bytes().chunks(size).map(Bytes::copy_from_slice);
-            let mut found: Vec<_> = pieces.flat_map(|piece| lines.push(piece)).collect();
-            found.push(lines.rest());
-            assert_eq!(concat(&found), line.as_bytes());
-            found.into_iter().map(|(_, meaning)| meaning).collect()
-        };
-        for size in 1..40 {
-            assert_eq!(of(done, 12, size), [Line::Done, Line::Other]);
-            for (line, max_line) in [(done, 11), (&longer, 12)] {
-                let found: Vec<Line> = of(line, max_line, size);
-                assert!(!found.contains(&Line::Done), "{line} in pieces of {size}");
-            }
-        }
+    fn items(stream: &[u8], size: usize) -> Vec<Item> {
+        let mut items = Items::default();
+        let mut found: Vec<_> = stream
+            .chunks(size)
+            .flat_map(|chunk| items.push(Bytes::copy_from_slice(chunk)))
+            .collect();
+        found.extend(items.end());
+        found
     }
 
     #[test]
-    fn lines_have_one_meaning_each() {
-        let usage = Usage { cost: "0.5".parse().ok(), ..Usage::default() };
-        let table = [
-            ("data: [DONE]", Line::Done),
-            ("data:[DONE]\r\n", Line::Done),
-            ("data: {\"usage\":{\"cost\":0.5}}\n", Line::Usage(usage)),
-            ("data: {\"usage\":null}\n", Line::Data),
-            ("data: {\"error\":{\"code\":502},\"choices\":[]}\n", Line::Error(None)),
-            ("data: {\"error\":\"gone\"}\n", Line::Error(None)),
-            ("data: {\"error\":null,\"usage\":{\"cost\":0.5}}\n", Line::Usage(usage)),
-            ("data: {\"error\":{},\"usage\":{\"cost\":0.5}}\n", Line::Error(Some(usage))),
-            ("data: {\"choices\":[]}\n", Line::Data),
-            ("data: {\"usage\":\n", Line::Data),
-            ("data: [{\"usage\":1,\"cost\":5},null]\n", Line::Data),
-            ("data: [null,{\"error\":1}]\n", Line::Data),
-            (": comment with [DONE]\n", Line::Other),
-            ("event: message\n", Line::Other),
-            ("\n", Line::Other),
-            ("", Line::Other),
+    fn a_stream_reads_the_same_however_it_is_split_and_its_lines_end() {
+        let stream = "\u{feff}: OPENROUTER PROCESSING\n\ndata: {\"a\":\n\
+                      data:1}\n\nevent: error\ndata: x\nid: 7\nretry: 5\n\nevent: ping\n\n\
+                      data\n\ndata:  two\n\nnot a field\n\n: end\ndata: [DONE]";
+        let expected = [
+            Item::Comment,
+            event("{\"a\":\n1}"),
+            named("error", "x"),
+            event(""),
+            event(" two"),
+            Item::Unreadable,
+            Item::Comment,
+            event("[DONE]"),
         ];
-        for (line, expected) in table {
-            assert_eq!(Line::of(line.as_bytes()), expected, "{line:?}");
+        for line_end in ["\n", "\r", "\r\n"] {
+            let stream = stream.replace('\n', line_end);
+            for size in 1..=stream.len() {
+                assert_eq!(items(stream.as_bytes(), size), expected, "{line_end:?}, {size}");
+            }
         }
     }
 
     #[test]
-    fn a_last_line_without_its_end_still_counts() {
-        let mut scanner = Scanner::default();
-        scanner.feed(Bytes::from_static(b"data: [DONE]"));
-        assert!(!scanner.done);
-        scanner.end();
-        assert!(scanner.done);
+    fn what_is_too_long_is_unreadable_and_bounded() {
+        let line = format!("data: {}\n", "x".repeat(MAX_EVENT));
+        let short = format!("data: {}\n", "x".repeat(MAX_EVENT / 2));
+        for long in [line, format!("{short}{short}{short}")] {
+            let stream = format!("{long}\ndata: [DONE]\n\n");
+            for size in [65_536, stream.len()] {
+                let found = items(stream.as_bytes(), size);
+                assert_eq!(found, [Item::Unreadable, event("[DONE]")], "{size}");
+            }
+        }
     }
 
     #[test]
-    fn a_member_is_added_and_nothing_else_changes() {
-        let line = Bytes::from_static(b"data: {\"a\": {\"b\":1} }\r\n");
-        let longer = with_member(&line, "greta", "{\"x\":2}").unwrap();
-        assert_eq!(&longer[..], b"data: {\"a\": {\"b\":1} ,\"greta\":{\"x\":2}}\r\n");
-        assert_eq!(with_member(&Bytes::from_static(b": {}\n"), "g", "1"), None);
-        assert_eq!(with_member(&Bytes::from_static(b"data: x\n"), "g", "1"), None);
-        assert_eq!(with_member(&Bytes::from_static(b"data: [{}]\n"), "g", "1"), None);
-        assert_eq!(chunk_id(b"data: {\"id\":\"gen-1\"}\n").as_deref(), Some("gen-1"));
-        assert_eq!(chunk_id(b"data: {}\n"), None);
-        assert_eq!(chunk_id(b"data: [\"gen-1\"]\n"), None);
+    fn a_stream_that_stops_in_the_middle_of_an_event_is_noticed() {
+        for (stream, between) in [
+            ("", true),
+            ("data: x\n\n", true),
+            (": comment\n", true),
+            ("data: x\n", false),
+            ("data: x", false),
+            ("garbage\n", false),
+        ] {
+            let mut items = Items::default();
+            items.push(Bytes::from(stream));
+            assert_eq!(items.is_between_events(), between, "{stream:?}");
+        }
+    }
+
+    #[test]
+    fn lines_pass_unchanged_and_a_partial_line_waits() {
+        let stream = b"data: one\r\n\r\ndata: two\n\ndata: thr";
+        for size in 1..=stream.len() {
+            let mut lines = WholeLines::default();
+            let mut passed = Vec::new();
+            for chunk in stream.chunks(size) {
+                let whole = lines.push(Bytes::copy_from_slice(chunk));
+                assert!(whole.is_empty() || whole.ends_with(b"\n") || whole.ends_with(b"\r"));
+                passed.extend_from_slice(&whole);
+            }
+            assert_eq!(passed, b"data: one\r\n\r\ndata: two\n\n");
+            assert_eq!(lines.rest(), "data: thr");
+        }
+        let mut lines = WholeLines::default();
+        lines.push(Bytes::from_static(b"data: "));
+        let long = Bytes::from(vec![b'x'; MAX_PARTIAL]);
+        assert_eq!(lines.push(long).len(), MAX_PARTIAL + 6);
     }
 }

@@ -2,11 +2,9 @@
 
 use std::fmt;
 
+use dynoxide::Database;
 use dynoxide::actions::transact_write_items::TransactWriteItemsRequest;
-use dynoxide::{Database, DynoxideError};
-use local::engines::Engines;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use local::engines::{Engines, dynamodb};
 
 /// Cheap to clone.
 #[derive(Clone)]
@@ -23,36 +21,15 @@ impl Direct {
         Self(engines.database().clone())
     }
 
-    /// The status and body of the response to `operation`, for example `GetItem`. `None` for rare
-    /// operations: they go over the wire.
-    pub(crate) fn answer(&self, operation: &str, body: &[u8]) -> Option<(u16, String)> {
-        let database = &self.0;
-        let answer = match operation {
-            "GetItem" => run(body, |request| database.get_item(request)),
-            "PutItem" => run(body, |request| database.put_item(request)),
-            "UpdateItem" => run(body, |request| database.update_item(request)),
-            "DeleteItem" => run(body, |request| database.delete_item(request)),
-            "Query" => run(body, |request| database.query(request)),
-            "TransactWriteItems" => run(body, |mut request: TransactWriteItemsRequest| {
-                // Searching for an earlier use would take long, and there are no retries.
-                request.client_request_token = None;
-                database.transact_write_items(request)
-            }),
-            _ => return None,
-        };
-        Some(match answer {
-            Ok(body) => (200, body),
-            Err(error) => (error.status_code(), error.to_json()),
+    /// The status and body of the response to `operation`, for example `GetItem`.
+    pub(crate) fn answer(&self, operation: &str, body: &[u8]) -> (u16, String) {
+        if operation != "TransactWriteItems" {
+            return dynamodb::answer(&self.0, operation, body);
+        }
+        dynamodb::run(body, |mut request: TransactWriteItemsRequest| {
+            // Searching for an earlier use would take long, and there are no retries.
+            request.client_request_token = None;
+            self.0.transact_write_items(request)
         })
     }
-}
-
-fn run<Q: DeserializeOwned, A: Serialize>(
-    body: &[u8],
-    answer: impl FnOnce(Q) -> dynoxide::Result<A>,
-) -> dynoxide::Result<String> {
-    let unreadable =
-        |error: serde_json::Error| DynoxideError::SerializationException(error.to_string());
-    let answer = answer(serde_json::from_slice(body).map_err(unreadable)?)?;
-    serde_json::to_string(&answer).map_err(unreadable)
 }

@@ -176,8 +176,8 @@ impl Wire {
         let target = request.headers().get("x-amz-target").unwrap_or_default();
         let operation = target.strip_prefix("DynamoDB_20120810.");
         let body = request.body().bytes().unwrap_or_default();
-        let answer = operation.and_then(|operation| self.dynamodb.answer(operation, body));
-        if let Some((status, body)) = answer {
+        if let Some(operation) = operation {
+            let (status, body) = self.dynamodb.answer(operation, body);
             let mut response = http::Response::new(SdkBody::from(body));
             *response.status_mut() = http::StatusCode::from_u16(status).unwrap();
             return Ok(HttpResponse::try_from(response).unwrap());

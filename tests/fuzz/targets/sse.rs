@@ -1,10 +1,9 @@
 //! A stream of server-sent events: a line of bytes, each the size of a chunk, used cyclically, and
 //! the stream that is cut into these chunks.
 //!
-//! Properties: however the stream is cut, its lines are those of a plain reading, except for too
-//! long ones, which are not parsed; the findings are the same as for one chunk; no byte is lost or
-//! changed; it is done if a line says so; the usage chunk can take one more member, and nothing
-//! else in it changes.
+//! Properties: however the stream is cut, it has the same events, and they are the same with other
+//! line ends; its lines pass unchanged and whole; an event with usage can take one more member, and
+//! nothing else in it changes.
 
 #![no_main]
 
@@ -12,10 +11,8 @@ use bytes::Bytes;
 use fuzz::Members;
 use libfuzzer_sys::fuzz_target;
 use serde_json::value::RawValue;
-use upstream::sse::{Line, Lines, Scanner, chunk_id, with_member};
-
-/// Short enough for lines of this target's streams to be too long.
-const SHORT: usize = 64;
+use upstream::sse::{Item, Items, WholeLines};
+use upstream::{Chunk, Reading, with_member, without_choices};
 
 fuzz_target!(|data: &[u8]| {
     let mut parts = data.splitn(2, |byte| *byte == b'\n');
@@ -24,21 +21,25 @@ fuzz_target!(|data: &[u8]| {
     };
     let stream = Bytes::copy_from_slice(stream);
     let chunks = cut(&stream, sizes);
-    assert_lines(Lines::default(), usize::MAX, &stream, &chunks);
-    assert_lines(Lines::of_at_most(SHORT), SHORT, &stream, &chunks);
+    assert_lines(&stream, &chunks);
 
-    let found = scanned(&chunks);
-    let at_once = scanned(std::slice::from_ref(&stream));
-    assert_eq!(
-        (found.done, found.failed, found.usage),
-        (at_once.done, at_once.failed, at_once.usage)
-    );
-    let says_done = |line: &[u8]| {
-        let data = line.strip_prefix(b"data:");
-        data.is_some_and(|data| data.trim_ascii() == b"[DONE]")
-    };
-    let says_done = stream.split(|byte| *byte == b'\n').any(says_done);
-    assert_eq!(found.done, says_done, "done, by a plain reading");
+    let found = items(&chunks);
+    assert_eq!(found, items(std::slice::from_ref(&stream)));
+    if !stream.contains(&b'\r') {
+        for line_end in [&b"\r"[..], b"\r\n"] {
+            let lines: Vec<_> = stream.split(|byte| *byte == b'\n').collect();
+            let other = Bytes::from(lines.join(line_end));
+            assert_eq!(found, items(&cut(&other, sizes)));
+        }
+    }
+    for item in found {
+        let Item::Event(event) = item else { continue };
+        match Reading::of_event(&event) {
+            Reading::Done => assert_eq!(event.data.trim_ascii(), b"[DONE]"),
+            Reading::Chunk(Chunk { usage: Some(_), .. }) => assert_takes_a_member(&event.data),
+            Reading::Chunk(_) | Reading::Error(..) | Reading::Unreadable => {}
+        }
+    }
 });
 
 fn cut(stream: &Bytes, sizes: &[u8]) -> Vec<Bytes> {
@@ -56,51 +57,39 @@ fn cut(stream: &Bytes, sizes: &[u8]) -> Vec<Bytes> {
     chunks
 }
 
-fn assert_lines(mut lines: Lines, max_line: usize, stream: &[u8], chunks: &[Bytes]) {
-    let mut found = Vec::new();
-    for chunk in chunks {
-        found.extend(lines.push(chunk.clone()));
-    }
-    found.push(lines.rest());
-    let bytes: Vec<u8> = found.iter().flat_map(|(line, _)| line.to_vec()).collect();
-    assert_eq!(bytes, stream, "bytes were lost or changed");
-
-    let found = found.iter().filter(|(_, meaning)| *meaning != Line::TooLong);
-    let found: Vec<_> = found.filter(|(line, _)| !line.is_empty()).collect();
-    let short = |line: &&[u8]| line.strip_suffix(b"\n").unwrap_or(line).len() <= max_line;
-    let plain = stream.split_inclusive(|byte| *byte == b'\n').filter(short);
-    assert!(found.iter().map(|(line, _)| &line[..]).eq(plain), "{found:?}");
-    for (line, meaning) in found {
-        assert_eq!(*meaning, Line::of(line));
-        let _ = chunk_id(line);
-        // The parsed part of a line can be fine although the rest is not UTF-8.
-        let is_text = std::str::from_utf8(line).is_ok();
-        if let (true, Line::Usage(_) | Line::Error(Some(_))) = (is_text, meaning) {
-            assert_takes_a_member(line);
-        }
-    }
+fn items(chunks: &[Bytes]) -> Vec<Item> {
+    let mut items = Items::default();
+    let mut found: Vec<_> = chunks.iter().flat_map(|chunk| items.push(chunk.clone())).collect();
+    found.extend(items.end());
+    found
 }
 
-fn scanned(chunks: &[Bytes]) -> Scanner {
-    let mut scanner = Scanner::default();
+fn assert_lines(stream: &[u8], chunks: &[Bytes]) {
+    let mut lines = WholeLines::default();
+    let mut passed = Vec::new();
     for chunk in chunks {
-        scanner.feed(chunk.clone());
+        let whole = lines.push(chunk.clone());
+        assert!(whole.last().is_none_or(|last| matches!(last, b'\n' | b'\r')));
+        passed.extend_from_slice(&whole);
     }
-    scanner.end();
-    scanner
+    passed.extend_from_slice(&lines.rest());
+    assert_eq!(passed, stream, "bytes were lost or changed");
 }
 
-fn assert_takes_a_member(line: &Bytes) {
-    let mut expected = members(line);
+fn assert_takes_a_member(data: &[u8]) {
+    let mut expected = members(data);
     let more = ("greta", r#"{"call_id":"call_1"}"#);
+    let ours = without_choices(data).expect("an object");
+    assert!(members(ours.as_bytes()).iter().all(|member| {
+        expected.contains(member) || *member == ("choices".to_owned(), "[]".to_owned())
+    }));
     expected.push((more.0.to_owned(), more.1.to_owned()));
-    let longer = with_member(line, more.0, more.1).expect("a chunk");
+    let longer = with_member(data, more.0, more.1).expect("an object");
     assert_eq!(members(&longer), expected);
 }
 
-/// The members of a chunk, each with its JSON unchanged.
-fn members(line: &[u8]) -> Vec<(String, String)> {
-    let data = line.strip_prefix(b"data:").expect("a chunk's line");
+/// The members of an object, each with its JSON unchanged.
+fn members(data: &[u8]) -> Vec<(String, String)> {
     let Members(members) = serde_json::from_slice::<Members<&RawValue>>(data.trim_ascii())
         .expect("a chunk is an object");
     let owned = |(name, value): (String, &RawValue)| (name, value.get().to_owned());

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 /// The files of ai-proxy from top to bottom: each imports only from files below it.
-const AI_PROXY: [&str; 20] = [
+const AI_PROXY: [&str; 22] = [
     "lib",
     "chat",
     "models",
@@ -17,7 +17,9 @@ const AI_PROXY: [&str; 20] = [
     "credits/default_ai",
     "credits/credits_request",
     "credits/prompt",
+    "credits/client",
     "key_health",
+    "byok_stream",
     "body_chunks",
     "stream_error",
     "call",

@@ -2,15 +2,14 @@
 
 use std::borrow::Cow;
 
-use account::price::prompt::WAIVED_TOKENS;
 use account::price::{CallSize, PricedModel};
 use bytes::Bytes;
 use edge::ApiError;
 use serde_json::value::RawValue;
-use upstream::DefaultAiKind;
+use upstream::{DefaultAiKind, Members, UniqueMembers};
 
 use super::prompt::{Prompt, unsupported};
-use crate::request::{ChatRequest, Members, UniqueMembers, invalid, parse_string};
+use crate::request::{ChatRequest, invalid, parse_string};
 
 /// Members that are sent unchanged. Members that are neither here nor refused are left out.
 const SENT: [&str; 20] = [
@@ -35,6 +34,16 @@ const SENT: [&str; 20] = [
     "metadata",
     "reasoning_effort",
 ];
+
+/// Members whose loss would change what the response means.
+const MEANINGFUL: [&str; 3] = ["functions", "function_call", "top_logprobs"];
+
+/// Members that are read here, and not sent as they are.
+const READ: [&str; 6] =
+    ["model", "n", "max_tokens", "max_completion_tokens", "stream_options", "logprobs"];
+
+/// Maximum number of members that [`CreditsRequest::ignored`] names.
+const MAX_NAMED: usize = 20;
 
 /// Members that can cost more than tokens, or that leave the choice of the price to others.
 const REFUSED: [&str; 9] = [
@@ -62,6 +71,12 @@ impl<'a> CreditsRequest<'a> {
         if let Some(name) = REFUSED.iter().find(|name| members.contains_key(**name)) {
             return Err(unsupported(format!("`{name}`")));
         }
+        let is_meaningful = |name: &&&str| members.contains_key(**name);
+        let meaningful = MEANINGFUL.iter().find(is_meaningful).copied();
+        let logprobs = members.get("logprobs").filter(|logprobs| logprobs.get() != "false");
+        if let Some(name) = meaningful.or(logprobs.map(|_| "logprobs")) {
+            return Err(unsupported(format!("`{name}`")));
+        }
         // An upstream that read anything else as true would stream without reporting usage.
         if let Some(stream) = members.get("stream")
             && !matches!(stream.get(), "true" | "false")
@@ -75,16 +90,14 @@ impl<'a> CreditsRequest<'a> {
         if model.contains('@') || model.ends_with(":online") {
             return Err(unsupported("presets and priced variants of models"));
         }
-        if let Some(tools) = members.get("tools")
-            && !only_functions(tools)
-        {
-            return Err(unsupported("tools other than functions"));
+        if let Some(tools) = members.get("tools") {
+            only_functions(tools)?;
         }
         let prompt = Prompt::measure(&members)?;
         let limit = |name: &str| match members.get(name) {
             None => Ok(None),
-            Some(limit) => match limit.get().parse::<u64>() {
-                Ok(limit) if limit > 0 => Ok(Some(limit)),
+            Some(limit) => match whole_number(limit.get()) {
+                Some(limit) if limit > 0 => Ok(Some(limit)),
                 _ => Err(invalid(format!("`{name}` must be a whole number above 0"))),
             },
         };
@@ -97,16 +110,31 @@ impl<'a> CreditsRequest<'a> {
     pub(super) fn size(&self, model: &PricedModel) -> Result<CallSize, ApiError> {
         let Prompt { text, around, only_text } = self.prompt;
         let all = text.saturating_add(around);
-        let required = text.saturating_add(around.saturating_sub(WAIVED_TOKENS));
-        let (prompt_tokens, required_tokens) = match (only_text, model.context_length) {
-            (true, context) => {
-                let context = context.unwrap_or(u64::MAX);
-                (all.min(context), required.min(context))
-            }
-            (false, Some(context)) => (context, context),
+        let prompt_tokens = match (only_text, model.context_length) {
+            (true, context) => all.min(context.unwrap_or(u64::MAX)),
+            (false, Some(context)) => context,
             (false, None) => return Err(unsupported("parts other than text on this model")),
         };
-        Ok(CallSize { prompt_tokens, required_tokens, only_text, output_limit: self.output_limit })
+        Ok(CallSize { prompt_tokens, only_text, output_limit: self.output_limit })
+    }
+
+    /// The members that are left out, for the header that names them.
+    pub(super) fn ignored(&self) -> Option<String> {
+        let is_sent = |name: &str| SENT.contains(&name) || READ.contains(&name);
+        let mut left_out: Vec<_> = self.members.keys().filter(|name| !is_sent(name)).collect();
+        if self.reasoning_effort_is_all() {
+            left_out.retain(|name| *name != "reasoning");
+        }
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        let may_be_named =
+            |name: &&&String| (1..=64).contains(&name.len()) && name.bytes().all(is_plain);
+        let named = left_out.iter().filter(may_be_named).take(MAX_NAMED);
+        let mut parts: Vec<_> = named.map(|name| (*name).clone()).collect();
+        match left_out.len().saturating_sub(parts.len()) {
+            0 => {}
+            others => parts.push(format!("+{others}")),
+        }
+        (!parts.is_empty()).then(|| parts.join(","))
     }
 
     /// The body that is sent to the default AI.
@@ -139,6 +167,12 @@ impl<'a> CreditsRequest<'a> {
         Bytes::from(body + "}")
     }
 
+    fn reasoning_effort_is_all(&self) -> bool {
+        let reasoning = self.members.get("reasoning");
+        let members = reasoning.and_then(|reasoning| serde_json::from_str(reasoning.get()).ok());
+        members.is_some_and(|UniqueMembers(members)| members.keys().eq(["effort"]))
+    }
+
     fn streamed(&self) -> bool {
         let stream = self.members.get("stream");
         stream.is_some_and(|stream| stream.get() == "true")
@@ -151,13 +185,25 @@ impl<'a> CreditsRequest<'a> {
     }
 }
 
-fn only_functions(tools: &RawValue) -> bool {
+/// Some clients write whole numbers as `4096.0`.
+fn whole_number(json: &str) -> Option<u64> {
+    let (whole, part) = json.split_once('.').unwrap_or((json, ""));
+    part.bytes().all(|digit| digit == b'0').then(|| whole.parse().ok())?
+}
+
+fn only_functions(tools: &RawValue) -> Result<(), ApiError> {
+    let tools = serde_json::from_str::<Vec<UniqueMembers<'_>>>(tools.get());
+    let tools = tools
+        .map_err(|_| invalid("`tools` must be an array of objects that have no member twice"))?;
     let is_function = |UniqueMembers(tool): &UniqueMembers<'_>| {
         let kind = tool.get("type").and_then(|kind| parse_string(kind));
         kind.as_deref() == Some("function")
     };
-    serde_json::from_str::<Vec<UniqueMembers<'_>>>(tools.get())
-        .is_ok_and(|tools| tools.iter().all(is_function))
+    if tools.iter().all(is_function) {
+        Ok(())
+    } else {
+        Err(unsupported("tools other than functions"))
+    }
 }
 
 #[cfg(test)]
@@ -203,8 +249,9 @@ mod tests {
             json!({"messages": messages(), "model": "@preset/x"}),
             json!({"messages": messages(), "tools": [{"type": "openrouter:web_search"}]}),
             json!({"messages": messages(), "tools": [{}]}),
-            json!({"messages": messages(), "tools": [["function"]]}),
             json!({"messages": parts}),
+            json!({"messages": [{"role": "user", "content": [{"text": "no type"}]}]}),
+            json!({"messages": [{"role": "user", "content": [{"type": "new"}]}]}),
         ];
         for body in refused {
             let request = request(&body);
@@ -239,7 +286,8 @@ mod tests {
         assert_eq!(limit(json!(10), json!(20)), Ok(Some(10)));
         assert_eq!(limit(json!(null), json!(20)), Ok(Some(20)));
         assert_eq!(limit(json!(null), json!(null)), Ok(None));
-        for bad in [json!(0), json!(-1), json!(1.5), json!("10")] {
+        assert_eq!(limit(json!(4096.0), json!(null)), Ok(Some(4096)));
+        for bad in [json!(0), json!(-1), json!(1.5), json!(0.0), json!("10"), json!(1e300)] {
             assert_eq!(limit(bad, json!(null)), Err(Code::InvalidRequest));
         }
     }
@@ -248,7 +296,7 @@ mod tests {
     fn only_listed_members_are_sent() {
         let body = json!({
             "messages": messages(), "temperature": 0.5, "max_tokens": 9000, "n": 1,
-            "service_tier": "priority", "logprobs": null, "stream": true,
+            "service_tier": "priority", "logprobs": false, "stream": true,
             "stream_options": {"include_usage": false}, "model": "x\"y",
             "reasoning": {"effort": "low", "max_tokens": 100_000},
         });
@@ -267,6 +315,68 @@ mod tests {
         let openai = sent(DefaultAiKind::OpenAi);
         assert_eq!(openai["max_completion_tokens"], 77);
         assert_eq!(openai["stream_options"], json!({"include_usage": true}));
+    }
+
+    #[test]
+    fn members_that_are_left_out_are_named() {
+        let ignored = |more: Value| {
+            let mut body = json!({
+                "messages": messages(), "model": "m", "n": 1, "max_tokens": 5, "stop": "x",
+                "stream_options": {"include_usage": true}, "logprobs": false, "seed": null,
+            });
+            body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            CreditsRequest::new(&request(&body)).unwrap().ignored()
+        };
+        assert_eq!(ignored(json!({})), None);
+        assert_eq!(ignored(json!({"store": null, "reasoning": {"effort": "low"}})), None);
+        let some = json!({"store": true, "service_tier": "flex", "reasoning": {"max_tokens": 9}});
+        assert_eq!(ignored(some).unwrap(), "reasoning,service_tier,store");
+        let odd = json!({"a b": 1, "\r\nx-evil: 1": 2, "é": 3, "": 4, "z": 5, "x".repeat(65): 6});
+        assert_eq!(ignored(odd).unwrap(), "z,+5");
+        let many = (0..30).map(|n| (format!("f{n:02}"), json!(1))).collect();
+        let many = ignored(Value::Object(many)).unwrap();
+        assert!(many.starts_with("f00,f01,") && many.ends_with(",f19,+10"), "{many}");
+    }
+
+    #[test]
+    fn members_whose_loss_would_change_the_meaning_are_refused() {
+        for more in [
+            json!({"functions": []}),
+            json!({"function_call": "auto"}),
+            json!({"logprobs": true}),
+            json!({"top_logprobs": 5}),
+        ] {
+            let mut body = json!({"messages": messages()});
+            body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            let request = request(&body);
+            let error = CreditsRequest::new(&request).err().map(|error| error.code());
+            assert_eq!(error, Some(Code::UnsupportedOnCredits), "{body}");
+        }
+    }
+
+    /// A part that is read in two ways could be a file to the default AI, which costs more.
+    #[test]
+    fn what_cannot_be_read_without_doubt_is_refused() {
+        for parts in [
+            r#"[{"type":"text","type":"file","file":{}}]"#,
+            r#"[{"type":"text","text":"x","t\u0065xt":"y"}]"#,
+            r#"[{"\ud800":1,"type":"text","text":"x"}]"#,
+            r#"["text"]"#,
+            r#"{"type":"text","text":"x"}"#,
+            "7",
+        ] {
+            let body = format!(r#"{{"messages":[{{"role":"user","content":{parts}}}]}}"#);
+            let request = ChatRequest::parse(Bytes::from(body)).unwrap();
+            let error = CreditsRequest::new(&request).err().map(|error| error.code());
+            assert_eq!(error, Some(Code::InvalidRequest), "{parts}");
+        }
+        for tools in [r#"[{"type":"function","type":"web_search"}]"#, r#"[["function"]]"#, "{}"] {
+            let body =
+                format!(r#"{{"messages":[{{"role":"user","content":""}}],"tools":{tools}}}"#);
+            let request = ChatRequest::parse(Bytes::from(body)).unwrap();
+            let error = CreditsRequest::new(&request).err().map(|error| error.code());
+            assert_eq!(error, Some(Code::InvalidRequest), "{tools}");
+        }
     }
 
     #[test]
@@ -299,9 +409,7 @@ mod tests {
         assert_eq!(tokens(&text, Some(5)), Some(5));
         let not_text = [
             json!([{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]),
-            json!([{"role": "user", "content": {"type": "image_url", "image_url": {}}}]),
             json!([{"role": "user", "content": [{"type": "text", "text": "", "image_url": {}}]}]),
-            json!([{"role": "user", "content": [{"text": "no type"}]}]),
             json!([{"role": "user", "content": "", "images": ["data:"]}]),
             json!([{"role": "assistant", "audio": {"id": "x"}}]),
         ];
@@ -351,27 +459,6 @@ mod tests {
         }
     }
 
-    /// However large the caller makes the JSON around the text, the waiver has a limit.
-    #[test]
-    fn the_waiver_is_limited() {
-        let required = |messages: Value| {
-            let request = request(&json!({"messages": messages}));
-            let size = CreditsRequest::new(&request).unwrap().size(&model(None)).unwrap();
-            (size.required_tokens, size.prompt_tokens)
-        };
-        assert_eq!(required(messages()).0, 2);
-        let empty = json!({"type": "text", "text": ""});
-        let large = [
-            json!([{"role": "x".repeat(10_000), "content": ""}]),
-            json!([{"role": "user", "content": vec![empty; 1_000]}]),
-            json!(vec![json!({"role": "user", "content": ""}); 1_000]),
-        ];
-        for messages in large {
-            let (required, all) = required(messages);
-            assert_eq!(required, all - WAIVED_TOKENS);
-        }
-    }
-
     /// We would look at one of the two members, and the model might read the other.
     #[test]
     fn a_message_has_no_member_twice() {
@@ -379,6 +466,7 @@ mod tests {
             r#"{"messages":[{"role":"user","content":"x","content":[{"type":"image_url"}]}]}"#,
             r#"{"messages":[{"content":[{"type":"image_url"}],"role":"user","\u0063ontent":"x"}]}"#,
             r#"{"messages":["not an object"]}"#,
+            r#"{"messages":[{"role":"user","content":"x"}],"n":1,"n":9}"#,
         ];
         for body in twice {
             let request = ChatRequest::parse(Bytes::from_static(body.as_bytes())).unwrap();

@@ -1,13 +1,13 @@
 //! The default AI: its platform key, its models, and what its errors mean to the caller.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use account::price::PricedModel;
 use edge::{ApiError, Code};
-use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use secrecy::SecretString;
-use upstream::{Answer, ChatError, Failure};
+use upstream::{Answer, ChatError, Elsewhere, Failure, UpstreamError};
 
 use crate::call::Call;
 use crate::deps::Deps;
@@ -54,7 +54,7 @@ pub(crate) async fn platform_key(deps: &Deps) -> Result<Arc<SecretString>, ApiEr
 }
 
 /// The caller's error for a call that was refused or that got no response.
-pub(super) async fn error_for(deps: &Deps, failed: Result<Answer, ChatError>) -> ApiError {
+pub(super) async fn refused(deps: &Deps, failed: Result<Answer, ChatError>) -> ApiError {
     let answer = match failed {
         Ok(answer) => answer,
         Err(error) => {
@@ -62,18 +62,40 @@ pub(super) async fn error_for(deps: &Deps, failed: Result<Answer, ChatError>) ->
             return unavailable();
         }
     };
-    let (status, retry_after) = (answer.status(), answer.retry_after());
+    let (status, headers) = (answer.status(), answer.all_headers().clone());
     let body = answer.error_body().await;
     tracing::warn!(status = status.as_u16(), "the default AI refused the call");
-    match Failure::of(status, &body).unwrap_or(Failure::Unavailable) {
+    match UpstreamError::of_response(status, &body) {
+        Some(error) => error_for(deps, &error, &headers).await,
+        None => unavailable(),
+    }
+}
+
+/// The caller's error for one that the default AI reported, in our words.
+pub(super) async fn error_for(deps: &Deps, error: &UpstreamError, headers: &HeaderMap) -> ApiError {
+    match error.failure {
         Failure::RateLimited => ApiError::new(
             Code::DefaultAiRateLimited,
             "Greta's AI limits the rate of calls; wait and try again",
         )
-        .with_retry_after(retry_after.unwrap_or(Duration::from_secs(1))),
+        .with_retry_after(error.retry_after(headers, deps.api.clock.now())),
+        Failure::ContextLengthExceeded(status) => {
+            let detail = match error.context_lengths() {
+                Some((most, asked)) => format!(
+                    "this model's maximum context length is {most} tokens, and the request needs \
+                     {asked}; shorten it"
+                ),
+                None => "the request is longer than the model's maximum context length; shorten it"
+                    .to_owned(),
+            };
+            ApiError::new(Code::ContextLengthExceeded, detail).with_status(status)
+        }
         Failure::RequestRejected(status) => request_rejected(status),
-        Failure::ContentRefused => request_rejected(StatusCode::FORBIDDEN),
-        Failure::KeyRejected => {
+        Failure::Refused if error.elsewhere == Elsewhere::No => {
+            request_rejected(StatusCode::FORBIDDEN)
+        }
+        // Without a reason, it may be about the platform key.
+        Failure::KeyRejected | Failure::Refused => {
             let name = &deps.settings.default_ai_secret;
             deps.vault.forget_platform_secret(name).await;
             unavailable()
@@ -90,9 +112,27 @@ fn request_rejected(status: StatusCode) -> ApiError {
     .with_status(status)
 }
 
+/// For a call that was or may be charged and has no usable response.
+pub(super) fn failed() -> ApiError {
+    ApiError::new(
+        Code::DefaultAiFailed,
+        "Greta's AI failed in the middle of the call, which is charged as far as it went",
+    )
+    .without_retry()
+}
+
 pub(super) fn unavailable() -> ApiError {
     ApiError::new(
         Code::DefaultAiUnavailable,
         "Greta's AI failed or could not be reached; try again",
     )
+}
+
+/// The headers of a response: nothing in them but the generation's id is the default AI's.
+pub(super) fn headers(answer: &Answer, content_type: &'static str) -> HeaderMap {
+    let mut headers =
+        HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
+    let id = answer.generation_id().and_then(|id| HeaderValue::try_from(id).ok());
+    headers.extend(id.map(|id| (HeaderName::from_static("x-generation-id"), id)));
+    headers
 }

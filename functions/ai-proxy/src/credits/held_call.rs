@@ -5,6 +5,7 @@ use account::hold::HoldState;
 use account::price::Usage;
 use store::{Hold, Resolution};
 use tokio::task::JoinHandle;
+use upstream::HasContent;
 
 use crate::deps::Deps;
 use crate::running::RunningCall;
@@ -12,12 +13,17 @@ use crate::running::RunningCall;
 /// The name under which this function resolves holds.
 const RESOLVED_BY: &str = "ai-proxy";
 
+/// Does a call that failed cost credits?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Charge {
+    None,
+    Possible,
+}
+
 /// Ends in exactly one of: settled, released, left to the sweeper.
 pub(super) struct HeldCall {
     pub(super) deps: Deps,
     pub(super) hold: Hold,
-    /// See [`account::price::Ceiling::waived`].
-    pub(super) may_exceed_hold: bool,
     /// While this lives, the sweeper of `cargo dev` skips the call.
     pub(super) _running: RunningCall,
 }
@@ -29,7 +35,7 @@ impl HeldCall {
             self.leave_to_sweeper("usage without a cost").await;
             return None;
         };
-        if cost > self.hold.amount && !self.may_exceed_hold {
+        if cost > self.hold.amount {
             tracing::error!(%cost, held = %self.hold.amount, "a call cost more than its ceiling");
         }
         let now = self.deps.api.clock.now();
@@ -50,6 +56,32 @@ impl HeldCall {
                 None
             }
         }
+    }
+
+    /// Settles by the usage, if there is one.
+    pub(super) async fn settle_or_leave(
+        &self,
+        usage: Option<Usage>,
+        without_usage: &'static str,
+    ) -> Option<Credits> {
+        match usage {
+            Some(usage) => self.settle(usage).await,
+            None => {
+                self.leave_to_sweeper(without_usage).await;
+                None
+            }
+        }
+    }
+
+    /// Ends a call that failed: one without content and cost did not take place.
+    pub(super) async fn end_failed(&self, usage: Option<Usage>, content: HasContent) -> Charge {
+        let cost = usage.and_then(|usage| self.hold.tariff.cost(&usage));
+        if content == HasContent::No && cost.is_none_or(|cost| cost == Credits::ZERO) {
+            self.release().await;
+            return Charge::None;
+        }
+        self.settle_or_leave(usage, "failed call without usage").await;
+        Charge::Possible
     }
 
     /// Returns the held credits, because the call did not take place.

@@ -5,7 +5,6 @@ use std::time::Duration;
 use account::Account;
 use account::price::{CallSize, PricedModel, Tariff, ceiling};
 use edge::{ApiError, Code};
-use http::{HeaderName, HeaderValue};
 use store::{HoldOutcome, NewHold, StoreError};
 
 use super::held_call::HeldCall;
@@ -46,12 +45,7 @@ pub(super) async fn take(
         let taken = deps.api.store.holds.take(account, &new).await;
         match taken.map_err(store_error)? {
             HoldOutcome::Taken(hold) => {
-                let call = HeldCall {
-                    deps: deps.clone(),
-                    hold,
-                    may_exceed_hold: ceiling.waived,
-                    _running: running,
-                };
+                let call = HeldCall { deps: deps.clone(), hold, _running: running };
                 return Ok((call, ceiling.output_limit));
             }
             HoldOutcome::Insufficient(balance) => available = balance.available(),
@@ -89,12 +83,11 @@ async fn uncovered(deps: &Deps, account: &Account, call: &Call) -> ApiError {
 }
 
 fn duplicate() -> ApiError {
-    let error = ApiError::new(
+    ApiError::new(
         Code::DuplicateCall,
         "a call with this Idempotency-Key is in progress or was already paid for",
-    );
-    let should_retry = HeaderName::from_static("x-should-retry");
-    error.with_header(should_retry, HeaderValue::from_static("false"))
+    )
+    .without_retry()
 }
 
 fn store_error(error: StoreError) -> ApiError {

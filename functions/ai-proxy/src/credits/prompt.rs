@@ -4,7 +4,9 @@ use account::price::prompt::{TEMPLATE_TOKENS, TOOLS_TOKENS, read_bytes, rewritte
 use edge::{ApiError, Code};
 use serde_json::value::RawValue;
 
-use crate::request::{Members, UniqueMembers, invalid, parse_string};
+use upstream::{Members, UniqueMembers};
+
+use crate::request::{invalid, parse_string};
 
 /// Members whose JSON a provider rewrites for the prompt in its own form.
 const REWRITTEN: [&str; 3] = ["tools", "tool_choice", "response_format"];
@@ -25,6 +27,8 @@ const TEXT_MEMBERS: [&str; 10] = [
     "reasoning_details",
     "function_call",
 ];
+/// The kinds of parts. Files have a price of their own.
+const PARTS: [&str; 4] = ["text", "image_url", "input_audio", "video_url"];
 /// Members of a text part.
 const TEXT_PART_MEMBERS: [&str; 3] = ["type", "text", "cache_control"];
 
@@ -88,19 +92,19 @@ impl Prompt {
         if is_string || content.get() == "null" {
             return Ok(());
         }
-        let Ok(parts) = serde_json::from_str::<Vec<&RawValue>>(content.get()) else {
-            self.only_text = false;
-            return Ok(());
+        let unreadable = |_| {
+            invalid("`content` must be a string or an array of objects that have no member twice")
         };
-        for part in parts {
-            let Ok(UniqueMembers(members)) = serde_json::from_str(part.get()) else {
-                self.only_text = false;
-                continue;
-            };
+        let parts: Vec<UniqueMembers<'_>> =
+            serde_json::from_str(content.get()).map_err(unreadable)?;
+        for UniqueMembers(members) in parts {
             let kind = members.get("type").and_then(|kind| parse_string(kind));
             if kind.as_deref() == Some("file") || members.contains_key("file") {
                 // Parsing a file has a separate price.
                 return Err(unsupported("file parts"));
+            }
+            if !kind.as_deref().is_some_and(|kind| PARTS.contains(&kind)) {
+                return Err(unsupported("parts other than text, images, sound and videos"));
             }
             let known = |name: &String| TEXT_PART_MEMBERS.contains(&name.as_str());
             self.only_text &= kind.as_deref() == Some("text") && members.keys().all(known);

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::documented::{self, Documented};
+
 /// The prefix of models that misbehave and are not in the list: `sim/<behaviour>`.
 pub(super) const UNLISTED: &str = "sim/";
 /// The prefix of models that misbehave and are in the list, with a price: `sim-priced/<behaviour>`.
@@ -12,12 +14,12 @@ pub(super) const LISTED: &str = "sim-priced/";
 pub(super) enum Behaviour {
     /// Like OpenRouter.
     Ok,
-    /// An error with this status.
-    Status(u16),
-    /// 403, because the key's own limit is used up.
-    KeyLimit,
+    /// A documented error.
+    Error(&'static Documented, Place),
     /// 403, because of the content of the messages.
     Moderation,
+    /// 400, because the prompt and the output limit exceed the model's context.
+    ContextLength,
     /// 302.
     Redirect,
     /// The connection is closed before the head.
@@ -34,12 +36,12 @@ pub(super) enum Behaviour {
     CutMidLine,
     /// The stream ends properly, but without `[DONE]`.
     NoDone,
-    /// The response breaks off with an error at the top level of a chunk.
-    MidstreamError,
     /// The response carries an error inside its choice.
     ChoiceError,
     /// The response has no usage.
     NoUsage,
+    /// The stream's usage comes in a chunk without choices.
+    UsageApart,
     /// The call costs nothing at OpenRouter, but something at the upstream provider.
     ZeroCostByok,
     /// The cost is written with an exponent.
@@ -56,10 +58,22 @@ pub(super) enum Behaviour {
     Split,
 }
 
+/// Where a response carries its error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// As documented: most are a status of their own.
+    AsDocumented,
+    /// A 200 whose body, or whose first event, is the error.
+    First,
+    /// A stream that breaks off with the error, after two chunks of content. A plain body is only
+    /// the error.
+    Mid,
+}
+
 const NAMED: &[(&str, Behaviour)] = &[
     ("ok", Behaviour::Ok),
-    ("status-403-limit", Behaviour::KeyLimit),
     ("status-403-moderation", Behaviour::Moderation),
+    ("context-length", Behaviour::ContextLength),
     ("redirect", Behaviour::Redirect),
     ("reset", Behaviour::Reset),
     ("reset-after-head", Behaviour::ResetAfterHead),
@@ -67,9 +81,9 @@ const NAMED: &[(&str, Behaviour)] = &[
     ("cut", Behaviour::Cut),
     ("cut-mid-line", Behaviour::CutMidLine),
     ("no-done", Behaviour::NoDone),
-    ("midstream-error", Behaviour::MidstreamError),
     ("choice-error", Behaviour::ChoiceError),
     ("no-usage", Behaviour::NoUsage),
+    ("usage-apart", Behaviour::UsageApart),
     ("zero-cost-byok", Behaviour::ZeroCostByok),
     ("scientific-cost", Behaviour::ScientificCost),
     ("stall", Behaviour::Stall),
@@ -78,24 +92,48 @@ const NAMED: &[(&str, Behaviour)] = &[
     ("split", Behaviour::Split),
 ];
 
-/// The error statuses in the model list.
-const STATUSES: [u16; 14] = [400, 401, 402, 403, 404, 408, 413, 422, 429, 500, 502, 503, 524, 529];
+/// Short names of documented errors.
+const ERRORS: &[(&str, &str, Place)] = &[
+    ("status-400", "doc-streaming-pre-400", Place::AsDocumented),
+    ("status-401", "obs-401-user-not-found", Place::AsDocumented),
+    ("status-402", "doc-limits-402-negative-balance", Place::AsDocumented),
+    ("status-403", "obs-403-region", Place::AsDocumented),
+    ("status-403-limit", "new-403-key-limit-limit-source", Place::AsDocumented),
+    ("status-404", "doc-router-404-no-allowed-providers", Place::AsDocumented),
+    ("status-408", "oas-408", Place::AsDocumented),
+    ("status-413", "oas-413", Place::AsDocumented),
+    ("status-422", "oas-422", Place::AsDocumented),
+    ("status-429", "doc-provider-error-429", Place::AsDocumented),
+    ("status-500", "oas-500", Place::AsDocumented),
+    ("status-502", "oas-502", Place::AsDocumented),
+    ("status-503", "oas-503", Place::AsDocumented),
+    ("status-504", "type-timeout", Place::AsDocumented),
+    ("status-524", "oas-524", Place::AsDocumented),
+    ("status-529", "oas-529", Place::AsDocumented),
+    ("midstream-error", "doc-midstream-chat-server_error-string-code", Place::Mid),
+];
 
 /// The delays in the model list, in milliseconds; other numbers also work, unlisted.
 const LISTED_DELAYS_MS: [u64; 6] = [10, 50, 200, 500, 1000, 3000];
 
-const STATUS: &str = "status-";
 const SLOW_HEAD: &str = "slow-head-";
 const SLOW_CHUNKS: &str = "slow-chunks-";
+
+/// The prefixes of a documented error's id.
+const PLACES: [(&str, Place); 3] =
+    [("error/", Place::AsDocumented), ("first/", Place::First), ("mid/", Place::Mid)];
 
 /// Every behaviour in the model list.
 pub(super) fn names() -> impl Iterator<Item = String> {
     let delays = [SLOW_HEAD, SLOW_CHUNKS].into_iter().flat_map(|prefix| {
         LISTED_DELAYS_MS.into_iter().map(move |delay| format!("{prefix}{delay}"))
     });
-    let statuses = STATUSES.into_iter().map(|status| format!("{STATUS}{status}"));
-    let named = NAMED.iter().map(|(name, _)| (*name).to_owned());
-    named.chain(statuses).chain(delays)
+    let errors = PLACES.into_iter().flat_map(|(prefix, _)| {
+        documented::of_calls().map(move |error| format!("{prefix}{}", error.id))
+    });
+    let named = NAMED.iter().map(|(name, _)| *name);
+    let named = named.chain(ERRORS.iter().map(|(name, _, _)| *name));
+    named.map(str::to_owned).chain(delays).chain(errors)
 }
 
 /// The behaviour of `model`. `None` if its name asks for an unknown one.
@@ -107,9 +145,14 @@ pub(super) fn of_model(model: &str) -> Option<Behaviour> {
     if let Some((_, behaviour)) = NAMED.iter().find(|(known, _)| *known == name) {
         return Some(*behaviour);
     }
-    if let Some(status) = name.strip_prefix(STATUS) {
-        let status = status.parse().ok();
-        return status.filter(|status| STATUSES.contains(status)).map(Behaviour::Status);
+    if let Some((_, id, place)) = ERRORS.iter().find(|(known, _, _)| *known == name) {
+        return documented::find(id).map(|error| Behaviour::Error(error, *place));
+    }
+    for (prefix, place) in PLACES {
+        if let Some(id) = name.strip_prefix(prefix) {
+            let error = documented::of_calls().find(|error| error.id == id)?;
+            return Some(Behaviour::Error(error, place));
+        }
     }
     let delay = |ms: &str| ms.parse().ok().map(Duration::from_millis);
     if let Some(ms) = name.strip_prefix(SLOW_HEAD) {
@@ -133,6 +176,7 @@ mod tests {
         assert_eq!(of_model("sim/slow-chunks-7"), Some(slow));
         assert_eq!(of_model("openai/gpt-4o"), Some(Behaviour::Ok));
         assert_eq!(of_model("sim/slow-chunks-soon"), None);
+        assert_eq!(of_model("sim/error/nothing"), None);
         assert_eq!(of_model("sim/nothing"), None);
     }
 }

@@ -1,4 +1,4 @@
-//! A simulated completion: its content, its cost, and its JSON.
+//! A simulated completion: its cost, and its JSON.
 
 use std::collections::BTreeMap;
 
@@ -6,85 +6,62 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::behaviour::Behaviour;
-use super::errors::USER_ID;
+use super::behaviour::{Behaviour, Place};
+use super::generated::{Delta, Generated, Piece};
 use super::models::{CREATED, Model};
 
 const PROVIDER: &str = "Simulator";
-/// The minimum size of the response of `big`, in bytes.
-const BIG: usize = 2 * 1024 * 1024;
-/// The number of words in a chunk of `big`.
-const BIG_CHUNK: usize = 128;
 
 pub(super) struct Completion {
     pub generation_id: String,
     pub behaviour: Behaviour,
-    model: String,
-    prices: &'static Model,
-    prompt_tokens: u64,
-    /// The content, in the chunks that are streamed.
-    chunks: Vec<String>,
-    finish_reason: &'static str,
+    pub model: String,
+    pub prices: &'static Model,
+    pub prompt_tokens: u64,
+    pub generated: Generated,
 }
 
-/// An event of a stream, with the number of words generated so far.
+/// An event of a stream, with the number of tokens generated so far.
 pub(super) type StreamEvent = (String, u64);
 
-impl Completion {
-    /// A completion that repeats the user's last text, of at most `max_tokens` words.
-    pub(super) fn new(
-        generation_id: String,
-        (model, prices): (String, &'static Model),
-        behaviour: Behaviour,
-        prompt_tokens: u64,
-        echo: &str,
-        max_tokens: Option<u64>,
-    ) -> Self {
-        let is_big = behaviour == Behaviour::Big;
-        let mut words: Vec<String> = if is_big {
-            vec!["0123456789abcde".to_owned(); BIG.div_ceil(16)]
-        } else {
-            let text = format!("Simulated answer – naïve but cheerful ✓ – to: {echo}");
-            text.split_whitespace().map(str::to_owned).collect()
-        };
-        let limit = usize::try_from(max_tokens.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
-        let finish_reason = if words.len() > limit { "length" } else { "stop" };
-        words.truncate(limit);
-        let chunks = words.chunks(if is_big { BIG_CHUNK } else { 1 });
-        let chunks = chunks.enumerate().map(|(index, words)| {
-            let space = if index == 0 { "" } else { " " };
-            format!("{space}{}", words.join(" "))
-        });
-        Self {
-            generation_id,
-            model,
-            behaviour,
-            prices,
-            prompt_tokens,
-            chunks: chunks.collect(),
-            finish_reason,
-        }
-    }
+/// What a call costs: OpenRouter's charge, what the upstream provider charges to the user's own
+/// account there, and the provider's charges for the prompt and for the completion.
+pub(super) struct Costs {
+    pub(super) total: String,
+    pub(super) inference: Option<String>,
+    prompt: String,
+    completion: String,
+}
 
-    /// OpenRouter's and the upstream provider's charge once this many words are generated.
-    pub(super) fn costs(&self, words: u64) -> (String, Option<String>) {
-        let cost = self.prices.cost(self.prompt_tokens, words).to_string();
-        match self.behaviour {
-            Behaviour::ZeroCostByok => ("0".to_owned(), Some(cost)),
-            Behaviour::ScientificCost => (scientific(&cost), None),
-            _ => (cost, None),
-        }
+impl Completion {
+    /// The charges once this many tokens are generated.
+    pub(super) fn costs(&self, tokens: u64) -> Costs {
+        let cost = |prompt, completion| self.prices.cost(prompt, completion).to_string();
+        let (total, inference) = match self.behaviour {
+            // OpenRouter charges nothing for a response that is only an error.
+            Behaviour::Error(_, Place::First | Place::AsDocumented) => ("0".to_owned(), None),
+            Behaviour::ZeroCostByok => ("0".to_owned(), Some(cost(self.prompt_tokens, tokens))),
+            Behaviour::ScientificCost => (scientific(&cost(self.prompt_tokens, tokens)), None),
+            _ => (cost(self.prompt_tokens, tokens), None),
+        };
+        let (prompt, completion) = (cost(self.prompt_tokens, 0), cost(0, tokens));
+        Costs { total, inference, prompt, completion }
     }
 
     pub(super) fn finish_reason(&self) -> &'static str {
         match self.behaviour {
-            Behaviour::MidstreamError | Behaviour::ChoiceError => "error",
-            _ => self.finish_reason,
+            Behaviour::Error(..) | Behaviour::ChoiceError => "error",
+            _ => self.generated.finish_reason,
         }
     }
 
-    pub(super) fn words(&self) -> u64 {
-        self.chunks.iter().map(|chunk| words(chunk)).sum()
+    pub(super) fn tokens(&self) -> u64 {
+        tokens(&self.generated.pieces)
+    }
+
+    /// The tokens generated when a response that is not streamed is complete.
+    pub(super) fn tokens_of_body(&self) -> u64 {
+        if matches!(self.behaviour, Behaviour::Error(..)) { 0 } else { self.tokens() }
     }
 
     /// The events of a stream, as OpenRouter sends them: a comment, the content, the finish, the
@@ -92,52 +69,86 @@ impl Completion {
     pub(super) fn events(&self) -> Vec<StreamEvent> {
         let mut events = vec![(": OPENROUTER PROCESSING\n\n".to_owned(), 0)];
         let mut generated = 0;
-        for chunk in &self.chunks {
-            generated += words(chunk);
-            let delta = json!({"role": "assistant", "content": chunk});
-            events.push((self.event([choice("delta", &delta, None)], None), generated));
+        for piece in &self.generated.pieces {
+            generated += piece.tokens;
+            let choice = choice("delta", &delta(&piece.delta), None);
+            events.push((self.event(&[choice], None), generated));
         }
-        let nothing = json!({"role": "assistant", "content": ""});
-        events.push((self.event([self.last_choice("delta", &nothing)], None), generated));
+        let last = [self.last_choice("delta", &json!({"role": "assistant", "content": ""}))];
+        events.push((self.event(&last, None), generated));
         if let Some(usage) = self.usage() {
-            events.push((self.event([], Some(usage)), generated));
+            let choices = if self.behaviour == Behaviour::UsageApart { &[][..] } else { &last };
+            events.push((self.event(choices, Some(usage)), generated));
         }
         events.push(("data: [DONE]\n\n".to_owned(), generated));
         events
     }
 
-    /// The event of a stream that breaks off with an error.
-    pub(super) fn error_event(&self) -> String {
-        let nothing = json!({"role": "assistant", "content": ""});
-        let mut chunk =
-            self.json("chat.completion.chunk", &[choice("delta", &nothing, Some("error"))]);
-        chunk["error"] = json!({
-            "code": "server_error",
-            "message": "Provider disconnected unexpectedly",
-        });
-        format!("data: {chunk}\n\n")
+    /// The event of a stream that is or breaks off with an error.
+    pub(super) fn error_event(&self) -> Option<String> {
+        let Behaviour::Error(error, _) = self.behaviour else {
+            return None;
+        };
+        Some(format!("data: {}\n\n", error.event(self.json("chat.completion.chunk", &[]))))
     }
 
-    fn event<const N: usize>(&self, choices: [Value; N], usage: Option<Usage>) -> String {
-        let chunk = with_usage(self.json("chat.completion.chunk", &choices), usage);
+    fn event(&self, choices: &[Value], usage: Option<Usage>) -> String {
+        let chunk = with_usage(self.json("chat.completion.chunk", choices), usage);
         format!("data: {chunk}\n\n")
     }
 
     /// The body of a response that is not streamed.
     pub(super) fn body(&self) -> String {
-        if self.behaviour == Behaviour::MidstreamError {
-            return json!({"error": provider_error(), "user_id": USER_ID}).to_string();
+        if let Behaviour::Error(error, _) = self.behaviour {
+            return error.body(&self.generation_id).to_string();
         }
-        let text = self.chunks.concat();
-        let message = json!({"role": "assistant", "content": text, "refusal": null});
-        let choice = self.last_choice("message", &message);
-        with_usage(self.json("chat.completion", &[choice]), self.usage())
+        let choice = self.last_choice("message", &self.message());
+        let mut body = self.json("chat.completion", &[choice]);
+        body["system_fingerprint"] = Value::Null;
+        with_usage(body, self.usage())
+    }
+
+    fn message(&self) -> Value {
+        let (mut reasoning, mut text, mut call) = (String::new(), String::new(), None);
+        for piece in &self.generated.pieces {
+            match &piece.delta {
+                Delta::Reasoning(part) => reasoning.push_str(part),
+                Delta::Text(part) => text.push_str(part),
+                Delta::Call { id, name } => call = Some((id, name, String::new())),
+                Delta::Arguments(part) => {
+                    if let Some((_, _, arguments)) = &mut call {
+                        arguments.push_str(part);
+                    }
+                }
+            }
+        }
+        let mut message = json!({
+            "role": "assistant",
+            "content": text,
+            "refusal": null,
+            "reasoning": null,
+        });
+        if !reasoning.is_empty() {
+            message["reasoning_details"] = reasoning_details(&reasoning);
+            message["reasoning"] = json!(reasoning);
+        }
+        if let Some((id, name, arguments)) = call {
+            let function = json!({"name": name, "arguments": arguments});
+            message["content"] = Value::Null;
+            message["tool_calls"] =
+                json!([{"id": id, "index": 0, "type": "function", "function": function}]);
+        }
+        message
     }
 
     fn last_choice(&self, member: &str, message: &Value) -> Value {
         let mut choice = choice(member, message, Some(self.finish_reason()));
         if self.behaviour == Behaviour::ChoiceError {
-            choice["error"] = provider_error();
+            choice["error"] = json!({
+                "code": 502,
+                "message": "Provider returned error",
+                "metadata": {"provider_name": PROVIDER, "raw": "upstream connect error"},
+            });
         }
         choice
     }
@@ -157,17 +168,33 @@ impl Completion {
         if self.behaviour == Behaviour::NoUsage {
             return None;
         }
-        let words = self.words();
-        let (cost, inference) = self.costs(words);
+        let tokens = self.tokens();
+        let costs = self.costs(tokens);
+        let is_reasoning = |piece: &&Piece| matches!(piece.delta, Delta::Reasoning(_));
+        let pieces = self.generated.pieces.iter();
+        let reasoning: u64 = pieces.filter(is_reasoning).map(|piece| piece.tokens).sum();
         Some(Usage {
             prompt_tokens: self.prompt_tokens,
-            completion_tokens: words,
-            total_tokens: self.prompt_tokens + words,
-            cost: raw(cost),
-            is_byok: inference.is_some(),
-            prompt_tokens_details: json!({"cached_tokens": 0, "audio_tokens": 0}),
-            cost_details: BTreeMap::from([("upstream_inference_cost", raw_or_null(inference))]),
-            completion_tokens_details: json!({"reasoning_tokens": 0, "image_tokens": 0}),
+            completion_tokens: tokens,
+            total_tokens: self.prompt_tokens + tokens,
+            cost: raw(costs.total),
+            is_byok: costs.inference.is_some(),
+            prompt_tokens_details: json!({
+                "cached_tokens": 0,
+                "cache_write_tokens": 0,
+                "audio_tokens": 0,
+                "video_tokens": 0,
+            }),
+            cost_details: BTreeMap::from([
+                ("upstream_inference_cost", raw_or_null(costs.inference)),
+                ("upstream_inference_prompt_cost", raw(costs.prompt)),
+                ("upstream_inference_completions_cost", raw(costs.completion)),
+            ]),
+            completion_tokens_details: json!({
+                "reasoning_tokens": reasoning,
+                "audio_tokens": 0,
+                "image_tokens": 0,
+            }),
         })
     }
 }
@@ -197,6 +224,34 @@ struct Usage {
     completion_tokens_details: Value,
 }
 
+fn delta(piece: &Delta) -> Value {
+    let mut delta = json!({"role": "assistant", "content": ""});
+    match piece {
+        Delta::Text(text) => delta["content"] = json!(text),
+        Delta::Reasoning(text) if text.is_empty() => {}
+        Delta::Reasoning(text) => {
+            delta["reasoning"] = json!(text);
+            delta["reasoning_details"] = reasoning_details(text);
+        }
+        Delta::Call { id, name } => {
+            let function = json!({"name": name, "arguments": ""});
+            delta["content"] = Value::Null;
+            delta["tool_calls"] =
+                json!([{"index": 0, "id": id, "type": "function", "function": function}]);
+        }
+        Delta::Arguments(part) => {
+            let function = json!({"arguments": part});
+            delta["content"] = Value::Null;
+            delta["tool_calls"] = json!([{"index": 0, "type": "function", "function": function}]);
+        }
+    }
+    delta
+}
+
+fn reasoning_details(text: &str) -> Value {
+    json!([{"type": "reasoning.text", "text": text, "format": "unknown", "index": 0}])
+}
+
 fn choice(member: &str, message: &Value, finish_reason: Option<&str>) -> Value {
     json!({
         "index": 0,
@@ -207,12 +262,8 @@ fn choice(member: &str, message: &Value, finish_reason: Option<&str>) -> Value {
     })
 }
 
-fn provider_error() -> Value {
-    json!({
-        "code": 502,
-        "message": "Provider returned error",
-        "metadata": {"provider_name": PROVIDER, "raw": "upstream connect error"},
-    })
+fn tokens(pieces: &[Piece]) -> u64 {
+    pieces.iter().map(|piece| piece.tokens).sum()
 }
 
 /// A decimal as a JSON number, digit by digit.
@@ -239,14 +290,6 @@ fn scientific(decimal: &str) -> String {
         None => ('-', first + 1 - whole.len()),
     };
     format!("{lead}{point}{rest}e{sign}{exponent:02}")
-}
-
-fn words(text: &str) -> u64 {
-    count(text.split_whitespace().count())
-}
-
-pub(super) fn count(number: usize) -> u64 {
-    u64::try_from(number).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

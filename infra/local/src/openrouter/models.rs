@@ -34,24 +34,37 @@ struct Models {
     listed: Vec<Model>,
     /// The model behind the names that select a behaviour.
     simulated: Model,
+    /// The entries of the list.
+    entries: Vec<Value>,
 }
 
 static MODELS: LazyLock<Models> = LazyLock::new(|| {
     let models = serde_json::from_str(include_str!("models.json"));
     let mut listed: Vec<Model> = models.expect("models.json lists models");
     let simulated = listed.pop().expect("models.json lists models");
-    Models { listed, simulated }
+    let real = listed.iter().map(|model| entry(model, &model.id, &model.name));
+    let behaviours = behaviour::names().map(|name| {
+        let title = format!("Simulated: {name}");
+        entry(&simulated, &format!("{LISTED}{name}"), &title)
+    });
+    let entries = real.chain(behaviours).collect();
+    Models { listed, simulated, entries }
 });
 
-/// The response of `GET /models`.
-pub(super) fn list() -> Value {
-    let real = MODELS.listed.iter();
-    let real = real.map(|model| entry(model, &model.id, &model.name));
-    let simulated = behaviour::names().map(|name| {
-        let title = format!("Simulated: {name}");
-        entry(&MODELS.simulated, &format!("{LISTED}{name}"), &title)
+/// The response of `GET /models`: all models, or the page that was asked for.
+pub(super) fn list(offset: usize, limit: Option<usize>) -> Value {
+    let entries = &MODELS.entries;
+    let start = offset.min(entries.len());
+    let end = limit.map_or(entries.len(), |limit| start.saturating_add(limit).min(entries.len()));
+    let next = (end < entries.len()).then(|| {
+        let limit = end - start;
+        format!("https://openrouter.ai/api/v1/models?offset={end}&limit={limit}")
     });
-    json!({"data": real.chain(simulated).collect::<Vec<_>>()})
+    json!({
+        "data": entries[start..end],
+        "total_count": entries.len(),
+        "links": {"next": next},
+    })
 }
 
 fn entry(model: &Model, id: &str, name: &str) -> Value {
@@ -87,8 +100,13 @@ fn entry(model: &Model, id: &str, name: &str) -> Value {
         "per_request_limits": null,
         "supported_parameters": [
             "max_tokens", "temperature", "top_p", "stop", "seed", "tools", "tool_choice",
-            "response_format",
+            "response_format", "structured_outputs", "reasoning", "include_reasoning",
         ],
+        "default_parameters": null,
+        "supported_voices": null,
+        "knowledge_cutoff": null,
+        "expiration_date": null,
+        "links": {"details": format!("/api/v1/models/{id}/endpoints")},
     })
 }
 
@@ -146,7 +164,7 @@ mod tests {
 
     #[test]
     fn the_list_has_every_kind_of_price() {
-        let list = list();
+        let list = list(0, None);
         let models = list["data"].as_array().unwrap();
         let pricing = |id: &str| {
             let found = models.iter().find(|model| model["id"] == id).unwrap();
@@ -160,5 +178,19 @@ mod tests {
             models.iter().any(|model| model["top_provider"]["max_completion_tokens"].is_null())
         );
         assert!(models.iter().all(|model| !model["id"].as_str().unwrap().starts_with(UNLISTED)));
+    }
+
+    #[test]
+    fn the_list_has_pages() {
+        let all = list(0, None);
+        let total = all["data"].as_array().unwrap().len();
+        assert_eq!((&all["total_count"], &all["links"]["next"]), (&json!(total), &Value::Null));
+        let page = list(2, Some(3));
+        assert_eq!(page["data"].as_array().unwrap()[..], all["data"].as_array().unwrap()[2..5]);
+        assert_eq!(page["total_count"], total);
+        let next = page["links"]["next"].as_str().unwrap();
+        assert!(next.ends_with("/models?offset=5&limit=3"), "{next}");
+        assert_eq!(list(total + 1, Some(3))["data"], json!([]));
+        assert_eq!(list(0, Some(usize::MAX))["data"], all["data"]);
     }
 }

@@ -9,7 +9,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures_util::stream;
 
-use super::behaviour::Behaviour;
+use super::behaviour::{Behaviour, Place};
 use super::completion::{Completion, StreamEvent};
 use super::record::{CallOutcome, OpenCall};
 
@@ -19,10 +19,10 @@ const SPLIT_AT: usize = 7;
 const BREAK_AFTER: usize = 3;
 
 enum Step {
-    /// Once this is sent, `words` of the completion are generated.
+    /// Once this is sent, this many tokens of the completion are generated.
     Send {
         bytes: Bytes,
-        words: u64,
+        tokens: u64,
     },
     Pause(Duration),
     Stall,
@@ -60,10 +60,10 @@ fn stream_steps(completion: &Completion) -> Vec<Step> {
             events.truncate(BREAK_AFTER);
             end = Some(Step::Stall);
         }
-        Behaviour::MidstreamError => {
-            events.truncate(BREAK_AFTER);
-            let words = events.last().map_or(0, |(_, words)| *words);
-            events.push((completion.error_event(), words));
+        Behaviour::Error(_, place) => {
+            events.truncate(if place == Place::Mid { BREAK_AFTER } else { 1 });
+            let tokens = events.last().map_or(0, |(_, tokens)| *tokens);
+            events.extend(completion.error_event().map(|event| (event, tokens)));
         }
         Behaviour::NoDone => {
             events.pop();
@@ -79,7 +79,7 @@ fn stream_steps(completion: &Completion) -> Vec<Step> {
 }
 
 fn plain_steps(completion: &Completion) -> Vec<Step> {
-    let words = completion.words();
+    let tokens = completion.tokens_of_body();
     let body = completion.body();
     let half = body.floor_char_boundary(body.len() / 2);
     let (parts, end) = match completion.behaviour {
@@ -89,13 +89,13 @@ fn plain_steps(completion: &Completion) -> Vec<Step> {
         Behaviour::SlowChunks(_) => (vec![&body[..half], &body[half..]], None),
         _ => (vec![body.as_str()], None),
     };
-    let parts = parts.into_iter().map(|part| (part.to_owned(), words));
+    let parts = parts.into_iter().map(|part| (part.to_owned(), tokens));
     steps(completion.behaviour, parts.collect(), end)
 }
 
 fn steps(behaviour: Behaviour, events: Vec<StreamEvent>, end: Option<Step>) -> Vec<Step> {
     let mut steps = Vec::new();
-    for (event, words) in events {
+    for (event, tokens) in events {
         if let Behaviour::SlowChunks(pause) = behaviour {
             steps.push(Step::Pause(pause));
         }
@@ -104,7 +104,7 @@ fn steps(behaviour: Behaviour, events: Vec<StreamEvent>, end: Option<Step>) -> V
             Behaviour::Split => split(&event),
             _ => vec![event],
         };
-        steps.extend(chunks.into_iter().map(|bytes| Step::Send { bytes, words }));
+        steps.extend(chunks.into_iter().map(|bytes| Step::Send { bytes, tokens }));
     }
     steps.extend(end);
     steps
@@ -123,8 +123,8 @@ impl Playback {
         tokio::task::yield_now().await;
         loop {
             match self.steps.next()? {
-                Step::Send { bytes, words } => {
-                    self.call.progress(words, self.completion.costs(words));
+                Step::Send { bytes, tokens } => {
+                    self.call.progress(tokens, self.completion.costs(tokens));
                     if self.steps.peek().is_none() {
                         // Before the last byte leaves, so that its reader finds the record
                         // complete.

@@ -8,6 +8,8 @@ use bytes::Bytes;
 use http::HeaderMap;
 use tokio::sync::watch;
 
+use super::completion::Costs;
+
 pub(super) const KEY_PREFIX: &str = "sk-or-v1-";
 
 /// The behaviour of a key.
@@ -22,6 +24,8 @@ pub enum KeyBehaviour {
     Down,
     /// A check takes half a minute.
     Slow,
+    /// 429, for checks, and for calls whose model does not ask for something else.
+    Busy,
     /// Its own limit is used up: 403 for calls.
     Limited,
     /// It expires in five days.
@@ -29,11 +33,12 @@ pub enum KeyBehaviour {
 }
 
 impl KeyBehaviour {
-    const MARKERS: [(&str, Self); 6] = [
+    const MARKERS: [(&str, Self); 7] = [
         ("rejected", Self::Rejected),
         ("management", Self::Management),
         ("down", Self::Down),
         ("slow", Self::Slow),
+        ("busy", Self::Busy),
         ("limited", Self::Limited),
         ("expiring", Self::Expiring),
     ];
@@ -154,10 +159,10 @@ impl OpenCall {
     }
 
     /// Records the tokens generated so far, and their cost.
-    pub(super) fn progress(&self, tokens: u64, costs: (String, Option<String>)) {
+    pub(super) fn progress(&self, tokens: u64, costs: Costs) {
         self.change(|call| {
             call.completion_tokens = tokens;
-            (call.cost, call.upstream_inference_cost) = costs;
+            (call.cost, call.upstream_inference_cost) = (costs.total, costs.inference);
         });
     }
 

@@ -16,9 +16,6 @@ pub const TEMPLATE_TOKENS: u64 = 256;
 /// prompt token count").
 pub const TOOLS_TOKENS: u64 = 1_024;
 
-/// Maximum number of tokens around a prompt's text that are waived if credits do not cover them.
-pub const WAIVED_TOKENS: u64 = 1_024;
-
 /// The bytes of `json` with the escapes in its strings undone, as a model reads them. Quotes,
 /// braces and names count as they are.
 pub fn read_bytes(json: &str) -> u64 {

@@ -6,8 +6,9 @@ use futures_util::stream;
 use http::HeaderMap;
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
-    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_REQUEST_HEADERS,
-    ACCESS_CONTROL_REQUEST_METHOD, ALLOW, CONTENT_LENGTH, VARY, WWW_AUTHENTICATE,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
+    ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, ALLOW, AUTHORIZATION,
+    CONTENT_LENGTH, VARY, WWW_AUTHENTICATE,
 };
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
@@ -16,6 +17,7 @@ use tower::ServiceExt as _;
 use super::*;
 use crate::telemetry::tests::Log;
 
+const VARIES: &str = "origin, access-control-request-headers";
 const OURS: &str = "https://app.example";
 
 fn settings() -> HttpSettings {
@@ -83,8 +85,8 @@ async fn errors_as_problems() {
 }
 
 #[tokio::test]
-async fn errors_in_openais_shape() {
-    let app = app(routes(), Shape::OpenAi, &settings());
+async fn errors_of_ai_routes() {
+    let app = app(routes(), Shape::Ai, &settings());
     let (status, headers, body) = fetch(&app, Method::GET, "/refused").await;
     assert_eq!(status, StatusCode::UNAUTHORIZED);
     assert_eq!(headers[CONTENT_TYPE], "application/json");
@@ -93,9 +95,10 @@ async fn errors_in_openais_shape() {
         document(&body),
         json!({"error": {
             "message": "no token",
-            "type": "authentication_error",
-            "code": "invalid_token",
+            "type": "invalid_token",
+            "code": 401,
             "param": null,
+            "metadata": {},
         }})
     );
 }
@@ -116,7 +119,7 @@ async fn every_response_has_the_safe_headers() {
         let (_, headers, _) = fetch(&app, method.clone(), path).await;
         assert_eq!(headers[CACHE_CONTROL], "no-store", "{method} {path}");
         assert_eq!(headers[X_CONTENT_TYPE_OPTIONS], "nosniff", "{method} {path}");
-        assert_eq!(headers[VARY], "origin", "{method} {path}");
+        assert_eq!(headers[VARY], VARIES, "{method} {path}");
         assert!(headers.contains_key(X_REQUEST_ID), "{method} {path}");
     }
     let (_, headers, _) = fetch(&app, Method::GET, "/cached").await;
@@ -142,7 +145,7 @@ async fn unknown_paths_and_methods() {
 
 #[tokio::test]
 async fn several_apps_merge() {
-    let ai = app(Router::new().route("/v1/chat", post(refused)), Shape::OpenAi, &settings());
+    let ai = app(Router::new().route("/v1/chat", post(refused)), Shape::Ai, &settings());
     let card = app(Router::new().route("/v1/card", get(refused)), Shape::Problem, &settings());
     let pages = app(Router::new().route("/", get(async || "page")), Shape::Problem, &settings());
     let merged = ai.clone().merge(card.clone()).merge(pages.clone());
@@ -154,20 +157,20 @@ async fn several_apps_merge() {
         let code = async |method: Method, path: &str| {
             let (status, headers, body) = fetch(&app, method, path).await;
             let document = document(&body);
-            let code = document.pointer("/error/code").unwrap_or(&document["code"]);
+            let code = document.pointer("/error/type").unwrap_or(&document["code"]);
             let shape = headers[CONTENT_TYPE].to_str().unwrap().to_owned();
             (status.as_u16(), code.as_str().unwrap().to_owned(), shape)
         };
-        let openai =
+        let ai_error =
             |status: u16, code: &str| (status, code.to_owned(), "application/json".to_owned());
         let problem = |status: u16, code: &str| {
             (status, code.to_owned(), "application/problem+json".to_owned())
         };
-        assert_eq!(code(Method::POST, "/v1/chat").await, openai(401, "invalid_token"), "{name}");
+        assert_eq!(code(Method::POST, "/v1/chat").await, ai_error(401, "invalid_token"), "{name}");
         assert_eq!(code(Method::GET, "/v1/card").await, problem(401, "invalid_token"), "{name}");
         assert_eq!(
             code(Method::GET, "/v1/chat").await,
-            openai(405, "method_not_allowed"),
+            ai_error(405, "method_not_allowed"),
             "{name}"
         );
         assert_eq!(
@@ -175,7 +178,8 @@ async fn several_apps_merge() {
             problem(405, "method_not_allowed"),
             "{name}"
         );
-        assert_eq!(code(Method::GET, "/v1").await, problem(404, "not_found"), "{name}");
+        assert_eq!(code(Method::GET, "/v1").await, ai_error(404, "not_found"), "{name}");
+        assert_eq!(code(Method::GET, "/elsewhere").await, problem(404, "not_found"), "{name}");
         let (_, headers, _) = fetch(&app, Method::GET, "/v1/chat").await;
         assert_eq!(headers[ALLOW], "POST", "{name}");
         let (status, _, _) = fetch(&app, Method::OPTIONS, "/v1/nowhere").await;
@@ -193,15 +197,14 @@ async fn a_preflight_is_answered_before_identity_and_for_any_path() {
         let headers = request.headers_mut();
         headers.insert(ORIGIN, HeaderValue::from_static(OURS));
         headers.insert(ACCESS_CONTROL_REQUEST_METHOD, HeaderValue::from_static("PATCH"));
-        headers.insert(ACCESS_CONTROL_REQUEST_HEADERS, HeaderValue::from_static("authorization"));
+        let requested = "authorization,x-stainless-retry-count,anthropic-version";
+        headers.insert(ACCESS_CONTROL_REQUEST_HEADERS, HeaderValue::from_static(requested));
         let (status, headers, body) = send(&app, request).await;
         assert_eq!((status, body.len()), (StatusCode::OK, 0));
         assert_eq!(headers[ACCESS_CONTROL_ALLOW_ORIGIN], OURS);
         assert_eq!(headers[ACCESS_CONTROL_ALLOW_METHODS], "GET,POST,PUT,PATCH,DELETE");
-        assert_eq!(
-            headers[ACCESS_CONTROL_ALLOW_HEADERS],
-            "authorization,content-type,idempotency-key"
-        );
+        assert_eq!(headers[ACCESS_CONTROL_ALLOW_HEADERS], requested);
+        assert_eq!(headers[ACCESS_CONTROL_MAX_AGE], "600");
         assert!(!headers.contains_key(ACCESS_CONTROL_ALLOW_CREDENTIALS));
         assert!(!headers.contains_key(WWW_AUTHENTICATE));
     }
@@ -232,12 +235,9 @@ async fn only_our_origins_are_allowed() {
             let named =
                 headers.get(ACCESS_CONTROL_ALLOW_ORIGIN).map(|value| value.to_str().unwrap());
             assert_eq!(named, allowed.then_some(OURS), "{method} {path} from {origin:?}");
-            assert_eq!(headers[VARY], "origin");
+            assert_eq!(headers[VARY], VARIES);
             if origin.is_some() && method == Method::GET {
-                assert_eq!(
-                    headers[ACCESS_CONTROL_EXPOSE_HEADERS],
-                    "x-greta-payer,x-greta-route-reason,x-greta-call-id,x-greta-model,x-greta-credits-charged,retry-after"
-                );
+                assert_eq!(headers[ACCESS_CONTROL_EXPOSE_HEADERS], EXPOSED.join(","));
             }
         }
     }
@@ -246,10 +246,10 @@ async fn only_our_origins_are_allowed() {
 #[tokio::test]
 async fn a_panic_is_an_internal_error() {
     let (log, _guard) = Log::capture();
-    let app = app(routes(), Shape::OpenAi, &settings());
+    let app = app(routes(), Shape::Ai, &settings());
     let (status, _, body) = fetch(&app, Method::GET, "/panic").await;
     assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
-    assert_eq!(document(&body)["error"]["code"], "internal_error");
+    assert_eq!(document(&body)["error"]["type"], "internal_error");
     assert!(!String::from_utf8_lossy(&body).contains("disco"));
     let [panicked, answered] = log.lines().try_into().unwrap();
     assert_eq!(panicked["panic"], "at the disco");
@@ -295,7 +295,7 @@ async fn a_streamed_body_passes_frame_by_frame_with_its_trailers() {
             Body::new(Body::from_stream(chunks).with_trailers(trailers))
         }),
     );
-    let app = app(routes, Shape::OpenAi, &settings());
+    let app = app(routes, Shape::Ai, &settings());
     let response = app.oneshot(request(Method::GET, "/stream")).await.unwrap();
     assert!(!response.headers().contains_key(CONTENT_LENGTH));
     let mut body = response.into_body();
@@ -322,7 +322,7 @@ async fn a_stream_is_passed_on_before_it_ends() {
             }))
         }),
     );
-    let app = app(routes, Shape::OpenAi, &settings());
+    let app = app(routes, Shape::Ai, &settings());
     let response = app.oneshot(request(Method::GET, "/stream")).await.unwrap();
     let mut body = response.into_body();
     for chunk in ["one", "two"] {

@@ -242,6 +242,45 @@ async fn the_token_comes_in_one_authorization_header() {
         headers.insert(name, HeaderValue::from_str(&format!("Bearer {token}")).unwrap());
     }
     assert!(world.identity.caller(&headers).await.is_err());
+    assert!(world.identity.ai_caller(&headers).await.is_err());
+}
+
+#[tokio::test]
+async fn on_ai_routes_the_token_may_come_as_an_api_key() {
+    let key = KeyPair::ed25519("k1");
+    let world = World::new(&[&key]).await;
+    let token = key.sign(&world.claims());
+    let bearer = format!("Bearer {token}");
+    let other = "another-token";
+    let table: [(&[&str], &[&str], bool); 8] = [
+        (&[], &[&token], true),
+        (&[&bearer], &[], true),
+        (&[&bearer], &[&token], true),
+        (&[&bearer], &[other], false),
+        (&["Bearer another-token"], &[&token], false),
+        (&["Basic x"], &[&token], false),
+        (&[], &[&token, &token], false),
+        (&[], &[""], false),
+    ];
+    for (at, (authorizations, api_keys, good)) in table.iter().enumerate() {
+        let mut headers = HeaderMap::new();
+        for (name, values) in [(AUTHORIZATION, authorizations), (X_API_KEY, api_keys)] {
+            for value in *values {
+                headers.append(&name, HeaderValue::from_str(value).unwrap());
+            }
+        }
+        assert_eq!(world.identity.ai_caller(&headers).await.is_ok(), *good, "row {at}");
+    }
+    let headers = HeaderMap::from_iter([(X_API_KEY, HeaderValue::from_str(&token).unwrap())]);
+    assert!(world.identity.caller(&headers).await.is_err(), "not on other routes");
+}
+
+#[tokio::test]
+async fn an_openrouter_key_in_place_of_a_token_is_explained() {
+    let world = World::new(&[&KeyPair::ed25519("k1")]).await;
+    let refusal = world.refusal("sk-or-v1-0123456789abcdef").await;
+    assert!(refusal.contains("OpenRouter API key"), "{refusal}");
+    assert!(!refusal.contains("0123"), "{refusal}");
 }
 
 #[tokio::test]

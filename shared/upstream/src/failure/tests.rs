@@ -1,0 +1,220 @@
+use proptest::prelude::*;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::*;
+
+/// An error that OpenRouter documents, and what it means.
+#[derive(Deserialize)]
+struct Documented {
+    id: String,
+    call: bool,
+    status: u16,
+    body: Value,
+    fallback: String,
+}
+
+fn documented() -> Vec<Documented> {
+    serde_json::from_str(include_str!("../../tests/openrouter-errors.json")).unwrap()
+}
+
+/// The cause for which a call with this error is made elsewhere, if `GET /key` accepts the key.
+fn cause(error: Option<&UpstreamError>) -> &'static str {
+    match error {
+        Some(UpstreamError { failure, elsewhere: Elsewhere::Yes, .. }) => match failure {
+            Failure::KeyRejected => "key_rejected",
+            Failure::PaymentRequired => "payment_required",
+            Failure::RateLimited => "rate_limited",
+            Failure::Unavailable => "unavailable",
+            other => panic!("{other:?} is never made elsewhere"),
+        },
+        _ => "never",
+    }
+}
+
+#[test]
+fn documented_errors_mean_what_they_say() {
+    let documented = documented();
+    assert!(documented.len() >= 130);
+    for Documented { id, call, status, body, fallback } in documented {
+        let status = StatusCode::from_u16(status).unwrap();
+        let error = if status.is_success() {
+            UpstreamError::in_success(&body)
+        } else {
+            UpstreamError::of_response(status, body.to_string().as_bytes())
+        };
+        if call {
+            assert_eq!(cause(error.as_ref()), fallback, "{id}");
+        }
+    }
+}
+
+fn of(status: u16, body: &Value) -> UpstreamError {
+    let status = StatusCode::from_u16(status).unwrap();
+    UpstreamError::of_response(status, body.to_string().as_bytes()).unwrap()
+}
+
+fn message(text: &str) -> Value {
+    json!({"error": {"code": 403, "message": text}})
+}
+
+#[test]
+fn only_the_budgets_own_messages_count_as_such() {
+    for budget in [
+        "Key limit exceeded (total limit). Manage it using https://openrouter.ai/settings/keys",
+        "Key limit exceeded",
+        "API key budget limit exceeded (daily limit)",
+        "Workspace monthly budget of $500.00 exceeded. Contact your org admin.",
+        "Workspace lifetime budget of $5 exceeded.",
+    ] {
+        assert_eq!(cause(Some(&of(403, &message(budget)))), "payment_required", "{budget}");
+    }
+    for other in [
+        "Request blocked by content filter: Key limit exceeded",
+        "The label \"Key limit exceeded\" is blocked",
+        "Key limit exceededness",
+        "Workspace budget of $500.00 exceeded",
+        "key limit exceeded",
+        " Key limit exceeded",
+        "",
+    ] {
+        assert_eq!(cause(Some(&of(403, &message(other)))), "never", "{other}");
+    }
+}
+
+#[test]
+fn markers_are_read_in_their_order() {
+    let with = |members: Value| json!({"error": {"message": "x", "metadata": members}});
+    let table = [
+        // What forbids it comes first, whatever else is there.
+        (402, with(json!({"limit_source": "openrouter_credits", "patterns": ["x"]})), "never"),
+        (429, with(json!({"reasons": ["violence"]})), "never"),
+        (503, with(json!({"error_type": "refusal"})), "never"),
+        (502, message("Request blocked: by a firewall"), "never"),
+        (403, with(json!({"limit_source": "openrouter_credits", "provider_name": "x"})), "never"),
+        (402, with(json!({"provider_name": "x"})), "payment_required"),
+        // Then the limit, then the error's type, then the number.
+        (429, with(json!({"limit_source": "openrouter_key_limit"})), "payment_required"),
+        (402, with(json!({"limit_source": "openrouter_in_flight_budget"})), "rate_limited"),
+        (403, with(json!({"limit_source": "openrouter_in_flight_budget"})), "never"),
+        (403, with(json!({"limit_source": "something_new"})), "never"),
+        (502, with(json!({"error_type": "rate_limit_exceeded"})), "rate_limited"),
+        (500, with(json!({"error_type": "authentication"})), "never"),
+        (500, with(json!({"error_type": "invalid_prompt"})), "never"),
+        (500, with(json!({"error_type": "something_new"})), "unavailable"),
+        (403, with(json!({"error_type": "rate_limit_exceeded"})), "never"),
+        // These numbers are about the request, whatever the body says.
+        (400, with(json!({"limit_source": "openrouter_credits"})), "never"),
+        (404, with(json!({"error_type": "provider_unavailable"})), "never"),
+        (422, with(json!({"error_type": "payment_required"})), "never"),
+        (418, json!({}), "never"),
+        (302, json!({}), "unavailable"),
+        (408, json!({}), "unavailable"),
+        (524, json!({}), "unavailable"),
+        (600, json!({}), "never"),
+    ];
+    for (status, body, expected) in table {
+        assert_eq!(cause(Some(&of(status, &body))), expected, "{status} {body}");
+    }
+}
+
+#[test]
+fn a_403_without_any_marker_depends_on_the_key() {
+    for body in [json!({}), json!({"error": {"message": "Forbidden"}}), json!("<html>")] {
+        let error = of(403, &body);
+        assert_eq!((error.failure, error.elsewhere), (Failure::Refused, Elsewhere::IfKeyRejected));
+    }
+    let html = UpstreamError::of_response(StatusCode::FORBIDDEN, b"<html>blocked</html>").unwrap();
+    assert_eq!(html.elsewhere, Elsewhere::IfKeyRejected);
+    let marked = of(403, &json!({"error": {"metadata": {"provider_name": "OpenAI"}}}));
+    assert_eq!(marked.elsewhere, Elsewhere::No);
+}
+
+#[test]
+fn the_caller_is_told_what_failed() {
+    let status = |status| Failure::RequestRejected(StatusCode::from_u16(status).unwrap());
+    let too_long = |status| Failure::ContextLengthExceeded(StatusCode::from_u16(status).unwrap());
+    let long = "This endpoint's maximum context length is 8192 tokens. However, you requested …";
+    let table = [
+        (401, json!({}), Failure::KeyRejected),
+        (402, json!({}), Failure::PaymentRequired),
+        (403, json!({}), Failure::Refused),
+        (404, json!({}), status(404)),
+        (400, message(long), too_long(400)),
+        (400, json!({"error": {"code": "context_length_exceeded", "message": "x"}}), too_long(400)),
+        (
+            413,
+            json!({"error": {"metadata": {"error_type": "context_length_exceeded"}}}),
+            too_long(413),
+        ),
+        (429, json!({}), Failure::RateLimited),
+        (503, json!({}), Failure::Unavailable),
+    ];
+    for (status, body, failure) in table {
+        assert_eq!(of(status, &body).failure, failure, "{status} {body}");
+    }
+    assert_eq!(UpstreamError::of_response(StatusCode::OK, b"{\"error\":1}"), None);
+}
+
+/// A JSON value of the members that errors have, with texts that mean something somewhere.
+fn any_body() -> impl Strategy<Value = Value> {
+    const NAMES: [&str; 16] = [
+        "error",
+        "errors",
+        "code",
+        "message",
+        "metadata",
+        "error_type",
+        "type",
+        "status",
+        "provider_name",
+        "patterns",
+        "reasons",
+        "flagged_input",
+        "raw",
+        "availability",
+        "choices",
+        "http_status",
+    ];
+    const TEXTS: [&str; 12] = [
+        "Provider returned error",
+        "Request blocked: prompt injection patterns detected",
+        "a Key limit exceeded elsewhere",
+        "the Workspace monthly budget of $5",
+        "authentication",
+        "rate_limit_exceeded",
+        "provider_unavailable",
+        "content_policy_violation",
+        "server_error",
+        "openrouter_free_tier_daily",
+        "failed",
+        "",
+    ];
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        prop_oneof![Just(401), Just(402), Just(403), Just(429), Just(503), 0..600]
+            .prop_map(Value::from),
+        prop::sample::select(&TEXTS[..]).prop_map(Value::from),
+        "[ -~]{0,20}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(4, 24, 5, |inner| {
+        let name = prop::sample::select(&NAMES[..]).prop_map(str::to_owned);
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+            prop::collection::btree_map(name, inner, 0..5)
+                .prop_map(|members| { Value::Object(members.into_iter().collect()) }),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(10_000))]
+
+    /// None of the generated bodies has one of the limits or messages that are about money.
+    #[test]
+    fn a_403_without_a_positive_marker_is_never_made_elsewhere(body in any_body()) {
+        let error = of(403, &body);
+        prop_assert_ne!(error.elsewhere, Elsewhere::Yes, "{}", body);
+    }
+}

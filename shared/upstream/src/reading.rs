@@ -1,0 +1,240 @@
+//! What a chat completion says: a whole body, or one event of a stream.
+
+use account::price::Usage;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::failure::UpstreamError;
+use crate::json::{Members, UniqueMembers};
+use crate::sse::Event;
+use crate::text::generation_id;
+use crate::usage::usage_from_json;
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reading {
+    /// `[DONE]`: the stream is complete.
+    Done,
+    Chunk(Chunk),
+    /// An error in place of the rest of the response, perhaps with the usage so far. An object of
+    /// any other kind counts as one.
+    Error(UpstreamError, Option<Usage>, HasContent),
+    /// Not a JSON object.
+    Unreadable,
+}
+
+/// A part of a completion, or a whole one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chunk {
+    pub content: HasContent,
+    /// A choice is finished.
+    pub finishes: bool,
+    pub usage: Option<Usage>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HasContent {
+    Yes,
+    No,
+}
+
+impl Chunk {
+    /// Does it show that the call takes place? The role alone does not.
+    pub fn is_decisive(&self) -> bool {
+        self.content == HasContent::Yes || self.finishes || self.usage.is_some()
+    }
+}
+
+impl Reading {
+    pub fn of_event(event: &Event) -> Self {
+        if event.data.trim_ascii() == b"[DONE]" {
+            return Self::Done;
+        }
+        match Self::of_body(&event.data) {
+            Self::Chunk(_) if event.name == "error" => Self::Unreadable,
+            reading => reading,
+        }
+    }
+
+    /// Reads a JSON object; one that has a member twice is unreadable, because its reader might see
+    /// the other one.
+    pub fn of_body(body: &[u8]) -> Self {
+        let Some(members) = members(body) else {
+            return Self::Unreadable;
+        };
+        let usage = members.get("usage").and_then(|usage| usage_from_json(usage.get()));
+        let whole: Value = serde_json::from_slice(body).unwrap_or_default();
+        let choices = whole.get("choices").and_then(Value::as_array);
+        let choices = choices.map(Vec::as_slice);
+        let any = |test: fn(&Value) -> bool| choices.unwrap_or_default().iter().any(test);
+        let content = if any(has_content) { HasContent::Yes } else { HasContent::No };
+        if let Some(error) = UpstreamError::in_success(&whole) {
+            return Self::Error(error, usage, content);
+        }
+        if choices.is_none() {
+            return Self::Error(UpstreamError::unknown(), usage, content);
+        }
+        let finishes = any(|choice| choice.get("finish_reason").is_some_and(Value::is_string));
+        Self::Chunk(Chunk { content, finishes, usage })
+    }
+}
+
+/// The generation's id in a body or an event, if no header named one.
+pub fn id_in(json: &[u8]) -> Option<String> {
+    let members = members(json)?;
+    let id: String = serde_json::from_str(members.get("id")?.get()).ok()?;
+    generation_id(&id)
+}
+
+/// Adds a member to a JSON object, and changes no other byte.
+pub fn with_member(object: &[u8], name: &str, json: &str) -> Option<Vec<u8>> {
+    let object = object.trim_ascii();
+    let inside = object.strip_prefix(b"{")?.strip_suffix(b"}")?;
+    let comma = if inside.trim_ascii().is_empty() { "" } else { "," };
+    let added = format!("{comma}\"{name}\":{json}}}");
+    Some([b"{", inside, added.as_bytes()].concat())
+}
+
+/// The same completion without its choices: what is left is its usage.
+pub fn without_choices(object: &[u8]) -> Option<String> {
+    let mut members = members(object)?;
+    let none = RawValue::from_string("[]".to_owned()).ok()?;
+    members.insert("choices".to_owned(), &none);
+    serde_json::to_string(&members).ok()
+}
+
+fn members(json: &[u8]) -> Option<Members<'_>> {
+    let UniqueMembers(members) = serde_json::from_slice(json).ok()?;
+    Some(members)
+}
+
+/// Text, a tool call, an image, a refusal, …: anything in the message but its role.
+fn has_content(choice: &Value) -> bool {
+    let message = choice.get("delta").or_else(|| choice.get("message"));
+    let members = message.and_then(Value::as_object).into_iter().flatten();
+    let mut said = members.filter(|(name, _)| *name != "role").map(|(_, value)| value);
+    said.any(is_filled) || choice.get("text").is_some_and(is_filled)
+}
+
+fn is_filled(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(members) => !members.is_empty(),
+        Value::Bool(true) | Value::Number(_) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::failure::Failure;
+
+    fn of(data: &'static str) -> Reading {
+        let data = Bytes::from_static(data.as_bytes());
+        Reading::of_event(&Event { name: String::new(), data })
+    }
+
+    /// Content, finish, usage; `None` for anything but a chunk.
+    fn chunk(data: &'static str) -> Option<(bool, bool, bool)> {
+        match of(data) {
+            Reading::Chunk(chunk) => {
+                Some((chunk.content == HasContent::Yes, chunk.finishes, chunk.usage.is_some()))
+            }
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_chunk_has_content_or_not() {
+        let table = [
+            (r#"{"choices":[]}"#, (false, false, false)),
+            (r#"{"choices":[{"delta":{}}]}"#, (false, false, false)),
+            (
+                r#"{"choices":[{"delta":{"role":"assistant","content":"","refusal":null}}]}"#,
+                (false, false, false),
+            ),
+            (r#"{"choices":[{"delta":{"content":"x"}}]}"#, (true, false, false)),
+            (r#"{"choices":[{"delta":{"tool_calls":[{"index":0}]}}]}"#, (true, false, false)),
+            (r#"{"choices":[{"delta":{"reasoning":"so"}}]}"#, (true, false, false)),
+            (r#"{"choices":[{"message":{"refusal":"no"}}]}"#, (true, false, false)),
+            (r#"{"choices":[{"text":"x"}]}"#, (true, false, false)),
+            (r#"{"choices":[{"delta":{},"finish_reason":"stop"}]}"#, (false, true, false)),
+            (r#"{"choices":[],"usage":{"cost":0.5}}"#, (false, false, true)),
+            (r#"{"choices":[],"usage":null,"error":null}"#, (false, false, false)),
+        ];
+        for (data, expected) in table {
+            assert_eq!(chunk(data), Some(expected), "{data}");
+        }
+    }
+
+    #[test]
+    fn an_error_is_found_in_any_shape() {
+        let errors = [
+            r#"{"error":{"code":502}}"#,
+            r#"{"error":"gone"}"#,
+            r#"{"error":{},"choices":[{"delta":{"content":""}}]}"#,
+            r#"{"choices":[{},{"error":{"code":502}}]}"#,
+            r#"{"choices":[{"delta":{},"finish_reason":"error"}]}"#,
+            r#"{"type":"error","code":"server_error","message":"x"}"#,
+            r#"{"type":"response.failed","response":{"error":null}}"#,
+            r#"{"status":"failed"}"#,
+            // Anything that is no completion counts as one.
+            r#"{"errors":[{"message":"x"}]}"#,
+            r#"{"detail":"x"}"#,
+            "{}",
+        ];
+        for data in errors {
+            assert!(matches!(of(data), Reading::Error(..)), "{data}");
+        }
+        let partial = r#"{"choices":[{"message":{"content":"x"},"error":{"code":429}}],
+            "usage":{"cost":0.5}}"#;
+        let Reading::Error(error, usage, content) = of(partial) else { panic!("{partial}") };
+        assert_eq!((error.failure, content), (Failure::RateLimited, HasContent::Yes));
+        assert!(usage.is_some());
+    }
+
+    #[test]
+    fn what_cannot_be_read_without_doubt_is_unreadable() {
+        for data in [
+            "",
+            "x",
+            "[]",
+            "[{\"choices\":[]}]",
+            "{\"choices\":[]",
+            r#"{"choices":[],"choices":[]}"#,
+            r#"{"error":null,"error":{"code":502},"choices":[]}"#,
+        ] {
+            assert_eq!(of(data), Reading::Unreadable, "{data}");
+        }
+        assert_eq!(of(" [DONE] "), Reading::Done);
+        let named =
+            Event { name: "error".to_owned(), data: Bytes::from_static(b"{\"choices\":[]}") };
+        assert_eq!(Reading::of_event(&named), Reading::Unreadable);
+    }
+
+    #[test]
+    fn a_member_is_added_and_nothing_else_changes() {
+        let with = |json: &str| {
+            let longer = with_member(json.as_bytes(), "greta", "{\"x\":2}")?;
+            String::from_utf8(longer).ok()
+        };
+        assert_eq!(
+            with(" {\"a\": {\"b\":1} }\r"),
+            Some("{\"a\": {\"b\":1} ,\"greta\":{\"x\":2}}".into())
+        );
+        assert_eq!(with("{ }"), Some("{ \"greta\":{\"x\":2}}".into()));
+        for no_object in ["x", "[{}]", ""] {
+            assert_eq!(with(no_object), None);
+        }
+        let usage =
+            br#"{"id":"gen-1","choices":[{"delta":{"content":"x"}}],"usage":{"cost":1e-5}}"#;
+        let ours = without_choices(usage).unwrap();
+        assert_eq!(ours, r#"{"choices":[],"id":"gen-1","usage":{"cost":1e-5}}"#);
+        assert_eq!(id_in(usage).as_deref(), Some("gen-1"));
+        assert_eq!(id_in(br#"{"id":"sk-or-v1-0123456789abcdef"}"#), None);
+        assert_eq!(id_in(br#"["gen-1"]"#), None);
+    }
+}
