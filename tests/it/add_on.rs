@@ -1,6 +1,9 @@
 //! The add-on's life: bought, charged once a month, lost and regained.
 
 mod events;
+mod failures;
+mod gone;
+mod over;
 mod unknown;
 
 use account::billing::PRICE_CENTS;

@@ -41,6 +41,7 @@ mod rate_limit;
 mod reconciler;
 mod refunds;
 mod rejected_keys;
+mod reversals;
 mod sdk;
 mod secrecy;
 #[path = "../deep/simulation/mod.rs"]

@@ -15,7 +15,7 @@ fn p(number: u32) -> Period {
 
 impl World {
     /// The charge records of a generation: each period with its facts.
-    async fn charges(&self, account: &AccountNumber, generation: &str) -> Vec<String> {
+    pub(crate) async fn charges(&self, account: &AccountNumber, generation: &str) -> Vec<String> {
         let query = self.engines().dynamodb().query();
         let found = query
             .table_name(&self.system.tables.charges)

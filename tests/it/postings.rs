@@ -158,3 +158,31 @@ async fn each_kind_moves_credits_in_its_own_direction() {
     assert_eq!(posted, Err(PostRefused::NoAccount));
     assert_eq!(world.settled_balance("acme").await, "7");
 }
+
+/// Each of two grants fits, and both together do not: the one whose write is later is refused.
+#[tokio::test]
+async fn two_postings_at_once_cannot_overflow_the_balance() {
+    let world = World::start().await;
+    world.set("acme", json!({})).await;
+    let (account, at) = (AccountId::new("acme").unwrap(), world.system.clock.now());
+    let half = Credits::from_micros(i64::MAX / 2 + 1);
+    let grant = async move |store: store::Store, account: AccountId, name: &str| {
+        let posting = Posting {
+            id: &id(name),
+            kind: EntryKind::Grant,
+            amount: half,
+            at,
+            note: "why",
+            actor: "test",
+        };
+        refused(store.ledger.post(&account, &posting).await)
+    };
+    let (store, of) = (world.system.store.clone(), account.clone());
+    let over_the_wire = world.store_over_the_wire();
+    world.wire.meanwhile("TransactWriteItems", async move {
+        grant(store, of, "grant_1").await.unwrap();
+    });
+    let posted = grant(over_the_wire, account, "grant_2").await;
+    assert_eq!(posted, Err(PostRefused::Amount(EntryKind::Grant)));
+    assert_eq!(world.settled_balance("acme").await, half.to_string());
+}

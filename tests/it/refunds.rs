@@ -1,10 +1,11 @@
 //! Refunds: the ones we make, and the ones made at Stripe.
 
+use account::ReversalReport;
 use http::Method;
 use jiff::SignedDuration;
 use local::stripe::{Card, Delivery};
 use serde_json::json;
-use store::{EventState, Outcome, ReversalStep, Store};
+use store::{EventState, Outcome, Store};
 
 use crate::add_on::{DAY, bought, deleted, deliver_again, session, session_of, status, subscribe};
 use crate::secrecy::{Log, log_of_this_thread};
@@ -14,21 +15,6 @@ use crate::support::World;
 const TRANSACTION: &str = "TransactWriteItems";
 
 impl World {
-    /// An account that bought credits for ten dollars, and the id of its PaymentIntent.
-    async fn bought_credits() -> (Self, String) {
-        let world = Self::start().await;
-        world.set("acme", json!({})).await;
-        let body = json!({"usd": "10"});
-        let owner = world.owner("acme");
-        let reply = owner.call(Method::POST, "/v1/credits/checkout", &body);
-        let session_id = session_of(&reply.await);
-        world.stripe().pay(&session_id, Card::Succeeds).unwrap();
-        world.stripe().webhooks.until_delivered().await;
-        assert_eq!(world.settled_balance("acme").await, "100");
-        let intent = world.stripe().payments()[0].intent.clone();
-        (world, intent)
-    }
-
     /// The stored payment of a credits purchase.
     async fn purchase() -> (Self, Store, String) {
         let (world, _) = Self::bought_credits().await;
@@ -108,46 +94,39 @@ async fn an_unknown_payment_is_not_refunded() {
     assert_eq!(store.payments.order("pi_unknown").await.unwrap(), None);
 }
 
-/// Two refunds are applied at once: each reversal step is made once.
-#[tokio::test]
-async fn a_concurrently_finished_reversal_step_is_not_repeated() {
-    let (world, disturbed, session) = World::purchase().await;
-    let (store, of) = (world.system.store.clone(), session.clone());
-    world.wire.meanwhile(TRANSACTION, async move {
-        assert_eq!(
-            store.payments.begin_reversal(&of, 100).await.unwrap(),
-            Some(ReversalStep { from: 0, to: 100 })
-        );
-        store.payments.end_reversal(&of, 100).await.unwrap();
-    });
-    let step = disturbed.payments.begin_reversal(&session, 300).await.unwrap();
-    assert_eq!(step, Some(ReversalStep { from: 100, to: 300 }));
+fn refunded(id: &str, cents: u64) -> ReversalReport {
+    ReversalReport::Refund { id: id.to_owned(), cents, failed: false }
 }
 
+/// Two refunds are applied at once: each is reversed once.
 #[tokio::test]
-async fn a_concurrently_begun_reversal_step_is_finished_first() {
+async fn concurrent_refunds_are_each_reversed_once() {
     let (world, disturbed, session) = World::purchase().await;
-    let (store, of) = (world.system.store.clone(), session.clone());
+    let store = world.system.store.clone();
+    let (order, _) = store.payments.order(&session).await.unwrap().unwrap();
+    let (of, now) = (order.clone(), world.system.clock.now());
     world.wire.meanwhile(TRANSACTION, async move {
-        assert_eq!(
-            store.payments.begin_reversal(&of, 100).await.unwrap(),
-            Some(ReversalStep { from: 0, to: 100 })
-        );
+        let first = [refunded("re_1", 100)];
+        store.ledger.apply_reversals(&of, &first, now).await.unwrap();
     });
-    let step = disturbed.payments.begin_reversal(&session, 300).await.unwrap();
-    assert_eq!(step, Some(ReversalStep { from: 0, to: 100 }));
+    let both = [refunded("re_1", 100), refunded("re_2", 200)];
+    disturbed.ledger.apply_reversals(&order, &both, now).await.unwrap();
+    assert_eq!(world.settled_balance("acme").await, "70");
+    let known = disturbed.payments.reversals(&session).await.unwrap();
+    assert_eq!((known.undone_cents(), known.version()), (300, 2));
 }
 
+/// The transaction took place, and its response was lost.
 #[tokio::test]
-async fn ending_a_reversal_step_late_does_not_undo_the_next_one() {
-    let (_world, store, session) = World::purchase().await;
-    for to in [100, 300] {
-        let step = store.payments.begin_reversal(&session, to).await.unwrap();
-        assert_eq!(step.map(|step| step.to), Some(to));
-        store.payments.end_reversal(&session, to).await.unwrap();
-    }
-    store.payments.end_reversal(&session, 100).await.unwrap();
-    assert_eq!(store.payments.begin_reversal(&session, 300).await.unwrap(), None);
+async fn a_reversal_whose_response_is_lost_is_made_once() {
+    let (world, disturbed, session) = World::purchase().await;
+    let (order, _) = disturbed.payments.order(&session).await.unwrap().unwrap();
+    let now = world.system.clock.now();
+    world.wire.lose_next_response_of(TRANSACTION);
+    let reports = [refunded("re_1", 100)];
+    disturbed.ledger.apply_reversals(&order, &reports, now).await.unwrap();
+    disturbed.ledger.apply_reversals(&order, &reports, now).await.unwrap();
+    assert_eq!(world.settled_balance("acme").await, "90");
 }
 
 async fn deliver_refund_events(world: &World) {

@@ -5,13 +5,17 @@ use std::io::Write;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use edge::telemetry::LevelFilter;
-use serde_json::json;
+use http::Method;
+use serde_json::{Value, json};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::add_on::{DAY, bought};
 use crate::support::{World, hello};
 
+/// A part of what Stripe's simulator and the test write where Stripe puts its own text.
+const STRIPE_TEXT: &str = "someone_at_example";
 const CANARY: &str = "sk-or-v1-canary-7f3a9c51e2d84b60";
 
 /// Everything that this process logs, at the finest level.
@@ -97,9 +101,9 @@ async fn the_canary_key_appears_nowhere() {
     for body in
         [json!({"key": CANARY, "extra": CANARY}), json!({"kee": CANARY}), json!({"key": [CANARY]})]
     {
-        note(owner.call(http::Method::PUT, path, &body).await);
+        note(owner.call(Method::PUT, path, &body).await);
     }
-    note(owner.call(http::Method::PUT, path, &json!(CANARY)).await);
+    note(owner.call(Method::PUT, path, &json!(CANARY)).await);
     note(owner.test_key().await);
     note(owner.get("/v1/integrations/openrouter").await);
     note(owner.get("/v1/models").await);
@@ -141,4 +145,54 @@ async fn the_canary_key_appears_nowhere() {
     assert!(!logged.contains(part), "in the log");
     let platform = "greta-platform-key";
     assert!(!seen.contains(platform) && !logged.contains(platform));
+}
+
+/// Stripe's text may contain a caller's input: it is neither stored nor logged.
+#[tokio::test]
+async fn stripes_text_appears_nowhere() {
+    let log = log();
+    let world = bought().await;
+    let stripe = world.stripe();
+    let mut seen = String::new();
+    for (path, status) in [("/payment_intents", 400), ("/confirm", 500), ("/confirm", 400)] {
+        stripe.fail_next(path, status, 1);
+        world.tick_when_due().await;
+        for _ in 0..3 {
+            world.tick_after(DAY / 2).await;
+        }
+    }
+    stripe.fail_next("/checkout/sessions", 400, 2);
+    let owner = world.owner("acme");
+    let reply = owner.call(Method::POST, "/v1/credits/checkout", &json!({"usd": "5"})).await;
+    assert_eq!(reply.status, 502);
+    seen.push_str(&reply.text());
+    stripe.webhooks.until_delivered().await;
+    for (number, event) in stripe.webhooks.events().into_iter().enumerate() {
+        let mut body: Value = serde_json::from_str(&event.body).unwrap();
+        body["id"] = json!(format!("evt_text_{number}"));
+        let object = body["data"]["object"].as_object_mut().unwrap();
+        let error = json!({"code": STRIPE_TEXT, "decline_code": STRIPE_TEXT, "type": STRIPE_TEXT});
+        object.insert("last_payment_error".to_owned(), error);
+        for name in ["currency", "status", "payment_status", "mode", "url", "description"] {
+            object.insert(name.to_owned(), json!(STRIPE_TEXT));
+        }
+        for kind in [json!(event.kind), json!(STRIPE_TEXT)] {
+            body["type"] = kind;
+            let changed = local::stripe::Event { body: body.to_string(), ..event.clone() };
+            stripe.webhooks.deliver(&changed).await.unwrap();
+            body["id"] = json!(format!("evt_text_of_{number}"));
+        }
+    }
+    let broken = local::stripe::Event {
+        body: format!("{{\"id\": {STRIPE_TEXT}}}"),
+        ..stripe.webhooks.events().remove(0)
+    };
+    assert_eq!(stripe.webhooks.deliver(&broken).await.unwrap(), 400);
+    seen.push_str(&all_items(&world).await);
+    assert!(seen.contains("evt_text_0") && seen.contains("evt_text_of_0"), "the events are stored");
+    assert!(!seen.contains(STRIPE_TEXT), "in a response or a table");
+    let logged = log.text();
+    assert!(logged.contains("Stripe did not carry out a call"), "the log is captured");
+    let lines = logged.lines().filter(|line| line.contains(STRIPE_TEXT));
+    assert_eq!(lines.collect::<Vec<_>>(), [""; 0]);
 }

@@ -151,14 +151,18 @@ fn not_bought(error: NotBought) -> ApiError {
         ),
         NotBought::Failed(ChargingError::Gone) => ApiError::account_not_found(),
         NotBought::Failed(ChargingError::Store(error)) => ApiError::storage(&error),
-        NotBought::Failed(error) => {
-            edge::log_error(&error, "could not create a Checkout Session");
-            ApiError::new(
-                Code::PaymentProviderUnavailable,
-                "the payment page could not be opened; nothing was charged, try again",
-            )
-        }
+        NotBought::NotCreated(error) => unavailable(&error),
+        NotBought::Failed(error) => unavailable(&error),
     }
+}
+
+/// Claims nothing about what was charged: an earlier payment may still succeed.
+fn unavailable(error: &(dyn std::error::Error + 'static)) -> ApiError {
+    edge::log_error(error, "could not open a payment page");
+    ApiError::new(
+        Code::PaymentProviderUnavailable,
+        "the payment page could not be opened; try again in a minute",
+    )
 }
 
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -200,7 +204,7 @@ pub(crate) async fn buy_credits(
     let settings = &deps.api.settings;
     let body = edge::read_body(body, settings.http.max_body_bytes).await?;
     let fields = Fields::parse(&body, &["usd"])?;
-    let usd = fields.required_string("usd")?.parse::<Usd>().ok();
+    let usd = Usd::from_amount(fields.required_string("usd")?).ok();
     let cents = usd.and_then(Usd::whole_cents);
     let cents = cents.filter(|cents| PURCHASE_CENTS.contains(cents));
     let credits = usd.and_then(|usd| usd.in_credits(settings.rate));
@@ -215,7 +219,7 @@ pub(crate) async fn buy_credits(
     count_payment_page(&deps, &account).await?;
     let now = deps.api.clock.now();
     let url = charging::buy_credits(deps.charging.at(now), &account, cents, credits);
-    let url = url.await.map_err(|error| not_bought(error.into()))?;
+    let url = url.await.map_err(not_bought)?;
     tracing::info!(by = caller.subject, cents, "Checkout Session for credits opened");
     Ok(Json(PaymentPage { checkout_url: url.into() }))
 }

@@ -31,7 +31,7 @@ export class OpenRouterIntegration extends GretaElement {
     if (!changed.has("checkout")) return;
     const text = {
       card: "Thank you. The next payment will be charged to your new card.",
-      cancelled: "Nothing was paid, and nothing was changed.",
+      cancelled: "You left the payment page.",
     }[this.checkout];
     if (text) this.note = { kind: "success", text };
     if (this.checkout === "done") this.waitFor((card) => isPaid(card) && "Thank you: OpenRouter is enabled.");

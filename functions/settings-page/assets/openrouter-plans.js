@@ -23,7 +23,7 @@ export class OpenRouterPlans extends GretaElement {
 
   willUpdate(changed) {
     if (changed.has("checkout") && this.checkout === "cancelled") {
-      this.note = { kind: "success", text: "Nothing was paid." };
+      this.note = { kind: "success", text: "You left the payment page." };
     }
   }
 

@@ -81,7 +81,7 @@ const ERROR = {
   payment_in_progress:
     "It is not known yet whether an earlier payment succeeded. You are not charged twice: try again in a few minutes.",
   payment_provider_unavailable:
-    "The payment page could not be opened. Nothing was charged. Try again in a minute.",
+    "The payment page could not be opened. Try again in a minute.",
   already_subscribed:
     "The add-on is already active. If it was cancelled and cannot be resumed, it stays until its end date and can be bought again then.",
   insufficient_credits: "Your credits do not cover this. Buy credits first; nothing was charged.",

@@ -141,6 +141,21 @@ impl Balance {
         self.moved(movement).map(|_| movement)
     }
 
+    /// Returns what a reversal took: cancels what is owed, and credits the rest.
+    pub fn undo_reversal(self, amount: Credits) -> Result<Movement, BalanceError> {
+        if amount.is_negative() {
+            return Err(BalanceError::OutOfRange);
+        }
+        let cancelled = self.owed.min(amount);
+        let credited = amount.checked_sub(cancelled);
+        let movement = Movement {
+            balance: credited.ok_or(BalanceError::OutOfRange)?,
+            owed: negative(cancelled)?,
+            ..Movement::default()
+        };
+        self.moved(movement).map(|_| movement)
+    }
+
     pub fn moved(self, movement: Movement) -> Result<Self, BalanceError> {
         let plus = |a: Credits, b| a.checked_add(b).ok_or(BalanceError::OutOfRange);
         let total = plus(self.total, movement.balance)?;
@@ -204,6 +219,24 @@ mod tests {
         let released = Movement::end_hold(credits(7), Credits::ZERO).unwrap();
         let next = reversed.moved(released).unwrap().credit(credits(1)).unwrap();
         assert_eq!((next.balance, next.owed), (credits(-4), credits(-5)));
+    }
+
+    #[test]
+    fn undoing_a_reversal_cancels_what_is_owed_and_credits_the_rest() {
+        let start = Balance::new(credits(10), Credits::ZERO, Credits::ZERO, 0).unwrap();
+        let reversed = start.moved(start.reverse(credits(25)).unwrap()).unwrap();
+        assert_eq!((reversed.balance(), reversed.owed()), (Credits::ZERO, credits(15)));
+        let part = reversed.undo_reversal(credits(5)).unwrap();
+        assert_eq!((part.balance, part.owed), (Credits::ZERO, credits(-5)));
+        let all = reversed.undo_reversal(credits(25)).unwrap();
+        assert_eq!(reversed.moved(all), Ok(start));
+        // What is owed was paid meanwhile.
+        let purchase = reversed.moved(reversed.credit(credits(20)).unwrap()).unwrap();
+        let undone = purchase.undo_reversal(credits(25)).unwrap();
+        assert_eq!((undone.balance, undone.owed), (credits(25), Credits::ZERO));
+        assert_eq!(start.undo_reversal(credits(-1)), Err(BalanceError::OutOfRange));
+        let much = start.undo_reversal(Credits::from_micros(i64::MAX));
+        assert_eq!(much, Err(BalanceError::OutOfRange));
     }
 
     #[test]

@@ -46,8 +46,13 @@ pub struct Charge {
     pub intent: IntentState,
     /// Known declines; the next attempt has the next number.
     pub declines: u32,
-    /// When the next attempt is due; `None` after the last one.
+    /// When the next attempt is due; `None` after the last one, or without a card.
     pub attempt_at: Option<Timestamp>,
+    /// When we first asked Stripe for a PaymentIntent.
+    pub tried_since: Option<Timestamp>,
+    /// Stripe refused an attempt without asking the card's bank.
+    #[serde(default)]
+    pub was_refused: bool,
     pub grace_ends: Timestamp,
     /// No other worker touches the charge before this time.
     pub next_at: Timestamp,

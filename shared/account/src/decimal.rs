@@ -65,6 +65,13 @@ pub(crate) fn parse(text: &str, scale: u32, excess: Excess) -> Result<(bool, u12
     Ok((negative, scaled))
 }
 
+/// Is this an amount as it is written on the wire, `^\d+(\.\d+)?$`? No sign and no exponent.
+pub(crate) fn is_plain(text: &str) -> bool {
+    let is_digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    is_digits(whole) && is_digits(fraction)
+}
+
 /// Writes `units` of `10^-scale` as a decimal without trailing zeros.
 pub(crate) fn format(negative: bool, units: u128, scale: u32) -> String {
     let unit = 10_u128.checked_pow(scale).unwrap_or(1);
@@ -115,6 +122,18 @@ mod tests {
         let text = format!("{}e-50", u128::MAX);
         assert_eq!(parse(&text, 6, Excess::Refuse), Err(DecimalError::TooManyDecimals));
         assert_eq!(parse(&text, 6, Excess::RoundUp), Ok((false, 1)));
+    }
+
+    #[test]
+    fn an_amount_on_the_wire_has_no_sign_and_no_exponent() {
+        for plain in ["0", "5", "05", "12.34", "0.000001", "1000.00"] {
+            assert!(is_plain(plain), "{plain}");
+        }
+        let others =
+            ["", ".", "5.", ".5", "1.2.3", "-1", "+1", "1e2", "1E2", " 1", "1,0", "\u{0661}"];
+        for other in others {
+            assert!(!is_plain(other), "{other}");
+        }
     }
 
     #[test]

@@ -27,6 +27,7 @@ mod money;
 mod period;
 mod plan;
 pub mod price;
+mod reversals;
 
 pub use add_on::{AddOn, AddOnStatus};
 pub use attempts::{Attempts, Purpose};
@@ -38,6 +39,7 @@ pub use key::{KeyLimits, KeyState, SavedKey};
 pub use money::{Credits, CreditsPerUsd, Usd};
 pub use period::{Period, end_of_period, period_at};
 pub use plan::{Plan, PlanChange, Plans};
+pub use reversals::{DisputeState, ReversalReport, Reversals};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

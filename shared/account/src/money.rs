@@ -52,7 +52,11 @@ impl Credits {
 impl std::str::FromStr for Credits {
     type Err = DecimalError;
 
+    /// Reads an amount as it is written on the wire, perhaps with a minus.
     fn from_str(text: &str) -> Result<Self, DecimalError> {
+        if !decimal::is_plain(text.strip_prefix('-').unwrap_or(text)) {
+            return Err(DecimalError::NotADecimal);
+        }
         let (negative, micros) = decimal::parse(text, CREDIT_SCALE, Excess::Refuse)?;
         let micros = u64::try_from(micros).map_err(|_| DecimalError::OutOfRange)?;
         let signed = if negative {
@@ -93,6 +97,11 @@ pub struct Usd(u128);
 
 impl Usd {
     pub const ZERO: Self = Self(0);
+
+    /// Reads an amount that a caller wrote: digits, and perhaps a fraction.
+    pub fn from_amount(text: &str) -> Result<Self, DecimalError> {
+        if decimal::is_plain(text) { text.parse() } else { Err(DecimalError::NotADecimal) }
+    }
 
     pub const fn from_attos(attos: u128) -> Self {
         Self(attos)
@@ -208,6 +217,17 @@ mod tests {
         for (text, micros) in table {
             assert_eq!(usd(text).in_credits(TEN), Some(Credits::from_micros(micros)), "{text}");
         }
+    }
+
+    #[test]
+    fn amounts_of_callers_have_no_exponent() {
+        for text in ["1e2", "1E-2", "+5", "5."] {
+            assert_eq!(Usd::from_amount(text), Err(DecimalError::NotADecimal), "{text}");
+            assert_eq!(text.parse::<Credits>(), Err(DecimalError::NotADecimal), "{text}");
+        }
+        assert_eq!(Usd::from_amount("-5"), Err(DecimalError::NotADecimal));
+        assert_eq!("-5".parse(), Ok(Credits::from_micros(-5_000_000)));
+        assert_eq!(Usd::from_amount("12.5"), Ok(usd("12.5")));
     }
 
     #[test]

@@ -47,7 +47,7 @@ impl Settings {
 }
 
 fn routing_policy(env: &mut Env) -> Policy {
-    let days = env.number_or("ADD_ON_GRACE_DAYS", 8, 0..=365);
+    let days = env.number_or("ADD_ON_GRACE_DAYS", 8, 1..=28);
     Policy {
         minimum_balance: edge::minimum_balance(env),
         grace: DAY.saturating_mul(i32::try_from(days).unwrap_or(i32::MAX)),

@@ -14,16 +14,43 @@ const LOOK_UP_DELAYS: [SignedDuration; 3] =
 
 /// Maximum number of waived periods to record, the latest ones: five years.
 pub(crate) const MAX_WAIVED: usize = 60;
+/// Stripe counts as unreachable for the whole of grace if the first try was made by then, after the
+/// start of the period.
+const FIRST_DAY: SignedDuration = SignedDuration::from_hours(24);
 
-pub(crate) fn next_step(profile: &Profile) -> Option<(Timestamp, Step)> {
+/// The end of a period that we charge and that is owed; after it, the period is not charged any
+/// more. `None` if Stripe collects: it decides how long.
+pub(crate) fn chargeable_until(profile: &Profile) -> Option<Timestamp> {
+    let charge = profile.billing.charge.as_ref()?;
+    let is_ours = !profile.add_on.is_run_by_stripe()
+        && routing::owes_period(profile, &charge.generation, charge.period);
+    is_ours.then_some(end_of_period(profile.add_on.anchor()?, charge.period))
+}
+
+/// Is the charged period over at `now`, although it is unpaid? What waits until then is over, too:
+/// so the index of due accounts, which knows no `now`, agrees.
+pub fn charge_is_over(profile: &Profile, now: Timestamp) -> bool {
+    let waits_until = profile.billing.charge.as_ref().map(|charge| charge.next_at);
+    chargeable_until(profile).is_some_and(|end| end <= now || Some(end) <= waits_until)
+}
+
+/// May the period be charged at `now`?
+fn is_chargeable(profile: &Profile, charge: &Charge, now: Timestamp) -> bool {
+    routing::owes_period(profile, &charge.generation, charge.period)
+        && !charge_is_over(profile, now)
+}
+
+pub(crate) fn next_step(profile: &Profile, now: Timestamp) -> Option<(Timestamp, Step)> {
     let Some(charge) = &profile.billing.charge else {
         return routing::add_on_due_at(profile).map(|at| (at, Step::BeginCharge));
     };
-    let owed = routing::owes_period(profile, &charge.generation, charge.period);
-    let step = match (&charge.intent, owed) {
-        (IntentState::None | IntentState::Creating, false) => (Timestamp::MIN, Step::AbandonCharge),
+    let chargeable = is_chargeable(profile, charge, now);
+    // What fell due before the end of the period, the end of grace, comes first.
+    let over_at = chargeable_until(profile).unwrap_or(Timestamp::MIN);
+    let step = match (&charge.intent, chargeable) {
+        (IntentState::None | IntentState::Creating, false) => (over_at, Step::AbandonCharge),
         (IntentState::Idle { id } | IntentState::Confirming { id, .. }, false) => {
-            (charge.next_at, Step::Charge(Task::Cancel { id: id.clone() }))
+            (over_at.max(charge.next_at), Step::Charge(Task::Cancel { id: id.clone() }))
         }
         (IntentState::Confirming { id, since, .. }, true) => {
             (charge.next_at, Step::Charge(Task::LookUp { id: id.clone(), since: *since }))
@@ -43,13 +70,25 @@ pub(crate) fn next_step(profile: &Profile) -> Option<(Timestamp, Step)> {
     Some(step)
 }
 
-/// The end of access to an unpaid period, after at least one attempt to collect it.
-pub(crate) fn end_of_grace(profile: &Profile) -> Option<(Timestamp, Step)> {
+/// The end of access to an unpaid period, after at least one attempt to collect it, or after
+/// Stripe was unreachable all the time.
+pub(crate) fn end_of_grace(profile: &Profile, now: Timestamp) -> Option<(Timestamp, Step)> {
     let charge = profile.billing.charge.as_ref()?;
     if !routing::owes_period(profile, &charge.generation, charge.period) {
         return None;
     }
-    let was_attempted = charge.declines > 0 || charge.attempt_at.is_none() || is_confirming(charge);
+    let was_attempted = charge.declines > 0 || charge.attempt_at.is_none() || charge.was_refused;
+    // Unknown attempts count until the period is over: then they are cancelled, and the next period
+    // is charged.
+    let is_under_way = match charge.intent {
+        IntentState::Confirming { .. } => true,
+        IntentState::Creating => {
+            let start = start_of(profile, charge.period)?;
+            charge.tried_since.is_some_and(|since| since < later(start, FIRST_DAY))
+        }
+        IntentState::None | IntentState::Idle { .. } => false,
+    };
+    let was_attempted = was_attempted || (is_under_way && !charge_is_over(profile, now));
     let ends = charge.grace_ends;
     // If Stripe collects, look up the subscription before access ends.
     let subscription = profile.billing.subscription.as_ref();
@@ -117,6 +156,8 @@ pub(crate) fn at(profile: &Profile, now: Timestamp, dunning: &Dunning) -> Option
         } else {
             Some(start)
         },
+        tried_since: None,
+        was_refused: false,
         grace_ends: dunning.grace_ends(start),
         next_at: Timestamp::MIN,
     })
@@ -142,6 +183,7 @@ pub(crate) fn attempt(profile: &mut Profile, now: Timestamp) -> Option<Task> {
         charge.intents = charge.intents.saturating_add(1);
     }
     charge.intent = IntentState::Creating;
+    charge.tried_since.get_or_insert(now);
     Some(Task::Create { generation, period, intent: charge.intents, attempt })
 }
 
@@ -158,14 +200,15 @@ pub fn intent_created(
     id: &str,
     now: Timestamp,
 ) -> Option<u32> {
-    let owed = routing::owes_period(profile, generation, period);
-    let card = profile.billing.payment_method();
-    let charge = profile.billing.charge.as_mut()?;
+    let charge = profile.billing.charge.as_ref()?;
     if charge.generation != *generation || charge.period != period {
         return None;
     }
+    let chargeable = is_chargeable(profile, charge, now);
+    let card = profile.billing.payment_method();
+    let charge = profile.billing.charge.as_mut()?;
     match &charge.intent {
-        IntentState::Creating if owed => confirm(charge, id, card, now),
+        IntentState::Creating if chargeable => confirm(charge, id, card, now),
         IntentState::Creating => charge.intent = IntentState::Idle { id: id.to_owned() },
         IntentState::Confirming { id: known, .. } if known == id => {}
         _ => return None,
@@ -174,13 +217,12 @@ pub fn intent_created(
 }
 
 /// Records that Stripe never received the attempt stored as under way. Returns the attempt number
-/// to repeat; `None` if the period is not owed any more.
+/// to repeat; `None` if the period is not charged any more.
 pub fn never_confirmed(profile: &mut Profile, id: &str, now: Timestamp) -> Option<u32> {
-    let charge = profile.billing.charge.as_ref()?;
-    let owed = routing::owes_period(profile, &charge.generation, charge.period);
+    let chargeable = is_chargeable(profile, profile.billing.charge.as_ref()?, now);
     let charge = profile.billing.charge.as_mut();
     let charge = charge.filter(|charge| charge.intent.is_confirming(id))?;
-    if owed {
+    if chargeable {
         charge.next_at = later(now, LEASE);
         return Some(attempt_number(charge));
     }
@@ -189,9 +231,8 @@ pub fn never_confirmed(profile: &mut Profile, id: &str, now: Timestamp) -> Optio
     None
 }
 
-/// Records that attempt number `attempt` was declined. `id` is its PaymentIntent; `None` if Stripe
-/// created none, there is no card, or the credits do not suffice. `is_final`: no further attempt
-/// can succeed.
+/// Records that attempt number `attempt` was declined. `id` is its PaymentIntent; `None` if the
+/// credits do not suffice. `is_final`: no further attempt can succeed.
 pub fn declined(
     profile: &mut Profile,
     id: Option<&str>,
@@ -200,7 +241,7 @@ pub fn declined(
     now: Timestamp,
     dunning: &Dunning,
 ) {
-    let anchor = profile.add_on.anchor();
+    let start = start_of_charge(profile);
     let Some(charge) = &mut profile.billing.charge else {
         return;
     };
@@ -215,18 +256,83 @@ pub fn declined(
     charge.declines = attempt;
     charge.intent = id.map_or(IntentState::None, |id| IntentState::Idle { id: id.to_owned() });
     charge.next_at = now;
-    let start = anchor.zip(charge.period.before());
-    let start = start.map(|(anchor, before)| end_of_period(anchor, before));
     let next = start.and_then(|start| dunning.attempt_after(start, now));
     charge.attempt_at = next.filter(|_| !is_final);
     if next.is_none() {
         // A decline on the last attempt day ends the grace period.
         charge.grace_ends = charge.grace_ends.min(now);
     }
+    past_due(profile);
+}
+
+/// Records that Stripe refused an attempt without asking the card's bank, and that the attempt's
+/// PaymentIntent, if there is one, was cancelled. That is no decline: the attempt keeps its number,
+/// and the next attempt day repeats it with a new PaymentIntent.
+pub fn refused(profile: &mut Profile, id: Option<&str>, now: Timestamp, dunning: &Dunning) {
+    let start = start_of_charge(profile);
+    let Some(charge) = attempted(profile, id) else {
+        return;
+    };
+    charge.intent = IntentState::None;
+    charge.was_refused = true;
+    charge.next_at = now;
+    charge.attempt_at = start.and_then(|start| dunning.attempt_after(start, now));
+}
+
+/// Records that the account has no card that can be charged, and forgets `card`, unless there is a
+/// newer one. The attempt's PaymentIntent, if there is one, was cancelled. The account is past due;
+/// a new card is charged at once.
+pub fn no_card(profile: &mut Profile, id: Option<&str>, card: Option<&str>, now: Timestamp) {
+    let known = profile.billing.payment_method();
+    let has_newer = known.is_some() && known.as_deref() != card;
+    let Some(charge) = attempted(profile, id) else {
+        return;
+    };
+    charge.intent = IntentState::None;
+    charge.next_at = now;
+    if has_newer {
+        return;
+    }
+    charge.attempt_at = None;
+    profile.billing.card = None;
+    past_due(profile);
+}
+
+/// Records that Stripe only repeats a failure of the attempt, and that its PaymentIntent, if there
+/// is one, was cancelled. The attempt is repeated with a new PaymentIntent at `retry_at`.
+pub fn start_over(profile: &mut Profile, id: Option<&str>, retry_at: Timestamp) {
+    if let Some(charge) = attempted(profile, id) {
+        charge.intent = IntentState::None;
+        charge.next_at = retry_at;
+    }
+}
+
+/// The charge, if this attempt is under way.
+fn attempted<'a>(profile: &'a mut Profile, id: Option<&str>) -> Option<&'a mut Charge> {
+    let charge = profile.billing.charge.as_mut()?;
+    let is_under_way = match id {
+        Some(id) => charge.intent.is_confirming(id),
+        None => charge.intent == IntentState::Creating,
+    };
+    is_under_way.then_some(charge)
+}
+
+fn past_due(profile: &mut Profile) {
+    let Some(charge) = &profile.billing.charge else {
+        return;
+    };
     let (generation, period) = (charge.generation.clone(), charge.period);
     if routing::owes_period(profile, &generation, period) {
         profile.add_on.apply(Fact::Declined { generation, period });
     }
+}
+
+fn start_of_charge(profile: &Profile) -> Option<Timestamp> {
+    start_of(profile, profile.billing.charge.as_ref()?.period)
+}
+
+fn start_of(profile: &Profile, period: Period) -> Option<Timestamp> {
+    Some(end_of_period(profile.add_on.anchor()?, period.before()?))
 }
 
 /// Records that the outcome is still unknown. Each look-up waits longer than the one before.

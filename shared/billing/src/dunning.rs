@@ -4,6 +4,9 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::task::later;
 
+/// February's days in a common year.
+const SHORTEST_PERIOD_DAYS: u32 = 28;
+
 /// Days of attempts and of grace, counted from the start of the period.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dunning {
@@ -19,11 +22,15 @@ impl Default for Dunning {
 }
 
 impl Dunning {
-    /// `None` unless the attempt days start with 0, increase, and end before the grace period.
+    /// `None` unless the attempt days start with 0, increase, and end before the grace period, and
+    /// that ends within the shortest period.
     pub fn new(attempt_days: Vec<u32>, grace_days: u32) -> Option<Self> {
         let increases = attempt_days.is_sorted_by(|before, after| before < after);
         let ends = attempt_days.last().is_some_and(|last| *last < grace_days);
-        let is_sound = increases && ends && attempt_days.first() == Some(&0);
+        let is_sound = increases
+            && ends
+            && attempt_days.first() == Some(&0)
+            && grace_days <= SHORTEST_PERIOD_DAYS;
         is_sound.then_some(Self { attempt_days, grace_days })
     }
 

@@ -9,6 +9,7 @@
 //! - nothing is confirmed at Stripe before it is stored as confirming, and only a payment that is
 //!   owed at that moment is stored as confirming;
 //! - the attempt number grows only after a known decline;
+//! - a period that is over is not charged any more;
 //! - what comes next, and when, follows from the profile alone, so that the index of due accounts
 //!   cannot disagree with it.
 
@@ -28,15 +29,15 @@ mod task;
 
 pub use cancellation::{NotSubscribed, cancel, is_over, resume};
 pub use charge::{
-    declined, intent_cancelled, intent_created, look_up_now, never_confirmed, still_unknown,
-    waived_since,
+    charge_is_over, declined, intent_cancelled, intent_created, look_up_now, never_confirmed,
+    no_card, refused, start_over, still_unknown, waived_since,
 };
 pub use checkout::{
     CHECKOUT_LIFE, begin_checkout, checkout_closed, checkout_created, is_payable, next_purchase,
 };
 pub use dunning::Dunning;
 pub use next::{due_at, postpone, take_task};
-pub use payment::{activate, keep_card, period_paid};
+pub use payment::{activate, keep_card, period_paid, replace_customer};
 pub use subscription::{
     RemoteStatus, apply_remote_status, can_resume, collection_failed, collects, period_ending,
     subscription_ended, subscription_uncertain, subscription_updated,

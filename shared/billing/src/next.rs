@@ -12,13 +12,17 @@ const MAX_STEPS: u32 = 16;
 
 /// The time of the add-on's next background work.
 pub fn due_at(profile: &Profile) -> Option<Timestamp> {
-    next_step(profile).map(|(at, _)| at)
+    let next = next_step(profile, Timestamp::MIN).map(|(at, _)| at);
+    // A charge that waits for longer than its period lasts is given up then.
+    let over = charge::chargeable_until(profile);
+    let over = over.filter(|_| !charge::charge_is_over(profile, Timestamp::MIN));
+    next.into_iter().chain(over).min()
 }
 
 /// Advances the add-on to `now` and takes the next task. Missed periods are skipped.
 pub fn take_task(profile: &mut Profile, now: Timestamp, dunning: &Dunning) -> Option<Task> {
     for _ in 0..MAX_STEPS {
-        let (at, step) = next_step(profile)?;
+        let (at, step) = next_step(profile, now)?;
         if at > now {
             return None;
         }
@@ -52,12 +56,12 @@ pub fn take_task(profile: &mut Profile, now: Timestamp, dunning: &Dunning) -> Op
 }
 
 /// The earliest of all possible next steps; among simultaneous steps, the first in this list.
-fn next_step(profile: &Profile) -> Option<(Timestamp, Step)> {
+fn next_step(profile: &Profile, now: Timestamp) -> Option<(Timestamp, Step)> {
     let steps = [
         checkout::next_step(profile),
-        charge::next_step(profile),
+        charge::next_step(profile, now),
         subscription::next_step(profile),
-        charge::end_of_grace(profile),
+        charge::end_of_grace(profile, now),
         cancellation::end_of_paid_time(profile),
     ];
     steps.into_iter().flatten().min_by_key(|(at, _)| *at)

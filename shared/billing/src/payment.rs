@@ -50,12 +50,22 @@ pub fn keep_card(profile: &mut Profile, payment_method: String, given_at: Timest
     profile.billing.card = Some(Card { payment_method, given_at });
     let is_charged_by_us = !profile.add_on.is_run_by_stripe();
     if let Some(charge) = &mut profile.billing.charge
-        && charge.declines > 0
+        && (charge.declines > 0 || charge.was_refused || charge.attempt_at.is_none())
         && is_charged_by_us
     {
         charge.attempt_at = Some(given_at);
     }
     true
+}
+
+/// Replaces a customer that no longer exists at Stripe, and forgets its card, which is gone, too.
+/// False if the account has another customer by now.
+pub fn replace_customer(profile: &mut Profile, gone: &str, new: &str) -> bool {
+    if profile.billing.customer.as_deref() == Some(gone) {
+        profile.billing.customer = Some(new.to_owned());
+        profile.billing.card = None;
+    }
+    profile.billing.customer.as_deref() == Some(new)
 }
 
 /// Forgets the charge or checkout that `stripe_id` paid.

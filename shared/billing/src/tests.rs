@@ -1,3 +1,6 @@
+mod failures;
+mod over;
+
 use super::charge::MAX_WAIVED;
 use super::checkout::CREATION_TIME;
 use account::add_on::{Collection, Fact, GenerationId};

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use account::add_on::{Collection, Fact, GenerationId};
 use account::billing::{AddOnPurchase, Session, Subscription};
-use account::{AddOn, Period, Plan, Profile};
+use account::{AddOn, Period, Plan, Profile, period_at};
 use billing::{CHECKOUT_LIFE, Dunning, RemoteStatus, Task};
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
@@ -122,6 +122,12 @@ enum Luck {
     DeclinedForGood,
     Unknown,
     NeverArrived,
+    /// Stripe refuses the request, and the PaymentIntent is cancelled.
+    Refused,
+    /// The card is gone, and the PaymentIntent is cancelled.
+    NoCard,
+    /// Stripe only repeats an earlier failure, and the PaymentIntent is cancelled.
+    KeySpent,
 }
 
 /// An update about an account's add-on.
@@ -356,6 +362,17 @@ impl Life {
         let _ = self.change(|profile| billing::period_paid(profile, &generation, period, object));
     }
 
+    /// Only the current period is charged.
+    fn assert_current(&self, task: &Task) {
+        if let Task::Create { period, .. }
+        | Task::Confirm { period, .. }
+        | Task::TakeCredits { period, .. } = task
+        {
+            let anchor = self.profile.add_on.anchor().unwrap();
+            assert_eq!(*period, period_at(anchor, self.now), "{task:?}");
+        }
+    }
+
     fn carry_out(&mut self, task: Task, luck: Luck) {
         let now = self.now;
         let is_collected = match task {
@@ -373,6 +390,7 @@ impl Life {
             // An account has only one collection method.
             assert_eq!(self.profile.add_on.collection(), is_collected, "{task:?}");
         }
+        self.assert_current(&task);
         match task {
             Task::Create { generation, period, .. } => {
                 let id = self.new_name("pi");
@@ -381,8 +399,14 @@ impl Life {
                 let made = |profile: &mut Profile| {
                     billing::intent_created(profile, &generation, period, &id, now)
                 };
-                if let Some(attempt) = self.change(made) {
-                    self.attempted(&id, attempt, luck);
+                match luck {
+                    // No PaymentIntent is created.
+                    Luck::Refused | Luck::NoCard | Luck::KeySpent => self.failed(None, luck),
+                    _ => {
+                        if let Some(attempt) = self.change(made) {
+                            self.attempted(&id, attempt, luck);
+                        }
+                    }
                 }
             }
             Task::Confirm { id, attempt, .. } => self.attempted(&id, attempt, luck),
@@ -419,7 +443,7 @@ impl Life {
                             billing::collection_failed(profile, &generation, period);
                         });
                     }
-                    Luck::DeclinedForGood | Luck::Unknown | Luck::NeverArrived => {}
+                    _ => {}
                 }
                 self.change(|profile| {
                     billing::apply_remote_status(profile, &before, remote_status, now);
@@ -451,6 +475,18 @@ impl Life {
         }
     }
 
+    fn failed(&mut self, id: Option<&str>, luck: Luck) {
+        let (now, dunning) = (self.now, Dunning::default());
+        self.change(|profile| match luck {
+            Luck::Refused => billing::refused(profile, id, now, &dunning),
+            Luck::NoCard => {
+                let card = profile.billing.payment_method();
+                billing::no_card(profile, id, card.as_deref(), now);
+            }
+            _ => billing::start_over(profile, id, now + SignedDuration::from_mins(5)),
+        });
+    }
+
     fn attempted(&mut self, id: &str, attempt: u32, luck: Luck) {
         let (now, dunning) = (self.now, Dunning::default());
         match luck {
@@ -461,6 +497,7 @@ impl Life {
                     billing::declined(profile, Some(id), attempt, no_more, now, &dunning);
                 });
             }
+            Luck::Refused | Luck::NoCard | Luck::KeySpent => self.failed(Some(id), luck),
             Luck::Unknown => self.change(|profile| billing::still_unknown(profile, id, now)),
             Luck::NeverArrived => {
                 let _ = self.change(|profile| billing::never_confirmed(profile, id, now));
@@ -476,6 +513,9 @@ fn luck() -> impl Strategy<Value = Luck> {
         1 => Just(Luck::DeclinedForGood),
         1 => Just(Luck::Unknown),
         1 => Just(Luck::NeverArrived),
+        1 => Just(Luck::Refused),
+        1 => Just(Luck::NoCard),
+        1 => Just(Luck::KeySpent),
     ]
 }
 

@@ -7,12 +7,13 @@ use payments::{
     CheckoutSession, IntentStatus, PaymentError, PaymentIntent, SessionId, SessionStatus,
     SubscriptionId,
 };
-use store::{Applied, EntryKind, Outcome, PaymentOrder, PostError, PostRefused, Purchase};
+use store::{
+    Applied, EntryKind, Outcome, PaymentOrder, PostError, PostRefused, Posting, Purchase, STRIPE,
+};
 
 use crate::context::Context;
-use crate::error::{ChargingError, Result};
+use crate::error::Result;
 use crate::outcome::{PaymentUpdate, apply_payment, finish, mismatch, via};
-use crate::reversal::post;
 use crate::stripe_subscription::charge_subscription;
 
 /// Applies the state of a PaymentIntent; safe to repeat. A state that may be stale counts only if
@@ -35,8 +36,7 @@ pub async fn apply_intent(cx: Context<'_>, intent: &PaymentIntent) -> Result<Pay
         return Ok(PaymentUpdate::NoPayment);
     }
     let amount = intent.amount_received.or(intent.amount);
-    let currency = intent.currency.as_deref();
-    if let Some(reason) = mismatch(cx, &order, amount, currency, intent.livemode) {
+    if let Some(reason) = mismatch(cx, &order, amount, intent.currency, intent.livemode) {
         return Ok(PaymentUpdate::Ignored(reason));
     }
     apply_payment(cx, stripe_id, cx.now, &[], |_| {}).await
@@ -54,7 +54,7 @@ pub async fn apply_session(cx: Context<'_>, session: &CheckoutSession) -> Result
     if order.purchase == Purchase::Card {
         return apply_card(cx, &order, session).await;
     }
-    let (amount, currency) = (session.amount_total, session.currency.as_deref());
+    let (amount, currency) = (session.amount_total, session.currency);
     if let Some(reason) = mismatch(cx, &order, amount, currency, session.livemode) {
         // A payment that counted is not undone by an event that says otherwise.
         if let (None, Some(subscription)) = (outcome, &session.subscription) {
@@ -86,7 +86,7 @@ pub async fn apply_session(cx: Context<'_>, session: &CheckoutSession) -> Result
     }
     // The card, and the time of the payment by Stripe's clock.
     let intent = match &session.intent {
-        Some(id) => Some(cx.stripe.intent(id).await?),
+        Some(id) => existing(cx.stripe.intent(id).await)?,
         None => None,
     };
     let paid_at = intent.as_ref().and_then(|intent| intent.paid_at).unwrap_or(cx.now);
@@ -111,7 +111,7 @@ async fn apply_new_subscription(
     subscription: &SubscriptionId,
 ) -> Result<PaymentUpdate> {
     let invoice = match &session.invoice {
-        Some(invoice) => Some(cx.stripe.invoice(invoice).await?),
+        Some(invoice) => existing(cx.stripe.invoice(invoice).await)?,
         None => None,
     };
     let paid_at = invoice.as_ref().and_then(|invoice| invoice.paid_at).unwrap_or(cx.now);
@@ -142,18 +142,25 @@ async fn post_purchase(
     entry: &EntryId,
     credits: Credits,
 ) -> Result<(Outcome, bool)> {
-    let (kind, note) = (EntryKind::Purchase, "credits bought");
+    let posting = Posting {
+        id: entry,
+        kind: EntryKind::Purchase,
+        amount: credits,
+        at: cx.now,
+        note: "credits bought",
+        actor: STRIPE,
+    };
     let posted = match cx.store.accounts.by_number(&order.account_number).await? {
-        Some(account) => post(cx, &account, entry.as_str(), (kind, credits), note).await,
-        None => Err(PostError::from(PostRefused::NoAccount).into()),
+        Some(account) => cx.store.ledger.post(&account.id, &posting).await,
+        None => Err(PostRefused::NoAccount.into()),
     };
     let outcome = match posted {
-        Ok(()) => Outcome::Counted,
-        Err(ChargingError::Posting(PostError::Refused(refused))) => {
+        Ok(_) => Outcome::Counted,
+        Err(PostError::Refused(refused)) => {
             edge::log_error(&refused, "could not post a purchase of credits");
             Outcome::RefundDue
         }
-        Err(error) => return Err(error),
+        Err(error) => return Err(error.into()),
     };
     let set_outcome = cx.store.payments.set_outcome(order, outcome, cx.now);
     Ok((outcome, set_outcome.await?))
@@ -167,7 +174,7 @@ async fn apply_card(
     let Some(setup) = &session.setup_intent else {
         return Ok(PaymentUpdate::Ignored("a setup session without a card"));
     };
-    let card = cx.stripe.setup_intent(setup).await?;
+    let card = existing(cx.stripe.setup_intent(setup).await)?.flatten();
     let account = cx.store.accounts.by_number(&order.account_number).await?;
     if let (Some(card), Some(account)) = (card, account) {
         let mut is_latest = false;
@@ -180,6 +187,14 @@ async fn apply_card(
         }
     }
     Ok(PaymentUpdate::NoPayment)
+}
+
+/// `None` if the object no longer exists at Stripe.
+fn existing<T>(found: Result<T, PaymentError>) -> Result<Option<T>> {
+    match found {
+        Err(PaymentError::Missing { .. }) => Ok(None),
+        found => Ok(Some(found?)),
+    }
 }
 
 /// Looks up a Checkout Session in case Stripe's event was lost. False if it is still open.

@@ -27,12 +27,25 @@ enum Attempt {
     Paid(Box<PaymentIntent>),
     /// `is_final`: no further attempt can succeed.
     Declined { is_final: bool },
+    /// Stripe refused the request without asking the card's bank.
+    Failed(Failure),
     /// Stripe never received it.
     NeverArrived,
     /// The PaymentIntent can no longer be paid.
     Gone,
     /// The outcome is not known yet.
     Unknown,
+}
+
+/// Why an attempt did not take place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Failure {
+    /// The request was wrong, which is ours to fix.
+    Refused,
+    /// The customer or the card no longer exists at Stripe.
+    NoCard,
+    /// Stripe only repeats an earlier failure.
+    KeySpent,
 }
 
 impl From<PaymentIntent> for Attempt {
@@ -64,10 +77,16 @@ impl Attempt {
             }
             Err(error) => {
                 edge::log_error(&error, "unknown outcome of a charge");
+                edge::metric("charges_uncertain", 1);
                 Ok(Self::Unknown)
             }
         }
     }
+}
+
+/// Is it the customer or the card that no longer exists?
+fn is_missing_card(error: &PaymentError) -> bool {
+    error.is_missing("customer") || error.is_missing("payment_method")
 }
 
 impl Worker<'_> {
@@ -77,13 +96,10 @@ impl Worker<'_> {
         account: &Account,
         (generation, period): (&GenerationId, Period),
         number: u32,
-        attempt: u32,
     ) -> Result<()> {
-        let created = self.create(account, generation, period, number);
-        let Some(intent) = created.await? else {
-            // No card, or Stripe refused: there was no charge, and there never will be.
-            self.report.declined += 1;
-            return self.declined(account, None, attempt, true).await;
+        let intent = match self.create(account, generation, period, number).await? {
+            Ok(intent) => intent,
+            Err(failure) => return self.failed(account, None, failure).await,
         };
         let id = intent.as_str();
         let order = PaymentOrder {
@@ -119,23 +135,24 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Creates a PaymentIntent without confirming it. `None` if creation can never succeed.
+    /// Creates a PaymentIntent without confirming it.
     async fn create(
         &self,
         account: &Account,
         generation: &GenerationId,
         period: Period,
         number: u32,
-    ) -> Result<Option<IntentId>> {
+    ) -> Result<Result<IntentId, Failure>> {
         let billing = &account.profile.billing;
         let (Some(customer), Some(card)) = (&billing.customer, &billing.card) else {
             tracing::warn!("a due account has no card");
-            return Ok(None);
+            return Ok(Err(Failure::NoCard));
         };
+        let card = card.payment_method.as_str();
         let new = NewIntent {
             amount: Cents::new(PRICE_CENTS),
             customer: &CustomerId::new(customer.as_str())?,
-            payment_method: &PaymentMethodId::new(card.payment_method.as_str())?,
+            payment_method: &PaymentMethodId::new(card)?,
             description: DESCRIPTION,
             account: &account.number,
             generation,
@@ -147,13 +164,36 @@ impl Worker<'_> {
             let _ = write!(key, "-{number}");
         }
         match self.cx.stripe.create_intent(&new, &key).await {
-            Ok(intent) => Ok(Some(intent.id)),
+            Ok(intent) => Ok(Ok(intent.id)),
+            Err(error) if error.is_key_spent() => Ok(Err(Failure::KeySpent)),
             Err(error @ (PaymentError::Missing { .. } | PaymentError::Refused { .. })) => {
-                edge::log_error(&error, "Stripe refused to create a PaymentIntent");
-                Ok(None)
+                Ok(Err(self.why_refused(account, card, &error).await))
             }
-            Err(error) => Err(error.into()),
+            Err(error) => {
+                edge::metric("charges_uncertain", 1);
+                Err(error.into())
+            }
         }
+    }
+
+    /// Why Stripe refused to charge `card`: because it is gone, or because of our request.
+    async fn why_refused(&self, account: &Account, card: &str, error: &PaymentError) -> Failure {
+        let customer = account.profile.billing.customer.as_deref().map(CustomerId::new);
+        let is_gone = match (customer, PaymentMethodId::new(card)) {
+            _ if is_missing_card(error) => true,
+            (Some(Ok(customer)), Ok(card)) => {
+                let is_ours = self.cx.stripe.is_card_of(&card, &customer).await;
+                matches!(is_ours, Ok(false))
+            }
+            _ => true,
+        };
+        if is_gone {
+            edge::log_error(error, "a due account's card is gone at Stripe");
+            return Failure::NoCard;
+        }
+        edge::log_error(error, "Stripe refused a charge without asking the bank");
+        edge::metric("charges_refused", 1);
+        Failure::Refused
     }
 
     /// Makes the attempt that is stored as under way.
@@ -167,20 +207,27 @@ impl Worker<'_> {
             return Ok(());
         };
         let IntentState::Confirming { card: Some(card), .. } = &charge.intent else {
-            return self.declined(account, Some(id), attempt, true).await;
+            return self.apply(account, id, attempt, Attempt::Failed(Failure::NoCard)).await;
         };
-        let card = PaymentMethodId::new(card.as_str())?;
         let (generation, period) = (charge.generation.as_str(), charge.period.number());
         let mut key = format!("{}-{generation}-{period}-{attempt}", account.number);
         if charge.intents > 1 {
             // Stripe accepts an idempotency key for one PaymentIntent only.
             let _ = write!(key, "-object-{}", charge.intents);
         }
+        let payment_method = PaymentMethodId::new(card.as_str())?;
         let (stripe, intent) = (&self.cx.stripe, IntentId::new(id)?);
-        let outcome = match stripe.confirm_intent(&intent, &card, &key).await {
+        let outcome = match stripe.confirm_intent(&intent, &payment_method, &key).await {
+            Err(error) if error.is_key_spent() => {
+                edge::log_error(&error, "Stripe repeats an earlier failure of a charge");
+                Attempt::Failed(Failure::KeySpent)
+            }
+            Err(error @ PaymentError::Missing { .. }) if !is_missing_card(&error) => {
+                edge::log_error(&error, "a PaymentIntent is gone at Stripe");
+                Attempt::Gone
+            }
             Err(error @ (PaymentError::Missing { .. } | PaymentError::Refused { .. })) => {
-                edge::log_error(&error, "Stripe refused to charge the card");
-                Attempt::Declined { is_final: true }
+                Attempt::Failed(self.why_refused(account, card, &error).await)
             }
             confirmed => match Attempt::of(confirmed)? {
                 // The attempt was just sent: look it up before sending it again.
@@ -192,10 +239,16 @@ impl Worker<'_> {
     }
 
     pub(crate) async fn look_up(&mut self, account: &Account, id: &str) -> Result<()> {
-        let found = self.cx.stripe.intent(&IntentId::new(id)?).await;
+        let found = match self.cx.stripe.intent(&IntentId::new(id)?).await {
+            Err(PaymentError::Missing { .. }) => return self.gone(account, id).await,
+            found => found,
+        };
         let charge = account.profile.billing.charge.as_ref();
         let attempt = charge.map_or(1, |charge| charge.declines.saturating_add(1));
+        let was_declined = matches!(&found, Ok(PaymentIntent { decline: Some(_), .. }));
         let outcome = match Attempt::of(found)? {
+            // The card was detached, and nothing was attempted.
+            Attempt::Declined { .. } if !was_declined => Attempt::NeverArrived,
             // The decline may be an earlier attempt's, and this attempt may never have arrived.
             // Repeating it under the same number shows which.
             Attempt::Declined { .. } if attempt > 1 => Attempt::NeverArrived,
@@ -216,11 +269,7 @@ impl Worker<'_> {
     }
 
     pub(crate) async fn cancel(&mut self, account: &Account, id: &str) -> Result<()> {
-        let cancelled = self.cx.stripe.cancel_intent(&IntentId::new(id)?).await;
-        let outcome = match cancelled {
-            Err(PaymentError::Missing { .. }) => Attempt::Gone,
-            cancelled => Attempt::from(cancelled?),
-        };
+        let outcome = self.cancelled(id).await?;
         if let Attempt::Paid(_) | Attempt::Gone = outcome {
             return self.apply(account, id, 0, outcome).await;
         }
@@ -250,10 +299,15 @@ impl Worker<'_> {
                 self.report.declined += 1;
                 self.declined(account, Some(id), attempt, is_final).await
             }
-            Attempt::Gone => {
-                let gone = |profile: &mut Profile| billing::intent_cancelled(profile, id);
-                self.cx.change(&account.id, gone).await.map(drop)
-            }
+            Attempt::Gone => self.gone(account, id).await,
+            // Until it is cancelled, the attempt may still arrive under its key.
+            Attempt::Failed(failure) => match self.cancelled(id).await? {
+                Attempt::Gone => self.failed(account, Some(id), failure).await,
+                Attempt::Paid(intent) => {
+                    Box::pin(self.apply(account, id, attempt, Attempt::Paid(intent))).await
+                }
+                _ => Box::pin(self.apply(account, id, attempt, Attempt::Unknown)).await,
+            },
             Attempt::NeverArrived | Attempt::Unknown => {
                 self.report.unknown += 1;
                 let unknown = |profile: &mut Profile| {
@@ -262,6 +316,46 @@ impl Worker<'_> {
                 self.cx.change(&account.id, unknown).await.map(drop)
             }
         }
+    }
+
+    /// Cancels the PaymentIntent. Returns its state afterwards.
+    async fn cancelled(&self, id: &str) -> Result<Attempt> {
+        match self.cx.stripe.cancel_intent(&IntentId::new(id)?).await {
+            Err(PaymentError::Missing { .. }) => Ok(Attempt::Gone),
+            cancelled => Ok(Attempt::from(cancelled?)),
+        }
+    }
+
+    async fn gone(&self, account: &Account, id: &str) -> Result<()> {
+        let gone = |profile: &mut Profile| billing::intent_cancelled(profile, id);
+        self.cx.change(&account.id, gone).await.map(drop)
+    }
+
+    /// Stores that an attempt did not take place, and that its PaymentIntent `id`, if there is one,
+    /// can no longer be paid.
+    async fn failed(
+        &mut self,
+        account: &Account,
+        id: Option<&str>,
+        failure: Failure,
+    ) -> Result<()> {
+        let (now, dunning) = (self.cx.now, &self.cx.settings.dunning);
+        let billing = &account.profile.billing;
+        let card = match billing.charge.as_ref().map(|charge| &charge.intent) {
+            Some(IntentState::Confirming { card, .. }) => card.clone(),
+            _ => billing.payment_method(),
+        };
+        let retry_at = self.cx.later(RETRY_DELAY);
+        match failure {
+            Failure::NoCard => self.report.declined += 1,
+            Failure::Refused | Failure::KeySpent => self.report.unknown += 1,
+        }
+        let failed = |profile: &mut Profile| match failure {
+            Failure::Refused => billing::refused(profile, id, now, dunning),
+            Failure::NoCard => billing::no_card(profile, id, card.as_deref(), now),
+            Failure::KeySpent => billing::start_over(profile, id, retry_at),
+        };
+        self.cx.change(&account.id, failed).await.map(drop)
     }
 
     pub(crate) async fn declined(

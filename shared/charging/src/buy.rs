@@ -3,7 +3,7 @@
 use account::add_on::Collection;
 use account::billing::{AddOnPurchase, IntentState, Subscription};
 use account::{Account, AddOnStatus, Profile};
-use payments::{IntentId, IntentStatus, InvoiceStatus, SubscriptionId};
+use payments::{IntentId, IntentStatus, InvoiceStatus, PaymentError, SubscriptionId};
 use store::CreditPayment;
 use url::Url;
 
@@ -29,9 +29,16 @@ pub enum Bought {
 /// Starts the add-on, pays its open period or resumes it, depending on the account's state. At most
 /// one payment is possible at any time.
 pub async fn buy_add_on(cx: Context<'_>, mut account: Account) -> Result<Bought, NotBought> {
+    let mut may_create_again = true;
     for _ in 0..MAX_STEPS {
-        if let Some(bought) = Box::pin(step(cx, &account)).await? {
-            return Ok(bought);
+        match Box::pin(step(cx, &account)).await {
+            Ok(Some(bought)) => return Ok(bought),
+            Ok(None) => {}
+            Err(NotBought::NotCreated(error)) if may_create_again && error.is_response() => {
+                edge::log_error(&error, "could not create a Checkout Session; creating another");
+                may_create_again = false;
+            }
+            Err(error) => return Err(error),
         }
         account = cx.account(&account.id).await?;
     }
@@ -66,6 +73,9 @@ async fn step(cx: Context<'_>, account: &Account) -> Result<Option<Bought>, NotB
         cancel_subscription(cx, &subscription.id).await?;
     } else if let Some(intent) = intent.filter(|intent| **intent != IntentState::None) {
         clear(cx, account, intent).await?;
+    } else if billing::charge_is_over(profile, cx.now) {
+        // The current period is charged, or nothing is owed any more.
+        run_due(cx, &account.id).await?;
     } else if let Some(checkout) = &profile.billing.checkout {
         let url = reopen(cx, account, checkout).await?;
         return Ok(url.map(Bought::Checkout));
@@ -138,11 +148,21 @@ async fn buy_with_credits(
 /// Makes sure that an unresolved PaymentIntent cannot be paid in addition to a checkout.
 async fn clear(cx: Context<'_>, account: &Account, intent: &IntentState) -> Result<(), NotBought> {
     let stripe = &cx.stripe;
-    let found = match intent {
+    let (known, found) = match intent {
         IntentState::None => return Ok(()),
         IntentState::Creating => return Err(NotBought::InProgress),
-        IntentState::Idle { id } => stripe.cancel_intent(&IntentId::new(id.as_str())?).await?,
-        IntentState::Confirming { id, .. } => stripe.intent(&IntentId::new(id.as_str())?).await?,
+        IntentState::Idle { id } => (id, stripe.cancel_intent(&IntentId::new(id.as_str())?).await),
+        IntentState::Confirming { id, .. } => {
+            (id, stripe.intent(&IntentId::new(id.as_str())?).await)
+        }
+    };
+    let found = match found {
+        Err(PaymentError::Missing { .. }) => {
+            let gone = |profile: &mut Profile| billing::intent_cancelled(profile, known);
+            cx.change(&account.id, gone).await?;
+            return Ok(());
+        }
+        found => found?,
     };
     let id = found.id.as_str();
     match (found.status, intent) {
@@ -173,7 +193,14 @@ async fn open_invoice(
     subscription: &Subscription,
 ) -> Result<Option<Url>, NotBought> {
     let (stripe, id) = (&cx.stripe, SubscriptionId::new(subscription.id.as_str())?);
-    let Some(latest) = stripe.subscription(&id).await?.latest_invoice else {
+    let latest = match stripe.subscription(&id).await {
+        Err(PaymentError::Missing { .. }) => {
+            apply_subscription(cx, &id, None).await?;
+            return Ok(None);
+        }
+        found => found?.latest_invoice,
+    };
+    let Some(latest) = latest else {
         return Err(NotBought::InProgress);
     };
     let invoice = stripe.invoice(&latest).await?;

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use account::add_on::Collection;
-use account::billing::{AddOnPurchase, Checkout, PRICE_CENTS, Session};
+use account::billing::{AddOnPurchase, Checkout, IntentState, PRICE_CENTS, Session};
 use account::{Account, AddOnStatus, Credits, EntryId, Profile};
 use billing::CHECKOUT_LIFE;
 use jiff::SignedDuration;
 use payments::{
-    Cents, CustomerId, NewSession, PaymentError, Price, Purpose, SessionId, SessionStatus,
+    Cents, CustomerId, IntentId, IntentStatus, NewSession, PaymentError, PaymentIntent, Price,
+    Purpose, SessionId, SessionStatus,
 };
 use store::{Effect, PaymentOrder, Purchase};
 use url::Url;
@@ -35,8 +36,7 @@ pub async fn replace_card(cx: Context<'_>, account: &Account) -> Result<Url, Not
     if !is_charged || add_on.collection() == Some(Collection::Credits) {
         return Err(NotBought::NoCardCharged);
     }
-    let (name, query) = (edge::new_id("ord"), "checkout=card");
-    Ok(open(cx, account, &name, Purpose::Setup, Purchase::Card, 0, query).await?)
+    open(cx, account, Page::Card).await
 }
 
 /// Opens a session for buying `credits` at `usd_cents`.
@@ -45,35 +45,57 @@ pub async fn buy_credits(
     account: &Account,
     usd_cents: u64,
     credits: Credits,
-) -> Result<Url> {
-    let name = edge::new_id("ord");
-    let price = Price { product: CREDITS, amount: Cents::new(usd_cents) };
-    let purpose = Purpose::Payment { price, keep_card: false };
-    let purchase = Purchase::Credits { entry: EntryId::new(name.as_str())?, credits };
-    // The web page waits for this order: Stripe reports to us, not to the browser.
-    let query = format!("checkout=credits&order={name}");
-    open(cx, account, &name, purpose, purchase, usd_cents, &query).await
+) -> Result<Url, NotBought> {
+    open(cx, account, Page::Credits { usd_cents, credits }).await
 }
 
-/// Stores the order before returning the URL. `name` is also the idempotency key.
-async fn open(
-    cx: Context<'_>,
-    account: &Account,
-    name: &str,
-    purpose: Purpose<'_>,
-    purchase: Purchase,
-    amount_cents: u64,
-    success_query: &str,
-) -> Result<Url> {
+/// The purpose of a session that does not pay for the add-on.
+#[derive(Clone, Copy)]
+enum Page {
+    Card,
+    Credits { usd_cents: u64, credits: Credits },
+}
+
+/// Opens a session, and another one if Stripe responded with a failure.
+async fn open(cx: Context<'_>, account: &Account, page: Page) -> Result<Url, NotBought> {
+    match try_open(cx, account, page).await {
+        Err(NotBought::NotCreated(error)) if error.is_response() => {
+            edge::log_error(&error, "could not create a Checkout Session; creating another");
+            try_open(cx, &cx.account(&account.id).await?, page).await
+        }
+        opened => opened,
+    }
+}
+
+/// Stores the order before returning the URL. Its name is also the idempotency key.
+async fn try_open(cx: Context<'_>, account: &Account, page: Page) -> Result<Url, NotBought> {
+    let name = edge::new_id("ord");
+    let (purpose, purchase, amount_cents, query) = match page {
+        Page::Card => (Purpose::Setup, Purchase::Card, 0, "checkout=card".to_owned()),
+        Page::Credits { usd_cents, credits } => {
+            let price = Price { product: CREDITS, amount: Cents::new(usd_cents) };
+            let entry = EntryId::new(name.as_str())?;
+            (
+                Purpose::Payment { price, keep_card: false },
+                Purchase::Credits { entry, credits },
+                usd_cents,
+                // The web page waits for this order: Stripe reports to us, not to the browser.
+                format!("checkout=credits&order={name}"),
+            )
+        }
+    };
     let new = NewSession {
         purpose,
         customer: Some(&customer(cx, account).await?),
-        success_url: &return_url(cx, SETTINGS_PATH, success_query),
+        success_url: &return_url(cx, SETTINGS_PATH, &query),
         cancel_url: &return_url(cx, SETTINGS_PATH, "checkout=cancelled"),
-        client_reference_id: name,
+        client_reference_id: &name,
         expires_at: cx.later(CHECKOUT_LIFE),
     };
-    let session = cx.stripe.create_session(&new, name).await?;
+    let session = match cx.stripe.create_session(&new, &name).await {
+        Ok(session) => session,
+        Err(error) => return Err(not_created(cx, account, error).await),
+    };
     let closes_at = session.expires_at.unwrap_or(new.expires_at);
     let order = PaymentOrder {
         stripe_id: session.id.to_string(),
@@ -99,21 +121,20 @@ pub(crate) async fn reopen(
         if is_payable {
             return create(cx, account, checkout).await;
         }
-        let drop_checkout = |profile: &mut Profile| {
-            let known = profile.billing.checkout.as_ref();
-            // Another call may have created the session meanwhile.
-            let is_same =
-                |known: &Checkout| known.order == checkout.order && known.session.is_none();
-            if known.is_some_and(is_same) {
-                profile.billing.checkout = None;
-            }
-        };
-        cx.change(&account.id, drop_checkout).await?;
+        drop_uncreated(cx, account, checkout).await?;
         return Ok(None);
     };
     let (stripe, id) = (&cx.stripe, SessionId::new(session.id.as_str())?);
+    let closed = |profile: &mut Profile| billing::checkout_closed(profile, &session.id);
     let found =
-        if is_payable { stripe.session(&id).await? } else { stripe.expire_session(&id).await? };
+        if is_payable { stripe.session(&id).await } else { stripe.expire_session(&id).await };
+    let found = match found {
+        Err(PaymentError::Missing { .. }) => {
+            cx.change(&account.id, closed).await?;
+            return Ok(None);
+        }
+        found => found?,
+    };
     if found.paid {
         apply_session(cx, &found).await?;
         return Ok(None);
@@ -121,7 +142,6 @@ pub(crate) async fn reopen(
     match found.status {
         SessionStatus::Open => Ok(Some(session.url.parse()?)),
         SessionStatus::Expired => {
-            let closed = |profile: &mut Profile| billing::checkout_closed(profile, &session.id);
             cx.change(&account.id, closed).await?;
             Ok(None)
         }
@@ -150,7 +170,15 @@ async fn create(
         client_reference_id: &checkout.order,
         expires_at: ends.unwrap_or(checkout.created_at),
     };
-    let created = once(|| stripe.create_session(&new, &checkout.order)).await?;
+    let created = match once(|| stripe.create_session(&new, &checkout.order)).await {
+        Ok(created) => created,
+        Err(error) if error.is_in_progress() => return Err(NotBought::InProgress),
+        Err(error) => {
+            // Under the same order, and so the same key, Stripe would only repeat the failure.
+            drop_uncreated(cx, account, checkout).await?;
+            return Err(not_created(cx, account, error).await);
+        }
+    };
     let (Some(url), Some(expires_at)) = (&created.url, created.expires_at) else {
         return Err(NotBought::InProgress);
     };
@@ -184,6 +212,60 @@ async fn create(
     // The session was never shown, so it is unpaid.
     stripe.expire_session(&created.id).await?;
     Ok(None)
+}
+
+/// Drops a checkout whose session was not created.
+async fn drop_uncreated(cx: Context<'_>, account: &Account, checkout: &Checkout) -> Result<()> {
+    let drop_checkout = |profile: &mut Profile| {
+        let known = profile.billing.checkout.as_ref();
+        // Another call may have created the session meanwhile.
+        let is_same = |known: &Checkout| known.order == checkout.order && known.session.is_none();
+        if known.is_some_and(is_same) {
+            profile.billing.checkout = None;
+        }
+    };
+    cx.change(&account.id, drop_checkout).await.map(drop)
+}
+
+/// Stripe did not create a session. A customer that no longer exists is replaced, for the next try.
+async fn not_created(cx: Context<'_>, account: &Account, error: PaymentError) -> NotBought {
+    if let (true, Some(gone)) = (error.is_missing("customer"), &account.profile.billing.customer)
+        && let Err(error) = replace_customer(cx, account, gone).await
+    {
+        return error.into();
+    }
+    NotBought::NotCreated(error)
+}
+
+/// Replaces a customer that was deleted at Stripe.
+async fn replace_customer(cx: Context<'_>, account: &Account, gone: &str) -> Result<()> {
+    tracing::warn!(customer = gone, "replacing a customer that no longer exists at Stripe");
+    // The new customer's card could not pay the old one's PaymentIntent.
+    let charge = account.profile.billing.charge.as_ref();
+    let idle = match charge.map(|charge| &charge.intent) {
+        Some(IntentState::Idle { id }) => Some(id),
+        _ => None,
+    };
+    let is_cancelled = match idle {
+        Some(id) => is_cancelled(cx.stripe.cancel_intent(&IntentId::new(id.as_str())?).await)?,
+        None => false,
+    };
+    let (number, key) = (&account.number, format!("{}-customer-after-{gone}", account.number));
+    let customer = once(|| cx.stripe.create_customer(number, &key)).await?;
+    let replace = |profile: &mut Profile| {
+        let is_ours = billing::replace_customer(profile, gone, customer.as_str());
+        if let (true, true, Some(id)) = (is_ours, is_cancelled, idle) {
+            billing::intent_cancelled(profile, id);
+        }
+    };
+    cx.change(&account.id, replace).await.map(drop)
+}
+
+fn is_cancelled(cancelled: Result<PaymentIntent, PaymentError>) -> Result<bool> {
+    match cancelled {
+        Err(PaymentError::Missing { .. }) => Ok(true),
+        cancelled => Ok(cancelled?.status == IntentStatus::Canceled),
+    }
 }
 
 /// The account's Stripe customer, created on first use.

@@ -1,11 +1,11 @@
 //! Payments that a deleted account left open at Stripe.
 
 use account::AccountNumber;
-use payments::{IntentId, IntentStatus, SessionId, SessionStatus};
+use payments::{IntentId, IntentStatus, PaymentError, SessionId, SessionStatus};
 
 use crate::apply::{apply_intent, apply_session};
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{ChargingError, Result};
 use crate::stripe_subscription::cancel_subscription;
 use crate::worker::RETRY_DELAY;
 
@@ -14,11 +14,15 @@ pub async fn cleanup_payments(cx: Context<'_>, account: &AccountNumber) -> Resul
     let payments = &cx.store.payments;
     let mut left = Vec::new();
     for stripe_id in payments.left_open(account).await? {
-        let cancelled = cancel(cx, &stripe_id).await;
-        let is_done = cancelled.unwrap_or_else(|error| {
-            edge::log_error(&error, "could not cancel a deleted account's payment");
-            false
-        });
+        let is_done = match cancel(cx, &stripe_id).await {
+            Ok(is_done) => is_done,
+            // What no longer exists cannot be paid.
+            Err(ChargingError::Stripe(PaymentError::Missing { .. })) => true,
+            Err(error) => {
+                edge::log_error(&error, "could not cancel a deleted account's payment");
+                false
+            }
+        };
         if !is_done {
             left.push(stripe_id);
         }

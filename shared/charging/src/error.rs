@@ -26,7 +26,7 @@ pub enum ChargingError {
     #[error("credits cannot be posted")]
     Posting(#[from] PostError),
     #[error("a recorded event cannot be read or written")]
-    Event(#[from] serde_json::Error),
+    Event(#[from] payments::JsonError),
     #[error("the account changes faster than its payment can be carried out")]
     Contended,
 }
@@ -54,6 +54,9 @@ pub enum NotBought {
     NoCardCharged,
     #[error("it is not known yet whether an earlier payment succeeded")]
     InProgress,
+    /// Nobody has seen the page, so another one can be created.
+    #[error("Stripe did not create a Checkout Session")]
+    NotCreated(#[source] PaymentError),
     #[error(transparent)]
     Failed(ChargingError),
 }

@@ -1,7 +1,7 @@
 //! Stripe's events: each is recorded once, and applied until that succeeds.
 
 use jiff::{SignedDuration, Timestamp};
-use payments::{Event, Notice};
+use payments::{Event, JsonError, Notice};
 use store::{EventState, Recorded};
 
 use crate::apply::{apply_intent, apply_session};
@@ -23,10 +23,10 @@ const TOO_LONG_PENDING: SignedDuration = SignedDuration::from_hours(3 * 24);
 /// Records an event and applies it, unless that was done before. An event that could not be applied
 /// stays due; after an error, Stripe delivers the event again.
 pub async fn receive(cx: Context<'_>, event: &Event) -> Result<EventState> {
-    let content = serde_json::to_string(&event.notice)?;
+    let content = serde_json::to_string(&event.notice).map_err(JsonError::from)?;
     let (id, retry_at) = (event.id.as_str(), retry_at(cx, 0));
     let inbox = &cx.store.inbox;
-    let recorded = inbox.record(id, &event.kind, &content, cx.now, retry_at).await?;
+    let recorded = inbox.record(id, event.kind, &content, cx.now, retry_at).await?;
     if recorded.state != EventState::Pending {
         return Ok(recorded.state);
     }
@@ -46,7 +46,7 @@ pub async fn replay(cx: Context<'_>, id: &str) -> Result<Option<EventState>> {
 }
 
 async fn apply(cx: Context<'_>, recorded: &Recorded) -> Result<EventState> {
-    let notice: Notice = serde_json::from_str(&recorded.content)?;
+    let notice: Notice = serde_json::from_str(&recorded.content).map_err(JsonError::from)?;
     let age = cx.now.duration_since(recorded.received_at);
     let (state, reason) = match Box::pin(apply_notice(cx, &notice)).await {
         Ok(PaymentUpdate::Applied(_) | PaymentUpdate::NoPayment) => (EventState::Applied, None),
@@ -95,9 +95,7 @@ async fn apply_notice(cx: Context<'_>, notice: &Notice) -> Result<PaymentUpdate>
     match notice {
         Notice::Checkout { session } => apply_session(cx, session).await,
         Notice::Intent(intent) => apply_intent(cx, intent).await,
-        Notice::Refunded { intent: Some(intent), amount_refunded, full } => {
-            apply_refund(cx, intent, *amount_refunded, *full).await
-        }
+        Notice::Refunded { intent: Some(intent), full } => apply_refund(cx, intent, *full).await,
         Notice::RefundFailed { intent: Some(intent) } => apply_failed_refund(cx, intent).await,
         Notice::Dispute { id, intent: Some(intent), amount, state } => {
             apply_dispute(cx, id, intent, (*amount, *state)).await

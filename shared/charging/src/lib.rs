@@ -22,7 +22,6 @@ mod error;
 mod inbox;
 mod outcome;
 mod refunds;
-mod reversal;
 mod run_due;
 mod settings;
 mod stripe_subscription;

@@ -3,11 +3,11 @@
 use account::Profile;
 use account::add_on::GenerationId;
 use jiff::Timestamp;
-use payments::{CURRENCY, Cents, IntentId, InvoiceId, PaymentError, Refund, SessionId};
+use payments::{Cents, Currency, IntentId, InvoiceId, PaymentError, Refund, SessionId};
 use store::{Applied, Effect, Outcome, PaymentOrder, Purchase};
 
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{ChargingError, Result};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PaymentUpdate {
@@ -71,12 +71,12 @@ pub(crate) fn mismatch(
     cx: Context<'_>,
     order: &PaymentOrder,
     amount: Option<Cents>,
-    currency: Option<&str>,
+    currency: Currency,
     livemode: Option<bool>,
 ) -> Option<&'static str> {
     let reason = if livemode.is_some_and(|livemode| livemode != cx.settings.livemode) {
         "a payment of the other mode (live or test)"
-    } else if currency != Some(CURRENCY) {
+    } else if currency != Currency::Usd {
         "a payment in another currency than we asked for"
     } else if amount != Some(Cents::new(order.amount_cents)) {
         "a payment of another amount than we asked for"
@@ -91,7 +91,12 @@ pub(crate) fn mismatch(
 
 /// Refunds a Checkout Session, invoice or PaymentIntent. Safe to repeat; due until it succeeds.
 pub async fn refund_unowed(cx: Context<'_>, stripe_id: &str) -> Result<()> {
-    let refund = match paid_with(cx, stripe_id).await? {
+    let intent = match paid_with(cx, stripe_id).await {
+        // Nobody can refund what no longer exists at Stripe.
+        Err(ChargingError::Stripe(PaymentError::Missing { .. })) => None,
+        found => found?,
+    };
+    let refund = match intent {
         Some(intent) => {
             let payments = &cx.store.payments;
             if stripe_id != intent.as_str()
@@ -102,8 +107,8 @@ pub async fn refund_unowed(cx: Context<'_>, stripe_id: &str) -> Result<()> {
             }
             let idempotency = format!("{intent}-refund");
             match cx.stripe.refund(&intent, &idempotency).await {
-                // Stripe would refuse again: the payment is disputed, or too old.
-                Err(error @ PaymentError::Refused { .. }) => {
+                // Stripe would refuse again: the payment is disputed, too old, or gone.
+                Err(error @ (PaymentError::Refused { .. } | PaymentError::Missing { .. })) => {
                     edge::log_error(&error, "Stripe refused to refund a payment");
                     Refund::Failed
                 }
@@ -141,6 +146,20 @@ async fn paid_with(cx: Context<'_>, stripe_id: &str) -> Result<Option<IntentId>>
     match invoice {
         Some(invoice) => Ok(stripe.invoice(&invoice).await?.intent),
         None => Ok(None),
+    }
+}
+
+/// The order that a PaymentIntent paid, directly or through a session or invoice.
+pub(crate) async fn order_paid_with(
+    cx: Context<'_>,
+    intent: &IntentId,
+) -> Result<Option<(PaymentOrder, Option<Outcome>)>> {
+    let payments = &cx.store.payments;
+    match payments.order(intent.as_str()).await? {
+        Some((PaymentOrder { purchase: Purchase::Via { session }, .. }, _)) => {
+            Ok(payments.order(&session).await?)
+        }
+        found => Ok(found),
     }
 }
 

@@ -54,9 +54,8 @@ impl Worker<'_> {
 
     async fn run(&mut self, account: &Account, task: Task) -> Result<()> {
         match task {
-            Task::Create { generation, period, intent, attempt } => {
-                let of = (&generation, period);
-                self.begin(account, of, intent, attempt).await
+            Task::Create { generation, period, intent, .. } => {
+                self.begin(account, (&generation, period), intent).await
             }
             Task::Confirm { id, attempt, .. } => self.confirm(account, &id, attempt).await,
             Task::LookUp { id, since } => {

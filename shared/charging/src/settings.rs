@@ -55,7 +55,7 @@ impl Settings {
 fn dunning(env: &mut Env) -> Dunning {
     let days = env.list(ATTEMPT_DAYS, "0,1,3,5,7");
     let days: Option<Vec<u32>> = days.iter().map(|day| day.parse().ok()).collect();
-    let grace = env.number_or("ADD_ON_GRACE_DAYS", 8, 0..=365);
+    let grace = env.number_or("ADD_ON_GRACE_DAYS", 8, 1..=28);
     let dunning =
         days.zip(u32::try_from(grace).ok()).and_then(|(days, grace)| Dunning::new(days, grace));
     dunning.unwrap_or_else(|| {

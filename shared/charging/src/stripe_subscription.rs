@@ -109,7 +109,12 @@ async fn apply_invoice(
     subscriber: &Subscriber,
     id: &InvoiceId,
 ) -> Result<PaymentUpdate> {
-    let invoice = cx.stripe.invoice(id).await?;
+    let invoice = match cx.stripe.invoice(id).await {
+        Err(PaymentError::Missing { .. }) => {
+            return Ok(PaymentUpdate::Ignored("an invoice that no longer exists"));
+        }
+        found => found?,
+    };
     let Some(period) = subscriber.period_of(&invoice) else {
         return Ok(PaymentUpdate::Ignored("an invoice without a period"));
     };
@@ -138,7 +143,7 @@ async fn apply_invoice(
         amount_cents: PRICE_CENTS,
         created_at: cx.now,
     };
-    let (amount, currency) = (invoice.subtotal, invoice.currency.as_deref());
+    let (amount, currency) = (invoice.subtotal, invoice.currency);
     if let Some(reason) = mismatch(cx, &order, amount, currency, invoice.livemode) {
         return Ok(PaymentUpdate::Ignored(reason));
     }

@@ -5,12 +5,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use url::Url;
 
-use crate::client::{CURRENCY, Decided, Form, Stripe, parse};
+use crate::client::{Decided, Form, Stripe, parse};
 use crate::error::PaymentError;
 use crate::ids::{
     Cents, CustomerId, IntentId, InvoiceId, SessionId, SetupIntentId, SubscriptionId,
 };
-use crate::read;
+use crate::read::{self, CURRENCY, Currency};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -36,8 +36,7 @@ pub struct CheckoutSession {
     pub expires_at: Option<Timestamp>,
     /// In the smallest unit of `currency`.
     pub amount_total: Option<Cents>,
-    /// In lower case, `usd`.
-    pub currency: Option<String>,
+    pub currency: Currency,
     pub customer: Option<CustomerId>,
     pub intent: Option<IntentId>,
     pub subscription: Option<SubscriptionId>,
@@ -168,7 +167,7 @@ impl CheckoutSession {
             url: read::owned(session, "url"),
             expires_at: read::time(session, "expires_at"),
             amount_total: read::cents(session, "amount_total"),
-            currency: read::owned(session, "currency"),
+            currency: read::currency(session),
             customer: read::id(session, "customer"),
             intent: read::id(session, "payment_intent"),
             subscription: read::id(session, "subscription"),

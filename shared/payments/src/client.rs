@@ -15,7 +15,8 @@ use tokio::time::timeout;
 use url::{Url, form_urlencoded};
 
 use crate::error::{PaymentError, UncertainOutcome};
-use crate::ids::CustomerId;
+use crate::ids::{CustomerId, RequestId};
+use crate::known;
 use crate::rate_limit::RateLimit;
 use crate::read;
 
@@ -26,11 +27,10 @@ use crate::read;
 /// [`Event`](crate::Event) reads older shapes, too.
 pub const API_VERSION: &str = "2025-03-31.basil";
 
-/// The only currency that we charge.
-pub const CURRENCY: &str = "usd";
 /// Maximum size of a response; Stripe's largest objects have about 10 KiB.
 pub(crate) const MAX_BODY: usize = 1024 * 1024;
 const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// Time-out of a whole call. A charge waits for the card's issuer: rarely more than ten seconds.
 const CALL_TIME: Duration = Duration::from_secs(20);
@@ -157,26 +157,27 @@ async fn decide(response: Response) -> Result<Decided, PaymentError> {
     let header = |name| response.headers().get(name)?.to_str().ok();
     let retry_after = header(RETRY_AFTER).and_then(|text| text.trim().parse().ok());
     let retry_after = retry_after.map(Duration::from_secs);
-    let request_id = header(REQUEST_ID).map(str::to_owned);
+    let request_id = header(REQUEST_ID).and_then(|id| RequestId::new(id).ok());
+    let replayed = header(REPLAYED) == Some("true");
     let body = Limited::new(reqwest::Body::from(response), MAX_BODY);
     let body = body.collect().await.map(Collected::to_bytes);
     if status.is_success() {
         let body = body.map_err(UncertainOutcome::Broken)?;
-        let content = serde_json::from_slice(&body).map_err(UncertainOutcome::Unreadable)?;
+        let content = serde_json::from_slice(&body);
+        let content = content.map_err(|error| UncertainOutcome::Unreadable(error.into()))?;
         return Ok(Decided::Done(content));
     }
     let body: Option<Value> = body.ok().and_then(|body| serde_json::from_slice(&body).ok());
     let error = body.and_then(|mut body| body.get_mut("error").map(Value::take));
     let error = error.unwrap_or_default();
-    let field = |name| read::text(&error, name);
-    let kind = field("type");
-    let code = field("code").or(kind);
+    let kind = read::text(&error, "type");
+    let (code, param) = (known::code(&error), known::param(&error));
     tracing::info!(
         status = status.as_u16(),
         code,
-        param = field("param"),
-        decline_code = field("decline_code"),
-        request_id,
+        param,
+        decline_code = known::decline_code(&error),
+        request_id = request_id.as_ref().map(RequestId::as_str),
         "Stripe did not carry out a call"
     );
     match status.as_u16() {
@@ -185,16 +186,12 @@ async fn decide(response: Response) -> Result<Decided, PaymentError> {
         // An error in another format is not Stripe's decision on the call.
         400..=499 if kind.is_some() && !is_uncertain(status, kind) => {
             if status == StatusCode::NOT_FOUND || code == Some("resource_missing") {
-                let param = read::owned(&error, "param");
                 Err(PaymentError::Missing { param })
             } else {
                 Ok(Decided::Refused(Refusal { status, error }))
             }
         }
-        _ => Err(PaymentError::Unknown(UncertainOutcome::Responded {
-            status,
-            code: code.map(str::to_owned),
-        })),
+        _ => Err(PaymentError::Unknown(UncertainOutcome::Responded { status, code, replayed })),
     }
 }
 
@@ -230,17 +227,12 @@ impl Refusal {
 
     /// Did the issuer, or Stripe in its place, decline the card?
     pub(crate) fn is_decline(&self) -> bool {
-        self.status == StatusCode::PAYMENT_REQUIRED
-            || read::text(&self.error, "type") == Some("card_error")
+        read::text(&self.error, "type") == Some("card_error")
     }
 }
 
 impl From<Refusal> for PaymentError {
     fn from(Refusal { status, error }: Refusal) -> Self {
-        Self::Refused {
-            status,
-            code: read::owned(&error, "code").or_else(|| read::owned(&error, "type")),
-            param: read::owned(&error, "param"),
-        }
+        Self::Refused { status, code: known::code(&error), param: known::param(&error) }
     }
 }

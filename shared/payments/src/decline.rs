@@ -3,14 +3,14 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::read::{owned, text};
+use crate::read::text;
 
 /// Codes after which the same card is never tried again. The first nine are those that Stripe's own
 /// retries do not send to the network without a new card (`authentication_required` is separate
 /// here); the others say that the card, its data or its holder's consent is gone for good.
 /// Sources: <https://docs.stripe.com/billing/revenue-recovery/smart-retries>,
 /// <https://docs.stripe.com/declines/codes>.
-const HARD: &str = "
+pub(crate) const HARD: &str = "
     highest_risk_level incorrect_number lost_card pickup_card
     revocation_of_all_authorizations revocation_of_authorization stolen_card
     transaction_not_allowed card_not_supported currency_not_supported do_not_try_again
@@ -24,15 +24,13 @@ const HARD: &str = "
 const HARD_ADVICE: &str = "do_not_try_again confirm_card_data";
 
 /// Codes after which the cardholder has to be present.
-const AUTHENTICATION: &str = "
+pub(crate) const AUTHENTICATION: &str = "
     authentication_required authentication_not_handled payment_intent_authentication_failure
 ";
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decline {
-    pub code: Option<String>,
-    /// The issuer's reason, if it gave one.
-    pub decline_code: Option<String>,
+    /// The same card is never tried again.
     pub hard: bool,
     /// The card can be charged only with the cardholder present.
     pub needs_authentication: bool,
@@ -45,8 +43,6 @@ impl Decline {
         let is_in = |list: &str, code| list.split_whitespace().any(|known| Some(known) == code);
         let is_one_of = |list| codes.iter().any(|code| is_in(list, *code));
         error.is_object().then(|| Self {
-            code: owned(error, "code"),
-            decline_code: owned(error, "decline_code"),
             hard: is_one_of(HARD) || is_in(HARD_ADVICE, text(error, "advice_code")),
             needs_authentication: is_one_of(AUTHENTICATION),
         })

@@ -6,6 +6,8 @@ use std::time::Duration;
 use http::StatusCode;
 use keyvault::VaultError;
 
+use crate::json::JsonError;
+
 /// Why a call has no result. The variants distinguish whether Stripe may have carried out the call,
 /// which is what prevents double charges. For a look-up, each variant means only that there is no
 /// result.
@@ -29,11 +31,11 @@ pub enum PaymentError {
     Unauthorized,
     /// The object of the call, or the one that `param` names, does not exist for our key.
     #[error("no such object exists at Stripe (parameter: {param:?})")]
-    Missing { param: Option<String> },
+    Missing { param: Option<&'static str> },
     /// Any other 4xx: not carried out. Repeated with the same idempotency key, the call gets the
     /// same response for a day or longer.
     #[error("Stripe refused the call: {status}, code {code:?}, parameter {param:?}")]
-    Refused { status: StatusCode, code: Option<String>, param: Option<String> },
+    Refused { status: StatusCode, code: Option<&'static str>, param: Option<&'static str> },
 }
 
 /// Why it is not known whether a call took place.
@@ -46,12 +48,19 @@ pub enum UncertainOutcome {
     TimedOut,
     #[error("the call was sent, and the response broke off")]
     Broken(#[source] Box<dyn Error + Send + Sync>),
-    #[error("the response cannot be read")]
-    Unreadable(#[source] serde_json::Error),
+    #[error("the response is {0}")]
+    Unreadable(JsonError),
+    #[error("the response does not contain the expected object")]
+    Unexpected,
     /// A 5xx; a conflict with another request (409, or 429 with `lock_timeout`); an idempotency key
     /// that was used before for something else; or a response that is not Stripe's.
     #[error("Stripe responded with {status}, code {code:?}")]
-    Responded { status: StatusCode, code: Option<String> },
+    Responded {
+        status: StatusCode,
+        code: Option<&'static str>,
+        /// Stripe repeated its first response to the idempotency key.
+        replayed: bool,
+    },
     /// Stripe refused the call because of the object's state, and that state is not known.
     #[error("the object could not be looked up afterwards")]
     NotLookedUp(#[source] Box<PaymentError>),
@@ -74,9 +83,33 @@ impl PaymentError {
     pub fn is_in_progress(&self) -> bool {
         matches!(
             self,
-            Self::Unknown(UncertainOutcome::Responded { code: Some(code), .. })
-                if code == "idempotency_key_in_use"
+            Self::Unknown(UncertainOutcome::Responded { code: Some("idempotency_key_in_use"), .. })
         )
+    }
+
+    /// Did Stripe respond with a failure? Then an object that was to be created is not known to
+    /// anybody.
+    pub fn is_response(&self) -> bool {
+        matches!(
+            self,
+            Self::Missing { .. }
+                | Self::Refused { .. }
+                | Self::Unknown(UncertainOutcome::Responded { .. })
+        ) && !self.is_in_progress()
+    }
+
+    /// Does Stripe only repeat a failure under this idempotency key, or refuse the key? Only
+    /// another key leads on.
+    pub fn is_key_spent(&self) -> bool {
+        let Self::Unknown(UncertainOutcome::Responded { status, code, replayed }) = self else {
+            return false;
+        };
+        (*replayed && status.is_server_error()) || *code == Some("idempotency_error")
+    }
+
+    /// Is the object that this parameter of the call names missing?
+    pub fn is_missing(&self, name: &str) -> bool {
+        matches!(self, Self::Missing { param: Some(param) } if *param == name)
     }
 
     /// For a look-up that follows a call: its error says nothing about the call.
@@ -86,7 +119,6 @@ impl PaymentError {
 
     /// For a successful response that does not contain the expected object.
     pub(crate) fn unreadable() -> Self {
-        let error = <serde_json::Error as serde::de::Error>::missing_field("id");
-        Self::Unknown(UncertainOutcome::Unreadable(error))
+        Self::Unknown(UncertainOutcome::Unexpected)
     }
 }

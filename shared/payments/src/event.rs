@@ -10,12 +10,42 @@ use serde_json::Value;
 use crate::checkout::CheckoutSession;
 use crate::ids::{Cents, DisputeId, EventId, IdError, IntentId, InvoiceId, SubscriptionId};
 use crate::intent::PaymentIntent;
+use crate::json::JsonError;
+use crate::known::OTHER;
 use crate::read;
+use crate::refund::is_failed;
+
+/// The types of the events that we use.
+const KINDS: [&str; 23] = [
+    "checkout.session.completed",
+    "checkout.session.async_payment_succeeded",
+    "checkout.session.async_payment_failed",
+    "checkout.session.expired",
+    "payment_intent.succeeded",
+    "payment_intent.payment_failed",
+    "payment_intent.requires_action",
+    "payment_intent.canceled",
+    "payment_intent.processing",
+    "invoice.paid",
+    "invoice.payment_failed",
+    "customer.subscription.created",
+    "customer.subscription.updated",
+    "customer.subscription.deleted",
+    "charge.refunded",
+    "refund.failed",
+    "refund.updated",
+    "charge.refund.updated",
+    "charge.dispute.created",
+    "charge.dispute.updated",
+    "charge.dispute.funds_withdrawn",
+    "charge.dispute.funds_reinstated",
+    "charge.dispute.closed",
+];
 
 #[derive(Debug, thiserror::Error)]
 pub enum EventError {
     #[error("an event's body is not JSON")]
-    NotJson(#[source] serde_json::Error),
+    NotJson(#[source] JsonError),
     #[error("an event has no id")]
     NoId(#[source] IdError),
 }
@@ -24,8 +54,8 @@ pub enum EventError {
 pub struct Event {
     pub id: EventId,
     pub livemode: bool,
-    /// The event's type, `checkout.session.completed`; empty if absent.
-    pub kind: String,
+    /// The event's type, for example `checkout.session.completed`; `other` if we do not use it.
+    pub kind: &'static str,
     pub notice: Notice,
 }
 
@@ -48,8 +78,7 @@ pub enum Notice {
     /// A card payment was refunded, by us or by others.
     Refunded {
         intent: Option<IntentId>,
-        /// The sum of all refunds of this charge so far.
-        amount_refunded: Option<Cents>,
+        /// The whole charge has been refunded.
         full: bool,
     },
     /// A refund failed: the bank did not accept it.
@@ -64,11 +93,12 @@ pub enum Notice {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DisputeState {
-    /// A question before a dispute: no money has moved. It can still become a dispute.
+    /// A question before a dispute, open or closed: no money has moved. An open one can still
+    /// become a dispute.
     Inquiry,
     /// The money was taken from us until the dispute is decided.
     Open,
-    /// The money is ours, or the inquiry is over.
+    /// The money is ours.
     Won,
     /// The money went to the cardholder, even if that prevented a dispute.
     Lost,
@@ -78,15 +108,17 @@ pub enum DisputeState {
 
 impl Event {
     pub fn parse(body: &[u8]) -> Result<Self, EventError> {
-        let event: Value = serde_json::from_slice(body).map_err(EventError::NotJson)?;
+        let event: Value =
+            serde_json::from_slice(body).map_err(|error| EventError::NotJson(error.into()))?;
         let id = read::text(&event, "id").unwrap_or_default();
         let id = EventId::new(id).map_err(EventError::NoId)?;
         let kind = read::text(&event, "type").unwrap_or_default();
+        let kind = KINDS.iter().find(|known| **known == kind).copied().unwrap_or(OTHER);
         let object = event.pointer("/data/object").unwrap_or(&Value::Null);
         Ok(Self {
             id,
             livemode: read::flag(&event, "livemode").unwrap_or_default(),
-            kind: kind.to_owned(),
+            kind,
             notice: Notice::read(kind, object).unwrap_or(Notice::Other),
         })
     }
@@ -99,7 +131,9 @@ impl Notice {
             | "checkout.session.async_payment_succeeded"
             | "checkout.session.async_payment_failed"
             | "checkout.session.expired" => {
-                Some(Self::Checkout { session: Box::new(CheckoutSession::read(object)?) })
+                // A closed session has no page.
+                let session = CheckoutSession { url: None, ..CheckoutSession::read(object)? };
+                Some(Self::Checkout { session: Box::new(session) })
             }
             "payment_intent.succeeded"
             | "payment_intent.payment_failed"
@@ -119,11 +153,10 @@ impl Notice {
             }
             "charge.refunded" => object.is_object().then(|| Self::Refunded {
                 intent: read::id(object, "payment_intent"),
-                amount_refunded: read::cents(object, "amount_refunded"),
                 full: read::flag(object, "refunded").unwrap_or_default(),
             }),
-            "refund.failed" => object
-                .is_object()
+            // All three are sent for the same failure; older API versions send only the second one.
+            "refund.failed" | "charge.refund.updated" | "refund.updated" => is_failed(object)
                 .then(|| Self::RefundFailed { intent: read::id(object, "payment_intent") }),
             // An inquiry that becomes a dispute is not created again, but updated, and the funds
             // are withdrawn.
@@ -152,9 +185,11 @@ fn subscription_of(invoice: &Value) -> Option<SubscriptionId> {
 impl DisputeState {
     fn of(status: Option<&str>) -> Self {
         match status {
-            Some("warning_needs_response" | "warning_under_review") => Self::Inquiry,
+            Some("warning_needs_response" | "warning_under_review" | "warning_closed") => {
+                Self::Inquiry
+            }
             Some("needs_response" | "under_review") => Self::Open,
-            Some("won" | "warning_closed") => Self::Won,
+            Some("won") => Self::Won,
             Some("lost" | "charge_refunded" | "prevented") => Self::Lost,
             _ => Self::Other,
         }

@@ -25,6 +25,10 @@ account::ids! {
     InvoiceId,
     /// A dispute (`dp_…`, formerly `du_…`).
     DisputeId,
+    /// A refund (`re_…`).
+    RefundId,
+    /// A request (`req_…`), for Stripe's support.
+    RequestId,
     /// An event (`evt_…`); the same in each of its deliveries.
     EventId,
 }

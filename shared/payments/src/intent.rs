@@ -7,11 +7,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::client::{CURRENCY, Decided, Stripe, parse};
+use crate::client::{Decided, Stripe, parse};
 use crate::decline::Decline;
 use crate::error::PaymentError;
 use crate::ids::{Cents, CustomerId, IntentId, PaymentMethodId, SetupIntentId};
-use crate::read;
+use crate::read::{self, CURRENCY, Currency};
 
 /// The charge, which shows when a PaymentIntent was paid, or why not.
 const EXPAND: (&str, &str) = ("expand[]", "latest_charge");
@@ -40,8 +40,7 @@ pub struct PaymentIntent {
     pub status: IntentStatus,
     pub amount: Option<Cents>,
     pub amount_received: Option<Cents>,
-    /// In lower case, `usd`.
-    pub currency: Option<String>,
+    pub currency: Currency,
     pub customer: Option<CustomerId>,
     /// A decline removes it.
     pub payment_method: Option<PaymentMethodId>,
@@ -62,16 +61,6 @@ pub struct NewIntent<'a> {
     pub account: &'a AccountNumber,
     pub generation: &'a GenerationId,
     pub period: Period,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refund {
-    /// The money is on its way back.
-    Made,
-    /// The whole payment was refunded before.
-    AlreadyMade,
-    /// The payment cannot be refunded this way: an operator has to look.
-    Failed,
 }
 
 impl Stripe {
@@ -153,6 +142,24 @@ impl Stripe {
         }
     }
 
+    /// Can this card be charged for the customer? Not once it is detached or deleted.
+    pub async fn is_card_of(
+        &self,
+        card: &PaymentMethodId,
+        customer: &CustomerId,
+    ) -> Result<bool, PaymentError> {
+        let path = format!("/v1/payment_methods/{card}");
+        let owner = self.get(&path, |found| {
+            let _: PaymentMethodId = read::id(found, "id")?;
+            Some(read::id::<CustomerId>(found, "customer"))
+        });
+        match owner.await {
+            Ok(owner) => Ok(owner.as_ref() == Some(customer)),
+            Err(PaymentError::Missing { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn intent_after_refusal(&self, id: &IntentId) -> Result<PaymentIntent, PaymentError> {
         let found = self.intent(id).await;
         found.map_err(PaymentError::after_a_call)
@@ -170,26 +177,6 @@ impl Stripe {
             Some(read::id(found, "payment_method").filter(|_| is_done))
         })
         .await
-    }
-
-    /// Refunds the rest of a payment. Stripe refuses if it is disputed (`charge_disputed`).
-    pub async fn refund(
-        &self,
-        intent: &IntentId,
-        idempotency: &str,
-    ) -> Result<Refund, PaymentError> {
-        let form = vec![("payment_intent", intent.to_string())];
-        match self.post("/v1/refunds", form, Some(idempotency)).await? {
-            Decided::Done(refund) => parse(&refund, |refund| match read::text(refund, "status") {
-                Some("succeeded" | "pending" | "requires_action") => Some(Refund::Made),
-                Some("failed" | "canceled") => Some(Refund::Failed),
-                _ => None,
-            }),
-            Decided::Refused(refusal) if refusal.is("charge_already_refunded") => {
-                Ok(Refund::AlreadyMade)
-            }
-            Decided::Refused(refusal) => Err(refusal.into()),
-        }
     }
 }
 
@@ -210,7 +197,7 @@ impl PaymentIntent {
             status,
             amount: read::cents(intent, "amount"),
             amount_received: read::cents(intent, "amount_received"),
-            currency: read::owned(intent, "currency"),
+            currency: read::currency(intent),
             customer: read::id(intent, "customer"),
             payment_method: read::id(intent, "payment_method"),
             livemode: read::flag(intent, "livemode"),

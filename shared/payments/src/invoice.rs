@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::client::{Decided, Form, Stripe, parse};
 use crate::error::PaymentError;
 use crate::ids::{Cents, IntentId, InvoiceId};
-use crate::read;
+use crate::read::{self, Currency};
 
 /// Source: <https://docs.stripe.com/invoicing/overview#invoice-statuses>.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -33,8 +33,7 @@ pub struct Invoice {
     pub status: InvoiceStatus,
     /// Before discounts, taxes and the customer's balance.
     pub subtotal: Option<Cents>,
-    /// In lower case, `usd`.
-    pub currency: Option<String>,
+    pub currency: Currency,
     pub livemode: Option<bool>,
     pub attempted: bool,
     pub paid_at: Option<Timestamp>,
@@ -92,7 +91,7 @@ impl Invoice {
             id: read::id(invoice, "id")?,
             status: read::name(invoice, "status"),
             subtotal: read::cents(invoice, "subtotal"),
-            currency: read::owned(invoice, "currency"),
+            currency: read::currency(invoice),
             livemode: read::flag(invoice, "livemode"),
             attempted: attempts > Some(0),
             paid_at: transitions.and_then(|times| read::time(times, "paid_at")),

@@ -7,8 +7,8 @@
 //!   that were refused and calls that may have taken place.
 //!
 //! Invariant: nothing is retried here; a call is sent at most once, under the idempotency key that
-//! the caller gives it. No personal data is sent, and Stripe's messages are neither kept nor
-//! logged, because they may contain input.
+//! the caller gives it. No personal data is sent, and no text of Stripe's is kept or logged as
+//! received, because it may contain input: only ids, numbers and names of our own.
 
 mod checkout;
 mod client;
@@ -18,22 +18,28 @@ mod event;
 mod ids;
 mod intent;
 mod invoice;
+mod json;
+mod known;
 mod rate_limit;
 mod read;
+mod refund;
 pub mod signature;
 mod subscription;
 
 pub use checkout::{CheckoutSession, NewSession, Price, Purpose, SessionStatus};
-pub use client::{API_VERSION, CURRENCY, Stripe};
+pub use client::{API_VERSION, Stripe};
 pub use decline::Decline;
 pub use error::{PaymentError, UncertainOutcome};
 pub use event::{DisputeState, Event, EventError, Notice};
 pub use ids::{
-    Cents, CustomerId, DisputeId, EventId, IdError, IntentId, InvoiceId, PaymentMethodId,
+    Cents, CustomerId, DisputeId, EventId, IdError, IntentId, InvoiceId, PaymentMethodId, RefundId,
     SessionId, SetupIntentId, SubscriptionId,
 };
-pub use intent::{IntentStatus, NewIntent, PaymentIntent, Refund};
+pub use intent::{IntentStatus, NewIntent, PaymentIntent};
 pub use invoice::{Invoice, InvoiceStatus};
+pub use json::JsonError;
+pub use read::Currency;
+pub use refund::{ListedRefund, Refund};
 pub use subscription::Subscription;
 
 #[cfg(test)]

@@ -1,10 +1,13 @@
 //! Lenient reading of Stripe's JSON: a field that is missing, `null` or of another type is absent.
 
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::ids::{Cents, IdError};
+
+/// The only currency that we charge.
+pub(crate) const CURRENCY: &str = "usd";
 
 pub(crate) fn text<'a>(object: &'a Value, field: &str) -> Option<&'a str> {
     object.get(field)?.as_str()
@@ -16,6 +19,23 @@ pub(crate) fn owned(object: &Value, field: &str) -> Option<String> {
 
 pub(crate) fn flag(object: &Value, field: &str) -> Option<bool> {
     object.get(field)?.as_bool()
+}
+
+/// The currency of an amount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Currency {
+    Usd,
+    /// Any other, or none.
+    #[serde(other)]
+    Other,
+}
+
+pub(crate) fn currency(object: &Value) -> Currency {
+    match text(object, "currency") {
+        Some(CURRENCY) => Currency::Usd,
+        _ => Currency::Other,
+    }
 }
 
 /// A negative amount is absent.

@@ -87,6 +87,7 @@ async fn each_response_has_one_meaning() {
         (kind_only(400, "invalid_request_error"), "refused"),
         (kind_only(400, "idempotency_error"), "unknown"),
         (not_stripe(400), "unknown"),
+        (kind_only(402, "invalid_request_error"), "refused"),
         (error(401, "api_key_expired"), "unauthorized"),
         (not_stripe(401), "unauthorized"),
         (error(403, "forbidden"), "unauthorized"),
@@ -138,14 +139,33 @@ async fn refusals_have_a_code_and_rate_limits_a_wait() {
     let refused = confirm(&server).await.unwrap_err();
     let PaymentError::Refused { status, code, param } = refused else { panic!("{refused}") };
     assert_eq!(status, StatusCode::BAD_REQUEST);
-    assert_eq!(code.as_deref(), Some("amount_too_small"));
-    assert_eq!(param.as_deref(), Some("thing"));
+    assert_eq!((code, param), (Some("amount_too_small"), Some("other")));
     let limited = confirm(&server).await.unwrap_err();
     let PaymentError::RateLimited { retry_after } = limited else { panic!("{limited}") };
     assert_eq!(retry_after, Some(Duration::from_secs(7)));
     let missing = confirm(&server).await.unwrap_err();
     let PaymentError::Missing { param } = missing else { panic!("{missing}") };
-    assert_eq!(param.as_deref(), Some("thing"));
+    assert_eq!(param, Some("other"));
+}
+
+/// Only another idempotency key leads on.
+#[tokio::test]
+async fn a_key_that_repeats_a_failure_is_spent() {
+    let replayed = |reply: Reply| reply.with("Idempotent-Replayed", "true");
+    let reused = json!({"error": {"type": "idempotency_error", "message": "no"}});
+    let table = [
+        (error(500, "api_error"), false),
+        (replayed(error(500, "api_error")), true),
+        (Reply::json(400, &reused), true),
+        (replayed(error(400, "resource_missing")), false),
+        (error(409, "idempotency_key_in_use"), false),
+        (Reply::Close, false),
+    ];
+    for (reply, spent) in table {
+        let name = format!("{reply:?}");
+        let server = Server::start(vec![reply]);
+        assert_eq!(confirm(&server).await.unwrap_err().is_key_spent(), spent, "{name}");
+    }
 }
 
 #[tokio::test]

@@ -88,7 +88,7 @@ pub use orders::{Outcome, PaymentOrder, Purchase};
 pub use outbox::{Outbox, StoredEvent};
 pub use payments::{Applied, Payments};
 pub use postings::{CreditPayment, PostError, PostRefused, Posted, Posting, StoredPosting};
-pub use refunds::ReversalStep;
+pub use refunds::STRIPE;
 
 use db::{Database, Db};
 

@@ -75,7 +75,6 @@ pub(crate) fn order_item(order: &PaymentOrder) -> Result<Item, StoreError> {
             ("buys", item::to_attribute(ORDER, &order.purchase)?),
             ("amount_cents", number(order.amount_cents)),
             ("created_at", time(order.created_at)),
-            ("reversed_cents", number(0)),
         ],
     ))
 }

@@ -83,7 +83,7 @@ pub struct StoredPosting {
 }
 
 /// How a posting changes a known balance.
-struct Plan {
+pub(crate) struct Plan {
     movement: Movement,
     entries: Vec<LedgerEntry>,
 }
@@ -93,14 +93,16 @@ impl Plan {
     fn needed(&self) -> Credits {
         Credits::from_micros(self.movement.balance.micros().min(0).saturating_neg())
     }
+
+    /// The largest balance to which the plan can be added.
+    fn room(&self) -> Credits {
+        Credits::from_micros(i64::MAX.saturating_sub(self.movement.balance.micros().max(0)))
+    }
 }
 
 impl Posting<'_> {
-    fn plan(&self, before: Balance) -> Result<Plan, PostError> {
-        let refused = |error| match error {
-            BalanceError::Insufficient => PostRefused::Insufficient(before),
-            _ => PostRefused::Amount(self.kind),
-        };
+    pub(crate) fn plan(&self, before: Balance) -> Result<Plan, PostError> {
+        let refused = |error| self.refused(error, before);
         let out_of_range = || refused(BalanceError::OutOfRange);
         let (movement, own) = match self.kind {
             EntryKind::Grant | EntryKind::Purchase => {
@@ -125,6 +127,21 @@ impl Posting<'_> {
             entries.push(self.entry(id, EntryKind::Reversal, taken, "owed since a reversal"));
         }
         Ok(Plan { movement, entries })
+    }
+
+    /// The plan of a refund that returns what a reversal took.
+    pub(crate) fn undo_reversal(&self, before: Balance) -> Result<Plan, PostError> {
+        let movement = before.undo_reversal(self.amount);
+        let movement = movement.map_err(|error| self.refused(error, before))?;
+        let entry = self.entry(self.id.clone(), self.kind, movement.balance, self.note);
+        Ok(Plan { movement, entries: vec![entry] })
+    }
+
+    fn refused(&self, error: BalanceError, before: Balance) -> PostRefused {
+        match error {
+            BalanceError::Insufficient => PostRefused::Insufficient(before),
+            _ => PostRefused::Amount(self.kind),
+        }
     }
 
     fn entry(&self, id: EntryId, kind: EntryKind, amount: Credits, note: &str) -> LedgerEntry {
@@ -171,14 +188,7 @@ impl Ledger {
                 }
                 plan => plan?,
             };
-            let moves = move_credits(&self.db, account, plan.movement, plan.entries.len())?
-                .condition_expression(
-                    "account_number = :number AND attribute_exists(profile) \
-                     AND available >= :needed AND owed = :owed_before",
-                )
-                .expression_attribute_values(":number", text(before.number.as_str()))
-                .expression_attribute_values(":needed", micros(plan.needed()))
-                .expression_attribute_values(":owed_before", micros(before.balance.owed()));
+            let moves = self.moves(&before, &plan)?;
             let now = Posted::Now { balance: plan.movement.balance, owed: plan.movement.owed };
             let items = self.posting_items(&before, posting, &plan, moves)?;
             let (was_unknown, error) = match self.db.transact(operation, items).await {
@@ -202,8 +212,22 @@ impl Ledger {
         }
     }
 
+    /// The change of the balance, on the condition that the plan still fits.
+    pub(crate) fn moves(&self, before: &Account, plan: &Plan) -> Result<UpdateBuilder, StoreError> {
+        let moves = move_credits(&self.db, &before.id, plan.movement, plan.entries.len())?;
+        Ok(moves
+            .condition_expression(
+                "account_number = :number AND attribute_exists(profile) \
+                 AND available >= :needed AND balance <= :room AND owed = :owed_before",
+            )
+            .expression_attribute_values(":number", text(before.number.as_str()))
+            .expression_attribute_values(":needed", micros(plan.needed()))
+            .expression_attribute_values(":room", micros(plan.room()))
+            .expression_attribute_values(":owed_before", micros(before.balance.owed())))
+    }
+
     /// A posting's transaction: its id first, then the balance, by `moves`, and the ledger.
-    fn posting_items(
+    pub(crate) fn posting_items(
         &self,
         before: &Account,
         posting: &Posting<'_>,

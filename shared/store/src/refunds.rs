@@ -1,82 +1,141 @@
-//! Refunds of payments that were not owed, and reversals of purchased credits.
+//! Refunds of payments that were not owed, and purchases that refunds and disputes undo.
 
+use account::{Account, Credits, EntryId, ReversalReport, Reversals};
 use aws_sdk_dynamodb::types::builders::UpdateBuilder;
+use jiff::Timestamp;
 
+use crate::accounts::account_by_number;
+use crate::db::Database;
 use crate::due_index::order_key;
 use crate::error::StoreError;
 use crate::item::{self, Attributes, number};
-use crate::orders::{ORDER, Outcome};
+use crate::ledger::{EntryKind, Ledger};
+use crate::orders::{ORDER, Outcome, PaymentOrder, Purchase};
 use crate::payments::Payments;
+use crate::postings::{PostError, Posting};
 use crate::retry::Retry;
-use crate::write::update;
+use crate::write::{Transacted, Write, update};
 
-/// A step of a reversal, in cents of the purchase's price.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ReversalStep {
-    pub from: u64,
-    pub to: u64,
-}
+/// The ledger's actor for postings that follow from a payment at Stripe.
+pub const STRIPE: &str = "stripe";
 
 impl Payments {
     /// Records that a refund was made or failed. A failure is never overwritten.
     pub async fn end_refund(&self, stripe_id: &str, outcome: Outcome) -> Result<(), StoreError> {
         let failed = item::to_attribute(ORDER, &Outcome::RefundFailed)?;
         let expression = "SET outcome = :outcome REMOVE due_shard, due_at";
-        let update = self
-            .update(stripe_id, expression)
+        let update = update_order(&self.db, stripe_id, expression)
             .condition_expression("attribute_exists(outcome) AND outcome <> :failed")
             .expression_attribute_values(":outcome", item::to_attribute(ORDER, &outcome)?)
             .expression_attribute_values(":failed", failed);
         self.db.write("end refund", update).await.map(drop)
     }
 
-    /// Begins to reverse a purchase up to `to` cents of its price. If another process has begun a
-    /// step, that step has to be finished first and is returned instead. `None` if that much is
-    /// reversed already. Beginning again is safe.
-    pub async fn begin_reversal(
+    /// The refunds and disputes of a payment that are known so far.
+    pub async fn reversals(&self, stripe_id: &str) -> Result<Reversals, StoreError> {
+        stored_reversals(&self.db, stripe_id).await
+    }
+}
+
+impl Ledger {
+    /// Applies reports of refunds and disputes to a payment that counted. If it bought credits,
+    /// posts what the reports undo or return, in the transaction that stores the reports. A deleted
+    /// account has no credits left to move. Applying a report again is safe.
+    pub async fn apply_reversals(
         &self,
-        stripe_id: &str,
-        to: u64,
-    ) -> Result<Option<ReversalStep>, StoreError> {
-        let mut retry = Retry::new("begin reversal");
+        order: &PaymentOrder,
+        reports: &[ReversalReport],
+        at: Timestamp,
+    ) -> Result<(), PostError> {
+        let operation = "apply reversals";
+        let mut retry = Retry::new(operation);
         loop {
-            let item = self.item(stripe_id).await?;
-            let item = item.ok_or_else(|| StoreError::corrupt(ORDER))?;
-            let item = Attributes::of(ORDER, &item);
-            let from = item.get("reversed_cents")?;
-            if let Some(to) = item.optional("reversing_cents")? {
-                return Ok(Some(ReversalStep { from, to }));
+            let before = stored_reversals(&self.db, &order.stripe_id).await?;
+            let mut after = before.clone();
+            after.apply(reports, order.amount_cents);
+            if after == before {
+                return Ok(());
             }
-            if to <= from {
-                return Ok(None);
+            let mut items = vec![store_reversals(&self.db, order, &before, &after)?];
+            if let Purchase::Credits { entry, credits } = &order.purchase {
+                let undone = |reversals: &Reversals| {
+                    reversals.undone_of(*credits, order.amount_cents).micros()
+                };
+                let returned = undone(&before).saturating_sub(undone(&after));
+                let account = account_by_number(&self.db, &order.account_number).await?;
+                if let Some(account) = account.filter(|_| returned != 0) {
+                    let entry = EntryId::new(format!("{entry}-back-{}", after.version()));
+                    let entry = entry.map_err(StoreError::invalid)?;
+                    let returned = Credits::from_micros(returned);
+                    items.extend(self.reversal_items(&account, &entry, returned, reports, at)?);
+                }
             }
-            let update = self
-                .update(stripe_id, "SET reversing_cents = :to")
-                .condition_expression(
-                    "reversed_cents = :from AND attribute_not_exists(reversing_cents)",
-                )
-                .expression_attribute_values(":from", number(from))
-                .expression_attribute_values(":to", number(to));
-            let items = vec![update.into()];
-            if self.db.transact("begin reversal", items).await?.succeeded() {
-                return Ok(Some(ReversalStep { from, to }));
+            let written = self.db.transact(operation, items).await;
+            if retry.is_done(written.map(Transacted::succeeded)).await? {
+                return Ok(());
             }
-            retry.pause().await?;
         }
     }
 
-    /// Ends the step up to `to` cents. Ending it again changes nothing.
-    pub async fn end_reversal(&self, stripe_id: &str, to: u64) -> Result<(), StoreError> {
-        let expression = "SET reversed_cents = :to REMOVE reversing_cents";
-        let update = self
-            .update(stripe_id, expression)
-            .condition_expression("reversing_cents = :to")
-            .expression_attribute_values(":to", number(to));
-        let items = vec![update.into()];
-        self.db.transact("end reversal", items).await.map(drop)
+    /// The posting of `returned` credits, or of a reversal if that is negative.
+    fn reversal_items(
+        &self,
+        account: &Account,
+        entry: &EntryId,
+        returned: Credits,
+        reports: &[ReversalReport],
+        at: Timestamp,
+    ) -> Result<Vec<Write>, PostError> {
+        let is_reversal = returned.is_negative();
+        let is_dispute = |report| matches!(report, &ReversalReport::Dispute { .. });
+        let posting = Posting {
+            id: entry,
+            kind: if is_reversal { EntryKind::Reversal } else { EntryKind::Refund },
+            amount: returned,
+            at,
+            note: match (is_reversal, reports.iter().any(is_dispute)) {
+                (true, false) => "card payment refunded",
+                (true, true) => "card payment disputed",
+                (false, false) => "refund of the card payment failed",
+                (false, true) => "dispute of the card payment won",
+            },
+            actor: STRIPE,
+        };
+        let plan = if is_reversal {
+            posting.plan(account.balance)?
+        } else {
+            posting.undo_reversal(account.balance)?
+        };
+        let moves = self.moves(account, &plan)?;
+        Ok(self.posting_items(account, &posting, &plan, moves)?)
     }
+}
 
-    fn update(&self, stripe_id: &str, expression: &str) -> UpdateBuilder {
-        update(&self.db.tables.charges, order_key(stripe_id), expression)
-    }
+async fn stored_reversals(db: &Database, stripe_id: &str) -> Result<Reversals, StoreError> {
+    let item = db.charge("read order", order_key(stripe_id)).await?;
+    let item = item.ok_or_else(|| StoreError::corrupt(ORDER))?;
+    let reversals = Attributes::of(ORDER, &item).optional("reversals")?;
+    Ok(reversals.unwrap_or_default())
+}
+
+fn store_reversals(
+    db: &Database,
+    order: &PaymentOrder,
+    before: &Reversals,
+    after: &Reversals,
+) -> Result<Write, StoreError> {
+    let update = update_order(db, &order.stripe_id, "SET reversals = :after")
+        .expression_attribute_values(":after", item::to_attribute(ORDER, after)?);
+    let update = if before.version() == 0 {
+        update.condition_expression("attribute_exists(payer) AND attribute_not_exists(reversals)")
+    } else {
+        update
+            .condition_expression("reversals.version = :before")
+            .expression_attribute_values(":before", number(before.version()))
+    };
+    Ok(update.into())
+}
+
+fn update_order(db: &Database, stripe_id: &str, expression: &str) -> UpdateBuilder {
+    update(&db.tables.charges, order_key(stripe_id), expression)
 }

@@ -81,7 +81,7 @@ async fn a_card_is_replaced_and_a_checkout_is_abandoned() {
     browser.act("subscribe").await;
     browser.act("select").await;
     browser.press("main a").await;
-    browser.says(".note.success", "Nothing was paid").await;
+    browser.says(".note.success", "You left the payment page").await;
     browser.find("[data-action=\"select\"]").await;
     world.stop().await;
 }

@@ -132,7 +132,7 @@ async fn each_refusal_of_a_purchase_has_its_own_message() {
         (409, "add_on_not_needed", "no add-on is needed"),
         (402, "insufficient_credits", "nothing was charged"),
         (400, "something_new", "The words of something_new."),
-        (502, "payment_provider_unavailable", "Nothing was charged"),
+        (502, "payment_provider_unavailable", "could not be opened"),
         (503, "storage_unavailable", "Something went wrong on our side"),
         (503, "identity_unavailable", "Something went wrong on our side"),
         (403, "not_owner", "Only an owner"),

@@ -1,11 +1,12 @@
 //! The API: its endpoints, and the expansion of their responses.
 
+use http::Method;
 use serde_json::{Value, json};
 
 use super::admission::{ApiRequest, ApiResponse};
 use super::error::ApiError;
 use super::state::{StripeState, list};
-use super::{checkout, invoices, payment_intents, refunds, subscriptions};
+use super::{checkout, customers, invoices, payment_intents, refunds, subscriptions};
 
 /// The members that can be expanded to the resource they name.
 const EXPANDABLE: &str = "customer default_payment_method invoice latest_charge latest_invoice \
@@ -44,12 +45,20 @@ fn dispatch(state: &mut StripeState, request: &ApiRequest) -> Result<Value, ApiE
         let message = format!("This property cannot be expanded ({name}).");
         return Err(ApiError::invalid("expand", &message));
     }
+    if (request.method.as_str(), request.path.as_str()) == ("GET", "/v1/refunds") {
+        return refunds::list_of(state, params);
+    }
+    let fails =
+        |(end, _): &(&str, u16)| request.method == Method::POST && request.path.ends_with(end);
+    if let Some(place) = state.failures.iter().position(fails) {
+        return Err(ApiError::on_command(state.failures.remove(place).1));
+    }
     let path = request.path.strip_prefix("/v1/").unwrap_or_default();
     let parts: Vec<&str> = path.split('/').collect();
     let id = match (request.method.as_str(), parts.as_slice()) {
         ("GET", ["checkout", "sessions", id]) => state.known("checkout.session", id)?,
         ("GET", [kind, id]) => state.known(kind.trim_end_matches('s'), id)?,
-        ("POST", ["customers"]) => state.create_customer(params)?,
+        ("POST", ["customers"]) => customers::create(state, params)?,
         ("POST", ["checkout", "sessions"]) => checkout::create(state, params)?,
         ("POST", ["checkout", "sessions", id, "expire"]) => checkout::expire(state, id)?,
         ("POST", ["payment_intents"]) => payment_intents::create(state, params)?,

@@ -14,6 +14,9 @@ pub(super) struct ApiError {
 }
 
 impl ApiError {
+    /// Text that no documentation of Stripe's lists.
+    pub(super) const UNLISTED: &str = "unlisted_someone_at_example";
+
     fn new(status: u16, error: Value) -> Self {
         Self { status, error, is_result: false, no_response: false }
     }
@@ -48,7 +51,13 @@ impl ApiError {
     /// The path names a resource that does not exist.
     pub(super) fn no_such(kind: &str, id: &str) -> Self {
         let message = format!("No such {kind}: '{id}'");
-        Self::request(404, Some("resource_missing"), &message).with("param", "id")
+        let param = match kind {
+            "payment_intent" | "setup_intent" => "intent",
+            "checkout.session" => "session",
+            "invoice" => "invoice",
+            _ => "id",
+        };
+        Self::request(404, Some("resource_missing"), &message).with("param", param)
     }
 
     /// A parameter names a resource that does not exist.
@@ -83,6 +92,22 @@ impl ApiError {
     /// The card was declined.
     pub(super) fn declined(error: Value) -> Self {
         Self { is_result: true, ..Self::new(402, error) }
+    }
+
+    /// A failure on command. Stripe stores a 500 under the idempotency key, and no error of a
+    /// request that was not executed.
+    pub(super) fn on_command(status: u16) -> Self {
+        let kind = match status {
+            500.. => "api_error",
+            _ => "invalid_request_error",
+        };
+        let error = json!({
+            "type": kind,
+            "code": Self::UNLISTED,
+            "param": Self::UNLISTED,
+            "message": format!("A failure on command: {}", Self::UNLISTED),
+        });
+        Self { is_result: status == 500, ..Self::new(status, error) }
     }
 
     pub(super) fn no_response() -> Self {

@@ -13,7 +13,7 @@ use super::card::{Card, PayError};
 use super::state::{NotPossible, Payment, StripeState};
 use super::time::StripeTime;
 use super::webhooks::Webhooks;
-use super::{checkout, invoices, payment_intents, refunds, subscriptions};
+use super::{checkout, customers, invoices, payment_intents, refunds, subscriptions};
 
 /// Cheap to clone.
 #[derive(Debug, Clone)]
@@ -113,12 +113,18 @@ operations! {
     add_payer() -> (String, String) = StripeState::add_payer;
     bounce_refund(intent: &str) -> Result<(), NotPossible> = refunds::bounce;
     close_dispute(id: &str, won: bool) -> Result<(), NotPossible> = refunds::close_dispute;
+    delete_customer(customer: &str) = customers::delete;
+    detach(method: &str) = customers::detach;
     dispute(intent: &str) -> Result<String, NotPossible> = refunds::dispute;
+    escalate(dispute: &str) -> Result<(), NotPossible> = refunds::escalate;
     draft_ended() = subscriptions::draft_ended;
     draft_renewal(subscription: &str) -> Result<(), NotPossible> = subscriptions::draft_renewal;
+    fail_next(path_end: &'static str, status: u16, times: usize) = StripeState::fail_next;
     fail_refunds(next: u32) = refunds::fail_next;
     finalize_drafts() = subscriptions::finalize_drafts;
     finish(intent: &str, succeeded: bool) -> Result<(), NotPossible> = payment_intents::finish;
+    forget(id: &str) = StripeState::forget;
+    inquire(intent: &str) -> Result<String, NotPossible> = refunds::inquire;
     limit_rate(next: u32, per_second: Option<usize>) = StripeState::limit_rate;
     object(id: &str) -> Option<Value> = StripeState::object;
     pay(session: &str, card: Card) -> Result<String, PayError> = checkout::pay;

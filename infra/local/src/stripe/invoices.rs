@@ -38,7 +38,10 @@ pub(super) fn pay(state: &mut StripeState, id: &str) -> Result<String, ApiError>
     let card = state.cards[&method_of(state, &state.text(&id, "_subscription"))];
     match pay_on_page(state, &id, card) {
         Ok(()) => Ok(id),
-        Err(PayError::Declined(message)) => Err(ApiError::state(Some("card_declined"), message)),
+        Err(PayError::Declined(message)) => {
+            let error = json!({"type": "card_error", "code": "card_declined", "message": message});
+            Err(ApiError::declined(error))
+        }
         Err(_) => Err(ApiError::state(None, "Invoice is already paid")),
     }
 }

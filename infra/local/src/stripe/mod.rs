@@ -10,6 +10,7 @@ mod admission;
 mod api;
 mod card;
 mod checkout;
+mod customers;
 mod error;
 mod handle;
 mod invoices;

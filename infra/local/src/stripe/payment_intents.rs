@@ -55,7 +55,7 @@ pub(super) fn customer_param<'a>(
     params: &'a Params,
 ) -> Result<Option<&'a str>, ApiError> {
     match params.get("customer") {
-        Some(id) if state.known("customer", id).is_err() => {
+        Some(id) if state.known("customer", id).is_err() || state.get(id)["deleted"] == true => {
             Err(ApiError::no_such_value("customer", id))
         }
         customer => Ok(customer),

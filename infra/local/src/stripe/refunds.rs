@@ -45,8 +45,9 @@ fn refund(state: &mut StripeState, intent: &str, amount: Option<i64>) -> Result<
         return Err(ApiError::state(None, &message).with("param", "amount"));
     }
     add_refunded(state, &id, amount);
-    state.emit("charge.refunded", &id);
     let refund = state.add("re", "refund", part_of_charge(state, &id, amount, "succeeded"));
+    state.emit("refund.created", &refund);
+    state.emit("charge.refunded", &id);
     if state.failing_refunds > 0 {
         state.failing_refunds -= 1;
         fail(state, &refund);
@@ -80,7 +81,35 @@ fn part_of_charge(state: &StripeState, charge: &str, amount: i64, status: &str) 
 fn fail(state: &mut StripeState, id: &str) {
     state.set(id, json!({"status": "failed"}));
     add_refunded(state, &state.text(id, "charge"), -state.integer(id, "amount"));
-    state.emit("refund.failed", id);
+    for kind in ["refund.updated", "charge.refund.updated", "refund.failed"] {
+        state.emit(kind, id);
+    }
+}
+
+/// The refunds of a PaymentIntent, newest first.
+pub(super) fn list_of(state: &StripeState, params: &Params) -> Result<Value, ApiError> {
+    params.only("limit payment_intent starting_after")?;
+    let intent = params.required("payment_intent")?;
+    if state.known("payment_intent", intent).is_err() {
+        return Err(ApiError::no_such_value("payment_intent", intent));
+    }
+    let limit = params.integer("limit")?.unwrap_or(10);
+    if !(1..=100).contains(&limit) {
+        return Err(ApiError::invalid("limit", "Invalid limit: it must be from 1 to 100."));
+    }
+    let ids = state.all("re_").filter(|(_, refund)| refund["payment_intent"] == intent);
+    let mut ids: Vec<&String> = ids.map(|(id, _)| id).collect();
+    ids.reverse();
+    if let Some(after) = params.get("starting_after") {
+        let place = ids.iter().position(|id| *id == after);
+        let place = place.ok_or_else(|| ApiError::no_such_value("starting_after", after))?;
+        ids.drain(..=place);
+    }
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let has_more = ids.len() > limit;
+    ids.truncate(limit);
+    let data: Vec<Value> = ids.into_iter().map(|id| state.shown(id)).collect();
+    Ok(json!({"object": "list", "url": "/v1/refunds", "has_more": has_more, "data": data}))
 }
 
 /// The merchant makes a refund in Stripe's dashboard.
@@ -108,33 +137,73 @@ pub(super) fn bounce(state: &mut StripeState, intent: &str) -> Result<(), NotPos
     Ok(())
 }
 
-/// The cardholder disputes the amount not refunded yet. Returns the dispute's id.
+/// The cardholder disputes the amount not refunded yet, or all of a payment that was refunded.
+/// Returns the dispute's id.
 pub(super) fn dispute(state: &mut StripeState, intent: &str) -> Result<String, NotPossible> {
+    let id = add_dispute(state, intent, "needs_response")?;
+    withdraw(state, &id);
+    Ok(id)
+}
+
+/// The cardholder's bank asks about a payment; no money moves. Returns the dispute's id.
+pub(super) fn inquire(state: &mut StripeState, intent: &str) -> Result<String, NotPossible> {
+    add_dispute(state, intent, "warning_needs_response")
+}
+
+/// An inquiry becomes a dispute, under the same id.
+pub(super) fn escalate(state: &mut StripeState, id: &str) -> Result<(), NotPossible> {
+    if !is_inquiry(state, id) {
+        return Err(NotPossible(format!("{id} is not an open inquiry")));
+    }
+    state.set(id, json!({"status": "needs_response"}));
+    state.emit("charge.dispute.updated", id);
+    withdraw(state, id);
+    Ok(())
+}
+
+fn add_dispute(state: &mut StripeState, intent: &str, status: &str) -> Result<String, NotPossible> {
     let charge = state.text(intent, "latest_charge");
     let found = state.get(&charge);
-    let left = unrefunded(state, &charge);
-    if found["status"] != "succeeded" || found["disputed"] == true || left == 0 {
+    if found["status"] != "succeeded" || found["disputed"] == true {
         let message = format!("{intent} is not a payment that can be disputed");
         return Err(NotPossible(message));
     }
-    state.set(&charge, json!({"disputed": true}));
-    let dispute = part_of_charge(state, &charge, left, "needs_response");
-    let id = state.add("du", "dispute", dispute);
+    let amount = match unrefunded(state, &charge) {
+        0 => state.integer(&charge, "amount"),
+        left => left,
+    };
+    let id = state.add("du", "dispute", part_of_charge(state, &charge, amount, status));
     state.emit("charge.dispute.created", &id);
     Ok(id)
 }
 
-/// The bank decides a dispute: if it is `won`, the merchant keeps the money.
+fn withdraw(state: &mut StripeState, id: &str) {
+    state.set(&state.text(id, "charge"), json!({"disputed": true}));
+    state.emit("charge.dispute.funds_withdrawn", id);
+}
+
+fn is_inquiry(state: &StripeState, id: &str) -> bool {
+    state.text(id, "status") == "warning_needs_response"
+}
+
+/// The bank decides a dispute: if it is `won`, the merchant keeps the money. An inquiry ends
+/// without a decision.
 pub(super) fn close_dispute(
     state: &mut StripeState,
     id: &str,
     won: bool,
 ) -> Result<(), NotPossible> {
-    if state.get(id)["status"] != "needs_response" {
+    if is_inquiry(state, id) {
+        state.set(id, json!({"status": "warning_closed"}));
+    } else if state.get(id)["status"] == "needs_response" {
+        state.set(id, json!({"status": if won { "won" } else { "lost" }}));
+        state.set(&state.text(id, "charge"), json!({"disputed": !won}));
+    } else {
         return Err(NotPossible(format!("{id} is not an open dispute")));
     }
-    state.set(id, json!({"status": if won { "won" } else { "lost" }}));
-    state.set(&state.text(id, "charge"), json!({"disputed": !won}));
+    if state.get(id)["status"] == "won" {
+        state.emit("charge.dispute.funds_reinstated", id);
+    }
     state.emit("charge.dispute.closed", id);
     Ok(())
 }

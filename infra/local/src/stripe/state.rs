@@ -16,7 +16,6 @@ use serde_json::{Value, json};
 use super::admission::{Admission, ApiRequest, RateLimit};
 use super::card::Card;
 use super::error::ApiError;
-use super::params::Params;
 
 pub const API_VERSION: &str = "2025-03-31.basil";
 
@@ -61,7 +60,7 @@ pub struct StripeState {
     pub(super) base_url: String,
     pub(super) livemode: bool,
     counters: HashMap<&'static str, u64>,
-    /// By id. They are never removed.
+    /// By id.
     resources: BTreeMap<String, Value>,
     /// The card behind each payment method.
     pub(super) cards: HashMap<String, Card>,
@@ -77,6 +76,8 @@ pub struct StripeState {
     pub(super) current_key: Option<String>,
     /// The request in progress is carried out, and its response is lost.
     pub(super) response_lost: bool,
+    /// The failures of upcoming POST requests: how their path ends, and the status.
+    pub(super) failures: Vec<(&'static str, u16)>,
     /// The number of upcoming refunds that fail.
     pub(super) failing_refunds: u32,
 }
@@ -95,6 +96,11 @@ impl StripeState {
     /// From now on, the `next` requests get a 429, then those above `per_second`.
     pub fn limit_rate(&mut self, next: u32, per_second: Option<usize>) {
         self.admission.rate_limit = RateLimit { next, per_second, ..RateLimit::default() };
+    }
+
+    /// The next `times` POST requests to paths that end like this fail, and do nothing.
+    pub fn fail_next(&mut self, path_end: &'static str, status: u16, times: usize) {
+        self.failures.extend(std::iter::repeat_n((path_end, status), times));
     }
 
     /// All requests to the API, in the order of their arrival.
@@ -213,10 +219,14 @@ impl StripeState {
         }
     }
 
-    pub(super) fn create_customer(&mut self, params: &Params) -> Result<String, ApiError> {
-        params.only("email metadata")?;
-        let (email, metadata) = (params.get("email"), params.map("metadata"));
-        Ok(self.add("cus", "customer", json!({"email": email, "metadata": metadata})))
+    pub(super) fn replace(&mut self, id: &str, resource: Value) {
+        self.resources.insert(id.to_owned(), resource);
+    }
+
+    /// Removes a resource, as if this Stripe account had never had it.
+    pub fn forget(&mut self, id: &str) {
+        self.resources.remove(id);
+        self.open_sessions.retain(|(_, session)| session != id);
     }
 
     /// Adds a customer with a card that succeeds. Returns the ids of both.

@@ -6,14 +6,14 @@
 //! of the time; their calls get lost, lose their response, or arrive after the caller has given up
 //! ([`worker`]). The user cancels, resumes, buys and pays at any moment, and becomes enterprise
 //! ([`user`]). Stripe's webhook reports successes and declines late, twice or never. Stripe knows
-//! idempotency keys, soft and hard declines, and attempts whose outcome the bank decides later
-//! ([`stripe`]).
+//! idempotency keys, soft and hard declines, requests that it refuses without asking the bank, and
+//! attempts whose outcome the bank decides later ([`stripe`]).
 //!
 //! All decisions are made by `billing`'s functions; the steps between them are those of `charging`.
 //! When they change there, change them here too.
 //!
 //! Not modelled: more than one period, cards and their replacement, collection from credits and by
-//! Stripe, downgrades, disputes, deletion; a Stripe that creates no PaymentIntent, forgets keys or
+//! Stripe, downgrades, disputes, deletion; a Stripe that forgets keys, repeats a failure or
 //! completes a session whose payment is still processing; the refund itself. A processing attempt
 //! is settled before time passes. A request to buy stops when one of its calls gets no response,
 //! and does not wait for the work that it starts; there is at most one more checkout than requests.
@@ -74,6 +74,8 @@ struct Scope {
     time_outs: u8,
     /// Attempts on which the bank decides later.
     processings: u8,
+    /// Attempts that Stripe refuses without asking the bank.
+    refusals: u8,
     /// Deliveries of the webhook.
     deliveries: u8,
 }
@@ -88,6 +90,7 @@ struct Left {
     stalls: u8,
     time_outs: u8,
     processings: u8,
+    refusals: u8,
     deliveries: u8,
 }
 
@@ -102,6 +105,10 @@ enum Broken {
     NumberRisesWithoutDecline,
     /// An attempt without a response counts as declined.
     SilenceIsADecline,
+    /// An attempt that Stripe refused counts as declined.
+    RefusalIsADecline,
+    /// The PaymentIntent of a refused attempt is abandoned without being cancelled.
+    RefusedUncancelled,
     /// A PaymentIntent without a response is abandoned.
     SilenceIsACancellation,
     /// The status after an earlier attempt is taken as the outcome of the current one.
@@ -295,6 +302,7 @@ impl Model for Charges {
             stalls,
             time_outs,
             processings,
+            refusals,
             deliveries,
             ..
         } = self.scope;
@@ -308,6 +316,7 @@ impl Model for Charges {
                 stalls,
                 time_outs,
                 processings,
+                refusals,
                 deliveries,
             },
             stored: Stored::new(books::bought()),
@@ -422,6 +431,7 @@ const CHARGING: Scope = Scope {
     stalls: 1,
     time_outs: 1,
     processings: 0,
+    refusals: 0,
     deliveries: 2,
 };
 
@@ -430,6 +440,8 @@ const ACTING: Scope = Scope { acts: 2, upgrades: 1, stalls: 0, deliveries: 1, ..
 const ACTING_SLOWLY: Scope = Scope { crashes: 0, stalls: 1, time_outs: 0, ..ACTING };
 
 const IN_PROCESS: Scope = Scope { crashes: 0, stalls: 0, processings: 1, ..CHARGING };
+
+const REFUSED: Scope = Scope { stalls: 0, refusals: 2, deliveries: 1, ..CHARGING };
 
 const BUYING: Scope = Scope { purchases: 1, acts: 0, crashes: 0, time_outs: 0, ..CHARGING };
 
@@ -481,6 +493,11 @@ fn an_attempt_that_the_bank_decides_later() {
 }
 
 #[test]
+fn attempts_that_stripe_refuses() {
+    assert_all(REFUSED, 20_000);
+}
+
+#[test]
 fn a_checkout_beside_workers_that_stall() {
     assert_all(BUYING, 220_000);
 }
@@ -515,7 +532,7 @@ fn every_rule_is_needed_and_every_property_can_fail() {
     let two_buy = Scope { stalls: 1, deliveries: 0, ..BUYING_TWICE };
     let no_faults = Scope { crashes: 0, stalls: 0, time_outs: 0, deliveries: 0, ..CHARGING };
     let upgrade = Scope { upgrades: 1, ..CHARGING };
-    let table: [(&[Broken], Scope, &[&'static str]); 16] = [
+    let table: [(&[Broken], Scope, &[&'static str]); 18] = [
         (&[Broken::ConfirmedUnstored], CHARGING, &[property::STORED_FIRST, property::CANCELLED]),
         (
             // Without a fault, only a second worker can find an attempt that has not arrived.
@@ -525,6 +542,8 @@ fn every_rule_is_needed_and_every_property_can_fail() {
         ),
         (&[Broken::NumberRisesWithoutDecline], CHARGING, &[property::DECLINES]),
         (&[Broken::SilenceIsADecline], CHARGING, &[property::DECLINES]),
+        (&[Broken::RefusalIsADecline], REFUSED, &[property::DECLINES]),
+        (&[Broken::RefusedUncancelled], REFUSED, &[property::ONE_PAYABLE]),
         (&[Broken::SilenceIsACancellation], CHARGING, &[property::APPLIED, property::ONE_PAYABLE]),
         (&[Broken::OldDeclineBelieved], CHARGING, &[property::DECLINES]),
         (&[Broken::CancelPostponed], no_faults, &[property::COMES_TO_AN_END]),

@@ -122,13 +122,13 @@ impl Stripe {
 
     /// Creates the PaymentIntent of this key, unless it exists.
     pub(crate) fn create(&mut self, number: u8) {
-        let missing = usize::from(number).saturating_sub(self.intents.len());
-        let new = Intent {
-            status: Status::RequiresConfirmation,
-            answers: Vec::new(),
-            declined: Vec::new(),
-        };
-        self.intents.extend(vec![new; missing]);
+        let is_last = |known: usize| known + 1 == usize::from(number);
+        for known in self.intents.len()..usize::from(number) {
+            // A number that Stripe refused to create stands for nothing that can be paid.
+            let status =
+                if is_last(known) { Status::RequiresConfirmation } else { Status::Canceled };
+            self.intents.push(Intent { status, answers: Vec::new(), declined: Vec::new() });
+        }
     }
 
     /// Whether a confirmation would make an attempt, on which the bank decides.

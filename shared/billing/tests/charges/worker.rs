@@ -45,6 +45,11 @@ pub(crate) enum Ask {
     Cancel {
         number: u8,
     },
+    /// Cancels the PaymentIntent of a refused attempt.
+    CancelRefused {
+        number: u8,
+        attempt: u32,
+    },
     /// Cancels a PaymentIntent that is not stored, whatever the response.
     CancelUnstored {
         number: u8,
@@ -57,13 +62,33 @@ pub(crate) enum Ask {
 /// Has Stripe's response, or knows that there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Write {
-    Created { number: u8 },
-    Paid { object: StripeRef },
-    Declined { number: u8, attempt: u32, no_more: bool },
-    NeverConfirmed { number: u8 },
-    Unknown { number: u8 },
-    Gone { number: u8 },
-    Closed { order: u8 },
+    Created {
+        number: u8,
+    },
+    Paid {
+        object: StripeRef,
+    },
+    Declined {
+        number: u8,
+        attempt: u32,
+        no_more: bool,
+    },
+    /// No number: no PaymentIntent was created.
+    Refused {
+        number: Option<u8>,
+    },
+    NeverConfirmed {
+        number: u8,
+    },
+    Unknown {
+        number: u8,
+    },
+    Gone {
+        number: u8,
+    },
+    Closed {
+        order: u8,
+    },
     Postpone,
     Nothing,
 }
@@ -78,16 +103,26 @@ pub(crate) enum Fate {
     Unanswered,
     /// It arrives after the caller has given up.
     Late,
+    /// It arrives, and Stripe refuses it.
+    Refused,
 }
 
 impl Fate {
-    fn of_call(ask: Ask, left: Left) -> &'static [Self] {
-        match ask {
-            _ if left.time_outs == 0 => &[Self::Answered],
-            Ask::LookUp { .. } => &[Self::Answered, Self::Lost],
-            Ask::Confirm { .. } => &[Self::Answered, Self::Lost, Self::Unanswered, Self::Late],
-            _ => &[Self::Answered, Self::Lost, Self::Unanswered],
+    fn of_call(ask: Ask, left: Left) -> Vec<Self> {
+        let mut fates = vec![Self::Answered];
+        if left.time_outs > 0 {
+            fates.push(Self::Lost);
+            if !matches!(ask, Ask::LookUp { .. }) {
+                fates.push(Self::Unanswered);
+            }
+            if let Ask::Confirm { .. } = ask {
+                fates.push(Self::Late);
+            }
         }
+        if left.refusals > 0 && matches!(ask, Ask::Create { .. } | Ask::Confirm { .. }) {
+            fates.push(Self::Refused);
+        }
+        fates
     }
 
     fn arrives(self) -> bool {
@@ -107,7 +142,7 @@ impl State {
         match at {
             At::Free | At::Write(_) => steps.push(Action::Go { worker }),
             At::Ask(ask) => {
-                for &fate in Fate::of_call(ask, self.left) {
+                for fate in Fate::of_call(ask, self.left) {
                     let verdicts = match ask {
                         Ask::Confirm { number, attempt } if fate.arrives() => {
                             self.verdicts(number, attempt)
@@ -216,6 +251,11 @@ impl Charges {
         let At::Ask(ask) = state.workers[worker].at else {
             return None;
         };
+        if fate == Fate::Refused {
+            state.left.refusals -= 1;
+            state.workers[worker].at = self.after_refusal(ask);
+            return Some(());
+        }
         state.left.time_outs -= u8::from(fate != Fate::Answered);
         let answer = match ask {
             Ask::Create { number } => {
@@ -258,6 +298,15 @@ impl Charges {
                     _ => Write::Postpone,
                 }
             }
+            Ask::CancelRefused { number, attempt } => {
+                let status =
+                    if fate.arrives() { state.stripe.cancel(number) } else { Status::Processing };
+                match status {
+                    Status::Succeeded => Self::outcome(number, attempt, status),
+                    Status::Canceled => Write::Refused { number: Some(number) },
+                    _ => Write::Unknown { number },
+                }
+            }
             Ask::CancelUnstored { number } => {
                 if fate.arrives() {
                     state.stripe.cancel(number);
@@ -292,6 +341,19 @@ impl Charges {
         };
         state.workers[worker].at = self.after_call(at);
         Some(())
+    }
+
+    fn after_refusal(&self, ask: Ask) -> At {
+        match ask {
+            Ask::Confirm { number, attempt } if self.breaks(Broken::RefusalIsADecline) => {
+                At::Write(Write::Declined { number, attempt, no_more: true })
+            }
+            Ask::Confirm { number, .. } if self.breaks(Broken::RefusedUncancelled) => {
+                At::Write(Write::Refused { number: Some(number) })
+            }
+            Ask::Confirm { number, attempt } => At::Ask(Ask::CancelRefused { number, attempt }),
+            _ => At::Write(Write::Refused { number: None }),
+        }
     }
 
     fn after_call(&self, write: Write) -> At {
@@ -345,6 +407,12 @@ impl Charges {
                 let name = StripeRef::Intent(number).name();
                 state.change(|profile| {
                     billing::declined(profile, Some(&name), attempt, no_more, now, &self.dunning);
+                });
+            }
+            Write::Refused { number } => {
+                let name = number.map(|number| StripeRef::Intent(number).name());
+                state.change(|profile| {
+                    billing::refused(profile, name.as_deref(), now, &self.dunning);
                 });
             }
             Write::NeverConfirmed { number } => {

@@ -198,6 +198,9 @@ async fn a_payment_is_refunded_once() {
     assert_eq!(refund("").await.error().1, "charge_already_refunded");
     assert_eq!(rig.stripe.payments()[0].refunded, 500);
     let told = rig.stripe.webhooks.events();
+    let (created, told): (Vec<_>, Vec<_>) =
+        told.into_iter().partition(|event| event.kind == "refund.created");
+    assert_eq!(created.len(), 3);
     let bodies = told.iter().map(|event| {
         assert_eq!(event.kind, "charge.refunded");
         let body: Value = serde_json::from_str(&event.body).unwrap();
@@ -228,6 +231,54 @@ async fn a_dispute_is_opened_and_closed() {
         assert_eq!(shown["status"], if won { "won" } else { "lost" });
         assert_eq!(shown["payment_intent"], *intent);
         assert_eq!(rig.stripe.payments()[0].disputed, !won);
-        assert_eq!(rig.kinds(), ["charge.dispute.created", "charge.dispute.closed"]);
+        let told = ["created", "funds_withdrawn", "funds_reinstated", "closed"];
+        let told = told.into_iter().filter(|kind| won || *kind != "funds_reinstated");
+        let told: Vec<_> = told.map(|kind| format!("charge.dispute.{kind}")).collect();
+        assert_eq!(rig.kinds(), told);
     }
+}
+
+/// An inquiry moves no money; it can become a dispute.
+#[tokio::test]
+async fn an_inquiry_is_closed_or_becomes_a_dispute() {
+    let rig = Rig::start().await;
+    let intent = rig.paid_intent().await;
+    let inquiry = rig.stripe.inquire(&intent).unwrap();
+    assert!(!rig.stripe.payments()[0].disputed);
+    rig.stripe.close_dispute(&inquiry, false).unwrap();
+    assert_eq!(rig.stripe.object(&inquiry).unwrap()["status"], "warning_closed");
+    rig.stripe.escalate(&inquiry).unwrap_err();
+    let inquiry = rig.stripe.inquire(&intent).unwrap();
+    rig.kinds();
+    rig.stripe.escalate(&inquiry).unwrap();
+    assert!(rig.stripe.payments()[0].disputed);
+    assert_eq!(rig.kinds(), ["charge.dispute.updated", "charge.dispute.funds_withdrawn"]);
+}
+
+/// A refund that fails is listed as failed, and three events report it.
+#[tokio::test]
+async fn refunds_are_listed_with_their_status() {
+    let rig = Rig::start().await;
+    let intent = rig.paid_intent().await;
+    for cents in [100, 200, 150] {
+        rig.stripe.refund_in_dashboard(&intent, cents).unwrap();
+    }
+    rig.kinds();
+    rig.stripe.bounce_refund(&intent).unwrap();
+    assert_eq!(rig.kinds(), ["refund.updated", "charge.refund.updated", "refund.failed"]);
+    assert_eq!(rig.stripe.payments()[0].refunded, 350);
+    let page = async |after: &str| {
+        let path = format!("/v1/refunds?payment_intent={intent}&limit=2{after}");
+        let body = rig.get(&path).await.body;
+        let listed = body["data"].as_array().unwrap().iter();
+        let listed = listed.map(|it| format!("{} {}", it["amount"], it["status"]));
+        let last = body["data"].as_array().unwrap().last().unwrap()["id"].clone();
+        (listed.collect::<Vec<_>>(), body["has_more"] == true, last)
+    };
+    let (first, has_more, last) = page("").await;
+    assert_eq!(first, [r#"150 "succeeded""#, r#"200 "succeeded""#]);
+    let after = format!("&starting_after={}", last.as_str().unwrap());
+    let (rest, is_more, _) = page(&after).await;
+    assert_eq!(rest, [r#"100 "failed""#]);
+    assert_eq!((has_more, is_more), (true, false));
 }

@@ -128,3 +128,40 @@ async fn requests_above_the_rate_limit_are_refused() {
     rig.later(SignedDuration::from_secs(1));
     assert_eq!(statuses(3).await, [404, 404, 429]);
 }
+
+#[tokio::test]
+async fn a_deleted_customer_can_be_read_and_not_used() {
+    let rig = Rig::start().await;
+    let (intent, method) = rig.intent(Card::Succeeds).await;
+    let customer = rig.stripe.object(&intent).unwrap()["customer"].as_str().unwrap().to_owned();
+    rig.stripe.delete_customer(&customer);
+    let read = rig.get(&format!("/v1/customers/{customer}")).await;
+    let gone = json!({"id": customer, "object": "customer", "deleted": true});
+    assert_eq!((read.status, read.body), (200, gone));
+    let form = [("amount", "500"), ("currency", "usd"), ("customer", customer.as_str())];
+    let created = rig.post("/v1/payment_intents", &form).await;
+    assert_eq!((created.status, created.error().1), (400, "resource_missing"));
+    assert_eq!(created.body["error"]["param"], "customer");
+    let session = rig.session("payment", &[("customer", &customer)]).await;
+    assert_eq!(session.body["error"]["param"], "customer");
+    // Its cards are detached.
+    let confirmed = rig.confirm(&intent, &method, "k").await.unwrap();
+    assert_eq!(
+        (confirmed.status, &confirmed.body["error"]["param"]),
+        (400, &json!("payment_method"))
+    );
+}
+
+/// A 500 is repeated under the same idempotency key; a request that was not executed is not.
+#[tokio::test]
+async fn a_failure_on_command_is_stored_if_it_is_a_500() {
+    let rig = Rig::start().await;
+    for (status, then) in [(500, 500), (503, 200), (400, 200)] {
+        let (intent, method) = rig.intent(Card::Succeeds).await;
+        rig.stripe.fail_next("/confirm", status, 1);
+        let first = rig.confirm(&intent, &method, &intent).await.unwrap();
+        let second = rig.confirm(&intent, &method, &intent).await.unwrap();
+        assert_eq!((first.status, second.status), (status, then));
+        assert_eq!(second.replayed, status == 500);
+    }
+}
