@@ -1,15 +1,13 @@
 //! Whatever the default AI sends, a call on credits ends well: its text stays out of every error, the
 //! hold is resolved or due, and the call is charged at most once and never above its ceiling.
 
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use serde_json::json;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
 
 use super::{Depth, depth};
+use crate::odd_responses::RawUpstream;
 use crate::support::{Caller, World, hello};
 
 /// Stands wherever the default AI could put a text that is not content.
@@ -96,45 +94,14 @@ fn response(dice: &mut Rng) -> String {
     }
 }
 
-/// A default AI that gives each call the next response, in chunks of random sizes.
-async fn default_ai(next: Arc<Mutex<(String, u64)>>) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/v1", listener.local_addr().unwrap());
-    edge::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            edge::spawn(serve(stream, Arc::clone(&next)));
-        }
-    });
-    url
-}
-
-async fn serve(mut stream: TcpStream, next: Arc<Mutex<(String, u64)>>) {
-    let mut request = vec![0; 64 * 1024];
-    let read = stream.read(&mut request).await.unwrap_or_default();
-    let request = String::from_utf8_lossy(&request[..read]).into_owned();
-    if request.starts_with("GET") {
-        let pricing = json!({"prompt": "0.000001", "completion": "0.000002"});
-        let model = json!({"id": "m", "pricing": pricing, "context_length": 8_000});
-        let body = json!({"data": [model]}).to_string();
-        let (status, body) =
-            if request.contains("/models") { (200, body) } else { (404, String::new()) };
-        let length = body.len();
-        let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\n");
-        let _ = stream.write_all(format!("{head}connection: close\r\n\r\n{body}").as_bytes()).await;
-        return;
-    }
-    let (response, seed) = next.lock().unwrap().clone();
-    let mut dice = Rng::with_seed(seed);
-    let mut rest = response.as_bytes();
+fn chunks(mut rest: &[u8], dice: &mut Rng) -> Vec<Vec<u8>> {
+    let mut chunks = Vec::new();
     while !rest.is_empty() {
         let (chunk, after) = rest.split_at(dice.usize(1..=200).min(rest.len()));
-        if stream.write_all(chunk).await.is_err() {
-            return;
-        }
-        let _ = stream.flush().await;
-        tokio::task::yield_now().await;
+        chunks.push(chunk.to_vec());
         rest = after;
     }
+    chunks
 }
 
 /// The sum of an account's call entries for `call`, in micro-credits, and their number.
@@ -158,10 +125,9 @@ async fn any_response_of_the_default_ai_ends_well() {
         Depth::Bounded => Duration::from_secs(40),
         Depth::All => Duration::from_mins(30),
     };
-    let next = Arc::new(Mutex::new((String::new(), 0)));
-    let url = default_ai(Arc::clone(&next)).await;
+    let upstream = RawUpstream::start().await;
     let settings = [
-        ("DEFAULT_AI_BASE_URL", url.as_str()),
+        ("DEFAULT_AI_BASE_URL", upstream.url.as_str()),
         ("DEFAULT_AI_MODEL", "m"),
         ("UPSTREAM_IDLE_MS", "1000"),
     ];
@@ -179,7 +145,7 @@ async fn any_response_of_the_default_ai_ends_well() {
         let owner = world.owner(&account);
         let mut dice = Rng::with_seed(seed);
         let sent = response(&mut dice);
-        *next.lock().unwrap() = (sent.clone(), seed);
+        upstream.respond(chunks(sent.as_bytes(), &mut dice));
         let streamed = dice.bool();
         let mut call = hello();
         call["model"] = json!("m");

@@ -31,6 +31,7 @@ mod interface;
 mod inverted;
 mod keys;
 mod next_call;
+mod odd_responses;
 mod openapi;
 mod other_sites;
 mod outage;

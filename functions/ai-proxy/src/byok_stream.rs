@@ -14,7 +14,7 @@ use futures_util::stream;
 use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument, Span};
 use upstream::sse::{Item, Items, WholeLines};
-use upstream::{Answer, Reading, UpstreamError};
+use upstream::{Answer, HasContent, Reading, UpstreamError};
 
 use crate::body_chunks::BodyChunks;
 use crate::call::Call;
@@ -38,7 +38,11 @@ pub(crate) struct StreamRelay {
     lines: WholeLines,
     /// What was read before the decision, and is sent first.
     begun: Bytes,
+    /// Something was received.
+    has_begun: bool,
     end: End,
+    /// Everything was sent.
+    is_sent: bool,
     error_chunk: ErrorChunk,
 }
 
@@ -48,8 +52,6 @@ struct End {
     /// OpenRouter reported an error, after which it sends nothing more.
     has_failed: bool,
     usage: Option<Usage>,
-    /// Everything was sent.
-    is_sent: bool,
 }
 
 impl StreamRelay {
@@ -59,7 +61,9 @@ impl StreamRelay {
             items: Items::default(),
             lines: WholeLines::default(),
             begun: Bytes::new(),
+            has_begun: false,
             end: End::default(),
+            is_sent: false,
             error_chunk: ErrorChunk::new(call, clock),
         }
     }
@@ -71,12 +75,13 @@ impl StreamRelay {
         let mut decision = None;
         while decision.is_none() && begun.len() <= MAX_UNDECIDED {
             let Ok(Some(chunk)) = timeout_at(deadline, self.chunks.next()).await else { break };
+            self.has_begun = true;
             let items = self.items.push(chunk.clone());
             let mut readings = self.note(items).into_iter();
             decision = readings.find_map(|reading| match reading {
-                Reading::Error(error, ..) => Some(Decision::OnlyAnError(error)),
+                Reading::Error(error, _, HasContent::No) => Some(Decision::OnlyAnError(error)),
                 Reading::Chunk(chunk) if !chunk.is_decisive() => None,
-                Reading::Chunk(_) | Reading::Done | Reading::Unreadable => Some(Decision::Passed),
+                _ => Some(Decision::Passed),
             });
             begun.extend_from_slice(&self.lines.push(chunk));
         }
@@ -112,13 +117,14 @@ impl StreamRelay {
     }
 
     async fn next(mut self) -> Option<(Result<Bytes, Infallible>, Self)> {
-        if self.end.is_sent {
+        if self.is_sent {
             return None;
         }
         if !self.begun.is_empty() {
             return Some((Ok(std::mem::take(&mut self.begun)), self));
         }
         while let Some(chunk) = self.chunks.next().await {
+            self.has_begun = true;
             let was_done = self.end.is_done;
             let mut items = self.items.push(chunk.clone());
             items.retain(may_end_the_stream);
@@ -131,7 +137,7 @@ impl StreamRelay {
                 return Some((Ok(lines), self));
             }
         }
-        self.end.is_sent = true;
+        self.is_sent = true;
         let mut rest = self.items.end();
         rest.retain(may_end_the_stream);
         self.note(rest);
@@ -141,7 +147,8 @@ impl StreamRelay {
             usage = ?self.end.usage,
             "stream ended"
         );
-        let last = if self.end.is_done || self.end.has_failed {
+        let is_empty = !self.has_begun && self.chunks.is_whole();
+        let last = if self.end.is_done || self.end.has_failed || is_empty {
             self.lines.rest()
         } else {
             self.error_chunk.interrupted()

@@ -162,15 +162,19 @@ impl Relay {
             self.client.push(failed.event);
         }
         self.client.flush().await;
+        // A connection whose response was read to its end can be used again.
+        chunks.stop_soon();
+        while chunks.next().await.is_some() {}
     }
 
-    /// The stream's end, whose last event may lack its own.
+    /// The stream's end, whose last event may lack its own. An event that was cut is left out.
     fn cut_off(&mut self, chunks: &BodyChunks) -> End {
-        let items = self.items.end();
-        match items.as_slice() {
-            [Item::Event(event)] if matches!(Reading::of_event(event), Reading::Done) => End::Done,
-            _ => End::CutOff { is_whole: chunks.is_whole() },
-        }
+        let mut items = self.items.end();
+        items.retain(|item| match item {
+            Item::Event(event) => Reading::of_event(event) != Reading::Unreadable,
+            Item::Comment | Item::Unreadable => false,
+        });
+        self.relay_items(items).unwrap_or(End::CutOff { is_whole: chunks.is_whole() })
     }
 
     /// Returns the stream's end if it is among the items.
