@@ -257,11 +257,13 @@ def gateway_responses(template):
                 continue
             error = body.get("error", {})
             problem = {"type", "title", "detail", "code", "request_id"} - body.keys()
-            openai = {"message", "type", "code", "param"} - error.keys()
-            if problem or openai:
-                yield f"{kind} lacks {sorted(problem | openai)}"
-            elif error["code"] != body["code"] or not body["type"].endswith(f"/{body['code']}"):
+            of_ai = {"message", "type", "code", "param", "metadata"} - error.keys()
+            if problem or of_ai:
+                yield f"{kind} lacks {sorted(problem | of_ai)}"
+            elif error["type"] != body["code"] or not body["type"].endswith(f"/{body['code']}"):
                 yield f"{kind} has several codes"
+            elif str(error["code"]) != str(answer.get("statusCode")):
+                yield f"{kind} is {answer.get('statusCode')}, and {error['code']} to SDKs"
             if str(body.get("status", answer.get("statusCode"))) != str(answer.get("statusCode")):
                 yield f"{kind} has status {body.get('status')} in its body, but is {answer.get('statusCode')}"
 

@@ -6,6 +6,7 @@ mod machine;
 mod many_accounts;
 mod retries;
 mod simulated;
+mod upstream_responses;
 
 /// How far the searches go: `DEEP` in the environment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -67,6 +67,7 @@ async fn a_refused_key_changes_nothing() {
         ("sk-or-v1-rejected-0123456789abcdef", 422, "key_rejected"),
         ("sk-or-v1-management-0123456789abcdef", 422, "management_key"),
         ("sk-or-v1-down-0123456789abcdef", 502, "openrouter_unavailable"),
+        ("sk-or-v1-busy-0123456789abcdef", 503, "openrouter_busy"),
     ];
     for (key, status, code) in refused {
         let reply = owner.save_key(key).await;

@@ -14,6 +14,9 @@ use crate::deps::Deps;
 /// Time-out of a key check by OpenRouter.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Time after which a check that OpenRouter was too busy for may be tried again.
+const BUSY_RETRY: Duration = Duration::from_mins(1);
+
 /// Counts a check that is about to be made, unless the account has reached its limit.
 pub(crate) async fn count(
     deps: &Deps,
@@ -42,6 +45,14 @@ pub(crate) async fn check(deps: &Deps, key: &SecretString) -> Result<Option<KeyF
     match deps.openrouter.check_key(key, CHECK_TIMEOUT).await {
         Ok(facts) => Ok(Some(facts)),
         Err(error) if error.is_unauthorized() => Ok(None),
+        Err(error) if error.is_rate_limited() => {
+            let error = ApiError::new(
+                Code::OpenRouterBusy,
+                "OpenRouter limits the rate of key checks; nothing was changed; try again in a \
+                 minute",
+            );
+            Err(error.with_retry_after(BUSY_RETRY))
+        }
         Err(error) => {
             edge::log_error(&error, "OpenRouter could not check the key");
             Err(ApiError::new(

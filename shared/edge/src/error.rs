@@ -112,6 +112,7 @@ codes! {
     [SERVICE_UNAVAILABLE]
     IdentityUnavailable "identity_unavailable" "Access tokens cannot be checked now"
     StorageUnavailable "storage_unavailable" "The storage does not answer"
+    OpenRouterBusy "openrouter_busy" "OpenRouter limits the rate of key checks"
     KeyUnavailable "key_unavailable" "The stored key cannot be read now"
     [GATEWAY_TIMEOUT]
     OpenRouterTimeout "openrouter_timeout" "OpenRouter did not answer in time"

@@ -64,6 +64,10 @@ pub enum AskError {
 }
 
 impl AskError {
+    pub fn is_rate_limited(&self) -> bool {
+        matches!(self, Self::Refused { status: StatusCode::TOO_MANY_REQUESTS, .. })
+    }
+
     /// Did upstream respond that it does not accept the key (401)?
     pub fn is_unauthorized(&self) -> bool {
         matches!(self, Self::Refused { status: StatusCode::UNAUTHORIZED, .. })
