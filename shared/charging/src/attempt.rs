@@ -245,10 +245,7 @@ impl Worker<'_> {
         };
         let charge = account.profile.billing.charge.as_ref();
         let attempt = charge.map_or(1, |charge| charge.declines.saturating_add(1));
-        let was_declined = matches!(&found, Ok(PaymentIntent { decline: Some(_), .. }));
         let outcome = match Attempt::of(found)? {
-            // The card was detached, and nothing was attempted.
-            Attempt::Declined { .. } if !was_declined => Attempt::NeverArrived,
             // The decline may be an earlier attempt's, and this attempt may never have arrived.
             // Repeating it under the same number shows which.
             Attempt::Declined { .. } if attempt > 1 => Attempt::NeverArrived,

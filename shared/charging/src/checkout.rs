@@ -250,8 +250,8 @@ async fn replace_customer(cx: Context<'_>, account: &Account, gone: &str) -> Res
         Some(id) => is_cancelled(cx.stripe.cancel_intent(&IntentId::new(id.as_str())?).await)?,
         None => false,
     };
-    let (number, key) = (&account.number, format!("{}-customer-after-{gone}", account.number));
-    let customer = once(|| cx.stripe.create_customer(number, &key)).await?;
+    let key = format!("{}-customer-after-{gone}", account.number);
+    let customer = create_customer(cx, account, &key).await?;
     let replace = |profile: &mut Profile| {
         let is_ours = billing::replace_customer(profile, gone, customer.as_str());
         if let (true, true, Some(id)) = (is_ours, is_cancelled, idle) {
@@ -273,14 +273,26 @@ async fn customer(cx: Context<'_>, account: &Account) -> Result<CustomerId> {
     if let Some(customer) = &account.profile.billing.customer {
         return Ok(CustomerId::new(customer.as_str())?);
     }
-    let (number, key) = (&account.number, format!("{}-customer", account.number));
-    let customer = once(|| cx.stripe.create_customer(number, &key)).await?;
+    let key = format!("{}-customer", account.number);
+    let customer = create_customer(cx, account, &key).await?;
     let keep_customer = |profile: &mut Profile| {
         let known = &mut profile.billing.customer;
         known.get_or_insert_with(|| customer.to_string());
     };
     cx.change(&account.id, keep_customer).await?;
     Ok(customer)
+}
+
+/// A second customer would do no harm: only the stored one pays.
+async fn create_customer(cx: Context<'_>, account: &Account, key: &str) -> Result<CustomerId> {
+    let create = async |key: &str| cx.stripe.create_customer(&account.number, key).await;
+    match once(|| create(key)).await {
+        Err(error) if error.is_key_spent() => {
+            edge::log_error(&error, "could not create a customer; trying another key");
+            Ok(create(&edge::new_id(key)).await?)
+        }
+        created => Ok(created?),
+    }
 }
 
 /// Waits while another call is in progress under the same idempotency key.

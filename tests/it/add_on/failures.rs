@@ -119,6 +119,18 @@ async fn an_add_on_session_is_created_under_a_new_key_at_the_next_click() {
     assert_eq!(world.stripe().payable(), [session_id]);
 }
 
+/// Stripe repeats the 500 to the customer's creation, too.
+#[tokio::test]
+async fn a_customer_whose_creation_failed_is_created_at_the_next_click() {
+    let world = World::start().await;
+    world.set("acme", json!({})).await;
+    world.stripe().fail_next("/customers", 500, 1);
+    let refused = subscribe(&world).await;
+    assert_eq!(refused.error(), (502, "payment_provider_unavailable".to_owned()));
+    pay(&world, Card::Succeeds).await;
+    assert_eq!(status(&world).await, "active");
+}
+
 #[tokio::test]
 async fn an_amount_is_digits_and_a_fraction() {
     let world = World::start().await;
