@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::watch;
 
@@ -97,10 +97,14 @@ async fn forward(State(relay): State<Relay>, request: Request) -> Response {
     let answer = sent.headers(parts.headers).body(body).send().await.unwrap();
     steps.step(&format!("{what} head")).await;
     let (status, headers) = (answer.status(), answer.headers().clone());
-    let chunks = answer.bytes_stream().flat_map(|chunk| {
-        let events = match chunk {
-            Ok(chunk) => events(&chunk).into_iter().map(Ok).collect(),
-            Err(error) => vec![Err(error)],
+    let mut partial = BytesMut::new();
+    let parts = answer.bytes_stream().map(Some).chain(stream::once(async { None }));
+    let chunks = parts.flat_map(move |part| {
+        let events = match part {
+            Some(Ok(chunk)) => events(&mut partial, &chunk).into_iter().map(Ok).collect(),
+            Some(Err(error)) => vec![Err(error)],
+            None if partial.is_empty() => Vec::new(),
+            None => vec![Ok(partial.split().freeze())],
         };
         stream::iter(events)
     });
@@ -117,15 +121,12 @@ async fn forward(State(relay): State<Relay>, request: Request) -> Response {
     response
 }
 
-/// The events in a chunk of a stream, so that it does not matter how they were split.
-fn events(chunk: &Bytes) -> Vec<Bytes> {
+/// The events that a chunk of a stream completes, so that it does not matter how they were split.
+fn events(partial: &mut BytesMut, chunk: &[u8]) -> Vec<Bytes> {
+    partial.extend_from_slice(chunk);
     let mut events = Vec::new();
-    let mut rest = chunk.clone();
-    while let Some(end) = rest.windows(2).position(|window| window == b"\n\n") {
-        events.push(rest.split_to(end + 2));
-    }
-    if !rest.is_empty() {
-        events.push(rest);
+    while let Some(end) = partial.windows(2).position(|window| window == b"\n\n") {
+        events.push(partial.split_to(end + 2).freeze());
     }
     events
 }
