@@ -69,6 +69,7 @@ fuzz_target!(|data: &[u8]| {
             assert_payable(&members);
             sends(&request_on_credits, &members);
             bounds(&request_on_credits, &members);
+            names_what_it_ignores(&request_on_credits, &members);
         }
         Err(error) => {
             assert!(matches!(error.code(), Code::UnsupportedOnCredits | Code::InvalidRequest));
@@ -111,6 +112,14 @@ fn assert_payable(members: &Raw<'_>) {
         let mut kinds = tool.0.iter().filter(|(name, _)| name == "type");
         assert!(kinds.all(|(_, kind)| text(kind) == "function"));
         assert!(tool.last("type").is_some());
+    }
+}
+
+/// A header's value: names of the caller's members, and the number of the others.
+fn names_what_it_ignores(request_on_credits: &CreditsRequest<'_>, members: &Raw<'_>) {
+    for name in request_on_credits.ignored().iter().flat_map(|names| names.split(',')) {
+        let others = name.strip_prefix('+').and_then(|number| number.parse::<usize>().ok());
+        assert!(others.is_some() || member(members, name).is_some(), "{name:?}");
     }
 }
 
@@ -159,7 +168,8 @@ fn bounds(request_on_credits: &CreditsRequest<'_>, members: &Raw<'_>) {
     assert!(narrow.prompt_tokens <= CONTEXT);
     let limits = ["max_tokens", "max_completion_tokens"].map(|name| member(members, name));
     let limits = limits.into_iter().flatten();
-    let limits = limits.map(|limit| limit.parse::<u64>().expect("a limit"));
+    let whole = |limit: &str| limit.split('.').next().and_then(|whole| whole.parse().ok());
+    let limits = limits.map(|limit| whole(limit).expect("a limit"));
     assert_eq!(narrow.output_limit, limits.min());
     assert_ne!(narrow.output_limit, Some(0));
     let Ok(size) = request_on_credits.size(&model(None)) else {
