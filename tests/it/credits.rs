@@ -96,12 +96,12 @@ async fn low_credits_shorten_the_response() {
     assert_eq!(owner.chat(&body).await.status, 200);
 }
 
-/// 300 parallel calls of an account that can pay for about 50.
+/// 300 parallel calls of an account that can hold about a dozen at a time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn parallel_calls_never_overspend() {
-    const START: i64 = 4_200;
+    const START: i64 = 8_400;
     let world = World::start().await;
-    world.set("acme", json!({"credits": "0.0042"})).await;
+    world.set("acme", json!({"credits": "0.0084"})).await;
     let owner = world.owner("acme");
     let mut body = hello();
     body["max_tokens"] = json!(50);
