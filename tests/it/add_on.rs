@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use store::EventState;
 
 use crate::support::{Reply, World};
+use crate::wire::Fault;
 
 pub(crate) const ROUTE: &str = "/v1/integrations/openrouter/subscription";
 pub(crate) const CARD_ROUTE: &str = "/v1/integrations/openrouter/subscription/payment-method";
@@ -374,6 +375,18 @@ async fn credits_can_pay_for_the_add_on() {
     assert_eq!(amounts, ["-50", "-50", "-50"]);
     assert_eq!(world.stripe().seen().len(), 0, "Stripe is not involved");
     assert_eq!(world.shown("acme").await["reconciliation"]["ok"], true);
+}
+
+/// The response to the write is lost; what is stored tells that the month was paid.
+#[tokio::test]
+async fn a_month_in_credits_whose_write_has_no_response_is_paid_once() {
+    let world = World::with_settings(&[("ADD_ON_COLLECTION", "credits")]).await;
+    world.set("acme", json!({"credits": "120"})).await;
+    assert_eq!(subscribe(&world).await.status, 200);
+    world.wire.disturb("TransactWriteItems", Fault::ResponseLost, 1);
+    world.tick_when_due().await;
+    assert_eq!(status(&world).await, "active");
+    assert_eq!(world.settled_balance("acme").await, "20");
 }
 
 /// Each state that a user can see, and how each route responds: buying, cancelling, replacing the

@@ -1,5 +1,6 @@
 //! Purchases that refunds and disputes undo: each at most once, whatever Stripe reports.
 
+use futures_util::future::join_all;
 use http::Method;
 use jiff::SignedDuration;
 use local::stripe::{Card, Delivery, Event, StripeSimulator};
@@ -276,4 +277,28 @@ async fn a_dispute_of_a_payment_that_did_not_count_changes_nothing() {
     world.deliver(&events).await;
     world.tick_after(DAY).await;
     assert_eq!(world.balance_and_owed().await, ("7".to_owned(), "0".to_owned()));
+}
+
+/// Two deliveries at once: the second one finds what the first one stored.
+#[tokio::test]
+async fn a_purchase_that_two_deliveries_report_at_once_is_granted_once() {
+    let world = World::start().await;
+    world.set("acme", json!({})).await;
+    let session_id = world.credits_session().await;
+    let stripe = world.stripe();
+    stripe.webhooks.set_delivery(Delivery::Hold);
+    stripe.pay(&session_id, Card::Succeeds).unwrap();
+    let held = stripe.webhooks.take_held();
+    let paid = held.iter().find(|event| event.kind == "checkout.session.completed").unwrap();
+    // The same report under other ids, because one id is applied only once.
+    let events: Vec<_> = (0..8)
+        .map(|n| {
+            let id = format!("evt_again_{n}");
+            Event { body: paid.body.replace(&paid.id, &id), id, ..paid.clone() }
+        })
+        .collect();
+    join_all(events.iter().map(|event| stripe.webhooks.deliver(event))).await;
+    world.tick_after(SignedDuration::ZERO).await;
+    assert_eq!(world.settled_balance("acme").await, "100");
+    assert_eq!(world.entries().await.len(), 1);
 }
