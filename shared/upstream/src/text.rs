@@ -104,20 +104,23 @@ fn until(time: Timestamp, now: Timestamp) -> Option<Duration> {
 /// A generation's id, if it is one that may be stored and shown.
 pub(crate) fn generation_id(id: &str) -> Option<String> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-    let is_id = (1..=128).contains(&id.len()) && id.bytes().all(allowed) && !id.starts_with("sk-");
+    let is_id = (1..=128).contains(&id.len())
+        && id.bytes().all(allowed)
+        && !id.starts_with("sk-")
+        && !looks_like_key(id);
     is_id.then(|| id.to_owned())
 }
 
 /// At most `max` characters, without control characters, and with keys masked.
 pub(crate) fn fit(text: &str, max: usize) -> String {
-    let plain: String = text.chars().filter(|c| !is_invisible(*c)).collect();
-    mask(&plain).chars().take(max).collect()
+    let visible = text.chars().filter(|c| !is_invisible(*c));
+    let plain: String = visible.map(|c| if c.is_control() { ' ' } else { c }).collect();
+    mask(plain.trim()).chars().take(max).collect()
 }
 
-/// Control characters, and those that could hide a key from [`mask`].
+/// Characters that could hide a key from [`mask`].
 fn is_invisible(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{2064}' | '\u{feff}')
+    matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{2064}' | '\u{feff}')
 }
 
 /// Replaces anything that looks like a key.
@@ -143,7 +146,8 @@ fn find_key(text: &str) -> Option<usize> {
     let mut keys = starts.filter(|at| {
         let (before, from) = text.split_at_checked(*at).unwrap_or_default();
         let length = from.chars().take_while(|c| is_key_char(*c)).count();
-        !before.ends_with(char::is_alphanumeric) && length >= 15
+        let begins = from.starts_with("sk-or-") || !before.ends_with(char::is_alphanumeric);
+        begins && length >= 15
     });
     keys.next()
 }
@@ -190,6 +194,8 @@ mod tests {
         for (message, shown) in [
             ("Invalid model".to_owned(), "Invalid model"),
             (format!("key {key} and ({key})."), "key [key] and ([key])."),
+            (format!("Invalid key\n{key}"), "Invalid key [key]"),
+            (format!("key{key}"), "key[key]"),
             (format!("a {hidden}!\r\n\u{7}"), "a [key]!"),
             ("the risk-assessment-model-of-today".to_owned(), "the risk-assessment-model-of-today"),
         ] {
@@ -280,6 +286,7 @@ mod tests {
             ("gen 1", false),
             ("gen-1\n", false),
             ("sk-or-v1-0123456789abcdef", false),
+            ("gen-sk-or-v1-0123456789abcdef", false),
         ] {
             assert_eq!(generation_id(id).is_some(), good, "{id}");
         }
