@@ -69,7 +69,7 @@ async fn a_card_is_replaced_and_a_checkout_is_abandoned() {
     let browser = &world.browser;
     browser.act("card").await;
     browser.press("main a").await;
-    browser.says(".note.success", "nothing was changed").await;
+    browser.says(".note.success", "You left the payment page").await;
     browser.act("card").await;
     browser.press("button.pay").await;
     browser.says(".note.success", "your new card").await;
