@@ -94,7 +94,7 @@ pub(crate) async fn respond(
     }
 }
 
-/// What is needed to ask OpenRouter about the key after an error.
+/// Asks OpenRouter about the key after an error.
 struct KeyCheck<'a> {
     deps: &'a Deps,
     account: &'a Account,

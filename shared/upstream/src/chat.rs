@@ -192,8 +192,11 @@ impl Answer {
         let mut beginning = Beginning::default();
         let mut length: usize = 0;
         while length <= max {
-            let next = timeout_at(self.must_end_by, self.next()).await;
-            let Some(chunk) = next.map_err(|_| BodyError::TimedOut)?.transpose()? else {
+            // Silence is allowed: none of the response has reached the caller yet.
+            let next = timeout_at(self.must_end_by, self.response.chunk()).await;
+            let next = next.map_err(|_| BodyError::TimedOut)?;
+            let next = next.map_err(|error| BodyError::Broken(error.without_url().into()))?;
+            let Some(chunk) = next else {
                 beginning.is_all = true;
                 break;
             };

@@ -269,14 +269,14 @@ impl Relay {
             }
             End::Failed(error) => {
                 tracing::warn!("the default AI failed in its stream");
-                let event = self.error_chunk.of(&default_ai::failed());
                 if self.held.end_failed(self.usage, self.content).await == Charge::None {
                     let headers = &self.upstream_headers;
                     let error = default_ai::error_for(&self.held.deps, &error, headers).await;
+                    let event = self.error_chunk.of(&error);
                     return Err(Failed { event, error, charge: Charge::None });
                 }
                 self.send_withheld();
-                (event, default_ai::failed())
+                (self.error_chunk.of(&default_ai::failed()), default_ai::failed())
             }
         };
         Err(Failed { event, error, charge: Charge::Possible })
