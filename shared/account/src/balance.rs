@@ -230,7 +230,7 @@ mod tests {
         assert_eq!((part.balance, part.owed), (Credits::ZERO, credits(-5)));
         let all = reversed.undo_reversal(credits(25)).unwrap();
         assert_eq!(reversed.moved(all), Ok(start));
-        // What is owed was paid meanwhile.
+        // The amount owed has been paid in the meantime.
         let purchase = reversed.moved(reversed.credit(credits(20)).unwrap()).unwrap();
         let undone = purchase.undo_reversal(credits(25)).unwrap();
         assert_eq!((undone.balance, undone.owed), (credits(25), Credits::ZERO));

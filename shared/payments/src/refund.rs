@@ -47,7 +47,7 @@ impl Stripe {
         }
     }
 
-    /// All refunds of a payment, whoever made them, in their current state.
+    /// All refunds of a payment, ours and others, in their current state.
     pub async fn refunds(&self, intent: &IntentId) -> Result<Vec<ListedRefund>, PaymentError> {
         let mut refunds = Vec::new();
         loop {

@@ -39,7 +39,7 @@ pub(super) struct Generated {
     pub(super) finish_reason: &'static str,
 }
 
-/// What is generated for `request`, within its limit of tokens.
+/// The response to `request`, within its limit of tokens.
 pub(super) fn generate(request: &Value, is_big: bool) -> Generated {
     let echo = last_text(&request["messages"]);
     let mut pieces = reasoning(&request["reasoning"], &request["reasoning_effort"]);
