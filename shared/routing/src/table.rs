@@ -34,7 +34,7 @@ pub enum Entitlement {
     NotEntitled,
 }
 
-/// Available credits against the minimum balance.
+/// The balance against the minimum balance. Credits held by calls in progress count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum MinimumBalance {
     Met,
@@ -61,7 +61,7 @@ impl Situation {
         } else {
             Entitlement::NotEntitled
         };
-        let minimum_balance = if account.balance.available() < policy.minimum_balance {
+        let minimum_balance = if account.balance.balance() < policy.minimum_balance {
             MinimumBalance::Missed
         } else {
             MinimumBalance::Met

@@ -1,5 +1,5 @@
 use account::add_on::{Collection, Fact, GenerationId};
-use account::{AddOn, Credits, Period, Plan, Profile};
+use account::{Account, AccountId, AccountNumber, AddOn, Balance, Credits, Period, Plan, Profile};
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 
@@ -282,5 +282,27 @@ fn the_status_determines_what_is_owed_and_may_be_bought() {
             assert!(!owes_period(&profile, &GenerationId::new("g2"), second));
             assert!(!owes_period(&profile, &generation, Period::FIRST));
         }
+    }
+}
+
+#[test]
+fn credits_held_by_calls_in_progress_count_towards_the_minimum_balance() {
+    let mut account = Account {
+        id: AccountId::new("acme").unwrap(),
+        number: AccountNumber::new("n1").unwrap(),
+        profile: Profile::new(Plan::Standard, 1, Timestamp::UNIX_EPOCH),
+        revision: 0,
+        balance: Balance::default(),
+        created_at: Timestamp::UNIX_EPOCH,
+    };
+    for (balance, held, expected) in [
+        (1_000_000, 0, MinimumBalance::Met),
+        (1_000_000, 1_000_000, MinimumBalance::Met),
+        (999_999, 0, MinimumBalance::Missed),
+    ] {
+        let credits = Credits::from_micros;
+        account.balance = Balance::new(credits(balance), credits(held), Credits::ZERO, 1).unwrap();
+        let situation = Situation::of(&account, Timestamp::UNIX_EPOCH, &policy());
+        assert_eq!(situation.minimum_balance, expected, "{balance} of which {held} held");
     }
 }
