@@ -34,6 +34,8 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Barrier, oneshot};
 use tower::ServiceExt as _;
 
+mod memory;
+
 const WITH_KEY: &str = "acme";
 const ON_CREDITS: &str = "umbrella";
 /// Number of calls in flight in tests with several.
@@ -64,14 +66,19 @@ struct Setup {
 
 impl Function {
     fn start() -> Self {
+        Self::with(upstream(), &["OPENROUTER_BASE_URL"])
+    }
+
+    /// With this upstream in place of the simulators that the settings name.
+    fn with(upstream: Router, replaced: &'static [&'static str]) -> Self {
         let (send_setup, setup) = mpsc::channel();
         let (stop, stopped) = oneshot::channel();
         let surroundings = thread::spawn(move || {
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let upstream = Server::start(upstream()).await.unwrap();
+                let upstream = Server::start(upstream).await.unwrap();
                 let system = System::start(Options::default()).await.unwrap();
-                send_setup.send(set_up(&system, &upstream.url()).await).unwrap();
+                send_setup.send(set_up(&system, &upstream.url(), replaced).await).unwrap();
                 // The test is over.
                 let _ = stopped.await;
                 system.stop().await;
@@ -108,8 +115,15 @@ impl Function {
         }
     }
 
-    /// Makes a call and reads its response to the end; returns its length.
+    /// Makes a successful call; returns the length of its response.
     async fn call(&self, token: &str, body: &Bytes) -> usize {
+        let (status, length) = self.read(token, body).await;
+        assert_eq!(status, StatusCode::OK);
+        length
+    }
+
+    /// Makes a call and reads its response to the end; returns its status and length.
+    async fn read(&self, token: &str, body: &Bytes) -> (StatusCode, usize) {
         let request = Request::post("/v1/chat/completions")
             .header(AUTHORIZATION, token)
             .header(CONTENT_TYPE, "application/json")
@@ -118,12 +132,11 @@ impl Function {
         let response = self.app.clone().oneshot(request).await.unwrap();
         let (status, mut body) = (response.status(), response.into_body());
         let mut length = 0;
-        while let Some(frame) = body.frame().await {
-            let chunk = frame.unwrap().into_data().unwrap_or_default();
-            assert_eq!(status, StatusCode::OK, "{}", String::from_utf8_lossy(&chunk));
-            length += chunk.len();
+        // A body that broke off ends in an error.
+        while let Some(Ok(frame)) = body.frame().await {
+            length += frame.into_data().unwrap_or_default().len();
         }
-        length
+        (status, length)
     }
 }
 
@@ -137,7 +150,7 @@ impl Drop for Function {
     }
 }
 
-async fn set_up(system: &System, upstream: &str) -> Setup {
+async fn set_up(system: &System, upstream: &str, replaced: &[&str]) -> Setup {
     let http = reqwest::Client::new();
     let put = async |path: &str, token: &str, body: serde_json::Value| {
         let request = http.put(format!("{}{path}", system.url()));
@@ -154,7 +167,9 @@ async fn set_up(system: &System, upstream: &str) -> Setup {
     let key = json!({"key": "sk-or-v1-usable-0123456789abcdef"});
     put("/v1/integrations/openrouter/key", &with_key, key).await;
     let mut settings = system.settings.clone();
-    settings.insert("OPENROUTER_BASE_URL".to_owned(), upstream.to_owned());
+    for setting in replaced {
+        settings.insert((*setting).to_owned(), upstream.to_owned());
+    }
     let connector = local::engines::connector();
     let aws = local::engines::aws_config(&settings).into_builder();
     let aws = aws.http_client(http_client_fn(move |_, _| connector.clone())).build();
@@ -203,9 +218,13 @@ fn upstream() -> Router {
         .layer(axum::extract::DefaultBodyLimit::disable())
 }
 
-fn chat(model: &str, content: usize) -> Bytes {
-    let stream = model.contains("stream");
-    let messages = [json!({"role": "user", "content": "w".repeat(content)})];
+/// A call whose content has this length; the model's name says whether it is streamed.
+fn chat_of(model: &str, content: usize) -> Bytes {
+    chat(model, model.contains("stream"), &"w".repeat(content))
+}
+
+fn chat(model: &str, stream: bool, content: &str) -> Bytes {
+    let messages = [json!({"role": "user", "content": content})];
     // The model comes first, because upstream looks only at the beginning.
     let messages = serde_json::to_string(&messages).unwrap();
     let body = format!("{{\"model\":\"{model}\",\"stream\":{stream},\"messages\":{messages}}}");
@@ -225,7 +244,7 @@ fn a_call_allocates_within_bounds() {
         (on_credits, "openai/gpt-4o-mini", 2_630, 414_000),
     ];
     for (payer, model, times, bytes) in limits {
-        let each = function.allocations(payer, &chat(model, 100));
+        let each = function.allocations(payer, &chat_of(model, 100));
         assert!(each.count_total <= times, "{model}: {each:?}");
         assert!(each.bytes_total <= bytes, "{model}: {each:?}");
     }
@@ -243,7 +262,7 @@ fn a_start_allocates_within_bounds() {
 #[test]
 fn a_body_is_not_copied() {
     let function = Function::start();
-    let of = |model, content| function.allocations(&function.with_key, &chat(model, content));
+    let of = |model, content| function.allocations(&function.with_key, &chat_of(model, content));
     let small = of("short", 100);
     let long = of("short", LONG);
     let more = long.bytes_total.saturating_sub(small.bytes_total);
@@ -261,7 +280,7 @@ fn a_body_is_not_copied() {
 fn calls_wait_side_by_side_on_one_thread() {
     let function = Function::start();
     for model in ["together", "stream-together"] {
-        let body = chat(model, 100);
+        let body = chat_of(model, 100);
         let calls = (0..CONCURRENT_CALLS).map(|_| function.call(&function.with_key, &body));
         let answered = function.runtime.block_on(join_all(calls));
         assert_eq!(answered.len(), CONCURRENT_CALLS, "{model}");

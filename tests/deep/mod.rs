@@ -4,6 +4,7 @@ mod in_flight;
 mod interrupted;
 mod machine;
 mod many_accounts;
+mod refused_calls;
 mod retries;
 mod simulated;
 mod upstream_responses;

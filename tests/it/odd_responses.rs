@@ -12,14 +12,22 @@ use crate::support::{Caller, KEY, Reply, World, hello};
 #[derive(Clone)]
 pub(crate) struct RawUpstream {
     pub(crate) url: String,
-    response: Arc<Mutex<Vec<Vec<u8>>>>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    response: Vec<Vec<u8>>,
+    key_is_rejected: bool,
+    /// Number of `POST` requests received.
+    calls: usize,
 }
 
 impl RawUpstream {
     pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/v1", listener.local_addr().unwrap());
-        let upstream = Self { url, response: Arc::default() };
+        let upstream = Self { url, state: Arc::default() };
         let serving = upstream.clone();
         edge::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -31,7 +39,17 @@ impl RawUpstream {
 
     /// From now on, calls get these chunks.
     pub(crate) fn respond(&self, chunks: Vec<Vec<u8>>) {
-        *self.response.lock().unwrap() = chunks;
+        self.state.lock().unwrap().response = chunks;
+    }
+
+    /// From now on, `GET /key` returns 401.
+    pub(crate) fn reject_key(&self) {
+        self.state.lock().unwrap().key_is_rejected = true;
+    }
+
+    /// Number of AI calls received.
+    pub(crate) fn calls(&self) -> usize {
+        self.state.lock().unwrap().calls
     }
 
     async fn serve(self, mut stream: TcpStream) {
@@ -41,8 +59,10 @@ impl RawUpstream {
         if request.starts_with("GET") {
             let pricing = json!({"prompt": "0.000001", "completion": "0.000002"});
             let model = json!({"id": "m", "pricing": pricing, "context_length": 8_000});
+            let key_is_rejected = self.state.lock().unwrap().key_is_rejected;
             let (status, body) = match request.split(' ').nth(1).unwrap_or_default() {
                 "/v1/models" => (200, json!({"data": [model]}).to_string()),
+                "/v1/key" if key_is_rejected => (401, String::new()),
                 "/v1/key" => (200, json!({"data": {"label": "sk-or-v1-a...b"}}).to_string()),
                 _ => (404, String::new()),
             };
@@ -52,7 +72,11 @@ impl RawUpstream {
             let _ = stream.write_all(response.as_bytes()).await;
             return;
         }
-        let chunks = self.response.lock().unwrap().clone();
+        let chunks = {
+            let mut state = self.state.lock().unwrap();
+            state.calls += 1;
+            state.response.clone()
+        };
         for chunk in chunks {
             if stream.write_all(&chunk).await.is_err() {
                 return;
@@ -63,12 +87,12 @@ impl RawUpstream {
     }
 }
 
-const JSON: &str = "content-type: application/json\r\n";
-const SSE: &str = "content-type: text/event-stream\r\n";
+pub(crate) const JSON: &str = "content-type: application/json\r\n";
+pub(crate) const SSE: &str = "content-type: text/event-stream\r\n";
 const ANSWER: &str =
     r#"{"id":"gen-1","choices":[{"message":{"content":"x"}}],"usage":{"cost":0.001}}"#;
 
-fn response(status: u16, head: &str, body: &str) -> Vec<u8> {
+pub(crate) fn response(status: u16, head: &str, body: &str) -> Vec<u8> {
     format!("HTTP/1.1 {status} X\r\nconnection: close\r\n{head}\r\n{body}").into_bytes()
 }
 

@@ -4,6 +4,7 @@ use jiff::SignedDuration;
 use local::openrouter::KeyBehaviour;
 use serde_json::json;
 
+use crate::odd_responses::{JSON, RawUpstream, response};
 use crate::support::{KEY, OTHER_KEY, World};
 
 async fn events(world: &World, account: &str) -> Vec<String> {
@@ -67,6 +68,7 @@ async fn a_rejected_key_is_re_checked_every_five_minutes() {
     world.openrouter().set_key(KEY, KeyBehaviour::Rejected);
     owner.say_hello().await;
     let checks = world.openrouter().key_checks();
+    let checked_at = owner.card().await["key"]["checked_at"].clone();
 
     world.openrouter().set_key(KEY, KeyBehaviour::Usable);
     world.system.clock.advance(SignedDuration::from_secs(4 * 60 + 50));
@@ -78,6 +80,7 @@ async fn a_rejected_key_is_re_checked_every_five_minutes() {
     assert_eq!(owner.say_hello().await.receipt().1, "key_rejected", "the stored state is kept");
     assert_eq!(owner.say_hello().await.receipt().1, "key_rejected");
     assert_eq!(world.openrouter().key_checks(), checks + 1, "once in five minutes");
+    assert_eq!(owner.card().await["key"]["checked_at"], checked_at, "it was not checked");
 
     world.openrouter().set_key(KEY, KeyBehaviour::Usable);
     world.system.clock.advance(SignedDuration::from_secs(5 * 60));
@@ -115,4 +118,33 @@ async fn a_late_401_of_an_old_key_marks_nothing() {
     let card = owner.card().await;
     assert_eq!(card["key"]["state"], "usable");
     assert_eq!(events(&world, "acme").await, Vec::<String>::new());
+}
+
+/// A 403 without a reason may be about the key: `GET /key` tells.
+#[tokio::test]
+async fn a_403_without_a_reason_is_about_the_key_only_if_the_key_check_says_so() {
+    let upstream = RawUpstream::start().await;
+    let world = World::with_settings(&[("OPENROUTER_BASE_URL", upstream.url.as_str())]).await;
+    let owner = world.enterprise_with_key("acme", "7").await;
+    let forbidden = json!({"error": {"code": 403, "message": "Forbidden"}}).to_string();
+    upstream.respond(vec![response(403, JSON, &forbidden)]);
+    let refused = (403, "openrouter_request_refused".to_owned());
+    let rejected = (403, "openrouter_key_rejected".to_owned());
+
+    assert_eq!(owner.say_hello().await.error(), refused);
+    // The key was checked for the call before.
+    upstream.reject_key();
+    assert_eq!(owner.say_hello().await.error(), refused);
+    assert_eq!(owner.card().await["key"]["state"], "usable");
+
+    world.system.clock.advance(SignedDuration::from_mins(5));
+    let reply = owner.say_hello().await;
+    let receipt = ("greta_credits".to_owned(), "fallback_key_rejected".to_owned());
+    assert_eq!((reply.status.as_u16(), reply.receipt()), (200, receipt));
+    assert_eq!(owner.card().await["key"]["state"], "rejected");
+    assert_eq!(events(&world, "acme").await, ["key.rejected"]);
+
+    owner.switch(json!({"always_use_key": true})).await;
+    assert_eq!(owner.say_hello().await.error(), rejected);
+    assert_eq!(events(&world, "acme").await, ["key.rejected"]);
 }

@@ -126,7 +126,7 @@ impl KeyCheck<'_> {
         match error.elsewhere {
             Elsewhere::No => None,
             Elsewhere::IfKeyRejected => {
-                let check = key_health::check_doubted(self.deps, self.account, self.key);
+                let check = key_health::is_rejected(self.deps, self.account, self.key);
                 Box::pin(check).await.then_some(FallbackCause::KeyRejected)
             }
             Elsewhere::Yes => match error.failure {

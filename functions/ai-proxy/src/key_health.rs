@@ -10,8 +10,8 @@ use store::{DomainEvent, Effect, UpdateError};
 
 use crate::deps::Deps;
 
-/// Minimum time between two checks of a rejected key.
-const RECHECK_INTERVAL: SignedDuration = SignedDuration::from_mins(5);
+/// Minimum time between two checks by calls.
+const CHECK_INTERVAL: SignedDuration = SignedDuration::from_mins(5);
 /// Maximum time that a call waits for a check.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -30,22 +30,7 @@ pub(crate) async fn recheck_if_due(deps: &Deps, account: Account, now: Timestamp
 }
 
 async fn recheck(deps: &Deps, account: Account, saved: &SavedKey, now: Timestamp) -> Account {
-    // Claims the check, so that parallel calls do not repeat it.
-    let claimed = deps
-        .api
-        .store
-        .accounts
-        .update(&account.id, Some(account.clone()), now, |profile| {
-            let key = current(profile, &saved.id)?;
-            // `now` is our own claim, made by a request whose response was lost.
-            if key.checked_at != now && key.checked_at != saved.checked_at {
-                return Err(KeyChanged);
-            }
-            key.checked_at = now;
-            Ok(Vec::new())
-        })
-        .await;
-    let account = match claimed {
+    let account = match claim_check(deps, &account, &saved.id, now).await {
         Ok(account) => account,
         Err(error) => return unchanged(account, &error),
     };
@@ -68,31 +53,36 @@ async fn recheck(deps: &Deps, account: Account, saved: &SavedKey, now: Timestamp
     accepted.unwrap_or_else(|error| unchanged(account, &error))
 }
 
-/// After an error that does not say whether the key is the problem: checks the key, unless it was
-/// checked for such an error in the last five minutes. Returns whether OpenRouter rejects it.
-pub(crate) async fn check_doubted(deps: &Deps, account: &Account, key: &SecretString) -> bool {
-    let Some(used) = account.profile.key.as_ref().map(|saved| &saved.id) else {
+/// Notes that this call checks the key, so that others do not repeat the check.
+async fn claim_check(
+    deps: &Deps,
+    account: &Account,
+    id: &KeyId,
+    now: Timestamp,
+) -> Result<Account, UpdateError<KeyChanged>> {
+    let accounts = &deps.api.store.accounts;
+    let claim = accounts.update(&account.id, Some(account.clone()), now, |profile| {
+        let key = current(profile, id)?;
+        // `now` is our own claim, made by a request whose response was lost.
+        if key.check_started_at != Some(now) && !is_due(key.check_started_at, now) {
+            return Err(KeyChanged);
+        }
+        key.check_started_at = Some(now);
+        Ok(Vec::new())
+    });
+    claim.await
+}
+
+/// Does OpenRouter reject the key? Asked after an error that does not say whether the key is the
+/// problem, unless a call checked the key in the last five minutes. A key found rejected is marked.
+pub(crate) async fn is_rejected(deps: &Deps, account: &Account, key: &SecretString) -> bool {
+    let Some(saved) = &account.profile.key else {
         return false;
     };
-    let now = deps.api.clock.now();
-    let claimed = deps
-        .api
-        .store
-        .accounts
-        .update(&account.id, Some(account.clone()), now, |profile| {
-            let key = current(profile, used)?;
-            // `now` is our own claim, made by a request whose response was lost.
-            if key
-                .doubted_at
-                .is_some_and(|at| at != now && now.duration_since(at) < RECHECK_INTERVAL)
-            {
-                return Err(KeyChanged);
-            }
-            key.doubted_at = Some(now);
-            Ok(Vec::new())
-        })
-        .await;
-    match claimed {
+    if saved.state == KeyState::Rejected {
+        return true;
+    }
+    match claim_check(deps, account, &saved.id, deps.api.clock.now()).await {
         Ok(account) => confirm_rejection(deps, &account, key).await,
         Err(error) => {
             log_store_error(&error);
@@ -141,8 +131,15 @@ pub(crate) async fn confirm_rejection(deps: &Deps, account: &Account, key: &Secr
 
 fn due_for_recheck(profile: &Profile, now: Timestamp) -> Option<&SavedKey> {
     profile.key.as_ref().filter(|key| {
-        key.state == KeyState::Rejected && now.duration_since(key.checked_at) >= RECHECK_INTERVAL
+        key.state == KeyState::Rejected
+            && is_due(Some(key.checked_at), now)
+            && is_due(key.check_started_at, now)
     })
+}
+
+/// Is the next check due after one at `last`?
+fn is_due(last: Option<Timestamp>, now: Timestamp) -> bool {
+    last.is_none_or(|last| now.duration_since(last) >= CHECK_INTERVAL)
 }
 
 /// The account's key, if it is still `id`.
