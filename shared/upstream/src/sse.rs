@@ -32,7 +32,10 @@ pub struct Items {
     /// Some line was read, so that a byte order mark can no longer come.
     begun: bool,
     name: String,
+    /// The event's only line of data, which is not copied.
     data: Option<Bytes>,
+    /// All of its lines, if it has several.
+    lines: BytesMut,
     unreadable: bool,
 }
 
@@ -106,19 +109,24 @@ impl Items {
     }
 
     fn add_data(&mut self, value: Bytes) {
-        let Some(before) = self.data.take() else {
+        let Some(first) = &self.data else {
             self.data = Some(value);
             return;
         };
-        if before.len().saturating_add(value.len()) > MAX_EVENT {
+        if self.lines.is_empty() {
+            self.lines.extend_from_slice(first);
+        }
+        if self.lines.len().saturating_add(value.len()) > MAX_EVENT {
             self.unreadable = true;
         } else {
-            self.data = Some([&before[..], b"\n", &value[..]].concat().into());
+            self.lines.extend_from_slice(b"\n");
+            self.lines.extend_from_slice(&value);
         }
     }
 
     fn end_of_event(&mut self) -> Option<Item> {
-        let (name, data) = (std::mem::take(&mut self.name), self.data.take());
+        let (name, lines) = (std::mem::take(&mut self.name), self.lines.split().freeze());
+        let data = self.data.take().map(|only| if lines.is_empty() { only } else { lines });
         if std::mem::take(&mut self.unreadable) {
             return Some(Item::Unreadable);
         }
