@@ -216,7 +216,7 @@ fn saved(id: &KeyId, at: Timestamp) -> SavedKey {
         state: KeyState::Usable,
         limits: KeyLimits::default(),
         checked_at: at,
-        doubted_at: None,
+        unclear_error_at: None,
     }
 }
 

@@ -16,7 +16,7 @@ const RECHECK_INTERVAL: SignedDuration = SignedDuration::from_mins(5);
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("the key has changed or was checked in the meantime")]
+#[error("the key was replaced or checked in the meantime")]
 struct KeyChanged;
 
 /// Re-checks the account's key if it is rejected and due for a check. If anything fails, the stored
@@ -37,7 +37,7 @@ async fn recheck(deps: &Deps, account: Account, saved: &SavedKey, now: Timestamp
         .accounts
         .update(&account.id, Some(account.clone()), now, |profile| {
             let key = current(profile, &saved.id)?;
-            // `now` is our own claim, made by a request whose response was lost.
+            // Equal to `now`: this call's own write, whose response was lost.
             if key.checked_at != now && key.checked_at != saved.checked_at {
                 return Err(KeyChanged);
             }
@@ -68,9 +68,13 @@ async fn recheck(deps: &Deps, account: Account, saved: &SavedKey, now: Timestamp
     accepted.unwrap_or_else(|error| unchanged(account, &error))
 }
 
-/// After an error that does not say whether the key is the problem: checks the key, unless it was
-/// checked for such an error in the last five minutes. Returns whether OpenRouter rejects it.
-pub(crate) async fn check_doubted(deps: &Deps, account: &Account, key: &SecretString) -> bool {
+/// Checks the key after an error that may or may not be about it, unless such a check was made in
+/// the last five minutes. Returns whether OpenRouter rejects the key.
+pub(crate) async fn check_after_unclear_error(
+    deps: &Deps,
+    account: &Account,
+    key: &SecretString,
+) -> bool {
     let Some(used) = account.profile.key.as_ref().map(|saved| &saved.id) else {
         return false;
     };
@@ -81,14 +85,14 @@ pub(crate) async fn check_doubted(deps: &Deps, account: &Account, key: &SecretSt
         .accounts
         .update(&account.id, Some(account.clone()), now, |profile| {
             let key = current(profile, used)?;
-            // `now` is our own claim, made by a request whose response was lost.
+            // Equal to `now`: this call's own write, whose response was lost.
             if key
-                .doubted_at
+                .unclear_error_at
                 .is_some_and(|at| at != now && now.duration_since(at) < RECHECK_INTERVAL)
             {
                 return Err(KeyChanged);
             }
-            key.doubted_at = Some(now);
+            key.unclear_error_at = Some(now);
             Ok(Vec::new())
         })
         .await;

@@ -108,7 +108,7 @@ async fn check_and_store(
         state: KeyState::Usable,
         limits: facts.limits,
         checked_at: now,
-        doubted_at: None,
+        unclear_error_at: None,
     };
     switch_to(deps, &account.id, saved, due).await
 }

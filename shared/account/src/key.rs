@@ -30,9 +30,9 @@ pub struct SavedKey {
     pub state: KeyState,
     pub limits: KeyLimits,
     pub checked_at: Timestamp,
-    /// When OpenRouter was last asked about the key because it refused a call without a reason.
+    /// When the key was last checked because OpenRouter refused a call without a reason.
     #[serde(default)]
-    pub doubted_at: Option<Timestamp>,
+    pub unclear_error_at: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -75,7 +75,7 @@ pub(crate) mod tests {
             state: KeyState::Usable,
             limits: KeyLimits::default(),
             checked_at: Timestamp::UNIX_EPOCH,
-            doubted_at: None,
+            unclear_error_at: None,
         }
     }
 }

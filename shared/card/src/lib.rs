@@ -210,7 +210,7 @@ mod tests {
             state,
             limits: KeyLimits::default(),
             checked_at: at("2026-01-02T00:00:00Z"),
-            doubted_at: None,
+            unclear_error_at: None,
         }
     }
 
