@@ -97,7 +97,7 @@ fn hostile() -> Router {
         floods()
             .iter()
             .find(|flood| named(flood))
-            .map_or(StatusCode::NOT_FOUND.into_response(), |flood| flood.respond())
+            .map_or(StatusCode::NOT_FOUND.into_response(), Flood::respond)
     };
     Router::new().route("/chat/completions", post(respond))
 }

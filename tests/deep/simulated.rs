@@ -37,12 +37,12 @@ fn charge(record: &mut Record) -> &mut Paid {
     payment(record, |paid| paid.ordered.is_some() && paid.refunded == 0)
 }
 
-/// A second payment of a period, which was refunded: rare, so it is added.
+/// A refunded second payment of a period. Added here, because the simulation rarely makes one.
 fn refunded(record: &mut Record) -> &mut Paid {
     let charge = charge(record).clone();
     let again = Paid { object: "pi_again".to_owned(), refunded: charge.cents, ..charge };
     record.payments.push(again);
-    assert_eq!(judge(record), [""; 0], "a refunded payment is right");
+    assert_eq!(judge(record), [""; 0], "a refunded payment is no violation");
     record.payments.last_mut().unwrap()
 }
 

@@ -1,5 +1,5 @@
-//! Whatever the default AI sends, a call on credits ends well: its text stays out of every error, the
-//! hold is resolved or due, and the call is charged at most once and never above its ceiling.
+//! Whatever the default AI sends, its text stays out of every error, the call's hold ends or is
+//! due, and the call is charged at most once and never above its ceiling.
 
 use std::time::{Duration, Instant};
 
@@ -10,10 +10,10 @@ use super::{Depth, depth};
 use crate::odd_responses::RawUpstream;
 use crate::support::{Caller, World, hello};
 
-/// Stands wherever the default AI could put a text that is not content.
+/// The marker in every upstream text that is not content.
 const MARK: &str = "text-of-the-default-ai";
 const CONTENT: &str = "a part of the answer";
-/// What 50 output tokens and the prompt can cost at most, in micro-credits.
+/// Maximum cost of the prompt and 50 output tokens, in micro-credits.
 const CEILING: i64 = 100_000;
 
 const HEADS: [&str; 9] = [
@@ -76,7 +76,7 @@ fn body(dice: &mut Rng) -> String {
     }
 }
 
-/// A response as it goes over the wire, perhaps broken.
+/// A raw response, perhaps broken.
 fn response(dice: &mut Rng) -> String {
     let status = [200, 200, 200, 200, 204, 400, 403, 429, 500][dice.usize(..9)];
     let mut head = format!("HTTP/1.1 {status} X\r\nconnection: close\r\n");
@@ -87,9 +87,9 @@ fn response(dice: &mut Rng) -> String {
     let body = body(dice);
     match dice.u32(..4) {
         0 => format!("{head}content-length: {}\r\n\r\n{body}", body.len()),
-        // More than comes.
+        // The declared length is too long.
         1 => format!("{head}content-length: {}\r\n\r\n{body}", body.len() + 10),
-        // To the end of the connection.
+        // Without a length, the body ends with the connection.
         _ => format!("{head}\r\n{body}"),
     }
 }
@@ -119,7 +119,7 @@ async fn charged(owner: &Caller<'_>, call: &str) -> (i64, usize) {
 }
 
 #[tokio::test]
-async fn any_response_of_the_default_ai_ends_well() {
+async fn any_response_of_the_default_ai_leaves_the_books_right() {
     let time = match depth() {
         Depth::Short => Duration::from_secs(5),
         Depth::Bounded => Duration::from_secs(40),
@@ -159,7 +159,7 @@ async fn any_response_of_the_default_ai_ends_well() {
             let value = String::from_utf8_lossy(value.as_bytes());
             assert!(!value.contains(MARK) && !value.contains("sk-or"), "{name}: {value}, {what}");
         }
-        // A stream ends as complete or with an error, and with nothing else.
+        // A stream ends with either `[DONE]` or an error.
         if reply.status == 200 && reply.header("content-type") == "text/event-stream" {
             let is_error = text.contains("\"finish_reason\":\"error\"");
             assert_ne!(text.ends_with("data: [DONE]\n\n"), is_error, "{what}");

@@ -7,19 +7,23 @@ use edge::Deadline;
 use tokio::time::{Instant, timeout_at};
 use upstream::Answer;
 
+/// Size limit of what is held back until the first decisive event.
+pub(crate) const MAX_UNDECIDED: usize = 64 * 1024;
+/// Time limit for holding back a stream until the first decisive event.
+pub(crate) const UNDECIDED_TIME: Duration = Duration::from_secs(10);
 /// Maximum time that a stream stays open after `[DONE]`.
 const AFTER_DONE: Duration = Duration::from_millis(500);
 
 pub(crate) struct BodyChunks {
     answer: Answer,
     stop_at: Option<Instant>,
-    /// The stream ended by itself.
-    is_whole: bool,
+    /// The stream ended normally.
+    ended_normally: bool,
 }
 
 impl BodyChunks {
     pub(crate) fn new(answer: Answer, deadline: Option<Deadline>) -> Self {
-        Self { answer, stop_at: deadline.map(Deadline::stop_at), is_whole: false }
+        Self { answer, stop_at: deadline.map(Deadline::stop_at), ended_normally: false }
     }
 
     /// The time at which reading stops, even if the stream goes on.
@@ -34,13 +38,13 @@ impl BodyChunks {
             Some(stop_at) => timeout_at(stop_at, next).await.ok()?,
             None => next.await,
         };
-        self.is_whole = chunk.is_none();
+        self.ended_normally = chunk.is_none();
         chunk?.inspect_err(|error| edge::log_error(error, "upstream's stream was cut off")).ok()
     }
 
-    /// After the last chunk: did the stream end by itself, and not break off?
-    pub(crate) fn is_whole(&self) -> bool {
-        self.is_whole
+    /// After the last chunk: whether the stream ended normally.
+    pub(crate) fn ended_normally(&self) -> bool {
+        self.ended_normally
     }
 
     /// Call this after `[DONE]`, to wait only for the last bytes.

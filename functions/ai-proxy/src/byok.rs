@@ -1,10 +1,10 @@
 //! The OpenRouter path: the user's key, the user's bill, bytes unchanged in both directions.
 //!
-//! Where a fallback is allowed, the beginning of a response is read before it is passed on, because
-//! OpenRouter sends its head before a provider responds: a 200 can be nothing but an error.
+//! Where a fallback is allowed, the start of a response is read before anything is passed on:
+//! OpenRouter sends the head before a provider responds, so a 200 may contain only an error.
 //!
 //! Architecture invariant: this file does not name `credits`. It only reports whether a failed call
-//! may be made elsewhere.
+//! may fall back to the default AI.
 
 use std::io;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use routing::FallbackCause;
 use secrecy::SecretString;
 use tokio::time::Instant;
 use upstream::{
-    Answer, BodyError, ChatError, Elsewhere, Failure, HasContent, Reading, UpstreamError,
+    Answer, BodyError, ChatError, Failure, FallbackPermission, HasContent, Parsed, UpstreamError,
 };
 
 use crate::byok_stream::{Decision, StreamRelay};
@@ -33,30 +33,30 @@ use crate::key_health;
 const MAX_COLLECTED: usize = 4 * 1024 * 1024;
 /// Size limit of a response that is searched for an error.
 const MAX_INSPECTED: usize = 64 * 1024;
-/// A connection that breaks later than this may have carried the call.
-const MAY_HAVE_ARRIVED: Duration = Duration::from_secs(1);
+/// Time after which a broken connection may have delivered the call.
+const MAX_UNDELIVERED_TIME: Duration = Duration::from_secs(1);
 
 /// A call that OpenRouter did not serve.
 pub(crate) struct CallFailed {
-    /// Set if the default AI may make the call instead.
+    /// The cause, if the call may fall back to the default AI.
     pub(crate) fallback_cause: Option<FallbackCause>,
     /// The caller's response, unless the default AI makes the call.
     pub(crate) original: Result<Response, ApiError>,
 }
 
 impl CallFailed {
-    fn for_good(error: ApiError) -> Self {
+    fn without_fallback(error: ApiError) -> Self {
         Self { fallback_cause: None, original: Err(error) }
     }
 }
 
-/// Makes the call with the account's own key. `inspects`: a response that is only an error may be
-/// made elsewhere.
+/// Makes the call with the account's own key. `may_fall_back`: a response that is only an error is
+/// reported as a failure, so that the caller can fall back.
 pub(crate) async fn respond(
     deps: &Deps,
     account: &Account,
     call: &Call,
-    inspects: bool,
+    may_fall_back: bool,
 ) -> Result<Response, CallFailed> {
     let key = deps.user_key(account).await.map_err(|error| CallFailed {
         fallback_cause: Some(FallbackCause::KeyUnavailable),
@@ -70,11 +70,11 @@ pub(crate) async fn respond(
     {
         Ok(answer) => answer,
         // OpenRouter may have received the call, and may bill it.
-        Err(ChatError::TimedOut) => return Err(CallFailed::for_good(timed_out())),
+        Err(ChatError::TimedOut) => return Err(CallFailed::without_fallback(timed_out())),
         Err(error @ (ChatError::NotSent(_) | ChatError::Lost(_))) => {
             edge::log_error(&error, "could not reach OpenRouter");
             let may_be_billed =
-                matches!(error, ChatError::Lost(_)) && sent.elapsed() > MAY_HAVE_ARRIVED;
+                matches!(error, ChatError::Lost(_)) && sent.elapsed() > MAX_UNDELIVERED_TIME;
             let error = unavailable();
             return Err(CallFailed {
                 fallback_cause: Some(FallbackCause::Unavailable),
@@ -88,9 +88,9 @@ pub(crate) async fn respond(
         return Err(Box::pin(checker.refused(answer)).await);
     }
     if answer.is_event_stream() && !answer.is_encoded() {
-        stream(answer, call, &checker, inspects).await
+        stream(answer, call, &checker, may_fall_back).await
     } else {
-        plain(answer, &checker, inspects).await
+        plain(answer, &checker, may_fall_back).await
     }
 }
 
@@ -109,8 +109,8 @@ impl KeyCheck<'_> {
         if status == StatusCode::UNAUTHORIZED {
             Box::pin(key_health::confirm_rejection(self.deps, self.account, self.key)).await;
         }
-        let Some(mut error) = UpstreamError::of_response(status, &body) else {
-            return CallFailed::for_good(unavailable());
+        let Some(mut error) = UpstreamError::from_response(status, &body) else {
+            return CallFailed::without_fallback(unavailable());
         };
         let fallback_cause = self.cause(&error).await;
         if fallback_cause == Some(FallbackCause::KeyRejected) {
@@ -120,16 +120,16 @@ impl KeyCheck<'_> {
         CallFailed { fallback_cause, original: Err(error_for(&error, &headers, now)) }
     }
 
-    /// The cause for which the call may be made elsewhere. Where only the key's state decides, asks
-    /// OpenRouter about it.
+    /// The cause for a fallback, if one is allowed. Asks OpenRouter about the key if only that can
+    /// decide.
     async fn cause(&self, error: &UpstreamError) -> Option<FallbackCause> {
-        match error.elsewhere {
-            Elsewhere::No => None,
-            Elsewhere::IfKeyRejected => {
+        match error.fallback {
+            FallbackPermission::Never => None,
+            FallbackPermission::IfKeyRejected => {
                 let check = key_health::is_rejected(self.deps, self.account, self.key);
                 Box::pin(check).await.then_some(FallbackCause::KeyRejected)
             }
-            Elsewhere::Yes => match error.failure {
+            FallbackPermission::Allowed => match error.failure {
                 Failure::KeyRejected => Some(FallbackCause::KeyRejected),
                 Failure::PaymentRequired => Some(FallbackCause::PaymentRequired),
                 Failure::RateLimited => Some(FallbackCause::RateLimited),
@@ -142,8 +142,8 @@ impl KeyCheck<'_> {
     }
 }
 
-/// The caller's error for OpenRouter's. OpenRouter's own words are for the owner of the key, whose
-/// request they are about.
+/// Converts OpenRouter's error into the caller's. Errors about the request itself carry
+/// OpenRouter's own message, which is meant for the key's owner.
 pub(crate) fn error_for(
     error: &UpstreamError,
     headers: &HeaderMap,
@@ -166,11 +166,11 @@ pub(crate) fn error_for(
         ),
         Failure::Refused => about_the_request(
             Code::OpenRouterRequestRefused,
-            "OpenRouter refused the request; check its content and your settings at OpenRouter",
+            "OpenRouter refused the request; check its content and your OpenRouter settings",
         ),
         Failure::RateLimited => ApiError::new(
             Code::OpenRouterRateLimited,
-            "OpenRouter limits the rate of your calls; wait and try again",
+            "OpenRouter is rate-limiting your calls; wait and try again",
         )
         .with_retry_after(error.retry_after(headers, now)),
         Failure::ContextLengthExceeded(status) => about_the_request(
@@ -209,44 +209,46 @@ pub(crate) fn key_unavailable(error: VaultError) -> ApiError {
     edge::log_error(&error, "could not read the key's secret");
     ApiError::new(
         Code::KeyUnavailable,
-        "the connected key cannot be read at the moment; try again, and reconnect the key if this \
+        "the connected key cannot be read right now; try again, and reconnect the key if this \
          persists",
     )
 }
 
-/// A response that is not streamed. JSON is collected, so that one that breaks off becomes an error.
+/// A response that is not streamed. JSON is collected first, so that a truncated body becomes an
+/// error.
 async fn plain(
     mut answer: Answer,
     check: &KeyCheck<'_>,
-    inspects: bool,
+    may_fall_back: bool,
 ) -> Result<Response, CallFailed> {
     let (status, headers) = (answer.status(), answer.headers().clone());
     if !answer.is_json() {
-        return Ok((status, headers, body_of(Vec::new(), Some(answer))).into_response());
+        return Ok((status, headers, resume_body(Vec::new(), Some(answer))).into_response());
     }
-    let begun = answer.begin(MAX_COLLECTED).await.map_err(|error| {
+    let start = answer.read_up_to(MAX_COLLECTED).await.map_err(|error| {
         edge::log_error(&error, "OpenRouter's response was cut off");
-        CallFailed::for_good(match error {
+        CallFailed::without_fallback(match error {
             BodyError::TimedOut => timed_out(),
             BodyError::Broken(_) | BodyError::Idle => unavailable().without_retry(),
         })
     })?;
-    let is_readable = begun.is_all && begun.len() <= MAX_INSPECTED && !answer.is_encoded();
-    let error = (inspects && is_readable).then(|| Reading::of_body(&begun.bytes()));
-    let body = body_of(begun.chunks, (!begun.is_all).then_some(answer));
+    let is_readable = start.is_complete && start.len() <= MAX_INSPECTED && !answer.is_encoded();
+    let error = (may_fall_back && is_readable).then(|| Parsed::of_body(&start.bytes()));
+    let body = resume_body(start.chunks, (!start.is_complete).then_some(answer));
     let response = (status, headers, body).into_response();
     match error {
-        Some(Reading::Error(error, _, HasContent::No)) => {
+        Some(Parsed::Error(error, _, HasContent::No)) => {
             Err(CallFailed { fallback_cause: check.cause(&error).await, original: Ok(response) })
         }
         _ => Ok(response),
     }
 }
 
-/// A body that has begun, and the rest as it comes. If that breaks off, so does the caller's.
-fn body_of(mut begun: Vec<Bytes>, rest: Option<Answer>) -> Body {
-    if rest.is_none() && begun.len() <= 1 {
-        return Body::from(begun.pop().unwrap_or_default());
+/// A body from the chunks already read, followed by the rest as it arrives. If the rest breaks off,
+/// the caller's body does too.
+fn resume_body(mut read: Vec<Bytes>, rest: Option<Answer>) -> Body {
+    if rest.is_none() && read.len() <= 1 {
+        return Body::from(read.pop().unwrap_or_default());
     }
     let rest = stream::unfold(rest, async |answer| {
         let mut answer = answer?;
@@ -258,21 +260,21 @@ fn body_of(mut begun: Vec<Bytes>, rest: Option<Answer>) -> Body {
             }
         }
     });
-    Body::from_stream(stream::iter(begun.into_iter().map(Ok)).chain(rest))
+    Body::from_stream(stream::iter(read.into_iter().map(Ok)).chain(rest))
 }
 
 async fn stream(
     answer: Answer,
     call: &Call,
     check: &KeyCheck<'_>,
-    inspects: bool,
+    may_fall_back: bool,
 ) -> Result<Response, CallFailed> {
     let (status, headers) = (answer.status(), answer.headers().clone());
     let mut relay = StreamRelay::new(answer, call, &check.deps.api.clock);
-    let decision = if inspects { relay.decide().await } else { Decision::Passed };
+    let decision = if may_fall_back { relay.decide().await } else { Decision::Relay };
     let response = (status, headers, relay.into_body()).into_response();
     match decision {
-        Decision::Passed => Ok(response),
+        Decision::Relay => Ok(response),
         Decision::OnlyAnError(error) => {
             Err(CallFailed { fallback_cause: check.cause(&error).await, original: Ok(response) })
         }

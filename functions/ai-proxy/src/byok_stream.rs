@@ -1,10 +1,9 @@
-//! A stream from OpenRouter: its bytes as they come, read only as fast as the caller reads.
+//! A stream from OpenRouter: its bytes as they arrive, read only as fast as the caller reads.
 //!
 //! When the caller disconnects, the connection to OpenRouter is dropped too, and OpenRouter stops
 //! billing.
 
 use std::convert::Infallible;
-use std::time::Duration;
 
 use account::price::Usage;
 use axum::body::Body;
@@ -13,41 +12,37 @@ use edge::Clock;
 use futures_util::stream;
 use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument, Span};
-use upstream::sse::{Item, Items, WholeLines};
-use upstream::{Answer, HasContent, Reading, UpstreamError};
+use upstream::sse::{Item, Parser, WholeLines};
+use upstream::{Answer, HasContent, Parsed, UpstreamError};
 
-use crate::body_chunks::BodyChunks;
+use crate::body_chunks::{BodyChunks, MAX_UNDECIDED, UNDECIDED_TIME};
 use crate::call::Call;
 use crate::stream_error::ErrorChunk;
 
-/// Limits of what is held back until the first decisive event.
-const MAX_UNDECIDED: usize = 64 * 1024;
-const UNDECIDED_TIME: Duration = Duration::from_secs(10);
-
-/// What the beginning of a stream shows.
+/// Whether the start of a stream allows a fallback.
 pub(crate) enum Decision {
-    /// The call takes place, or it is too late to tell.
-    Passed,
+    /// The call is under way, or the limits were reached before anything was decisive.
+    Relay,
     /// The first decisive event is an error.
     OnlyAnError(UpstreamError),
 }
 
 pub(crate) struct StreamRelay {
     chunks: BodyChunks,
-    items: Items,
+    parser: Parser,
     lines: WholeLines,
-    /// What was read before the decision, and is sent first.
-    begun: Bytes,
+    /// The bytes that were read before the decision; they are sent first.
+    undecided: Bytes,
     /// Something was received.
     has_begun: bool,
-    end: End,
+    state: StreamState,
     /// Everything was sent.
     is_sent: bool,
     error_chunk: ErrorChunk,
 }
 
 #[derive(Debug, Default)]
-struct End {
+struct StreamState {
     is_done: bool,
     /// OpenRouter reported an error, after which it sends nothing more.
     has_failed: bool,
@@ -58,11 +53,11 @@ impl StreamRelay {
     pub(crate) fn new(answer: Answer, call: &Call, clock: &Clock) -> Self {
         Self {
             chunks: BodyChunks::new(answer, call.deadline),
-            items: Items::default(),
+            parser: Parser::default(),
             lines: WholeLines::default(),
-            begun: Bytes::new(),
+            undecided: Bytes::new(),
             has_begun: false,
-            end: End::default(),
+            state: StreamState::default(),
             is_sent: false,
             error_chunk: ErrorChunk::new(call, clock),
         }
@@ -71,43 +66,43 @@ impl StreamRelay {
     /// Reads until the first decisive event.
     pub(crate) async fn decide(&mut self) -> Decision {
         let deadline = Instant::now() + UNDECIDED_TIME;
-        let mut begun = BytesMut::new();
+        let mut undecided = BytesMut::new();
         let mut decision = None;
-        while decision.is_none() && begun.len() <= MAX_UNDECIDED {
+        while decision.is_none() && undecided.len() <= MAX_UNDECIDED {
             let Ok(Some(chunk)) = timeout_at(deadline, self.chunks.next()).await else { break };
             self.has_begun = true;
-            let items = self.items.push(chunk.clone());
-            let mut readings = self.note(items).into_iter();
-            decision = readings.find_map(|reading| match reading {
-                Reading::Error(error, _, HasContent::No) => Some(Decision::OnlyAnError(error)),
-                Reading::Chunk(chunk) if !chunk.is_decisive() => None,
-                _ => Some(Decision::Passed),
+            let items = self.parser.push(chunk.clone());
+            let mut events = self.parse_events(items).into_iter();
+            decision = events.find_map(|event| match event {
+                Parsed::Error(error, _, HasContent::No) => Some(Decision::OnlyAnError(error)),
+                Parsed::Chunk(chunk) if !chunk.is_decisive() => None,
+                _ => Some(Decision::Relay),
             });
-            begun.extend_from_slice(&self.lines.push(chunk));
+            undecided.extend_from_slice(&self.lines.push(chunk));
         }
-        self.begun = begun.freeze();
-        decision.unwrap_or(Decision::Passed)
+        self.undecided = undecided.freeze();
+        decision.unwrap_or(Decision::Relay)
     }
 
-    /// What the items say; remembers how the stream ends.
-    fn note(&mut self, items: Vec<Item>) -> Vec<Reading> {
+    /// Parses the events among `items`, and records what they say about the stream's end.
+    fn parse_events(&mut self, items: Vec<Item>) -> Vec<Parsed> {
         let events = items.into_iter().filter_map(|item| match item {
-            Item::Event(event) => Some(Reading::of_event(&event)),
+            Item::Event(event) => Some(Parsed::of_event(&event)),
             Item::Comment | Item::Unreadable => None,
         });
-        let readings: Vec<_> = events.collect();
-        for reading in &readings {
-            match reading {
-                Reading::Done => self.end.is_done = true,
-                Reading::Error(_, usage, _) => {
-                    self.end.has_failed = true;
-                    self.end.usage = usage.or(self.end.usage);
+        let events: Vec<_> = events.collect();
+        for event in &events {
+            match event {
+                Parsed::Done => self.state.is_done = true,
+                Parsed::Error(_, usage, _) => {
+                    self.state.has_failed = true;
+                    self.state.usage = usage.or(self.state.usage);
                 }
-                Reading::Chunk(chunk) => self.end.usage = chunk.usage.or(self.end.usage),
-                Reading::Unreadable => {}
+                Parsed::Chunk(chunk) => self.state.usage = chunk.usage.or(self.state.usage),
+                Parsed::Unreadable => {}
             }
         }
-        readings
+        events
     }
 
     pub(crate) fn into_body(self) -> Body {
@@ -120,16 +115,16 @@ impl StreamRelay {
         if self.is_sent {
             return None;
         }
-        if !self.begun.is_empty() {
-            return Some((Ok(std::mem::take(&mut self.begun)), self));
+        if !self.undecided.is_empty() {
+            return Some((Ok(std::mem::take(&mut self.undecided)), self));
         }
         while let Some(chunk) = self.chunks.next().await {
             self.has_begun = true;
-            let was_done = self.end.is_done;
-            let mut items = self.items.push(chunk.clone());
+            let was_done = self.state.is_done;
+            let mut items = self.parser.push(chunk.clone());
             items.retain(may_end_the_stream);
-            self.note(items);
-            if self.end.is_done && !was_done {
+            self.parse_events(items);
+            if self.state.is_done && !was_done {
                 self.chunks.stop_soon();
             }
             let lines = self.lines.push(chunk);
@@ -138,17 +133,17 @@ impl StreamRelay {
             }
         }
         self.is_sent = true;
-        let mut rest = self.items.end();
+        let mut rest = self.parser.end();
         rest.retain(may_end_the_stream);
-        self.note(rest);
+        self.parse_events(rest);
         tracing::info!(
-            complete = self.end.is_done,
-            failed = self.end.has_failed,
-            usage = ?self.end.usage,
+            complete = self.state.is_done,
+            failed = self.state.has_failed,
+            usage = ?self.state.usage,
             "stream ended"
         );
-        let is_empty = !self.has_begun && self.chunks.is_whole();
-        let last = if self.end.is_done || self.end.has_failed || is_empty {
+        let is_empty = !self.has_begun && self.chunks.ended_normally();
+        let last = if self.state.is_done || self.state.has_failed || is_empty {
             self.lines.rest()
         } else {
             self.error_chunk.interrupted()

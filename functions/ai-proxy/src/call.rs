@@ -14,7 +14,7 @@ const MAX_IDEMPOTENCY_KEY: usize = 255;
 pub(crate) struct Call {
     pub(crate) id: CallId,
     pub(crate) request: ChatRequest,
-    /// See [`passed_on`].
+    /// See [`forwarded_headers`].
     pub(crate) headers: HeaderMap,
     /// See [`idempotency_hash`].
     pub(crate) idempotency: Option<String>,
@@ -29,8 +29,8 @@ impl Call {
     }
 }
 
-/// The caller's headers that OpenRouter reads. None of them identifies the caller.
-pub(crate) fn passed_on(headers: &HeaderMap) -> HeaderMap {
+/// The caller's headers that are forwarded to OpenRouter. None of them identifies the caller.
+pub(crate) fn forwarded_headers(headers: &HeaderMap) -> HeaderMap {
     const NAMES: [&str; 5] = [
         "anthropic-version",
         "anthropic-beta",
@@ -39,8 +39,8 @@ pub(crate) fn passed_on(headers: &HeaderMap) -> HeaderMap {
         "x-openrouter-metadata",
     ];
     let listed = |name: &str| NAMES.contains(&name) || name.starts_with("x-openrouter-cache");
-    let passed = headers.iter().filter(|(name, _)| listed(name.as_str()));
-    passed.map(|(name, value)| (name.clone(), value.clone())).collect()
+    let forwarded = headers.iter().filter(|(name, _)| listed(name.as_str()));
+    forwarded.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 /// SHA-256 of the caller's `Idempotency-Key` in hex, so that the caller's text is never stored.

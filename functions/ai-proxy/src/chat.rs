@@ -12,7 +12,7 @@ use http::HeaderMap;
 use routing::{Decision, Fallback, FallbackCause, Payer, Reason, Situation};
 use tokio::time::Instant;
 
-use crate::call::{Call, idempotency_hash, passed_on};
+use crate::call::{Call, forwarded_headers, idempotency_hash};
 use crate::credits::{CreditsError, Route};
 use crate::deps::Deps;
 use crate::receipt::Receipt;
@@ -73,7 +73,7 @@ async fn route(
     let call = Call {
         id: receipt.call.clone(),
         request: ChatRequest::parse(body)?,
-        headers: passed_on(headers),
+        headers: forwarded_headers(headers),
         idempotency: idempotency_hash(headers)?,
         deadline,
         started: Instant::now(),
@@ -108,8 +108,8 @@ async fn byok_or_fallback(
 ) -> Result<Response, ApiError> {
     let causes = &deps.settings.fallback_causes;
     let may_fall_back = |cause: &FallbackCause| routing::may_fall_back(fallback, *cause, causes);
-    let inspects = FallbackCause::ALL.iter().any(may_fall_back);
-    let failed = match byok::respond(deps, &account, &call, inspects).await {
+    let can_fall_back = FallbackCause::ALL.iter().any(may_fall_back);
+    let failed = match byok::respond(deps, &account, &call, can_fall_back).await {
         Ok(response) => return Ok(response),
         Err(failed) => failed,
     };

@@ -21,13 +21,13 @@ use bytes::Bytes;
 use edge::ApiError;
 use http::HeaderMap;
 use secrecy::SecretString;
-use upstream::{Answer, Chunk, HasContent, Reading};
+use upstream::{Answer, Chunk, HasContent, Parsed};
 
 use crate::call::Call;
 use crate::deps::Deps;
 use crate::receipt::Receipt;
 use credits_request::CreditsRequest;
-use held_call::{Charge, HeldCall, wait_for_recording};
+use held_call::{FailedCallCost, HeldCall, wait_for_recording};
 
 pub(crate) use default_ai::Route;
 pub(crate) use default_ai::platform_key;
@@ -94,7 +94,7 @@ async fn hold_and_call(
         }
     };
     let response = if answer.is_encoded() {
-        // It cannot be read, so its cost is looked up.
+        // A compressed response cannot be read, so its cost is looked up.
         if let Some(id) = answer.generation_id() {
             wait_for_recording(held.record_generation(id)).await;
         }
@@ -134,12 +134,12 @@ async fn relay_plain(
 ) -> Result<Response, ApiError> {
     let generation = answer.generation_id();
     let recording = generation.clone().map(|id| held.record_generation(id));
-    let begun = answer.begin(MAX_PLAIN).await;
+    let start = answer.read_up_to(MAX_PLAIN).await;
     if let Some(recording) = recording {
         wait_for_recording(recording).await;
     }
-    let body = match begun {
-        Ok(begun) if begun.is_all => begun.bytes(),
+    let body = match start {
+        Ok(start) if start.is_complete => start.bytes(),
         cut_off => {
             if let Err(error) = cut_off {
                 edge::log_error(&error, "the default AI's response was cut off");
@@ -152,32 +152,33 @@ async fn relay_plain(
         wait_for_recording(held.record_generation(id)).await;
     }
     let headers = answer.all_headers();
-    match Reading::of_body(&body) {
-        Reading::Chunk(Chunk { content: HasContent::No, usage: None, .. }) => {
-            Err(empty(&held, receipt).await)
+    match Parsed::of_body(&body) {
+        Parsed::Chunk(Chunk { content: HasContent::No, usage: None, .. }) => {
+            Err(release_empty(&held, receipt).await)
         }
-        Reading::Unreadable if body.trim_ascii().is_empty() => Err(empty(&held, receipt).await),
-        Reading::Chunk(Chunk { usage, .. }) => {
+        Parsed::Unreadable if body.trim_ascii().is_empty() => {
+            Err(release_empty(&held, receipt).await)
+        }
+        Parsed::Chunk(Chunk { usage, .. }) => {
             receipt.charged = held.settle_or_leave(usage, "response without usage").await;
             Ok((answer.status(), default_ai::headers(&answer, "application/json"), body)
                 .into_response())
         }
-        Reading::Error(error, usage, content) => {
-            if held.end_failed(usage, content).await == Charge::Possible {
+        Parsed::Error(error, usage, content) => {
+            if held.end_failed(usage, content).await == FailedCallCost::Possible {
                 return Err(default_ai::failed());
             }
             receipt.not_charged();
             Err(default_ai::error_for(&held.deps, &error, headers).await)
         }
-        Reading::Done | Reading::Unreadable => {
+        Parsed::Done | Parsed::Unreadable => {
             held.leave_to_sweeper("unreadable response").await;
             Err(default_ai::failed())
         }
     }
 }
 
-/// Ends a call whose response has neither content nor usage.
-async fn empty(held: &HeldCall, receipt: &mut Receipt) -> ApiError {
+async fn release_empty(held: &HeldCall, receipt: &mut Receipt) -> ApiError {
     held.release().await;
     receipt.not_charged();
     default_ai::unavailable()

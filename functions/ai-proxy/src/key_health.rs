@@ -16,7 +16,7 @@ const CHECK_INTERVAL: SignedDuration = SignedDuration::from_mins(5);
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("the key has changed or was checked in the meantime")]
+#[error("the key was replaced or checked in the meantime")]
 struct KeyChanged;
 
 /// Re-checks the account's key if it is rejected and due for a check. If anything fails, the stored
@@ -63,7 +63,7 @@ async fn claim_check(
     let accounts = &deps.api.store.accounts;
     let claim = accounts.update(&account.id, Some(account.clone()), now, |profile| {
         let key = current(profile, id)?;
-        // `now` is our own claim, made by a request whose response was lost.
+        // Equal to `now`: this call's own write, whose response was lost.
         if key.check_started_at != Some(now) && !is_due(key.check_started_at, now) {
             return Err(KeyChanged);
         }
@@ -73,8 +73,8 @@ async fn claim_check(
     claim.await
 }
 
-/// Does OpenRouter reject the key? Asked after an error that does not say whether the key is the
-/// problem, unless a call checked the key in the last five minutes. A key found rejected is marked.
+/// Returns whether OpenRouter rejects the key, after an error that may or may not be about it.
+/// Checks the key, unless a call did so in the last five minutes.
 pub(crate) async fn is_rejected(deps: &Deps, account: &Account, key: &SecretString) -> bool {
     let Some(saved) = &account.profile.key else {
         return false;

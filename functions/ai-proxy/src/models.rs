@@ -79,7 +79,7 @@ async fn default_ai_models(deps: &Deps, query: Option<&str>) -> Result<Bytes, Ap
         edge::log_error(&error, "could not list the default AI's models");
         ApiError::new(
             Code::DefaultAiUnavailable,
-            "the model list cannot be read at the moment; try again",
+            "the model list cannot be read right now; try again",
         )
     })
 }

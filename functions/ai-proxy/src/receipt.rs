@@ -22,7 +22,7 @@ pub(crate) struct Receipt {
     reason: Option<&'static str>,
     /// The model that credits pay for.
     pub(crate) model: Option<String>,
-    /// The request's members that credits do not pay for and that were left out.
+    /// The request's fields that were left out on credits.
     pub(crate) ignored: Option<String>,
     /// The credits charged, if known before the response head.
     pub(crate) charged: Option<Credits>,

@@ -36,11 +36,11 @@ impl ChatRequest {
         Ok(Self { body, model: model.transpose()?, streamed })
     }
 
-    /// The members of a body that has none of them twice.
+    /// The body's members. Refuses duplicate keys.
     pub(crate) fn members(&self) -> Result<Members<'_>, ApiError> {
         let members = serde_json::from_slice(&self.body);
-        let UniqueMembers(members) =
-            members.map_err(|_| invalid("the body must be an object that has no member twice"))?;
+        let UniqueMembers(members) = members
+            .map_err(|_| invalid("the body must be a JSON object without duplicate keys"))?;
         Ok(members)
     }
 }

@@ -1,4 +1,4 @@
-//! The error chunk that ends a stream, so that a stream that was cut off never looks complete.
+//! The error chunk that ends a failed stream, so that it never looks complete.
 
 use account::CallId;
 use bytes::Bytes;
@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::call::Call;
 
-/// The members of the chunk that clients need to read it.
+/// The fields that clients need in order to parse the chunk.
 #[derive(Debug, Clone)]
 pub(crate) struct ErrorChunk {
     id: CallId,
@@ -25,11 +25,12 @@ impl ErrorChunk {
     }
 
     pub(crate) fn interrupted(&self) -> Bytes {
-        let detail = "the response was cut off before its end";
+        let detail = "the response was cut off";
         self.of(&ApiError::new(Code::UpstreamInterrupted, detail))
     }
 
-    /// It begins with an empty line, because the stream may have stopped in the middle of an event.
+    /// The chunk for `error`. It starts with an empty line, because the stream may have stopped in
+    /// the middle of an event.
     pub(crate) fn of(&self, error: &ApiError) -> Bytes {
         let mut chunk = json!({
             "id": self.id,
@@ -40,7 +41,8 @@ impl ErrorChunk {
         });
         let mut error = error.ai_body()["error"].take();
         if let Some(members) = error.as_object_mut() {
-            // OpenRouter's SDKs read a chunk's metadata only if it names OpenRouter's own error type.
+            // OpenRouter's SDKs read a chunk's metadata only if it names OpenRouter's own error
+            // type.
             members.remove("metadata");
         }
         chunk["error"] = error;

@@ -29,7 +29,7 @@ pub(crate) async fn test_key(
         edge::log_error(&error, "could not read the key's secret");
         ApiError::new(
             Code::KeyUnavailable,
-            "the connected key cannot be read at the moment; try again, and reconnect the key if \
+            "the connected key cannot be read right now; try again, and reconnect the key if \
              this persists",
         )
     })?;

@@ -1,4 +1,4 @@
-//! The chat call: its response's head, and its body chunk by chunk.
+//! The chat call: the head of its response, and the body chunk by chunk.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ pub enum Kind {
     Plain { since: Instant },
 }
 
-/// Why no response head came.
+/// Why no response head arrived.
 #[derive(Debug, thiserror::Error)]
 pub enum ChatError {
     /// There was no connection (DNS, refused, TLS, connect time-out): the call did not arrive.
@@ -54,9 +54,9 @@ impl From<reqwest::Error> for ChatError {
 /// Why a body is incomplete.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
-    #[error("the response's body broke off")]
+    #[error("the response body broke off")]
     Broken(#[source] BoxError),
-    #[error("upstream fell silent")]
+    #[error("upstream stopped sending")]
     Idle,
     #[error("the response did not end in time")]
     TimedOut,
@@ -65,22 +65,22 @@ pub enum BodyError {
 #[derive(Debug)]
 pub struct Answer {
     response: Response,
-    /// The headers that may be passed on.
+    /// The headers that may be forwarded.
     headers: HeaderMap,
     idle: Duration,
     /// For a response that is not streamed.
     must_end_by: Instant,
 }
 
-/// The beginning of a body.
+/// The start of a body, or all of it.
 #[derive(Debug, Default)]
-pub struct Beginning {
+pub struct BodyStart {
     pub chunks: Vec<Bytes>,
-    /// There is no more.
-    pub is_all: bool,
+    /// The whole body was read.
+    pub is_complete: bool,
 }
 
-impl Beginning {
+impl BodyStart {
     pub fn len(&self) -> usize {
         self.chunks.iter().map(Bytes::len).sum()
     }
@@ -99,8 +99,8 @@ impl Beginning {
 }
 
 impl Upstream {
-    /// Sends a chat call with an unchanged `body` and these `headers` of the caller's, and waits for
-    /// the response's head.
+    /// Sends a chat call with an unchanged `body` and these `headers` of the caller's, and waits
+    /// for the response's head.
     pub async fn chat(
         &self,
         key: &SecretString,
@@ -128,7 +128,7 @@ impl Upstream {
         let response = timeout_at(head_by, self.send(request)).await;
         let response = response.map_err(|_| ChatError::TimedOut)??;
         Ok(Answer {
-            headers: passed_on(response.headers(), key),
+            headers: forwarded_headers(response.headers(), key),
             response,
             idle: self.time_outs.idle,
             must_end_by,
@@ -149,7 +149,7 @@ impl Answer {
         self.media_type().eq_ignore_ascii_case("application/json")
     }
 
-    /// Upstream compressed the body, although it was asked not to.
+    /// Whether upstream compressed the body, although the request forbids it.
     pub fn is_encoded(&self) -> bool {
         let encoding = self.response.headers().get(CONTENT_ENCODING);
         encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
@@ -166,7 +166,7 @@ impl Answer {
         self.headers.get(X_GENERATION_ID)?.to_str().ok().map(str::to_owned)
     }
 
-    /// The headers that are passed on to the owner of the key.
+    /// The headers that are forwarded to the owner of the key.
     pub fn headers(&self) -> &HeaderMap {
         &self.headers
     }
@@ -179,17 +179,18 @@ impl Answer {
     /// The body's next chunk, unchanged; `None` at the end.
     pub async fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
         match timeout(self.idle, self.response.chunk()).await {
-            Ok(piece) => {
-                let piece = piece.map_err(|error| BodyError::Broken(error.without_url().into()));
-                piece.transpose()
+            Ok(chunk) => {
+                let chunk = chunk.map_err(|error| BodyError::Broken(error.without_url().into()));
+                chunk.transpose()
             }
             Err(_) => Some(Err(BodyError::Idle)),
         }
     }
 
-    /// The body of a response that is not streamed, up to `max` bytes or a little more.
-    pub async fn begin(&mut self, max: usize) -> Result<Beginning, BodyError> {
-        let mut beginning = Beginning::default();
+    /// The start of a body that is not streamed: up to `max` bytes, plus the rest of the last
+    /// chunk.
+    pub async fn read_up_to(&mut self, max: usize) -> Result<BodyStart, BodyError> {
+        let mut start = BodyStart::default();
         let mut length: usize = 0;
         while length <= max {
             // Silence is allowed: none of the response has reached the caller yet.
@@ -197,21 +198,21 @@ impl Answer {
             let next = next.map_err(|_| BodyError::TimedOut)?;
             let next = next.map_err(|error| BodyError::Broken(error.without_url().into()))?;
             let Some(chunk) = next else {
-                beginning.is_all = true;
+                start.is_complete = true;
                 break;
             };
             length = length.saturating_add(chunk.len());
-            beginning.chunks.push(chunk);
+            start.chunks.push(chunk);
         }
-        Ok(beginning)
+        Ok(start)
     }
 
-    /// The beginning of an error's body, as far as it arrives.
+    /// The start of an error's body, as far as it arrives.
     pub async fn error_body(mut self) -> Bytes {
         let mut body = BytesMut::new();
         let deadline = Instant::now() + ERROR_BODY_TIME;
-        while let Ok(Ok(Some(piece))) = timeout_at(deadline, self.response.chunk()).await {
-            body.extend_from_slice(&piece);
+        while let Ok(Ok(Some(chunk))) = timeout_at(deadline, self.response.chunk()).await {
+            body.extend_from_slice(&chunk);
             if body.len() >= MAX_ERROR_BODY {
                 break;
             }
@@ -220,11 +221,11 @@ impl Answer {
     }
 }
 
-/// The headers of a response that its caller may see. Those that hold a key are left out.
-fn passed_on(headers: &HeaderMap, key: &SecretString) -> HeaderMap {
+/// The response headers that may be forwarded. Headers that contain a key are left out.
+fn forwarded_headers(headers: &HeaderMap, key: &SecretString) -> HeaderMap {
     const NAMES: [&str; 5] =
         ["content-type", "content-encoding", "x-generation-id", "retry-after", "request-id"];
-    let may_pass = |name: &HeaderName, value: &HeaderValue| {
+    let may_forward = |name: &HeaderName, value: &HeaderValue| {
         let listed = NAMES.contains(&name.as_str()) || name.as_str().starts_with("x-openrouter-");
         listed
             && value.to_str().is_ok_and(|text| {
@@ -232,6 +233,6 @@ fn passed_on(headers: &HeaderMap, key: &SecretString) -> HeaderMap {
                 is_id && !looks_like_key(text) && !text.contains(key.expose_secret())
             })
     };
-    let passed = headers.iter().filter(|(name, value)| may_pass(name, value));
-    passed.map(|(name, value)| (name.clone(), value.clone())).collect()
+    let forwarded = headers.iter().filter(|(name, value)| may_forward(name, value));
+    forwarded.map(|(name, value)| (name.clone(), value.clone())).collect()
 }

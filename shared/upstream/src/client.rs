@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use url::Url;
 
 use crate::failure::UpstreamError;
-use crate::resend::Resending;
+use crate::resend::ResendingClient;
 use crate::usage::Fields;
 
 /// Time-outs (`UPSTREAM_*_MS`). No total time-out ever covers a stream.
@@ -52,7 +52,7 @@ pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 pub enum AskError {
     #[error("upstream responded with {status}")]
     Refused { status: StatusCode, error: Box<UpstreamError> },
-    /// Not even the parser's description, which quotes the text.
+    /// Without the parser's message, because it quotes the text.
     #[error("upstream's response does not have the expected form")]
     Unreadable,
     #[error("upstream could not be reached")]
@@ -68,7 +68,7 @@ impl AskError {
         matches!(self, Self::Refused { status: StatusCode::TOO_MANY_REQUESTS, .. })
     }
 
-    /// Did upstream respond that it does not accept the key (401)?
+    /// Whether upstream responded that it does not accept the key (401).
     pub fn is_unauthorized(&self) -> bool {
         matches!(self, Self::Refused { status: StatusCode::UNAUTHORIZED, .. })
     }
@@ -77,7 +77,7 @@ impl AskError {
 /// One upstream: OpenRouter for the users' keys, or the default AI. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Upstream {
-    http: Resending,
+    http: ResendingClient,
     /// Without a trailing slash.
     base: String,
     pub(crate) time_outs: TimeOuts,
@@ -95,7 +95,7 @@ impl Upstream {
         referer: HeaderValue,
     ) -> Self {
         let base = base.as_str().trim_end_matches('/').to_owned();
-        Self { http: Resending::new(client, unpooled), base, time_outs, referer }
+        Self { http: ResendingClient::new(client, unpooled), base, time_outs, referer }
     }
 
     /// `path` may have a query.
@@ -135,7 +135,7 @@ impl Upstream {
             let body = read(response, MAX_ANSWER).await;
             // Only the body of some failures is needed, to classify them.
             let known = body.as_deref().unwrap_or_default();
-            match UpstreamError::of_response(status, known) {
+            match UpstreamError::from_response(status, known) {
                 None => body.map_err(AskError::Read),
                 Some(error) => Err(AskError::Refused { status, error: Box::new(error) }),
             }
@@ -177,7 +177,8 @@ mod tests {
 
     use super::*;
 
-    /// An address that answers every request with these bytes and then closes the connection.
+    /// The address of a server that answers every request with these bytes and closes the
+    /// connection.
     async fn server(response: String) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -1,8 +1,8 @@
-//! The meaning of an upstream's errors, in whatever shape they come (contract, section 1).
+//! Classifies an upstream's errors, whatever their shape (contract, section 1).
 //!
-//! The rule is default deny: only an error that positively says that the key, the money, the rate or
-//! the service is the problem may move a call to another payer. Everything else is about the request
-//! itself, and sending it elsewhere could bypass a rule that the user made.
+//! The rule is default deny: a call may fall back only if the error positively blames the key, the
+//! money, the rate or the service. Any other error is about the request itself, and sending that to
+//! another payer could bypass a rule that the user set.
 
 use http::StatusCode;
 use serde_json::Value;
@@ -16,31 +16,31 @@ pub enum Failure {
     /// 403 for any other reason: guardrails, moderation, data policy, region.
     Refused,
     ContextLengthExceeded(StatusCode),
-    /// Another error of the caller's own.
+    /// Any other error in the caller's request.
     RequestRejected(StatusCode),
     /// 3xx, 408, 5xx, or no response.
     Unavailable,
 }
 
-/// Does the error say that another payer may make the call?
+/// Whether the error permits a fallback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Elsewhere {
-    No,
-    Yes,
+pub enum FallbackPermission {
+    Never,
+    Allowed,
     /// Only if `GET /key` also rejects the key: it is then a [`Failure::KeyRejected`].
     IfKeyRejected,
 }
 
-/// An error as an upstream reported it. Its texts are not for logs.
+/// An upstream's error. Its text must never be logged.
 #[derive(Debug, Clone, PartialEq)]
 pub struct UpstreamError {
     pub failure: Failure,
-    pub elsewhere: Elsewhere,
-    /// The error object; `null` if there was none to read.
+    pub fallback: FallbackPermission,
+    /// The error object; `null` if there was none.
     pub(crate) error: Value,
 }
 
-/// Error types that another upstream would not change.
+/// Error types that blame the request itself.
 const ABOUT_THE_REQUEST: [&str; 19] = [
     "context_length_exceeded",
     "max_tokens_exceeded",
@@ -64,36 +64,40 @@ const ABOUT_THE_REQUEST: [&str; 19] = [
 ];
 
 impl UpstreamError {
-    /// A response that is not a success; `None` if it is one.
-    pub fn of_response(status: StatusCode, body: &[u8]) -> Option<Self> {
+    /// The error of a response; `None` if it is a success.
+    pub fn from_response(status: StatusCode, body: &[u8]) -> Option<Self> {
         if status.is_success() {
             return None;
         }
         let body: Value = serde_json::from_slice(body).unwrap_or_default();
-        let report = Report::find(&body).unwrap_or_default();
-        Some(report.read(Some(status.as_u16())))
+        let error = ErrorBody::find(&body).unwrap_or_default();
+        Some(error.read(Some(status.as_u16())))
     }
 
-    /// The error that a body with status 200, or an event, reports in place of a response, in the
-    /// shape of any of OpenRouter's formats.
-    pub fn in_success(body: &Value) -> Option<Self> {
-        Some(Report::find(body)?.read(None))
+    /// The error that a 200 body or an event contains instead of a completion, in any of
+    /// OpenRouter's formats.
+    pub fn from_ok_body(body: &Value) -> Option<Self> {
+        Some(ErrorBody::find(body)?.read(None))
     }
 
-    /// The error of a response that is something else than it should be.
-    pub(crate) fn unknown() -> Self {
-        Self { failure: Failure::Unavailable, elsewhere: Elsewhere::No, error: Value::Null }
+    /// The error for a response that is not a completion.
+    pub(crate) fn not_a_completion() -> Self {
+        Self {
+            failure: Failure::Unavailable,
+            fallback: FallbackPermission::Never,
+            error: Value::Null,
+        }
     }
 }
 
-/// An error object, and the type beside it.
+/// An error object, and the error type that stands next to it.
 #[derive(Debug, Default)]
-struct Report<'a> {
+struct ErrorBody<'a> {
     error: Option<&'a Value>,
     outer_type: Option<&'a str>,
 }
 
-impl<'a> Report<'a> {
+impl<'a> ErrorBody<'a> {
     fn find(body: &'a Value) -> Option<Self> {
         let outer_type = text(body, "error_type");
         let kind = text(body, "type").unwrap_or_default();
@@ -145,16 +149,17 @@ impl<'a> Report<'a> {
     /// `status` is that of the response, unless it was a success.
     fn read(&self, status: Option<u16>) -> UpstreamError {
         let number = status.or_else(|| self.number());
-        let (failure, elsewhere) = match number {
-            Some(401) if status.is_some() => (Failure::KeyRejected, Elsewhere::Yes),
-            number => self.meaning(number),
+        let (failure, fallback) = match number {
+            Some(401) if status.is_some() => (Failure::KeyRejected, FallbackPermission::Allowed),
+            number => self.classify(number),
         };
-        let elsewhere = if self.forbids(number) { Elsewhere::No } else { elsewhere };
-        UpstreamError { failure, elsewhere, error: self.error.cloned().unwrap_or_default() }
+        let fallback =
+            if self.blames_content(number) { FallbackPermission::Never } else { fallback };
+        UpstreamError { failure, fallback, error: self.error.cloned().unwrap_or_default() }
     }
 
-    /// Does a marker say that the request's content is the problem?
-    fn forbids(&self, number: Option<u16>) -> bool {
+    /// Whether a marker blames the request's content.
+    fn blames_content(&self, number: Option<u16>) -> bool {
         let named = |name: &str| self.metadata(name).is_some();
         let content = ["content_policy_violation", "refusal"];
         (number == Some(403) && named("provider_name"))
@@ -163,9 +168,9 @@ impl<'a> Report<'a> {
             || starts_with(self.message(), "request blocked")
     }
 
-    fn meaning(&self, number: Option<u16>) -> (Failure, Elsewhere) {
-        use Elsewhere::{IfKeyRejected, No, Yes};
+    fn classify(&self, number: Option<u16>) -> (Failure, FallbackPermission) {
         use Failure::{KeyRejected, PaymentRequired, RateLimited, Refused, Unavailable};
+        use FallbackPermission::{Allowed, IfKeyRejected, Never};
         let limit_source = self.metadata("limit_source").and_then(Value::as_str);
         let money = matches!(
             limit_source,
@@ -177,58 +182,60 @@ impl<'a> Report<'a> {
             )
         );
         match number {
-            Some(403) if money || names_a_budget(self.message()) => return (PaymentRequired, Yes),
-            Some(403) if self.has_marker() => return (Refused, No),
+            Some(403) if money || reports_exhausted_budget(self.message()) => {
+                return (PaymentRequired, Allowed);
+            }
+            Some(403) if self.has_marker() => return (Refused, Never),
             Some(403) => return (Refused, IfKeyRejected),
             Some(number @ 400..=499) if !matches!(number, 401 | 402 | 408 | 429) => {
-                return (self.rejected(number), No);
+                return (self.rejected(number), Never);
             }
             _ => {}
         }
         if money {
-            return (PaymentRequired, Yes);
+            return (PaymentRequired, Allowed);
         }
         if limit_source == Some("openrouter_in_flight_budget") && matches!(number, None | Some(402))
         {
-            return (RateLimited, Yes);
+            return (RateLimited, Allowed);
         }
         let by_number = match number {
             Some(401) => (KeyRejected, IfKeyRejected),
-            Some(402) => (PaymentRequired, Yes),
-            Some(429) => (RateLimited, Yes),
-            Some(300..=399 | 408 | 500..=599) => (Unavailable, Yes),
-            Some(_) => (Unavailable, No),
+            Some(402) => (PaymentRequired, Allowed),
+            Some(429) => (RateLimited, Allowed),
+            Some(300..=399 | 408 | 500..=599) => (Unavailable, Allowed),
+            Some(_) => (Unavailable, Never),
             None => self.by_name(),
         };
         match self.error_type() {
             Some("authentication") => (KeyRejected, IfKeyRejected),
-            Some("payment_required") => (PaymentRequired, Yes),
-            Some("rate_limit_exceeded") => (RateLimited, Yes),
+            Some("payment_required") => (PaymentRequired, Allowed),
+            Some("rate_limit_exceeded") => (RateLimited, Allowed),
             Some("provider_overloaded" | "provider_unavailable" | "server" | "timeout") => {
-                (Unavailable, Yes)
+                (Unavailable, Allowed)
             }
             Some(kind) if ABOUT_THE_REQUEST.contains(&kind) => {
-                (number.map_or_else(|| self.rejected(400), |_| by_number.0), No)
+                (number.map_or_else(|| self.rejected(400), |_| by_number.0), Never)
             }
             _ => by_number,
         }
     }
 
-    /// By the names that the formats have for errors, in the place of a number or beside it.
-    fn by_name(&self) -> (Failure, Elsewhere) {
+    /// Classifies by the error's name, which some formats use instead of a number.
+    fn by_name(&self) -> (Failure, FallbackPermission) {
         let name = self.field("code").filter(|code| code.is_string());
         let name = name.or_else(|| self.field("type")).and_then(Value::as_str);
         match name {
             Some(
                 "server_error" | "upstream_error" | "api_error" | "overloaded_error"
                 | "timeout_error",
-            ) => (Failure::Unavailable, Elsewhere::Yes),
+            ) => (Failure::Unavailable, FallbackPermission::Allowed),
             Some("rate_limit_exceeded" | "rate_limit_error") => {
-                (Failure::RateLimited, Elsewhere::Yes)
+                (Failure::RateLimited, FallbackPermission::Allowed)
             }
-            Some("billing_error") => (Failure::PaymentRequired, Elsewhere::Yes),
-            _ if self.exceeds_context() => (self.rejected(400), Elsewhere::No),
-            _ => (Failure::Unavailable, Elsewhere::No),
+            Some("billing_error") => (Failure::PaymentRequired, FallbackPermission::Allowed),
+            _ if self.exceeds_context() => (self.rejected(400), FallbackPermission::Never),
+            _ => (Failure::Unavailable, FallbackPermission::Never),
         }
     }
 
@@ -248,7 +255,7 @@ impl<'a> Report<'a> {
             || self.message().starts_with("prompt is too long")
     }
 
-    /// Does a 403 give a reason at all?
+    /// Whether a 403 gives any reason.
     fn has_marker(&self) -> bool {
         let named = |name: &str| self.metadata(name).is_some();
         self.error_type().is_some()
@@ -272,14 +279,14 @@ fn starts_with(message: &str, words: &str) -> bool {
     message.get(..words.len()).is_some_and(|start| start.eq_ignore_ascii_case(words))
 }
 
-/// Is this the message of a limit or a budget that is used up? Anchored, because labels that users
-/// choose stand in other messages.
-fn names_a_budget(message: &str) -> bool {
-    let then_a_new_word =
+/// Whether this message reports an exhausted limit or budget. Matched at the start only, because
+/// other messages quote labels that users choose.
+fn reports_exhausted_budget(message: &str) -> bool {
+    let ends_at_word =
         |rest: &str| !rest.starts_with(|next: char| next.is_alphanumeric() || next == '_');
     ["Key limit exceeded", "API key budget limit exceeded"]
         .iter()
-        .any(|words| message.strip_prefix(words).is_some_and(then_a_new_word))
+        .any(|words| message.strip_prefix(words).is_some_and(ends_at_word))
         || message.strip_prefix("Workspace ").is_some_and(|rest| {
             ["daily", "weekly", "monthly", "lifetime"].iter().any(|period| {
                 rest.strip_prefix(period).is_some_and(|rest| rest.starts_with(" budget of $"))

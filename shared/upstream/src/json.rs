@@ -1,4 +1,4 @@
-//! JSON objects by their members.
+//! JSON objects as maps of raw members.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,8 +10,8 @@ use serde_json::value::RawValue;
 /// The members of an object, each as its JSON text.
 pub type Members<'a> = BTreeMap<String, &'a RawValue>;
 
-/// The members of a JSON object that has no member twice: we would look at one of the two, and
-/// its reader might see the other.
+/// The members of a JSON object without duplicate keys. Of two duplicates, we would read one, and
+/// upstream might read the other.
 pub struct UniqueMembers<'a>(pub Members<'a>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for UniqueMembers<'a> {
@@ -29,7 +29,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for UniqueMembers<'a> {
                 let mut members = Members::new();
                 while let Some((name, value)) = map.next_entry::<String, &RawValue>()? {
                     if members.insert(name, value).is_some() {
-                        return Err(A::Error::custom("a member is given twice"));
+                        return Err(A::Error::custom("duplicate key"));
                     }
                 }
                 Ok(members)

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 
 use crate::client::{AskError, Upstream, data_of};
-use crate::text::fit;
+use crate::text::sanitize;
 
 /// Length limit of a label, in characters.
 const MAX_LABEL: usize = 100;
@@ -40,11 +40,11 @@ fn facts_from_json(body: &[u8]) -> Result<KeyFacts, AskError> {
     let text = |name: &str| serde_json::from_str::<String>(raw(name)?).ok();
     let is_true = |name: &str| raw(name) == Some("true");
     Ok(KeyFacts {
-        label: fit(&text("label").unwrap_or_default(), MAX_LABEL),
+        label: sanitize(&text("label").unwrap_or_default(), MAX_LABEL),
         limits: KeyLimits {
             limit_usd: raw("limit").and_then(dollars),
             limit_remaining_usd: raw("limit_remaining").and_then(dollars),
-            // A time, and not any text: it is stored and shown.
+            // Parsed as a time, because arbitrary text must not be stored or shown.
             expires_at: text("expires_at")
                 .and_then(|time| Some(time.parse::<Timestamp>().ok()?.to_string())),
         },
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn facts_are_read_as_far_as_they_are_there() {
+    fn missing_facts_are_left_out() {
         let full = br#"{"data":{"label":"sk-or-v1-abc...xyz","limit":20,"limit_remaining":12.3,
             "is_management_key":true,"expires_at":"2027-01-01T00:00:00Z","usage":7.7}}"#;
         let facts = facts_from_json(full).unwrap();

@@ -3,13 +3,13 @@
 //!
 //! - [`Upstream`] makes the requests. Connecting, waiting for the head and waiting for the next
 //!   chunk each have their own time-out.
-//! - [`sse`] splits a stream into events, and [`Reading`] says what one means.
+//! - [`sse`] splits a stream into events, and [`Parsed`] is a parsed one.
 //! - [`UpstreamError`] classifies errors, in the terms of section 1 of the contract.
 //! - [`PriceBook`] is the default AI's price list, cached.
 //!
-//! Architecture invariant: only an allow-list of headers travels, in either direction. Of an
-//! upstream's texts, only the message and some metadata of an error leave this crate, bounded and
-//! without keys, for the owner of the key. None is logged: no error here has one.
+//! Architecture invariant: only allow-listed headers are forwarded, in both directions. Of an
+//! upstream's text, only an error's message and some of its metadata leave this crate, shortened
+//! and with keys masked, for the owner of the key. None is logged: no error type here contains any.
 
 mod chat;
 mod client;
@@ -18,17 +18,17 @@ mod generation;
 mod json;
 mod key;
 mod models;
-mod reading;
+mod parsed;
 mod resend;
 pub mod sse;
 mod text;
 mod usage;
 
-pub use chat::{Answer, Beginning, BodyError, ChatError, Kind};
+pub use chat::{Answer, BodyError, BodyStart, ChatError, Kind};
 pub use client::{AskError, TimeOuts, Upstream};
-pub use failure::{Elsewhere, Failure, UpstreamError};
+pub use failure::{Failure, FallbackPermission, UpstreamError};
 pub use generation::DefaultAiKind;
 pub use json::{Members, UniqueMembers};
 pub use key::KeyFacts;
 pub use models::PriceBook;
-pub use reading::{Chunk, HasContent, Reading, id_in, with_member, without_choices};
+pub use parsed::{Chunk, HasContent, Parsed, id_in, with_member, without_choices};

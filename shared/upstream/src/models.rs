@@ -26,7 +26,7 @@ const FETCH_TIME: Duration = Duration::from_secs(5);
 const SHIPPED: &str = include_str!("shipped_prices.json");
 
 impl Upstream {
-    /// The model list, unchanged, for a query as the caller wrote it. OpenRouter's needs no key.
+    /// The unchanged model list for the caller's query. OpenRouter's needs no key.
     pub async fn models(
         &self,
         key: Option<&SecretString>,

@@ -1,8 +1,9 @@
-//! A connection that has died unnoticed, as after a freeze of the function, loses the request that is
-//! sent on it. Such a request is sent once more, on a connection opened for it.
+//! Resends a request once, on a fresh connection, if its pooled connection had died unnoticed, for
+//! example while Lambda was frozen.
 //!
-//! That is safe only if the old connection had died before: it had carried a response, and it is
-//! reset or closed at once and without a byte of the next one.
+//! This is safe only if the connection was dead before the request was sent: it had carried a
+//! response before, and it is reset or closed within [`DEAD_CONNECTION_TIMEOUT`] without a byte of
+//! a new response.
 
 use std::collections::VecDeque;
 use std::error::Error;
@@ -16,28 +17,28 @@ use hyper_util::client::legacy::connect::HttpInfo;
 use reqwest::{Client, RequestBuilder, Response};
 use tokio::time::Instant;
 
-/// Time within which a connection that had died shows it.
-const AT_ONCE: Duration = Duration::from_secs(1);
-/// Number of connections that are remembered: more than a client keeps.
-const REMEMBERED: usize = 256;
+/// Maximum time for a dead connection to report its failure.
+const DEAD_CONNECTION_TIMEOUT: Duration = Duration::from_secs(1);
+/// Maximum number of connections remembered: more than the pool keeps.
+const MAX_REMEMBERED: usize = 256;
 
 /// A client that resends. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Resending {
+pub(crate) struct ResendingClient {
     pub(crate) client: Client,
     /// Opens a connection for each request.
     unpooled: Client,
-    /// Our addresses of connections that have carried a response.
-    proven: Arc<Mutex<VecDeque<SocketAddr>>>,
+    /// The local addresses of connections that have carried a response.
+    used_addresses: Arc<Mutex<VecDeque<SocketAddr>>>,
 }
 
-impl Resending {
+impl ResendingClient {
     pub(crate) fn new(client: Client, unpooled: Client) -> Self {
-        Self { client, unpooled, proven: Arc::default() }
+        Self { client, unpooled, used_addresses: Arc::default() }
     }
 
     pub(crate) async fn send(&self, request: RequestBuilder) -> reqwest::Result<Response> {
-        let again = request.try_clone();
+        let copy = request.try_clone();
         let sent = Instant::now();
         let error = match request.send().await {
             Ok(response) => {
@@ -46,13 +47,13 @@ impl Resending {
             }
             Err(error) => error,
         };
-        let had_died = sent.elapsed() < AT_ONCE
+        let had_died = sent.elapsed() < DEAD_CONNECTION_TIMEOUT
             && closed_connection(&error).is_some_and(|address| self.forget(address));
-        match again {
-            Some(again) if had_died => {
-                tracing::info!("sending again: the connection had died");
+        match copy {
+            Some(copy) if had_died => {
+                tracing::info!("resending a request: its pooled connection had died");
                 // Boxed, because it is large and rare.
-                Box::pin(self.unpooled.execute(again.build()?)).await
+                Box::pin(self.unpooled.execute(copy.build()?)).await
             }
             _ => Err(error),
         }
@@ -61,25 +62,25 @@ impl Resending {
     fn remember(&self, response: &Response) {
         let Some(info) = response.extensions().get::<HttpInfo>() else { return };
         let address = info.local_addr();
-        let mut proven = self.proven.lock().unwrap_or_else(PoisonError::into_inner);
-        if proven.contains(&address) {
+        let mut used_addresses = self.used_addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        if used_addresses.contains(&address) {
             return;
         }
-        if proven.len() >= REMEMBERED {
-            proven.pop_front();
+        if used_addresses.len() >= MAX_REMEMBERED {
+            used_addresses.pop_front();
         }
-        proven.push_back(address);
+        used_addresses.push_back(address);
     }
 
-    /// Returns whether the connection had carried a response. It is gone now.
+    /// Removes a closed connection. Returns whether it had carried a response.
     fn forget(&self, address: SocketAddr) -> bool {
-        let mut proven = self.proven.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = proven.iter().position(|known| *known == address);
-        at.is_some_and(|at| proven.remove(at).is_some())
+        let mut used_addresses = self.used_addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = used_addresses.iter().position(|known| *known == address);
+        at.is_some_and(|at| used_addresses.remove(at).is_some())
     }
 }
 
-/// Our address of the connection, if it was reset or closed.
+/// The connection's local address, if it was reset or closed.
 fn closed_connection(error: &reqwest::Error) -> Option<SocketAddr> {
     let mut address = None;
     let mut was_closed = false;
@@ -131,7 +132,7 @@ mod tests {
                 Reply::Respond => stream.write_all(OK).await.unwrap(),
                 Reply::Close => return,
                 Reply::CloseLate => {
-                    tokio::time::sleep(AT_ONCE + Duration::from_millis(200)).await;
+                    tokio::time::sleep(DEAD_CONNECTION_TIMEOUT + Duration::from_millis(200)).await;
                     return;
                 }
             }
@@ -140,9 +141,9 @@ mod tests {
         let _ = stream.read(&mut request).await;
     }
 
-    /// Sends two requests to a server whose connections behave like this; returns whether the second
-    /// has a response, and the number of connections.
-    async fn second(connections: &'static [&'static [Reply]]) -> (bool, usize) {
+    /// Sends two requests to a server with these connections. Returns whether the second request
+    /// got a response, and how many connections were opened.
+    async fn send_two(connections: &'static [&'static [Reply]]) -> (bool, usize) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
         let opened = Arc::new(Mutex::new(0));
@@ -154,8 +155,9 @@ mod tests {
                 edge::spawn(serve(stream, replies));
             }
         });
-        let edge::HttpClients { pooled, unpooled } = edge::http_clients(AT_ONCE).unwrap();
-        let client = Resending::new(pooled.clone(), unpooled);
+        let edge::HttpClients { pooled, unpooled } =
+            edge::http_clients(Duration::from_secs(1)).unwrap();
+        let client = ResendingClient::new(pooled.clone(), unpooled);
         let send = || client.send(pooled.post(&url).body("call"));
         let first = send().await;
         if let Ok(first) = first {
@@ -167,15 +169,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_on_a_connection_that_had_died_is_sent_once_more() {
+    async fn a_request_on_a_dead_connection_is_resent_once() {
         use Reply::{Close, CloseLate, Respond};
-        // The connection had carried a response, and dies at once.
-        assert_eq!(second(&[&[Respond, Close], &[Respond]]).await, (true, 2));
+        // The connection had carried a response, and closes without another.
+        assert_eq!(send_two(&[&[Respond, Close], &[Respond]]).await, (true, 2));
         // The second one dies, too: there is no third.
-        assert_eq!(second(&[&[Respond, Close], &[Close], &[Respond]]).await, (false, 2));
+        assert_eq!(send_two(&[&[Respond, Close], &[Close], &[Respond]]).await, (false, 2));
         // Too late: the call may have arrived.
-        assert_eq!(second(&[&[Respond, CloseLate], &[Respond]]).await, (false, 1));
+        assert_eq!(send_two(&[&[Respond, CloseLate], &[Respond]]).await, (false, 1));
         // The connections never carried a response.
-        assert_eq!(second(&[&[Close], &[Close], &[Respond]]).await, (false, 2));
+        assert_eq!(send_two(&[&[Close], &[Close], &[Respond]]).await, (false, 2));
     }
 }

@@ -1,5 +1,5 @@
-//! Server-sent events, as <https://html.spec.whatwg.org/multipage/server-sent-events.html> has them:
-//! lines end in LF, CR or both, and an event's data may have several.
+//! Server-sent events, as <https://html.spec.whatwg.org/multipage/server-sent-events.html> defines
+//! them: a line ends in LF, CR or CRLF, and an event can have several `data` lines.
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
@@ -11,7 +11,7 @@ const MAX_EVENT: usize = 1024 * 1024;
 pub enum Item {
     Comment,
     Event(Event),
-    /// An event that is too long to read, or a line that no field of an event has.
+    /// An event that is too long, or that has a line with an unknown field.
     Unreadable,
 }
 
@@ -22,15 +22,15 @@ pub struct Event {
     pub data: Bytes,
 }
 
-/// Splits a stream into items.
+/// Parses a stream into items.
 #[derive(Debug, Default)]
-pub struct Items {
+pub struct Parser {
     /// The current line, as far as it has arrived.
     line: BytesMut,
-    /// The last chunk ended in a CR, to which an LF may belong.
+    /// The last chunk ended in a CR, which an LF may follow.
     after_cr: bool,
-    /// Some line was read, so that a byte order mark can no longer come.
-    begun: bool,
+    /// A line was read, so a byte order mark is no longer expected.
+    has_begun: bool,
     name: String,
     /// The event's only line of data, which is not copied.
     data: Option<Bytes>,
@@ -39,7 +39,7 @@ pub struct Items {
     unreadable: bool,
 }
 
-impl Items {
+impl Parser {
     /// Adds the next chunk of the stream, and returns the items that it completes.
     pub fn push(&mut self, mut rest: Bytes) -> Vec<Item> {
         let mut items = Vec::new();
@@ -62,7 +62,7 @@ impl Items {
         items
     }
 
-    /// Ends the stream, whose last event may lack its end.
+    /// Ends the stream. The last event may lack its blank line.
     pub fn end(&mut self) -> Vec<Item> {
         let line = self.line.split().freeze();
         let mut items = Vec::new();
@@ -73,7 +73,7 @@ impl Items {
         items
     }
 
-    /// The stream does not end in the middle of an event.
+    /// Whether the stream is between two events.
     pub fn is_between_events(&self) -> bool {
         self.line.is_empty() && self.data.is_none() && !self.unreadable
     }
@@ -89,7 +89,7 @@ impl Items {
 
     fn end_of_line(&mut self, whole: &Bytes) -> Option<Item> {
         let mark: &[u8] =
-            if std::mem::replace(&mut self.begun, true) { b"" } else { b"\xef\xbb\xbf" };
+            if std::mem::replace(&mut self.has_begun, true) { b"" } else { b"\xef\xbb\xbf" };
         let line = whole.strip_prefix(mark).unwrap_or(whole);
         if line.is_empty() {
             return self.end_of_event();
@@ -130,7 +130,7 @@ impl Items {
         if std::mem::take(&mut self.unreadable) {
             return Some(Item::Unreadable);
         }
-        // An event without data is none.
+        // Events without data are ignored.
         Some(Item::Event(Event { name, data: data? }))
     }
 }
@@ -141,7 +141,7 @@ pub struct WholeLines {
     partial: BytesMut,
 }
 
-/// A longer line is passed on in pieces.
+/// Size from which a partial line is passed on in pieces.
 const MAX_PARTIAL: usize = 64 * 1024;
 
 impl WholeLines {
@@ -164,7 +164,7 @@ impl WholeLines {
         whole
     }
 
-    /// The last line, which has no end.
+    /// The last line, which has no line end.
     pub fn rest(&mut self) -> Bytes {
         self.partial.split().freeze()
     }
@@ -184,17 +184,17 @@ mod tests {
     }
 
     fn items(stream: &[u8], size: usize) -> Vec<Item> {
-        let mut items = Items::default();
+        let mut parser = Parser::default();
         let mut found: Vec<_> = stream
             .chunks(size)
-            .flat_map(|chunk| items.push(Bytes::copy_from_slice(chunk)))
+            .flat_map(|chunk| parser.push(Bytes::copy_from_slice(chunk)))
             .collect();
-        found.extend(items.end());
+        found.extend(parser.end());
         found
     }
 
     #[test]
-    fn a_stream_reads_the_same_however_it_is_split_and_its_lines_end() {
+    fn parsing_is_independent_of_chunking_and_line_endings() {
         let stream = "\u{feff}: OPENROUTER PROCESSING\n\ndata: {\"a\":\n\
                       data:1}\n\nevent: error\ndata: x\nid: 7\nretry: 5\n\nevent: ping\n\n\
                       data\n\ndata:  two\n\nnot a field\n\n: end\ndata: [DONE]";
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_is_unreadable_and_bounded() {
+    fn an_overlong_event_is_unreadable() {
         let line = format!("data: {}\n", "x".repeat(MAX_EVENT));
         let short = format!("data: {}\n", "x".repeat(MAX_EVENT / 2));
         for long in [line, format!("{short}{short}{short}")] {
@@ -239,9 +239,9 @@ mod tests {
             ("data: x", false),
             ("garbage\n", false),
         ] {
-            let mut items = Items::default();
-            items.push(Bytes::from(stream));
-            assert_eq!(items.is_between_events(), between, "{stream:?}");
+            let mut parser = Parser::default();
+            parser.push(Bytes::from(stream));
+            assert_eq!(parser.is_between_events(), between, "{stream:?}");
         }
     }
 

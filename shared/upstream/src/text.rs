@@ -1,4 +1,4 @@
-//! An upstream's own texts and headers, made fit for their reader. None of them is ever logged.
+//! Sanitizes an upstream's texts and headers for the key's owner. They are never logged.
 
 use std::time::Duration;
 
@@ -13,43 +13,43 @@ use crate::failure::UpstreamError;
 const MAX_MESSAGE: usize = 2_000;
 /// Length limit of a text in an error's metadata, in characters.
 const MAX_TEXT: usize = 500;
-/// Limits of lists and objects in an error's metadata.
+/// Maximum number of entries of a list or object in an error's metadata.
 const MAX_ITEMS: usize = 20;
+/// Maximum nesting depth of an error's metadata.
 const MAX_DEPTH: usize = 4;
-/// The members of an error that its reader may see. Never its `raw` or `flagged_input`, which hold
-/// input and a provider's payload, nor anything beside the error (`user_id`).
+/// The metadata of an error that the key's owner may see. Never `raw` or `flagged_input`, which
+/// hold input and a provider's payload, nor anything next to the error (`user_id`).
 const SHOWN: [&str; 5] = ["error_type", "provider_name", "availability", "patterns", "reasons"];
 
 impl UpstreamError {
-    /// OpenRouter's own message, for the owner of the key: agents read it.
+    /// OpenRouter's own message, for the key's owner. Agents act on it.
     pub fn message(&self) -> Option<String> {
         let message = self.error.get("message").unwrap_or(&self.error).as_str()?;
-        Some(fit(message, MAX_MESSAGE)).filter(|message| !message.is_empty())
+        Some(sanitize(message, MAX_MESSAGE)).filter(|message| !message.is_empty())
     }
 
-    /// What OpenRouter adds about the request, for the owner of the key.
+    /// OpenRouter's details about the request, for the key's owner.
     pub fn metadata(&self) -> Map<String, Value> {
         let inside = self.error.get("metadata").unwrap_or(&Value::Null);
         let shown = SHOWN.iter().filter_map(|name| {
             let value = inside.get(name).or_else(|| self.error.get(name))?;
-            Some(((*name).to_owned(), bounded(value, MAX_DEPTH)?))
+            Some(((*name).to_owned(), sanitize_value(value, MAX_DEPTH)?))
         });
         shown.collect()
     }
 
-    /// The model's context length and the length of the request, in tokens, as the message of
-    /// [`crate::Failure::ContextLengthExceeded`] states them.
+    /// The model's context length and the request's length, in tokens, from the message of a
+    /// [`crate::Failure::ContextLengthExceeded`].
     pub fn context_lengths(&self) -> Option<(u64, u64)> {
         let message = self.error.get("message")?.as_str()?;
         let numbers = message.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok());
-        // Model names have small numbers.
+        // Numbers in model names are smaller.
         let mut numbers = numbers.filter(|number: &u64| *number >= 1_000);
         let (first, second) = (numbers.next()?, numbers.next()?);
         Some((first.min(second), first.max(second)))
     }
 
-    /// The time that upstream asks to wait: at least a second, which is also the answer if it asks
-    /// for none.
+    /// The time that upstream asks to wait, at least one second. One second if it names none.
     pub fn retry_after(&self, headers: &HeaderMap, now: Timestamp) -> Duration {
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let metadata = self.error.get("metadata").unwrap_or(&Value::Null);
@@ -101,7 +101,7 @@ fn until(time: Timestamp, now: Timestamp) -> Option<Duration> {
     left.try_into().ok()
 }
 
-/// A generation's id, if it is one that may be stored and shown.
+/// The generation id, if it is safe to store and show.
 pub(crate) fn generation_id(id: &str) -> Option<String> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
     let is_id = (1..=128).contains(&id.len())
@@ -111,8 +111,8 @@ pub(crate) fn generation_id(id: &str) -> Option<String> {
     is_id.then(|| id.to_owned())
 }
 
-/// At most `max` characters, without control characters, and with keys masked.
-pub(crate) fn fit(text: &str, max: usize) -> String {
+/// `text` without control characters, with keys masked, cut to `max` characters.
+pub(crate) fn sanitize(text: &str, max: usize) -> String {
     let visible = text.chars().filter(|c| !is_invisible(*c));
     let plain: String = visible.map(|c| if c.is_control() { ' ' } else { c }).collect();
     mask(plain.trim()).chars().take(max).collect()
@@ -140,7 +140,7 @@ pub(crate) fn looks_like_key(text: &str) -> bool {
     find_key(text).is_some()
 }
 
-/// Where a word begins that looks like a key: `sk-` and a dozen characters.
+/// The start of the first word that looks like a key: `sk-` and at least twelve characters.
 fn find_key(text: &str) -> Option<usize> {
     let starts = text.match_indices("sk-").map(|(at, _)| at);
     let mut keys = starts.filter(|at| {
@@ -156,20 +156,22 @@ fn is_key_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_' || c == '-'
 }
 
-fn bounded(value: &Value, depth: usize) -> Option<Value> {
+fn sanitize_value(value: &Value, depth: usize) -> Option<Value> {
     let depth = depth.checked_sub(1)?;
     Some(match value {
         Value::Null => return None,
         Value::Bool(_) | Value::Number(_) => value.clone(),
-        Value::String(text) => Value::String(fit(text, MAX_TEXT)),
+        Value::String(text) => Value::String(sanitize(text, MAX_TEXT)),
         Value::Array(items) => {
-            items.iter().take(MAX_ITEMS).filter_map(|item| bounded(item, depth)).collect()
+            items.iter().take(MAX_ITEMS).filter_map(|item| sanitize_value(item, depth)).collect()
         }
         Value::Object(members) => Value::Object(
             members
                 .iter()
                 .take(MAX_ITEMS)
-                .filter_map(|(name, value)| Some((fit(name, 64), bounded(value, depth)?)))
+                .filter_map(|(name, value)| {
+                    Some((sanitize(name, 64), sanitize_value(value, depth)?))
+                })
                 .collect(),
         ),
     })
@@ -184,11 +186,11 @@ mod tests {
 
     fn error(error: Value) -> UpstreamError {
         let body = json!({"error": error, "user_id": "user_7"}).to_string();
-        UpstreamError::of_response(StatusCode::BAD_REQUEST, body.as_bytes()).unwrap()
+        UpstreamError::from_response(StatusCode::BAD_REQUEST, body.as_bytes()).unwrap()
     }
 
     #[test]
-    fn the_message_is_bounded_plain_and_without_keys() {
+    fn the_message_is_sanitized() {
         let key = "sk-or-v1-0123456789abcdef0123";
         let hidden = "sk-or-v1-01234\u{200b}56789abcdef0123";
         for (message, shown) in [
@@ -208,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn the_metadata_has_only_what_its_reader_may_see() {
+    fn the_metadata_has_only_allowed_members() {
         let key = "sk-or-v1-0123456789abcdef0123";
         let metadata = error(json!({
             "message": "no",
@@ -231,7 +233,7 @@ mod tests {
     type Headers<'a> = &'a [(&'static str, &'a str)];
 
     #[test]
-    fn the_time_to_wait_is_read_from_wherever_it_is() {
+    fn retry_after_is_read_from_headers_and_body() {
         let now: Timestamp = "2026-04-30T12:00:00Z".parse().unwrap();
         let in_a_minute = (now.as_millisecond() + 60_000).to_string();
         let date = "Thu, 30 Apr 2026 12:01:00 GMT";
@@ -266,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lengths_of_a_request_that_is_too_long() {
+    fn context_lengths_are_read_from_the_message() {
         for message in [
             "This endpoint's maximum context length is 128000 tokens. However, you requested about \
              150000 tokens (149000 of text input, 1000 in the output).",
@@ -279,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn generation_ids_have_no_other_characters_and_are_no_keys() {
+    fn unsafe_generation_ids_are_refused() {
         for (id, good) in [
             ("gen-1770000000-AbC_9", true),
             ("", false),

@@ -13,8 +13,8 @@ use http::header::AUTHORIZATION;
 use keyvault::Vault;
 use routing::Situation;
 use serde_json::{Value, json};
-use upstream::Reading;
-use upstream::sse::{Item, Items};
+use upstream::Parsed;
+use upstream::sse::{Item, Parser};
 
 use crate::stats::Sample;
 use crate::system::BYOK;
@@ -170,10 +170,10 @@ fn stream(chunk: usize) -> Vec<Bytes> {
 }
 
 fn scan(chunks: &[Bytes]) {
-    let mut items = Items::default();
-    for item in chunks.iter().flat_map(|chunk| items.push(chunk.clone())) {
+    let mut parser = Parser::default();
+    for item in chunks.iter().flat_map(|chunk| parser.push(chunk.clone())) {
         if let Item::Event(event) = item {
-            black_box(Reading::of_event(&event));
+            black_box(Parsed::of_event(&event));
         }
     }
 }

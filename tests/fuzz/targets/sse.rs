@@ -1,9 +1,8 @@
 //! A stream of server-sent events: a line of bytes, each the size of a chunk, used cyclically, and
 //! the stream that is cut into these chunks.
 //!
-//! Properties: however the stream is cut, it has the same events, and they are the same with other
-//! line ends; its lines pass unchanged and whole; an event with usage can take one more member, and
-//! nothing else in it changes.
+//! Properties: the events do not depend on how the stream is cut or on its line endings; its lines
+//! pass whole and unchanged; adding a member to an event with usage changes nothing else in it.
 
 #![no_main]
 
@@ -11,8 +10,8 @@ use bytes::Bytes;
 use fuzz::Members;
 use libfuzzer_sys::fuzz_target;
 use serde_json::value::RawValue;
-use upstream::sse::{Item, Items, WholeLines};
-use upstream::{Chunk, Reading, with_member, without_choices};
+use upstream::sse::{Item, Parser, WholeLines};
+use upstream::{Chunk, Parsed, with_member, without_choices};
 
 fuzz_target!(|data: &[u8]| {
     let mut parts = data.splitn(2, |byte| *byte == b'\n');
@@ -34,10 +33,10 @@ fuzz_target!(|data: &[u8]| {
     }
     for item in found {
         let Item::Event(event) = item else { continue };
-        match Reading::of_event(&event) {
-            Reading::Done => assert_eq!(event.data.trim_ascii(), b"[DONE]"),
-            Reading::Chunk(Chunk { usage: Some(_), .. }) => assert_takes_a_member(&event.data),
-            Reading::Chunk(_) | Reading::Error(..) | Reading::Unreadable => {}
+        match Parsed::of_event(&event) {
+            Parsed::Done => assert_eq!(event.data.trim_ascii(), b"[DONE]"),
+            Parsed::Chunk(Chunk { usage: Some(_), .. }) => assert_takes_a_member(&event.data),
+            Parsed::Chunk(_) | Parsed::Error(..) | Parsed::Unreadable => {}
         }
     }
 });
@@ -58,9 +57,9 @@ fn cut(stream: &Bytes, sizes: &[u8]) -> Vec<Bytes> {
 }
 
 fn items(chunks: &[Bytes]) -> Vec<Item> {
-    let mut items = Items::default();
-    let mut found: Vec<_> = chunks.iter().flat_map(|chunk| items.push(chunk.clone())).collect();
-    found.extend(items.end());
+    let mut parser = Parser::default();
+    let mut found: Vec<_> = chunks.iter().flat_map(|chunk| parser.push(chunk.clone())).collect();
+    found.extend(parser.end());
     found
 }
 

@@ -15,7 +15,7 @@ pub(super) const CHANNEL_CAPACITY: usize = 16;
 /// Time without reading after which the client counts as stalled.
 const READ_TIMEOUT: Duration = Duration::from_mins(2);
 
-/// The chunks as the client reads them, and an error at their end if some of them were dropped.
+/// The chunks that the client reads, followed by an error if any were dropped.
 pub(super) fn client_stream(
     receiver: mpsc::Receiver<Bytes>,
     truncated: Arc<AtomicBool>,
@@ -35,7 +35,7 @@ pub(super) fn client_stream(
 /// client is gone: when it closes, Lambda freezes the process.
 pub(super) struct Client {
     sender: mpsc::Sender<Bytes>,
-    /// The events of one chunk from upstream, which are sent as one chunk.
+    /// The events of one upstream chunk; they are sent as one chunk.
     batch: Vec<Bytes>,
     /// The time at which the function stops waiting for the client.
     stop_at: Option<Instant>,
@@ -64,7 +64,7 @@ impl Client {
         self.batch.push(event);
     }
 
-    /// The bytes that wait to be sent.
+    /// The number of bytes waiting to be sent.
     pub(super) fn unsent(&self) -> usize {
         self.batch.iter().map(Bytes::len).sum()
     }

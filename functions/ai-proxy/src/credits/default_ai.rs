@@ -7,7 +7,7 @@ use edge::{ApiError, Code};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use secrecy::SecretString;
-use upstream::{Answer, ChatError, Elsewhere, Failure, UpstreamError};
+use upstream::{Answer, ChatError, Failure, FallbackPermission, UpstreamError};
 
 use crate::call::Call;
 use crate::deps::Deps;
@@ -65,18 +65,18 @@ pub(super) async fn refused(deps: &Deps, failed: Result<Answer, ChatError>) -> A
     let (status, headers) = (answer.status(), answer.all_headers().clone());
     let body = answer.error_body().await;
     tracing::warn!(status = status.as_u16(), "the default AI refused the call");
-    match UpstreamError::of_response(status, &body) {
+    match UpstreamError::from_response(status, &body) {
         Some(error) => error_for(deps, &error, &headers).await,
         None => unavailable(),
     }
 }
 
-/// The caller's error for one that the default AI reported, in our words.
+/// Converts the default AI's error into the caller's, without any of its text.
 pub(super) async fn error_for(deps: &Deps, error: &UpstreamError, headers: &HeaderMap) -> ApiError {
     match error.failure {
         Failure::RateLimited => ApiError::new(
             Code::DefaultAiRateLimited,
-            "Greta's AI limits the rate of calls; wait and try again",
+            "Greta's AI is rate-limiting calls; wait and try again",
         )
         .with_retry_after(error.retry_after(headers, deps.api.clock.now())),
         Failure::ContextLengthExceeded(status) => {
@@ -91,10 +91,10 @@ pub(super) async fn error_for(deps: &Deps, error: &UpstreamError, headers: &Head
             ApiError::new(Code::ContextLengthExceeded, detail).with_status(status)
         }
         Failure::RequestRejected(status) => request_rejected(status),
-        Failure::Refused if error.elsewhere == Elsewhere::No => {
+        Failure::Refused if error.fallback == FallbackPermission::Never => {
             request_rejected(StatusCode::FORBIDDEN)
         }
-        // Without a reason, it may be about the platform key.
+        // A 403 without a reason may mean that the platform key is rejected.
         Failure::KeyRejected | Failure::Refused => {
             let name = &deps.settings.default_ai_secret;
             deps.vault.forget_platform_secret(name).await;
@@ -112,11 +112,11 @@ fn request_rejected(status: StatusCode) -> ApiError {
     .with_status(status)
 }
 
-/// For a call that was or may be charged and has no usable response.
+/// The error for a call that has no usable response and may be charged.
 pub(super) fn failed() -> ApiError {
     ApiError::new(
         Code::DefaultAiFailed,
-        "Greta's AI failed in the middle of the call, which is charged as far as it went",
+        "Greta's AI failed in the middle of the call; what it generated so far may be charged",
     )
     .without_retry()
 }
@@ -128,7 +128,7 @@ pub(super) fn unavailable() -> ApiError {
     )
 }
 
-/// The headers of a response: nothing in them but the generation's id is the default AI's.
+/// The headers of a response; of the default AI's own, only the generation id is passed on.
 pub(super) fn headers(answer: &Answer, content_type: &'static str) -> HeaderMap {
     let mut headers =
         HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);

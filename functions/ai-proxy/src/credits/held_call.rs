@@ -13,10 +13,10 @@ use crate::running::RunningCall;
 /// The name under which this function resolves holds.
 const RESOLVED_BY: &str = "ai-proxy";
 
-/// Does a call that failed cost credits?
+/// Whether a failed call may cost credits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Charge {
-    None,
+pub(super) enum FailedCallCost {
+    Free,
     Possible,
 }
 
@@ -58,30 +58,35 @@ impl HeldCall {
         }
     }
 
-    /// Settles by the usage, if there is one.
+    /// Settles from `usage`, or leaves the hold to the sweeper for this `reason`.
     pub(super) async fn settle_or_leave(
         &self,
         usage: Option<Usage>,
-        without_usage: &'static str,
+        reason: &'static str,
     ) -> Option<Credits> {
         match usage {
             Some(usage) => self.settle(usage).await,
             None => {
-                self.leave_to_sweeper(without_usage).await;
+                self.leave_to_sweeper(reason).await;
                 None
             }
         }
     }
 
-    /// Ends a call that failed: one without content and cost did not take place.
-    pub(super) async fn end_failed(&self, usage: Option<Usage>, content: HasContent) -> Charge {
+    /// Ends a failed call. If it has neither content nor cost, it did not take place and is
+    /// released.
+    pub(super) async fn end_failed(
+        &self,
+        usage: Option<Usage>,
+        content: HasContent,
+    ) -> FailedCallCost {
         let cost = usage.and_then(|usage| self.hold.tariff.cost(&usage));
         if content == HasContent::No && cost.is_none_or(|cost| cost == Credits::ZERO) {
             self.release().await;
-            return Charge::None;
+            return FailedCallCost::Free;
         }
         self.settle_or_leave(usage, "failed call without usage").await;
-        Charge::Possible
+        FailedCallCost::Possible
     }
 
     /// Returns the held credits, because the call did not take place.

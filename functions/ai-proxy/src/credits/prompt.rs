@@ -27,7 +27,7 @@ const TEXT_MEMBERS: [&str; 10] = [
     "reasoning_details",
     "function_call",
 ];
-/// The kinds of parts. Files have a price of their own.
+/// Supported kinds of parts. Files are missing because they are priced separately.
 const PARTS: [&str; 4] = ["text", "image_url", "input_audio", "video_url"];
 /// Members of a text part.
 const TEXT_PART_MEMBERS: [&str; 3] = ["type", "text", "cache_control"];
@@ -64,7 +64,7 @@ impl Prompt {
         for message in messages {
             let members = serde_json::from_str::<UniqueMembers<'_>>(message.get());
             let UniqueMembers(members) = members.map_err(|_| {
-                invalid("each of `messages` must be an object that has no member twice")
+                invalid("each of `messages` must be an object without duplicate keys")
             })?;
             let role = members.get("role").and_then(|role| parse_string(role));
             let is_text = role.is_some_and(|role| TEXT_ROLES.contains(&role.as_str()));
@@ -92,9 +92,8 @@ impl Prompt {
         if is_string || content.get() == "null" {
             return Ok(());
         }
-        let unreadable = |_| {
-            invalid("`content` must be a string or an array of objects that have no member twice")
-        };
+        let unreadable =
+            |_| invalid("`content` must be a string or an array of objects without duplicate keys");
         let parts: Vec<UniqueMembers<'_>> =
             serde_json::from_str(content.get()).map_err(unreadable)?;
         for UniqueMembers(members) in parts {

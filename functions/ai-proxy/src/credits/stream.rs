@@ -1,14 +1,12 @@
 //! A streamed response that credits pay for.
 //!
-//! The task that reads upstream owns the hold. It passes events on as they come, each rewritten in
-//! one form, so that nothing but completions reaches the caller: comments and errors are our own.
-//! Only an event without content waits for its receipt, if it has usage; that is sent once the hold
-//! is settled, and then `[DONE]`: Lambda freezes the process after the last byte, so all work must be
-//! done by then.
+//! The task that reads upstream owns the hold. It relays events as they arrive, rewritten so that
+//! only completions reach the caller: comments and errors are our own. An event with usage but no
+//! content is held back until the hold is settled, and then sent with the receipt, followed by
+//! `[DONE]`. Lambda freezes the process after the last byte, so all work must be done by then.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 use account::Credits;
 use account::price::Usage;
@@ -21,25 +19,22 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
-use upstream::sse::{Item, Items};
-use upstream::{Answer, Chunk, HasContent, Reading, UpstreamError};
+use upstream::sse::{Item, Parser};
+use upstream::{Answer, Chunk, HasContent, Parsed, UpstreamError};
 
 use super::client::{CHANNEL_CAPACITY, Client, client_stream};
 use super::default_ai;
-use super::held_call::{Charge, HeldCall, wait_for_recording};
-use crate::body_chunks::BodyChunks;
+use super::held_call::{FailedCallCost, HeldCall, wait_for_recording};
+use crate::body_chunks::{BodyChunks, MAX_UNDECIDED, UNDECIDED_TIME};
 use crate::call::Call;
 use crate::receipt::Receipt;
 use crate::stream_error::ErrorChunk;
 
-/// A comment, as OpenRouter sends them, which keeps the connection alive.
+/// A keep-alive comment like OpenRouter's.
 const COMMENT: &str = ": OPENROUTER PROCESSING\n\n";
-/// Limits of what is held back until the first decisive event.
-const MAX_UNDECIDED: usize = 64 * 1024;
-const UNDECIDED_TIME: Duration = Duration::from_secs(10);
 
 /// Relays `answer` to the client, and settles the call before the stream ends. The head waits for
-/// the first decisive event: an error before it is returned with its status.
+/// the first decisive event, so that an error before it gets its own status.
 pub(super) async fn relay(
     held: HeldCall,
     answer: Answer,
@@ -58,11 +53,11 @@ pub(super) async fn relay(
         client: Client::new(sender, chunks.stop_at(), Arc::clone(&truncated)),
         held,
         recording,
-        items: Items::default(),
+        parser: Parser::default(),
         upstream_headers,
         error_chunk: error_chunk.clone(),
         content: HasContent::No,
-        any_event: false,
+        has_events: false,
         decided: false,
         usage: None,
         usage_event: None,
@@ -71,7 +66,7 @@ pub(super) async fn relay(
     match relay.read_until_decided(&mut chunks).await {
         Some(end) if !relay.decided => {
             if let Err(failed) = relay.end(end).await {
-                if failed.charge == Charge::None {
+                if failed.cost == FailedCallCost::Free {
                     receipt.not_charged();
                 }
                 return Err(failed.error);
@@ -85,22 +80,22 @@ pub(super) async fn relay(
 }
 
 /// How a stream ends.
-enum End {
+enum StreamEnd {
     Done,
-    /// It broke off, or ended without its end event.
+    /// The stream broke off or ended without `[DONE]`.
     CutOff {
-        is_whole: bool,
+        ended_normally: bool,
     },
     /// The default AI reported an error.
     Failed(UpstreamError),
     Unreadable,
 }
 
-/// A stream that did not end well.
-struct Failed {
+/// A stream that failed.
+struct FailedStream {
     error: ApiError,
-    charge: Charge,
-    /// The event that tells a client who has the stream's head.
+    cost: FailedCallCost,
+    /// The error event for a client that already has the response head.
     event: Bytes,
 }
 
@@ -109,11 +104,11 @@ struct Relay {
     held: HeldCall,
     /// The task that stores the generation id.
     recording: Option<JoinHandle<()>>,
-    items: Items,
+    parser: Parser,
     upstream_headers: HeaderMap,
     error_chunk: ErrorChunk,
     content: HasContent,
-    any_event: bool,
+    has_events: bool,
     /// A decisive event was read.
     decided: bool,
     /// The usage with the highest cost.
@@ -125,8 +120,8 @@ struct Relay {
 }
 
 impl Relay {
-    /// Reads until the first decisive event. Returns the end of a stream that ends before.
-    async fn read_until_decided(&mut self, chunks: &mut BodyChunks) -> Option<End> {
+    /// Reads until the first decisive event. If the stream ends before one, returns how it ended.
+    async fn read_until_decided(&mut self, chunks: &mut BodyChunks) -> Option<StreamEnd> {
         let deadline = Instant::now() + UNDECIDED_TIME;
         while self.client.unsent() <= MAX_UNDECIDED {
             let chunk = match timeout_at(deadline, chunks.next()).await {
@@ -134,7 +129,7 @@ impl Relay {
                 Ok(None) => return Some(self.cut_off(chunks)),
                 Ok(Some(chunk)) => chunk,
             };
-            let items = self.items.push(chunk);
+            let items = self.parser.push(chunk);
             let end = self.relay_items(items);
             if end.is_some() || self.decided {
                 return end;
@@ -143,7 +138,7 @@ impl Relay {
         None
     }
 
-    async fn run(mut self, mut chunks: BodyChunks, mut end: Option<End>) {
+    async fn run(mut self, mut chunks: BodyChunks, mut end: Option<StreamEnd>) {
         let end = loop {
             if let Some(end) = end {
                 break end;
@@ -151,7 +146,7 @@ impl Relay {
             self.client.flush().await;
             end = match chunks.next().await {
                 Some(chunk) => {
-                    let items = self.items.push(chunk);
+                    let items = self.parser.push(chunk);
                     self.relay_items(items)
                 }
                 None => Some(self.cut_off(&chunks)),
@@ -162,40 +157,42 @@ impl Relay {
             self.client.push(failed.event);
         }
         self.client.flush().await;
-        // A connection whose response was read to its end can be used again.
+        // Reading the response to its end lets the connection be reused.
         chunks.stop_soon();
         while chunks.next().await.is_some() {}
     }
 
-    /// The stream's end, whose last event may lack its own. An event that was cut is left out.
-    fn cut_off(&mut self, chunks: &BodyChunks) -> End {
-        let mut items = self.items.end();
+    /// Ends a stream that stopped without `[DONE]`. Relays a last event that lacks only its blank
+    /// line, and drops one that was cut off.
+    fn cut_off(&mut self, chunks: &BodyChunks) -> StreamEnd {
+        let mut items = self.parser.end();
         items.retain(|item| match item {
-            Item::Event(event) => Reading::of_event(event) != Reading::Unreadable,
+            Item::Event(event) => Parsed::of_event(event) != Parsed::Unreadable,
             Item::Comment | Item::Unreadable => false,
         });
-        self.relay_items(items).unwrap_or(End::CutOff { is_whole: chunks.is_whole() })
+        self.relay_items(items)
+            .unwrap_or(StreamEnd::CutOff { ended_normally: chunks.ended_normally() })
     }
 
     /// Returns the stream's end if it is among the items.
-    fn relay_items(&mut self, items: Vec<Item>) -> Option<End> {
+    fn relay_items(&mut self, items: Vec<Item>) -> Option<StreamEnd> {
         for item in items {
             let event = match item {
                 Item::Comment => {
                     self.client.push(Bytes::from_static(COMMENT.as_bytes()));
                     continue;
                 }
-                Item::Unreadable => return Some(End::Unreadable),
+                Item::Unreadable => return Some(StreamEnd::Unreadable),
                 Item::Event(event) => event,
             };
-            match Reading::of_event(&event) {
-                Reading::Done => return Some(End::Done),
-                Reading::Unreadable => return Some(End::Unreadable),
-                Reading::Error(error, usage, content) => {
-                    self.note(usage, content, None);
-                    return Some(End::Failed(error));
+            match Parsed::of_event(&event) {
+                Parsed::Done => return Some(StreamEnd::Done),
+                Parsed::Unreadable => return Some(StreamEnd::Unreadable),
+                Parsed::Error(error, usage, content) => {
+                    self.record(usage, content, None);
+                    return Some(StreamEnd::Failed(error));
                 }
-                Reading::Chunk(chunk) => {
+                Parsed::Chunk(chunk) => {
                     self.decided |= chunk.is_decisive();
                     self.relay_chunk(chunk, event.data);
                 }
@@ -205,13 +202,13 @@ impl Relay {
     }
 
     fn relay_chunk(&mut self, chunk: Chunk, data: Bytes) {
-        self.any_event = true;
+        self.has_events = true;
         if self.recording.is_none() {
             let id = upstream::id_in(&data);
             self.recording = id.map(|id| self.held.record_generation(id));
         }
         self.send_withheld();
-        self.note(chunk.usage, chunk.content, Some(&data));
+        self.record(chunk.usage, chunk.content, Some(&data));
         if chunk.usage.is_some() && chunk.content == HasContent::No {
             self.withheld = Some(data);
         } else {
@@ -219,7 +216,7 @@ impl Relay {
         }
     }
 
-    fn note(&mut self, usage: Option<Usage>, content: HasContent, event: Option<&Bytes>) {
+    fn record(&mut self, usage: Option<Usage>, content: HasContent, event: Option<&Bytes>) {
         if content == HasContent::Yes {
             self.content = HasContent::Yes;
         }
@@ -239,56 +236,58 @@ impl Relay {
     }
 
     /// Resolves the hold. After a complete stream, sends the receipt and the end event.
-    async fn end(&mut self, end: End) -> Result<(), Failed> {
+    async fn end(&mut self, end: StreamEnd) -> Result<(), FailedStream> {
         if let Some(recording) = self.recording.take() {
             wait_for_recording(recording).await;
         }
         let nothing = self.content == HasContent::No && self.usage.is_none();
         let (event, error) = match end {
-            End::Done if !nothing => {
+            StreamEnd::Done if !nothing => {
                 self.settle("stream without usage").await;
                 self.client.push(event(b"[DONE]"));
                 return Ok(());
             }
-            End::CutOff { is_whole } if !nothing || self.any_event || !is_whole => {
+            StreamEnd::CutOff { ended_normally }
+                if !nothing || self.has_events || !ended_normally =>
+            {
                 self.settle("stream cut off").await;
                 (self.error_chunk.interrupted(), default_ai::failed())
             }
-            End::Unreadable => {
+            StreamEnd::Unreadable => {
                 self.settle("unreadable stream").await;
                 (self.error_chunk.of(&default_ai::failed()), default_ai::failed())
             }
-            End::Done | End::CutOff { .. } => {
+            StreamEnd::Done | StreamEnd::CutOff { .. } => {
                 self.held.release().await;
                 let error = default_ai::unavailable();
-                return Err(Failed {
+                return Err(FailedStream {
                     event: self.error_chunk.interrupted(),
                     error,
-                    charge: Charge::None,
+                    cost: FailedCallCost::Free,
                 });
             }
-            End::Failed(error) => {
-                tracing::warn!("the default AI failed in its stream");
-                if self.held.end_failed(self.usage, self.content).await == Charge::None {
+            StreamEnd::Failed(error) => {
+                tracing::warn!("the default AI's stream reported an error");
+                if self.held.end_failed(self.usage, self.content).await == FailedCallCost::Free {
                     let headers = &self.upstream_headers;
                     let error = default_ai::error_for(&self.held.deps, &error, headers).await;
                     let event = self.error_chunk.of(&error);
-                    return Err(Failed { event, error, charge: Charge::None });
+                    return Err(FailedStream { event, error, cost: FailedCallCost::Free });
                 }
                 self.send_withheld();
                 (self.error_chunk.of(&default_ai::failed()), default_ai::failed())
             }
         };
-        Err(Failed { event, error, charge: Charge::Possible })
+        Err(FailedStream { event, error, cost: FailedCallCost::Possible })
     }
 
-    /// Settles by the usage, or else leaves the hold to the sweeper.
-    async fn settle(&mut self, without_usage: &'static str) {
-        let charged = self.held.settle_or_leave(self.usage, without_usage).await;
+    /// Settles the hold or leaves it to the sweeper, and sends what was withheld.
+    async fn settle(&mut self, reason: &'static str) {
+        let charged = self.held.settle_or_leave(self.usage, reason).await;
         self.send_receipt(charged);
     }
 
-    /// Sends what is withheld, with the receipt if the call is settled.
+    /// Sends the withheld event, with the receipt if the call is settled.
     fn send_receipt(&mut self, charged: Option<Credits>) {
         let Some(charged) = charged else { return self.send_withheld() };
         let call = &self.held.hold.call;
@@ -296,7 +295,7 @@ impl Relay {
         let with_receipt = |json: &[u8]| upstream::with_member(json, "greta", &receipt);
         let last = match (self.withheld.take(), self.usage_event.take()) {
             (Some(last), _) => with_receipt(&last),
-            // Usage came only together with content.
+            // Usage arrived only with content, and was sent already: repeat it without choices.
             (None, Some(usage)) => {
                 upstream::without_choices(&usage).and_then(|ours| with_receipt(ours.as_bytes()))
             }
@@ -308,8 +307,7 @@ impl Relay {
     }
 }
 
-/// An event of our own with these data, on one line: between the parts of JSON, a line end and a
-/// space mean the same.
+/// An event with this JSON on one line. Line feeds become spaces, which JSON treats alike.
 fn event(data: &[u8]) -> Bytes {
     let one_line = |byte: &u8| if *byte == b'\n' { b' ' } else { *byte };
     b"data: ".iter().copied().chain(data.iter().map(one_line)).chain(*b"\n\n").collect()

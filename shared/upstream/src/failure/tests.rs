@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::*;
 
-/// An error that OpenRouter documents, and what it means.
+/// An error that OpenRouter documents, and the fallback that it permits.
 #[derive(Deserialize)]
 struct Documented {
     id: String,
@@ -18,30 +18,29 @@ fn documented() -> Vec<Documented> {
     serde_json::from_str(include_str!("../../tests/openrouter-errors.json")).unwrap()
 }
 
-/// The cause for which a call with this error is made elsewhere, if `GET /key` accepts the key.
+/// The fallback cause of this error, if `GET /key` accepts the key.
 fn cause(error: Option<&UpstreamError>) -> &'static str {
-    match error {
-        Some(UpstreamError { failure, elsewhere: Elsewhere::Yes, .. }) => match failure {
-            Failure::KeyRejected => "key_rejected",
-            Failure::PaymentRequired => "payment_required",
-            Failure::RateLimited => "rate_limited",
-            Failure::Unavailable => "unavailable",
-            other => panic!("{other:?} is never made elsewhere"),
-        },
-        _ => "never",
+    let allowed = error.filter(|error| error.fallback == FallbackPermission::Allowed);
+    match allowed.map(|error| error.failure) {
+        Some(Failure::KeyRejected) => "key_rejected",
+        Some(Failure::PaymentRequired) => "payment_required",
+        Some(Failure::RateLimited) => "rate_limited",
+        Some(Failure::Unavailable) => "unavailable",
+        Some(other) => panic!("{other:?} never falls back"),
+        None => "never",
     }
 }
 
 #[test]
-fn documented_errors_mean_what_they_say() {
+fn documented_errors_fall_back_as_listed() {
     let documented = documented();
     assert!(documented.len() >= 130);
     for Documented { id, call, status, body, fallback } in documented {
         let status = StatusCode::from_u16(status).unwrap();
         let error = if status.is_success() {
-            UpstreamError::in_success(&body)
+            UpstreamError::from_ok_body(&body)
         } else {
-            UpstreamError::of_response(status, body.to_string().as_bytes())
+            UpstreamError::from_response(status, body.to_string().as_bytes())
         };
         if call {
             assert_eq!(cause(error.as_ref()), fallback, "{id}");
@@ -51,7 +50,7 @@ fn documented_errors_mean_what_they_say() {
 
 fn of(status: u16, body: &Value) -> UpstreamError {
     let status = StatusCode::from_u16(status).unwrap();
-    UpstreamError::of_response(status, body.to_string().as_bytes()).unwrap()
+    UpstreamError::from_response(status, body.to_string().as_bytes()).unwrap()
 }
 
 fn message(text: &str) -> Value {
@@ -59,7 +58,7 @@ fn message(text: &str) -> Value {
 }
 
 #[test]
-fn only_the_budgets_own_messages_count_as_such() {
+fn only_exact_budget_messages_mean_payment_required() {
     for budget in [
         "Key limit exceeded (total limit). Manage it using https://openrouter.ai/settings/keys",
         "Key limit exceeded",
@@ -83,10 +82,10 @@ fn only_the_budgets_own_messages_count_as_such() {
 }
 
 #[test]
-fn markers_are_read_in_their_order() {
+fn markers_have_precedence_in_order() {
     let with = |members: Value| json!({"error": {"message": "x", "metadata": members}});
     let table = [
-        // What forbids it comes first, whatever else is there.
+        // A marker that blames the content comes first.
         (402, with(json!({"limit_source": "openrouter_credits", "patterns": ["x"]})), "never"),
         (429, with(json!({"reasons": ["violence"]})), "never"),
         (503, with(json!({"error_type": "refusal"})), "never"),
@@ -122,16 +121,20 @@ fn markers_are_read_in_their_order() {
 fn a_403_without_any_marker_depends_on_the_key() {
     for body in [json!({}), json!({"error": {"message": "Forbidden"}}), json!("<html>")] {
         let error = of(403, &body);
-        assert_eq!((error.failure, error.elsewhere), (Failure::Refused, Elsewhere::IfKeyRejected));
+        assert_eq!(
+            (error.failure, error.fallback),
+            (Failure::Refused, FallbackPermission::IfKeyRejected)
+        );
     }
-    let html = UpstreamError::of_response(StatusCode::FORBIDDEN, b"<html>blocked</html>").unwrap();
-    assert_eq!(html.elsewhere, Elsewhere::IfKeyRejected);
+    let html =
+        UpstreamError::from_response(StatusCode::FORBIDDEN, b"<html>blocked</html>").unwrap();
+    assert_eq!(html.fallback, FallbackPermission::IfKeyRejected);
     let marked = of(403, &json!({"error": {"metadata": {"provider_name": "OpenAI"}}}));
-    assert_eq!(marked.elsewhere, Elsewhere::No);
+    assert_eq!(marked.fallback, FallbackPermission::Never);
 }
 
 #[test]
-fn the_caller_is_told_what_failed() {
+fn each_error_has_its_failure() {
     let status = |status| Failure::RequestRejected(StatusCode::from_u16(status).unwrap());
     let too_long = |status| Failure::ContextLengthExceeded(StatusCode::from_u16(status).unwrap());
     let long = "This endpoint's maximum context length is 8192 tokens. However, you requested …";
@@ -153,10 +156,10 @@ fn the_caller_is_told_what_failed() {
     for (status, body, failure) in table {
         assert_eq!(of(status, &body).failure, failure, "{status} {body}");
     }
-    assert_eq!(UpstreamError::of_response(StatusCode::OK, b"{\"error\":1}"), None);
+    assert_eq!(UpstreamError::from_response(StatusCode::OK, b"{\"error\":1}"), None);
 }
 
-/// A JSON value of the members that errors have, with texts that mean something somewhere.
+/// Random JSON built from the member names and texts that real errors use.
 fn any_body() -> impl Strategy<Value = Value> {
     const NAMES: [&str; 16] = [
         "error",
@@ -211,10 +214,10 @@ fn any_body() -> impl Strategy<Value = Value> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(10_000))]
 
-    /// None of the generated bodies has one of the limits or messages that are about money.
+    /// No generated body contains a limit source or message about money.
     #[test]
-    fn a_403_without_a_positive_marker_is_never_made_elsewhere(body in any_body()) {
+    fn a_403_without_a_money_marker_never_falls_back(body in any_body()) {
         let error = of(403, &body);
-        prop_assert_ne!(error.elsewhere, Elsewhere::Yes, "{}", body);
+        prop_assert_ne!(error.fallback, FallbackPermission::Allowed, "{}", body);
     }
 }

@@ -1,4 +1,4 @@
-//! What a chat completion says: a whole body, or one event of a stream.
+//! Parses a chat completion: a whole body, or one event of a stream.
 
 use account::price::Usage;
 use serde_json::Value;
@@ -11,12 +11,12 @@ use crate::text::generation_id;
 use crate::usage::usage_from_json;
 
 #[derive(Debug, Clone, PartialEq)]
-pub enum Reading {
+pub enum Parsed {
     /// `[DONE]`: the stream is complete.
     Done,
     Chunk(Chunk),
-    /// An error in place of the rest of the response, perhaps with the usage so far. An object of
-    /// any other kind counts as one.
+    /// An error instead of the rest of the response, perhaps with the usage so far. A JSON object
+    /// that is not a completion counts as an error.
     Error(UpstreamError, Option<Usage>, HasContent),
     /// Not a JSON object.
     Unreadable,
@@ -38,25 +38,25 @@ pub enum HasContent {
 }
 
 impl Chunk {
-    /// Does it show that the call takes place? The role alone does not.
+    /// Whether this shows that the call is under way. A role alone does not.
     pub fn is_decisive(&self) -> bool {
         self.content == HasContent::Yes || self.finishes || self.usage.is_some()
     }
 }
 
-impl Reading {
+impl Parsed {
     pub fn of_event(event: &Event) -> Self {
         if event.data.trim_ascii() == b"[DONE]" {
             return Self::Done;
         }
         match Self::of_body(&event.data) {
             Self::Chunk(_) if event.name == "error" => Self::Unreadable,
-            reading => reading,
+            parsed => parsed,
         }
     }
 
-    /// Reads a JSON object; one that has a member twice is unreadable, because its reader might see
-    /// the other one.
+    /// Parses a JSON object. Duplicate keys make it unreadable, because the client might read the
+    /// other one.
     pub fn of_body(body: &[u8]) -> Self {
         let Some(members) = members(body) else {
             return Self::Unreadable;
@@ -67,18 +67,18 @@ impl Reading {
         let choices = choices.map(Vec::as_slice);
         let any = |test: fn(&Value) -> bool| choices.unwrap_or_default().iter().any(test);
         let content = if any(has_content) { HasContent::Yes } else { HasContent::No };
-        if let Some(error) = UpstreamError::in_success(&whole) {
+        if let Some(error) = UpstreamError::from_ok_body(&whole) {
             return Self::Error(error, usage, content);
         }
         if choices.is_none() {
-            return Self::Error(UpstreamError::unknown(), usage, content);
+            return Self::Error(UpstreamError::not_a_completion(), usage, content);
         }
         let finishes = any(|choice| choice.get("finish_reason").is_some_and(Value::is_string));
         Self::Chunk(Chunk { content, finishes, usage })
     }
 }
 
-/// The generation's id in a body or an event, if no header named one.
+/// The generation id in a body or an event; used when no header has one.
 pub fn id_in(json: &[u8]) -> Option<String> {
     let members = members(json)?;
     let id: String = serde_json::from_str(members.get("id")?.get()).ok()?;
@@ -94,7 +94,7 @@ pub fn with_member(object: &[u8], name: &str, json: &str) -> Option<Vec<u8>> {
     Some([b"{", inside, added.as_bytes()].concat())
 }
 
-/// The same completion without its choices: what is left is its usage.
+/// The completion with empty choices, for an event that only carries usage.
 pub fn without_choices(object: &[u8]) -> Option<String> {
     let mut members = members(object)?;
     let none = RawValue::from_string("[]".to_owned()).ok()?;
@@ -107,7 +107,7 @@ fn members(json: &[u8]) -> Option<Members<'_>> {
     Some(members)
 }
 
-/// Text, a tool call, an image, a refusal, …: anything in the message but its role.
+/// Whether the message has anything but its role: text, a tool call, an image, a refusal, ….
 fn has_content(choice: &Value) -> bool {
     let message = choice.get("delta").or_else(|| choice.get("message"));
     let members = message.and_then(Value::as_object).into_iter().flatten();
@@ -132,15 +132,15 @@ mod tests {
     use super::*;
     use crate::failure::Failure;
 
-    fn of(data: &'static str) -> Reading {
+    fn of(data: &'static str) -> Parsed {
         let data = Bytes::from_static(data.as_bytes());
-        Reading::of_event(&Event { name: String::new(), data })
+        Parsed::of_event(&Event { name: String::new(), data })
     }
 
     /// Content, finish, usage; `None` for anything but a chunk.
     fn chunk(data: &'static str) -> Option<(bool, bool, bool)> {
         match of(data) {
-            Reading::Chunk(chunk) => {
+            Parsed::Chunk(chunk) => {
                 Some((chunk.content == HasContent::Yes, chunk.finishes, chunk.usage.is_some()))
             }
             _ => None,
@@ -181,23 +181,23 @@ mod tests {
             r#"{"type":"error","code":"server_error","message":"x"}"#,
             r#"{"type":"response.failed","response":{"error":null}}"#,
             r#"{"status":"failed"}"#,
-            // Anything that is no completion counts as one.
+            // Not a completion, so it counts as an error.
             r#"{"errors":[{"message":"x"}]}"#,
             r#"{"detail":"x"}"#,
             "{}",
         ];
         for data in errors {
-            assert!(matches!(of(data), Reading::Error(..)), "{data}");
+            assert!(matches!(of(data), Parsed::Error(..)), "{data}");
         }
         let partial = r#"{"choices":[{"message":{"content":"x"},"error":{"code":429}}],
             "usage":{"cost":0.5}}"#;
-        let Reading::Error(error, usage, content) = of(partial) else { panic!("{partial}") };
+        let Parsed::Error(error, usage, content) = of(partial) else { panic!("{partial}") };
         assert_eq!((error.failure, content), (Failure::RateLimited, HasContent::Yes));
         assert!(usage.is_some());
     }
 
     #[test]
-    fn what_cannot_be_read_without_doubt_is_unreadable() {
+    fn ambiguous_json_is_unreadable() {
         for data in [
             "",
             "x",
@@ -207,12 +207,12 @@ mod tests {
             r#"{"choices":[],"choices":[]}"#,
             r#"{"error":null,"error":{"code":502},"choices":[]}"#,
         ] {
-            assert_eq!(of(data), Reading::Unreadable, "{data}");
+            assert_eq!(of(data), Parsed::Unreadable, "{data}");
         }
-        assert_eq!(of(" [DONE] "), Reading::Done);
+        assert_eq!(of(" [DONE] "), Parsed::Done);
         let named =
             Event { name: "error".to_owned(), data: Bytes::from_static(b"{\"choices\":[]}") };
-        assert_eq!(Reading::of_event(&named), Reading::Unreadable);
+        assert_eq!(Parsed::of_event(&named), Parsed::Unreadable);
     }
 
     #[test]
