@@ -256,16 +256,16 @@ def gateway_responses(template):
                 yield f"{kind} is not JSON: {text}"
                 continue
             error = body.get("error", {})
-            problem = {"type", "title", "detail", "code", "request_id"} - body.keys()
-            of_ai = {"message", "type", "code", "param", "metadata"} - error.keys()
-            if problem or of_ai:
-                yield f"{kind} lacks {sorted(problem | of_ai)}"
+            missing_problem = {"type", "title", "detail", "code", "request_id"} - body.keys()
+            missing_ai = {"message", "type", "code", "param", "metadata"} - error.keys()
+            if missing_problem or missing_ai:
+                yield f"{kind} lacks {sorted(missing_problem | missing_ai)}"
             elif error["type"] != body["code"] or not body["type"].endswith(f"/{body['code']}"):
                 yield f"{kind} has several codes"
             elif str(error["code"]) != str(answer.get("statusCode")):
-                yield f"{kind} is {answer.get('statusCode')}, and {error['code']} to SDKs"
+                yield f"{kind}: status {answer.get('statusCode')}, but error.code is {error['code']}"
             if str(body.get("status", answer.get("statusCode"))) != str(answer.get("statusCode")):
-                yield f"{kind} has status {body.get('status')} in its body, but is {answer.get('statusCode')}"
+                yield f"{kind}: status {answer.get('statusCode')}, but the body has status {body.get('status')}"
 
 
 @check

@@ -1,9 +1,8 @@
-//! Keeps web pages of other sites out of this program.
+//! Refuses requests from other sites' web pages.
 //!
-//! Its engines and helpers take anyone's word, so a page that the developer happens to have open
-//! must reach none of them. A browser says where a request comes from: in `Host` (a page of another
-//! name that resolves to this machine), in `Origin`, and in `Sec-Fetch-Site`. Programs send neither
-//! of the last two.
+//! The engines and helpers have no authentication, so no page that the developer has open may reach
+//! them. A browser reveals where a request comes from: in `Host` (another name that resolves to
+//! this machine), in `Origin` and in `Sec-Fetch-Site`. Programs send neither of the last two.
 
 use axum::Router;
 use axum::extract::Request;
@@ -12,39 +11,39 @@ use axum::response::{IntoResponse, Response};
 use http::header::{HOST, ORIGIN};
 use http::{HeaderMap, Method, StatusCode};
 
-/// The beginnings of the paths of pages, which a link or a redirect of any site may open: a
-/// navigation shows its response to nobody but the user. The product's own pages may be open under
-/// another name of this machine, which counts as another site.
+/// Path prefixes of pages that a link or redirect from any site may open: only the user sees the
+/// response to a navigation. The product's own pages may be open under another name of this
+/// machine, which counts as another site.
 const PAGES: [&str; 3] = ["/checkout/", "/invoice/", "/_dev/oidc/"];
 
-/// The paths that the product's pages fetch in order to sign in. They may come from another port:
-/// `cargo lambda watch` serves the pages on its own.
+/// Paths that the product's pages fetch to sign in. The pages may be on another port: `cargo lambda
+/// watch` serves them separately.
 const SIGN_IN: [&str; 2] = ["/.well-known/openid-configuration", "/_dev/oidc/token"];
 
-/// `routes`, for this machine's programs and for their own pages only.
+/// Restricts `routes` to this machine's programs and to their own pages.
 pub(crate) fn guarded(routes: Router) -> Router {
-    routes.layer(middleware::from_fn(keep_others_out))
+    routes.layer(middleware::from_fn(refuse_other_sites))
 }
 
-async fn keep_others_out(request: Request, next: Next) -> Response {
-    if is_ours(&request) {
+async fn refuse_other_sites(request: Request, next: Next) -> Response {
+    if is_allowed(&request) {
         return next.run(request).await;
     }
-    let refusal = "this responds only to requests whose Host is a loopback name and that no other site's page \
-                   sent\n";
+    let refusal =
+        "refused: the Host must be a loopback name, and other sites' pages may not call this\n";
     (StatusCode::NOT_FOUND, refusal).into_response()
 }
 
-fn is_ours(request: &Request) -> bool {
+fn is_allowed(request: &Request) -> bool {
     let headers = request.headers();
-    let host = only(headers, HOST.as_str()).unwrap_or_default();
+    let host = single_value(headers, HOST.as_str()).unwrap_or_default();
     if !is_loopback(host) {
         return false;
     }
-    let origin = only(headers, ORIGIN.as_str());
+    let origin = single_value(headers, ORIGIN.as_str());
     let origin_host = origin.map(|origin| origin.strip_prefix("http://").unwrap_or_default());
     let same_origin = origin_host.is_none_or(|of| of.eq_ignore_ascii_case(host));
-    let site = only(headers, "sec-fetch-site");
+    let site = single_value(headers, "sec-fetch-site");
     if same_origin && matches!(site, None | Some("same-origin" | "none")) {
         return true;
     }
@@ -55,16 +54,17 @@ fn is_ours(request: &Request) -> bool {
     }
 }
 
-/// Whether a browser opens a page in a window of its own, rather than in a frame.
+/// Whether a browser is opening a top-level page, not a frame.
 fn is_navigation(request: &Request) -> bool {
-    let is = |name, value| only(request.headers(), name) == Some(value);
+    let is = |name, value| single_value(request.headers(), name) == Some(value);
     request.method() == Method::GET
         && is("sec-fetch-mode", "navigate")
         && is("sec-fetch-dest", "document")
 }
 
-/// The header's value, if any; empty, which no rule allows, if there are several or it is no text.
-fn only<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+/// The header's value, if there is one. Empty, which no rule accepts, if there are several or the
+/// value is not text.
+fn single_value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     let first = values.next()?;
     Some(first.to_str().ok().filter(|_| values.next().is_none()).unwrap_or_default())

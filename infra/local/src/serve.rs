@@ -26,7 +26,7 @@ const READ_AHEAD: u64 = 8 * 1024 * 1024;
 #[derive(Debug, Clone, Copy)]
 pub struct CloseWithoutHead;
 
-/// A server of routes on a listener of its own, until stopped or dropped.
+/// A server of routes on its own listener, until stopped or dropped.
 ///
 /// Stopping drops the open connections: a response that stalls on purpose would hold up a graceful
 /// shutdown forever.
@@ -43,13 +43,13 @@ impl Server {
         Self::on(listener().await?, router)
     }
 
-    /// Serves `router` for this machine only: pages of other sites are refused.
+    /// Serves `router` for this machine only; other sites' pages are refused.
     pub fn on(listener: TcpListener, router: Router) -> io::Result<Self> {
-        Self::open(listener, guarded(router))
+        Self::without_guard(listener, guarded(router))
     }
 
-    /// Serves a router that decides for itself whom it lets in.
-    pub(crate) fn open(listener: TcpListener, router: Router) -> io::Result<Self> {
+    /// Serves `router` without adding the guard: the router checks its callers itself.
+    pub(crate) fn without_guard(listener: TcpListener, router: Router) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let (stop, stopped) = watch::channel(());
         let task = spawn(accept(listener, router, stopped));

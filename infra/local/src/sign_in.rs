@@ -277,7 +277,7 @@ fn set_session(id: &str, end: &str) -> impl axum::response::IntoResponseParts {
     axum::response::AppendHeaders([(SET_COOKIE, cookie)])
 }
 
-/// A response that every page may read that the guard lets through: it depends on no cookie.
+/// A response that every page admitted by the guard may read, because it depends on no cookie.
 fn cors(body: Value) -> Response {
     ([(ACCESS_CONTROL_ALLOW_ORIGIN, "*")], Json(body)).into_response()
 }

@@ -128,7 +128,7 @@ impl System {
         if !options.backends_only {
             apps.append(&mut functions.apps);
         }
-        let gateway = Server::open(listener, edge::gateway(apps, &functions.shared.http))?;
+        let gateway = Server::without_guard(listener, edge::gateway(apps, &functions.shared.http))?;
         Ok(Self {
             engines,
             openrouter,

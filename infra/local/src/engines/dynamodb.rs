@@ -62,7 +62,7 @@ pub fn answer(database: &Database, operation: &str, body: &[u8]) -> (u16, String
     }
 }
 
-/// Has `execute` carry out the request in `body`.
+/// Parses `body`, runs `execute`, and serializes the result.
 pub fn run<Q: DeserializeOwned, A: Serialize>(
     body: &[u8],
     execute: impl FnOnce(Q) -> dynoxide::Result<A>,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::documented::{self, Documented};
+use super::documented::{self, DocumentedError};
 
 /// The prefix of models that misbehave and are not in the list: `sim/<behaviour>`.
 pub(super) const UNLISTED: &str = "sim/";
@@ -15,7 +15,7 @@ pub(super) enum Behaviour {
     /// Like OpenRouter.
     Ok,
     /// A documented error.
-    Error(&'static Documented, Place),
+    Error(&'static DocumentedError, ErrorPlace),
     /// 403, because of the content of the messages.
     Moderation,
     /// 400, because the prompt and the output limit exceed the model's context.
@@ -40,7 +40,7 @@ pub(super) enum Behaviour {
     ChoiceError,
     /// The response has no usage.
     NoUsage,
-    /// The stream's usage comes in a chunk without choices.
+    /// The stream reports usage in a chunk without choices.
     UsageApart,
     /// The call costs nothing at OpenRouter, but something at the upstream provider.
     ZeroCostByok,
@@ -52,20 +52,20 @@ pub(super) enum Behaviour {
     Stall,
     /// A response of two megabytes.
     Big,
-    /// CRLF line ends.
+    /// CRLF line endings.
     Crlf,
-    /// CRLF line ends, and chunks that end inside characters, lines and line ends.
+    /// CRLF line endings, and chunks that end inside characters, lines and line endings.
     Split,
 }
 
 /// Where a response carries its error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
-    /// As documented: most are a status of their own.
+pub(super) enum ErrorPlace {
+    /// As documented: usually an error status.
     AsDocumented,
     /// A 200 whose body, or whose first event, is the error.
     First,
-    /// A stream that breaks off with the error, after two chunks of content. A plain body is only
+    /// A stream that ends with the error after two chunks of content. A plain body contains only
     /// the error.
     Mid,
 }
@@ -93,24 +93,24 @@ const NAMED: &[(&str, Behaviour)] = &[
 ];
 
 /// Short names of documented errors.
-const ERRORS: &[(&str, &str, Place)] = &[
-    ("status-400", "doc-streaming-pre-400", Place::AsDocumented),
-    ("status-401", "obs-401-user-not-found", Place::AsDocumented),
-    ("status-402", "doc-limits-402-negative-balance", Place::AsDocumented),
-    ("status-403", "obs-403-region", Place::AsDocumented),
-    ("status-403-limit", "new-403-key-limit-limit-source", Place::AsDocumented),
-    ("status-404", "doc-router-404-no-allowed-providers", Place::AsDocumented),
-    ("status-408", "oas-408", Place::AsDocumented),
-    ("status-413", "oas-413", Place::AsDocumented),
-    ("status-422", "oas-422", Place::AsDocumented),
-    ("status-429", "doc-provider-error-429", Place::AsDocumented),
-    ("status-500", "oas-500", Place::AsDocumented),
-    ("status-502", "oas-502", Place::AsDocumented),
-    ("status-503", "oas-503", Place::AsDocumented),
-    ("status-504", "type-timeout", Place::AsDocumented),
-    ("status-524", "oas-524", Place::AsDocumented),
-    ("status-529", "oas-529", Place::AsDocumented),
-    ("midstream-error", "doc-midstream-chat-server_error-string-code", Place::Mid),
+const ERRORS: &[(&str, &str, ErrorPlace)] = &[
+    ("status-400", "doc-streaming-pre-400", ErrorPlace::AsDocumented),
+    ("status-401", "obs-401-user-not-found", ErrorPlace::AsDocumented),
+    ("status-402", "doc-limits-402-negative-balance", ErrorPlace::AsDocumented),
+    ("status-403", "obs-403-region", ErrorPlace::AsDocumented),
+    ("status-403-limit", "new-403-key-limit-limit-source", ErrorPlace::AsDocumented),
+    ("status-404", "doc-router-404-no-allowed-providers", ErrorPlace::AsDocumented),
+    ("status-408", "oas-408", ErrorPlace::AsDocumented),
+    ("status-413", "oas-413", ErrorPlace::AsDocumented),
+    ("status-422", "oas-422", ErrorPlace::AsDocumented),
+    ("status-429", "doc-provider-error-429", ErrorPlace::AsDocumented),
+    ("status-500", "oas-500", ErrorPlace::AsDocumented),
+    ("status-502", "oas-502", ErrorPlace::AsDocumented),
+    ("status-503", "oas-503", ErrorPlace::AsDocumented),
+    ("status-504", "type-timeout", ErrorPlace::AsDocumented),
+    ("status-524", "oas-524", ErrorPlace::AsDocumented),
+    ("status-529", "oas-529", ErrorPlace::AsDocumented),
+    ("midstream-error", "doc-midstream-chat-server_error-string-code", ErrorPlace::Mid),
 ];
 
 /// The delays in the model list, in milliseconds; other numbers also work, unlisted.
@@ -119,9 +119,12 @@ const LISTED_DELAYS_MS: [u64; 6] = [10, 50, 200, 500, 1000, 3000];
 const SLOW_HEAD: &str = "slow-head-";
 const SLOW_CHUNKS: &str = "slow-chunks-";
 
-/// The prefixes of a documented error's id.
-const PLACES: [(&str, Place); 3] =
-    [("error/", Place::AsDocumented), ("first/", Place::First), ("mid/", Place::Mid)];
+/// Model-name prefixes for a documented error's id.
+const PLACES: [(&str, ErrorPlace); 3] = [
+    ("error/", ErrorPlace::AsDocumented),
+    ("first/", ErrorPlace::First),
+    ("mid/", ErrorPlace::Mid),
+];
 
 /// Every behaviour in the model list.
 pub(super) fn names() -> impl Iterator<Item = String> {

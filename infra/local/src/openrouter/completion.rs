@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::behaviour::{Behaviour, Place};
+use super::behaviour::{Behaviour, ErrorPlace};
 use super::generated::{Delta, Generated, Piece};
 use super::models::{CREATED, Model};
 
@@ -24,8 +24,8 @@ pub(super) struct Completion {
 /// An event of a stream, with the number of tokens generated so far.
 pub(super) type StreamEvent = (String, u64);
 
-/// What a call costs: OpenRouter's charge, what the upstream provider charges to the user's own
-/// account there, and the provider's charges for the prompt and for the completion.
+/// The costs of a call: OpenRouter's charge, the upstream provider's charge to the user's own
+/// account there, and the provider's cost of the prompt and of the completion.
 pub(super) struct Costs {
     pub(super) total: String,
     pub(super) inference: Option<String>,
@@ -39,7 +39,9 @@ impl Completion {
         let cost = |prompt, completion| self.prices.cost(prompt, completion).to_string();
         let (total, inference) = match self.behaviour {
             // OpenRouter charges nothing for a response that is only an error.
-            Behaviour::Error(_, Place::First | Place::AsDocumented) => ("0".to_owned(), None),
+            Behaviour::Error(_, ErrorPlace::First | ErrorPlace::AsDocumented) => {
+                ("0".to_owned(), None)
+            }
             Behaviour::ZeroCostByok => ("0".to_owned(), Some(cost(self.prompt_tokens, tokens))),
             Behaviour::ScientificCost => (scientific(&cost(self.prompt_tokens, tokens)), None),
             _ => (cost(self.prompt_tokens, tokens), None),
@@ -59,7 +61,7 @@ impl Completion {
         tokens(&self.generated.pieces)
     }
 
-    /// The tokens generated when a response that is not streamed is complete.
+    /// Tokens in a complete response that is not streamed.
     pub(super) fn tokens_of_body(&self) -> u64 {
         if matches!(self.behaviour, Behaviour::Error(..)) { 0 } else { self.tokens() }
     }
@@ -84,7 +86,7 @@ impl Completion {
         events
     }
 
-    /// The event of a stream that is or breaks off with an error.
+    /// The error event of a stream that consists of, or ends with, an error.
     pub(super) fn error_event(&self) -> Option<String> {
         let Behaviour::Error(error, _) = self.behaviour else {
             return None;

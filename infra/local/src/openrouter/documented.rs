@@ -1,5 +1,5 @@
-//! The error bodies that OpenRouter documents, each with its source: its documentation, its OpenAPI
-//! document, or a public report. They are facts of the wire, kept in `openrouter-errors.json`.
+//! The error bodies in `openrouter-errors.json`, each with its source: OpenRouter's documentation,
+//! its OpenAPI document, or a public report.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -13,34 +13,34 @@ use serde_json::{Value, json};
 
 /// The user whom OpenRouter names in its errors.
 pub(super) const USER_ID: &str = "user_2simulated0000000000000000";
-/// Sent where the documentation describes a `Retry-After` without a fixed number.
+/// Value of `Retry-After` where the documentation gives no number.
 const RETRY_AFTER_SECONDS: &str = "7";
 
 #[derive(Debug, PartialEq, Eq, Deserialize)]
-pub(super) struct Documented {
+pub(super) struct DocumentedError {
     pub(super) id: String,
     pub(super) status: u16,
     headers: BTreeMap<String, String>,
     body: Value,
     /// The body is an event of a stream.
     in_stream: bool,
-    /// The error of a call, not of another route.
+    /// Whether chat calls can get this error, rather than other routes.
     call: bool,
 }
 
-static ALL: LazyLock<Vec<Documented>> = LazyLock::new(|| {
+static ALL: LazyLock<Vec<DocumentedError>> = LazyLock::new(|| {
     let file = include_str!("../../../../shared/upstream/tests/openrouter-errors.json");
     serde_json::from_str(file).expect("openrouter-errors.json lists errors")
 });
 
 /// The errors that a call can get.
-pub(super) fn of_calls() -> impl Iterator<Item = &'static Documented> {
+pub(super) fn of_calls() -> impl Iterator<Item = &'static DocumentedError> {
     // Some bodies are results of server-side tools, inside a response.
     let is_response = |body: &Value| body["error"].is_object() || body["choices"].is_array();
     ALL.iter().filter(move |error| error.call && is_response(&error.body))
 }
 
-pub(super) fn find(id: &str) -> Option<&'static Documented> {
+pub(super) fn find(id: &str) -> Option<&'static DocumentedError> {
     ALL.iter().find(|error| error.id == id)
 }
 
@@ -49,12 +49,12 @@ pub(super) fn response(id: &str) -> Response {
     find(id).expect("a documented error").response()
 }
 
-impl Documented {
+impl DocumentedError {
     /// The error as a response with its status.
     pub(super) fn response(&self) -> Response {
         let mut body = self.body.clone();
         if matches!(self.status, 402 | 403 | 429) && body["user_id"].is_null() {
-            // Undocumented, but reported of live responses: the account that pays.
+            // Undocumented, but seen in live responses: the paying account.
             body["user_id"] = json!(USER_ID);
         }
         let status = StatusCode::from_u16(self.status).expect("a valid status");
@@ -68,7 +68,7 @@ impl Documented {
         response
     }
 
-    /// The body of a 200 that is only this error.
+    /// The body of a 200 that contains only this error.
     pub(super) fn body(&self, generation_id: &str) -> Value {
         let mut body = match (self.status, self.in_stream) {
             (200, false) => self.body.clone(),

@@ -6,7 +6,7 @@ use http::StatusCode;
 use http::header::LOCATION;
 use serde_json::{Value, json};
 
-use super::behaviour::{Behaviour, Place};
+use super::behaviour::{Behaviour, ErrorPlace};
 use super::documented::{USER_ID, response};
 use super::record::KeyBehaviour;
 
@@ -34,8 +34,8 @@ pub(super) fn of_key(key: KeyBehaviour) -> Option<Response> {
     }
 }
 
-/// The error status of a chat call, if any: its key's, else its body's, else the one that its
-/// model's name selects.
+/// The error response to a chat call, if any: for its key, else for its body, else for its model's
+/// name.
 pub(super) fn of_call(
     key: KeyBehaviour,
     body: &Value,
@@ -51,7 +51,7 @@ pub(super) fn of_call(
         return Some(error(400, message, Value::Null));
     }
     match (behaviour, key) {
-        (Some(Behaviour::Error(error, Place::AsDocumented)), _) if error.status != 200 => {
+        (Some(Behaviour::Error(error, ErrorPlace::AsDocumented)), _) if error.status != 200 => {
             Some(error.response())
         }
         (Some(Behaviour::Ok), KeyBehaviour::Limited) => {

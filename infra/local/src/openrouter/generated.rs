@@ -9,14 +9,14 @@ use super::schema::example;
 const BIG: usize = 2 * 1024 * 1024;
 /// The number of words in a chunk of `big`.
 const BIG_CHUNK: usize = 128;
-/// The number of characters in a token of JSON.
+/// Characters per token in generated JSON.
 const JSON_TOKEN: usize = 12;
-/// The maximum length of the user's text that responses and errors repeat, in characters.
+/// Maximum length of the user's text echoed in responses and errors, in characters.
 const MAX_ECHO: usize = 200;
-/// The tokens of a message part that is not text.
+/// Tokens counted for a message part that is not text.
 const PART_TOKENS: u64 = 100;
 
-/// A piece of what is generated, which a stream sends in a chunk of its own.
+/// A piece of the generated output; a stream sends each piece in its own chunk.
 pub(super) struct Piece {
     pub(super) delta: Delta,
     pub(super) tokens: u64,
@@ -39,7 +39,7 @@ pub(super) struct Generated {
     pub(super) finish_reason: &'static str,
 }
 
-/// The response to `request`, within its limit of tokens.
+/// Generates the output for `request`, within its token limit.
 pub(super) fn generate(request: &Value, is_big: bool) -> Generated {
     let echo = last_text(&request["messages"]);
     let mut pieces = reasoning(&request["reasoning"], &request["reasoning_effort"]);
@@ -119,7 +119,7 @@ pub(super) fn last_text(messages: &Value) -> String {
     text.chars().take(MAX_ECHO).collect()
 }
 
-/// Reasoning, where it is asked for, in any of OpenRouter's ways.
+/// Reasoning output, if the request asks for it in any form that OpenRouter accepts.
 fn reasoning(config: &Value, effort: &Value) -> Vec<Piece> {
     let effort = config["effort"].as_str().or_else(|| effort.as_str());
     let asked = effort.is_some_and(|effort| effort != "none")
@@ -139,8 +139,9 @@ fn reasoning(config: &Value, effort: &Value) -> Vec<Piece> {
     pieces
 }
 
-/// The function that the model calls, if any: the named one; else the first one not yet called
-/// that `tool_choice` requires, or that the user's message may ask for.
+/// The function that the model calls, if any: the one that `tool_choice` names. If a call is
+/// required, the first function not called yet, or the last one. Otherwise the first function,
+/// unless the last message is a tool's result.
 fn chosen_tool(request: &Value) -> Option<&Value> {
     let choice = &request["tool_choice"];
     if choice == "none" {

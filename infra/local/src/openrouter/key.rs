@@ -1,4 +1,4 @@
-//! `GET /key`: what OpenRouter tells about the key that asks.
+//! `GET /key`: the facts about the key that makes the request.
 
 use std::sync::Arc;
 use std::time::Duration;

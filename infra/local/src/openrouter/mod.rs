@@ -1,9 +1,9 @@
-//! An OpenRouter simulator, on a listener of its own; a second one stands in for the default AI.
+//! An OpenRouter simulator, on its own listener; a second one stands in for the default AI.
 //!
-//! Its responses have OpenRouter's fields, and its errors are the documented ones. It repeats the
-//! user's last text; calls a function (`tools`) with arguments that satisfy its schema, and answers
-//! once the results are there; fills a `response_format`; and reasons when asked to (`reasoning`).
-//! Every chat call is recorded with its cost, even if its reader left.
+//! Its responses have OpenRouter's fields, and its errors are the documented ones. It echoes the
+//! user's last message, calls functions (`tools`) with arguments that satisfy their schemas and
+//! then answers with text, fills in a `response_format`, and reasons on request (`reasoning`).
+//! Every chat call is recorded with its cost, even if the client disconnects.
 //!
 //! A call behaves as its model's name says. `sim/<behaviour>` is not in the model list, so it has
 //! no price and cannot be paid in credits; `sim-priced/<behaviour>` is in it.
@@ -12,7 +12,7 @@
 //! |---|---|
 //! | `ok` | a usual response |
 //! | `error/<id>` | the error of this id in `openrouter-errors.json`, as documented |
-//! | `first/<id>` | the same after a 200: the body, or the stream's first event |
+//! | `first/<id>` | the same error inside a 200: as its body, or as the stream's first event |
 //! | `mid/<id>` | the same after two chunks of content |
 //! | `status-<n>` | a documented error of this status, for 400 to 404, 408, 413, 422, 429, 5xx |
 //! | `status-403-limit`, `status-403-moderation` | a 403 with that cause |
@@ -22,10 +22,10 @@
 //! | `hang-head`, `stall` | no head ever; two chunks of content, then nothing |
 //! | `cut`, `cut-mid-line` | the connection closes after two chunks, or inside the third |
 //! | `midstream-error`, `choice-error` | an error in a late chunk, or inside the choice |
-//! | `no-done`, `no-usage`, `usage-apart` | no `[DONE]`, no usage, usage in a chunk of its own |
+//! | `no-done`, `no-usage`, `usage-apart` | no `[DONE]`, no usage, usage in its own chunk |
 //! | `zero-cost-byok`, `scientific-cost` | unusual costs |
 //! | `slow-head-<ms>`, `slow-chunks-<ms>` | delays |
-//! | `big`, `crlf`, `split` | two megabytes; CRLF line ends; chunks that end anywhere |
+//! | `big`, `crlf`, `split` | two megabytes; CRLF line endings; chunks split at arbitrary bytes |
 //!
 //! A key behaves as [`OpenRouterSimulator::set_key`] says, or else as its text says after the
 //! prefix: `sk-or-v1-rejected…`, `-management…`, `-down…`, `-busy…`, `-slow…`, `-limited…`,

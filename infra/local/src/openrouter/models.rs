@@ -134,7 +134,7 @@ pub(super) fn find(name: &str) -> Option<(String, &'static Model)> {
     let listed = |id: &str| MODELS.listed.iter().find(|model| model.id == id);
     let found = listed(name).or_else(|| listed(base))?;
     if found.prompt.starts_with('-') {
-        // A router has no price of its own: the model that it picks has one.
+        // A router has no price: the model that it picks has one.
         return find(DEFAULT_MODEL);
     }
     Some((name.to_owned(), found))

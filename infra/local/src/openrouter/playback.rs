@@ -9,19 +9,19 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures_util::stream;
 
-use super::behaviour::{Behaviour, Place};
+use super::behaviour::{Behaviour, ErrorPlace};
 use super::completion::{Completion, StreamEvent};
 use super::record::{CallOutcome, OpenCall};
 
-/// The maximum chunk of `split`, in bytes: short enough to cut line ends and fields too.
+/// The maximum chunk of `split`, in bytes: short enough to cut line endings and fields too.
 const SPLIT_AT: usize = 7;
 /// The step where a response breaks off: after the comment and two chunks of content.
 const BREAK_AFTER: usize = 3;
 
 enum Step {
-    /// Once this is sent, this many tokens of the completion are generated.
     Send {
         bytes: Bytes,
+        /// The number of completion tokens generated once `bytes` is sent.
         tokens: u64,
     },
     Pause(Duration),
@@ -61,7 +61,7 @@ fn stream_steps(completion: &Completion) -> Vec<Step> {
             end = Some(Step::Stall);
         }
         Behaviour::Error(_, place) => {
-            events.truncate(if place == Place::Mid { BREAK_AFTER } else { 1 });
+            events.truncate(if place == ErrorPlace::Mid { BREAK_AFTER } else { 1 });
             let tokens = events.last().map_or(0, |(_, tokens)| *tokens);
             events.extend(completion.error_event().map(|event| (event, tokens)));
         }
@@ -119,7 +119,7 @@ struct Playback {
 
 impl Playback {
     async fn next(mut self) -> Option<(io::Result<Bytes>, Self)> {
-        // Lets the previous chunk leave in a write of its own.
+        // Lets the previous chunk leave in its own write.
         tokio::task::yield_now().await;
         loop {
             match self.steps.next()? {

@@ -16,15 +16,15 @@ pub(super) const KEY_PREFIX: &str = "sk-or-v1-";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyBehaviour {
     Usable,
-    /// 401, for checks and calls.
+    /// 401 for key checks and calls.
     Rejected,
     /// It manages keys and cannot make calls.
     Management,
-    /// 503, for checks, and for calls whose model does not ask for something else.
+    /// 503 for key checks, and for calls whose model selects no other behaviour.
     Down,
     /// A check takes half a minute.
     Slow,
-    /// 429, for checks, and for calls whose model does not ask for something else.
+    /// 429 for key checks, and for calls whose model selects no other behaviour.
     Busy,
     /// Its own limit is used up: 403 for calls.
     Limited,
@@ -93,7 +93,7 @@ pub enum CallOutcome {
     Completed,
     /// The connection was closed on purpose.
     Cut,
-    /// The reader went away before the end.
+    /// The client disconnected before the end.
     ReaderLeft,
 }
 
@@ -144,8 +144,8 @@ impl Shared {
     }
 }
 
-/// A call in progress. If it is dropped before its end, its reader has left; the record then keeps
-/// the tokens generated so far.
+/// A call in progress. If it is dropped before its end, the client has disconnected; the record
+/// then keeps the tokens generated so far.
 #[derive(Debug)]
 pub(super) struct OpenCall {
     shared: Arc<Shared>,

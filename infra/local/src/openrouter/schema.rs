@@ -2,11 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
-/// Below this depth, a value has only what its schema requires, because a schema may contain
-/// itself.
+/// Depth from which a value contains only required parts, because schemas can be recursive.
 const MAX_DEPTH: usize = 6;
 
-/// A value that satisfies `schema`; its texts repeat `text`. Patterns are not followed.
+/// A value that satisfies `schema`; its texts repeat `text`. Patterns are ignored.
 pub(super) fn example(schema: &Value, text: &str) -> Value {
     Examples { root: schema, text }.of(schema, 0)
 }
@@ -58,7 +57,7 @@ impl Examples<'_> {
         for part in parts.iter().chain([&own]) {
             match self.of(part, depth) {
                 Value::Object(members) => all.extend(members),
-                // A part of another type: the schema describes no object.
+                // Not an object: return this part's value.
                 value if part.get("type").is_some() || part.get("$ref").is_some() => return value,
                 _ => {}
             }
@@ -66,7 +65,7 @@ impl Examples<'_> {
         Value::Object(all)
     }
 
-    /// The first choice, or deep down the simplest one.
+    /// The first choice; from [`MAX_DEPTH`] on, `null` if that is a choice.
     fn one_of(&self, choices: &[Value], depth: usize) -> Value {
         let null = choices.iter().find(|choice| choice["type"] == "null");
         let chosen = null.filter(|_| depth >= MAX_DEPTH).or_else(|| choices.first());
@@ -125,7 +124,7 @@ impl Examples<'_> {
     }
 }
 
-/// The schema's first type; of a schema that names none, the one that its members suggest.
+/// The schema's first type, or the type that its members suggest if it names none.
 fn kind(schema: &Value) -> &str {
     let named = match &schema["type"] {
         Value::Array(types) => types.first().and_then(Value::as_str),

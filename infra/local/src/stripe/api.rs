@@ -51,7 +51,7 @@ fn dispatch(state: &mut StripeState, request: &ApiRequest) -> Result<Value, ApiE
     let fails =
         |(end, _): &(&str, u16)| request.method == Method::POST && request.path.ends_with(end);
     if let Some(place) = state.failures.iter().position(fails) {
-        return Err(ApiError::on_command(state.failures.remove(place).1));
+        return Err(ApiError::injected(state.failures.remove(place).1));
     }
     let path = request.path.strip_prefix("/v1/").unwrap_or_default();
     let parts: Vec<&str> = path.split('/').collect();

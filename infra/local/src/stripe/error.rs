@@ -14,7 +14,7 @@ pub(super) struct ApiError {
 }
 
 impl ApiError {
-    /// Text that no documentation of Stripe's lists.
+    /// A code that Stripe does not document.
     pub(super) const UNLISTED: &str = "unlisted_someone_at_example";
 
     fn new(status: u16, error: Value) -> Self {
@@ -94,9 +94,9 @@ impl ApiError {
         Self { is_result: true, ..Self::new(402, error) }
     }
 
-    /// A failure on command. Stripe stores a 500 under the idempotency key, and no error of a
-    /// request that was not executed.
-    pub(super) fn on_command(status: u16) -> Self {
+    /// An injected failure. Stripe stores a 500 under the idempotency key, but not an error of a
+    /// request that it did not execute.
+    pub(super) fn injected(status: u16) -> Self {
         let kind = match status {
             500.. => "api_error",
             _ => "invalid_request_error",
@@ -105,7 +105,7 @@ impl ApiError {
             "type": kind,
             "code": Self::UNLISTED,
             "param": Self::UNLISTED,
-            "message": format!("A failure on command: {}", Self::UNLISTED),
+            "message": format!("Injected failure: {}", Self::UNLISTED),
         });
         Self { is_result: status == 500, ..Self::new(status, error) }
     }

@@ -1,5 +1,5 @@
 //! A Stripe simulator: the part of Stripe's API that the product uses, the checkout page, and
-//! webhooks, on a listener of its own.
+//! webhooks, on its own listener.
 //!
 //! [`StripeState`] holds the resources, without I/O or a clock; the modules named after resources
 //! change it. [`StripeHandle`] adds a clock and delivers the events, and [`StripeSimulator`] serves

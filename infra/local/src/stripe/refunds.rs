@@ -137,8 +137,8 @@ pub(super) fn bounce(state: &mut StripeState, intent: &str) -> Result<(), NotPos
     Ok(())
 }
 
-/// The cardholder disputes the amount not refunded yet, or all of a payment that was refunded.
-/// Returns the dispute's id.
+/// The cardholder disputes what is not refunded yet, or the whole payment if all of it was
+/// refunded. Returns the dispute's id.
 pub(super) fn dispute(state: &mut StripeState, intent: &str) -> Result<String, NotPossible> {
     let id = add_dispute(state, intent, "needs_response")?;
     withdraw(state, &id);
@@ -186,8 +186,7 @@ fn is_inquiry(state: &StripeState, id: &str) -> bool {
     state.text(id, "status") == "warning_needs_response"
 }
 
-/// The bank decides a dispute: if it is `won`, the merchant keeps the money. An inquiry ends
-/// without a decision.
+/// Closes a dispute: if `won`, the merchant keeps the money. An inquiry closes without a decision.
 pub(super) fn close_dispute(
     state: &mut StripeState,
     id: &str,

@@ -76,7 +76,7 @@ pub struct StripeState {
     pub(super) current_key: Option<String>,
     /// The request in progress is carried out, and its response is lost.
     pub(super) response_lost: bool,
-    /// The failures of upcoming POST requests: how their path ends, and the status.
+    /// Failures to inject into coming POST requests, by path suffix, with their status.
     pub(super) failures: Vec<(&'static str, u16)>,
     /// The number of upcoming refunds that fail.
     pub(super) failing_refunds: u32,
@@ -98,7 +98,8 @@ impl StripeState {
         self.admission.rate_limit = RateLimit { next, per_second, ..RateLimit::default() };
     }
 
-    /// The next `times` POST requests to paths that end like this fail, and do nothing.
+    /// Fails the next `times` POST requests whose path ends with `path_end`, without executing
+    /// them.
     pub fn fail_next(&mut self, path_end: &'static str, status: u16, times: usize) {
         self.failures.extend(std::iter::repeat_n((path_end, status), times));
     }
@@ -223,7 +224,7 @@ impl StripeState {
         self.resources.insert(id.to_owned(), resource);
     }
 
-    /// Removes a resource, as if this Stripe account had never had it.
+    /// Removes a resource, as if it had never existed.
     pub fn forget(&mut self, id: &str) {
         self.resources.remove(id);
         self.open_sessions.retain(|(_, session)| session != id);

@@ -22,7 +22,7 @@ fn with(members: &Value) -> Value {
 }
 
 impl Rig {
-    /// The message and the finish reason, plain and from a stream, which are the same.
+    /// The message and the finish reason. Asserts that a plain and a streamed response agree.
     async fn message(&self, members: &Value) -> (Value, Value) {
         let mut body = with(members);
         let (status, plain) = json_body(self.chat(KEY, &body)).await;
@@ -67,7 +67,7 @@ impl Rig {
 }
 
 #[tokio::test]
-async fn functions_are_called_as_tool_choice_says() {
+async fn tool_choice_selects_the_function() {
     let rig = Rig::start().await;
     let forecast = json!({"city": "one two three", "days": 2});
     for choice in [Value::Null, json!("auto"), json!("required")] {
@@ -83,7 +83,7 @@ async fn functions_are_called_as_tool_choice_says() {
 }
 
 #[tokio::test]
-async fn results_of_tools_are_answered() {
+async fn tool_results_get_an_answer() {
     let rig = Rig::start().await;
     let call = json!({"id": "call_1", "type": "function",
                       "function": {"name": "weather", "arguments": "{}"}});
@@ -100,7 +100,7 @@ async fn results_of_tools_are_answered() {
 }
 
 #[tokio::test]
-async fn structured_output_has_its_form() {
+async fn structured_output_satisfies_its_schema() {
     let rig = Rig::start().await;
     let schema = weather()["function"]["parameters"].clone();
     let format = json!({"type": "json_schema", "json_schema": {"name": "f", "schema": schema}});

@@ -1,4 +1,4 @@
-//! The documented errors, in every place where OpenRouter sends one.
+//! The documented errors: as a status, inside a 200, and mid-stream.
 
 use std::collections::BTreeMap;
 

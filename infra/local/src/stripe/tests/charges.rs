@@ -103,7 +103,7 @@ async fn a_lost_response_is_replayed() {
 }
 
 #[tokio::test]
-async fn a_processing_payment_ends_on_command() {
+async fn a_processing_payment_can_be_ended_later() {
     let rig = Rig::start().await;
     for succeeded in [true, false] {
         let (intent, method) = rig.intent(Card::Processing).await;

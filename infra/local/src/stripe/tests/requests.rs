@@ -152,9 +152,9 @@ async fn a_deleted_customer_can_be_read_and_not_used() {
     );
 }
 
-/// A 500 is repeated under the same idempotency key; a request that was not executed is not.
+/// A 500 is replayed under the same idempotency key; an error before execution is not.
 #[tokio::test]
-async fn a_failure_on_command_is_stored_if_it_is_a_500() {
+async fn an_injected_500_is_stored_under_its_key() {
     let rig = Rig::start().await;
     for (status, then) in [(500, 500), (503, 200), (400, 200)] {
         let (intent, method) = rig.intent(Card::Succeeds).await;
