@@ -30,7 +30,7 @@ pub struct SavedKey {
     pub state: KeyState,
     pub limits: KeyLimits,
     pub checked_at: Timestamp,
-    /// When OpenRouter was last asked about the key because it refused a call without a reason.
+    /// The time of the last key check that followed a refusal without a reason.
     #[serde(default)]
     pub doubted_at: Option<Timestamp>,
 }
