@@ -1,9 +1,9 @@
 //! The add-on's life: bought, charged once a month, lost and regained.
 
+mod ended_periods;
 mod events;
 mod failures;
-mod gone;
-mod over;
+mod missing_at_stripe;
 mod unknown;
 
 use account::billing::PRICE_CENTS;

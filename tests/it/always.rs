@@ -31,7 +31,7 @@ const FAILURES: [(&str, u16, &str); 16] = [
     ("sim/reset", 502, "openrouter_unavailable"),
 ];
 
-async fn nothing_moved(world: &World, owner: &Caller<'_>, id: &str) {
+async fn assert_nothing_charged(world: &World, owner: &Caller<'_>, id: &str) {
     assert_eq!(world.settled_balance(id).await, "7");
     let kinds: Vec<_> = owner.ledger().await;
     assert_eq!(kinds.len(), 1, "only the initial adjustment: {kinds:?}");
@@ -72,7 +72,7 @@ async fn no_failure_moves_credits() {
         assert_eq!(reply.status, 200, "{model}");
         assert!(reply.text().contains("\"finish_reason\":\"error\""), "{model}");
     }
-    nothing_moved(&world, &owner, "acme").await;
+    assert_nothing_charged(&world, &owner, "acme").await;
 }
 
 #[tokio::test]
@@ -97,7 +97,7 @@ async fn a_missing_secret_fails_closed() {
     assert_eq!(reply.error(), (503, "key_unavailable".to_owned()));
     assert_eq!(reply.receipt().0, "openrouter");
     assert_eq!(world.openrouter().calls().len(), 0);
-    nothing_moved(&world, &owner, "acme").await;
+    assert_nothing_charged(&world, &owner, "acme").await;
 }
 
 /// A call that was routed before the switch may not take a hold after it.
@@ -149,7 +149,7 @@ async fn a_stream_is_not_moved_when_the_switch_is_turned_off() {
     let (reply, ()) = tokio::join!(owner.chat(&body), switch);
     assert_eq!(reply.receipt(), ("openrouter".to_owned(), "always_use_key".to_owned()));
     assert!(reply.text().contains("[DONE]"), "{}", reply.text());
-    nothing_moved(&world, &owner, "acme").await;
+    assert_nothing_charged(&world, &owner, "acme").await;
 }
 
 #[tokio::test]

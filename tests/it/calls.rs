@@ -123,8 +123,8 @@ async fn only_listed_headers_are_passed_on() {
     }
 }
 
-/// OpenRouter's own message about a request is for the owner of the key. Its other texts are not
-/// passed on: they may echo the input or describe the account.
+/// The key's owner gets OpenRouter's message about a request. Its other texts are withheld, because
+/// they may echo the input or describe the account.
 #[tokio::test]
 async fn openrouters_errors_keep_their_message_and_nothing_private() {
     let world = World::start().await;

@@ -1,9 +1,9 @@
 //! The process that makes a call dies at each step of its I/O in turn. Time passes; the sweeper
-//! runs, and dies in the same way. Steps are counted as they happen, so nobody has to list them.
+//! runs, and dies in the same way. Steps are counted as they happen, so no list of them is needed.
 //!
 //! After every step the books are right, and the account is charged exactly the cost in the default
 //! AI's record. The one exception: between the default AI's accepting the call and the generation
-//! id's being stored, nobody can know the cost, and the call is free.
+//! id's being stored, the cost cannot be known, and the call is free.
 
 use account::{AccountId, Credits, CreditsPerUsd, Usd};
 use axum::body::Body;
@@ -220,7 +220,7 @@ async fn die_everywhere(scenario: Scenario) {
     }
 }
 
-/// What the account was charged. Its books add up, and nothing is held any more.
+/// The amount charged to the account. Asserts that the books add up and nothing is held.
 async fn charged(mortal: &Mortal, death: &Death) -> Credits {
     let balance: Credits = mortal.world.settled_balance(&death.account).await.parse().unwrap();
     let start: Credits = START.parse().unwrap();

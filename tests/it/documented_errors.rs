@@ -17,7 +17,7 @@ struct Documented {
     fallback: String,
 }
 
-/// Those that the simulator serves; the others are results of server-side tools.
+/// The documented errors that the simulator serves. The others are results of server-side tools.
 fn documented() -> Vec<Documented> {
     let file = include_str!("../../shared/upstream/tests/openrouter-errors.json");
     let all: Vec<Documented> = serde_json::from_str(file).unwrap();
@@ -51,30 +51,35 @@ async fn call(owner: &Caller<'_>, model: &str, streamed: bool) -> Reply {
     owner.chat(&body).await
 }
 
-/// Expects that nothing was sent to the default AI since the last time, and nothing charged.
-async fn nothing_moved(world: &World, owner: &Caller<'_>, before: (usize, Value), what: &str) {
-    assert_eq!(counts(world, owner).await, before, "{what}");
+/// Asserts that the default AI got no call since `before` and that nothing was charged.
+async fn assert_nothing_charged(
+    world: &World,
+    owner: &Caller<'_>,
+    before: (usize, Value),
+    what: &str,
+) {
+    assert_eq!(calls_and_last_entry(world, owner).await, before, "{what}");
 }
 
 /// The number of the default AI's calls, and the newest ledger entry.
-async fn counts(world: &World, owner: &Caller<'_>) -> (usize, Value) {
+async fn calls_and_last_entry(world: &World, owner: &Caller<'_>) -> (usize, Value) {
     let entries = owner.get("/v1/credits/ledger?limit=1").await.json();
     assert_eq!(owner.get("/v1/credits").await.json()["held"], "0");
     (world.default_ai().calls().len(), entries["entries"][0]["id"].clone())
 }
 
 #[tokio::test]
-async fn a_call_moves_to_credits_only_where_the_error_says_so() {
+async fn a_call_falls_back_only_if_the_error_allows_it() {
     let world = World::start().await;
     let owner = world.enterprise_with_key("acme", "1000").await;
     for error in documented() {
         for streamed in [false, true] {
-            // A body in a 200 is of a plain response; an event, of a stream.
+            // A 200 with an error body is plain; an error event is streamed.
             if error.status == 200 && error.in_stream != streamed {
                 continue;
             }
             let what = format!("{}, streamed: {streamed}", error.id);
-            let before = counts(&world, &owner).await;
+            let before = calls_and_last_entry(&world, &owner).await;
             let reply = call(&owner, &format!("sim/error/{}", error.id), streamed).await;
             if error.fallback == "never" {
                 let receipt = ("openrouter".to_owned(), "key_enabled".to_owned());
@@ -85,23 +90,23 @@ async fn a_call_moves_to_credits_only_where_the_error_says_so() {
                     let (status, code) = mapped(&error);
                     assert_eq!(reply.error(), (status, code.to_owned()), "{what}");
                 }
-                nothing_moved(&world, &owner, before, &what).await;
+                assert_nothing_charged(&world, &owner, before, &what).await;
             } else {
                 let reason = format!("fallback_{}", error.fallback);
                 let receipt = ("greta_credits".to_owned(), reason);
                 assert_eq!((reply.status.as_u16(), reply.receipt()), (200, receipt), "{what}");
-                assert_eq!(counts(&world, &owner).await.0, before.0 + 1, "{what}");
+                assert_eq!(calls_and_last_entry(&world, &owner).await.0, before.0 + 1, "{what}");
             }
         }
     }
 }
 
 #[tokio::test]
-async fn under_always_no_error_moves_a_call() {
+async fn with_always_use_key_no_error_causes_a_fallback() {
     let world = World::start().await;
     let owner = world.enterprise_with_key("acme", "1000").await;
     assert_eq!(owner.switch(json!({"always_use_key": true})).await.status, 200);
-    let before = counts(&world, &owner).await;
+    let before = calls_and_last_entry(&world, &owner).await;
     for error in documented() {
         for streamed in [false, true] {
             for place in ["error", "first", "mid"] {
@@ -119,12 +124,12 @@ async fn under_always_no_error_moves_a_call() {
             }
         }
     }
-    nothing_moved(&world, &owner, before, "all of them").await;
+    assert_nothing_charged(&world, &owner, before, "all of them").await;
 }
 
 /// The same errors in a 200: OpenRouter's head comes before a provider responds.
 #[tokio::test]
-async fn an_error_inside_a_success_counts_as_one_unless_it_is_about_the_key() {
+async fn an_error_inside_a_200_falls_back_unless_it_blames_the_key() {
     let world = World::start().await;
     let owner = world.enterprise_with_key("acme", "1000").await;
     for error in documented() {
@@ -132,7 +137,7 @@ async fn an_error_inside_a_success_counts_as_one_unless_it_is_about_the_key() {
         let falls_back = error.fallback != "never" && error.status != 401;
         for streamed in [false, true] {
             let what = format!("{}, streamed: {streamed}", error.id);
-            let before = counts(&world, &owner).await;
+            let before = calls_and_last_entry(&world, &owner).await;
             let reply = call(&owner, &format!("sim/first/{}", error.id), streamed).await;
             assert_eq!(reply.status, 200, "{what}: {}", reply.text());
             if falls_back {
@@ -141,7 +146,7 @@ async fn an_error_inside_a_success_counts_as_one_unless_it_is_about_the_key() {
             } else {
                 let receipt = ("openrouter".to_owned(), "key_enabled".to_owned());
                 assert_eq!(reply.receipt(), receipt, "{what}");
-                nothing_moved(&world, &owner, before, &what).await;
+                assert_nothing_charged(&world, &owner, before, &what).await;
             }
         }
     }
@@ -149,10 +154,10 @@ async fn an_error_inside_a_success_counts_as_one_unless_it_is_about_the_key() {
 
 /// None of the default AI's own text reaches the caller, and a call that was only an error is free.
 #[tokio::test]
-async fn on_credits_every_error_is_our_own() {
+async fn on_credits_no_error_contains_the_default_ais_text() {
     let world = World::with_settings(&[("MAX_CONCURRENT_HOLDS", "200")]).await;
     world.set("acme", json!({"credits": "1000"})).await;
-    // Its holds stay open, because its calls may be charged.
+    // Umbrella's holds stay open, because its calls may be charged.
     world.set("umbrella", json!({"credits": "1000"})).await;
     let (owner, umbrella) = (world.owner("acme"), world.owner("umbrella"));
     for error in documented() {
@@ -166,18 +171,22 @@ async fn on_credits_every_error_is_our_own() {
         };
         for streamed in [false, true] {
             for place in ["error", "first"] {
-                // A success in itself.
+                // A completion without content, not an error.
                 if error.body["error"].is_null() {
                     continue;
                 }
                 let what = format!("{place}/{}, streamed: {streamed}", error.id);
                 let model = format!("sim-priced/{place}/{}", error.id);
-                let before = counts(&world, &owner).await.1;
+                let before = calls_and_last_entry(&world, &owner).await.1;
                 let reply = call(&owner, &model, streamed).await;
                 assert!(reply.status.as_u16() >= 400, "{what}: {}", reply.text());
                 assert_eq!(reply.receipt().0, "none", "{what}");
                 assert_ours(&reply, &what);
-                assert_eq!(counts(&world, &owner).await.1, before, "{what}: not charged");
+                assert_eq!(
+                    calls_and_last_entry(&world, &owner).await.1,
+                    before,
+                    "{what}: not charged"
+                );
             }
         }
         if error.body["error"].is_object() {

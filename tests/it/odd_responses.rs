@@ -1,4 +1,4 @@
-//! Responses that are not what they should be, byte by byte: each has one outcome on either path.
+//! Malformed and unusual responses, byte by byte: each has one outcome per path.
 
 use std::sync::{Arc, Mutex};
 
@@ -37,7 +37,7 @@ impl RawUpstream {
         upstream
     }
 
-    /// From now on, calls get these chunks.
+    /// Sets the chunks that later calls receive.
     pub(crate) fn respond(&self, chunks: Vec<Vec<u8>>) {
         self.state.lock().unwrap().response = chunks;
     }
@@ -151,7 +151,7 @@ async fn on_credits_each_odd_response_has_one_outcome() {
             released,
         ),
         ("only a role", true, response(200, SSE, role), looked_up),
-        ("no SSE", true, response(200, SSE, "theirs\n\n"), looked_up),
+        ("not SSE", true, response(200, SSE, "theirs\n\n"), looked_up),
         (
             "an error first",
             true,
@@ -176,7 +176,7 @@ async fn on_credits_each_odd_response_has_one_outcome() {
 }
 
 #[tokio::test]
-async fn on_credits_the_highest_usage_counts_wherever_it_is() {
+async fn on_credits_the_highest_usage_is_charged() {
     let (world, upstream) = on_credits().await;
     let owner = world.owner("acme");
     let content = r#"data: {"id":"gen-1","choices":[{"delta":{"content":"x"}}]}"#;

@@ -1,5 +1,5 @@
-//! A page of another site reaches nothing of the development program: neither the helpers nor the
-//! engines and simulators.
+//! Another site's page cannot reach `cargo dev`: neither its helpers nor its engines and
+//! simulators.
 
 use http::header::{CONTENT_TYPE, HOST, LOCATION, ORIGIN};
 use http::{HeaderMap, Method};
@@ -9,7 +9,7 @@ use crate::support::{KEY, World};
 
 const FORM: &str = "application/x-www-form-urlencoded";
 
-/// A request that each listener carries out for a program on this machine.
+/// A request that a listener accepts from a program on this machine.
 struct Probe {
     method: Method,
     url: String,
@@ -69,7 +69,7 @@ fn probes(world: &World, checkout: &str) -> Vec<Probe> {
 
 /// The response's status and headers.
 async fn send(world: &World, probe: &Probe, headers: &[(&str, &str)]) -> (u16, HeaderMap) {
-    // Not the world's own client, which has helpers for the gateway only.
+    // A client of its own, because the world's client works only with the gateway.
     let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
     let client = client.no_proxy().build().unwrap();
     let mut request = client.request(probe.method.clone(), &probe.url);
@@ -122,7 +122,7 @@ async fn every_listener_refuses_pages_of_other_sites() {
             &[("origin", &https)],
             &[("sec-fetch-site", "cross-site")],
             &[("sec-fetch-site", "same-site")],
-            // A frame, an image and a script send no `Origin`.
+            // Frames, images and scripts send no `Origin`.
             &[
                 ("sec-fetch-site", "cross-site"),
                 ("sec-fetch-mode", "navigate"),
@@ -156,8 +156,8 @@ async fn every_listener_refuses_pages_of_other_sites() {
     assert_eq!(balance, "0", "nothing was changed");
 }
 
-/// The browser of a user who pays and signs in: it comes from the product's pages, which may be
-/// open under another name of this machine.
+/// A user pays and signs in: the browser comes from the product's pages, which may be open under
+/// another name of this machine.
 #[tokio::test]
 async fn the_pages_of_the_simulators_work_in_a_browser() {
     let (world, checkout) = with_a_checkout().await;
@@ -171,7 +171,7 @@ async fn the_pages_of_the_simulators_work_in_a_browser() {
                  &code_challenge=c&code_challenge_method=S256";
     let sign_in = world.url(&format!("/_dev/oidc/authorize?{query}"));
     assert_eq!(send(&world, &get(sign_in.clone()), &by_link).await.0, 200);
-    // Helpers are no pages.
+    // Helpers are not pages.
     let account = get(world.url("/_dev/accounts/acme"));
     assert_eq!(send(&world, &account, &by_link).await.0, 404);
 
@@ -214,7 +214,7 @@ async fn the_products_routes_stay_open_to_allowed_origins() {
     let request = owner.request(Method::GET, "/v1/credits").header(ORIGIN, origin);
     let request = request.header(HOST, "greta.test").header("sec-fetch-site", "cross-site");
     assert_eq!(world.send(request).await.status, 200);
-    // The helpers are for no other origin, listed or not.
+    // The helpers refuse every other origin, listed or not.
     let tick = world.request(Method::POST, "/_dev/tick").header(ORIGIN, origin);
     let tick = tick.header(CONTENT_TYPE, "text/plain").body("{}");
     assert_eq!(world.send(tick).await.status, 404);

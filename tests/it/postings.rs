@@ -159,7 +159,7 @@ async fn each_kind_moves_credits_in_its_own_direction() {
     assert_eq!(world.settled_balance("acme").await, "7");
 }
 
-/// Each of two grants fits, and both together do not: the one whose write is later is refused.
+/// Each of two grants fits, but not both: the later write is refused.
 #[tokio::test]
 async fn two_postings_at_once_cannot_overflow_the_balance() {
     let world = World::start().await;

@@ -25,7 +25,7 @@ impl World {
     }
 }
 
-/// A refund that Stripe refuses is not retried forever: an operator has to look.
+/// A refund that Stripe refuses is not retried forever: an operator must act.
 #[tokio::test]
 async fn a_refused_refund_is_left_to_an_operator() {
     for is_disputed in [false, true] {
@@ -98,7 +98,7 @@ fn refunded(id: &str, cents: u64) -> ReversalReport {
     ReversalReport::Refund { id: id.to_owned(), cents, failed: false }
 }
 
-/// Two refunds are applied at once: each is reversed once.
+/// Two refunds are applied concurrently; each is posted once.
 #[tokio::test]
 async fn concurrent_refunds_are_each_reversed_once() {
     let (world, disturbed, session) = World::purchase().await;
@@ -116,7 +116,7 @@ async fn concurrent_refunds_are_each_reversed_once() {
     assert_eq!((known.undone_cents(), known.version()), (300, 2));
 }
 
-/// The transaction took place, and its response was lost.
+/// The transaction succeeded, but its response was lost.
 #[tokio::test]
 async fn a_reversal_whose_response_is_lost_is_made_once() {
     let (world, disturbed, session) = World::purchase().await;
@@ -273,7 +273,7 @@ async fn refunded_payment(collection: &str, is_deleted: bool) -> (World, String)
 
 /// Number of alarms about payments that cannot be refunded.
 fn alarms(log: &Log) -> usize {
-    let alarm = "a payment cannot be refunded; an operator has to look";
+    let alarm = "a payment cannot be refunded; an operator must act";
     let logged = log.text();
     let count = logged.lines().filter(|line| line.contains(alarm)).count();
     let counted = logged.matches("\"refunds_failed\"").count();

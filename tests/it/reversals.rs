@@ -1,4 +1,4 @@
-//! Purchases that refunds and disputes undo: each at most once, whatever Stripe reports.
+//! Refunds and disputes undo a purchase at most once, whatever Stripe reports.
 
 use futures_util::future::join_all;
 use http::Method;
@@ -30,7 +30,7 @@ impl World {
         session_of(&owner.call(Method::POST, "/v1/credits/checkout", &body).await)
     }
 
-    /// The balance and the amount owed. The books add up.
+    /// The balance and the amount owed. Asserts that the books add up.
     async fn balance_and_owed(&self) -> (String, String) {
         let balance = self.settled_balance("acme").await;
         let credits = self.owner("acme").get("/v1/credits").await.json();
@@ -52,19 +52,19 @@ impl World {
             // Ignore the response: Stripe would send the event again.
             self.stripe().webhooks.deliver(event).await.unwrap();
         }
-        // Events that were kept are applied again.
+        // Retries the events that are still in the inbox.
         self.tick_after(SignedDuration::from_mins(6)).await;
     }
 }
 
-/// What happens to a payment of ten dollars at Stripe.
+/// The events of a payment of ten dollars at Stripe.
 type Story = fn(&StripeSimulator, &str);
 
 fn refund(stripe: &StripeSimulator, intent: &str, cents: i64) {
     stripe.refund_in_dashboard(intent, cents).unwrap();
 }
 
-/// Each story with the balance it leaves of 100 credits.
+/// Each story, and what it leaves of 100 credits.
 const STORIES: [(&str, Story, &str); 12] = [
     (
         "refunded in parts",
@@ -194,7 +194,7 @@ async fn a_purchase_is_undone_at_most_once() {
     }
 }
 
-/// Each event is applied while the next one has not happened yet.
+/// Each event is applied before the next one happens.
 #[tokio::test]
 async fn a_failed_refund_and_a_won_dispute_return_what_was_taken() {
     let (world, intent) = World::bought_credits().await;
@@ -215,7 +215,7 @@ async fn a_failed_refund_and_a_won_dispute_return_what_was_taken() {
     assert_eq!(world.entries().await, entries);
 }
 
-/// Credits that were spent are owed, and no longer owed once the dispute is won.
+/// Disputed credits that were already spent are owed until the dispute is won.
 #[tokio::test]
 async fn a_won_dispute_of_spent_credits_cancels_what_is_owed() {
     let (world, intent) = World::bought_credits().await;
@@ -258,7 +258,7 @@ async fn an_inquiry_leaves_the_add_on_as_it_is() {
     assert_eq!(status(&world).await, "past_due");
 }
 
-/// The purchase was not owed and is refunded: a dispute of it finds nothing to undo.
+/// A purchase that did not count was refunded, so its dispute has nothing to undo.
 #[tokio::test]
 async fn a_dispute_of_a_payment_that_did_not_count_changes_nothing() {
     let world = World::start().await;

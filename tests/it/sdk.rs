@@ -1,4 +1,4 @@
-//! OpenAI's client types can parse our responses; errors have what SDKs read.
+//! OpenAI's client types parse our responses, and errors have the fields that SDKs read.
 
 use async_openai::types::chat::{CreateChatCompletionResponse, CreateChatCompletionStreamResponse};
 use serde_json::{Value, json};
@@ -36,7 +36,7 @@ async fn responses_and_errors_have_the_shape_that_sdks_read() {
         credits.say_hello_to("no/such-model").await,
     ];
     for reply in errors {
-        // OpenRouter's SDKs require a number; OpenAI's take what is there.
+        // OpenRouter's SDKs require a number; OpenAI's accept anything.
         let error = &reply.json()["error"];
         assert_eq!(error["code"], reply.status.as_u16());
         assert!(!error["message"].as_str().unwrap().is_empty());

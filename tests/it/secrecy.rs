@@ -14,7 +14,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::add_on::{DAY, bought};
 use crate::support::{World, hello};
 
-/// A part of what Stripe's simulator and the test write where Stripe puts its own text.
+/// Part of the text that the simulator and this test put wherever Stripe sends free text.
 const STRIPE_TEXT: &str = "someone_at_example";
 const CANARY: &str = "sk-or-v1-canary-7f3a9c51e2d84b60";
 

@@ -121,7 +121,7 @@ async fn forward(State(relay): State<Relay>, request: Request) -> Response {
     response
 }
 
-/// The events that a chunk of a stream completes, so that it does not matter how they were split.
+/// The events that a chunk completes, so that the result does not depend on the chunking.
 fn events(partial: &mut BytesMut, chunk: &[u8]) -> Vec<Bytes> {
     partial.extend_from_slice(chunk);
     let mut events = Vec::new();

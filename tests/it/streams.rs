@@ -79,7 +79,7 @@ async fn openrouters_bytes_arrive_unchanged_and_at_once() {
         [b": hi\r", b"\n\r\n", b"data: {\"caf\xc3\xa9\":1}\n\n", b"", b"data: [DONE]\n\n"];
     for (chunk, arriving) in chunks.into_iter().zip(arriving) {
         upstream.send(chunk).await;
-        // The lines that it completes arrive before the next one is sent.
+        // The lines that a chunk completes arrive before the next chunk is sent.
         if !arriving.is_empty() {
             assert_eq!(body.next().await.unwrap().unwrap(), Bytes::from_static(arriving));
         }
@@ -116,12 +116,12 @@ async fn a_cut_openrouter_stream_never_looks_complete() {
         let reply = owner.chat(&streamed(model)).await;
         let text = reply.text();
         assert!(!text.contains("[DONE]"), "{model}");
-        // A line that was cut in the middle is dropped, so that every event can be read.
+        // A truncated line is dropped, so that every event can be parsed.
         let events = text.lines().filter_map(|line| line.strip_prefix("data: "));
         let events: Vec<Value> = events.map(|data| serde_json::from_str(data).unwrap()).collect();
         let last = events.last().unwrap();
         assert_eq!(last["choices"][0]["finish_reason"], "error", "{model}");
-        // Where OpenRouter reports the error itself, ours does not follow.
+        // If OpenRouter reports the error itself, we add none.
         let is_ours = model != "sim/midstream-error";
         assert_eq!(last["error"]["type"] == "upstream_interrupted", is_ours, "{model}");
         assert_eq!(events.iter().filter(|event| event.get("error").is_some()).count(), 1);
@@ -231,7 +231,7 @@ async fn the_default_ais_mid_stream_errors_are_replaced_by_our_own() {
     assert!(!reply.text().contains(theirs));
     assert!(reply.text().contains("default_ai_failed"), "{}", reply.text());
     let plain = owner.say_hello_to(model).await;
-    // Nothing but an error, so nobody pays.
+    // Only an error, so the call is free.
     assert_eq!(plain.error(), (502, "default_ai_unavailable".to_owned()));
     assert_eq!(plain.receipt().0, "none");
     assert_eq!(world.shown("acme").await["reconciliation"]["ok"], true);

@@ -123,7 +123,7 @@ impl World {
         &self.system.engines
     }
 
-    /// What a function is built from, with `changed` settings. Its requests to AWS go over `wire`.
+    /// A function's setup, with `changed` settings. Its requests to AWS go over `wire`.
     pub(crate) fn setup(&self, wire: Wire, changed: &[(&str, &str)]) -> edge::Setup {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let aws = self.system.aws_config().into_builder();

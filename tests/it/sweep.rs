@@ -113,14 +113,14 @@ async fn a_hold_unknown_for_a_day_is_released() {
     }
 }
 
-/// The default AI has had no record of a call for an hour, so it never took place.
+/// The default AI had no record of a call for an hour, so the call counts as not made.
 #[tokio::test]
 async fn a_hold_without_a_record_for_an_hour_is_released() {
     let world = World::start().await;
     world.set("acme", json!({"credits": "7"})).await;
     left_open(&world.owner("acme"), "sim-priced/no-usage").await;
     world.default_ai().hide_generations(true);
-    // No answer is not the answer that there is no record.
+    // A failed look-up does not count as a missing record.
     world.default_ai().set_key(PLATFORM_KEY, KeyBehaviour::Down);
     for minute in [1, 61] {
         assert_eq!(world.tick_in(minutes(minute)).await["swept"], 0, "{minute}");

@@ -156,7 +156,7 @@ fn not_bought(error: NotBought) -> ApiError {
     }
 }
 
-/// Claims nothing about what was charged: an earlier payment may still succeed.
+/// Does not say that nothing was charged, because an earlier payment may still succeed.
 fn unavailable(error: &(dyn std::error::Error + 'static)) -> ApiError {
     edge::log_error(error, "could not open a payment page");
     ApiError::new(

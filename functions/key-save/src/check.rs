@@ -14,7 +14,7 @@ use crate::deps::Deps;
 /// Time-out of a key check by OpenRouter.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Time after which a check that OpenRouter was too busy for may be tried again.
+/// Retry delay after OpenRouter rate-limited a key check.
 const BUSY_RETRY: Duration = Duration::from_mins(1);
 
 /// Counts a check that is about to be made, unless the account has reached its limit.
@@ -48,7 +48,7 @@ pub(crate) async fn check(deps: &Deps, key: &SecretString) -> Result<Option<KeyF
         Err(error) if error.is_rate_limited() => {
             let error = ApiError::new(
                 Code::OpenRouterBusy,
-                "OpenRouter limits the rate of key checks; nothing was changed; try again in a \
+                "OpenRouter is rate-limiting key checks; nothing was changed; try again in a \
                  minute",
             );
             Err(error.with_retry_after(BUSY_RETRY))

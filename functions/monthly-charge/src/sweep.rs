@@ -2,8 +2,8 @@
 //!
 //! A call ends its own hold. If it cannot (its response was cut off or reported no cost, its
 //! process died, the store did not respond), the sweeper asks the default AI for the call's cost,
-//! at growing intervals, and releases the hold if the default AI has had no record of the call for
-//! an hour, or there is no answer within the hold's life. Nothing is settled by guesswork.
+//! at growing intervals. It releases the hold if the default AI has had no record of the call for
+//! an hour, or if the hold expires without an answer. Nothing is settled by guesswork.
 //!
 //! Safe to run late, twice, concurrently and alongside the call itself: a hold is claimed and ended
 //! by conditional writes, of which only one succeeds.
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use account::hold::{End, HoldState, Sweep, WITHOUT_RECORD, sweep as decide};
+use account::hold::{End, HoldState, NO_RECORD_LIFE, Sweep, sweep as decide};
 use account::{CallId, Credits};
 use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
@@ -36,7 +36,7 @@ const MAX_FAILURES: u32 = 5;
 /// The results of a sweep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Swept {
-    /// Holds settled by the default AI's record, or released without one.
+    /// Holds settled from the default AI's record, or released without one.
     pub ended: u32,
     /// Holds that could not be checked; they stay due.
     pub errors: u32,
@@ -115,7 +115,7 @@ impl Sweeper<'_> {
         let call_id = hold.call.as_str();
         match resolution {
             Resolution::Done(HoldState::Settled(charged)) => {
-                tracing::info!(call_id, %charged, "hold settled by the default AI's record");
+                tracing::info!(call_id, %charged, "hold settled from the default AI's record");
                 edge::metric("holds_settled_late", 1);
             }
             Resolution::Done(_) => {
@@ -128,7 +128,7 @@ impl Sweeper<'_> {
         Ok(true)
     }
 
-    /// When a hold is released whose call the default AI does not know.
+    /// The release time of a hold for which the default AI has no record.
     async fn release_without_record(&self, open: &OpenHold) -> Result<Timestamp, StoreError> {
         let since = match open.no_record_since {
             Some(since) => since,
@@ -137,7 +137,7 @@ impl Sweeper<'_> {
                 self.now
             }
         };
-        let release_at = since.checked_add(WITHOUT_RECORD).unwrap_or(open.expires_at);
+        let release_at = since.checked_add(NO_RECORD_LIFE).unwrap_or(open.expires_at);
         Ok(release_at.min(open.expires_at))
     }
 

@@ -69,7 +69,7 @@ struct Failure {
 }
 
 impl BatchAnswer {
-    /// Does the message stay in the queue?
+    /// Whether the message stays in the queue.
     pub fn keeps(&self, message_id: &str) -> bool {
         self.failures.iter().any(|failure| failure.message_id == message_id)
     }

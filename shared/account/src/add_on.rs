@@ -269,7 +269,7 @@ impl AddOn {
         self.current().map(|current| current.activation.collection)
     }
 
-    /// Does Stripe collect the periods with a subscription?
+    /// Whether Stripe collects the periods with a subscription.
     pub fn is_run_by_stripe(&self) -> bool {
         self.collection() == Some(Collection::Provider)
     }

@@ -48,8 +48,8 @@ pub struct Charge {
     pub declines: u32,
     /// When the next attempt is due; `None` after the last one, or without a card.
     pub attempt_at: Option<Timestamp>,
-    /// When we first asked Stripe for a PaymentIntent.
-    pub tried_since: Option<Timestamp>,
+    /// The time of the first request for a PaymentIntent.
+    pub first_tried_at: Option<Timestamp>,
     /// Stripe refused an attempt without asking the card's bank.
     #[serde(default)]
     pub was_refused: bool,

@@ -65,7 +65,7 @@ pub(crate) fn parse(text: &str, scale: u32, excess: Excess) -> Result<(bool, u12
     Ok((negative, scaled))
 }
 
-/// Is this an amount as it is written on the wire, `^\d+(\.\d+)?$`? No sign and no exponent.
+/// Whether `text` is a plain amount, `^\d+(\.\d+)?$`: no sign, no exponent.
 pub(crate) fn is_plain(text: &str) -> bool {
     let is_digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));

@@ -12,8 +12,8 @@ use crate::money::Credits;
 
 /// Time after which a hold of unknown cost is released.
 pub const LIFE: SignedDuration = SignedDuration::from_hours(24);
-/// Time after which a hold is released whose call the default AI does not know.
-pub const WITHOUT_RECORD: SignedDuration = SignedDuration::from_hours(1);
+/// Time without a record at the default AI after which a hold is released.
+pub const NO_RECORD_LIFE: SignedDuration = SignedDuration::from_hours(1);
 /// Time before the first check: longer than the call's own process, which ends its hold, can run.
 pub const FIRST_CHECK: SignedDuration = SignedDuration::from_mins(20);
 /// Minimum time between two look-ups of a call.
@@ -105,7 +105,7 @@ pub enum Sweep {
     Wait,
 }
 
-/// Decides by the call's cost; `None` if the default AI does not report it, or not yet.
+/// Decides what to do with a hold. `cost`: the call's cost, if the default AI has reported it.
 pub fn sweep(cost: Option<Credits>, release_at: Timestamp, now: Timestamp) -> Sweep {
     match cost {
         Some(cost) => Sweep::End(End::Settle(cost)),

@@ -30,7 +30,7 @@ pub struct SavedKey {
     pub state: KeyState,
     pub limits: KeyLimits,
     pub checked_at: Timestamp,
-    /// When a call last began to check the key. Calls check it at most every five minutes.
+    /// When a call last started a check of the key. Calls check it at most every five minutes.
     #[serde(default)]
     pub check_started_at: Option<Timestamp>,
 }

@@ -52,7 +52,7 @@ impl Credits {
 impl std::str::FromStr for Credits {
     type Err = DecimalError;
 
-    /// Reads an amount as it is written on the wire, perhaps with a minus.
+    /// Parses a plain amount, with an optional minus.
     fn from_str(text: &str) -> Result<Self, DecimalError> {
         if !decimal::is_plain(text.strip_prefix('-').unwrap_or(text)) {
             return Err(DecimalError::NotADecimal);
@@ -98,7 +98,7 @@ pub struct Usd(u128);
 impl Usd {
     pub const ZERO: Self = Self(0);
 
-    /// Reads an amount that a caller wrote: digits, and perhaps a fraction.
+    /// Parses a caller's amount: digits with an optional fraction.
     pub fn from_amount(text: &str) -> Result<Self, DecimalError> {
         if decimal::is_plain(text) { text.parse() } else { Err(DecimalError::NotADecimal) }
     }

@@ -130,9 +130,9 @@ pub struct Usage {
     pub completion_tokens: Option<u64>,
     /// The price that the default AI charged for the call.
     pub cost: Option<Usd>,
-    /// The provider billed its own price to another account, beside `cost`.
+    /// The provider billed its own price to another account, in addition to `cost`.
     pub is_byok: bool,
-    /// That price.
+    /// The provider's own price, if `is_byok`.
     pub upstream_inference_cost: Option<Usd>,
 }
 

@@ -1,7 +1,7 @@
-//! What refunds and disputes have undone of a payment.
+//! How much of a payment refunds and disputes have undone.
 //!
-//! Reports come at least once, late, and in any order. [`Reversals`] therefore keeps the join of
-//! all reports, and what is to be undone follows from that: no part of the price is undone twice.
+//! Reports arrive at least once, late, and in any order. [`Reversals`] merges them, and computes
+//! the undone amount from the merged state, so no part of the price is undone twice.
 
 use std::collections::BTreeMap;
 
@@ -25,12 +25,12 @@ pub enum ReversalReport {
     },
 }
 
-/// The order of the states is the order in which they replace each other: a bank can change a lost
-/// dispute to won, and pay the money back.
+/// In the order in which a state replaces another: a bank can change a lost dispute to won and
+/// return the money.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DisputeState {
-    /// The money was taken until the dispute is decided.
+    /// The money is withdrawn until the dispute is decided.
     Open,
     /// The money went to the cardholder.
     Lost,
@@ -38,7 +38,7 @@ pub enum DisputeState {
     Won,
 }
 
-/// All known refunds and disputes of one payment, and how much of it was undone because of them.
+/// All known refunds and disputes of one payment, and the amount that they undo.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Reversals {
     refunds: BTreeMap<String, Refund>,
@@ -78,7 +78,7 @@ impl Reversals {
         Credits::from_micros(i64::try_from(undone).unwrap_or(i64::MAX))
     }
 
-    /// Is this a failed refund whose failure is not known yet?
+    /// Whether this reports a refund's failure for the first time.
     pub fn is_new_failure(&self, report: &ReversalReport) -> bool {
         let ReversalReport::Refund { id, failed, .. } = report else {
             return false;
@@ -86,8 +86,8 @@ impl Reversals {
         *failed && self.refunds.get(id).is_none_or(|known| !known.failed)
     }
 
-    /// Applies reports about a payment of `price_cents`, and undoes what follows from them.
-    /// Reports that are already known, or overtaken by later ones, change nothing.
+    /// Merges reports about a payment of `price_cents`, and updates the undone amount. Reports that
+    /// are known or outdated change nothing.
     pub fn apply(&mut self, reports: &[ReversalReport], price_cents: u64) {
         let before = self.clone();
         for report in reports {
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_new_once() {
+    fn a_refund_failure_is_new_only_once() {
         let mut reversals = Reversals::default();
         let failed = refund("re_1", 300, true);
         assert!(reversals.is_new_failure(&failed));
@@ -199,7 +199,7 @@ mod tests {
 
     proptest! {
         /// Reports lead to the same state in any order and any number of times, one by one or
-        /// together. What the steps undo and return adds up to it, and no step goes past the price.
+        /// together. The steps' amounts add up to the final one, and no step exceeds the price.
         #[test]
         fn the_order_of_the_reports_does_not_matter(
             (reports, shuffled) in prop::collection::vec(report(), 0..12).prop_flat_map(|reports| {

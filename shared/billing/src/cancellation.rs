@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use crate::charge;
 use crate::task::Step;
 
-/// Has a cancelled add-on reached the end of the paid time? False while an attempt that was under
-/// way when the user cancelled may still succeed.
+/// Whether a cancelled add-on has reached the end of the paid time. False while an attempt that was
+/// under way when the user cancelled may still succeed.
 pub fn is_over(profile: &Profile, now: Timestamp) -> bool {
     end_of_paid_time(profile).is_some_and(|(at, _)| at <= now)
 }

@@ -14,12 +14,12 @@ const LOOK_UP_DELAYS: [SignedDuration; 3] =
 
 /// Maximum number of waived periods to record, the latest ones: five years.
 pub(crate) const MAX_WAIVED: usize = 60;
-/// Stripe counts as unreachable for the whole of grace if the first try was made by then, after the
-/// start of the period.
-const FIRST_DAY: SignedDuration = SignedDuration::from_hours(24);
+/// Latest time of the first try, from the start of the period, for Stripe to count as unreachable
+/// throughout grace.
+const LATEST_FIRST_TRY: SignedDuration = SignedDuration::from_hours(24);
 
-/// The end of a period that we charge and that is owed; after it, the period is not charged any
-/// more. `None` if Stripe collects: it decides how long.
+/// The end of the period, if it is owed and we charge it: from then on it is no longer charged.
+/// `None` if Stripe collects, because Stripe decides how long it tries.
 pub(crate) fn chargeable_until(profile: &Profile) -> Option<Timestamp> {
     let charge = profile.billing.charge.as_ref()?;
     let is_ours = !profile.add_on.is_run_by_stripe()
@@ -27,17 +27,17 @@ pub(crate) fn chargeable_until(profile: &Profile) -> Option<Timestamp> {
     is_ours.then_some(end_of_period(profile.add_on.anchor()?, charge.period))
 }
 
-/// Is the charged period over at `now`, although it is unpaid? What waits until then is over, too:
-/// so the index of due accounts, which knows no `now`, agrees.
-pub fn charge_is_over(profile: &Profile, now: Timestamp) -> bool {
+/// Whether the unpaid period has ended at `now`. A charge that waits until the end or longer also
+/// counts as ended, so that the index of due accounts, which knows no `now`, agrees.
+pub fn period_has_ended(profile: &Profile, now: Timestamp) -> bool {
     let waits_until = profile.billing.charge.as_ref().map(|charge| charge.next_at);
     chargeable_until(profile).is_some_and(|end| end <= now || Some(end) <= waits_until)
 }
 
-/// May the period be charged at `now`?
+/// Whether the period may be charged at `now`.
 fn is_chargeable(profile: &Profile, charge: &Charge, now: Timestamp) -> bool {
     routing::owes_period(profile, &charge.generation, charge.period)
-        && !charge_is_over(profile, now)
+        && !period_has_ended(profile, now)
 }
 
 pub(crate) fn next_step(profile: &Profile, now: Timestamp) -> Option<(Timestamp, Step)> {
@@ -45,7 +45,7 @@ pub(crate) fn next_step(profile: &Profile, now: Timestamp) -> Option<(Timestamp,
         return routing::add_on_due_at(profile).map(|at| (at, Step::BeginCharge));
     };
     let chargeable = is_chargeable(profile, charge, now);
-    // What fell due before the end of the period, the end of grace, comes first.
+    // A charge ends with its period, so the end of grace, if earlier, is applied first.
     let over_at = chargeable_until(profile).unwrap_or(Timestamp::MIN);
     let step = match (&charge.intent, chargeable) {
         (IntentState::None | IntentState::Creating, false) => (over_at, Step::AbandonCharge),
@@ -70,25 +70,25 @@ pub(crate) fn next_step(profile: &Profile, now: Timestamp) -> Option<(Timestamp,
     Some(step)
 }
 
-/// The end of access to an unpaid period, after at least one attempt to collect it, or after
-/// Stripe was unreachable all the time.
+/// The end of access to an unpaid period: after at least one attempt to collect it, or if Stripe
+/// was unreachable throughout grace.
 pub(crate) fn end_of_grace(profile: &Profile, now: Timestamp) -> Option<(Timestamp, Step)> {
     let charge = profile.billing.charge.as_ref()?;
     if !routing::owes_period(profile, &charge.generation, charge.period) {
         return None;
     }
     let was_attempted = charge.declines > 0 || charge.attempt_at.is_none() || charge.was_refused;
-    // Unknown attempts count until the period is over: then they are cancelled, and the next period
-    // is charged.
+    // An attempt with an unknown outcome counts until the period ends. Then it is cancelled, and
+    // the next period is charged.
     let is_under_way = match charge.intent {
         IntentState::Confirming { .. } => true,
         IntentState::Creating => {
             let start = start_of(profile, charge.period)?;
-            charge.tried_since.is_some_and(|since| since < later(start, FIRST_DAY))
+            charge.first_tried_at.is_some_and(|at| at < later(start, LATEST_FIRST_TRY))
         }
         IntentState::None | IntentState::Idle { .. } => false,
     };
-    let was_attempted = was_attempted || (is_under_way && !charge_is_over(profile, now));
+    let was_attempted = was_attempted || (is_under_way && !period_has_ended(profile, now));
     let ends = charge.grace_ends;
     // If Stripe collects, look up the subscription before access ends.
     let subscription = profile.billing.subscription.as_ref();
@@ -156,7 +156,7 @@ pub(crate) fn at(profile: &Profile, now: Timestamp, dunning: &Dunning) -> Option
         } else {
             Some(start)
         },
-        tried_since: None,
+        first_tried_at: None,
         was_refused: false,
         grace_ends: dunning.grace_ends(start),
         next_at: Timestamp::MIN,
@@ -183,7 +183,7 @@ pub(crate) fn attempt(profile: &mut Profile, now: Timestamp) -> Option<Task> {
         charge.intents = charge.intents.saturating_add(1);
     }
     charge.intent = IntentState::Creating;
-    charge.tried_since.get_or_insert(now);
+    charge.first_tried_at.get_or_insert(now);
     Some(Task::Create { generation, period, intent: charge.intents, attempt })
 }
 
@@ -192,7 +192,7 @@ pub(crate) fn is_confirming(charge: &Charge) -> bool {
 }
 
 /// Records that the period's PaymentIntent was created. Returns the attempt to confirm, which is
-/// stored as under way; `None` if it must not be confirmed any more.
+/// stored as under way; `None` if it must no longer be confirmed.
 pub fn intent_created(
     profile: &mut Profile,
     generation: &GenerationId,
@@ -217,7 +217,7 @@ pub fn intent_created(
 }
 
 /// Records that Stripe never received the attempt stored as under way. Returns the attempt number
-/// to repeat; `None` if the period is not charged any more.
+/// to repeat; `None` if the period is no longer charged.
 pub fn never_confirmed(profile: &mut Profile, id: &str, now: Timestamp) -> Option<u32> {
     let chargeable = is_chargeable(profile, profile.billing.charge.as_ref()?, now);
     let charge = profile.billing.charge.as_mut();
@@ -232,7 +232,7 @@ pub fn never_confirmed(profile: &mut Profile, id: &str, now: Timestamp) -> Optio
 }
 
 /// Records that attempt number `attempt` was declined. `id` is its PaymentIntent; `None` if the
-/// credits do not suffice. `is_final`: no further attempt can succeed.
+/// available credits are too few. `is_final`: no further attempt can succeed.
 pub fn declined(
     profile: &mut Profile,
     id: Option<&str>,
@@ -262,15 +262,15 @@ pub fn declined(
         // A decline on the last attempt day ends the grace period.
         charge.grace_ends = charge.grace_ends.min(now);
     }
-    past_due(profile);
+    mark_past_due(profile);
 }
 
 /// Records that Stripe refused an attempt without asking the card's bank, and that the attempt's
-/// PaymentIntent, if there is one, was cancelled. That is no decline: the attempt keeps its number,
-/// and the next attempt day repeats it with a new PaymentIntent.
-pub fn refused(profile: &mut Profile, id: Option<&str>, now: Timestamp, dunning: &Dunning) {
+/// PaymentIntent, if any, was cancelled. This is not a decline: the next attempt day repeats the
+/// attempt under the same number, with a new PaymentIntent.
+pub fn attempt_refused(profile: &mut Profile, id: Option<&str>, now: Timestamp, dunning: &Dunning) {
     let start = start_of_charge(profile);
-    let Some(charge) = attempted(profile, id) else {
+    let Some(charge) = charge_under_way(profile, id) else {
         return;
     };
     charge.intent = IntentState::None;
@@ -279,13 +279,13 @@ pub fn refused(profile: &mut Profile, id: Option<&str>, now: Timestamp, dunning:
     charge.attempt_at = start.and_then(|start| dunning.attempt_after(start, now));
 }
 
-/// Records that the account has no card that can be charged, and forgets `card`, unless there is a
-/// newer one. The attempt's PaymentIntent, if there is one, was cancelled. The account is past due;
-/// a new card is charged at once.
-pub fn no_card(profile: &mut Profile, id: Option<&str>, card: Option<&str>, now: Timestamp) {
+/// Records that the account has no chargeable card, and forgets `card` unless it was replaced by
+/// now. The attempt's PaymentIntent, if any, was cancelled. Without a newer card, the account is
+/// past due until one is added, which is charged at once.
+pub fn card_missing(profile: &mut Profile, id: Option<&str>, card: Option<&str>, now: Timestamp) {
     let known = profile.billing.payment_method();
     let has_newer = known.is_some() && known.as_deref() != card;
-    let Some(charge) = attempted(profile, id) else {
+    let Some(charge) = charge_under_way(profile, id) else {
         return;
     };
     charge.intent = IntentState::None;
@@ -295,20 +295,20 @@ pub fn no_card(profile: &mut Profile, id: Option<&str>, card: Option<&str>, now:
     }
     charge.attempt_at = None;
     profile.billing.card = None;
-    past_due(profile);
+    mark_past_due(profile);
 }
 
-/// Records that Stripe only repeats a failure of the attempt, and that its PaymentIntent, if there
-/// is one, was cancelled. The attempt is repeated with a new PaymentIntent at `retry_at`.
-pub fn start_over(profile: &mut Profile, id: Option<&str>, retry_at: Timestamp) {
-    if let Some(charge) = attempted(profile, id) {
+/// Records that Stripe only replays an earlier failure of the attempt, and that its PaymentIntent,
+/// if any, was cancelled. The attempt is repeated with a new PaymentIntent at `retry_at`.
+pub fn retry_with_new_intent(profile: &mut Profile, id: Option<&str>, retry_at: Timestamp) {
+    if let Some(charge) = charge_under_way(profile, id) {
         charge.intent = IntentState::None;
         charge.next_at = retry_at;
     }
 }
 
 /// The charge, if this attempt is under way.
-fn attempted<'a>(profile: &'a mut Profile, id: Option<&str>) -> Option<&'a mut Charge> {
+fn charge_under_way<'a>(profile: &'a mut Profile, id: Option<&str>) -> Option<&'a mut Charge> {
     let charge = profile.billing.charge.as_mut()?;
     let is_under_way = match id {
         Some(id) => charge.intent.is_confirming(id),
@@ -317,7 +317,7 @@ fn attempted<'a>(profile: &'a mut Profile, id: Option<&str>) -> Option<&'a mut C
     is_under_way.then_some(charge)
 }
 
-fn past_due(profile: &mut Profile) {
+fn mark_past_due(profile: &mut Profile) {
     let Some(charge) = &profile.billing.charge else {
         return;
     };

@@ -51,7 +51,7 @@ pub fn next_purchase(profile: &Profile) -> Option<AddOnPurchase> {
     Some(purchase).filter(|purchase| !asked_by_stripe && is_wanted(profile, purchase))
 }
 
-/// Can the checkout be paid until `until`?
+/// Whether the checkout can be paid until `until`.
 pub fn is_payable(profile: &Profile, checkout: &Checkout, until: Timestamp) -> bool {
     let ends = match &checkout.session {
         Some(session) => session.expires_at,
@@ -60,7 +60,7 @@ pub fn is_payable(profile: &Profile, checkout: &Checkout, until: Timestamp) -> b
     is_wanted(profile, &checkout.purchase) && until < ends
 }
 
-/// May the account still buy this?
+/// Whether the account may still buy this.
 pub(crate) fn is_wanted(profile: &Profile, purchase: &AddOnPurchase) -> bool {
     match purchase {
         // While a subscription could still collect, this would be a second payment.

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::task::later;
 
-/// February's days in a common year.
+/// Number of days in the shortest month.
 const SHORTEST_PERIOD_DAYS: u32 = 28;
 
 /// Days of attempts and of grace, counted from the start of the period.
@@ -22,8 +22,8 @@ impl Default for Dunning {
 }
 
 impl Dunning {
-    /// `None` unless the attempt days start with 0, increase, and end before the grace period, and
-    /// that ends within the shortest period.
+    /// `None` unless the attempt days start with 0, increase, and end before the grace period does,
+    /// and the grace period fits within the shortest period.
     pub fn new(attempt_days: Vec<u32>, grace_days: u32) -> Option<Self> {
         let increases = attempt_days.is_sorted_by(|before, after| before < after);
         let ends = attempt_days.last().is_some_and(|last| *last < grace_days);

@@ -1,4 +1,4 @@
-//! What comes next for an account's add-on at Stripe, and what each outcome changes.
+//! The next step for an account's add-on at Stripe, and the changes after each outcome.
 //!
 //! Pure functions of the stored [`Profile`]. Whether something is owed is `routing`'s answer; this
 //! crate decides how and when it is collected. `charging` carries out the [`Task`]s.
@@ -9,8 +9,8 @@
 //! - nothing is confirmed at Stripe before it is stored as confirming, and only a payment that is
 //!   owed at that moment is stored as confirming;
 //! - the attempt number grows only after a known decline;
-//! - a period that is over is not charged any more;
-//! - what comes next, and when, follows from the profile alone, so that the index of due accounts
+//! - a period that has ended is never charged;
+//! - the next step and its time follow from the profile alone, so that the index of due accounts
 //!   cannot disagree with it.
 
 #![cfg_attr(
@@ -29,8 +29,8 @@ mod task;
 
 pub use cancellation::{NotSubscribed, cancel, is_over, resume};
 pub use charge::{
-    charge_is_over, declined, intent_cancelled, intent_created, look_up_now, never_confirmed,
-    no_card, refused, start_over, still_unknown, waived_since,
+    attempt_refused, card_missing, declined, intent_cancelled, intent_created, look_up_now,
+    never_confirmed, period_has_ended, retry_with_new_intent, still_unknown, waived_since,
 };
 pub use checkout::{
     CHECKOUT_LIFE, begin_checkout, checkout_closed, checkout_created, is_payable, next_purchase,

@@ -1,4 +1,4 @@
-//! What comes next, and when.
+//! The next step of an account's add-on, and its time.
 
 use account::Profile;
 use jiff::Timestamp;
@@ -13,10 +13,10 @@ const MAX_STEPS: u32 = 16;
 /// The time of the add-on's next background work.
 pub fn due_at(profile: &Profile) -> Option<Timestamp> {
     let next = next_step(profile, Timestamp::MIN).map(|(at, _)| at);
-    // A charge that waits for longer than its period lasts is given up then.
-    let over = charge::chargeable_until(profile);
-    let over = over.filter(|_| !charge::charge_is_over(profile, Timestamp::MIN));
-    next.into_iter().chain(over).min()
+    // A charge that would wait past the end of its period is abandoned at that end.
+    let end = charge::chargeable_until(profile);
+    let end = end.filter(|_| !charge::period_has_ended(profile, Timestamp::MIN));
+    next.into_iter().chain(end).min()
 }
 
 /// Advances the add-on to `now` and takes the next task. Missed periods are skipped.

@@ -58,8 +58,8 @@ pub fn keep_card(profile: &mut Profile, payment_method: String, given_at: Timest
     true
 }
 
-/// Replaces a customer that no longer exists at Stripe, and forgets its card, which is gone, too.
-/// False if the account has another customer by now.
+/// Replaces a customer that no longer exists at Stripe, and forgets its card, which is gone as
+/// well. False if the account has a different customer by now.
 pub fn replace_customer(profile: &mut Profile, gone: &str, new: &str) -> bool {
     if profile.billing.customer.as_deref() == Some(gone) {
         profile.billing.customer = Some(new.to_owned());

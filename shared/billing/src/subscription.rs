@@ -148,7 +148,7 @@ pub fn collection_failed(profile: &mut Profile, generation: &GenerationId, perio
     }
 }
 
-/// Is this the subscription that collects, and should it continue?
+/// Whether this is the subscription that collects, and should continue.
 pub fn collects(profile: &Profile, subscription: &str) -> bool {
     let known = profile.billing.subscription.as_ref();
     known.is_some_and(|known| {
@@ -156,7 +156,7 @@ pub fn collects(profile: &Profile, subscription: &str) -> bool {
     })
 }
 
-/// Can a cancellation be undone? False if nothing collects any more.
+/// Whether a cancellation can be undone. False if nothing collects any more.
 pub fn can_resume(profile: &Profile) -> bool {
     !profile.add_on.is_run_by_stripe() || profile.billing.subscription.is_some()
 }

@@ -20,9 +20,9 @@ pub enum Task {
     Confirm { generation: GenerationId, period: Period, id: String, attempt: u32 },
     /// Take the price from the credits and mark the period paid, in one transaction.
     TakeCredits { generation: GenerationId, period: Period, attempt: u32 },
-    /// Find out what became of the PaymentIntent, which has been uncertain since `since`.
+    /// Look up the PaymentIntent, whose outcome has been unknown since `since`.
     LookUp { id: String, since: Timestamp },
-    /// Cancel the PaymentIntent: it must not be paid any more.
+    /// Cancel the PaymentIntent: it must no longer be paid.
     Cancel { id: String },
     /// Expire the Checkout Session, unless it is paid.
     ExpireCheckout { session: String },

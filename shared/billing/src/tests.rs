@@ -1,5 +1,5 @@
+mod ended_periods;
 mod failures;
-mod over;
 
 use super::charge::MAX_WAIVED;
 use super::checkout::CREATION_TIME;

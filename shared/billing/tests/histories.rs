@@ -126,8 +126,8 @@ enum Luck {
     Refused,
     /// The card is gone, and the PaymentIntent is cancelled.
     NoCard,
-    /// Stripe only repeats an earlier failure, and the PaymentIntent is cancelled.
-    KeySpent,
+    /// Stripe only replays an earlier failure, and the PaymentIntent is cancelled.
+    IdempotencyKeySpent,
 }
 
 /// An update about an account's add-on.
@@ -401,7 +401,9 @@ impl Life {
                 };
                 match luck {
                     // No PaymentIntent is created.
-                    Luck::Refused | Luck::NoCard | Luck::KeySpent => self.failed(None, luck),
+                    Luck::Refused | Luck::NoCard | Luck::IdempotencyKeySpent => {
+                        self.failed(None, luck);
+                    }
                     _ => {
                         if let Some(attempt) = self.change(made) {
                             self.attempted(&id, attempt, luck);
@@ -478,12 +480,12 @@ impl Life {
     fn failed(&mut self, id: Option<&str>, luck: Luck) {
         let (now, dunning) = (self.now, Dunning::default());
         self.change(|profile| match luck {
-            Luck::Refused => billing::refused(profile, id, now, &dunning),
+            Luck::Refused => billing::attempt_refused(profile, id, now, &dunning),
             Luck::NoCard => {
                 let card = profile.billing.payment_method();
-                billing::no_card(profile, id, card.as_deref(), now);
+                billing::card_missing(profile, id, card.as_deref(), now);
             }
-            _ => billing::start_over(profile, id, now + SignedDuration::from_mins(5)),
+            _ => billing::retry_with_new_intent(profile, id, now + SignedDuration::from_mins(5)),
         });
     }
 
@@ -497,7 +499,7 @@ impl Life {
                     billing::declined(profile, Some(id), attempt, no_more, now, &dunning);
                 });
             }
-            Luck::Refused | Luck::NoCard | Luck::KeySpent => self.failed(Some(id), luck),
+            Luck::Refused | Luck::NoCard | Luck::IdempotencyKeySpent => self.failed(Some(id), luck),
             Luck::Unknown => self.change(|profile| billing::still_unknown(profile, id, now)),
             Luck::NeverArrived => {
                 let _ = self.change(|profile| billing::never_confirmed(profile, id, now));
@@ -515,7 +517,7 @@ fn luck() -> impl Strategy<Value = Luck> {
         1 => Just(Luck::NeverArrived),
         1 => Just(Luck::Refused),
         1 => Just(Luck::NoCard),
-        1 => Just(Luck::KeySpent),
+        1 => Just(Luck::IdempotencyKeySpent),
     ]
 }
 

@@ -8,7 +8,8 @@ use payments::{
     SubscriptionId,
 };
 use store::{
-    Applied, EntryKind, Outcome, PaymentOrder, PostError, PostRefused, Posting, Purchase, STRIPE,
+    Applied, EntryKind, Outcome, PaymentOrder, PostError, PostRefused, Posting, Purchase,
+    STRIPE_ACTOR,
 };
 
 use crate::context::Context;
@@ -86,7 +87,7 @@ pub async fn apply_session(cx: Context<'_>, session: &CheckoutSession) -> Result
     }
     // The card, and the time of the payment by Stripe's clock.
     let intent = match &session.intent {
-        Some(id) => existing(cx.stripe.intent(id).await)?,
+        Some(id) => found_at_stripe(cx.stripe.intent(id).await)?,
         None => None,
     };
     let paid_at = intent.as_ref().and_then(|intent| intent.paid_at).unwrap_or(cx.now);
@@ -111,7 +112,7 @@ async fn apply_new_subscription(
     subscription: &SubscriptionId,
 ) -> Result<PaymentUpdate> {
     let invoice = match &session.invoice {
-        Some(invoice) => existing(cx.stripe.invoice(invoice).await)?,
+        Some(invoice) => found_at_stripe(cx.stripe.invoice(invoice).await)?,
         None => None,
     };
     let paid_at = invoice.as_ref().and_then(|invoice| invoice.paid_at).unwrap_or(cx.now);
@@ -148,7 +149,7 @@ async fn post_purchase(
         amount: credits,
         at: cx.now,
         note: "credits bought",
-        actor: STRIPE,
+        actor: STRIPE_ACTOR,
     };
     let posted = match cx.store.accounts.by_number(&order.account_number).await? {
         Some(account) => cx.store.ledger.post(&account.id, &posting).await,
@@ -174,7 +175,7 @@ async fn apply_card(
     let Some(setup) = &session.setup_intent else {
         return Ok(PaymentUpdate::Ignored("a setup session without a card"));
     };
-    let card = existing(cx.stripe.setup_intent(setup).await)?.flatten();
+    let card = found_at_stripe(cx.stripe.setup_intent(setup).await)?.flatten();
     let account = cx.store.accounts.by_number(&order.account_number).await?;
     if let (Some(card), Some(account)) = (card, account) {
         let mut is_latest = false;
@@ -189,8 +190,8 @@ async fn apply_card(
     Ok(PaymentUpdate::NoPayment)
 }
 
-/// `None` if the object no longer exists at Stripe.
-fn existing<T>(found: Result<T, PaymentError>) -> Result<Option<T>> {
+/// `None` if it no longer exists at Stripe.
+fn found_at_stripe<T>(found: Result<T, PaymentError>) -> Result<Option<T>> {
     match found {
         Err(PaymentError::Missing { .. }) => Ok(None),
         found => Ok(Some(found?)),

@@ -27,7 +27,7 @@ enum Attempt {
     Paid(Box<PaymentIntent>),
     /// `is_final`: no further attempt can succeed.
     Declined { is_final: bool },
-    /// Stripe refused the request without asking the card's bank.
+    /// The attempt did not take place.
     Failed(Failure),
     /// Stripe never received it.
     NeverArrived,
@@ -40,12 +40,12 @@ enum Attempt {
 /// Why an attempt did not take place.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Failure {
-    /// The request was wrong, which is ours to fix.
+    /// Our request was wrong.
     Refused,
     /// The customer or the card no longer exists at Stripe.
     NoCard,
-    /// Stripe only repeats an earlier failure.
-    KeySpent,
+    /// Stripe only replays an earlier failure under this idempotency key.
+    IdempotencyKeySpent,
 }
 
 impl From<PaymentIntent> for Attempt {
@@ -84,7 +84,7 @@ impl Attempt {
     }
 }
 
-/// Is it the customer or the card that no longer exists?
+/// Whether the customer or the card no longer exists.
 fn is_missing_card(error: &PaymentError) -> bool {
     error.is_missing("customer") || error.is_missing("payment_method")
 }
@@ -165,7 +165,7 @@ impl Worker<'_> {
         }
         match self.cx.stripe.create_intent(&new, &key).await {
             Ok(intent) => Ok(Ok(intent.id)),
-            Err(error) if error.is_key_spent() => Ok(Err(Failure::KeySpent)),
+            Err(error) if error.is_idempotency_key_spent() => Ok(Err(Failure::IdempotencyKeySpent)),
             Err(error @ (PaymentError::Missing { .. } | PaymentError::Refused { .. })) => {
                 Ok(Err(self.why_refused(account, card, &error).await))
             }
@@ -176,7 +176,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Why Stripe refused to charge `card`: because it is gone, or because of our request.
+    /// Why Stripe refused to charge `card`: the card is gone, or our request is wrong.
     async fn why_refused(&self, account: &Account, card: &str, error: &PaymentError) -> Failure {
         let customer = account.profile.billing.customer.as_deref().map(CustomerId::new);
         let is_gone = match (customer, PaymentMethodId::new(card)) {
@@ -188,7 +188,7 @@ impl Worker<'_> {
             _ => true,
         };
         if is_gone {
-            edge::log_error(error, "a due account's card is gone at Stripe");
+            edge::log_error(error, "a due account's card no longer exists at Stripe");
             return Failure::NoCard;
         }
         edge::log_error(error, "Stripe refused a charge without asking the bank");
@@ -218,12 +218,12 @@ impl Worker<'_> {
         let payment_method = PaymentMethodId::new(card.as_str())?;
         let (stripe, intent) = (&self.cx.stripe, IntentId::new(id)?);
         let outcome = match stripe.confirm_intent(&intent, &payment_method, &key).await {
-            Err(error) if error.is_key_spent() => {
-                edge::log_error(&error, "Stripe repeats an earlier failure of a charge");
-                Attempt::Failed(Failure::KeySpent)
+            Err(error) if error.is_idempotency_key_spent() => {
+                edge::log_error(&error, "Stripe replayed an earlier failure of a charge");
+                Attempt::Failed(Failure::IdempotencyKeySpent)
             }
             Err(error @ PaymentError::Missing { .. }) if !is_missing_card(&error) => {
-                edge::log_error(&error, "a PaymentIntent is gone at Stripe");
+                edge::log_error(&error, "a PaymentIntent no longer exists at Stripe");
                 Attempt::Gone
             }
             Err(error @ (PaymentError::Missing { .. } | PaymentError::Refused { .. })) => {
@@ -266,7 +266,7 @@ impl Worker<'_> {
     }
 
     pub(crate) async fn cancel(&mut self, account: &Account, id: &str) -> Result<()> {
-        let outcome = self.cancelled(id).await?;
+        let outcome = self.cancel_intent(id).await?;
         if let Attempt::Paid(_) | Attempt::Gone = outcome {
             return self.apply(account, id, 0, outcome).await;
         }
@@ -297,8 +297,8 @@ impl Worker<'_> {
                 self.declined(account, Some(id), attempt, is_final).await
             }
             Attempt::Gone => self.gone(account, id).await,
-            // Until it is cancelled, the attempt may still arrive under its key.
-            Attempt::Failed(failure) => match self.cancelled(id).await? {
+            // Until the PaymentIntent is cancelled, the request may still arrive.
+            Attempt::Failed(failure) => match self.cancel_intent(id).await? {
                 Attempt::Gone => self.failed(account, Some(id), failure).await,
                 Attempt::Paid(intent) => {
                     Box::pin(self.apply(account, id, attempt, Attempt::Paid(intent))).await
@@ -316,7 +316,7 @@ impl Worker<'_> {
     }
 
     /// Cancels the PaymentIntent. Returns its state afterwards.
-    async fn cancelled(&self, id: &str) -> Result<Attempt> {
+    async fn cancel_intent(&self, id: &str) -> Result<Attempt> {
         match self.cx.stripe.cancel_intent(&IntentId::new(id)?).await {
             Err(PaymentError::Missing { .. }) => Ok(Attempt::Gone),
             cancelled => Ok(Attempt::from(cancelled?)),
@@ -328,8 +328,8 @@ impl Worker<'_> {
         self.cx.change(&account.id, gone).await.map(drop)
     }
 
-    /// Stores that an attempt did not take place, and that its PaymentIntent `id`, if there is one,
-    /// can no longer be paid.
+    /// Stores that an attempt did not take place, and that its PaymentIntent `id`, if any, can no
+    /// longer be paid.
     async fn failed(
         &mut self,
         account: &Account,
@@ -345,12 +345,12 @@ impl Worker<'_> {
         let retry_at = self.cx.later(RETRY_DELAY);
         match failure {
             Failure::NoCard => self.report.declined += 1,
-            Failure::Refused | Failure::KeySpent => self.report.unknown += 1,
+            Failure::Refused | Failure::IdempotencyKeySpent => self.report.unknown += 1,
         }
         let failed = |profile: &mut Profile| match failure {
-            Failure::Refused => billing::refused(profile, id, now, dunning),
-            Failure::NoCard => billing::no_card(profile, id, card.as_deref(), now),
-            Failure::KeySpent => billing::start_over(profile, id, retry_at),
+            Failure::Refused => billing::attempt_refused(profile, id, now, dunning),
+            Failure::NoCard => billing::card_missing(profile, id, card.as_deref(), now),
+            Failure::IdempotencyKeySpent => billing::retry_with_new_intent(profile, id, retry_at),
         };
         self.cx.change(&account.id, failed).await.map(drop)
     }

@@ -29,14 +29,14 @@ pub enum Bought {
 /// Starts the add-on, pays its open period or resumes it, depending on the account's state. At most
 /// one payment is possible at any time.
 pub async fn buy_add_on(cx: Context<'_>, mut account: Account) -> Result<Bought, NotBought> {
-    let mut may_create_again = true;
+    let mut may_retry = true;
     for _ in 0..MAX_STEPS {
         match Box::pin(step(cx, &account)).await {
             Ok(Some(bought)) => return Ok(bought),
             Ok(None) => {}
-            Err(NotBought::NotCreated(error)) if may_create_again && error.is_response() => {
+            Err(NotBought::NotCreated(error)) if may_retry && error.is_failure_response() => {
                 edge::log_error(&error, "could not create a Checkout Session; creating another");
-                may_create_again = false;
+                may_retry = false;
             }
             Err(error) => return Err(error),
         }
@@ -73,8 +73,8 @@ async fn step(cx: Context<'_>, account: &Account) -> Result<Option<Bought>, NotB
         cancel_subscription(cx, &subscription.id).await?;
     } else if let Some(intent) = intent.filter(|intent| **intent != IntentState::None) {
         clear(cx, account, intent).await?;
-    } else if billing::charge_is_over(profile, cx.now) {
-        // The current period is charged, or nothing is owed any more.
+    } else if billing::period_has_ended(profile, cx.now) {
+        // Charges the current period, or finds that nothing is owed.
         run_due(cx, &account.id).await?;
     } else if let Some(checkout) = &profile.billing.checkout {
         let url = reopen(cx, account, checkout).await?;

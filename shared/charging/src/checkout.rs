@@ -36,7 +36,7 @@ pub async fn replace_card(cx: Context<'_>, account: &Account) -> Result<Url, Not
     if !is_charged || add_on.collection() == Some(Collection::Credits) {
         return Err(NotBought::NoCardCharged);
     }
-    open(cx, account, Page::Card).await
+    open_session(cx, account, OtherSession::Card).await
 }
 
 /// Opens a session for buying `credits` at `usd_cents`.
@@ -46,33 +46,41 @@ pub async fn buy_credits(
     usd_cents: u64,
     credits: Credits,
 ) -> Result<Url, NotBought> {
-    open(cx, account, Page::Credits { usd_cents, credits }).await
+    open_session(cx, account, OtherSession::Credits { usd_cents, credits }).await
 }
 
-/// The purpose of a session that does not pay for the add-on.
+/// A Checkout Session that does not pay for the add-on.
 #[derive(Clone, Copy)]
-enum Page {
+enum OtherSession {
     Card,
     Credits { usd_cents: u64, credits: Credits },
 }
 
-/// Opens a session, and another one if Stripe responded with a failure.
-async fn open(cx: Context<'_>, account: &Account, page: Page) -> Result<Url, NotBought> {
-    match try_open(cx, account, page).await {
-        Err(NotBought::NotCreated(error)) if error.is_response() => {
+/// Opens a session. If Stripe responds with a failure, tries once more with a new one.
+async fn open_session(
+    cx: Context<'_>,
+    account: &Account,
+    kind: OtherSession,
+) -> Result<Url, NotBought> {
+    match create_session(cx, account, kind).await {
+        Err(NotBought::NotCreated(error)) if error.is_failure_response() => {
             edge::log_error(&error, "could not create a Checkout Session; creating another");
-            try_open(cx, &cx.account(&account.id).await?, page).await
+            create_session(cx, &cx.account(&account.id).await?, kind).await
         }
         opened => opened,
     }
 }
 
-/// Stores the order before returning the URL. Its name is also the idempotency key.
-async fn try_open(cx: Context<'_>, account: &Account, page: Page) -> Result<Url, NotBought> {
+/// Stores the order before returning the URL. The order's name is also the idempotency key.
+async fn create_session(
+    cx: Context<'_>,
+    account: &Account,
+    kind: OtherSession,
+) -> Result<Url, NotBought> {
     let name = edge::new_id("ord");
-    let (purpose, purchase, amount_cents, query) = match page {
-        Page::Card => (Purpose::Setup, Purchase::Card, 0, "checkout=card".to_owned()),
-        Page::Credits { usd_cents, credits } => {
+    let (purpose, purchase, amount_cents, query) = match kind {
+        OtherSession::Card => (Purpose::Setup, Purchase::Card, 0, "checkout=card".to_owned()),
+        OtherSession::Credits { usd_cents, credits } => {
             let price = Price { product: CREDITS, amount: Cents::new(usd_cents) };
             let entry = EntryId::new(name.as_str())?;
             (
@@ -119,7 +127,7 @@ pub(crate) async fn reopen(
     let is_payable = billing::is_payable(&account.profile, checkout, until);
     let Some(session) = &checkout.session else {
         if is_payable {
-            return create(cx, account, checkout).await;
+            return create_checkout(cx, account, checkout).await;
         }
         drop_uncreated(cx, account, checkout).await?;
         return Ok(None);
@@ -150,7 +158,7 @@ pub(crate) async fn reopen(
 }
 
 /// The request depends only on the stored checkout, so repeating it creates no second session.
-async fn create(
+async fn create_checkout(
     cx: Context<'_>,
     account: &Account,
     checkout: &Checkout,
@@ -174,7 +182,7 @@ async fn create(
         Ok(created) => created,
         Err(error) if error.is_in_progress() => return Err(NotBought::InProgress),
         Err(error) => {
-            // Under the same order, and so the same key, Stripe would only repeat the failure.
+            // The same order has the same idempotency key, under which Stripe replays the failure.
             drop_uncreated(cx, account, checkout).await?;
             return Err(not_created(cx, account, error).await);
         }
@@ -218,7 +226,7 @@ async fn create(
 async fn drop_uncreated(cx: Context<'_>, account: &Account, checkout: &Checkout) -> Result<()> {
     let drop_checkout = |profile: &mut Profile| {
         let known = profile.billing.checkout.as_ref();
-        // Another call may have created the session meanwhile.
+        // Another call may have created the session in the meantime.
         let is_same = |known: &Checkout| known.order == checkout.order && known.session.is_none();
         if known.is_some_and(is_same) {
             profile.billing.checkout = None;
@@ -227,7 +235,7 @@ async fn drop_uncreated(cx: Context<'_>, account: &Account, checkout: &Checkout)
     cx.change(&account.id, drop_checkout).await.map(drop)
 }
 
-/// Stripe did not create a session. A customer that no longer exists is replaced, for the next try.
+/// The error of a session that Stripe did not create. Replaces a missing customer for the next try.
 async fn not_created(cx: Context<'_>, account: &Account, error: PaymentError) -> NotBought {
     if let (true, Some(gone)) = (error.is_missing("customer"), &account.profile.billing.customer)
         && let Err(error) = replace_customer(cx, account, gone).await
@@ -283,11 +291,11 @@ async fn customer(cx: Context<'_>, account: &Account) -> Result<CustomerId> {
     Ok(customer)
 }
 
-/// A second customer would do no harm: only the stored one pays.
+/// Creates a customer. A duplicate does no harm: only the stored one pays.
 async fn create_customer(cx: Context<'_>, account: &Account, key: &str) -> Result<CustomerId> {
     let create = async |key: &str| cx.stripe.create_customer(&account.number, key).await;
     match once(|| create(key)).await {
-        Err(error) if error.is_key_spent() => {
+        Err(error) if error.is_idempotency_key_spent() => {
             edge::log_error(&error, "could not create a customer; trying another key");
             Ok(create(&edge::new_id(key)).await?)
         }
@@ -311,7 +319,7 @@ where
     call().await
 }
 
-/// The URL of our page to which Stripe sends the user back.
+/// The URL of our page that Stripe sends the user back to.
 fn return_url(cx: Context<'_>, path: &str, query: &str) -> Url {
     let mut url = cx.settings.public_url.clone();
     url.set_path(&format!("{}{path}", url.path().trim_end_matches('/')));

@@ -16,7 +16,7 @@ pub async fn cleanup_payments(cx: Context<'_>, account: &AccountNumber) -> Resul
     for stripe_id in payments.left_open(account).await? {
         let is_done = match cancel(cx, &stripe_id).await {
             Ok(is_done) => is_done,
-            // What no longer exists cannot be paid.
+            // A PaymentIntent or session that no longer exists cannot be paid.
             Err(ChargingError::Stripe(PaymentError::Missing { .. })) => true,
             Err(error) => {
                 edge::log_error(&error, "could not cancel a deleted account's payment");

@@ -80,7 +80,7 @@ impl Context<'_> {
         account.ok_or(ChargingError::Gone)
     }
 
-    /// Changes the profile; `change` is called again if the profile has changed meanwhile.
+    /// Changes the profile; calls `change` again if the profile was changed in the meantime.
     pub(crate) async fn change(
         &self,
         id: &AccountId,

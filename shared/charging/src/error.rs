@@ -1,4 +1,4 @@
-//! Why a payment was not carried out.
+//! Reasons why a payment was not carried out.
 
 use std::convert::Infallible;
 
@@ -13,7 +13,7 @@ pub(crate) type Result<T, E = ChargingError> = std::result::Result<T, E>;
 pub enum ChargingError {
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("the account was deleted meanwhile")]
+    #[error("the account was deleted in the meantime")]
     Gone,
     #[error("Stripe did not carry out a request")]
     Stripe(#[from] PaymentError),
@@ -54,7 +54,7 @@ pub enum NotBought {
     NoCardCharged,
     #[error("it is not known yet whether an earlier payment succeeded")]
     InProgress,
-    /// Nobody has seen the page, so another one can be created.
+    /// The user never saw the session, so another one can be created.
     #[error("Stripe did not create a Checkout Session")]
     NotCreated(#[source] PaymentError),
     #[error(transparent)]

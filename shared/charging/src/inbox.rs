@@ -1,4 +1,4 @@
-//! Stripe's events: each is recorded once, and applied until that succeeds.
+//! Stripe's events: each is recorded once, and retried until it is applied.
 
 use jiff::{SignedDuration, Timestamp};
 use payments::{Event, JsonError, Notice};

@@ -1,9 +1,9 @@
-//! How the add-on is paid: what we ask of Stripe, and what follows from its responses.
+//! How the add-on is paid: our requests to Stripe, and the effects of its responses.
 //!
-//! `billing` decides what comes next for an account; this crate carries it out and stores the
-//! result. Stripe reports a payment in up to three ways: in the response to a charge, in a look-up
-//! and in a webhook. All of them lead to [`apply_intent`] and [`apply_session`], and each payment
-//! has one outcome.
+//! `billing` decides an account's next step; this crate carries it out and stores the result.
+//! Stripe reports a payment in up to three ways: in the response to a charge, in a look-up and in a
+//! webhook. All of them lead to [`apply_intent`] and [`apply_session`], and each payment has one
+//! outcome.
 //!
 //! Invariants:
 //! - everything that can be paid at Stripe is stored, with its purpose, before it can be paid;

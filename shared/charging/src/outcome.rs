@@ -66,7 +66,7 @@ pub(crate) async fn finish(cx: Context<'_>, applied: Applied) -> PaymentUpdate {
     PaymentUpdate::Applied(applied)
 }
 
-/// Why a payment differs from its order. The payer gets nothing; an operator has to look.
+/// Why a payment differs from its order. The payer gets nothing; an operator must act.
 pub(crate) fn mismatch(
     cx: Context<'_>,
     order: &PaymentOrder,
@@ -92,7 +92,7 @@ pub(crate) fn mismatch(
 /// Refunds a Checkout Session, invoice or PaymentIntent. Safe to repeat; due until it succeeds.
 pub async fn refund_unowed(cx: Context<'_>, stripe_id: &str) -> Result<()> {
     let intent = match paid_with(cx, stripe_id).await {
-        // Nobody can refund what no longer exists at Stripe.
+        // A payment that no longer exists at Stripe cannot be refunded.
         Err(ChargingError::Stripe(PaymentError::Missing { .. })) => None,
         found => found?,
     };
@@ -165,7 +165,7 @@ pub(crate) async fn order_paid_with(
 
 /// Alerts operators to a payment that was not refunded.
 pub(crate) fn report_failed_refund(stripe_id: &str) {
-    tracing::error!(stripe_id, "a payment cannot be refunded; an operator has to look");
+    tracing::error!(stripe_id, "a payment cannot be refunded; an operator must act");
     edge::metric("refunds_failed", 1);
 }
 

@@ -9,7 +9,7 @@ use crate::context::Context;
 use crate::error::Result;
 use crate::outcome::{PaymentUpdate, order_paid_with, report_failed_refund};
 
-/// Applies a refund of a payment that counted. `full`: nothing of the payment is left.
+/// Applies a refund of a payment that counted. `full`: the whole payment was refunded.
 pub(crate) async fn apply_refund(
     cx: Context<'_>,
     intent: &IntentId,
@@ -21,7 +21,7 @@ pub(crate) async fn apply_refund(
     match outcome {
         None => return Ok(PaymentUpdate::TooEarly),
         Some(Outcome::Counted) => {}
-        // It is ours.
+        // Our own refund of a payment that was not owed.
         Some(_) => return Ok(PaymentUpdate::NoPayment),
     }
     if let Purchase::Credits { .. } = &order.purchase {
@@ -37,7 +37,7 @@ pub(crate) async fn apply_refund(
     Ok(PaymentUpdate::NoPayment)
 }
 
-/// Applies a failed refund, ours or not: the payer lacks the money, and an operator has to look.
+/// Applies a failed refund, ours or not: the payer did not get the money, and an operator must act.
 pub(crate) async fn apply_failed_refund(
     cx: Context<'_>,
     intent: &IntentId,
@@ -52,8 +52,7 @@ pub(crate) async fn apply_failed_refund(
         Some(Outcome::Counted) => apply_listed(cx, intent, &order).await?,
         Some(Outcome::Refunded) => {
             report_failed_refund(&order.stripe_id);
-            // Stored after the report, so that an interruption repeats the report instead of
-            // losing it.
+            // Stored after the report, so that a crash repeats the report and does not lose it.
             let failed = Outcome::RefundFailed;
             cx.store.payments.end_refund(&order.stripe_id, failed).await?;
         }

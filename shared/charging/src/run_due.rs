@@ -90,7 +90,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Closes a Checkout Session that must not be paid any more, or applies its payment if paid.
+    /// Closes a Checkout Session that must no longer be paid, or applies its payment if paid.
     async fn expire_session(&self, account: &Account, session: &str) -> Result<()> {
         let closed = |profile: &mut Profile| billing::checkout_closed(profile, session);
         let id = SessionId::new(session)?;
@@ -147,7 +147,7 @@ impl Worker<'_> {
                     return Ok(());
                 }
             }
-            // Another update may have taken effect meanwhile.
+            // Another update may have taken effect in the meantime.
             PaymentError::Unknown(_) => {
                 let uncertain = |profile: &mut Profile| {
                     billing::subscription_uncertain(profile, subscription);

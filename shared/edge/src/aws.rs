@@ -1,4 +1,4 @@
-//! What functions are built from, and the configuration that all AWS clients share.
+//! The setup of a function, and the configuration that all AWS clients share.
 
 use std::time::Duration;
 

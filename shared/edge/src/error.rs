@@ -100,8 +100,8 @@ codes! {
     [TOO_MANY_REQUESTS]
     TooManyAttempts "too_many_attempts" "Too many attempts"
     TooManyCalls "too_many_calls" "Too many calls at once"
-    OpenRouterRateLimited "openrouter_rate_limited" "OpenRouter limits the rate"
-    DefaultAiRateLimited "default_ai_rate_limited" "The default AI limits the rate"
+    OpenRouterRateLimited "openrouter_rate_limited" "OpenRouter is rate-limiting calls"
+    DefaultAiRateLimited "default_ai_rate_limited" "The default AI is rate-limiting calls"
     [INTERNAL_SERVER_ERROR]
     InternalError "internal_error" "Internal error"
     [BAD_GATEWAY]
@@ -112,7 +112,7 @@ codes! {
     [SERVICE_UNAVAILABLE]
     IdentityUnavailable "identity_unavailable" "Access tokens cannot be checked now"
     StorageUnavailable "storage_unavailable" "The storage does not answer"
-    OpenRouterBusy "openrouter_busy" "OpenRouter limits the rate of key checks"
+    OpenRouterBusy "openrouter_busy" "OpenRouter is rate-limiting key checks"
     KeyUnavailable "key_unavailable" "The stored key cannot be read now"
     [GATEWAY_TIMEOUT]
     OpenRouterTimeout "openrouter_timeout" "OpenRouter did not answer in time"
@@ -184,7 +184,7 @@ impl ApiError {
         self
     }
 
-    /// Tells the caller not to send the request again by itself: it may already be billed.
+    /// Tells SDKs not to retry the request, because it may already be billed.
     #[must_use]
     pub fn without_retry(self) -> Self {
         let name = HeaderName::from_static("x-should-retry");
@@ -210,7 +210,8 @@ impl ApiError {
         &self.0.detail
     }
 
-    /// The error as OpenAI's and OpenRouter's SDKs read it, as a body or as the data of an SSE event.
+    /// The error in the form that OpenAI's and OpenRouter's SDKs read: a body, or an SSE event's
+    /// data.
     pub fn ai_body(&self) -> Value {
         json!({
             "error": {

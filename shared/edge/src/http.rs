@@ -53,7 +53,7 @@ const EXPOSED: [&str; 11] = [
 pub enum Shape {
     /// RFC 9457, `application/problem+json`.
     Problem,
-    /// As OpenAI's and OpenRouter's SDKs read it.
+    /// The form that OpenAI's and OpenRouter's SDKs read.
     Ai,
 }
 
@@ -69,7 +69,7 @@ pub fn gateway(apps: impl IntoIterator<Item = Router>, settings: &HttpSettings) 
     // The app merged last handles what no route matches.
     let rest = app(Router::new(), Shape::Problem, settings);
     let merged = apps.into_iter().fold(Router::new(), Router::merge).merge(rest);
-    Router::new().fallback_service(paths::trim_slash(merged))
+    Router::new().fallback_service(paths::ignore_trailing_slash(merged))
 }
 
 struct Edge {
@@ -115,7 +115,7 @@ async fn around(State(edge): State<Arc<Edge>>, mut request: Request, next: Next)
 }
 
 impl Edge {
-    /// The routes' response, with the headers that pages from other origins need to read it.
+    /// The routes' response, with CORS headers.
     async fn answer(&self, request: Request, next: Next) -> Response {
         let from_a_page =
             request.headers().contains_key(ORIGIN) || request.method() == Method::OPTIONS;
@@ -128,7 +128,7 @@ impl Edge {
             return response;
         }
         let mut response = self.routes(request, next).await;
-        // A cache must not serve a page a response without CORS headers.
+        // Keeps caches from serving this response, which has no CORS headers, to a page.
         response
             .headers_mut()
             .append(VARY, HeaderValue::from_static("origin, access-control-request-headers"));
@@ -152,10 +152,10 @@ impl Edge {
         let bare = body.size_hint().exact() == Some(0) && !parts.headers.contains_key(CONTENT_TYPE);
         let error = match (own, parts.status) {
             (Some(error), _) => Some((self.shape, error)),
-            // The router's own.
+            // An error of the router itself.
             (None, StatusCode::NOT_FOUND) if bare => {
-                // The AI SDKs call paths that we do not have.
-                let shape = if paths::is_of_the_api(path) { Shape::Ai } else { Shape::Problem };
+                // AI SDKs call paths that do not exist here, and can read only this shape.
+                let shape = if paths::is_api_path(path) { Shape::Ai } else { Shape::Problem };
                 Some((shape, paths::not_found(path)))
             }
             (None, StatusCode::METHOD_NOT_ALLOWED) if bare => {
@@ -181,8 +181,8 @@ impl Edge {
     }
 }
 
-/// Answers every `OPTIONS`, so that no preflight needs a token, and allows our origins. Every header
-/// is allowed, because the SDKs send many of their own and none of them identifies the caller.
+/// Answers every `OPTIONS`, so that preflights need no token, and allows the configured origins.
+/// All headers are allowed, because SDKs send many and none of them identifies the caller.
 fn cors(settings: &HttpSettings) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(AllowOrigin::list(settings.allowed_origins.clone()))

@@ -1,4 +1,4 @@
-//! The caller's identity, only from a JWT in `Authorization: Bearer`, or, on AI routes, in
+//! The caller's identity, taken only from a JWT in `Authorization: Bearer` or, on AI routes, in
 //! `x-api-key` (contract, section 3).
 //!
 //! A token's header is checked on its own before any key is looked up; the key determines the
@@ -81,7 +81,9 @@ impl Identity {
     pub async fn ai_caller(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
         let token = match (bearer_token(headers)?, api_key(headers)?) {
             (Some(bearer), Some(api_key)) if bearer != api_key => {
-                return Err(invalid("`Authorization` and `x-api-key` have different tokens"));
+                return Err(invalid(
+                    "`Authorization` and `x-api-key` carry different tokens; send one",
+                ));
             }
             (bearer, api_key) => bearer.or(api_key).ok_or_else(no_token)?,
         };
@@ -162,7 +164,7 @@ fn bearer_token(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
         let token = token.trim_matches(' ');
         (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
     });
-    token.map(Some).ok_or_else(|| invalid("the Authorization header is not `Bearer` and a token"))
+    token.map(Some).ok_or_else(|| invalid("the Authorization header must be `Bearer <token>`"))
 }
 
 fn api_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
@@ -171,7 +173,7 @@ fn api_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
         (None, _) => Ok(None),
         (Some(value), None) => match value.to_str().map(str::trim) {
             Ok(token) if !token.is_empty() => Ok(Some(token)),
-            _ => Err(invalid("the x-api-key header is not a token")),
+            _ => Err(invalid("the x-api-key header must be an access token")),
         },
         (Some(_), Some(_)) => Err(invalid("there is more than one x-api-key header")),
     }
@@ -185,8 +187,8 @@ fn read_header(token: &str) -> Result<(Algorithm, Option<String>), ApiError> {
     }
     if token.starts_with("sk-or-") {
         return Err(invalid(
-            "this is an OpenRouter API key; send a Greta access token, and connect the key under \
-             Settings, Integrations",
+            "this is an OpenRouter API key, not a Greta access token; send a token, and connect \
+             the key under Settings, Integrations",
         ));
     }
     let malformed = || invalid("the token is not a signed JWT");

@@ -89,7 +89,7 @@ where
 }
 
 async fn answer(app: Router, event: lambda_http::Request) -> Result<Response, Infallible> {
-    paths::trim_slash(app).oneshot(request(event, &Clock::system())).await
+    paths::ignore_trailing_slash(app).oneshot(request(event, &Clock::system())).await
 }
 
 /// Buffers a response, as text if it is UTF-8, so that it needs no base64.

@@ -19,7 +19,7 @@ pub struct Problem {
     pub request_id: String,
 }
 
-/// An error of an AI route, as OpenAI's and OpenRouter's SDKs read it.
+/// An AI route's error, in the form that OpenAI's and OpenRouter's SDKs read.
 #[derive(ToSchema)]
 pub struct AiError {
     pub error: AiErrorDetail,
@@ -29,12 +29,12 @@ pub struct AiError {
 pub struct AiErrorDetail {
     /// What went wrong and what to do.
     pub message: String,
-    /// The error's name.
+    /// The error code.
     pub r#type: String,
     /// The HTTP status.
     pub code: u16,
     pub param: Option<String>,
-    /// What OpenRouter adds about the request.
+    /// Details from OpenRouter about the request.
     pub metadata: serde_json::Map<String, serde_json::Value>,
 }
 

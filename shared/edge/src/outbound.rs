@@ -22,10 +22,10 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 /// flight in one process.
 const IDLE_CONNECTIONS: usize = 64;
 
-/// Response headers that are read at most; hyper's own limit is 100.
+/// Maximum number of response headers; hyper's default is 100.
 const MAX_HEADERS: usize = 512;
 
-/// Clients for an upstream whose calls may be sent again on a connection of their own.
+/// Clients for an upstream whose calls may be resent on a fresh connection.
 #[derive(Debug, Clone)]
 pub struct HttpClients {
     pub pooled: Client,

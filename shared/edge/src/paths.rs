@@ -1,11 +1,11 @@
-//! The paths of the API, and errors for requests that no route takes.
+//! The API's paths, and the errors for requests that match no route.
 
 use axum::Router;
 use tower_http::normalize_path::NormalizePath;
 
 use crate::error::{ApiError, Code};
 
-/// The paths of the API. The pages have none of these.
+/// All API paths; web pages are served elsewhere.
 const PATHS: [&str; 12] = [
     "/v1/chat/completions",
     "/v1/credits",
@@ -21,30 +21,27 @@ const PATHS: [&str; 12] = [
     "/v1/webhooks/stripe",
 ];
 
-/// The same app, which also responds to its paths with a trailing slash.
-pub(crate) fn trim_slash(app: Router) -> NormalizePath<Router> {
+/// Also accepts the app's paths with a trailing slash.
+pub(crate) fn ignore_trailing_slash(app: Router) -> NormalizePath<Router> {
     NormalizePath::trim_trailing_slash(app)
 }
 
-pub(crate) fn is_of_the_api(path: &str) -> bool {
+pub(crate) fn is_api_path(path: &str) -> bool {
     path == "/v1" || path.starts_with("/v1/")
 }
 
 pub(crate) fn not_found(path: &str) -> ApiError {
-    if !is_of_the_api(path) {
-        return ApiError::new(Code::NotFound, "there is nothing at this path");
+    if !is_api_path(path) {
+        return ApiError::new(Code::NotFound, "no such path");
     }
     let nearest = PATHS.iter().min_by_key(|known| strsim::levenshtein(known, path));
     let nearest = nearest.copied().unwrap_or_default();
-    let detail = format!("there is nothing at this path; the nearest one is {nearest}");
+    let detail = format!("no such path; did you mean {nearest}?");
     ApiError::new(Code::NotFound, detail)
 }
 
 pub(crate) fn method_not_allowed() -> ApiError {
-    ApiError::new(
-        Code::MethodNotAllowed,
-        "this path does not take this method; the Allow header lists those it takes",
-    )
+    ApiError::new(Code::MethodNotAllowed, "method not allowed on this path; see the Allow header")
 }
 
 #[cfg(test)]
@@ -64,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_path_is_told_the_nearest_one() {
+    fn an_unknown_path_suggests_the_nearest_one() {
         for (path, nearest) in [
             ("/v1/chat/completion", "/v1/chat/completions"),
             ("/v1/v1/chat/completions", "/v1/chat/completions"),
@@ -72,11 +69,11 @@ mod tests {
             ("/v1/integrations/openrouter/keys", "/v1/integrations/openrouter/key"),
         ] {
             let error = not_found(path);
-            assert!(error.detail().ends_with(&format!(" {nearest}")), "{}", error.detail());
+            assert!(error.detail().ends_with(&format!(" {nearest}?")), "{}", error.detail());
         }
         for path in ["/", "/v10", "/chat/completions"] {
-            assert!(!is_of_the_api(path), "{path}");
-            assert_eq!(not_found(path).detail(), "there is nothing at this path");
+            assert!(!is_api_path(path), "{path}");
+            assert_eq!(not_found(path).detail(), "no such path");
         }
     }
 }

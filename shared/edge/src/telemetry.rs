@@ -156,7 +156,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// What this thread logs while the guard lives.
+    /// This thread's log lines while the guard lives.
     #[derive(Clone, Default)]
     pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 

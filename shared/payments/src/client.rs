@@ -177,7 +177,7 @@ async fn decide(response: Response) -> Result<Decided, PaymentError> {
         code,
         param,
         decline_code = known::decline_code(&error),
-        request_id = request_id.as_ref().map(RequestId::as_str),
+        stripe_request_id = request_id.as_ref().map(RequestId::as_str),
         "Stripe did not carry out a call"
     );
     match status.as_u16() {
@@ -195,10 +195,9 @@ async fn decide(response: Response) -> Result<Decided, PaymentError> {
     }
 }
 
-/// Is this a 4xx after which the call may have taken place? Another request is at work on the same
-/// object or under the same idempotency key (408, 409, 429), something behind Stripe failed (424),
-/// or the key was used before with other parameters (`idempotency_error`).
-/// Sources: <https://docs.stripe.com/api/errors>, <https://docs.stripe.com/rate-limits>.
+/// Whether this is a 4xx after which the call may have taken place. Another request is at work on
+/// the same object or under the same idempotency key (408, 409, 429), something behind Stripe
+/// failed (424), or the key was used before with other parameters (`idempotency_error`).
 fn is_uncertain(status: StatusCode, kind: Option<&str>) -> bool {
     matches!(status.as_u16(), 408 | 409 | 424 | 429) || kind == Some("idempotency_error")
 }
@@ -225,7 +224,7 @@ impl Refusal {
         read::text(&self.error, "code") == Some(code)
     }
 
-    /// Did the issuer, or Stripe in its place, decline the card?
+    /// Whether the issuer, or Stripe in its place, declined the card.
     pub(crate) fn is_decline(&self) -> bool {
         read::text(&self.error, "type") == Some("card_error")
     }

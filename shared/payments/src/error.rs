@@ -30,7 +30,7 @@ pub enum PaymentError {
     #[error("Stripe does not accept our API key for this call")]
     Unauthorized,
     /// The object of the call, or the one that `param` names, does not exist for our key.
-    #[error("no such object exists at Stripe (parameter: {param:?})")]
+    #[error("a resource does not exist at Stripe (parameter: {param:?})")]
     Missing { param: Option<&'static str> },
     /// Any other 4xx: not carried out. Repeated with the same idempotency key, the call gets the
     /// same response for a day or longer.
@@ -48,7 +48,7 @@ pub enum UncertainOutcome {
     TimedOut,
     #[error("the call was sent, and the response broke off")]
     Broken(#[source] Box<dyn Error + Send + Sync>),
-    #[error("the response is {0}")]
+    #[error("the response is not usable: {0}")]
     Unreadable(JsonError),
     #[error("the response does not contain the expected object")]
     Unexpected,
@@ -58,7 +58,7 @@ pub enum UncertainOutcome {
     Responded {
         status: StatusCode,
         code: Option<&'static str>,
-        /// Stripe repeated its first response to the idempotency key.
+        /// Stripe replayed its first response under the idempotency key.
         replayed: bool,
     },
     /// Stripe refused the call because of the object's state, and that state is not known.
@@ -78,8 +78,8 @@ impl From<reqwest::Error> for PaymentError {
 }
 
 impl PaymentError {
-    /// Is the same call, with the same idempotency key, in progress elsewhere? If repeated, it gets
-    /// the other call's response.
+    /// Whether the same call, with the same idempotency key, is in progress elsewhere. If repeated,
+    /// it gets the other call's response.
     pub fn is_in_progress(&self) -> bool {
         matches!(
             self,
@@ -87,9 +87,9 @@ impl PaymentError {
         )
     }
 
-    /// Did Stripe respond with a failure? Then an object that was to be created is not known to
-    /// anybody.
-    pub fn is_response(&self) -> bool {
+    /// Whether Stripe responded with a failure. No result of the call was shown to the user, so it
+    /// is safe to create another.
+    pub fn is_failure_response(&self) -> bool {
         matches!(
             self,
             Self::Missing { .. }
@@ -98,16 +98,16 @@ impl PaymentError {
         ) && !self.is_in_progress()
     }
 
-    /// Does Stripe only repeat a failure under this idempotency key, or refuse the key? Only
-    /// another key leads on.
-    pub fn is_key_spent(&self) -> bool {
+    /// Whether this idempotency key is spent: Stripe only replays a failure under it, or refuses
+    /// it. Only a call with another key can succeed.
+    pub fn is_idempotency_key_spent(&self) -> bool {
         let Self::Unknown(UncertainOutcome::Responded { status, code, replayed }) = self else {
             return false;
         };
         (*replayed && status.is_server_error()) || *code == Some("idempotency_error")
     }
 
-    /// Is the object that this parameter of the call names missing?
+    /// Whether the object named by this parameter is missing.
     pub fn is_missing(&self, name: &str) -> bool {
         matches!(self, Self::Missing { param: Some(param) } if *param == name)
     }

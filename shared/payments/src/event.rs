@@ -78,7 +78,7 @@ pub enum Notice {
     /// A card payment was refunded, by us or by others.
     Refunded {
         intent: Option<IntentId>,
-        /// The whole charge has been refunded.
+        /// The whole charge was refunded.
         full: bool,
     },
     /// A refund failed: the bank did not accept it.
@@ -93,12 +93,12 @@ pub enum Notice {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DisputeState {
-    /// A question before a dispute, open or closed: no money has moved. An open one can still
+    /// An inquiry before a dispute, open or closed. No money has moved; an open inquiry can still
     /// become a dispute.
     Inquiry,
     /// The money was taken from us until the dispute is decided.
     Open,
-    /// The money is ours.
+    /// The money was returned to us.
     Won,
     /// The money went to the cardholder, even if that prevented a dispute.
     Lost,
@@ -131,7 +131,7 @@ impl Notice {
             | "checkout.session.async_payment_succeeded"
             | "checkout.session.async_payment_failed"
             | "checkout.session.expired" => {
-                // A closed session has no page.
+                // A closed session has no URL.
                 let session = CheckoutSession { url: None, ..CheckoutSession::read(object)? };
                 Some(Self::Checkout { session: Box::new(session) })
             }
@@ -155,11 +155,11 @@ impl Notice {
                 intent: read::id(object, "payment_intent"),
                 full: read::flag(object, "refunded").unwrap_or_default(),
             }),
-            // All three are sent for the same failure; older API versions send only the second one.
+            // All three report the same failure; older API versions send only the second.
             "refund.failed" | "charge.refund.updated" | "refund.updated" => is_failed(object)
                 .then(|| Self::RefundFailed { intent: read::id(object, "payment_intent") }),
-            // An inquiry that becomes a dispute is not created again, but updated, and the funds
-            // are withdrawn.
+            // An inquiry that becomes a dispute is updated, not created again; then the funds are
+            // withdrawn.
             "charge.dispute.created"
             | "charge.dispute.updated"
             | "charge.dispute.funds_withdrawn"

@@ -142,7 +142,7 @@ impl Stripe {
         }
     }
 
-    /// Can this card be charged for the customer? Not once it is detached or deleted.
+    /// Whether this card can be charged for the customer: not once it is detached or deleted.
     pub async fn is_card_of(
         &self,
         card: &PaymentMethodId,

@@ -1,6 +1,6 @@
-//! Errors of JSON that others wrote, without its text.
+//! JSON parse errors without the text that caused them.
 
-/// Why JSON cannot be read: the class of the error and its position, without the text.
+/// A JSON parse error: its class and position, without the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{class} at line {line}, column {column}")]
 pub struct JsonError {
@@ -14,9 +14,9 @@ impl From<&serde_json::Error> for JsonError {
         use serde_json::error::Category;
         let class = match error.classify() {
             Category::Io => "an I/O error",
-            Category::Syntax => "no JSON",
+            Category::Syntax => "not JSON",
             Category::Data => "unexpected data",
-            Category::Eof => "an early end",
+            Category::Eof => "truncated JSON",
         };
         Self { class, line: error.line(), column: error.column() }
     }
@@ -33,13 +33,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_of_json_has_a_class_and_a_position() {
+    fn a_json_error_has_only_a_class_and_a_position() {
         let error = |text: &str| {
             let error = serde_json::from_str::<Vec<u8>>(text).unwrap_err();
             JsonError::from(error).to_string()
         };
-        assert_eq!(error("[1, secret]"), "no JSON at line 1, column 5");
-        assert_eq!(error("[1,"), "an early end at line 1, column 3");
+        assert_eq!(error("[1, secret]"), "not JSON at line 1, column 5");
+        assert_eq!(error("[1,"), "truncated JSON at line 1, column 3");
         assert_eq!(error(r#"["secret"]"#), "unexpected data at line 1, column 9");
     }
 }

@@ -1,5 +1,5 @@
-//! The names in Stripe's responses that we keep and log. Any other text of Stripe's may contain a
-//! caller's input, and becomes [`OTHER`].
+//! The names in Stripe's responses that are kept and logged. Any other text may contain a caller's
+//! input, and becomes [`OTHER`].
 //!
 //! Sources: <https://docs.stripe.com/error-codes>, <https://docs.stripe.com/declines/codes>.
 
@@ -24,7 +24,7 @@ const CODES: &str = "
     resource_missing secret_key_required testmode_charges_only
 ";
 
-/// Parameters of our requests, without their brackets, and the names of objects in paths.
+/// Parameters of our requests, without brackets, and object names in paths.
 const PARAMS: &str = "
     amount cancel_at_period_end charge currency customer default_payment_method expires_at id
     intent invoice line_items mode payment_intent payment_method session setup_intent
@@ -55,7 +55,7 @@ pub(crate) fn decline_code(error: &Value) -> Option<&'static str> {
     Some(known(code, &[SOFT, HARD, AUTHENTICATION]))
 }
 
-/// Our own copy of `name`.
+/// The entry of `lists` that equals `name`, or [`OTHER`].
 fn known(name: &str, lists: &[&'static str]) -> &'static str {
     let names = lists.iter().flat_map(|list| list.split_whitespace());
     names.into_iter().find(|known| *known == name).unwrap_or(OTHER)
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_names_of_our_own_are_kept() {
+    fn unknown_names_become_other() {
         let error = json!({"type": "card_error", "code": "card_declined",
             "decline_code": "lost_card", "param": "payment_method"});
         let kept = (code(&error), decline_code(&error), param(&error));

@@ -7,8 +7,8 @@
 //!   that were refused and calls that may have taken place.
 //!
 //! Invariant: nothing is retried here; a call is sent at most once, under the idempotency key that
-//! the caller gives it. No personal data is sent, and no text of Stripe's is kept or logged as
-//! received, because it may contain input: only ids, numbers and names of our own.
+//! the caller gives it. No personal data is sent. Stripe's text may contain input, so only ids,
+//! numbers and known names are kept or logged.
 
 mod checkout;
 mod client;

@@ -26,7 +26,7 @@ pub(crate) fn flag(object: &Value, field: &str) -> Option<bool> {
 #[serde(rename_all = "snake_case")]
 pub enum Currency {
     Usd,
-    /// Any other, or none.
+    /// Another currency, or none.
     #[serde(other)]
     Other,
 }

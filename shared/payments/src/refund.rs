@@ -13,7 +13,7 @@ pub enum Refund {
     Made,
     /// The whole payment was refunded before.
     AlreadyMade,
-    /// The payment cannot be refunded this way: an operator has to look.
+    /// The payment cannot be refunded through the API: an operator must act.
     Failed,
 }
 
@@ -22,7 +22,7 @@ pub enum Refund {
 pub struct ListedRefund {
     pub id: RefundId,
     pub amount: Cents,
-    /// The money came back; a refund can fail days after it succeeded.
+    /// The money came back to us. A refund can fail days after it succeeded.
     pub failed: bool,
 }
 
@@ -47,7 +47,7 @@ impl Stripe {
         }
     }
 
-    /// All refunds of a payment, ours and others, in their current state.
+    /// All refunds of a payment in their current state, ours and others'.
     pub async fn refunds(&self, intent: &IntentId) -> Result<Vec<ListedRefund>, PaymentError> {
         let mut refunds = Vec::new();
         loop {
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_listed_refund_has_failed_or_not() {
+    fn only_failed_and_canceled_refunds_count_as_failed() {
         let table = [
             ("pending", false),
             ("requires_action", false),

@@ -148,9 +148,9 @@ async fn refusals_have_a_code_and_rate_limits_a_wait() {
     assert_eq!(param, Some("other"));
 }
 
-/// Only another idempotency key leads on.
+/// Only a call with another idempotency key can succeed.
 #[tokio::test]
-async fn a_key_that_repeats_a_failure_is_spent() {
+async fn a_key_that_replays_a_failure_is_spent() {
     let replayed = |reply: Reply| reply.with("Idempotent-Replayed", "true");
     let reused = json!({"error": {"type": "idempotency_error", "message": "no"}});
     let table = [
@@ -164,7 +164,7 @@ async fn a_key_that_repeats_a_failure_is_spent() {
     for (reply, spent) in table {
         let name = format!("{reply:?}");
         let server = Server::start(vec![reply]);
-        assert_eq!(confirm(&server).await.unwrap_err().is_key_spent(), spent, "{name}");
+        assert_eq!(confirm(&server).await.unwrap_err().is_idempotency_key_spent(), spent, "{name}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! What can go wrong between us and DynamoDB.
+//! Errors of calls to DynamoDB.
 
 use std::error::Error;
 use std::fmt::Debug;

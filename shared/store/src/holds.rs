@@ -141,7 +141,7 @@ impl Holds {
         Ok(items)
     }
 
-    /// Does this idempotency key belong to a call that is under way or was paid?
+    /// Whether this idempotency key belongs to a call that is under way or was paid.
     pub async fn idempotency_key_in_use(
         &self,
         account: &Account,

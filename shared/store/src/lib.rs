@@ -88,7 +88,7 @@ pub use orders::{Outcome, PaymentOrder, Purchase};
 pub use outbox::{Outbox, StoredEvent};
 pub use payments::{Applied, Payments};
 pub use postings::{CreditPayment, PostError, PostRefused, Posted, Posting, StoredPosting};
-pub use refunds::STRIPE;
+pub use refunds::STRIPE_ACTOR;
 
 use db::{Database, Db};
 

@@ -40,7 +40,7 @@ pub struct OpenHold {
     pub expires_at: Timestamp,
     /// The default AI's id for the call, once it is known.
     pub generation_id: Option<String>,
-    /// When the default AI first had no record of the call.
+    /// The first time that the default AI had no record of the call.
     pub no_record_since: Option<Timestamp>,
 }
 
@@ -130,7 +130,7 @@ impl Holds {
         open.next_check_at = next_check(open.created_at, open.expires_at, now);
         let key = hold_key(&due.account_number, &due.call);
         let update = update(&self.db.tables.holds, key, "SET next_check_at = :next")
-            // A hold that ends loses this attribute.
+            // Ending a hold removes `next_check_at`.
             .condition_expression("next_check_at = :due")
             .expression_attribute_values(":next", time(open.next_check_at))
             .expression_attribute_values(":due", time(due.due));
@@ -138,11 +138,12 @@ impl Holds {
         Ok(claimed.then_some(open))
     }
 
-    /// Notes that the default AI had no record of the call at `now`, if it is the first time.
+    /// Stores `now` as the first time that the default AI had no record of the call, unless one is
+    /// stored.
     pub async fn note_no_record(&self, hold: &Hold, now: Timestamp) -> Result<(), StoreError> {
         let key = hold_key(&hold.account_number, &hold.call);
         let update = update(&self.db.tables.holds, key, "SET no_record_since = :now")
-            // A hold that ends loses this attribute.
+            // Ending a hold removes `next_check_at`.
             .condition_expression(
                 "attribute_exists(next_check_at) AND attribute_not_exists(no_record_since)",
             )

@@ -49,7 +49,7 @@ pub enum Outcome {
     RefundDue,
     /// The payment was not owed, and is refunded.
     Refunded,
-    /// The payment was not owed, and its refund failed: an operator has to look.
+    /// The payment was not owed, and its refund failed: an operator must act.
     RefundFailed,
 }
 

@@ -89,12 +89,12 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// The available credits that the balance needs.
+    /// The minimum available credits for this plan.
     fn needed(&self) -> Credits {
         Credits::from_micros(self.movement.balance.micros().min(0).saturating_neg())
     }
 
-    /// The largest balance to which the plan can be added.
+    /// The largest balance that the plan can be added to without overflow.
     fn room(&self) -> Credits {
         Credits::from_micros(i64::MAX.saturating_sub(self.movement.balance.micros().max(0)))
     }
@@ -188,15 +188,15 @@ impl Ledger {
                 }
                 plan => plan?,
             };
-            let moves = self.moves(&before, &plan)?;
+            let balance_update = self.balance_update(&before, &plan)?;
             let now = Posted::Now { balance: plan.movement.balance, owed: plan.movement.owed };
-            let items = self.posting_items(&before, posting, &plan, moves)?;
+            let items = self.posting_items(&before, posting, &plan, balance_update)?;
             let (was_unknown, error) = match self.db.transact(operation, items).await {
                 Ok(Transacted::Done) => return Ok(now),
                 Ok(Transacted::Cancelled(reasons))
                     if failed_condition(&reasons, ID_ITEM).is_none() =>
                 {
-                    // The balance has changed meanwhile.
+                    // The balance was changed in the meantime.
                     retry.pause().await?;
                     continue;
                 }
@@ -212,10 +212,14 @@ impl Ledger {
         }
     }
 
-    /// The change of the balance, on the condition that the plan still fits.
-    pub(crate) fn moves(&self, before: &Account, plan: &Plan) -> Result<UpdateBuilder, StoreError> {
-        let moves = move_credits(&self.db, &before.id, plan.movement, plan.entries.len())?;
-        Ok(moves
+    /// The update of the balance, conditional on the plan still fitting.
+    pub(crate) fn balance_update(
+        &self,
+        before: &Account,
+        plan: &Plan,
+    ) -> Result<UpdateBuilder, StoreError> {
+        let balance_update = move_credits(&self.db, &before.id, plan.movement, plan.entries.len())?;
+        Ok(balance_update
             .condition_expression(
                 "account_number = :number AND attribute_exists(profile) \
                  AND available >= :needed AND balance <= :room AND owed = :owed_before",
@@ -226,13 +230,13 @@ impl Ledger {
             .expression_attribute_values(":owed_before", micros(before.balance.owed())))
     }
 
-    /// A posting's transaction: its id first, then the balance, by `moves`, and the ledger.
+    /// A posting's transaction: first its id, then `balance_update` and the ledger entries.
     pub(crate) fn posting_items(
         &self,
         before: &Account,
         posting: &Posting<'_>,
         plan: &Plan,
-        moves: UpdateBuilder,
+        balance_update: UpdateBuilder,
     ) -> Result<Vec<Write>, StoreError> {
         let id = item::with(
             posting_key(&before.number, posting.id),
@@ -250,14 +254,14 @@ impl Ledger {
         match Crossing::by(taken, self.db.low_below(before.profile.plan())) {
             Some(crossing) => {
                 let crosses = crossing.begins_at(before.balance.balance());
-                items.push(crossing.condition(moves, crosses).into());
+                items.push(crossing.condition(balance_update, crosses).into());
                 if crosses {
                     let cause = format!("{}-{}", before.id, posting.id);
                     let event = crossing.event(&cause, posting.at);
                     items.push(put_event(&self.db, &before.id, &event, 0)?);
                 }
             }
-            None => items.push(moves.into()),
+            None => items.push(balance_update.into()),
         }
         for entry in &plan.entries {
             items.push(put_entry(&self.db, &before.number, entry));
@@ -296,14 +300,16 @@ impl Ledger {
                 Err(PostError::Refused(refused)) => return Err(StoreError::invalid(refused)),
                 Err(PostError::Store(error)) => return Err(error),
             };
-            let moves = move_credits(&self.db, account, plan.movement, plan.entries.len())?
-                .condition_expression(
-                    "account_number = :number AND revision = :before AND available >= :needed",
-                )
-                .expression_attribute_values(":number", text(before.number.as_str()))
-                .expression_attribute_values(":needed", micros(plan.needed()));
-            let moves = with_profile(moves, &format!("{MOVE}, "), &before, &after)?;
-            let mut items = self.posting_items(&before, posting, &plan, moves)?;
+            let balance_update =
+                move_credits(&self.db, account, plan.movement, plan.entries.len())?
+                    .condition_expression(
+                        "account_number = :number AND revision = :before AND available >= :needed",
+                    )
+                    .expression_attribute_values(":number", text(before.number.as_str()))
+                    .expression_attribute_values(":needed", micros(plan.needed()));
+            let balance_update =
+                with_profile(balance_update, &format!("{MOVE}, "), &before, &after)?;
+            let mut items = self.posting_items(&before, posting, &plan, balance_update)?;
             items.extend(set_paid(&self.db, order, posting.at));
             items.extend(put_add_on_event(&self.db, &before, &after, posting.at)?);
             let written = self.db.transact(operation, items).await;

@@ -1,4 +1,4 @@
-//! Refunds of payments that were not owed, and purchases that refunds and disputes undo.
+//! Refunds of payments that were not owed, and reversals of purchases after refunds and disputes.
 
 use account::{Account, Credits, EntryId, ReversalReport, Reversals};
 use aws_sdk_dynamodb::types::builders::UpdateBuilder;
@@ -16,8 +16,8 @@ use crate::postings::{PostError, Posting};
 use crate::retry::Retry;
 use crate::write::{Transacted, Write, update};
 
-/// The ledger's actor for postings that follow from a payment at Stripe.
-pub const STRIPE: &str = "stripe";
+/// The ledger actor of postings caused by a payment at Stripe.
+pub const STRIPE_ACTOR: &str = "stripe";
 
 impl Payments {
     /// Records that a refund was made or failed. A failure is never overwritten.
@@ -31,16 +31,16 @@ impl Payments {
         self.db.write("end refund", update).await.map(drop)
     }
 
-    /// The refunds and disputes of a payment that are known so far.
+    /// The known refunds and disputes of a payment.
     pub async fn reversals(&self, stripe_id: &str) -> Result<Reversals, StoreError> {
         stored_reversals(&self.db, stripe_id).await
     }
 }
 
 impl Ledger {
-    /// Applies reports of refunds and disputes to a payment that counted. If it bought credits,
-    /// posts what the reports undo or return, in the transaction that stores the reports. A deleted
-    /// account has no credits left to move. Applying a report again is safe.
+    /// Merges reports of refunds and disputes into a payment that counted. If it bought credits,
+    /// posts the change in the transaction that stores the reports, unless the account was deleted.
+    /// Safe to repeat.
     pub async fn apply_reversals(
         &self,
         order: &PaymentOrder,
@@ -99,15 +99,15 @@ impl Ledger {
                 (false, false) => "refund of the card payment failed",
                 (false, true) => "dispute of the card payment won",
             },
-            actor: STRIPE,
+            actor: STRIPE_ACTOR,
         };
         let plan = if is_reversal {
             posting.plan(account.balance)?
         } else {
             posting.undo_reversal(account.balance)?
         };
-        let moves = self.moves(account, &plan)?;
-        Ok(self.posting_items(account, &posting, &plan, moves)?)
+        let balance_update = self.balance_update(account, &plan)?;
+        Ok(self.posting_items(account, &posting, &plan, balance_update)?)
     }
 }
 

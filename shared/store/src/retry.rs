@@ -44,8 +44,8 @@ impl Retry {
         Ok(())
     }
 
-    /// Is the write done? If not, the caller reads and tries again: after a condition failed, and
-    /// once after an unknown outcome, which the read then reveals.
+    /// Whether the write is done. If not, the caller reads and tries again: after a condition
+    /// failed, and once after an unknown outcome, which the read then reveals.
     pub(crate) async fn is_done(
         &mut self,
         written: Result<bool, StoreError>,

@@ -1,4 +1,4 @@
-// openai, bundled for a browser, on a page of an allowed origin: `ALLOWED_ORIGINS` has `ORIGIN`.
+// `openai` in a browser, on a page whose origin is in `ALLOWED_ORIGINS`.
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";

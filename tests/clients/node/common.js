@@ -54,7 +54,7 @@ async function account(name, state) {
 
 export async function tokens() {
   const byok = await account("clients-byok", { plan: "enterprise", credits: "0" });
-  // Saving is limited to a few times in an hour.
+  // Keys can be saved only a few times an hour.
   if ((await send("GET", "/v1/integrations/openrouter", undefined, byok)).key === null) {
     const key = { key: "sk-or-v1-clients-0123456789abcdef" };
     await send("PUT", "/v1/integrations/openrouter/key", key, byok);

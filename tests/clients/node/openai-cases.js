@@ -1,4 +1,4 @@
-// What openai's package must do, in Node and in a browser: `check(name, run)` for each case.
+// The cases for the `openai` package, in Node and in a browser. Calls `check(name, run)` for each.
 
 import OpenAI from "openai";
 

@@ -83,7 +83,7 @@ for (const payer of PAYERS) {
   }
 }
 
-// The list comes in pages.
+// The SDK may wrap the list in a page.
 async function listed(models) {
   const page = await models;
   return page.result ?? page;

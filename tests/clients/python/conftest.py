@@ -84,7 +84,7 @@ def account(name, **state):
 @pytest.fixture(scope="session")
 def tokens():
     byok = account("clients-byok", plan="enterprise", credits="0")
-    # Saving is limited to a few times in an hour.
+    # Keys can be saved only a few times an hour.
     if send("GET", "/v1/integrations/openrouter", token=byok)["key"] is None:
         key = {"key": "sk-or-v1-clients-0123456789abcdef"}
         send("PUT", "/v1/integrations/openrouter/key", key, byok)

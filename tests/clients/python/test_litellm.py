@@ -10,7 +10,7 @@ TYPES = {
     400: litellm.BadRequestError,
     401: litellm.AuthenticationError,
     402: litellm.APIError,
-    # litellm has no type for it.
+    # litellm has no class for 403.
     403: litellm.APIError,
     404: litellm.NotFoundError,
     429: litellm.RateLimitError,
@@ -59,7 +59,7 @@ def test_errors(tokens, payer, error):
         complete(tokens[payer], error.model)
     assert raised.value.status_code == error.status
     if (payer, error.code) == ("credits", "context_length_exceeded"):
-        # It goes by the words; OpenRouter's own are not among those that it knows.
+        # litellm matches known phrases in the message; it does not know OpenRouter's.
         assert isinstance(raised.value, litellm.ContextWindowExceededError)
 
 

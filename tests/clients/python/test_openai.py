@@ -1,4 +1,4 @@
-"""openai: the client that most projects have."""
+"""openai: the client that most projects use."""
 
 import json
 

@@ -1,13 +1,14 @@
-//! Attempts that fail for reasons that are not the card's.
+//! Attempts that fail for reasons other than a decline.
 
 use std::collections::BTreeSet;
 
 use super::*;
 use crate::secrecy::log_of_this_thread;
 
-/// A request that Stripe refuses is ours to fix: it is no decline, and is repeated the next day.
+/// A request that Stripe refuses is our fault, not a decline, and is repeated on the next attempt
+/// day.
 #[tokio::test]
-async fn a_refused_request_is_no_decline() {
+async fn a_refused_request_is_not_a_decline() {
     for (path, status_code) in [("/confirm", 400), ("/confirm", 402), ("/payment_intents", 400)] {
         let (log, _guard) = log_of_this_thread();
         let world = bought().await;
@@ -49,9 +50,9 @@ async fn access_ends_on_day_8_if_nothing_can_be_charged() {
     }
 }
 
-/// Stripe repeats a 500 under its idempotency key for a day: another one leads on.
+/// Stripe replays a 500 under the same idempotency key for a day, so the charge uses another key.
 #[tokio::test]
-async fn a_repeated_500_does_not_stop_a_charge() {
+async fn a_replayed_500_does_not_stop_a_charge() {
     for path in ["/payment_intents", "/confirm"] {
         let world = bought().await;
         world.stripe().fail_next(path, 500, 1);
@@ -67,7 +68,7 @@ async fn a_repeated_500_does_not_stop_a_charge() {
     }
 }
 
-/// Nobody has seen the page of a session whose creation failed: another one is created at once.
+/// The user never saw a session whose creation failed, so another one is created at once.
 #[tokio::test]
 async fn a_session_whose_creation_failed_is_created_again_at_once() {
     let routes = [(ROUTE, ""), ("/v1/credits/checkout", r#"{"usd":"5"}"#), (CARD_ROUTE, "")];
@@ -97,7 +98,7 @@ async fn a_session_whose_creation_failed_is_created_again_at_once() {
                 assert_eq!(status(&world).await, "active", "{at}");
                 continue;
             }
-            // If that fails as well, the next click begins anew.
+            // If that fails too, the next click starts over.
             stripe.fail_next("/checkout/sessions", status_code, 2);
             let refused = click().await;
             assert_eq!(refused.error(), (502, "payment_provider_unavailable".to_owned()), "{at}");
@@ -119,7 +120,7 @@ async fn an_add_on_session_is_created_under_a_new_key_at_the_next_click() {
     assert_eq!(world.stripe().payable(), [session_id]);
 }
 
-/// Stripe repeats the 500 to the customer's creation, too.
+/// Stripe also replays a 500 for creating a customer.
 #[tokio::test]
 async fn a_customer_whose_creation_failed_is_created_at_the_next_click() {
     let world = World::start().await;

@@ -1,12 +1,12 @@
-//! Attempts that fail for reasons that are not the card's.
+//! Attempts that fail for reasons other than a decline.
 
 use super::*;
 
 const UNREACHABLE: SignedDuration = SignedDuration::from_mins(5);
 
-/// Stripe refuses the attempt: it is no decline, and the next attempt days repeat it.
+/// A refusal is not a decline: the attempt is repeated on the next attempt days.
 #[test]
-fn a_refused_attempt_is_repeated_on_the_next_days_under_its_number() {
+fn a_refused_attempt_is_repeated_under_the_same_number() {
     let start = at(DUE);
     let mut profile = bought(Collection::Card);
     let mut days = Vec::new();
@@ -15,12 +15,12 @@ fn a_refused_attempt_is_repeated_on_the_next_days_under_its_number() {
         let create = Task::Create { generation: g(), period: p(2), intent: number, attempt: 1 };
         assert_eq!(task(&mut profile, now), Some(create));
         days.push(now.duration_since(start).as_hours() / 24);
-        // In turn, it is refused before and after the PaymentIntent is created.
+        // Refused alternately before and after the PaymentIntent is created.
         let id = (number % 2 == 0).then_some("pi_2");
         if let Some(id) = id {
             assert_eq!(intent_created(&mut profile, &g(), p(2), id, now), Some(1));
         }
-        refused(&mut profile, id, now, &dunning());
+        attempt_refused(&mut profile, id, now, &dunning());
         assert_eq!(status(&profile), AddOnStatus::Active);
         now = due_at(&profile).unwrap();
     }
@@ -37,16 +37,16 @@ fn a_report_of_another_attempt_changes_nothing() {
     let profile = confirming(start);
     for id in [None, Some("pi_2")] {
         let mut other = profile.clone();
-        refused(&mut other, id, start, &dunning());
-        no_card(&mut other, id, None, start);
-        start_over(&mut other, id, start);
+        attempt_refused(&mut other, id, start, &dunning());
+        card_missing(&mut other, id, None, start);
+        retry_with_new_intent(&mut other, id, start);
         assert_eq!(other, profile);
     }
 }
 
 /// Stripe never responds to the creation of a PaymentIntent.
 #[test]
-fn access_ends_with_grace_if_stripe_was_unreachable_all_the_time() {
+fn access_ends_with_grace_if_stripe_was_unreachable_throughout() {
     let start = at(DUE);
     let mut profile = bought(Collection::Card);
     let mut now = start;
@@ -62,7 +62,7 @@ fn access_ends_with_grace_if_stripe_was_unreachable_all_the_time() {
     assert_eq!(due_at(&profile), None);
 }
 
-/// Billing itself stopped until late in grace: access does not end before one attempt was made.
+/// Billing was down until late in grace: access does not end before one attempt was made.
 #[test]
 fn access_does_not_end_before_one_attempt_was_made() {
     let start = at(DUE);
@@ -78,9 +78,9 @@ fn access_does_not_end_before_one_attempt_was_made() {
     assert_eq!(status(&profile), AddOnStatus::Suspended);
 }
 
-/// The card is gone at Stripe: the account is past due, and a new card is charged at once.
+/// The card no longer exists at Stripe: the account is past due, and a new card is charged at once.
 #[test]
-fn a_card_that_is_gone_is_forgotten_until_there_is_another() {
+fn a_missing_card_is_forgotten_and_a_new_one_is_charged() {
     let start = at(DUE);
     let with_card = |profile: &mut Profile| {
         assert!(keep_card(profile, "pm_1".to_owned(), at("2026-01-31T00:00:00Z")));
@@ -88,7 +88,7 @@ fn a_card_that_is_gone_is_forgotten_until_there_is_another() {
     let mut profile = bought(Collection::Card);
     with_card(&mut profile);
     assert!(task(&mut profile, start).is_some());
-    no_card(&mut profile, None, Some("pm_1"), start);
+    card_missing(&mut profile, None, Some("pm_1"), start);
     assert_eq!(status(&profile), AddOnStatus::PastDue);
     assert_eq!(profile.billing.card, None);
     assert_eq!(due_at(&profile), Some(start + DAY * 8));
@@ -96,27 +96,27 @@ fn a_card_that_is_gone_is_forgotten_until_there_is_another() {
     keep_card(&mut profile, "pm_2".to_owned(), given);
     let create = Task::Create { generation: g(), period: p(2), intent: 2, attempt: 1 };
     assert_eq!(task(&mut profile, given), Some(create));
-    // A card that was given meanwhile stays, and is charged.
+    // A card that was added in the meantime stays, and is charged.
     let mut profile = bought(Collection::Card);
     with_card(&mut profile);
     assert!(task(&mut profile, start).is_some());
     keep_card(&mut profile, "pm_2".to_owned(), start);
-    no_card(&mut profile, None, Some("pm_1"), start);
+    card_missing(&mut profile, None, Some("pm_1"), start);
     assert_eq!(profile.billing.payment_method().as_deref(), Some("pm_2"));
     assert_eq!(status(&profile), AddOnStatus::Active);
     assert!(matches!(task(&mut profile, start), Some(Task::Create { intent: 2, .. })));
 }
 
-/// Under a spent idempotency key, Stripe repeats the failure for a day or longer.
+/// Stripe replays a failure under the same idempotency key for a day or longer.
 #[test]
-fn an_attempt_whose_key_is_spent_starts_over() {
+fn an_attempt_with_a_spent_idempotency_key_gets_a_new_payment_intent() {
     let start = at(DUE);
     let mut profile = confirming(start);
-    start_over(&mut profile, Some("pi_1"), start + MINUTE);
+    retry_with_new_intent(&mut profile, Some("pi_1"), start + MINUTE);
     assert_eq!(task(&mut profile, start), None);
     let create = Task::Create { generation: g(), period: p(2), intent: 2, attempt: 1 };
     assert_eq!(task(&mut profile, start + MINUTE), Some(create));
-    start_over(&mut profile, None, start + MINUTE * 2);
+    retry_with_new_intent(&mut profile, None, start + MINUTE * 2);
     let again = task(&mut profile, start + MINUTE * 2);
     assert!(matches!(again, Some(Task::Create { intent: 3, attempt: 1, .. })), "{again:?}");
 }

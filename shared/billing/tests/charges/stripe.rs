@@ -124,7 +124,7 @@ impl Stripe {
     pub(crate) fn create(&mut self, number: u8) {
         let is_last = |known: usize| known + 1 == usize::from(number);
         for known in self.intents.len()..usize::from(number) {
-            // A number that Stripe refused to create stands for nothing that can be paid.
+            // A PaymentIntent that Stripe refused to create cannot be paid.
             let status =
                 if is_last(known) { Status::RequiresConfirmation } else { Status::Canceled };
             self.intents.push(Intent { status, answers: Vec::new(), declined: Vec::new() });

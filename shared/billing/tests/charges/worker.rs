@@ -59,7 +59,7 @@ pub(crate) enum Ask {
     },
 }
 
-/// Has Stripe's response, or knows that there is none.
+/// A write once Stripe has responded, or is known not to respond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Write {
     Created {
@@ -412,7 +412,7 @@ impl Charges {
             Write::Refused { number } => {
                 let name = number.map(|number| StripeRef::Intent(number).name());
                 state.change(|profile| {
-                    billing::refused(profile, name.as_deref(), now, &self.dunning);
+                    billing::attempt_refused(profile, name.as_deref(), now, &self.dunning);
                 });
             }
             Write::NeverConfirmed { number } => {

@@ -276,7 +276,7 @@ async fn on_ai_routes_the_token_may_come_as_an_api_key() {
 }
 
 #[tokio::test]
-async fn an_openrouter_key_in_place_of_a_token_is_explained() {
+async fn an_openrouter_key_sent_as_a_token_gets_a_helpful_error() {
     let world = World::new(&[&KeyPair::ed25519("k1")]).await;
     let refusal = world.refusal("sk-or-v1-0123456789abcdef").await;
     assert!(refusal.contains("OpenRouter API key"), "{refusal}");

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// The third period has begun.
+/// A time in the third period.
 const LATE: &str = "2026-04-03T00:00:00Z";
 
 fn waived(profile: &Profile, before: &Profile) -> Vec<Period> {
@@ -16,7 +16,7 @@ fn is_create(task: Option<&Task>, of: u32, number: u32) -> bool {
 
 /// The creation of a PaymentIntent failed on the first day, and billing then stopped.
 #[test]
-fn a_charge_that_got_no_payment_intent_is_given_up_with_its_period() {
+fn a_charge_without_a_payment_intent_is_abandoned_when_its_period_ends() {
     let mut profile = bought(Collection::Card);
     let begun = task(&mut profile, at(DUE));
     assert!(is_create(begun.as_ref(), 2, 1));
@@ -31,7 +31,7 @@ fn a_charge_that_got_no_payment_intent_is_given_up_with_its_period() {
 /// The outcome of a confirmation is unknown: the PaymentIntent is cancelled before the current
 /// period is charged.
 #[test]
-fn an_unknown_attempt_is_cancelled_with_its_period() {
+fn an_attempt_of_unknown_outcome_is_cancelled_when_its_period_ends() {
     let mut profile = confirming(at(DUE));
     still_unknown(&mut profile, "pi_1", at(DUE));
     let cancel = Task::Cancel { id: "pi_1".to_owned() };
@@ -44,7 +44,7 @@ fn an_unknown_attempt_is_cancelled_with_its_period() {
     let next = task(&mut profile, at(LATE) + LEASE);
     assert!(is_create(next.as_ref(), 3, 1), "{next:?}");
     assert_eq!(waived(&profile, &late), [p(2)]);
-    // It had succeeded: it pays for its own period, and the current one is due.
+    // If the attempt had succeeded, it pays for its own period, and the current period is due.
     let mut profile = late;
     assert!(period_paid(&mut profile, &g(), p(2), "pi_1"));
     let paid = profile.clone();
@@ -53,7 +53,7 @@ fn an_unknown_attempt_is_cancelled_with_its_period() {
     assert_eq!(waived(&profile, &paid), []);
 }
 
-/// A period that was declined has used up its grace.
+/// Access ends because a declined charge's grace is over, even if its period is over too.
 #[test]
 fn a_declined_charge_ends_access_although_its_period_is_over() {
     let mut profile = confirming(at(DUE));
@@ -74,17 +74,17 @@ fn a_period_is_charged_up_to_its_end() {
         let begun = task(&mut profile, now);
         assert!(is_create(begun.as_ref(), charged.number(), 1), "{now}: {begun:?}");
     }
-    // Whatever it waits for, a charge is due again at the end of its period.
+    // A charge is due at the end of its period at the latest.
     let mut profile = bought(Collection::Card);
     task(&mut profile, at(DUE));
     postpone(&mut profile, at("2026-06-01T00:00:00Z"));
-    assert!(charge_is_over(&profile, at(DUE)));
+    assert!(period_has_ended(&profile, at(DUE)));
     assert_eq!(due_at(&profile), Some(end));
 }
 
 /// Credits are taken for the current period only.
 #[test]
-fn credits_are_not_taken_for_a_period_that_is_over() {
+fn credits_are_not_taken_for_a_period_that_has_ended() {
     let mut profile = bought(Collection::Credits);
     assert!(matches!(task(&mut profile, at(DUE)), Some(Task::TakeCredits { .. })));
     let next = task(&mut profile, at(LATE));

@@ -1,8 +1,8 @@
-//! A period that is over before it was charged.
+//! Periods that end before they are charged.
 
 use super::*;
 
-/// Into the third period of an account whose second one was not charged.
+/// Time from the due date of the second period into the third.
 const FIVE_WEEKS: SignedDuration = SignedDuration::from_hours(35 * 24);
 
 impl World {
@@ -31,7 +31,7 @@ async fn an_attempt_that_stripe_did_not_carry_out_is_waived_with_its_period() {
     }
 }
 
-/// The payment counts for its own period; the current one is due, too.
+/// The payment counts for its own period; the current period is due as well.
 #[tokio::test]
 async fn an_attempt_that_turns_out_to_have_succeeded_pays_its_own_period() {
     let world = bought().await;
@@ -44,9 +44,9 @@ async fn an_attempt_that_turns_out_to_have_succeeded_pays_its_own_period() {
     assert_eq!(world.records().await, ["0001 paid_by", "0002 paid_by", "0003 paid_by"]);
 }
 
-/// A user who is late buys the current period, not the one that is over.
+/// A late buyer gets the current period.
 #[tokio::test]
-async fn nobody_buys_a_period_that_is_over() {
+async fn a_period_that_has_ended_cannot_be_bought() {
     let world = bought().await;
     world.stripe().set_card(&customer(&world), Card::DeclinesSoftly);
     world.tick_when_due().await;

@@ -1,4 +1,4 @@
-//! Objects that no longer exist at Stripe.
+//! Customers, cards, PaymentIntents and sessions that no longer exist at Stripe.
 
 use super::*;
 
@@ -7,8 +7,8 @@ async fn replace_card(world: &World) -> Reply {
     world.send(owner.request(Method::POST, CARD_ROUTE)).await
 }
 
-/// A customer that was deleted in the dashboard, or its card: the account is told to add a card,
-/// and is charged once it did.
+/// A customer or its card was deleted in Stripe's dashboard: the user must add a card, which is
+/// then charged.
 #[tokio::test]
 async fn an_account_whose_customer_or_card_is_gone_pays_with_a_new_card() {
     for gone in ["customer", "card"] {
@@ -25,7 +25,7 @@ async fn an_account_whose_customer_or_card_is_gone_pays_with_a_new_card() {
             let report = world.tick_when_due().await;
             assert_eq!((&report["charged"], &report["declined"]), (&json!(0), &json!(1)), "{at}");
             assert_eq!(status(&world).await, "past_due", "{at}");
-            assert_eq!(world.tick_after(DAY).await["declined"], 0, "{at}: it is asked once");
+            assert_eq!(world.tick_after(DAY).await["declined"], 0, "{at}: reported only once");
             let reply = if by == "a purchase" {
                 subscribe(&world).await
             } else {
@@ -39,7 +39,7 @@ async fn an_account_whose_customer_or_card_is_gone_pays_with_a_new_card() {
             let payers: Vec<_> = payments.iter().filter_map(|it| it.customer.clone()).collect();
             assert_eq!(payers.len(), 2, "{at}");
             assert_eq!(payers[1] == old, gone == "card", "{at}");
-            // And so it goes on.
+            // The next period is charged as usual.
             assert_eq!(world.tick_when_due().await["charged"], 1, "{at}");
             assert_eq!(kept(&world), 3, "{at}");
         }
@@ -64,9 +64,9 @@ async fn a_declined_payment_intent_of_a_deleted_customer_is_replaced() {
     assert_eq!(stripe.payable(), [""; 0]);
 }
 
-/// Replacing the customer before anything is due keeps nothing of the old one.
+/// Replacing the customer also drops its card.
 #[tokio::test]
-async fn a_deleted_customer_is_replaced_at_the_next_page() {
+async fn a_deleted_customer_is_replaced_at_the_next_checkout() {
     let world = bought().await;
     let (stripe, old) = (world.stripe(), customer(&world));
     stripe.delete_customer(&old);
@@ -77,7 +77,7 @@ async fn a_deleted_customer_is_replaced_at_the_next_page() {
     assert_eq!(world.settled_balance("acme").await, "50");
     let new = world.system.account("acme").await.profile.billing.customer.clone().unwrap();
     assert_ne!(new, old);
-    // Its card is not used for the add-on: the user has to enter one there.
+    // A card used to buy credits is not kept for the add-on: the user must add one.
     assert_eq!(world.tick_when_due().await["declined"], 1);
     assert_eq!(status(&world).await, "past_due");
 }
@@ -109,9 +109,9 @@ async fn a_session_that_is_gone_is_replaced() {
     assert_ne!(session(&world).await, first);
 }
 
-/// The clean-up of a deleted account does not wait for what no longer exists.
+/// Cleaning up a deleted account does not wait for PaymentIntents or sessions that are gone.
 #[tokio::test]
-async fn the_clean_up_of_a_deleted_account_ends_without_its_objects() {
+async fn cleanup_of_a_deleted_account_skips_what_is_missing_at_stripe() {
     let world = World::start().await;
     world.set("acme", json!({})).await;
     let session_id = session(&world).await;
