@@ -117,13 +117,13 @@ impl Function {
 
     /// Makes a successful call; returns the length of its response.
     async fn call(&self, token: &str, body: &Bytes) -> usize {
-        let (status, length) = self.read(token, body).await;
+        let (status, length) = self.read(token, body, Duration::ZERO).await;
         assert_eq!(status, StatusCode::OK);
         length
     }
 
-    /// Makes a call and reads its response to the end; returns its status and length.
-    async fn read(&self, token: &str, body: &Bytes) -> (StatusCode, usize) {
+    /// Makes a call and, after a pause, reads its response to the end; returns its status and length.
+    async fn read(&self, token: &str, body: &Bytes, pause: Duration) -> (StatusCode, usize) {
         let request = Request::post("/v1/chat/completions")
             .header(AUTHORIZATION, token)
             .header(CONTENT_TYPE, "application/json")
@@ -132,6 +132,7 @@ impl Function {
         let response = self.app.clone().oneshot(request).await.unwrap();
         let (status, mut body) = (response.status(), response.into_body());
         let mut length = 0;
+        tokio::time::sleep(pause).await;
         // A body that broke off ends in an error.
         while let Some(Ok(frame)) = body.frame().await {
             length += frame.into_data().unwrap_or_default().len();

@@ -15,6 +15,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use edge::{ApiError, Code};
 use futures_util::{StreamExt as _, stream};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 use keyvault::VaultError;
 use routing::FallbackCause;
@@ -104,20 +105,19 @@ struct KeyCheck<'a> {
 impl KeyCheck<'_> {
     async fn refused(&self, answer: Answer) -> CallFailed {
         let (status, headers) = (answer.status(), answer.all_headers().clone());
-        let body = answer.error_body().await;
+        let ids = ids_of(&answer);
+        let mut error = answer.error().await;
         tracing::info!(status = status.as_u16(), "OpenRouter refused the call");
         if status == StatusCode::UNAUTHORIZED {
             Box::pin(key_health::confirm_rejection(self.deps, self.account, self.key)).await;
         }
-        let Some(mut error) = UpstreamError::from_response(status, &body) else {
-            return CallFailed::without_fallback(unavailable());
-        };
         let fallback_cause = self.cause(&error).await;
         if fallback_cause == Some(FallbackCause::KeyRejected) {
             error.failure = Failure::KeyRejected;
         }
         let now = self.deps.api.clock.now();
-        CallFailed { fallback_cause, original: Err(error_for(&error, &headers, now)) }
+        let original = error_for(&error, &headers, now).with_headers(ids);
+        CallFailed { fallback_cause, original: Err(original) }
     }
 
     /// The cause for a fallback, if one is allowed. Asks OpenRouter about the key if only that can
@@ -190,6 +190,15 @@ pub(crate) fn error_for(
     }
 }
 
+/// The headers that identify a failed call at OpenRouter.
+fn ids_of(answer: &Answer) -> HeaderMap {
+    let mut headers = answer.headers().clone();
+    for name in [CONTENT_TYPE, CONTENT_ENCODING, RETRY_AFTER] {
+        headers.remove(name);
+    }
+    headers
+}
+
 pub(crate) fn unavailable() -> ApiError {
     ApiError::new(
         Code::OpenRouterUnavailable,
@@ -227,10 +236,11 @@ async fn plain(
     }
     let start = answer.read_up_to(MAX_COLLECTED).await.map_err(|error| {
         edge::log_error(&error, "OpenRouter's response was cut off");
-        CallFailed::without_fallback(match error {
+        let error = match error {
             BodyError::TimedOut => timed_out(),
             BodyError::Broken(_) | BodyError::Idle => unavailable().without_retry(),
-        })
+        };
+        CallFailed::without_fallback(error.with_headers(ids_of(&answer)))
     })?;
     let is_readable = start.is_complete && start.len() <= MAX_INSPECTED && !answer.is_encoded();
     let error = (may_fall_back && is_readable).then(|| Parsed::of_body(&start.bytes()));

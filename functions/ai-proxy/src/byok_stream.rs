@@ -93,7 +93,11 @@ impl StreamRelay {
         let events: Vec<_> = events.collect();
         for event in &events {
             match event {
-                Parsed::Done => self.state.is_done = true,
+                Parsed::Done if self.state.is_done => {}
+                Parsed::Done => {
+                    self.state.is_done = true;
+                    self.chunks.stop_soon();
+                }
                 Parsed::Error(_, usage, _) => {
                     self.state.has_failed = true;
                     self.state.usage = usage.or(self.state.usage);
@@ -120,13 +124,9 @@ impl StreamRelay {
         }
         while let Some(chunk) = self.chunks.next().await {
             self.has_begun = true;
-            let was_done = self.state.is_done;
             let mut items = self.parser.push(chunk.clone());
             items.retain(may_end_the_stream);
             self.parse_events(items);
-            if self.state.is_done && !was_done {
-                self.chunks.stop_soon();
-            }
             let lines = self.lines.push(chunk);
             if !lines.is_empty() {
                 return Some((Ok(lines), self));
@@ -142,9 +142,12 @@ impl StreamRelay {
             usage = ?self.state.usage,
             "stream ended"
         );
-        let is_empty = !self.has_begun && self.chunks.ended_normally();
-        let last = if self.state.is_done || self.state.has_failed || is_empty {
+        let ended_normally = self.chunks.ended_normally();
+        let last = if self.state.is_done || ended_normally && self.state.has_failed {
             self.lines.rest()
+        } else if self.state.has_failed || ended_normally && !self.has_begun {
+            // The caller has the error, or the stream was empty.
+            Bytes::new()
         } else {
             self.error_chunk.interrupted()
         };

@@ -101,9 +101,9 @@ async fn hold_and_call(
         held.leave_to_sweeper("encoded response").await;
         Err(default_ai::failed())
     } else if answer.is_event_stream() {
-        stream::relay(held, answer, &call, receipt).await
+        stream::relay(held, answer, key, &call, receipt).await
     } else {
-        relay_plain(held, answer, receipt).await
+        relay_plain(held, answer, &key, receipt).await
     };
     response.map_err(CreditsError::DefaultAi)
 }
@@ -130,6 +130,7 @@ async fn prepare(
 async fn relay_plain(
     held: HeldCall,
     mut answer: Answer,
+    key: &SecretString,
     receipt: &mut Receipt,
 ) -> Result<Response, ApiError> {
     let generation = answer.generation_id();
@@ -148,6 +149,10 @@ async fn relay_plain(
             return Err(default_ai::failed());
         }
     };
+    if upstream::contains_key(&body, key) {
+        held.leave_to_sweeper("response that contains the platform key").await;
+        return Err(default_ai::failed());
+    }
     if let (None, Some(id)) = (generation, upstream::id_in(&body)) {
         wait_for_recording(held.record_generation(id)).await;
     }

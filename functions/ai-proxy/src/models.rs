@@ -87,8 +87,8 @@ async fn default_ai_models(deps: &Deps, query: Option<&str>) -> Result<Bytes, Ap
 fn openrouter_error(deps: &Deps, error: &AskError) -> ApiError {
     edge::log_error(error, "could not list OpenRouter's models");
     match error {
-        AskError::Refused { error, .. } => {
-            byok::error_for(error, &HeaderMap::new(), deps.api.clock.now())
+        AskError::Refused { headers, error, .. } => {
+            byok::error_for(error, headers, deps.api.clock.now())
         }
         _ => byok::unavailable(),
     }

@@ -184,6 +184,13 @@ impl ApiError {
         self
     }
 
+    /// Adds headers.
+    #[must_use]
+    pub fn with_headers(mut self, headers: HeaderMap) -> Self {
+        self.0.headers.extend(headers);
+        self
+    }
+
     /// Tells SDKs not to retry the request, because it may already be billed.
     #[must_use]
     pub fn without_retry(self) -> Self {

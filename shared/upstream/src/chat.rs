@@ -6,15 +6,15 @@ use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 use reqwest::Response;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::client::{BoxError, Upstream};
-use crate::text::{generation_id, looks_like_key};
+use crate::failure::UpstreamError;
+use crate::json::{MAX_VALUE, is_object_or_array};
+use crate::text::{contains_key, generation_id, looks_like_key};
 
 const X_GENERATION_ID: HeaderName = HeaderName::from_static("x-generation-id");
-/// Size limit of an error's body that is read to classify the error.
-const MAX_ERROR_BODY: usize = 64 * 1024;
 const ERROR_BODY_TIME: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, Copy)]
@@ -207,17 +207,23 @@ impl Answer {
         Ok(start)
     }
 
-    /// The start of an error's body, as far as it arrives.
-    pub async fn error_body(mut self) -> Bytes {
+    /// Reads and classifies the error of a response that is not a success.
+    pub async fn error(mut self) -> UpstreamError {
         let mut body = BytesMut::new();
         let deadline = Instant::now() + ERROR_BODY_TIME;
-        while let Ok(Ok(Some(chunk))) = timeout_at(deadline, self.response.chunk()).await {
-            body.extend_from_slice(&chunk);
-            if body.len() >= MAX_ERROR_BODY {
-                break;
+        let is_complete = loop {
+            match timeout_at(deadline, self.response.chunk()).await {
+                Ok(Ok(Some(chunk))) if body.len().saturating_add(chunk.len()) <= MAX_VALUE => {
+                    body.extend_from_slice(&chunk);
+                }
+                Ok(Ok(None)) => break true,
+                _ => break false,
             }
-        }
-        body.freeze()
+        };
+        let may_be_json = self.is_json() || is_object_or_array(&body);
+        let is_readable = is_complete && !self.is_encoded();
+        let body = (is_readable || !may_be_json).then_some(&body[..]);
+        UpstreamError::from_response(self.status(), body)
     }
 }
 
@@ -230,7 +236,7 @@ fn forwarded_headers(headers: &HeaderMap, key: &SecretString) -> HeaderMap {
         listed
             && value.to_str().is_ok_and(|text| {
                 let is_id = *name != X_GENERATION_ID || generation_id(text).is_some();
-                is_id && !looks_like_key(text) && !text.contains(key.expose_secret())
+                is_id && !looks_like_key(text) && !contains_key(text.as_bytes(), key)
             })
     };
     let forwarded = headers.iter().filter(|(name, value)| may_forward(name, value));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, AUTHORIZATION};
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use reqwest::{Client, RequestBuilder, Response};
 use secrecy::{ExposeSecret, SecretString};
@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use url::Url;
 
 use crate::failure::UpstreamError;
+use crate::json::MAX_VALUE;
 use crate::resend::ResendingClient;
 use crate::usage::Fields;
 
@@ -39,9 +40,6 @@ impl TimeOuts {
     }
 }
 
-/// Size limit of a response to a question; the largest, a list of models, is below 1 MB.
-const MAX_ANSWER: usize = 16 * 1024 * 1024;
-
 const HTTP_REFERER: HeaderName = HeaderName::from_static("http-referer");
 const X_OPENROUTER_TITLE: HeaderName = HeaderName::from_static("x-openrouter-title");
 
@@ -51,7 +49,7 @@ pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
     #[error("upstream responded with {status}")]
-    Refused { status: StatusCode, error: Box<UpstreamError> },
+    Refused { status: StatusCode, headers: Box<HeaderMap>, error: Box<UpstreamError> },
     /// Without the parser's message, because it quotes the text.
     #[error("upstream's response does not have the expected form")]
     Unreadable,
@@ -122,23 +120,25 @@ impl Upstream {
         self.http.send(request).await
     }
 
+    /// Asks for a response of at most `max` bytes.
     pub(crate) async fn ask(
         &self,
         path: &str,
         key: Option<&SecretString>,
         time: Duration,
+        max: usize,
     ) -> Result<Bytes, AskError> {
         let ask = async {
             let response = self.send(self.request(Method::GET, path, key)).await;
             let response = response.map_err(|error| AskError::Send(error.without_url()))?;
             let status = response.status();
-            let body = read(response, MAX_ANSWER).await;
-            // Only the body of some failures is needed, to classify them.
-            let known = body.as_deref().unwrap_or_default();
-            match UpstreamError::from_response(status, known) {
-                None => body.map_err(AskError::Read),
-                Some(error) => Err(AskError::Refused { status, error: Box::new(error) }),
+            if status.is_success() {
+                return read(response, max).await.map_err(AskError::Read);
             }
+            let headers = Box::new(response.headers().clone());
+            let body = read(response, MAX_VALUE).await.ok();
+            let error = Box::new(UpstreamError::from_response(status, body.as_deref()));
+            Err(AskError::Refused { status, headers, error })
         };
         timeout(time, ask).await.map_err(|_| AskError::TimedOut)?
     }

@@ -6,6 +6,10 @@
 
 use http::StatusCode;
 use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::choices::Choices;
+use crate::json::{self, Members, UniqueMembers, member, string};
 
 /// What the caller is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,8 +40,7 @@ pub enum FallbackPermission {
 pub struct UpstreamError {
     pub failure: Failure,
     pub fallback: FallbackPermission,
-    /// The error object; `null` if there was none.
-    pub(crate) error: Value,
+    pub(crate) body: ErrorBody,
 }
 
 /// Error types that blame the request itself.
@@ -64,70 +67,102 @@ const ABOUT_THE_REQUEST: [&str; 19] = [
 ];
 
 impl UpstreamError {
-    /// The error of a response; `None` if it is a success.
-    pub fn from_response(status: StatusCode, body: &[u8]) -> Option<Self> {
-        if status.is_success() {
-            return None;
-        }
-        let body: Value = serde_json::from_slice(body).unwrap_or_default();
-        let error = ErrorBody::find(&body).unwrap_or_default();
-        Some(error.read(Some(status.as_u16())))
+    /// The error of a response that is not a success. A `body` of `None` is JSON that could not be
+    /// read in full.
+    pub(crate) fn from_response(status: StatusCode, body: Option<&[u8]>) -> Self {
+        ErrorBody::from_json(body).read(Some(status.as_u16()))
     }
 
     /// The error that a 200 body or an event contains instead of a completion, in any of
     /// OpenRouter's formats.
-    pub fn from_ok_body(body: &Value) -> Option<Self> {
-        Some(ErrorBody::find(body)?.read(None))
+    pub(crate) fn from_ok_body(body: &Members<'_>, choices: Option<&Choices<'_>>) -> Option<Self> {
+        Some(ErrorBody::find(body, choices)?.read(None))
     }
 
     /// The error for a response that is not a completion.
     pub(crate) fn not_a_completion() -> Self {
-        Self {
-            failure: Failure::Unavailable,
-            fallback: FallbackPermission::Never,
-            error: Value::Null,
-        }
+        ErrorBody::unreadable().read(None)
     }
 }
 
-/// An error object, and the error type that stands next to it.
-#[derive(Debug, Default)]
-struct ErrorBody<'a> {
-    error: Option<&'a Value>,
-    outer_type: Option<&'a str>,
+/// An error object, and what stands next to it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct ErrorBody {
+    /// `null` if there is none.
+    pub(crate) error: Value,
+    outer_type: Option<String>,
+    outer_metadata: Value,
+    /// Some of it could not be read, so a marker may be missing.
+    is_unreadable: bool,
 }
 
-impl<'a> ErrorBody<'a> {
-    fn find(body: &'a Value) -> Option<Self> {
-        let outer_type = text(body, "error_type");
-        let kind = text(body, "type").unwrap_or_default();
-        let found = |error, outer_type| Some(Self { error, outer_type });
-        if let Some(error) = present(body, "error") {
-            return found(Some(error), outer_type);
+impl ErrorBody {
+    fn unreadable() -> Self {
+        Self { is_unreadable: true, ..Self::default() }
+    }
+
+    fn from_json(body: Option<&[u8]>) -> Self {
+        let Some(body) = body else {
+            return Self::unreadable();
+        };
+        let Some(members) = UniqueMembers::parse(body) else {
+            // Other text has no markers.
+            let is_json = json::is_object_or_array(body);
+            return if is_json { Self::unreadable() } else { Self::default() };
+        };
+        let Ok(choices) = Choices::of(&members) else {
+            return Self::unreadable();
+        };
+        Self::find(&members, choices.as_ref()).unwrap_or_else(|| Self::flat(&members))
+    }
+
+    fn find(body: &Members<'_>, choices: Option<&Choices<'_>>) -> Option<Self> {
+        if let Some(error) = member(body, "error") {
+            return Some(Self::new(Some(error), body));
         }
+        let kind = string(body, "type").unwrap_or_default();
         // The Responses format: a flat error, or a response that failed.
         if kind == "error" {
-            return found(Some(body), outer_type);
+            return Some(Self::flat(body));
         }
-        let response = body.get("response").unwrap_or(body);
-        if kind == "response.failed" || text(response, "status") == Some("failed") {
-            return found(present(response, "error"), text(response, "error_type"));
+        let response = member(body, "response");
+        let response = response.and_then(|raw| UniqueMembers::parse(raw.get().as_bytes()));
+        let response = response.as_ref().unwrap_or(body);
+        if kind == "response.failed" || string(response, "status").as_deref() == Some("failed") {
+            return Some(Self::new(member(response, "error"), response));
         }
-        let choices = body.get("choices").and_then(Value::as_array)?;
-        let error = choices.iter().find_map(|choice| present(choice, "error"));
-        let failed = |choice: &Value| text(choice, "finish_reason") == Some("error");
-        if error.is_some() || choices.iter().any(failed) {
-            return found(error, outer_type);
-        }
-        None
+        let choices = choices.filter(|choices| choices.failed)?;
+        Some(Self::new(choices.error, body))
     }
 
-    fn field(&self, name: &str) -> Option<&'a Value> {
-        present(self.error?, name)
+    fn new(error: Option<&RawValue>, outer: &Members<'_>) -> Self {
+        let value = |raw: Option<&RawValue>| raw.map_or(Some(Value::Null), json::value);
+        match (value(error), value(member(outer, "metadata"))) {
+            (Some(error), Some(outer_metadata)) => Self {
+                error,
+                outer_type: string(outer, "error_type"),
+                outer_metadata,
+                is_unreadable: false,
+            },
+            _ => Self::unreadable(),
+        }
     }
 
-    fn metadata(&self, name: &str) -> Option<&'a Value> {
-        present(self.field("metadata")?, name)
+    /// The body itself is the error object.
+    fn flat(body: &Members<'_>) -> Self {
+        let error = json::object(body);
+        Self { is_unreadable: error.is_none(), error: error.unwrap_or_default(), ..Self::default() }
+    }
+
+    fn field(&self, name: &str) -> Option<&Value> {
+        present(&self.error, name)
+    }
+
+    /// A member of the metadata, which is in the error object or next to it, or spread over the
+    /// error object.
+    pub(crate) fn metadata(&self, name: &str) -> Option<&Value> {
+        let inner = self.field("metadata").and_then(|metadata| present(metadata, name));
+        inner.or_else(|| self.field(name)).or_else(|| present(&self.outer_metadata, name))
     }
 
     fn number(&self) -> Option<u16> {
@@ -136,26 +171,25 @@ impl<'a> ErrorBody<'a> {
         u16::try_from(number).ok().filter(|number| (300..=599).contains(number))
     }
 
-    fn error_type(&self) -> Option<&'a str> {
-        let inner = self.metadata("error_type").or_else(|| self.field("error_type"));
-        inner.and_then(Value::as_str).or(self.outer_type)
+    fn error_type(&self) -> Option<&str> {
+        let inner = self.metadata("error_type").and_then(Value::as_str);
+        inner.or(self.outer_type.as_deref())
     }
 
-    fn message(&self) -> &'a str {
-        let message = self.field("message").or(self.error);
-        message.and_then(Value::as_str).unwrap_or_default()
+    pub(crate) fn message(&self) -> &str {
+        self.field("message").unwrap_or(&self.error).as_str().unwrap_or_default()
     }
 
     /// `status` is that of the response, unless it was a success.
-    fn read(&self, status: Option<u16>) -> UpstreamError {
+    fn read(self, status: Option<u16>) -> UpstreamError {
         let number = status.or_else(|| self.number());
         let (failure, fallback) = match number {
             Some(401) if status.is_some() => (Failure::KeyRejected, FallbackPermission::Allowed),
             number => self.classify(number),
         };
-        let fallback =
-            if self.blames_content(number) { FallbackPermission::Never } else { fallback };
-        UpstreamError { failure, fallback, error: self.error.cloned().unwrap_or_default() }
+        let is_denied = self.is_unreadable || self.blames_content(number);
+        let fallback = if is_denied { FallbackPermission::Never } else { fallback };
+        UpstreamError { failure, fallback, body: self }
     }
 
     /// Whether a marker blames the request's content.
@@ -269,10 +303,6 @@ impl<'a> ErrorBody<'a> {
 
 fn present<'a>(object: &'a Value, name: &str) -> Option<&'a Value> {
     object.get(name).filter(|value| !value.is_null())
-}
-
-fn text<'a>(object: &'a Value, name: &str) -> Option<&'a str> {
-    object.get(name).and_then(Value::as_str)
 }
 
 fn starts_with(message: &str, words: &str) -> bool {

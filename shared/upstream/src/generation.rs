@@ -9,6 +9,7 @@ use secrecy::SecretString;
 use url::form_urlencoded::byte_serialize;
 
 use crate::client::{AskError, Upstream, data_of};
+use crate::json::MAX_VALUE;
 use crate::usage::{is_true, number};
 
 /// The kind of API that the default AI has.
@@ -44,7 +45,7 @@ impl Upstream {
     ) -> Result<Option<Usage>, AskError> {
         let id: String = byte_serialize(id.as_bytes()).collect();
         let path = format!("/generation?id={id}");
-        match self.ask(&path, Some(key), time).await {
+        match self.ask(&path, Some(key), time, MAX_VALUE).await {
             Err(AskError::Refused { status: StatusCode::NOT_FOUND, .. }) => Ok(None),
             body => usage_from_generation(&body?).map(Some),
         }

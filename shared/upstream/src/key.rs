@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 
 use crate::client::{AskError, Upstream, data_of};
+use crate::json::MAX_VALUE;
 use crate::text::sanitize;
 
 /// Length limit of a label, in characters.
@@ -28,7 +29,7 @@ impl Upstream {
         key: &SecretString,
         time: Duration,
     ) -> Result<KeyFacts, AskError> {
-        let body = self.ask("/key", Some(key), time).await?;
+        let body = self.ask("/key", Some(key), time, MAX_VALUE).await?;
         facts_from_json(&body)
     }
 }

@@ -12,6 +12,7 @@
 //! and with keys masked, for the owner of the key. None is logged: no error type here contains any.
 
 mod chat;
+mod choices;
 mod client;
 mod failure;
 mod generation;
@@ -32,3 +33,4 @@ pub use json::{Members, UniqueMembers};
 pub use key::KeyFacts;
 pub use models::PriceBook;
 pub use parsed::{Chunk, HasContent, Parsed, id_in, with_member, without_choices};
+pub use text::contains_key;

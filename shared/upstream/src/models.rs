@@ -20,6 +20,8 @@ use crate::client::{AskError, Upstream};
 const MAX_AGE: Duration = Duration::from_mins(10);
 /// Time before retrying a failed fetch; until then the old list is used.
 const RETRY_PAUSE: Duration = Duration::from_secs(30);
+/// Size limit of a list, in bytes; OpenRouter's is below 1 MB.
+const MAX_LIST: usize = 16 * 1024 * 1024;
 const FETCH_TIME: Duration = Duration::from_secs(5);
 
 /// Prices of common models, used until the list can be fetched.
@@ -33,7 +35,7 @@ impl Upstream {
         query: Option<&str>,
     ) -> Result<Bytes, AskError> {
         let query = query.map(|query| format!("?{query}")).unwrap_or_default();
-        self.ask(&format!("/models{query}"), key, FETCH_TIME).await
+        self.ask(&format!("/models{query}"), key, FETCH_TIME, MAX_LIST).await
     }
 }
 

@@ -1,11 +1,11 @@
 //! Parses a chat completion: a whole body, or one event of a stream.
 
 use account::price::Usage;
-use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::choices::Choices;
 use crate::failure::UpstreamError;
-use crate::json::{Members, UniqueMembers};
+use crate::json::{UniqueMembers, member, string};
 use crate::sse::Event;
 use crate::text::generation_id;
 use crate::usage::usage_from_json;
@@ -18,7 +18,7 @@ pub enum Parsed {
     /// An error instead of the rest of the response, perhaps with the usage so far. A JSON object
     /// that is not a completion counts as an error.
     Error(UpstreamError, Option<Usage>, HasContent),
-    /// Not a JSON object.
+    /// Not a JSON object, or one with duplicate keys or malformed choices.
     Unreadable,
 }
 
@@ -58,31 +58,30 @@ impl Parsed {
     /// Parses a JSON object. Duplicate keys make it unreadable, because the client might read the
     /// other one.
     pub fn of_body(body: &[u8]) -> Self {
-        let Some(members) = members(body) else {
+        let Some(members) = UniqueMembers::parse(body) else {
             return Self::Unreadable;
         };
-        let usage = members.get("usage").and_then(|usage| usage_from_json(usage.get()));
-        let whole: Value = serde_json::from_slice(body).unwrap_or_default();
-        let choices = whole.get("choices").and_then(Value::as_array);
-        let choices = choices.map(Vec::as_slice);
-        let any = |test: fn(&Value) -> bool| choices.unwrap_or_default().iter().any(test);
-        let content = if any(has_content) { HasContent::Yes } else { HasContent::No };
-        if let Some(error) = UpstreamError::from_ok_body(&whole) {
+        let Ok(choices) = Choices::of(&members) else {
+            return Self::Unreadable;
+        };
+        let usage = member(&members, "usage").and_then(|raw| usage_from_json(raw.get()));
+        let content = match &choices {
+            Some(choices) if choices.have_content => HasContent::Yes,
+            _ => HasContent::No,
+        };
+        if let Some(error) = UpstreamError::from_ok_body(&members, choices.as_ref()) {
             return Self::Error(error, usage, content);
         }
-        if choices.is_none() {
-            return Self::Error(UpstreamError::not_a_completion(), usage, content);
+        match choices {
+            Some(choices) => Self::Chunk(Chunk { content, finishes: choices.finish, usage }),
+            None => Self::Error(UpstreamError::not_a_completion(), usage, content),
         }
-        let finishes = any(|choice| choice.get("finish_reason").is_some_and(Value::is_string));
-        Self::Chunk(Chunk { content, finishes, usage })
     }
 }
 
 /// The generation id in a body or an event; used when no header has one.
 pub fn id_in(json: &[u8]) -> Option<String> {
-    let members = members(json)?;
-    let id: String = serde_json::from_str(members.get("id")?.get()).ok()?;
-    generation_id(&id)
+    generation_id(&string(&UniqueMembers::parse(json)?, "id")?)
 }
 
 /// Adds a member to a JSON object, and changes no other byte.
@@ -96,33 +95,10 @@ pub fn with_member(object: &[u8], name: &str, json: &str) -> Option<Vec<u8>> {
 
 /// The completion with empty choices, for an event that only carries usage.
 pub fn without_choices(object: &[u8]) -> Option<String> {
-    let mut members = members(object)?;
+    let mut members = UniqueMembers::parse(object)?;
     let none = RawValue::from_string("[]".to_owned()).ok()?;
     members.insert("choices".to_owned(), &none);
     serde_json::to_string(&members).ok()
-}
-
-fn members(json: &[u8]) -> Option<Members<'_>> {
-    let UniqueMembers(members) = serde_json::from_slice(json).ok()?;
-    Some(members)
-}
-
-/// Whether the message has anything but its role: text, a tool call, an image, a refusal, ….
-fn has_content(choice: &Value) -> bool {
-    let message = choice.get("delta").or_else(|| choice.get("message"));
-    let members = message.and_then(Value::as_object).into_iter().flatten();
-    let mut said = members.filter(|(name, _)| *name != "role").map(|(_, value)| value);
-    said.any(is_filled) || choice.get("text").is_some_and(is_filled)
-}
-
-fn is_filled(value: &Value) -> bool {
-    match value {
-        Value::Null | Value::Bool(false) => false,
-        Value::String(text) => !text.is_empty(),
-        Value::Array(items) => !items.is_empty(),
-        Value::Object(members) => !members.is_empty(),
-        Value::Bool(true) | Value::Number(_) => true,
-    }
 }
 
 #[cfg(test)]

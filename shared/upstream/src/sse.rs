@@ -141,8 +141,8 @@ pub struct WholeLines {
     partial: BytesMut,
 }
 
-/// Size from which a partial line is passed on in pieces.
-const MAX_PARTIAL: usize = 64 * 1024;
+/// Size from which a partial line is passed on in pieces; an image is one line of some megabytes.
+const MAX_PARTIAL: usize = 4 * 1024 * 1024;
 
 impl WholeLines {
     /// The lines that the next chunk completes, unchanged.

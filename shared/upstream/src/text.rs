@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use http::header::RETRY_AFTER;
 use jiff::{SignedDuration, Timestamp};
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
 
 use crate::failure::UpstreamError;
@@ -24,15 +25,13 @@ const SHOWN: [&str; 5] = ["error_type", "provider_name", "availability", "patter
 impl UpstreamError {
     /// OpenRouter's own message, for the key's owner. Agents act on it.
     pub fn message(&self) -> Option<String> {
-        let message = self.error.get("message").unwrap_or(&self.error).as_str()?;
-        Some(sanitize(message, MAX_MESSAGE)).filter(|message| !message.is_empty())
+        Some(sanitize(self.body.message(), MAX_MESSAGE)).filter(|message| !message.is_empty())
     }
 
     /// OpenRouter's details about the request, for the key's owner.
     pub fn metadata(&self) -> Map<String, Value> {
-        let inside = self.error.get("metadata").unwrap_or(&Value::Null);
         let shown = SHOWN.iter().filter_map(|name| {
-            let value = inside.get(name).or_else(|| self.error.get(name))?;
+            let value = self.body.metadata(name)?;
             Some(((*name).to_owned(), sanitize_value(value, MAX_DEPTH)?))
         });
         shown.collect()
@@ -41,8 +40,8 @@ impl UpstreamError {
     /// The model's context length and the request's length, in tokens, from the message of a
     /// [`crate::Failure::ContextLengthExceeded`].
     pub fn context_lengths(&self) -> Option<(u64, u64)> {
-        let message = self.error.get("message")?.as_str()?;
-        let numbers = message.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok());
+        let numbers =
+            self.body.message().split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok());
         // Numbers in model names are smaller.
         let mut numbers = numbers.filter(|number: &u64| *number >= 1_000);
         let (first, second) = (numbers.next()?, numbers.next()?);
@@ -52,18 +51,19 @@ impl UpstreamError {
     /// The time that upstream asks to wait, at least one second. One second if it names none.
     pub fn retry_after(&self, headers: &HeaderMap, now: Timestamp) -> Duration {
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let metadata = self.error.get("metadata").unwrap_or(&Value::Null);
-        let inside = |path: &str| metadata.pointer(path).map(number_or_text);
-        let availability = self.error.pointer("/availability/retry_after").map(number_or_text);
+        let inside =
+            |name: &str, member: &str| Some(number_or_text(self.body.metadata(name)?.get(member)?));
+        let stated = self.body.metadata("retry_after_seconds").map(number_or_text);
         let found = header(RETRY_AFTER.as_str())
             .and_then(|text| seconds(text).or_else(|| until_date(text, now)))
             .or_else(|| header("retry-after-ms").and_then(millis))
             .or_else(|| header("x-ratelimit-reset").and_then(|text| until_millis(text, now)))
-            .or_else(|| inside("/retry_after_seconds").and_then(|text| seconds(&text)))
-            .or_else(|| inside("/headers/Retry-After").and_then(|text| seconds(&text)))
-            .or_else(|| availability.and_then(|text| seconds(&text)))
+            .or_else(|| stated.and_then(|text| seconds(&text)))
+            .or_else(|| inside("headers", "Retry-After").and_then(|text| seconds(&text)))
+            .or_else(|| inside("availability", "retry_after").and_then(|text| seconds(&text)))
             .or_else(|| {
-                inside("/headers/X-RateLimit-Reset").and_then(|text| until_millis(&text, now))
+                let reset = inside("headers", "X-RateLimit-Reset");
+                reset.and_then(|text| until_millis(&text, now))
             });
         found.unwrap_or_default().max(Duration::from_secs(1))
     }
@@ -109,6 +109,12 @@ pub(crate) fn generation_id(id: &str) -> Option<String> {
         && !id.starts_with("sk-")
         && !looks_like_key(id);
     is_id.then(|| id.to_owned())
+}
+
+/// Whether an upstream echoes its key.
+pub fn contains_key(bytes: &[u8], key: &SecretString) -> bool {
+    let key = key.expose_secret().as_bytes();
+    !key.is_empty() && memchr::memmem::find(bytes, key).is_some()
 }
 
 /// `text` without control characters, with keys masked, cut to `max` characters.
@@ -186,7 +192,7 @@ mod tests {
 
     fn error(error: Value) -> UpstreamError {
         let body = json!({"error": error, "user_id": "user_7"}).to_string();
-        UpstreamError::from_response(StatusCode::BAD_REQUEST, body.as_bytes()).unwrap()
+        UpstreamError::from_response(StatusCode::BAD_REQUEST, Some(body.as_bytes()))
     }
 
     #[test]

@@ -6,11 +6,14 @@ use std::str::FromStr;
 use account::price::Usage;
 use serde_json::value::RawValue;
 
+use crate::json::MAX_VALUE;
+
 pub(crate) type Fields<'a> = HashMap<String, &'a RawValue>;
 
 /// Parses a `usage` object. A field that is missing or of another type is absent.
 pub(crate) fn usage_from_json(json: &str) -> Option<Usage> {
-    let fields: Fields<'_> = serde_json::from_str(json).ok()?;
+    let is_short = json.len() <= MAX_VALUE;
+    let fields: Fields<'_> = is_short.then(|| serde_json::from_str(json).ok())??;
     let details = fields.get("cost_details");
     let details: Fields<'_> =
         details.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default();

@@ -143,11 +143,16 @@ impl<'a> CreditsRequest<'a> {
             .iter()
             .filter_map(|name| Some((*name, Cow::Borrowed(self.members.get(*name)?.get()))))
             .collect();
-        // OpenRouter's own form of `reasoning_effort`.
-        if kind == DefaultAiKind::OpenRouter
-            && let Some(effort) = self.reasoning_effort()
-        {
-            sent.push(("reasoning", Cow::Owned(format!(r#"{{"effort":{effort}}}"#))));
+        // `reasoning.effort` is OpenRouter's own form of `reasoning_effort`.
+        match (kind, self.reasoning_effort()) {
+            (_, None) => {}
+            (DefaultAiKind::OpenRouter, Some(effort)) => {
+                sent.push(("reasoning", Cow::Owned(format!(r#"{{"effort":{effort}}}"#))));
+            }
+            (DefaultAiKind::OpenAi, Some(effort)) => {
+                sent.retain(|(name, _)| *name != "reasoning_effort");
+                sent.push(("reasoning_effort", Cow::Borrowed(effort)));
+            }
         }
         let limit = match kind {
             DefaultAiKind::OpenRouter => "max_tokens",

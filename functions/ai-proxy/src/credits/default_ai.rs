@@ -63,12 +63,8 @@ pub(super) async fn refused(deps: &Deps, failed: Result<Answer, ChatError>) -> A
         }
     };
     let (status, headers) = (answer.status(), answer.all_headers().clone());
-    let body = answer.error_body().await;
     tracing::warn!(status = status.as_u16(), "the default AI refused the call");
-    match UpstreamError::from_response(status, &body) {
-        Some(error) => error_for(deps, &error, &headers).await,
-        None => unavailable(),
-    }
+    error_for(deps, &answer.error().await, &headers).await
 }
 
 /// Converts the default AI's error into the caller's, without any of its text.

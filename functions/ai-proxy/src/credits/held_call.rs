@@ -93,6 +93,9 @@ impl HeldCall {
     pub(super) async fn release(&self) {
         let now = self.deps.api.clock.now();
         match self.deps.api.store.holds.release(&self.hold, now, RESOLVED_BY, None).await {
+            Ok(Resolution::Already(Some(HoldState::Open))) => {
+                self.leave_to_sweeper("releasing refused").await;
+            }
             Ok(_) => edge::metric("holds_released", 1),
             Err(error) => {
                 edge::log_error(&error, "could not release the hold");

@@ -15,6 +15,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use edge::ApiError;
 use http::HeaderMap;
+use secrecy::SecretString;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -38,6 +39,7 @@ const COMMENT: &str = ": OPENROUTER PROCESSING\n\n";
 pub(super) async fn relay(
     held: HeldCall,
     answer: Answer,
+    key: Arc<SecretString>,
     call: &Call,
     receipt: &mut Receipt,
 ) -> Result<Response, ApiError> {
@@ -52,6 +54,7 @@ pub(super) async fn relay(
     let mut relay = Relay {
         client: Client::new(sender, chunks.stop_at(), Arc::clone(&truncated)),
         held,
+        key,
         recording,
         parser: Parser::default(),
         upstream_headers,
@@ -102,6 +105,8 @@ struct FailedStream {
 struct Relay {
     client: Client,
     held: HeldCall,
+    /// The platform key, which no event may echo.
+    key: Arc<SecretString>,
     /// The task that stores the generation id.
     recording: Option<JoinHandle<()>>,
     parser: Parser,
@@ -185,6 +190,9 @@ impl Relay {
                 Item::Unreadable => return Some(StreamEnd::Unreadable),
                 Item::Event(event) => event,
             };
+            if upstream::contains_key(&event.data, &self.key) {
+                return Some(StreamEnd::Unreadable);
+            }
             match Parsed::of_event(&event) {
                 Parsed::Done => return Some(StreamEnd::Done),
                 Parsed::Unreadable => return Some(StreamEnd::Unreadable),

@@ -3,6 +3,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::*;
+use crate::parsed::Parsed;
 
 /// An error that OpenRouter documents, and the fallback that it permits.
 #[derive(Deserialize)]
@@ -37,10 +38,11 @@ fn documented_errors_fall_back_as_listed() {
     assert!(documented.len() >= 130);
     for Documented { id, call, status, body, fallback } in documented {
         let status = StatusCode::from_u16(status).unwrap();
-        let error = if status.is_success() {
-            UpstreamError::from_ok_body(&body)
-        } else {
-            UpstreamError::from_response(status, body.to_string().as_bytes())
+        let body = body.to_string();
+        let error = match Parsed::of_body(body.as_bytes()) {
+            Parsed::Error(error, ..) if status.is_success() => Some(error),
+            _ if status.is_success() => None,
+            _ => Some(UpstreamError::from_response(status, Some(body.as_bytes()))),
         };
         if call {
             assert_eq!(cause(error.as_ref()), fallback, "{id}");
@@ -50,7 +52,7 @@ fn documented_errors_fall_back_as_listed() {
 
 fn of(status: u16, body: &Value) -> UpstreamError {
     let status = StatusCode::from_u16(status).unwrap();
-    UpstreamError::from_response(status, body.to_string().as_bytes()).unwrap()
+    UpstreamError::from_response(status, Some(body.to_string().as_bytes()))
 }
 
 fn message(text: &str) -> Value {
@@ -117,6 +119,66 @@ fn markers_have_precedence_in_order() {
     }
 }
 
+/// Formats differ in where they put metadata.
+#[test]
+fn markers_count_wherever_they_are() {
+    let table = [
+        (502, json!({"patterns": ["x"]}), "never"),
+        (429, json!({"reasons": ["x"]}), "never"),
+        (402, json!({"flagged_input": "x"}), "never"),
+        (403, json!({"provider_name": "x"}), "never"),
+        (503, json!({"error_type": "refusal"}), "never"),
+        (403, json!({"limit_source": "openrouter_key_limit"}), "payment_required"),
+        (402, json!({"limit_source": "openrouter_in_flight_budget"}), "rate_limited"),
+        (500, json!({"error_type": "rate_limit_exceeded"}), "rate_limited"),
+    ];
+    for (status, marker, expected) in table {
+        let mut spread = marker.clone();
+        spread["code"] = json!(status);
+        let code = json!({"code": status});
+        for body in [
+            json!({"error": {"code": status, "metadata": marker}}),
+            json!({"error": spread}),
+            json!({"error": code, "metadata": marker}),
+            json!({"type": "error", "error": code, "metadata": marker}),
+            json!({"choices": [{"error": {"code": status, "metadata": marker}}]}),
+            json!({"choices": [{"error": code}], "metadata": marker}),
+            json!({"type": "response.failed", "response": {"error": code, "metadata": marker}}),
+            spread,
+        ] {
+            assert_eq!(cause(Some(&of(status, &body))), expected, "{status} {body}");
+        }
+    }
+}
+
+#[test]
+fn json_that_cannot_be_read_in_full_never_falls_back() {
+    let long =
+        format!(r#"{{"error":{{"code":502,"metadata":{{"raw":"{}"}}}}}}"#, "x".repeat(70_000));
+    let deep = format!(r#"{{"error":{}{}}}"#, "[".repeat(200), "]".repeat(200));
+    for status in [401, 402, 403, 408, 429, 500, 503, 529] {
+        let status = StatusCode::from_u16(status).unwrap();
+        let cause_of = |body| cause(Some(&UpstreamError::from_response(status, body)));
+        for unreadable in [
+            None,
+            Some(r#"{"error":{"code":502"#),
+            Some(r#"{"error":{},"error":{"metadata":{"patterns":["x"]}}}"#),
+            Some(r#"[{"error":{"metadata":{"patterns":["x"]}}}]"#),
+            Some(r#"{"choices":[0]}"#),
+            Some(&long),
+            Some(&deep),
+        ] {
+            let body = unreadable.map(str::as_bytes);
+            assert_eq!(cause_of(body), "never", "{status} {unreadable:?}");
+        }
+        // Nothing is hidden in these.
+        for other in ["", "<html>Bad gateway</html>", "upstream connect error", "null"] {
+            let body = Some(other.as_bytes());
+            assert_eq!(cause_of(body) == "never", status == 403, "{status} {other}");
+        }
+    }
+}
+
 #[test]
 fn a_403_without_any_marker_depends_on_the_key() {
     for body in [json!({}), json!({"error": {"message": "Forbidden"}}), json!("<html>")] {
@@ -126,8 +188,7 @@ fn a_403_without_any_marker_depends_on_the_key() {
             (Failure::Refused, FallbackPermission::IfKeyRejected)
         );
     }
-    let html =
-        UpstreamError::from_response(StatusCode::FORBIDDEN, b"<html>blocked</html>").unwrap();
+    let html = UpstreamError::from_response(StatusCode::FORBIDDEN, Some(b"<html>blocked</html>"));
     assert_eq!(html.fallback, FallbackPermission::IfKeyRejected);
     let marked = of(403, &json!({"error": {"metadata": {"provider_name": "OpenAI"}}}));
     assert_eq!(marked.fallback, FallbackPermission::Never);
@@ -156,7 +217,6 @@ fn each_error_has_its_failure() {
     for (status, body, failure) in table {
         assert_eq!(of(status, &body).failure, failure, "{status} {body}");
     }
-    assert_eq!(UpstreamError::from_response(StatusCode::OK, b"{\"error\":1}"), None);
 }
 
 /// Random JSON built from the member names and texts that real errors use.

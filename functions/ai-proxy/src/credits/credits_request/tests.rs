@@ -101,6 +101,8 @@ fn only_listed_fields_are_sent() {
     let openai = sent(DefaultAiKind::OpenAi);
     assert_eq!(openai["max_completion_tokens"], 77);
     assert_eq!(openai["stream_options"], json!({"include_usage": true}));
+    assert_eq!(openai["reasoning_effort"], "low");
+    assert!(openai.get("reasoning").is_none());
 }
 
 #[test]
