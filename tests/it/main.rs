@@ -23,6 +23,7 @@ mod credits;
 mod deep;
 mod documented_errors;
 mod domain_events;
+mod echoes;
 mod fallback;
 mod gretactl;
 mod identity;

@@ -69,7 +69,7 @@ fn subscriber(log: Log) -> impl SubscriberInitExt {
     lines.finish().with(edge::telemetry::filter(LevelFilter::TRACE))
 }
 
-async fn all_items(world: &World) -> String {
+pub(crate) async fn all_items(world: &World) -> String {
     let mut text = String::new();
     for table in ["AccountsTable", "LedgerTable", "HoldsTable", "ChargesTable", "WebhooksTable"] {
         let scanned = world.engines().dynamodb().scan().table_name(table).send().await;

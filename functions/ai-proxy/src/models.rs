@@ -74,14 +74,21 @@ async fn default_ai_models(deps: &Deps, query: Option<&str>) -> Result<Bytes, Ap
         DefaultAiKind::OpenRouter => None,
         DefaultAiKind::OpenAi => Some(credits::platform_key(deps).await?),
     };
-    let list = deps.api.default_ai.models(key.as_deref(), query).await;
-    list.map_err(|error| {
-        edge::log_error(&error, "could not list the default AI's models");
+    let unreadable = || {
         ApiError::new(
             Code::DefaultAiUnavailable,
             "the model list cannot be read right now; try again",
         )
-    })
+    };
+    let list = deps.api.default_ai.models(key.as_deref(), query).await.map_err(|error| {
+        edge::log_error(&error, "could not list the default AI's models");
+        unreadable()
+    })?;
+    if key.is_some_and(|key| upstream::contains_key(&list, &key)) {
+        tracing::error!("the default AI's model list contains the platform key");
+        return Err(unreadable());
+    }
+    Ok(list)
 }
 
 fn openrouter_error(deps: &Deps, error: &AskError) -> ApiError {
