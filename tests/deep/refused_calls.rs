@@ -106,7 +106,7 @@ fn refusal(dice: &mut Rng, streamed: bool) -> Vec<u8> {
 #[tokio::test]
 async fn an_error_without_a_positive_marker_never_moves_a_call_to_credits() {
     let times = match depth() {
-        Depth::Short => 500,
+        Depth::Short => 2_000,
         Depth::Bounded => 10_000,
         Depth::All => 100_000,
     };
